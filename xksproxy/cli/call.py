@@ -1,0 +1,190 @@
+"""``xksproxy call``: one signed request to a proxy, timed."""
+
+import base64
+import http.client
+import json
+import os
+import ssl
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain
+from xksproxy.client.xks import Endpoint, XksClient
+from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.uri import Operation
+
+_CA_PREFIX = "--cacert "
+
+
+@click.group()
+def call() -> None:
+    """Send one signed request to a proxy and print its answer; the time goes to standard error.
+
+    The options can come from the environment, in the variables of client.env. Exit code 1 if the answer is an error.
+
+    \b
+    Example:
+      source .xksproxy-dev/client.env
+      xksproxy call encrypt --plaintext 'Hello World!' | xksproxy call decrypt
+    """
+
+
+def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option("--host", envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"),
+        click.option("--prefix", envvar="URI_PREFIX", show_envvar=True, default="", help="What precedes /kms/xks/v1."),
+        click.option("--region", envvar="REGION", show_envvar=True, default="us-east-1", show_default=True),
+        click.option("--access-key-id", envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
+        click.option(
+            "--secret-access-key-file",
+            type=click.File(),
+            help="A file with the secret; without it the variable SIGV4_SECRET_ACCESS_KEY is read.",
+        ),
+        click.option("--ca", envvar="SECURE", help="PEM file of the CA to trust.  [env var: SECURE, as --cacert FILE]"),
+        click.option("--operation", "kms_operation", help="requestMetadata.kmsOperation, if not the usual one."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+_key_option = click.option("--key", "key_id", envvar="KEY_ID", show_envvar=True, required=True, help="External key id.")
+_aad_option = click.option("--aad", help="Additional authenticated data, as text.")
+
+
+@call.command()
+@_endpoint_options
+def health(**endpoint: Any) -> None:
+    """Call GetHealthStatus.
+
+    \b
+    Example:
+      xksproxy call health
+    """
+    _call(Operation.GET_HEALTH_STATUS, "KmsHealthCheck", {}, "", **endpoint)
+
+
+@call.command()
+@_endpoint_options
+@_key_option
+def metadata(key_id: str, **endpoint: Any) -> None:
+    """Call GetKeyMetadata.
+
+    \b
+    Example:
+      xksproxy call metadata --key demo-key
+    """
+    _call(Operation.GET_KEY_METADATA, "CreateKey", {}, key_id, **endpoint)
+
+
+@call.command()
+@_endpoint_options
+@_key_option
+@click.option("--plaintext", help="Text to encrypt; without it standard input is read.")
+@_aad_option
+@click.option("--cdiv", is_flag=True, help="Ask for a ciphertext data integrity value.")
+def encrypt(key_id: str, plaintext: str | None, aad: str | None, *, cdiv: bool, **endpoint: Any) -> None:
+    """Call Encrypt. Its answer can be piped into `call decrypt`.
+
+    \b
+    Example:
+      xksproxy call encrypt --plaintext 'Hello World!' --aad project=nile --cdiv
+    """
+    text = sys.stdin.buffer.read() if plaintext is None else plaintext.encode()
+    message = {"plaintext": _base64(text), "encryptionAlgorithm": "AES_GCM", **_aad_field(aad)}
+    if cdiv:
+        message["ciphertextDataIntegrityValueAlgorithm"] = "SHA_256"
+    _call(Operation.ENCRYPT, "Encrypt", message, key_id, **endpoint)
+
+
+@call.command()
+@_endpoint_options
+@_key_option
+@click.option("--input", "source", type=click.File("rb"), default="-", help="The answer of Encrypt.  [default: stdin]")
+@_aad_option
+@click.option("--raw", is_flag=True, help="Write the decoded plaintext instead of JSON.")
+def decrypt(key_id: str, source: Any, aad: str | None, *, raw: bool, **endpoint: Any) -> None:
+    """Call Decrypt with what Encrypt answered.
+
+    \b
+    Example:
+      xksproxy call decrypt --input answer.json --aad project=nile --raw
+    """
+    try:
+        sealed = json.loads(source.read())
+        fields = ("ciphertext", "initializationVector", "authenticationTag", "ciphertextMetadata")
+        message = {name: sealed[name] for name in fields if name in sealed}
+    except (ValueError, TypeError):
+        _give_up("the input is not the JSON answer of Encrypt")
+    message |= {"encryptionAlgorithm": "AES_GCM", **_aad_field(aad)}
+    _call(Operation.DECRYPT, "Decrypt", message, key_id, raw=raw, **endpoint)
+
+
+def _call(  # noqa: PLR0913 - an endpoint has so many parts
+    operation: Operation,
+    usual_operation: str,
+    message: dict[str, Any],
+    key_id: str,
+    *,
+    host: str,
+    prefix: str,
+    region: str,
+    access_key_id: str,
+    secret_access_key_file: Any,
+    ca: str | None,
+    kms_operation: str | None,
+    raw: bool = False,
+) -> None:
+    credential = Credential(access_key_id, _secret(secret_access_key_file))
+    path_prefix = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+    try:
+        context = ssl.create_default_context(cafile=ca.removeprefix(_CA_PREFIX) if ca else None)
+        with XksClient(Endpoint(host, path_prefix, region, credential), context) as client:
+            client.connect()
+            answer = client.call(
+                operation, {"requestMetadata": _metadata(kms_operation or usual_operation, region), **message}, key_id
+            )
+    except ssl.SSLCertVerificationError as error:
+        _give_up(f"https://{host}: {error.verify_message}", "name the CA with --ca FILE")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        _give_up(f"https://{host}: {error}")
+    click.echo(f"{answer.status} in {answer.milliseconds:.1f} ms", err=True)
+    if raw and "plaintext" in answer.body:
+        sys.stdout.buffer.write(base64.b64decode(answer.body["plaintext"]))
+    else:
+        click.echo(json.dumps(answer.body))
+    if answer.status != http.HTTPStatus.OK:
+        sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _secret(file: Any) -> str:
+    secret = os.environ.get("SIGV4_SECRET_ACCESS_KEY", "") if file is None else str(file.read()).rstrip("\r\n")
+    if not secret:
+        raise click.UsageError("no secret: set SIGV4_SECRET_ACCESS_KEY or give --secret-access-key-file")
+    return secret
+
+
+def _metadata(kms_operation: str, region: str) -> dict[str, str]:
+    return {
+        "awsPrincipalArn": "arn:aws:iam::123456789012:user/xksproxy-call",
+        "kmsKeyArn": f"arn:aws:kms:{region}:123456789012:key/00000000-0000-0000-0000-000000000000",
+        "kmsOperation": kms_operation,
+        "kmsRequestId": str(uuid.uuid4()),
+    }
+
+
+def _aad_field(aad: str | None) -> dict[str, str]:
+    return {} if aad is None else {"additionalAuthenticatedData": _base64(aad.encode())}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _give_up(what: str, *more: str) -> NoReturn:
+    complain(what, *more)
+    sys.exit(COULD_NOT_RUN)

@@ -1,0 +1,61 @@
+"""The option ``--config``, and loading what it names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xksproxy.config.check import check_config
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Config, KeyStore
+from xksproxy.server.tls import build_context
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--config FILE``, which the variable XKSPROXY_CONFIG can stand in for."""
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="XKSPROXY_CONFIG",
+        show_envvar=True,
+        required=True,
+        help="The configuration file.",
+    )(function)
+
+
+def load_checked(path: Path) -> Config:
+    """Load a configuration and check all that can be checked without the HSM.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    config = load_config(path)
+    problems = [f"{path}: {problem}" for problem in check_config(config)]
+    if not problems:
+        try:
+            build_context(config.server.tls)
+        except ConfigError as error:
+            problems = [f"{path}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def choose_keystore(config: Config, name: str | None) -> KeyStore:
+    """The key store of a name, or the only one.
+
+    Raises:
+        click.UsageError: there is none of the name, or several and no name.
+    """
+    names = ", ".join(store.name for store in config.keystore)
+    if name is None:
+        if len(config.keystore) > 1:
+            raise click.UsageError(f"say which key store with --keystore: {names}")
+        return config.keystore[0]
+    for store in config.keystore:
+        if store.name == name:
+            return store
+    raise click.UsageError(f"no key store is called {name}; there are: {names}")

@@ -1,0 +1,182 @@
+"""``xksproxy keys``: what is on the token, and which of it KMS sees."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from xksproxy.cli.config_option import choose_keystore, config_option, load_checked
+from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json, print_table
+from xksproxy.config.check import read_pin
+from xksproxy.config.model import Config, KeyStore
+from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
+from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.module import Modules
+from xksproxy.hsm.session import HsmSession
+from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.spec.errors import KeyNotFoundException
+
+_keystore_option = click.option("--keystore", "keystore_name", help="The key store, where there are several.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One key for the eye: as KMS names it, as the token has it, and its state."""
+
+    id: str | None
+    label: str
+    spec: str
+    usages: tuple[str, ...]
+    state: str
+    sensitive: bool | None
+    extractable: bool | None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether KMS is told of a key that it cannot use."""
+        return self.state not in ("ENABLED", "DISABLED", "not exposed")
+
+
+@click.group()
+def keys() -> None:
+    """List, make and show the keys of a key store's token."""
+
+
+@keys.command("list")
+@config_option
+@_keystore_option
+@_json_option
+def list_keys(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
+    """List the keys on the token, and the configured ones that it lacks. Exit code 1 if a configured key is unusable.
+
+    \b
+    Example:
+      xksproxy keys list --config xksproxy.toml
+    """
+    store, session = _open(config_file, keystore_name)
+    rows = _rows(KeyMap(store.keys), session.list_keys())
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    else:
+        print_table(("EXTERNAL KEY ID", "LABEL", "SPEC", "USAGE", "STATE"), [_cells(row) for row in rows])
+    if any(row.wrong for row in rows):
+        sys.exit(FOUND_SOMETHING_WRONG)
+
+
+@keys.command()
+@config_option
+@_keystore_option
+@click.argument("key_id", metavar="ID")
+@_json_option
+def show(config_file: Path, keystore_name: str | None, key_id: str, *, as_json: bool) -> None:
+    """Show one external key as GetKeyMetadata sees it. Exit code 1 if it is missing or ambiguous.
+
+    \b
+    Example:
+      xksproxy keys show demo-key
+    """
+    store, session = _open(config_file, keystore_name)
+    try:
+        key = KeyMap(store.keys).resolve(key_id)
+        row = _row(key, session.describe_key(key.label))
+    except KeyNotFoundException:
+        complain(f"the key store {store.name} exposes no external key {key_id}")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    except (KeyMissing, KeyAmbiguous) as error:
+        complain(f"{key_id}: {error}")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    if as_json:
+        print_json(asdict(row))
+        return
+    for name, value in zip(("id", "label", "spec", "usage", "state"), _cells(row), strict=True):
+        click.echo(f"{name:12} {value}")
+    click.echo(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
+    click.echo(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
+
+
+@keys.command()
+@config_option
+@_keystore_option
+@click.argument("key_id", metavar="ID")
+@click.option(
+    "--usage",
+    type=click.Choice(["both", "encrypt", "decrypt", "none"]),
+    default="both",
+    show_default=True,
+    help="What the key's attributes allow; KMS needs both.",
+)
+def create(config_file: Path, keystore_name: str | None, key_id: str, usage: str) -> None:
+    """Make an AES-256 key for an external key id: sensitive, not extractable, on the token for good.
+
+    The key store must expose the id; the key gets the label configured for it. If the label is in use, nothing is made.
+
+    \b
+    Example:
+      xksproxy keys create payments-2026
+    """
+    store, session = _open(config_file, keystore_name)
+    try:
+        label = KeyMap(store.keys).resolve(key_id).label
+    except KeyNotFoundException:
+        complain(
+            f"the key store {store.name} does not expose {key_id}, so KMS could not use the key",
+            f'add it to the configuration first: [[keystore.keys]] with id = "{key_id}"',
+        )
+        sys.exit(FOUND_SOMETHING_WRONG)
+    try:
+        session.create_key(label, bits=256, encrypt=usage in ("both", "encrypt"), decrypt=usage in ("both", "decrypt"))
+    except KeyAmbiguous as error:
+        complain(str(error), "nothing was made")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    click.echo(f"made an AES-256 key of the label {label}")
+
+
+def _open(config_file: Path, keystore_name: str | None) -> tuple[KeyStore, HsmSession]:
+    config: Config = load_checked(config_file)
+    store = choose_keystore(config, keystore_name)
+    hsm = next(hsm for hsm in config.hsm if hsm.id == store.hsms[0])
+    return store, HsmSession(Modules().connect(hsm, read_pin(hsm)), hsm.preset)
+
+
+def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:
+    labels = [description.label for description in on_token]
+    rows = [row for description in on_token for row in _rows_of(key_map, description, labels.count(description.label))]
+    missing = [key for key in key_map.named_keys() if key.label not in labels]
+    rows += [_Row(key.id, key.label, "", (), "missing on the token", None, None) for key in missing]
+    return sorted(rows, key=lambda row: (row.id is None, row.id or row.label))
+
+
+def _rows_of(key_map: KeyMap, description: KeyDescription, same_label: int) -> list[_Row]:
+    """A row for each external key id under which a key on the token is exposed, or one that says it is not."""
+    exposed = [key for key in key_map.named_keys() if key.label == description.label]
+    if not exposed:
+        try:
+            exposed = [key_map.resolve(description.label)]
+        except KeyNotFoundException:
+            return [_row(None, description)]
+        if exposed[0].label != description.label:
+            return [_row(None, description)]
+    state = f"ambiguous: {same_label} keys of this label" if same_label > 1 else None
+    return [_row(key, description, state) for key in exposed]
+
+
+def _row(key: ExternalKey | None, description: KeyDescription, state: str | None = None) -> _Row:
+    if key is None:
+        state = "not exposed"
+    elif state is None:
+        state = "DISABLED" if key.disabled else "ENABLED"
+    return _Row(
+        key.id if key else None,
+        description.label,
+        description.spec,
+        description.usages,
+        state,
+        description.sensitive,
+        description.extractable,
+    )
+
+
+def _cells(row: _Row) -> tuple[str, ...]:
+    return (row.id or "-", row.label, row.spec or "-", ", ".join(row.usages) or "none", row.state)

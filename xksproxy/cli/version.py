@@ -1,0 +1,34 @@
+"""``xksproxy version``."""
+
+import platform
+import ssl
+from importlib import metadata
+
+import click
+
+from xksproxy import __version__
+from xksproxy.cli.words import print_json
+
+_LIBRARIES = ("aiohttp", "uvloop", "gunicorn", "python-pkcs11", "msgspec", "cryptography")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def version(*, as_json: bool) -> None:
+    """Print the version, and those of what it is built on.
+
+    \b
+    Example:
+      xksproxy version
+    """
+    facts = {
+        "xksproxy": __version__,
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        **{library: metadata.version(library) for library in _LIBRARIES},
+    }
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:14} {value}")

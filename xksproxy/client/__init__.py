@@ -1,0 +1,1 @@
+"""Signed calls to any XKS proxy, as AWS KMS makes them."""

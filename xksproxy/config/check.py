@@ -1,0 +1,114 @@
+"""Rules across the fields of a configuration, and the files it names: all problems at once."""
+
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.credentials import load_credentials
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Config, Hsm, Key, KeyStore, Tls
+from xksproxy.config.secret import Secret, SecretError, read_secret
+from xksproxy.spec.uri import is_key_id, prefix_problem
+
+_MAXIMUM_PORT: Final = 65535
+_WILDCARDS: Final = frozenset("*?")
+
+
+def check_config(config: Config) -> list[str]:
+    """What is wrong with a loaded configuration; each line starts with the key's path."""
+    return [
+        *_listen_problems(config.server.listen),
+        *_tls_problems(config.server.tls),
+        *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
+        *_duplicates("keystore", "name", (store.name for store in config.keystore)),
+        *_duplicates("keystore", "uri_path_prefix", (store.uri_path_prefix for store in config.keystore)),
+        *(problem for index, hsm in enumerate(config.hsm) for problem in _hsm_problems(f"hsm[{index}]", hsm)),
+        *_shared_module_problems(config.hsm),
+        *(
+            problem
+            for index, store in enumerate(config.keystore)
+            for problem in _key_store_problems(f"keystore[{index}]", store, {hsm.id for hsm in config.hsm})
+        ),
+    ]
+
+
+def is_pattern(key_id: str) -> bool:
+    """Whether a configured key id is a pattern; no legal id holds a wildcard."""
+    return not _WILDCARDS.isdisjoint(key_id)
+
+
+def read_pin(hsm: Hsm) -> Secret | None:
+    """The PIN of a token, or None where it needs no log-in.
+
+    Raises:
+        SecretError: the reference leads nowhere.
+    """
+    if isinstance(hsm.pin, str):
+        return Secret(hsm.pin)
+    return None if hsm.pin is None else read_secret(hsm.pin)
+
+
+def _listen_problems(listen: str) -> Iterator[str]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= _MAXIMUM_PORT:
+        yield f"server.listen: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+
+
+def _tls_problems(tls: Tls) -> Iterator[str]:
+    for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
+        if path is not None and not Path(path).is_file():
+            yield f"server.tls.{key}: no file {path}"
+    private_key = Path(tls.private_key)
+    if private_key.is_file() and private_key.stat().st_mode & stat.S_IRWXO:
+        yield f"server.tls.private_key: others can read {private_key}; make its mode 0600"
+    if (tls.client_ca is None) != (not tls.client_names):
+        yield "server.tls: client_ca and client_names go together: one says who may issue, the other who may come"
+
+
+def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            yield f"{table}[{index}].{key}: {value or '(empty)'} is used twice"
+        seen.add(value)
+
+
+def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
+    if not Path(hsm.module).is_file():
+        yield f"{at}.module: no file {hsm.module}"
+    try:
+        read_pin(hsm)
+    except SecretError as error:
+        yield f"{at}.pin: {error}"
+
+
+def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
+    """One shared object has one state in a process, so its environment is read once."""
+    environments: dict[str, dict[str, str]] = {}
+    for index, hsm in enumerate(hsms):
+        if environments.setdefault(hsm.module, hsm.environment) != hsm.environment:
+            yield f"hsm[{index}].environment: differs from that of another hsm with the same module"
+
+
+def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:
+    if problem := prefix_problem(store.uri_path_prefix):
+        yield f"{at}.uri_path_prefix: {problem}"
+    for hsm_id in store.hsms:
+        if hsm_id not in hsm_ids:
+            yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
+    yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
+    for index, key in enumerate(store.keys):
+        yield from _key_problems(f"{at}.keys[{index}]", key)
+    try:
+        load_credentials(Path(store.credentials))
+    except ConfigError as error:
+        yield from (f"{at}.credentials: {problem}" for problem in error.problems)
+
+
+def _key_problems(at: str, key: Key) -> Iterator[str]:
+    literal = "".join("x" if character in _WILDCARDS else character for character in key.id)
+    if not is_key_id(literal):
+        yield f"{at}.id: expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got {key.id}"
+    if is_pattern(key.id) and key.label is not None:
+        yield f"{at}.label: a pattern exposes keys under their own labels"

@@ -1,0 +1,113 @@
+"""Reading the configuration file."""
+
+import difflib
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+from msgspec.structs import replace
+
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Config, Hsm, KeyStore, Tls
+from xksproxy.config.secret import SecretReference
+
+
+def load_config(path: Path) -> Config:
+    """Read and type-check a configuration file; its relative paths count from where it lies.
+
+    Raises:
+        ConfigError: it cannot be read, is not TOML, or has an unknown key or a wrong type.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            tables = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not TOML: {error}"]) from None
+    if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
+        raise ConfigError(unknown)
+    try:
+        config = msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError([f"{path}: {_readable(str(error))}"]) from None
+    _refuse_readable_secrets(path, mode, config)
+    return _with_absolute_paths(config, path.absolute().parent)
+
+
+def _unknown_keys(tables: dict[str, Any], model: type[msgspec.Struct], at: str) -> Iterator[str]:
+    """Every key that the model does not have, with the nearest one it has."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
+    for key, value in tables.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}"
+            yield f"{at}{key}: unknown key; {hint}"
+            continue
+        nested = _struct_within(fields[key].type)
+        if nested is None:
+            continue
+        rows = value if isinstance(value, list) else [value]
+        for index, row in enumerate(rows):
+            if isinstance(row, dict):
+                place = f"{at}{key}[{index}]" if isinstance(value, list) else f"{at}{key}"
+                yield from _unknown_keys(row, nested, f"{place}.")
+
+
+def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
+    """The table model inside a type such as ``Annotated[tuple[Key, ...], …]`` or ``Reference | str``."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _struct_within(part))), None)
+
+
+def _readable(text: str) -> str:
+    """``Expected `int`, got `str` - at `$.server.workers``` with the key's path in front."""
+    what, separator, place = text.partition(" - at `$")
+    what = what.replace("Object missing required field", "missing key").replace("object", "table")
+    return f"{place.strip('.`')}: {what}" if separator and place.strip(".`") else what
+
+
+def _refuse_readable_secrets(path: Path, mode: int, config: Config) -> None:
+    inline = [f"hsm[{index}].pin" for index, hsm in enumerate(config.hsm) if isinstance(hsm.pin, str)]
+    if inline and mode & stat.S_IRWXO:
+        raise ConfigError(
+            [
+                f"{path}: {place}: a secret stands inline in a file of mode {mode:04o} that others can read;"
+                ' use { file = "…" }, { env = "…" } or { credential = "…" }'
+                for place in inline
+            ],
+        )
+
+
+def _with_absolute_paths(config: Config, base: Path) -> Config:
+    return replace(
+        config,
+        server=replace(config.server, tls=_absolute_tls(config.server.tls, base)),
+        hsm=tuple(_absolute_hsm(hsm, base) for hsm in config.hsm),
+        keystore=tuple(_absolute_key_store(store, base) for store in config.keystore),
+    )
+
+
+def _absolute_tls(tls: Tls, base: Path) -> Tls:
+    return replace(
+        tls,
+        certificate=str(base / tls.certificate),
+        private_key=str(base / tls.private_key),
+        client_ca=None if tls.client_ca is None else str(base / tls.client_ca),
+    )
+
+
+def _absolute_hsm(hsm: Hsm, base: Path) -> Hsm:
+    pin = hsm.pin
+    if isinstance(pin, SecretReference) and pin.file is not None:
+        pin = replace(pin, file=str(base / pin.file))
+    return replace(hsm, module=str(base / hsm.module), pin=pin)
+
+
+def _absolute_key_store(store: KeyStore, base: Path) -> KeyStore:
+    return replace(store, credentials=str(base / store.credentials))

@@ -1,0 +1,92 @@
+"""Secrets by reference: read from a file, the environment or a systemd credential, never shown."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_OTHERS: Final = stat.S_IRWXO
+_GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Secret:
+    """A secret text whose repr and str hide it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself, for the one call that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class SecretError(Exception):
+    """A secret cannot be read; the text says why and never quotes it."""
+
+
+class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a secret stands; exactly one of the three is given."""
+
+    file: str | None = None
+    """A file whose content, without the final line break, is the secret. Others must not be able to read it."""
+
+    env: str | None = None
+    """The name of an environment variable."""
+
+    credential: str | None = None
+    """The name of a systemd credential (``LoadCredential=``)."""
+
+
+def read_secret(reference: SecretReference) -> Secret:
+    """Follow a reference.
+
+    Raises:
+        SecretError: nothing is there, it is empty, or others can read it.
+    """
+    if [reference.file, reference.env, reference.credential].count(None) != 2:  # noqa: PLR2004 - two of three absent
+        raise SecretError('expected exactly one of { file = "…" }, { env = "…" } and { credential = "…" }')
+    if reference.env is not None:
+        text = os.environ.get(reference.env)
+        if not text:
+            raise SecretError(f"the environment variable {reference.env} is not set")
+        return Secret(text)
+    if reference.credential is not None:
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if directory is None:
+            raise SecretError("CREDENTIALS_DIRECTORY is not set: systemd credentials exist only within a unit")
+        return Secret(_read_file(Path(directory, reference.credential)))
+    return Secret(read_private_file(Path(reference.file or "")))
+
+
+def read_private_file(path: Path, *, group_may_read: bool = True) -> str:
+    """The content of a file that holds a secret, without the final line break.
+
+    Raises:
+        SecretError: it cannot be read, is empty, or is open to others (or to the group, where that is excluded).
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SecretError(f"{path}: {error.strerror}") from None
+    if mode & (_OTHERS if group_may_read else _GROUP_AND_OTHERS):
+        raise SecretError(f"{path}: its mode is {mode & 0o777:04o}; it holds a secret, so make it 0600")
+    return _read_file(path)
+
+
+def _read_file(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SecretError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SecretError(f"{path}: it is not UTF-8 text") from None
+    if not text:
+        raise SecretError(f"{path}: it is empty")
+    return text

@@ -1,0 +1,28 @@
+"""The one instant by which a request must be answered, passed down explicitly."""
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the monotonic clock (seconds).
+
+    KMS gives up after 250 ms (R-TIME-1), so every step of a request asks how much is left.
+    """
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        """The deadline that lies ``seconds`` from now."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Seconds left, zero once the deadline has passed."""
+        return max(0.0, self.at - time.monotonic())
+
+    def passed(self) -> bool:
+        """Whether nothing is left."""
+        return time.monotonic() >= self.at

@@ -1,0 +1,49 @@
+"""What can go wrong at an HSM, sorted by consequence."""
+
+from typing import ClassVar
+
+
+class HsmError(Exception):
+    """An HSM call that did not give a result. ``discards_session``: the session it ran on must not be used again."""
+
+    discards_session: ClassVar[bool] = False
+
+
+class KeyMissing(HsmError):
+    """The token is present and logged in, and has no key of this label."""
+
+
+class KeyAmbiguous(HsmError):
+    """Several keys on the token carry the label, so none of them can be meant (fail closed)."""
+
+
+class KeyRefusesUse(HsmError):
+    """The key is not an AES-256 secret key, or its attributes forbid the operation."""
+
+
+class CiphertextRejected(HsmError):
+    """The tag does not fit: ciphertext, IV, AAD, tag or key are not those of the encryption."""
+
+
+class SessionLost(HsmError):
+    """The session cannot be used any more; another one may do."""
+
+    discards_session = True
+
+
+class TokenUnavailable(HsmError):
+    """The token cannot serve: absent, not logged in, failing, or its module could not be loaded."""
+
+    discards_session = True
+
+
+class LoginRefused(TokenUnavailable):
+    """The token refused the PIN. It is not tried again, because tokens lock after a few wrong ones."""
+
+
+class HsmBusy(HsmError):
+    """No session came free in time, or the HSM asks to slow down."""
+
+
+class DeadlinePassed(HsmError):
+    """The HSM did not answer in time."""

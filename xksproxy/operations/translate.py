@@ -1,0 +1,41 @@
+"""HSM failures as errors of the API: one table."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from xksproxy.hsm import errors as hsm
+from xksproxy.spec import errors as xks
+
+_TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]] = {
+    hsm.KeyMissing: (xks.KeyNotFoundException, "The token has no key with the label of this external key"),
+    hsm.KeyAmbiguous: (
+        xks.InvalidStateException,
+        "Several keys on the token carry the label of this external key; remove or rename all but one",
+    ),
+    hsm.KeyRefusesUse: (
+        xks.InvalidKeyUsageException,
+        "The external key does not support this operation: it must be an AES key of 256 bits whose attributes"
+        " CKA_ENCRYPT and CKA_DECRYPT allow it",
+    ),
+    hsm.CiphertextRejected: (
+        xks.InvalidCiphertextException,
+        "The HSM refuses the ciphertext: ciphertext, metadata, IV, AAD or tag is not what this key encrypted",
+    ),
+    hsm.HsmBusy: (xks.ThrottlingException, "All HSM sessions are busy; the request could not be served in time"),
+    hsm.DeadlinePassed: (xks.DependencyTimeoutException, "The HSM did not answer in time"),
+    hsm.SessionLost: (xks.InternalException, "The HSM session was lost; check the HSM and its connection"),
+    hsm.LoginRefused: (xks.InternalException, "The HSM refuses the proxy's log-in; check the PIN in its configuration"),
+    hsm.TokenUnavailable: (xks.InternalException, "The HSM is unavailable; check the HSM and the proxy's log"),
+}
+
+
+@contextmanager
+def hsm_errors_translated() -> Iterator[None]:
+    """Raise the API's error for an HsmError; what the HSM said goes into its detail, for the log alone."""
+    try:
+        yield
+    except hsm.HsmError as error:
+        kind = next((kind for kind in type(error).__mro__ if kind in _TRANSLATION), hsm.TokenUnavailable)
+        name, message = _TRANSLATION[kind]
+        raise name(message, detail=str(error)) from error

@@ -1,0 +1,91 @@
+"""Accepting connections, their number bounded from the first packet on, TLS handshakes included."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from typing import Final
+
+from xksproxy.server.protocol import HttpServer
+
+_log: Final = logging.getLogger(__name__)
+
+HANDSHAKE_SECONDS: Final = 2.0
+"""A TLS handshake must be done after this; KMS waits 250 ms for handshake and answer together (R-TIME-1)."""
+
+_PAUSE_SECONDS: Final = 0.1
+
+
+class Acceptor:
+    """Takes connections from one listening socket that several worker processes share."""
+
+    def __init__(
+        self, listener: socket.socket, context: ssl.SSLContext, server: HttpServer, maximum_connections: int
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._context = context
+        self._server = server
+        self._maximum = maximum_connections
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._task = asyncio.create_task(self._accept_all())
+
+    async def stop(self) -> None:
+        """Accept no more; handshakes under way are given up."""
+        tasks = [*self._handshakes, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})  # noqa: TRY400
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            if not self._make_room():
+                accepted.close()
+                continue
+            task = asyncio.create_task(self._shake_hands(accepted))
+            self._handshakes[task] = None
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    def _make_room(self) -> bool:
+        """Below the maximum, or made so: the connection idle longest goes, else the oldest handshake."""
+        if len(self._server.connections) + len(self._handshakes) < self._maximum:
+            return True
+        if idle := self._server.idle_connections:
+            idle[0].force_close()
+            return True
+        if self._handshakes:
+            oldest = next(iter(self._handshakes))
+            self._handshakes.pop(oldest)
+            oldest.cancel()
+            return True
+        return False
+
+    async def _shake_hands(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            await loop.connect_accepted_socket(
+                self._server,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=HANDSHAKE_SECONDS,
+            )
+        except (OSError, EOFError) as error:
+            # ssl.SSLError and TimeoutError are OSErrors.
+            _log.info("no TLS connection", extra={"fields": {"reason": str(error) or type(error).__name__}})
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise

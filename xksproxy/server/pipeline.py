@@ -1,0 +1,144 @@
+"""The order of a request, from its first line to its answer."""
+
+import logging
+import time
+from typing import Any, Final
+
+from aiohttp import HttpVersion11, web
+
+from xksproxy.config.model import Server
+from xksproxy.deadline import Deadline
+from xksproxy.operations.decrypt import decrypt
+from xksproxy.operations.encrypt import encrypt
+from xksproxy.operations.health import get_health_status
+from xksproxy.operations.metadata import get_key_metadata
+from xksproxy.server import respond
+from xksproxy.server.body import read_body
+from xksproxy.server.services import Service, Services
+from xksproxy.sigv4.canonical import HttpRequest, group_headers
+from xksproxy.sigv4.verify import verify
+from xksproxy.spec.errors import (
+    InternalException,
+    MethodNotAllowed,
+    ThrottlingException,
+    ValidationException,
+    XksError,
+)
+from xksproxy.spec.messages import (
+    DecryptRequest,
+    EncryptRequest,
+    GetHealthStatusRequest,
+    GetKeyMetadataRequest,
+    RequestMetadata,
+    Response,
+    decode,
+)
+from xksproxy.spec.uri import ApiPath, Operation, parse_path
+
+_log: Final = logging.getLogger("xksproxy.request")
+
+
+class Pipeline:
+    """Answers the requests of one worker. Nothing about keys is told before a request is authenticated."""
+
+    def __init__(self, services: Services, settings: Server) -> None:
+        self._services = services
+        self._settings = settings
+        self._in_flight = 0
+        self.draining = False
+        """Once set, every answer asks the client to close the connection."""
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer a request, always with JSON, and log one line about it."""
+        started = time.monotonic()
+        fields: dict[str, Any] = {"peer": request.remote}
+        self._in_flight += 1
+        try:
+            response = await self._answer(request, fields)
+        except XksError as error:
+            fields |= {"error": error.name, "error_message": error.message, "reason": error.detail}
+            response = respond.failure(error)
+        except Exception as error:
+            # The exception's text could quote the request; its type and place cannot.
+            fields |= {"error": "InternalException", "reason": _place(error)}
+            response = respond.failure(InternalException("The proxy failed; its log says where"))
+        finally:
+            self._in_flight -= 1
+        if self.draining:
+            response.force_close()
+        fields |= {"status": response.status, "ms": round(1000 * (time.monotonic() - started), 2)}
+        _log.log(logging.INFO if response.status < 500 else logging.ERROR, "request", extra={"fields": fields})  # noqa: PLR2004
+        return response
+
+    async def _answer(self, request: web.BaseRequest, fields: dict[str, Any]) -> web.Response:
+        if self._in_flight > self._settings.max_in_flight:
+            raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
+        deadline = Deadline.after(self._settings.deadline_ms / 1000)
+        if request.raw_path == "/ping" and request.method == "GET":
+            return respond.pong()
+        path = parse_path(request.raw_path)
+        service = self._services.at(path.prefix)
+        fields |= {"keystore": service.store.name, "operation": path.operation.value, "key_id": path.key_id}
+        _require_post_over_http_1_1(request)
+        body = await read_body(request, deadline)
+
+        headers = group_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers)
+        signed = HttpRequest("POST", request.raw_path, headers, body)
+        identity = verify(signed, service.store.keyring, time.time())
+        fields |= {"access_key_id": identity.access_key_id, "region": identity.region}
+        _require_json(headers)
+        return respond.success(await _operate(path, service, body, self._settings.fleet_size, deadline, fields))
+
+
+async def _operate(
+    path: ApiPath, service: Service, body: bytes, fleet_size: int, deadline: Deadline, fields: dict[str, Any]
+) -> Response:
+    """Decode the body as the operation's request and carry it out."""
+    keys, engine = service.store.keys, service.engine
+    match path.operation:
+        case Operation.ENCRYPT:
+            encryption = decode(EncryptRequest, body)
+            fields |= _metadata_fields(encryption.request_metadata)
+            return await encrypt(encryption, path.key_id, keys, engine, deadline)
+        case Operation.DECRYPT:
+            decryption = decode(DecryptRequest, body)
+            fields |= _metadata_fields(decryption.request_metadata)
+            return await decrypt(decryption, path.key_id, keys, engine, deadline)
+        case Operation.GET_KEY_METADATA:
+            fields |= _metadata_fields(decode(GetKeyMetadataRequest, body).request_metadata)
+            return await get_key_metadata(path.key_id, keys, engine, deadline)
+        case Operation.GET_HEALTH_STATUS:
+            fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
+            return await get_health_status(engine, fleet_size, deadline)
+
+
+def _require_post_over_http_1_1(request: web.BaseRequest) -> None:
+    if request.method != "POST":
+        raise MethodNotAllowed("The XKS proxy API knows only the method POST")
+    if request.version < HttpVersion11:
+        raise ValidationException("The XKS proxy API needs HTTP/1.1 or newer")
+
+
+def _require_json(headers: dict[str, list[str]]) -> None:
+    """R-REQ-1; parameters such as a charset may follow."""
+    values = headers.get("content-type", [])
+    if len(values) != 1 or values[0].partition(";")[0].strip().lower() != "application/json":
+        raise ValidationException("The request needs one Content-Type header, and that of application/json")
+
+
+def _metadata_fields(metadata: RequestMetadata) -> dict[str, Any]:
+    """What the log keeps of ``requestMetadata`` (R-LOG-1); bounded, since callers choose the values."""
+    values = {name: getattr(metadata, name) for name in metadata.__struct_fields__}
+    return {name: value[:_LOGGED_CHARACTERS] for name, value in values.items() if value is not None}
+
+
+_LOGGED_CHARACTERS: Final = 2048
+
+
+def _place(error: BaseException) -> str:
+    """The type of an exception and where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace is not None else "unknown"
+    return f"{type(error).__name__} in {where}"

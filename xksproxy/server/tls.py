@@ -1,0 +1,61 @@
+"""TLS towards KMS: versions, suites, and who may come (requirements R-TLS-*)."""
+
+import ssl
+from typing import Any, Final
+
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Tls
+
+_TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
+_NEGOTIABLE: Final = frozenset(
+    {*_TLS_1_2_SUITES.split(":"), "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"},
+)
+
+
+def build_context(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3, and a client certificate where ``client_ca`` is set (R-TLS-1, R-TLS-6).
+
+    Raises:
+        ConfigError: certificate, key or CA cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS_1_2_SUITES)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # A password callback, so that an encrypted key is an error and not a prompt.
+        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: b"")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise ConfigError([f"server.tls: certificate and private_key do not load: {_reason(error)}"]) from None
+    if tls.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError([f"server.tls.client_ca: {_reason(error)}"]) from None
+    return context
+
+
+def refusal(tls: Tls, connection: Any) -> str | None:
+    """Why a connection whose handshake is done must be dropped unread, or None.
+
+    The ssl module lets a server decide on neither the client's name nor the TLS 1.3 suites during the handshake.
+    ``connection`` is the ssl object of the transport.
+    """
+    suite = connection.cipher()[0]
+    if suite not in _NEGOTIABLE:
+        return f"the cipher suite {suite} is not one of the XKS specification"
+    if tls.client_ca is None:
+        return None
+    subject = connection.getpeercert().get("subject", ())
+    names = [value for parts in subject for kind, value in parts if kind == "commonName"]
+    if len(names) != 1 or names[0] not in tls.client_names:
+        return f"the client certificate's common name is {', '.join(names) or 'missing'}"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "not in PEM format, or the key does not fit the certificate"
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,87 @@
+"""The Authorization header taken apart."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+TERMINATOR: Final = "aws4_request"
+SERVICE: Final = "kms-xks-proxy"
+
+_ACCESS_KEY_ID: Final = re.compile(r"[A-Za-z0-9]{1,128}")
+_DATE: Final = re.compile(r"[0-9]{8}")
+_REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+|:authority")
+
+
+class MalformedAuthorization(Exception):
+    """The header is not a SigV4 Authorization header; the text says where it goes wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialScope:
+    """Date (``YYYYMMDD``) and AWS Region a signature is bound to; the service is always ``kms-xks-proxy``."""
+
+    date: str
+    region: str
+
+    def __str__(self) -> str:
+        return f"{self.date}/{self.region}/{SERVICE}/{TERMINATOR}"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """The parts of a SigV4 Authorization header, each of legal form."""
+
+    access_key_id: str
+    scope: CredentialScope
+    signed_headers: tuple[str, ...]
+    signature: str
+
+
+def parse_authorization(header: str) -> Authorization:
+    """Read ``AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…``.
+
+    Raises:
+        MalformedAuthorization: anything else.
+    """
+    algorithm, _, rest = header.strip().partition(" ")
+    if algorithm != ALGORITHM:
+        raise MalformedAuthorization(f"the algorithm is not {ALGORITHM}")
+    elements = _elements(rest)
+    access_key_id, scope = _parse_credential(elements["Credential"])
+    signature = elements["Signature"]
+    if not _SIGNATURE.fullmatch(signature):
+        raise MalformedAuthorization("the signature is not 64 lower-case hexadecimal digits")
+    return Authorization(access_key_id, scope, _parse_signed_headers(elements["SignedHeaders"]), signature)
+
+
+def _elements(text: str) -> dict[str, str]:
+    pairs = [element.strip().partition("=") for element in text.split(",")]
+    elements = {name: value for name, _, value in pairs}
+    if len(pairs) != len(elements) or elements.keys() != {"Credential", "SignedHeaders", "Signature"}:
+        raise MalformedAuthorization("expected Credential, SignedHeaders and Signature, each once")
+    return elements
+
+
+def _parse_credential(text: str) -> tuple[str, CredentialScope]:
+    match text.split("/"):
+        case [access_key_id, date, region, service, terminator]:
+            pass
+        case _:
+            raise MalformedAuthorization("expected Credential=<access key id>/<date>/<region>/<service>/aws4_request")
+    if not _ACCESS_KEY_ID.fullmatch(access_key_id):
+        raise MalformedAuthorization("the access key id is not of letters and digits")
+    if not _DATE.fullmatch(date) or not _REGION.fullmatch(region):
+        raise MalformedAuthorization("the credential scope has no legal date and region")
+    if service != SERVICE or terminator != TERMINATOR:
+        raise MalformedAuthorization(f"the credential scope does not end in {SERVICE}/{TERMINATOR}")
+    return access_key_id, CredentialScope(date, region)
+
+
+def _parse_signed_headers(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(";"))
+    if len(set(names)) != len(names) or not all(_HEADER_NAME.fullmatch(name) for name in names):
+        raise MalformedAuthorization("SignedHeaders is not a list of distinct lower-case header names")
+    return names

@@ -1,0 +1,72 @@
+"""The credentials of one key store and the signing keys derived from them."""
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from xksproxy.sigv4.authorization import CredentialScope
+from xksproxy.sigv4.canonical import derive_signing_key
+
+_ACCESS_KEY_ID: Final = re.compile(r"[A-Z2-7]{20,30}")
+_SECRET_ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9+/=]{43,64}")
+_CACHED_SCOPES: Final = 16
+_BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A SigV4 key pair shared with KMS; unrelated to IAM (R-AUTH-2). The secret never shows in a repr."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+    def problem(self) -> str | None:
+        """What KMS would refuse in it, or None (R-AUTH-3, R-AUTH-4)."""
+        if not _ACCESS_KEY_ID.fullmatch(self.access_key_id):
+            return "the access key id must have 20 to 30 characters of A-Z and 2-7"
+        if not _SECRET_ACCESS_KEY.fullmatch(self.secret_access_key):
+            return "the secret access key must have 43 to 64 characters of A-Z a-z 0-9 + / ="
+        return None
+
+
+def generate_credential() -> Credential:
+    """A fresh pair: 26 Base32 characters, and independently 48 random bytes in Base64 (R-AUTH-4, R-AUTH-6)."""
+    access_key_id = "".join(secrets.choice(_BASE32) for _ in range(26))
+    return Credential(access_key_id, secrets.token_urlsafe(48).replace("-", "+").replace("_", "/"))
+
+
+class Keyring:
+    """The credentials of one key store. Belongs to one event loop.
+
+    The signing keys of all credentials, and of a decoy that stands in for unknown ids, are derived together and
+    kept for the 16 scopes used last. So whether a scope was cached tells nothing about which ids exist.
+    """
+
+    def __init__(self, credentials: Iterable[Credential]) -> None:
+        self._secrets = {credential.access_key_id: credential.secret_access_key for credential in credentials}
+        self._decoy = secrets.token_urlsafe(48)
+        self._cache: OrderedDict[CredentialScope, tuple[Mapping[str, bytes], bytes]] = OrderedDict()
+
+    def __contains__(self, access_key_id: object) -> bool:
+        return access_key_id in self._secrets
+
+    def signing_key(self, access_key_id: str, scope: CredentialScope) -> tuple[bytes, bool]:
+        """The signing key for a scope, and whether the id is known; for an unknown id the decoy's key."""
+        entry = self._cache.get(scope)
+        if entry is None:
+            entry = self._derive(scope)
+        else:
+            self._cache.move_to_end(scope)
+        keys, decoy = entry
+        return keys.get(access_key_id, decoy), access_key_id in keys
+
+    def _derive(self, scope: CredentialScope) -> tuple[Mapping[str, bytes], bytes]:
+        keys = {access_key_id: derive_signing_key(secret, scope) for access_key_id, secret in self._secrets.items()}
+        entry = keys, derive_signing_key(self._decoy, scope)
+        self._cache[scope] = entry
+        if len(self._cache) > _CACHED_SCOPES:
+            self._cache.popitem(last=False)
+        return entry

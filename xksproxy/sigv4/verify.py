@@ -1,0 +1,85 @@
+"""Verifying a signed request against a key store's credentials (requirements R-AUTH-*)."""
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from xksproxy.sigv4.authorization import Authorization, MalformedAuthorization, parse_authorization
+from xksproxy.sigv4.canonical import HttpRequest, canonical_request, sign_string, string_to_sign
+from xksproxy.sigv4.keyring import Keyring
+from xksproxy.spec.errors import AuthenticationFailedException
+from xksproxy.spec.limits import CLOCK_SKEW_SECONDS
+
+_TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_HOST_NAMES: Final = ("host", ":authority")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who signed a request, and for which AWS Region."""
+
+    access_key_id: str
+    region: str
+
+
+def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
+    """Authenticate a request. ``now`` is the Unix time in seconds.
+
+    The signed headers are those that the Authorization header lists, in that order (R-AUTH-8); host and x-amz-date
+    must be among them. The body is always hashed, whatever x-amz-content-sha256 claims.
+
+    Raises:
+        AuthenticationFailedException: for every cause alike; ``detail`` has the cause for the log.
+    """
+    try:
+        authorization = parse_authorization(_single(request, "authorization"))
+    except MalformedAuthorization as error:
+        raise AuthenticationFailedException(str(error)) from None
+    timestamp = _single(request, "x-amz-date")
+    _check_time(timestamp, authorization, now)
+    _check_signed_headers(request, authorization)
+    body_sha256 = hashlib.sha256(request.body).hexdigest()
+    _check_body_hash(request, body_sha256)
+    canonical = canonical_request(request, authorization.signed_headers, body_sha256)
+    key, known = keyring.signing_key(authorization.access_key_id, authorization.scope)
+    expected = sign_string(key, string_to_sign(timestamp, authorization.scope, canonical))
+    if not hmac.compare_digest(expected, authorization.signature) or not known:
+        raise AuthenticationFailedException("the signature does not match" if known else "unknown access key id")
+    return Identity(authorization.access_key_id, authorization.scope.region)
+
+
+def _single(request: HttpRequest, name: str) -> str:
+    values = request.headers.get(name, ())
+    if len(values) != 1:
+        raise AuthenticationFailedException(f"expected one {name} header, got {len(values)}")
+    return values[0].strip()
+
+
+def _check_time(timestamp: str, authorization: Authorization, now: float) -> None:
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise AuthenticationFailedException("x-amz-date is not of the form YYYYMMDDTHHMMSSZ")
+    if timestamp[:8] != authorization.scope.date:
+        raise AuthenticationFailedException("the date of the credential scope is not that of x-amz-date")
+    try:
+        signed_at = datetime.fromisoformat(timestamp).timestamp()
+    except ValueError:
+        raise AuthenticationFailedException("x-amz-date is no real time") from None
+    if abs(now - signed_at) > CLOCK_SKEW_SECONDS:
+        raise AuthenticationFailedException(f"the request was signed {now - signed_at:+.0f} s before the proxy's clock")
+
+
+def _check_signed_headers(request: HttpRequest, authorization: Authorization) -> None:
+    signed = authorization.signed_headers
+    if "x-amz-date" not in signed or not any(name in signed for name in _HOST_NAMES):
+        raise AuthenticationFailedException("host and x-amz-date must be signed")
+    if missing := [name for name in signed if name not in request.headers]:
+        raise AuthenticationFailedException(f"signed headers missing from the request: {', '.join(missing)}")
+
+
+def _check_body_hash(request: HttpRequest, body_sha256: str) -> None:
+    for claimed in request.headers.get("x-amz-content-sha256", ()):
+        if claimed.strip() != body_sha256:
+            raise AuthenticationFailedException("x-amz-content-sha256 is not the hash of the body")

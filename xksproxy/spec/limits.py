@@ -1,0 +1,45 @@
+"""Each number of the XKS proxy API once, in bytes before Base64 unless the name says otherwise."""
+
+from typing import Final
+
+MINIMUM_PLAINTEXT_BYTES: Final = 4300
+"""What every proxy must process (R-ENC-1, R-DEC-1)."""
+
+MAXIMUM_PLAINTEXT_BYTES: Final = 8192
+"""What this proxy processes; above it the answer is UnsupportedOperationException (R-ENC-12)."""
+
+MAXIMUM_AAD_BYTES: Final = 8192
+"""What this proxy processes, which is what every proxy must (R-ENC-2)."""
+
+MAXIMUM_BODY_BYTES: Final = 64 * 1024
+"""A request body above this is refused unread. The largest legal one is about 27 KiB (R-REQ-10)."""
+
+IV_BYTES: Final = frozenset({12, 16})
+"""Legal lengths of an initialization vector (R-ENC-7, R-DEC-2)."""
+
+TAG_BYTES: Final = 16
+"""The GCM authentication tag is never truncated (R-ENC-4, R-DEC-2)."""
+
+MAXIMUM_CIPHERTEXT_METADATA_BYTES: Final = 20
+"""R-ENC-8."""
+
+MAXIMUM_ERROR_MESSAGE_CHARACTERS: Final = 511
+"""R-ERR-2: fewer than 512."""
+
+MAXIMUM_KEY_ID_CHARACTERS: Final = 128
+"""R-URI-6."""
+
+MAXIMUM_URI_PATH_CHARACTERS: Final = 128
+"""R-URI-2: the key store's path, ``/kms/xks/v1`` included."""
+
+MAXIMUM_KEY_USAGES: Final = 10
+"""R-META-4."""
+
+MAXIMUM_FLEET_DETAILS: Final = 10
+"""R-HLTH-1."""
+
+KMS_TIMEOUT_MS: Final = 250
+"""How long KMS waits for an answer (R-TIME-1)."""
+
+CLOCK_SKEW_SECONDS: Final = 300
+"""R-AUTH-10: authentication fails when the request time is further away than this."""

@@ -1,0 +1,176 @@
+"""Requests and responses of the four APIs, decoded strictly.
+
+Fields of type ``bytes`` are Base64 on the wire (RFC 4648 section 4, padded), raw here. Unknown members are
+accepted at every level (R-REQ-7), and nothing in ``requestMetadata`` is judged beyond presence and type (R-REQ-6).
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from xksproxy.spec.errors import ValidationException
+
+ENCRYPTION_ALGORITHM: Final = "AES_GCM"
+"""The only ``encryptionAlgorithm`` of v1 (R-ENC-3)."""
+
+CDIV_ALGORITHM: Final = "SHA_256"
+"""The only ``ciphertextDataIntegrityValueAlgorithm`` of v1 (R-ENC-10)."""
+
+
+class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Common form: camelCase on the wire."""
+
+
+class HealthRequestMetadata(_Message, frozen=True):
+    """``requestMetadata`` of GetHealthStatus."""
+
+    kms_request_id: str
+    kms_operation: str
+
+
+class KeyRequestMetadata(_Message, frozen=True):
+    """``requestMetadata`` of GetKeyMetadata."""
+
+    aws_principal_arn: str
+    kms_operation: str
+    kms_request_id: str
+    kms_key_arn: str | None = None
+    kms_via_service: str | None = None
+    aws_source_vpc: str | None = None
+    aws_source_vpce: str | None = None
+
+
+class CryptoRequestMetadata(_Message, frozen=True):
+    """``requestMetadata`` of Encrypt and Decrypt."""
+
+    aws_principal_arn: str
+    kms_key_arn: str
+    kms_operation: str
+    kms_request_id: str
+    kms_via_service: str | None = None
+    aws_source_vpc: str | None = None
+    aws_source_vpce: str | None = None
+
+
+RequestMetadata = HealthRequestMetadata | KeyRequestMetadata | CryptoRequestMetadata
+
+
+class GetHealthStatusRequest(_Message, frozen=True):
+    """Section "GetHealthStatus" of the API."""
+
+    request_metadata: HealthRequestMetadata
+
+
+class GetKeyMetadataRequest(_Message, frozen=True):
+    """Section "GetKeyMetadata" of the API."""
+
+    request_metadata: KeyRequestMetadata
+
+
+class EncryptRequest(_Message, frozen=True):
+    """Section "Encrypt" of the API."""
+
+    request_metadata: CryptoRequestMetadata
+    plaintext: bytes
+    encryption_algorithm: str
+    additional_authenticated_data: bytes | None = None
+    ciphertext_data_integrity_value_algorithm: str | None = None
+
+    def __repr__(self) -> str:
+        return "<EncryptRequest>"
+
+
+class DecryptRequest(_Message, frozen=True):
+    """Section "Decrypt" of the API."""
+
+    request_metadata: CryptoRequestMetadata
+    ciphertext: bytes
+    encryption_algorithm: str
+    initialization_vector: bytes
+    authentication_tag: bytes
+    additional_authenticated_data: bytes | None = None
+    ciphertext_metadata: bytes | None = None
+
+
+class EkmInstance(_Message, frozen=True):
+    """One entry of ``ekmFleetDetails``."""
+
+    id: str
+    model: str
+    health_status: str
+
+
+class GetHealthStatusResponse(_Message, frozen=True):
+    """R-HLTH-1."""
+
+    xks_proxy_fleet_size: int
+    xks_proxy_vendor: str
+    xks_proxy_model: str
+    ekm_vendor: str
+    ekm_fleet_details: list[EkmInstance]
+
+
+class GetKeyMetadataResponse(_Message, frozen=True):
+    """R-META-1."""
+
+    key_spec: str
+    key_usage: list[str]
+    key_status: str
+
+
+class EncryptResponse(_Message, frozen=True, omit_defaults=True):
+    """R-ENC-4."""
+
+    authentication_tag: bytes
+    ciphertext: bytes
+    initialization_vector: bytes
+    ciphertext_metadata: bytes | None = None
+    ciphertext_data_integrity_value: bytes | None = None
+
+
+class DecryptResponse(_Message, frozen=True):
+    """R-DEC-5."""
+
+    plaintext: bytes
+
+    def __repr__(self) -> str:
+        return "<DecryptResponse>"
+
+
+class ErrorResponse(_Message, frozen=True):
+    """The body of every error (R-ERR-4)."""
+
+    error_name: str
+    error_message: str
+
+
+Response = GetHealthStatusResponse | GetKeyMetadataResponse | EncryptResponse | DecryptResponse
+Request = TypeVar("Request", GetHealthStatusRequest, GetKeyMetadataRequest, EncryptRequest, DecryptRequest)
+
+_DECODERS: Final = {
+    message: msgspec.json.Decoder(message)
+    for message in (GetHealthStatusRequest, GetKeyMetadataRequest, EncryptRequest, DecryptRequest)
+}
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def decode(message: type[Request], body: bytes) -> Request:
+    """Read a request body.
+
+    Raises:
+        ValidationException: it is not JSON, or a field is missing, of the wrong type or not Base64. The text names
+            the field and never quotes a value.
+    """
+    try:
+        return _DECODERS[message].decode(body)  # type: ignore[return-value]  # the table pairs them
+    except msgspec.ValidationError as error:
+        raise ValidationException(f"The request body does not fit the API: {error}") from None
+    except RecursionError:
+        raise ValidationException("The request body is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValidationException(f"The request body is not JSON: {error}") from None
+
+
+def encode(message: Response | ErrorResponse) -> bytes:
+    """Write a response body: one line, no blanks."""
+    return _ENCODER.encode(message)

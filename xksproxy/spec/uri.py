@@ -1,0 +1,80 @@
+"""URIs of the XKS proxy API: ``[/<prefix>]/kms/xks/v1/...`` (requirements R-URI-*)."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from xksproxy.spec.errors import InvalidUriPathException
+from xksproxy.spec.limits import MAXIMUM_KEY_ID_CHARACTERS, MAXIMUM_URI_PATH_CHARACTERS
+
+BASE_PATH: Final = "/kms/xks/v1"
+"""What follows every key store's prefix."""
+
+
+class Operation(Enum):
+    """The four APIs; the value is the last segment of their path."""
+
+    GET_HEALTH_STATUS = "health"
+    GET_KEY_METADATA = "metadata"
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiPath:
+    """A request path taken apart. ``key_id`` is what stood in the path, legal or not; empty for health."""
+
+    prefix: str
+    operation: Operation
+    key_id: str
+
+
+_API_PATH: Final = re.compile(
+    r"(?P<prefix>(?:/[A-Za-z0-9_-]+)*)/kms/xks/v1/(?:health|keys/(?P<key_id>[^/%?#]+)/(?P<verb>metadata|encrypt|decrypt))",
+)
+_PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,%d}" % MAXIMUM_KEY_ID_CHARACTERS)
+_DOT_SEGMENTS: Final = frozenset({".", ".."})
+
+
+def parse_path(target: str) -> ApiPath:
+    """Take a request target apart.
+
+    No legal URI holds a percent sign, a dot segment, an empty segment or a query (R-URI-1), so none is decoded
+    or normalised here: what one component reads as one path and the next as another is refused.
+
+    Raises:
+        InvalidUriPathException: the target is not one of the four API paths (R-URI-11).
+    """
+    match = _API_PATH.fullmatch(target)
+    if match is None or match["key_id"] in _DOT_SEGMENTS:
+        raise InvalidUriPathException(
+            "The URI path is not one of this proxy: expected [/<prefix>]/kms/xks/v1/health or"
+            " [/<prefix>]/kms/xks/v1/keys/<key id>/metadata, encrypt or decrypt,"
+            " without query string or percent-encoding",
+        )
+    verb = match["verb"]
+    operation = Operation(verb) if verb else Operation.GET_HEALTH_STATUS
+    return ApiPath(match["prefix"], operation, match["key_id"] or "")
+
+
+def compose_path(prefix: str, operation: Operation, key_id: str = "") -> str:
+    """The path of an operation: the inverse of :func:`parse_path`."""
+    if operation is Operation.GET_HEALTH_STATUS:
+        return f"{prefix}{BASE_PATH}/health"
+    return f"{prefix}{BASE_PATH}/keys/{key_id}/{operation.value}"
+
+
+def is_key_id(text: str) -> bool:
+    """Whether ``text`` is a legal external key id that no HTTP stack normalises away (R-URI-6)."""
+    return _KEY_ID.fullmatch(text) is not None and text not in _DOT_SEGMENTS
+
+
+def prefix_problem(prefix: str) -> str | None:
+    """What is wrong with a key store's path prefix, or None (R-URI-2)."""
+    if not _PREFIX.fullmatch(prefix):
+        return "expected segments of a-z A-Z 0-9 - _, each after a /, and no / at the end, such as /payments/eu"
+    if len(prefix) + len(BASE_PATH) > MAXIMUM_URI_PATH_CHARACTERS:
+        return f"with {BASE_PATH} it may have at most {MAXIMUM_URI_PATH_CHARACTERS} characters"
+    return None
