@@ -1,8 +1,11 @@
 """What the proxy hands to the HSM as additional authenticated data."""
 
 import struct
+from typing import Final
 
 from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES
+
+_MAXIMUM_LENGTH: Final = 0xFFFF
 
 
 def compose_aad(aad: bytes, ciphertext_metadata: bytes) -> bytes:
@@ -19,7 +22,7 @@ def compose_aad(aad: bytes, ciphertext_metadata: bytes) -> bytes:
     Raises:
         ValueError: the AAD is above 65535 bytes or the metadata above 20; callers check the API's limits before.
     """
-    if len(aad) > 0xFFFF or len(ciphertext_metadata) > MAXIMUM_CIPHERTEXT_METADATA_BYTES:
+    if len(aad) > _MAXIMUM_LENGTH or len(ciphertext_metadata) > MAXIMUM_CIPHERTEXT_METADATA_BYTES:
         raise ValueError("AAD or ciphertext metadata is too long to be composed")
     return b"".join(
         (struct.pack(">H", len(aad)), aad, struct.pack(">B", len(ciphertext_metadata)), ciphertext_metadata),

@@ -124,7 +124,7 @@ def decrypt(key_id: str, source: Any, aad: str | None, *, raw: bool, **endpoint:
     _call(Operation.DECRYPT, "Decrypt", message, key_id, raw=raw, **endpoint)
 
 
-def _call(  # noqa: PLR0913 - an endpoint has so many parts
+def _call(
     operation: Operation,
     usual_operation: str,
     message: dict[str, Any],

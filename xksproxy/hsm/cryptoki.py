@@ -186,9 +186,7 @@ def _gcm_mechanism(iv: bytes, aad: bytes) -> tuple[CK_MECHANISM, CK_GCM_PARAMS, 
     """
     iv_buffer = create_string_buffer(iv, len(iv))
     aad_buffer = create_string_buffer(aad, len(aad))
-    parameters = CK_GCM_PARAMS(
-        addressof(iv_buffer), len(iv), len(iv) * 8, addressof(aad_buffer), len(aad), _TAG_BITS
-    )
+    parameters = CK_GCM_PARAMS(addressof(iv_buffer), len(iv), len(iv) * 8, addressof(aad_buffer), len(aad), _TAG_BITS)
     mechanism = CK_MECHANISM(_CKM_AES_GCM, addressof(parameters), sizeof(parameters))
     return mechanism, parameters, iv_buffer, aad_buffer
 

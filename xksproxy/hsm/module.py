@@ -34,7 +34,7 @@ class TokenInfo:
     firmware: str
 
 
-class _Library(_BindingLibrary):  # type: ignore[misc]  # the binding's types call it a function
+class _Library(_BindingLibrary):
     """python-pkcs11's library on a module that Cryptoki has initialised.
 
     Its own ``initialize`` promises the module that there is one thread, and then lets several in.

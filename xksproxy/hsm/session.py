@@ -1,7 +1,7 @@
 """One PKCS#11 session: finding keys, AES-256-GCM, attributes and a self-test."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -139,9 +139,7 @@ class HsmSession:
             TokenUnavailable: the token does not do it, or does it wrongly.
         """
         if self._test_key is None:
-            self._test_key = generate_aes_key(
-                self._session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
-            )
+            self._test_key = generate_aes_key(self._session, _AES_256_BITS, label=None, encrypt=True, decrypt=True)
         text, aad = b"xksproxy self-test", b"aad"
         try:
             iv = self._next_iv()
@@ -221,9 +219,7 @@ class HsmSession:
             raise TokenUnavailable("the session is not logged in any more")
 
     def _describe(self, handle: int) -> KeyDescription:
-        return describe(
-            self._call(lambda: self._cryptoki.read_attributes(self._handle, handle, KEY_ATTRIBUTES))
-        )
+        return describe(self._call(lambda: self._cryptoki.read_attributes(self._handle, handle, KEY_ATTRIBUTES)))
 
     def _next_iv(self) -> bytes:
         """The next 12 bytes of a block from the token's generator; a block saves a round trip on each Encrypt."""
@@ -242,22 +238,21 @@ class HsmSession:
             raise self._judge(error) from error
 
     def _judge(self, error: CryptokiError) -> HsmError:
-        match ckr.consequence(self._preset, error.function, error.return_value):
-            case Consequence.CIPHERTEXT_REJECTED:
-                return CiphertextRejected(str(error))
-            case Consequence.AMBIGUOUS:
-                self.self_test()
-                return CiphertextRejected(f"{error}, and the session passes its self-test")
-            case Consequence.KEY_REFUSES_USE:
-                return KeyRefusesUse(str(error))
-            case Consequence.HANDLE_STALE:
-                return _HandleStale(str(error))
-            case Consequence.SESSION_LOST:
-                return SessionLost(str(error))
-            case Consequence.BUSY:
-                return HsmBusy(str(error))
-            case Consequence.TOKEN_UNAVAILABLE:
-                return TokenUnavailable(str(error))
+        consequence = ckr.consequence(self._preset, error.function, error.return_value)
+        if consequence is Consequence.AMBIGUOUS:
+            self.self_test()
+            return CiphertextRejected(f"{error}, and the session passes its self-test")
+        return _EXCEPTIONS[consequence](str(error))
+
+
+_EXCEPTIONS: Final[Mapping[Consequence, type[HsmError]]] = {
+    Consequence.CIPHERTEXT_REJECTED: CiphertextRejected,
+    Consequence.KEY_REFUSES_USE: KeyRefusesUse,
+    Consequence.HANDLE_STALE: _HandleStale,
+    Consequence.SESSION_LOST: SessionLost,
+    Consequence.TOKEN_UNAVAILABLE: TokenUnavailable,
+    Consequence.BUSY: HsmBusy,
+}
 
 
 def _split(iv: bytes, output: bytes, plaintext_length: int) -> Sealed:

@@ -49,7 +49,9 @@ class KeyMap:
             matching = [pattern for pattern in self._patterns if pattern.expression.fullmatch(key_id)]
             if matching:
                 return ExternalKey(key_id, key_id, any(pattern.disabled for pattern in matching))
-        raise KeyNotFoundException("The key store exposes no external key of this id; check the key id and its keys list")
+        raise KeyNotFoundException(
+            "The key store exposes no external key of this id; check the key id and its keys list"
+        )
 
     def named_keys(self) -> tuple[ExternalKey, ...]:
         """The keys that are named outright, in the order of the configuration."""

@@ -22,7 +22,9 @@ def require_supported_sizes(text_field: str, text: bytes, aad: bytes) -> None:
         ("additionalAuthenticatedData", aad, MAXIMUM_AAD_BYTES),
     ):
         if len(value) > maximum:
-            raise UnsupportedOperationException(f"{field} has {len(value)} bytes; this proxy supports at most {maximum}")
+            raise UnsupportedOperationException(
+                f"{field} has {len(value)} bytes; this proxy supports at most {maximum}"
+            )
 
 
 async def require_enabled_key(keys: KeyMap, key_id: str, engine: Engine, deadline: Deadline) -> ExternalKey:

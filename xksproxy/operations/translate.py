@@ -15,8 +15,7 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
     ),
     hsm.KeyRefusesUse: (
         xks.InvalidKeyUsageException,
-        "The external key does not support this operation: it must be an AES key of 256 bits whose attributes"
-        " CKA_ENCRYPT and CKA_DECRYPT allow it",
+        "The external key does not allow this operation: on the token it must be a 256-bit AES key that permits it",
     ),
     hsm.CiphertextRejected: (
         xks.InvalidCiphertextException,

@@ -47,7 +47,7 @@ class Acceptor:
             try:
                 accepted, _ = await loop.sock_accept(self._listener)
             except OSError as error:
-                _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})  # noqa: TRY400
+                _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             if not self._make_room():

@@ -41,4 +41,6 @@ async def read_body(request: web.BaseRequest, deadline: Deadline) -> bytes:
 
 
 def _too_large() -> UnsupportedOperationException:
-    return UnsupportedOperationException(f"The request body is above {MAXIMUM_BODY_BYTES} bytes, the most this proxy reads")
+    return UnsupportedOperationException(
+        f"The request body is above {MAXIMUM_BODY_BYTES} bytes, the most this proxy reads"
+    )

@@ -55,7 +55,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         try:
             config = self._load_checked()
         except ConfigError as error:
-            _log.error("configuration refused", extra={"fields": {"problems": error.problems}})  # noqa: TRY400
+            _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
             return
         self._config = config
         self.callable = None

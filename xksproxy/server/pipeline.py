@@ -36,6 +36,7 @@ from xksproxy.spec.messages import (
 from xksproxy.spec.uri import ApiPath, Operation, parse_path
 
 _log: Final = logging.getLogger("xksproxy.request")
+_LOGGED_CHARACTERS: Final = 2048
 
 
 class Pipeline:
@@ -50,6 +51,8 @@ class Pipeline:
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer a request, always with JSON, and log one line about it."""
+        if request.raw_path == "/ping" and request.method == "GET":
+            return respond.pong()
         started = time.monotonic()
         fields: dict[str, Any] = {"peer": request.remote}
         self._in_flight += 1
@@ -58,7 +61,7 @@ class Pipeline:
         except XksError as error:
             fields |= {"error": error.name, "error_message": error.message, "reason": error.detail}
             response = respond.failure(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, KMS must get JSON (R-ERR-4)
             # The exception's text could quote the request; its type and place cannot.
             fields |= {"error": "InternalException", "reason": _place(error)}
             response = respond.failure(InternalException("The proxy failed; its log says where"))
@@ -74,42 +77,39 @@ class Pipeline:
         if self._in_flight > self._settings.max_in_flight:
             raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
         deadline = Deadline.after(self._settings.deadline_ms / 1000)
-        if request.raw_path == "/ping" and request.method == "GET":
-            return respond.pong()
         path = parse_path(request.raw_path)
         service = self._services.at(path.prefix)
         fields |= {"keystore": service.store.name, "operation": path.operation.value, "key_id": path.key_id}
         _require_post_over_http_1_1(request)
         body = await read_body(request, deadline)
 
-        headers = group_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers)
+        headers = group_headers((_text(name), _text(value)) for name, value in request.raw_headers)
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
         fields |= {"access_key_id": identity.access_key_id, "region": identity.region}
         _require_json(headers)
-        return respond.success(await _operate(path, service, body, self._settings.fleet_size, deadline, fields))
+        return respond.success(await self._operate(path, service, body, deadline, fields))
 
-
-async def _operate(
-    path: ApiPath, service: Service, body: bytes, fleet_size: int, deadline: Deadline, fields: dict[str, Any]
-) -> Response:
-    """Decode the body as the operation's request and carry it out."""
-    keys, engine = service.store.keys, service.engine
-    match path.operation:
-        case Operation.ENCRYPT:
-            encryption = decode(EncryptRequest, body)
-            fields |= _metadata_fields(encryption.request_metadata)
-            return await encrypt(encryption, path.key_id, keys, engine, deadline)
-        case Operation.DECRYPT:
-            decryption = decode(DecryptRequest, body)
-            fields |= _metadata_fields(decryption.request_metadata)
-            return await decrypt(decryption, path.key_id, keys, engine, deadline)
-        case Operation.GET_KEY_METADATA:
-            fields |= _metadata_fields(decode(GetKeyMetadataRequest, body).request_metadata)
-            return await get_key_metadata(path.key_id, keys, engine, deadline)
-        case Operation.GET_HEALTH_STATUS:
-            fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
-            return await get_health_status(engine, fleet_size, deadline)
+    async def _operate(
+        self, path: ApiPath, service: Service, body: bytes, deadline: Deadline, fields: dict[str, Any]
+    ) -> Response:
+        """Decode the body as the operation's request and carry it out."""
+        keys, engine = service.store.keys, service.engine
+        match path.operation:
+            case Operation.ENCRYPT:
+                encryption = decode(EncryptRequest, body)
+                fields |= _metadata_fields(encryption.request_metadata)
+                return await encrypt(encryption, path.key_id, keys, engine, deadline)
+            case Operation.DECRYPT:
+                decryption = decode(DecryptRequest, body)
+                fields |= _metadata_fields(decryption.request_metadata)
+                return await decrypt(decryption, path.key_id, keys, engine, deadline)
+            case Operation.GET_KEY_METADATA:
+                fields |= _metadata_fields(decode(GetKeyMetadataRequest, body).request_metadata)
+                return await get_key_metadata(path.key_id, keys, engine, deadline)
+            case Operation.GET_HEALTH_STATUS:
+                fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
+                return await get_health_status(engine, self._settings.fleet_size, deadline)
 
 
 def _require_post_over_http_1_1(request: web.BaseRequest) -> None:
@@ -117,6 +117,11 @@ def _require_post_over_http_1_1(request: web.BaseRequest) -> None:
         raise MethodNotAllowed("The XKS proxy API knows only the method POST")
     if request.version < HttpVersion11:
         raise ValidationException("The XKS proxy API needs HTTP/1.1 or newer")
+
+
+def _text(header: bytes) -> str:
+    """Bytes of a header as text that turns back into the same bytes when it is hashed."""
+    return header.decode("utf-8", "surrogateescape")
 
 
 def _require_json(headers: dict[str, list[str]]) -> None:
@@ -130,9 +135,6 @@ def _metadata_fields(metadata: RequestMetadata) -> dict[str, Any]:
     """What the log keeps of ``requestMetadata`` (R-LOG-1); bounded, since callers choose the values."""
     values = {name: getattr(metadata, name) for name in metadata.__struct_fields__}
     return {name: value[:_LOGGED_CHARACTERS] for name, value in values.items() if value is not None}
-
-
-_LOGGED_CHARACTERS: Final = 2048
 
 
 def _place(error: BaseException) -> str:

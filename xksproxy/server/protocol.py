@@ -35,7 +35,7 @@ class Connection(RequestHandler):
             manager,
             loop=manager.loop,
             keepalive_timeout=IDLE_SECONDS,
-            logger=_log,  # type: ignore[arg-type]
+            logger=_log,
             access_log=None,  # type: ignore[arg-type]
             lingering_time=_LINGER_SECONDS,
             max_line_size=_MAXIMUM_HEAD_LINE_BYTES,
@@ -81,9 +81,9 @@ class Connection(RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,
-        status: int = 500,
+        status: int = 500,  # noqa: ARG002 - aiohttp's signature
         exc: BaseException | None = None,
-        message: str | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
         """What aiohttp answers by itself, as an error of the API (R-ERR-4)."""
         error: XksError

@@ -34,7 +34,7 @@ _API_PATH: Final = re.compile(
     r"(?P<prefix>(?:/[A-Za-z0-9_-]+)*)/kms/xks/v1/(?:health|keys/(?P<key_id>[^/%?#]+)/(?P<verb>metadata|encrypt|decrypt))",
 )
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,%d}" % MAXIMUM_KEY_ID_CHARACTERS)
+_KEY_ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MAXIMUM_KEY_ID_CHARACTERS}}}")
 _DOT_SEGMENTS: Final = frozenset({".", ".."})
 
 

@@ -1,0 +1,116 @@
+"""Fixtures on real parts: one SoftHSM2 token, one running proxy, one client, shared by a test run."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from support import Proxy, make_environment, serve, wait_for_port
+
+from xksproxy.client.xks import XksClient
+from xksproxy.config.check import read_pin
+from xksproxy.config.credentials import save_credential
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Hsm
+from xksproxy.devkit.environment import DevEnvironment
+from xksproxy.hsm.module import Connection, Modules
+from xksproxy.hsm.session import HsmSession
+from xksproxy.sigv4.keyring import generate_credential
+
+# What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
+_MORE_CONFIGURATION = """
+[[keystore.keys]]
+id = "test-*"
+
+[[keystore.keys]]
+id = "disabled-key"
+label = "demo-key"
+disabled = true
+
+[[keystore]]
+name = "other"
+uri_path_prefix = ""
+hsms = ["softhsm"]
+credentials = "other-credentials"
+
+[[keystore.keys]]
+id = "demo-key"
+"""
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
+    """The directory of `xksproxy dev`: token, keys, certificates, credential, configuration."""
+    return make_environment(tmp_path_factory.mktemp("proxy") / "dev")
+
+
+@pytest.fixture(scope="session")
+def proxy(environment: DevEnvironment) -> Iterator[Proxy]:
+    """A proxy that serves the token of the tests."""
+    environment.config.write_text(environment.config.read_text() + _MORE_CONFIGURATION)
+    first = environment.credential
+    second, other = generate_credential(), generate_credential()
+    save_credential(environment.directory / "credentials", second)
+    (environment.directory / "other-credentials").mkdir(0o700)
+    save_credential(environment.directory / "other-credentials", other)
+    log = environment.directory / "log"
+    process = serve(environment.config, log)
+    try:
+        wait_for_port(environment.port, process)
+        yield Proxy(environment, process, log, first, second, other)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def client(proxy: Proxy) -> Iterator[XksClient]:
+    """A client with the key store's credential."""
+    with XksClient(proxy.endpoint(), proxy.context()) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def hsm(environment: DevEnvironment) -> Hsm:
+    """The token of the tests, as configured."""
+    return load_config(environment.config).hsm[0]
+
+
+@pytest.fixture(scope="session")
+def modules() -> Modules:
+    """The PKCS#11 modules of this test process; a module can be initialised only once in it."""
+    return Modules()
+
+
+@pytest.fixture(scope="session")
+def connection(hsm: Hsm, modules: Modules) -> Connection:
+    """This process's log-in to the token, beside the proxy's own."""
+    return modules.connect(hsm, read_pin(hsm))
+
+
+@pytest.fixture
+def session(connection: Connection, hsm: Hsm) -> Iterator[HsmSession]:
+    """An HSM session of this process."""
+    made = HsmSession(connection, hsm.preset)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def request_metadata() -> dict[str, str]:
+    """A complete requestMetadata, good for all four operations."""
+    return {
+        "awsPrincipalArn": "arn:aws:iam::123456789012:user/Alice",
+        "kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "kmsOperation": "Encrypt",
+        "kmsRequestId": "4112f4d6-db54-4af4-ae30-c55a22a8dfae",
+    }
+
+
+@pytest.fixture
+def unique_label() -> Callable[[str], str]:
+    """Labels that no other test uses; the key store `dev` exposes them by its pattern test-*."""
+
+    def label(name: str) -> str:
+        return f"test-{name}-{os.urandom(4).hex()}"
+
+    return label
