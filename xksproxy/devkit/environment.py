@@ -103,7 +103,7 @@ def _build(directory: Path, port: int) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        module = _make_token_with_keys(workshop)
+        module = make_token_with_keys(workshop)
         write_configuration(workshop / "softhsm2.conf", directory / "tokens")
         _make_credential(workshop)
         _make_certificates(workshop / "tls")
@@ -116,7 +116,7 @@ def _build(directory: Path, port: int) -> None:
         raise
 
 
-def _make_token_with_keys(directory: Path) -> Path:
+def make_token_with_keys(directory: Path) -> Path:
     """Make the token, its PIN file and its keys; the path of the PKCS#11 module."""
     pin = Secret(secrets.token_hex(8))
     certificates.write_private(directory / "pin", f"{pin.reveal()}\n".encode())

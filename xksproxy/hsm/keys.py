@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _CKA_CLASS: Final = 0x000
+_CKA_TOKEN: Final = 0x001
 _CKA_LABEL: Final = 0x003
 _CKA_KEY_TYPE: Final = 0x100
 _CKA_MODULUS: Final = 0x120
@@ -84,8 +85,11 @@ class KeyDescription:
 
 
 def key_template(key_class: int, label: str | None) -> dict[int, bytes]:
-    """A search template for keys of a class, and of a label where one is given."""
-    template = {_CKA_CLASS: bytes(c_ulong(key_class))}
+    """A search template for keys of a class that the token keeps, and of a label where one is given.
+
+    Session keys of any session would match otherwise.
+    """
+    template = {_CKA_CLASS: bytes(c_ulong(key_class)), _CKA_TOKEN: b"\1"}
     if label is not None:
         template[_CKA_LABEL] = label.encode()
     return template

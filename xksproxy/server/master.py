@@ -38,6 +38,9 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
             "graceful_timeout": _DRAIN_SECONDS,
             "backlog": _BACKLOG,
+            # Workers make their own TLS context; this lets the master say https of its listener.
+            "certfile": self._config.server.tls.certificate,
+            "keyfile": self._config.server.tls.private_key,
             "proc_name": "xksproxy",
             "control_socket_disable": True,
             "logconfig_dict": logging_config(self._config.logging),
