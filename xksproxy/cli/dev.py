@@ -1,6 +1,7 @@
 """``xksproxy dev``."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def dev(directory: Path, port: int | None) -> None:
 def _introduction(environment: DevEnvironment, *, existed: bool) -> str:
     """What to do next, ready to paste into another terminal."""
     url = f"https://localhost:{environment.port}{compose_path(URI_PATH_PREFIX, Operation.ENCRYPT, 'demo-key')}"
+    command = "xksproxy" if shutil.which("xksproxy") else str(Path(sys.executable).with_name("xksproxy"))
     metadata = (
         '"awsPrincipalArn":"arn:aws:iam::123456789012:user/Alice",'
         f'"kmsKeyArn":"arn:aws:kms:{REGION}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",'
@@ -67,7 +69,7 @@ In another terminal:
 
 or, with the client that comes along:
 
-  xksproxy call encrypt --plaintext 'Hello World!' | xksproxy call decrypt
+  {command} call encrypt --plaintext 'Hello World!' | {command} call decrypt
 
 The file for the KMS console: {environment.directory / "kms-console.json"}
 """
