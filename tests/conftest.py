@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import Proxy, make_environment, serve, wait_for_port
 
 from xksproxy.client.xks import XksClient
@@ -15,6 +16,10 @@ from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.hsm.module import Connection, Modules
 from xksproxy.hsm.session import HsmSession
 from xksproxy.sigv4.keyring import generate_credential
+
+# How fast an example runs or is drawn is no property of the code: a loaded machine must not fail a test.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
 _MORE_CONFIGURATION = """

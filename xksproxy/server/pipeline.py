@@ -79,7 +79,7 @@ class Pipeline:
         deadline = Deadline.after(self._settings.deadline_ms / 1000)
         path = parse_path(request.raw_path)
         service = self._services.at(path.prefix)
-        fields |= {"keystore": service.store.name, "operation": path.operation.value, "key_id": path.key_id}
+        fields |= {"keystore": service.store.name, "operation": path.operation.value, "key_id": path.key_id[:_LOGGED_CHARACTERS]}
         _require_post_over_http_1_1(request)
         body = await read_body(request, deadline)
 

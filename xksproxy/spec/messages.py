@@ -167,7 +167,9 @@ def decode(message: type[Request], body: bytes) -> Request:
         raise ValidationException(f"The request body does not fit the API: {error}") from None
     except RecursionError:
         raise ValidationException("The request body is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ValidationException("The request body is not JSON: a string in it is not UTF-8") from None
+    except msgspec.DecodeError as error:
         raise ValidationException(f"The request body is not JSON: {error}") from None
 
 

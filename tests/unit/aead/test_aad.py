@@ -1,0 +1,111 @@
+"""The additional authenticated data that the HSM gets (R-CDIV-1 to R-CDIV-3), vectors AAD-1 and GCM-1."""
+
+import base64
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from xksproxy.aead.aad import compose_aad
+
+AAD = b"project=nile,department=marketing"
+METADATA = b"key_version=1"
+AAD_HEX = "70726f6a6563743d6e696c652c6465706172746d656e743d6d61726b6574696e67"
+METADATA_HEX = "6b65795f76657273696f6e3d31"
+KEY = bytes(range(32))
+IV_12 = "HMrlRw85cAJUd5Ax"
+IV_16 = "AAECAwQFBgcICQoLDA0ODw=="
+
+AADS = st.binary(max_size=300)
+METADATAS = st.binary(max_size=20)
+
+
+def taken_apart(composed: bytes) -> tuple[bytes, bytes]:
+    """AAD and metadata out of the composed form, as R-CDIV-2 describes it."""
+    length = int.from_bytes(composed[:2], "big")
+    aad, rest = composed[2 : 2 + length], composed[2 + length :]
+    assert rest[0] == len(rest) - 1
+    return aad, rest[1:]
+
+
+@pytest.mark.parametrize(
+    ("aad", "metadata", "composed", "length"),
+    [
+        pytest.param(AAD, METADATA, "0021" + AAD_HEX + "0d" + METADATA_HEX, 49, id="AAD and metadata"),
+        pytest.param(AAD, b"", "0021" + AAD_HEX + "00", 36, id="AAD only"),
+        pytest.param(b"", METADATA, "0000" + "0d" + METADATA_HEX, 16, id="metadata only"),
+        pytest.param(b"", b"", "000000", 3, id="neither"),
+    ],
+)
+def test_vector_aad_1(aad: bytes, metadata: bytes, composed: str, length: int) -> None:
+    assert compose_aad(aad, metadata).hex() == composed
+    assert len(compose_aad(aad, metadata)) == length
+
+
+@pytest.mark.parametrize(
+    ("iv", "aad", "metadata", "ciphertext", "tag"),
+    [
+        (IV_12, AAD, METADATA, "qNtNoLf/0yh1Cm1F", "Hlq5hSgZuRo2Qx7eEWUYfQ=="),
+        (IV_12, b"", b"", "qNtNoLf/0yh1Cm1F", "KTHMR5Qu6RPqRJ7P68F5XA=="),
+        (IV_16, AAD, METADATA, "LwnMGlbEHUfvk78I", "VXTIxe/VTTh8N8Swgf21qw=="),
+        (IV_16, b"", b"", "LwnMGlbEHUfvk78I", "Yh+9B1PiHTGgMEShe1nUig=="),
+    ],
+)
+def test_vector_gcm_1(iv: str, aad: bytes, metadata: bytes, ciphertext: str, tag: str) -> None:
+    sealed = AESGCM(KEY).encrypt(base64.b64decode(iv), b"Hello World!", compose_aad(aad, metadata))
+
+    assert sealed == base64.b64decode(ciphertext) + base64.b64decode(tag)
+
+
+@given(aad=AADS, metadata=METADATAS)
+@example(aad=b"a" * 8192, metadata=b"m" * 20)
+@example(aad=b"a" * 255, metadata=b"")
+@example(aad=b"a" * 256, metadata=b"")
+@example(aad=b"a" * 65535, metadata=b"")
+def test_the_composed_form_holds_both_parts_unmistakably_r_cdiv_2(aad: bytes, metadata: bytes) -> None:
+    """It can be taken apart again, so two pairs never compose to the same bytes."""
+    assert taken_apart(compose_aad(aad, metadata)) == (aad, metadata)
+
+
+@given(one=st.tuples(AADS, METADATAS), other=st.tuples(AADS, METADATAS))
+def test_different_pairs_compose_to_different_bytes(one: tuple[bytes, bytes], other: tuple[bytes, bytes]) -> None:
+    assert (compose_aad(*one) == compose_aad(*other)) == (one == other)
+
+
+@given(text=st.binary(min_size=1, max_size=20), cuts=st.tuples(st.integers(0, 20), st.integers(0, 20)))
+def test_metadata_moved_into_the_aad_gives_different_bytes_r_dec_3(text: bytes, cuts: tuple[int, int]) -> None:
+    one, other = (min(cut, len(text)) for cut in cuts)
+    assume(one != other)
+
+    assert compose_aad(text[:one], text[one:]) != compose_aad(text[:other], text[other:])
+
+
+@pytest.mark.parametrize(
+    ("aad", "metadata"),
+    [
+        pytest.param(AAD, b"key_version=2", id="altered"),
+        pytest.param(AAD, b"", id="removed"),
+        pytest.param(AAD + METADATA, b"", id="moved into the AAD"),
+        pytest.param(METADATA, AAD[:20], id="swapped"),
+        pytest.param(b"", METADATA, id="AAD removed"),
+        pytest.param(compose_aad(AAD, METADATA), b"", id="composed twice"),
+    ],
+)
+def test_the_tag_protects_the_metadata_as_well_as_the_aad_r_dec_3(aad: bytes, metadata: bytes) -> None:
+    sealed = AESGCM(KEY).encrypt(b"0" * 12, b"Hello World!", compose_aad(AAD, METADATA))
+
+    with pytest.raises(InvalidTag):
+        AESGCM(KEY).decrypt(b"0" * 12, sealed, compose_aad(aad, metadata))
+
+
+@pytest.mark.parametrize(("aad", "metadata"), [(65536, 0), (65536, 20), (0, 21), (0, 256), (8192, 21)])
+def test_what_the_lengths_cannot_hold_is_refused(aad: int, metadata: int) -> None:
+    with pytest.raises(ValueError, match="too long to be composed"):
+        compose_aad(b"a" * aad, b"m" * metadata)
+
+
+@pytest.mark.parametrize(("aad", "metadata"), [(8192, 20), (65535, 20)])
+def test_the_largest_parts_are_composed_r_enc_2_r_enc_8(aad: int, metadata: int) -> None:
+    assert len(compose_aad(b"a" * aad, b"m" * metadata)) == 3 + aad + metadata
