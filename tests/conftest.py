@@ -2,8 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm, unique
 from hypothesis import HealthCheck, settings
 from support import Proxy, make_environment, serve, wait_for_port
 
@@ -14,6 +18,7 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
 from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.hsm.module import Connection, Modules
+from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession
 from xksproxy.sigv4.keyring import generate_credential
 
@@ -51,7 +56,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
 @pytest.fixture(scope="session")
 def proxy(environment: DevEnvironment) -> Iterator[Proxy]:
     """A proxy that serves the token of the tests."""
-    environment.config.write_text(environment.config.read_text() + _MORE_CONFIGURATION)
+    text = environment.config.read_text().replace('preset = "softhsm2"', 'preset = "softhsm2"\ncheck_interval_s = 2')
+    environment.config.write_text(text + _MORE_CONFIGURATION)
     first = environment.credential
     second, other = generate_credential(), generate_credential()
     save_credential(environment.directory / "credentials", second)
@@ -81,9 +87,9 @@ def hsm(environment: DevEnvironment) -> Hsm:
 
 
 @pytest.fixture(scope="session")
-def modules() -> Modules:
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Modules:
     """The PKCS#11 modules of this test process; a module can be initialised only once in it."""
-    return Modules()
+    return Modules(PinGuard(tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +101,7 @@ def connection(hsm: Hsm, modules: Modules) -> Connection:
 @pytest.fixture
 def session(connection: Connection, hsm: Hsm) -> Iterator[HsmSession]:
     """An HSM session of this process."""
-    made = HsmSession(connection, hsm.preset)
+    made = HsmSession(connection)
     yield made
     made.close()
 
@@ -119,3 +125,27 @@ def unique_label() -> Callable[[str], str]:
         return f"test-{name}-{os.urandom(4).hex()}"
 
     return label
+
+
+@pytest.fixture(scope="session")
+def fault_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled fault module."""
+    return compile_fault_module(tmp_path_factory.mktemp("fault"))
+
+
+@pytest.fixture
+def make_faulty(
+    tmp_path: Path, fault_module: Path, environment: DevEnvironment, hsm: Hsm
+) -> Iterator[Callable[..., FaultyHsm]]:
+    """HSMs with a copy of the test token each, that do wrong what they are told; hung calls are let go at the end."""
+    made: list[FaultyHsm] = []
+
+    def make(**settings: Any) -> FaultyHsm:
+        like = msgspec.structs.replace(hsm, sessions=2, **settings)
+        faulty = make_faulty_hsm(tmp_path, unique("hsm"), fault_module, environment.directory / "tokens", like)
+        made.append(faulty)
+        return faulty
+
+    yield make
+    for faulty in made:
+        faulty.tell()

@@ -23,6 +23,10 @@ class Deadline:
         """Seconds left, zero once the deadline has passed."""
         return max(0.0, self.at - time.monotonic())
 
+    def share(self, part: float) -> Self:
+        """The deadline that leaves ``part``, 0 to 1, of the time left from now."""
+        return self.after(self.remaining() * part)
+
     def passed(self) -> bool:
         """Whether nothing is left."""
         return time.monotonic() >= self.at

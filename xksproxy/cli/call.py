@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import ssl
 import sys
 import uuid
@@ -94,7 +95,7 @@ def encrypt(key_id: str, plaintext: str | None, aad: str | None, *, cdiv: bool, 
     Example:
       xksproxy call encrypt --plaintext 'Hello World!' --aad project=nile --cdiv
     """
-    text = sys.stdin.buffer.read() if plaintext is None else plaintext.encode()
+    text = sys.stdin.buffer.read() if plaintext is None else plaintext.encode("utf-8", "surrogateescape")
     message = {"plaintext": _base64(text), "encryptionAlgorithm": "AES_GCM", **_aad_field(aad)}
     if cdiv:
         message["ciphertextDataIntegrityValueAlgorithm"] = "SHA_256"
@@ -118,7 +119,7 @@ def decrypt(key_id: str, source: Any, aad: str | None, *, raw: bool, **endpoint:
         sealed = json.loads(source.read())
         fields = ("ciphertext", "initializationVector", "authenticationTag", "ciphertextMetadata")
         message = {name: sealed[name] for name in fields if name in sealed}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         _give_up("the input is not the JSON answer of Encrypt")
     message |= {"encryptionAlgorithm": "AES_GCM", **_aad_field(aad)}
     _call(Operation.DECRYPT, "Decrypt", message, key_id, raw=raw, **endpoint)
@@ -139,6 +140,8 @@ def _call(
     kms_operation: str | None,
     raw: bool = False,
 ) -> None:
+    if not re.fullmatch(r"[a-z0-9-]+", region):
+        raise click.UsageError("a Region has the form of eu-west-1")
     credential = Credential(access_key_id, _secret(secret_access_key_file))
     path_prefix = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
     try:
@@ -152,6 +155,8 @@ def _call(
         _give_up(f"https://{host}: {error.verify_message}", "name the CA with --ca FILE")
     except (OSError, http.client.HTTPException, ValueError) as error:
         _give_up(f"https://{host}: {error}")
+    except RecursionError:
+        _give_up(f"https://{host}: its answer is nested too deeply")
     click.echo(f"{answer.status} in {answer.milliseconds:.1f} ms", err=True)
     if raw and "plaintext" in answer.body:
         sys.stdout.buffer.write(base64.b64decode(answer.body["plaintext"]))
@@ -162,7 +167,10 @@ def _call(
 
 
 def _secret(file: Any) -> str:
-    secret = os.environ.get("SIGV4_SECRET_ACCESS_KEY", "") if file is None else str(file.read()).rstrip("\r\n")
+    try:
+        secret = os.environ.get("SIGV4_SECRET_ACCESS_KEY", "") if file is None else str(file.read()).rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.UsageError("the file of the secret is not text") from None
     if not secret:
         raise click.UsageError("no secret: set SIGV4_SECRET_ACCESS_KEY or give --secret-access-key-file")
     return secret
@@ -178,7 +186,7 @@ def _metadata(kms_operation: str, region: str) -> dict[str, str]:
 
 
 def _aad_field(aad: str | None) -> dict[str, str]:
-    return {} if aad is None else {"additionalAuthenticatedData": _base64(aad.encode())}
+    return {} if aad is None else {"additionalAuthenticatedData": _base64(aad.encode("utf-8", "surrogateescape"))}
 
 
 def _base64(data: bytes) -> str:

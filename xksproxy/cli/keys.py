@@ -10,9 +10,9 @@ from xksproxy.cli.config_option import choose_keystore, config_option, load_chec
 from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json, print_table
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.hsm.direct import open_session
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.module import Modules
 from xksproxy.hsm.session import HsmSession
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
@@ -41,7 +41,12 @@ class _Row:
 
 @click.group()
 def keys() -> None:
-    """List, make and show the keys of a key store's token."""
+    """List, make and show the keys of a key store's token.
+
+    \b
+    Example:
+      xksproxy keys list --config xksproxy.toml
+    """
 
 
 @keys.command("list")
@@ -137,7 +142,7 @@ def _open(config_file: Path, keystore_name: str | None) -> tuple[KeyStore, HsmSe
     config: Config = load_checked(config_file)
     store = choose_keystore(config, keystore_name)
     hsm = next(hsm for hsm in config.hsm if hsm.id == store.hsms[0])
-    return store, HsmSession(Modules().connect(hsm, read_pin(hsm)), hsm.preset)
+    return store, open_session(hsm, read_pin(hsm), Path(config.state.directory))
 
 
 def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:
@@ -165,6 +170,8 @@ def _rows_of(key_map: KeyMap, description: KeyDescription, same_label: int) -> l
 def _row(key: ExternalKey | None, description: KeyDescription, state: str | None = None) -> _Row:
     if key is None:
         state = "not exposed"
+    elif state is None and not description.is_aes_256:
+        state = f"unusable: {description.spec}, not AES_256"
     elif state is None:
         state = "DISABLED" if key.disabled else "ENABLED"
     return _Row(

@@ -11,6 +11,7 @@ from xksproxy.hsm.errors import LoginRefused
 
 FOUND_SOMETHING_WRONG: Final = 1
 COULD_NOT_RUN: Final = 2
+_WIDER_THAN_ANY_TABLE: Final = 100_000
 
 
 def complain(what: str, *more: str) -> None:
@@ -41,5 +42,5 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_row(*row)
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+        console.width = _WIDER_THAN_ANY_TABLE
     console.print(table)

@@ -1,5 +1,7 @@
 """Rules across the fields of a configuration, and the files it names: all problems at once."""
 
+import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,21 +11,26 @@ from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Tls
 from xksproxy.config.secret import Secret, SecretError, read_secret
-from xksproxy.spec.uri import is_key_id, prefix_problem
+from xksproxy.spec.limits import MAXIMUM_URI_CHARACTERS
+from xksproxy.spec.uri import Operation, compose_path, is_key_id, prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
+_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
+_SCHEME_AND_HOST: Final = len("https://x")
 _WILDCARDS: Final = frozenset("*?")
 
 
 def check_config(config: Config) -> list[str]:
     """What is wrong with a loaded configuration; each line starts with the key's path."""
     return [
-        *_listen_problems(config.server.listen),
+        *_listen_problems("server.listen", config.server.listen),
+        *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
         *_tls_problems(config.server.tls),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
         *_duplicates("keystore", "name", (store.name for store in config.keystore)),
         *_duplicates("keystore", "uri_path_prefix", (store.uri_path_prefix for store in config.keystore)),
         *(problem for index, hsm in enumerate(config.hsm) for problem in _hsm_problems(f"hsm[{index}]", hsm)),
+        *_state_problems(Path(config.state.directory)),
         *_shared_module_problems(config.hsm),
         *(
             problem
@@ -49,21 +56,28 @@ def read_pin(hsm: Hsm) -> Secret | None:
     return None if hsm.pin is None else read_secret(hsm.pin)
 
 
-def _listen_problems(listen: str) -> Iterator[str]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= _MAXIMUM_PORT:
-        yield f"server.listen: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+def _listen_problems(at: str, listen: str) -> Iterator[str]:
+    match = _ADDRESS.fullmatch(listen)
+    if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
+        yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
 
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
     for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
-        if path is not None and not Path(path).is_file():
+        if path is not None and not _is_file(path):
             yield f"server.tls.{key}: no file {path}"
-    private_key = Path(tls.private_key)
-    if private_key.is_file() and private_key.stat().st_mode & stat.S_IRWXO:
-        yield f"server.tls.private_key: others can read {private_key}; make its mode 0600"
+    if _is_file(tls.private_key) and Path(tls.private_key).stat().st_mode & stat.S_IRWXO:
+        yield f"server.tls.private_key: others can read {tls.private_key}; make its mode 0600"
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together: one says who may issue, the other who may come"
+
+
+def _state_problems(directory: Path) -> Iterator[str]:
+    existing = directory if directory.exists() else directory.parent
+    if directory.exists() and not directory.is_dir():
+        yield f"state.directory: {directory} is no directory"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield f"state.directory: {directory} cannot be written"
 
 
 def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
@@ -75,12 +89,23 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
-    if not Path(hsm.module).is_file():
+    if not _is_file(hsm.module):
         yield f"{at}.module: no file {hsm.module}"
     try:
         read_pin(hsm)
     except SecretError as error:
         yield f"{at}.pin: {error}"
+    for name, value in hsm.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            yield f"{at}.environment: {name!r} cannot be set; a name has no =, and neither it nor its value a NUL"
+
+
+def _is_file(path: str) -> bool:
+    """Whether there is such a file; one with an impossible name is none."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
@@ -99,16 +124,18 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
     for index, key in enumerate(store.keys):
-        yield from _key_problems(f"{at}.keys[{index}]", key)
+        yield from _key_problems(f"{at}.keys[{index}]", key, store.uri_path_prefix)
     try:
         load_credentials(Path(store.credentials))
     except ConfigError as error:
         yield from (f"{at}.credentials: {problem}" for problem in error.problems)
 
 
-def _key_problems(at: str, key: Key) -> Iterator[str]:
+def _key_problems(at: str, key: Key, prefix: str) -> Iterator[str]:
     literal = "".join("x" if character in _WILDCARDS else character for character in key.id)
     if not is_key_id(literal):
         yield f"{at}.id: expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got {key.id}"
+    elif _SCHEME_AND_HOST + len(compose_path(prefix, Operation.GET_KEY_METADATA, key.id)) > MAXIMUM_URI_CHARACTERS:
+        yield f"{at}.id: with the prefix, its URI has more than {MAXIMUM_URI_CHARACTERS} characters"
     if is_pattern(key.id) and key.label is not None:
         yield f"{at}.label: a pattern exposes keys under their own labels"

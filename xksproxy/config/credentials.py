@@ -28,8 +28,9 @@ def load_credentials(directory: Path) -> tuple[Credential, ...]:
     """
     try:
         files = sorted(path for path in directory.iterdir() if path.suffix == _SUFFIX)
-    except OSError as error:
-        raise ConfigError([f"{directory}: {error.strerror}; expected a directory with a file per credential"]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError([f"{directory}: {reason}; expected a directory with a file per credential"]) from None
     problems: list[str] = []
     credentials: dict[str, Credential] = {}
     for path in files:
@@ -64,11 +65,12 @@ def _load_credential(path: Path) -> Credential:
         file = msgspec.convert(table, _CredentialFile)
     except SecretError as error:
         raise ConfigError([str(error)]) from None
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         # The decoder's text may quote the line, and the line is a secret.
         raise ConfigError([f"{path}: not TOML; expected access_key_id and secret_access_key"]) from None
-    except msgspec.ValidationError as error:
-        raise ConfigError([f"{path}: {error}"]) from None
+    except msgspec.ValidationError:
+        # Its text may quote a key, and someone may have put the secret there.
+        raise ConfigError([f"{path}: expected access_key_id and secret_access_key, both texts, and no more"]) from None
     credential = Credential(file.access_key_id, file.secret_access_key)
     if problem := credential.problem():
         raise ConfigError([f"{path}: {problem}"])

@@ -1,11 +1,12 @@
 """Reading the configuration file."""
 
 import difflib
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec.structs import replace
@@ -27,7 +28,7 @@ def load_config(path: Path) -> Config:
             tables = tomllib.load(file)
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
         raise ConfigError(unknown)
@@ -35,6 +36,8 @@ def load_config(path: Path) -> Config:
         config = msgspec.convert(tables, Config)
     except msgspec.ValidationError as error:
         raise ConfigError([f"{path}: {_readable(str(error))}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: its values are nested too deeply"]) from None
     _refuse_readable_secrets(path, mode, config)
     return _with_absolute_paths(config, path.absolute().parent)
 
@@ -68,8 +71,23 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
 def _readable(text: str) -> str:
     """``Expected `int`, got `str` - at `$.server.workers``` with the key's path in front."""
     what, separator, place = text.partition(" - at `$")
+    if what.startswith("Invalid enum value"):
+        what += f"; expected one of {', '.join(_choices(place.strip('.`')))}"
     what = what.replace("Object missing required field", "missing key").replace("object", "table")
     return f"{place.strip('.`')}: {what}" if separator and place.strip(".`") else what
+
+
+def _choices(place: str) -> tuple[str, ...]:
+    """The words that the model allows at a place such as ``hsm[0].preset``."""
+    annotation: Any = Config
+    for name in re.sub(r"\[[^]]*\]", "", place).split("."):
+        model = _struct_within(annotation)
+        fields = {} if model is None else {field.encode_name: field for field in msgspec.structs.fields(model)}
+        if name not in fields:
+            return ()
+        annotation = fields[name].type
+    literals = [part for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal]
+    return tuple(word for literal in literals for word in get_args(literal))
 
 
 def _refuse_readable_secrets(path: Path, mode: int, config: Config) -> None:
@@ -89,6 +107,7 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         config,
         server=replace(config.server, tls=_absolute_tls(config.server.tls, base)),
         hsm=tuple(_absolute_hsm(hsm, base) for hsm in config.hsm),
+        state=replace(config.state, directory=str(base / config.state.directory)),
         keystore=tuple(_absolute_key_store(store, base) for store in config.keystore),
     )
 

@@ -71,14 +71,47 @@ class Hsm(_Table, frozen=True):
     """The user PIN: ``{ file = "…" }``, ``{ env = "…" }`` or ``{ credential = "…" }``. A plain string is accepted only
     while others cannot read the configuration file. Absent: the token needs no log-in."""
 
-    preset: Literal["softhsm2", "generic"] = "generic"
-    """How this kind of module behaves: which return codes mean what."""
+    preset: Literal["softhsm2", "nss", "cloudhsm", "luna", "nshield", "vault", "generic"] = "generic"
+    """How this kind of module behaves. softhsm2 and nss are tested on the module itself; the others are read in the
+    vendor's documents and tested on a module that imitates them. Each setting below overrides the preset's."""
+
+    iv: Literal["caller", "written-back", "appended"] | None = None
+    """Who makes the IV: the proxy; the HSM, writing it into a zeroed buffer (CloudHSM, nShield); or the HSM, appending
+    16 bytes to the output (Luna in FIPS mode). Proven on the token before it serves."""
+
+    iv_source: Literal["token", "system"] | None = None
+    """Where the proxy's IVs come from: the token's generator, or the operating system's where the module has none."""
+
+    read_write_sessions: bool | None = None
+    """Open read/write sessions; CloudHSM opens no other, a write-protected token only read-only ones."""
+
+    initialize_string: Text | None = None
+    """What the module wants as pReserved of C_Initialize, such as the parameters of NSS."""
+
+    maximum_data_bytes: Annotated[int, Meta(ge=1)] | None = None
+    """Most bytes a GCM call may have on this module."""
+
+    rejected_ciphertext_codes: tuple[Text, ...] | None = None
+    """Return values of C_Decrypt, by name or as 0x…, that say "wrong tag" besides the standard's own."""
+
+    ambiguous_codes: tuple[Text, ...] | None = None
+    """Return values of C_Decrypt that may say "wrong tag" or "broken"; a self-test settles which."""
+
+    busy_codes: tuple[Text, ...] | None = None
+    """Return values of any function that ask to slow down."""
 
     sessions: Annotated[int, Meta(ge=1, le=256)] = 4
     """Sessions, and so calls at once, per worker."""
 
     environment: dict[str, str] = {}
     """Environment variables that the module reads when it is initialised."""
+
+    check_interval_s: Annotated[float, Meta(ge=1, le=50)] = 15
+    """Seconds between two checks of its health, each an encryption and a decryption under a session key."""
+
+    def __repr__(self) -> str:
+        """Without the PIN, which may stand inline."""
+        return f"<Hsm {self.id}>"
 
 
 class Key(_Table, frozen=True):
@@ -89,6 +122,9 @@ class Key(_Table, frozen=True):
 
     label: Text | None = None
     """CKA_LABEL of the key on the token, where it differs from the id. Not with a pattern."""
+
+    hedge_after_ms: Annotated[int, Meta(ge=1, le=250)] | None = None
+    """Send the same call to a second HSM when the first has not answered after so many milliseconds."""
 
     disabled: bool = False
     """Answer InvalidStateException to Encrypt and Decrypt, and report ``DISABLED``."""
@@ -103,14 +139,31 @@ class KeyStore(_Table, frozen=True):
     uri_path_prefix: str
     """What stands before ``/kms/xks/v1``; empty for none (R-URI-2)."""
 
-    hsms: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=1)]
-    """The ``id`` of the ``[[hsm]]`` that holds its keys."""
+    hsms: Annotated[tuple[Text, ...], Meta(min_length=1)]
+    """The ``id`` of each ``[[hsm]]`` that holds its keys. Of two that hold different keys under one label, the one
+    named first is believed."""
 
     credentials: Text
     """A directory with one file, mode 0600, for each SigV4 credential."""
 
     keys: Annotated[tuple[Key, ...], Meta(min_length=1)]
     """The keys it exposes; a key that is not named here does not exist for KMS."""
+
+
+class Health(_Table, frozen=True):
+    """``[health]``: plain HTTP for the load balancer's health checks; it works while mutual TLS is on."""
+
+    listen: Text | None = None
+    """``address:port`` where ``/livez`` and ``/readyz`` answer; off without it. ``/readyz`` is 200 only while every key
+    store has an HSM that serves."""
+
+
+class State(_Table, frozen=True):
+    """``[state]``: what outlives a restart."""
+
+    directory: Text = "/var/lib/xksproxy"
+    """A directory that the proxy alone writes, shared by its workers: log-in attempts are remembered there, so that a
+    wrong PIN is never tried twice."""
 
 
 class Logging(_Table, frozen=True):
@@ -129,4 +182,6 @@ class Config(_Table, frozen=True):
     server: Server
     hsm: Annotated[tuple[Hsm, ...], Meta(min_length=1)]
     keystore: Annotated[tuple[KeyStore, ...], Meta(min_length=1)]
+    health: Health = Health()
+    state: State = State()
     logging: Logging = Logging()

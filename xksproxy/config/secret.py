@@ -73,8 +73,8 @@ def read_private_file(path: Path, *, group_may_read: bool = True) -> str:
     """
     try:
         mode = path.stat().st_mode
-    except OSError as error:
-        raise SecretError(f"{path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise SecretError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if mode & (_OTHERS if group_may_read else _GROUP_AND_OTHERS):
         raise SecretError(f"{path}: its mode is {mode & 0o777:04o}; it holds a secret, so make it 0600")
     return _read_file(path)

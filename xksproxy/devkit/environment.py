@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xksproxy.config.check import check_config
 from xksproxy.config.credentials import load_credentials, save_credential
+from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.devkit import certificates
-from xksproxy.devkit.softhsm import make_token, write_configuration
-from xksproxy.hsm.module import Modules
-from xksproxy.hsm.session import HsmSession
+from xksproxy.devkit.softhsm import SoftHsmError, make_token, write_configuration
+from xksproxy.hsm.direct import open_session
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.spec.uri import BASE_PATH
 
@@ -88,6 +89,8 @@ def open_environment(directory: Path, port: int | None, default_port: int) -> De
     if not (directory / _CONFIG_FILE).exists():
         _build(directory, port or default_port)
     config = load_config(directory / _CONFIG_FILE)
+    if problems := check_config(config):
+        raise ConfigError([f"{directory / _CONFIG_FILE}: {problem}" for problem in problems])
     configured = int(config.server.listen.rpartition(":")[2])
     environment = DevEnvironment(directory, port or configured)
     if environment.port != configured:
@@ -98,6 +101,8 @@ def open_environment(directory: Path, port: int | None, default_port: int) -> De
 
 
 def _build(directory: Path, port: int) -> None:
+    if "#" in str(directory):
+        raise SoftHsmError(f"{directory}: SoftHSM2 takes what follows a # for a comment; choose another --dir")
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(0, "it is not empty and holds no xksproxy.toml; choose another --dir", str(directory))
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +133,7 @@ def make_token_with_keys(directory: Path) -> Path:
         preset="softhsm2",
         environment={"SOFTHSM2_CONF": str(token.configuration)},
     )
-    session = HsmSession(Modules().connect(hsm, pin), hsm.preset)
+    session = open_session(hsm, pin, directory / "state")
     for key in KEYS:
         session.create_key(key.label, bits=256, encrypt=key.encrypt, decrypt=key.decrypt)
     session.close()
@@ -166,14 +171,19 @@ def _issue_server_certificate(directory: Path, authority: certificates.Authority
 
 def _renew_certificates(directory: Path) -> None:
     ca, server = directory / "ca.pem", directory / "server.pem"
-    if certificates.needs_renewal(server.read_bytes()):
+    try:
+        ending = certificates.needs_renewal(server.read_bytes())
+    except ValueError as error:
+        raise ConfigError([f"{server}: no certificate in PEM: {error}"]) from None
+    if ending:
         key = (directory / "ca-key.pem").read_bytes()
         _issue_server_certificate(directory, certificates.load_authority(ca.read_bytes(), key))
 
 
 def _change_port(config: Path, port: int) -> None:
     text = config.read_text("utf-8")
-    config.write_text(re.sub(r'(?m)^(listen = "[^"]*:)[0-9]+"', rf'\g<1>{port}"', text, count=1), "utf-8")
+    changed = re.sub(r"""(?m)^(\s*listen\s*=\s*["'][^"']*:)[0-9]+""", rf"\g<1>{port}", text, count=1)
+    config.write_text(changed, "utf-8")
 
 
 def _write_client_env(environment: DevEnvironment) -> None:
@@ -215,7 +225,7 @@ module = "{module}"
 preset = "softhsm2"
 token = "{TOKEN_LABEL}"
 pin = {{ file = "pin" }}
-environment = {{ SOFTHSM2_CONF = {json.dumps(str(directory / "softhsm2.conf"))} }}
+environment = {{ SOFTHSM2_CONF = {json.dumps(str(directory / "softhsm2.conf"), ensure_ascii=False)} }}
 
 [[keystore]]
 name = "dev"
@@ -224,6 +234,9 @@ hsms = ["softhsm"]
 credentials = "credentials"
 
 {keys}
+[state]
+directory = "state"
+
 [logging]
 format = "console"
 """

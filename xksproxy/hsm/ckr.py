@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
+from xksproxy.hsm.quirks import Quirks
+
 OK: Final = 0x000
 
 NAMES: Final[Mapping[int, str]] = {
@@ -65,6 +67,7 @@ class Consequence(Enum):
     HANDLE_STALE = "look the key up again"
     SESSION_LOST = "open another session"
     TOKEN_UNAVAILABLE = "the token cannot serve"  # noqa: S105 - a PKCS#11 token, not a password
+    MECHANISM_REFUSED = "the module does not know AES-GCM, or not with these parameters"
     BUSY = "the HSM asks to slow down"
 
 
@@ -74,6 +77,8 @@ _EVERYWHERE: Final[Mapping[int, Consequence]] = {
     0x062: Consequence.KEY_REFUSES_USE,
     0x063: Consequence.KEY_REFUSES_USE,
     0x068: Consequence.KEY_REFUSES_USE,
+    0x070: Consequence.MECHANISM_REFUSED,
+    0x071: Consequence.MECHANISM_REFUSED,
     0x082: Consequence.HANDLE_STALE,
     0x090: Consequence.SESSION_LOST,
     0x0B0: Consequence.SESSION_LOST,
@@ -90,21 +95,34 @@ _IN_DECRYPT: Final[Mapping[int, Consequence]] = {
 }
 """Only from the C_Decrypt call itself: the same codes from C_DecryptInit say something else."""
 
-_AMBIGUOUS_IN_DECRYPT: Final[Mapping[str, frozenset[int]]] = {
-    "softhsm2": frozenset({0x005}),  # measured: every bad tag, IV, AAD or length is CKR_GENERAL_ERROR
-    "generic": frozenset({0x005, 0x006}),
-}
-
 
 def name(return_value: int) -> str:
     """The name of a return value, or its number where it has none (vendor-defined ones)."""
     return NAMES.get(return_value, f"CK_RV 0x{return_value:08x}")
 
 
-def consequence(preset: str, function: str, return_value: int) -> Consequence:
-    """What a return value other than CKR_OK of a function means under a preset."""
+def number(code: str) -> int:
+    """The return value of a name such as ``CKR_DEVICE_ERROR``, or of a number such as ``0x80000001``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    for value, known in NAMES.items():
+        if code == known:
+            return value
+    if code.startswith("0x"):
+        return int(code, 16)
+    raise ValueError(f"{code} is not the name of a PKCS#11 return value, nor a number that starts with 0x")
+
+
+def consequence(quirks: Quirks, function: str, return_value: int) -> Consequence:
+    """What a return value other than CKR_OK of a function means under a module's quirks."""
+    if return_value in quirks.busy:
+        return Consequence.BUSY
     if function == "C_Decrypt":
-        if return_value in _AMBIGUOUS_IN_DECRYPT[preset]:
+        if return_value in quirks.rejected:
+            return Consequence.CIPHERTEXT_REJECTED
+        if return_value in quirks.ambiguous:
             return Consequence.AMBIGUOUS
         if return_value in _IN_DECRYPT:
             return _IN_DECRYPT[return_value]

@@ -55,6 +55,7 @@ class Cryptoki:
             return CFUNCTYPE(c_ulong, *argument_types)(getattr(table, name))
 
         self._initialize = bind("C_Initialize", c_void_p)
+        self._finalize = bind("C_Finalize", c_void_p)
         self._get_token_info = bind("C_GetTokenInfo", c_ulong, c_void_p)
         self._get_session_info = bind("C_GetSessionInfo", c_ulong, c_void_p)
         self._get_attribute_value = bind("C_GetAttributeValue", c_ulong, c_ulong, c_void_p, c_ulong)
@@ -68,15 +69,27 @@ class Cryptoki:
         self._generate_random = bind("C_GenerateRandom", c_ulong, c_void_p, c_ulong)
         self._initialized_by: int | None = None
 
-    def initialize(self) -> None:
+    def initialize(self, reserved: str | None = None) -> None:
         """C_Initialize with CKF_OS_LOCKING_OK: without it, two threads in SoftHSM2 crash the process.
+
+        ``reserved`` is what the module wants as pReserved, such as the parameters of NSS.
 
         Raises:
             CryptokiError: the module refuses; CKR_CANT_LOCK means that it cannot serve several threads.
         """
-        arguments = CK_C_INITIALIZE_ARGS(flags=_CKF_OS_LOCKING_OK)
+        text = None if reserved is None else create_string_buffer(reserved.encode())
+        arguments = CK_C_INITIALIZE_ARGS(flags=_CKF_OS_LOCKING_OK, pReserved=None if text is None else addressof(text))
         _check("C_Initialize", self._initialize(byref(arguments)))
         self._initialized_by = os.getpid()
+
+    def finalize(self) -> None:
+        """C_Finalize. Every session, handle and log-in is gone with it; no other call may be inside the module.
+
+        Raises:
+            CryptokiError: the module refuses.
+        """
+        _check("C_Finalize", self._finalize(None))
+        self._initialized_by = None
 
     def require_own_process(self) -> None:
         """Refuse a module that was initialised before a fork: its locks and sessions are the parent's.
@@ -149,20 +162,22 @@ class Cryptoki:
         _check("C_GenerateRandom", self._generate_random(session, buffer, count))
         return buffer.raw
 
-    def gcm_encrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, plaintext: bytes) -> bytes:
-        """AES-GCM under a key handle: ciphertext, then the 16-byte tag (PKCS#11 mechanisms, section 2.12).
+    def gcm_encrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
+        """AES-GCM under a key handle (PKCS#11 mechanisms, section 2.12).
 
-        One C_Encrypt with room to spare: no size query, which costs a round trip and which NSS answers wrongly.
+        Returns what the module wrote: ciphertext, 16-byte tag and whatever it appends; and the IV buffer as it is after
+        the call, since some modules write their own IV into it. There is one C_Encrypt with room to spare: a size query
+        costs a round trip, and NSS answers it wrongly.
 
         Raises:
             CryptokiError: either call fails. After that the session is not to be used again.
         """
-        mechanism, _parameters, _iv, _aad = _gcm_mechanism(iv, aad)
+        mechanism, _parameters, iv_buffer, _aad = _gcm_mechanism(iv, aad)
         _check("C_EncryptInit", self._encrypt_init(session, byref(mechanism), key))
         output = create_string_buffer(len(plaintext) + _TAG_BYTES + _SLACK_BYTES)
         length = c_ulong(sizeof(output))
         _check("C_Encrypt", self._encrypt(session, plaintext, len(plaintext), output, byref(length)))
-        return output.raw[: length.value]
+        return output.raw[: length.value], iv_buffer.raw
 
     def gcm_decrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
         """The inverse of :meth:`gcm_encrypt`; ``sealed`` is the ciphertext followed by the whole tag.

@@ -17,6 +17,10 @@ class KeyAmbiguous(HsmError):
     """Several keys on the token carry the label, so none of them can be meant (fail closed)."""
 
 
+class KeyDiffers(HsmError):
+    """The key of this label is another one here than on the HSM that is believed."""
+
+
 class KeyRefusesUse(HsmError):
     """The key is not an AES-256 secret key, or its attributes forbid the operation."""
 
@@ -41,8 +45,26 @@ class LoginRefused(TokenUnavailable):
     """The token refused the PIN. It is not tried again, because tokens lock after a few wrong ones."""
 
 
+class ModuleStuck(TokenUnavailable):
+    """A call does not return, so its module can only be left behind, with the process."""
+
+
+class ProofFailed(TokenUnavailable):
+    """The token behaves otherwise than its settings say, so it must not serve."""
+
+
+class DataTooLarge(HsmError):
+    """More bytes than the module takes in one call."""
+
+
 class HsmBusy(HsmError):
     """No session came free in time, or the HSM asks to slow down."""
+
+
+class HsmThrottled(HsmBusy):
+    """The HSM asks to slow down. Whether it ended the operation is not known, so its session goes."""
+
+    discards_session = True
 
 
 class DeadlinePassed(HsmError):

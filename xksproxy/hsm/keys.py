@@ -8,6 +8,7 @@ from typing import Final
 _CKA_CLASS: Final = 0x000
 _CKA_TOKEN: Final = 0x001
 _CKA_LABEL: Final = 0x003
+_CKA_CHECK_VALUE: Final = 0x090
 _CKA_KEY_TYPE: Final = 0x100
 _CKA_MODULUS: Final = 0x120
 _CKA_VALUE_LEN: Final = 0x161
@@ -53,6 +54,7 @@ KEY_ATTRIBUTES: Final = (
     _CKA_MODULUS,
     _CKA_SENSITIVE,
     _CKA_EXTRACTABLE,
+    _CKA_CHECK_VALUE,
     *_USAGES,
 )
 """The attributes that :func:`describe` reads."""
@@ -67,6 +69,8 @@ class KeyDescription:
     usages: tuple[str, ...]
     sensitive: bool
     extractable: bool
+    check_value: bytes | None = None
+    """CKA_CHECK_VALUE: three bytes that tell keys apart without disclosing them; None where the token has none."""
 
     @property
     def is_aes_256(self) -> bool:
@@ -103,6 +107,7 @@ def describe(attributes: Mapping[int, bytes]) -> KeyDescription:
         usages=tuple(usage for kind, usage in _USAGES.items() if _is_true(attributes, kind)),
         sensitive=_is_true(attributes, _CKA_SENSITIVE),
         extractable=_is_true(attributes, _CKA_EXTRACTABLE),
+        check_value=attributes.get(_CKA_CHECK_VALUE) or None,
     )
 
 

@@ -8,7 +8,8 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, TokenUnavailable
+from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
+from xksproxy.hsm.opener import SessionOpener
 from xksproxy.hsm.session import HsmSession
 
 _log: Final = logging.getLogger(__name__)
@@ -17,17 +18,21 @@ _log: Final = logging.getLogger(__name__)
 class Job:
     """A call that waits for a lane. Made on the event loop, run on a lane's thread, answered on the loop."""
 
-    __slots__ = ("_deadline", "_future", "_loop", "_started", "_work")
+    __slots__ = ("_deadline", "_future", "_loop", "_on_stuck", "_work", "lane")
 
-    def __init__(self, work: Callable[[HsmSession], Any], deadline: Deadline) -> None:
+    def __init__(
+        self, work: Callable[[HsmSession], Any], deadline: Deadline, on_stuck: Callable[["Lane"], None]
+    ) -> None:
         self._work = work
         self._deadline = deadline
+        self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Any] = self._loop.create_future()
-        self._started = False
+        self.lane: Lane | None = None
+        """The lane that runs it, once one does."""
 
     async def result(self) -> Any:
-        """Wait for the answer until the deadline. A call that runs on is left to its lane.
+        """Wait for the answer until the deadline. A call that does not return by then makes its lane a stuck one.
 
         Raises:
             HsmBusy: no lane came free in time.
@@ -40,24 +45,22 @@ class Job:
         finally:
             timer.cancel()
 
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._deadline.passed() or self._future.done()
+
     def run(self, session: HsmSession) -> None:
-        """Do the work and hand the result over; a job nobody waits for any more is skipped.
+        """Do the work and hand the result over.
 
         Raises:
-            HsmError: what was handed over as the failure, for the lane to judge its session by.
+            HsmError: the work failed; the lane hands that over and judges its session by it.
         """
-        if self._deadline.passed():
-            return
-        self._started = True
         try:
             result = self._work(session)
-        except HsmError as error:
-            self.fail(error)
+        except HsmError:
             raise
         except Exception as error:
-            unexpected = TokenUnavailable(f"unexpected {type(error).__name__} in an HSM call")
-            self.fail(unexpected)
-            raise unexpected from error
+            raise TokenUnavailable(f"unexpected {type(error).__name__} in an HSM call") from error
         self._hand_over(self._resolve, result)
 
     def fail(self, error: HsmError) -> None:
@@ -80,20 +83,29 @@ class Job:
             self._future.set_exception(error)
 
     def _expire(self) -> None:
-        self._reject(
-            DeadlinePassed("the HSM call did not return in time")
-            if self._started
-            else HsmBusy("no HSM session came free in time"),
-        )
+        if self.lane is None:
+            self._reject(HsmBusy("no HSM session came free in time"))
+        else:
+            self._on_stuck(self.lane)
+            self._reject(DeadlinePassed("the HSM call did not return in time"))
 
 
 class Lane:
-    """A daemon thread with a session of its own, opened when first needed and replaced when it is lost."""
+    """A daemon thread with a session of its own, opened when first needed and replaced when it is lost.
 
-    def __init__(self, name: str, queue: SimpleQueue[Job | None], open_session: Callable[[], HsmSession]) -> None:
+    A lane whose call did not return in time is replaced by another one; when the call returns after all, the lane ends.
+    """
+
+    def __init__(
+        self, name: str, queue: SimpleQueue[Job | None], opener: SessionOpener, on_return: Callable[["Lane"], None]
+    ) -> None:
         self._queue = queue
-        self._open_session = open_session
+        self._opener = opener
+        self._on_return = on_return
         self._session: HsmSession | None = None
+        self._loop = asyncio.get_running_loop()
+        self.replaced = False
+        """Set on the event loop when the lane is stuck; read by its thread."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -101,25 +113,54 @@ class Lane:
         self._thread.start()
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            self._serve(job)
+        while not self.replaced and (job := self._queue.get()) is not None:
+            if not job.abandoned():
+                self._serve(job)
         self._discard()
+        if self.replaced:
+            try:
+                self._loop.call_soon_threadsafe(self._on_return, self)
+            except RuntimeError:
+                return
 
     def _serve(self, job: Job) -> None:
+        job.lane = self
         try:
-            if self._session is None:
-                self._session = self._open_session()
+            with self._opener.gate().passed():
+                self._run_on_session(job)
         except HsmError as error:
             job.fail(error)
-            return
+        except Exception as error:  # noqa: BLE001 - a lane must outlive whatever a module or its binding does
+            _log.exception("unexpected failure of an HSM session")
+            job.fail(TokenUnavailable(f"unexpected {type(error).__name__} in an HSM session"))
+
+    def _run_on_session(self, job: Job) -> None:
+        """Run the job; if its session turns out to be lost, once more on a fresh one. All jobs are safe to repeat."""
+        try:
+            self._try_on_session(job)
+        except SessionLost:
+            if job.abandoned():
+                raise
+            self._try_on_session(job)
+
+    def _try_on_session(self, job: Job) -> None:
+        if self._session is None or not self._session.alive:
+            self._session = self._opener.open()
         try:
             job.run(self._session)
         except HsmError as error:
             if error.discards_session:
                 _log.warning("HSM session given up", extra={"fields": {"reason": str(error)}})
-                self._discard()
+                self._session.close()
+                self._session = None
+            raise
 
     def _discard(self) -> None:
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """Give the session back at the end, unless the module is being initialised again just now."""
+        if self._session is None or not self._session.alive:
+            return
+        try:
+            with self._opener.gate().passed():
+                self._session.close()
+        except HsmError:
+            return

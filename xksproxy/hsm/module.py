@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +14,11 @@ from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gi
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.cryptoki import Cryptoki, CryptokiError
-from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
+from xksproxy.hsm.errors import LoginRefused, ModuleStuck, SessionLost, TokenUnavailable
+from xksproxy.hsm.gate import Gate
+from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.hsm.presets import quirks_of
+from xksproxy.hsm.quirks import Quirks
 
 _PIN_REFUSED: Final = (
     binding.PinIncorrect,
@@ -45,21 +50,54 @@ class _Library(_BindingLibrary):
 
 
 class Module:
-    """One shared object, initialised in this process. Safe to use from several threads."""
+    """One shared object, initialised in this process. Safe to use from several threads.
 
-    def __init__(self, path: str, environment: dict[str, str]) -> None:
+    However many tokens it serves, it has one state: initialising it again hits them all.
+    """
+
+    def __init__(self, path: str, environment: dict[str, str], initialize_string: str | None) -> None:
         """Load and initialise it.
 
         Raises:
             TokenUnavailable: it cannot be loaded or initialised.
         """
-        os.environ.update(environment)
-        try:
+        self.path = path
+        self.gate = Gate()
+        self.generation = 0
+        """Counts initialisations; what was made in an earlier one is gone."""
+        self._environment = environment
+        self._initialize_string = initialize_string
+        with self._failures_named():
+            os.environ.update(environment)
             self.cryptoki = Cryptoki(path)
-            self.cryptoki.initialize()
+            self.cryptoki.initialize(initialize_string)
             self._library = _Library(path)
+
+    def reinitialize(self, timeout: float) -> None:
+        """C_Finalize and C_Initialize: the only thing that heals some modules after their HSM was lost.
+
+        Raises:
+            ModuleStuck: a call has not left the module within ``timeout`` seconds; nothing was done.
+            TokenUnavailable: the module refuses.
+        """
+        with self.gate.closed(timeout) as emptied:
+            if not emptied:
+                raise ModuleStuck(f"{self.path}: a call does not return, so the module cannot be initialised again")
+            self.generation += 1
+            with self._failures_named():
+                os.environ.update(self._environment)
+                with suppress(CryptokiError):  # it may not be initialised, after a failure half-way
+                    self.cryptoki.finalize()
+                self.cryptoki.initialize(self._initialize_string)
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except AttributeError as error:
+            raise TokenUnavailable(f"{self.path}: it is no PKCS#11 module, having no C_GetFunctionList") from error
         except (OSError, CryptokiError, binding.PKCS11Error) as error:
-            raise TokenUnavailable(f"{path}: {_text(error)}") from error
+            raise TokenUnavailable(f"{self.path}: {_text(error)}") from error
 
     def token(self, label: str) -> Any:
         """The binding's token of a label.
@@ -90,16 +128,20 @@ class Connection:
     process out. All other sessions are opened without a PIN. Safe to use from several threads.
     """
 
-    def __init__(self, module: Module, label: str, pin: Secret | None) -> None:
-        """Find the token and log in.
+    def __init__(self, module: Module, label: str, quirks: Quirks, *, needs_login: bool) -> None:
+        """Find the token.
 
         Raises:
-            LoginRefused: the PIN is wrong or locked.
             TokenUnavailable: there is no such token, or it fails.
         """
         self.cryptoki = module.cryptoki
-        self.needs_login = pin is not None
+        self.quirks = quirks
+        self.needs_login = needs_login
+        self._module = module
+        self._generation = module.generation
+        self._label = label
         self._token = module.token(label)
+        self._anchor: Any = None
         self.slot: int = self._token.slot.slot_id
         self.info = TokenInfo(
             self._token.manufacturer_id.strip(),
@@ -107,27 +149,41 @@ class Connection:
             self._token.serial.decode("ascii", "replace").strip(),
             ".".join(map(str, self._token.firmware_version)),
         )
-        self._anchor = self._log_in(label, pin)
 
-    def _log_in(self, label: str, pin: Secret | None) -> Any:
+    @property
+    def alive(self) -> bool:
+        """Whether the module has not been initialised again since."""
+        return self._generation == self._module.generation
+
+    def log_in(self, pin: Secret | None) -> None:
+        """Open the anchor session and log in on it.
+
+        Raises:
+            LoginRefused: the PIN is wrong or locked.
+            TokenUnavailable: the token fails.
+        """
         try:
-            return self._token.open(rw=True, user_pin=None if pin is None else pin.reveal())
+            self._anchor = self._token.open(
+                rw=self.quirks.read_write_sessions, user_pin=None if pin is None else pin.reveal()
+            )
         except binding.UserAlreadyLoggedIn:
-            return None
+            return
         except _PIN_REFUSED as error:
-            raise LoginRefused(f"token {label!r} refuses the PIN: {_text(error)}; it will not be tried again") from None
+            raise LoginRefused(
+                f"token {self._label!r} refuses the PIN: {_text(error)}; it is not tried again"
+            ) from None
         except binding.PKCS11Error as error:
-            raise TokenUnavailable(f"token {label!r}: {_text(error)}") from error
+            raise TokenUnavailable(f"token {self._label!r}: {_text(error)}") from error
 
     def open_session(self) -> Any:
-        """A session of the binding's for one thread, read/write because CloudHSM opens no other.
+        """A session of the binding's for one thread.
 
         Raises:
             TokenUnavailable: the token opens none.
         """
         self.cryptoki.require_own_process()
         try:
-            return self._token.open(rw=True)
+            return self._token.open(rw=self.quirks.read_write_sessions)
         except binding.PKCS11Error as error:
             raise TokenUnavailable(f"no session: {_text(error)}") from error
 
@@ -135,31 +191,51 @@ class Connection:
 class Modules:
     """The modules and log-ins of this process, made when first asked for. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: PinGuard) -> None:
+        self._guard = guard
         self._lock = threading.Lock()
-        """Guards both tables, and so that a module is initialised and a PIN is tried by one thread at a time."""
+        """Guards the tables, and so that a module is initialised and a PIN is tried by one thread at a time."""
         self._modules: dict[str, Module] = {}
         self._connections: dict[str, Connection] = {}
-        self._refused: dict[str, LoginRefused] = {}
 
-    def connect(self, hsm: Hsm, pin: Secret | None) -> Connection:
-        """The connection to a token. A PIN that was refused once is not tried again.
+    def module(self, hsm: Hsm) -> Module:
+        """The module of an HSM, loaded and initialised.
 
         Raises:
+            TokenUnavailable: it cannot be.
+        """
+        with self._lock:
+            return self._loaded(hsm)
+
+    def _loaded(self, hsm: Hsm) -> Module:
+        if hsm.module not in self._modules:
+            quirks = quirks_of(hsm)
+            self._modules[hsm.module] = Module(hsm.module, hsm.environment, quirks.initialize_string)
+        return self._modules[hsm.module]
+
+    def connect(self, hsm: Hsm, pin: Secret | None) -> Connection:
+        """The connection to a token, made anew when the last one is gone.
+
+        Raises:
+            LoginRefused: the PIN is wrong, or was refused before.
             TokenUnavailable: see :class:`Connection`.
         """
         with self._lock:
-            if hsm.id in self._refused:
-                raise self._refused[hsm.id]
-            if hsm.id not in self._connections:
-                if hsm.module not in self._modules:
-                    self._modules[hsm.module] = Module(hsm.module, hsm.environment)
-                try:
-                    self._connections[hsm.id] = Connection(self._modules[hsm.module], hsm.token, pin)
-                except LoginRefused as error:
-                    self._refused[hsm.id] = error
-                    raise
-            return self._connections[hsm.id]
+            connection = self._connections.get(hsm.id)
+            if connection is None or not connection.alive:
+                connection = Connection(self._loaded(hsm), hsm.token, quirks_of(hsm), needs_login=pin is not None)
+                if pin is None:
+                    connection.log_in(None)
+                else:
+                    with self._guard.attempt(hsm.id, pin):
+                        connection.log_in(pin)
+                self._connections[hsm.id] = connection
+            return connection
+
+    def disconnect(self, hsm: Hsm) -> None:
+        """Forget the connection to a token, so that the next :meth:`connect` finds it and logs in anew."""
+        with self._lock:
+            self._connections.pop(hsm.id, None)
 
 
 def generate_aes_key(session: Any, bits: int, *, label: str | None, encrypt: bool, decrypt: bool) -> int:
@@ -168,6 +244,7 @@ def generate_aes_key(session: Any, bits: int, *, label: str | None, encrypt: boo
     Without a label it is a session key, gone with the session.
 
     Raises:
+        SessionLost: the session is gone.
         TokenUnavailable: the token makes none.
     """
     flags = (MechanismFlag.ENCRYPT if encrypt else 0) | (MechanismFlag.DECRYPT if decrypt else 0)
@@ -187,6 +264,8 @@ def generate_aes_key(session: Any, bits: int, *, label: str | None, encrypt: boo
             capabilities=MechanismFlag(flags),
             template=template,
         )
+    except (binding.SessionHandleInvalid, binding.SessionClosed) as error:
+        raise SessionLost(f"the session makes no AES key: {_text(error)}") from error
     except binding.PKCS11Error as error:
         raise TokenUnavailable(f"the token makes no AES key: {_text(error)}") from error
     return int(key.handle)

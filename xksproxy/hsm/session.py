@@ -1,5 +1,6 @@
 """One PKCS#11 session: finding keys, AES-256-GCM, attributes and a self-test."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,11 +13,14 @@ from xksproxy.hsm.ckr import Consequence
 from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
-    HsmBusy,
+    DataTooLarge,
     HsmError,
+    HsmThrottled,
     KeyAmbiguous,
+    KeyDiffers,
     KeyMissing,
     KeyRefusesUse,
+    ProofFailed,
     SessionLost,
     TokenUnavailable,
 )
@@ -24,11 +28,14 @@ from xksproxy.hsm.keys import KEY_ATTRIBUTES, KEY_CLASSES, KeyDescription, descr
 from xksproxy.hsm.module import Connection, close_session, generate_aes_key
 
 _IV_BYTES: Final = 12
+_APPENDED_IV_BYTES: Final = 16
 _IV_BLOCK: Final = 64
 _TAG_BYTES: Final = 16
 _RECHECK_SECONDS: Final = 5.0
 _AES_256_BITS: Final = 256
 _USER_STATES: Final = frozenset({1, 3})
+_TEST_TEXT: Final = b"xksproxy self-test"
+_TEST_AAD: Final = b"xksproxy"
 
 Result = TypeVar("Result")
 
@@ -59,35 +66,43 @@ class HsmSession:
     Every method raises an :class:`HsmError`; after one whose ``discards_session`` is set, close the session.
     """
 
-    def __init__(self, connection: Connection, preset: str) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._cryptoki = connection.cryptoki
         self._connection = connection
-        self._preset = preset
+        self._quirks = connection.quirks
         self._session = connection.open_session()
         self._handle: int = self._session.handle
         self._keys: dict[str, _CachedKey] = {}
         self._ivs = b""
         self._test_key: int | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the module has not been initialised again since; if it has, every handle is void."""
+        return self._connection.alive
+
+    def logged_in(self) -> bool:
+        """Whether private objects can be seen, where that needs a log-in."""
+        state = self._call(lambda: self._cryptoki.session_state(self._handle))
+        return not self._connection.needs_login or state in _USER_STATES
+
     def close(self) -> None:
         """Give the session back to the token."""
         close_session(self._session)
 
-    def encrypt(self, label: str, plaintext: bytes, aad: bytes) -> Sealed:
-        """AES-256-GCM under the key of a label. The IV comes from the token's generator and serves one attempt.
+    def encrypt(self, label: str, plaintext: bytes, aad: bytes, check_value: bytes | None = None) -> Sealed:
+        """AES-256-GCM under the key of a label. An IV serves one attempt.
 
         Raises:
             KeyMissing, KeyAmbiguous, KeyRefusesUse, SessionLost, TokenUnavailable, HsmBusy
         """
 
         def attempt(key: _CachedKey) -> Sealed:
-            iv = self._next_iv()
-            output = self._cryptoki.gcm_encrypt(self._handle, key.handle, iv=iv, aad=aad, plaintext=plaintext)
-            return _split(iv, output, len(plaintext))
+            return self._seal(key.handle, plaintext, aad)
 
-        return self._with_key(label, lambda description: description.can_encrypt, attempt)
+        return self._with_key(label, lambda description: description.can_encrypt, check_value, attempt)
 
-    def decrypt(self, label: str, sealed: Sealed, aad: bytes) -> bytes:
+    def decrypt(self, label: str, sealed: Sealed, aad: bytes, check_value: bytes | None = None) -> bytes:
         """The inverse of :meth:`encrypt`.
 
         Raises:
@@ -95,14 +110,9 @@ class HsmSession:
         """
 
         def attempt(key: _CachedKey) -> bytes:
-            plaintext = self._cryptoki.gcm_decrypt(
-                self._handle, key.handle, iv=sealed.iv, aad=aad, sealed=sealed.ciphertext + sealed.tag
-            )
-            if len(plaintext) != len(sealed.ciphertext):
-                raise TokenUnavailable("C_Decrypt returned a plaintext of another length than the ciphertext")
-            return plaintext
+            return self._open(key.handle, sealed, aad)
 
-        return self._with_key(label, lambda description: description.can_decrypt, attempt)
+        return self._with_key(label, lambda description: description.can_decrypt, check_value, attempt)
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.
@@ -135,26 +145,81 @@ class HsmSession:
     def self_test(self) -> None:
         """Encrypt and decrypt under a key of this session's own, so that no customer key is touched (R-HLTH-3).
 
+        A token that vanished is looked for too: its sessions may go on making session keys.
+
         Raises:
             TokenUnavailable: the token does not do it, or does it wrongly.
         """
-        if self._test_key is None:
-            self._test_key = generate_aes_key(self._session, _AES_256_BITS, label=None, encrypt=True, decrypt=True)
-        text, aad = b"xksproxy self-test", b"aad"
+        self._call(lambda: self._cryptoki.check_token(self._connection.slot))
+        key = self._test_key_handle()
         try:
-            iv = self._next_iv()
-            sealed = self._cryptoki.gcm_encrypt(self._handle, self._test_key, iv=iv, aad=aad, plaintext=text)
-            opened = self._cryptoki.gcm_decrypt(self._handle, self._test_key, iv=iv, aad=aad, sealed=sealed)
+            sealed = self._seal(key, _TEST_TEXT, _TEST_AAD)
+            opened = self._open(key, sealed, _TEST_AAD)
         except CryptokiError as error:
-            raise TokenUnavailable(f"self-test failed: {error}") from error
-        if opened != text:
+            lost = ckr.consequence(self._quirks, error.function, error.return_value) is Consequence.SESSION_LOST
+            raise (SessionLost if lost else TokenUnavailable)(f"self-test failed: {error}") from error
+        if opened != _TEST_TEXT:
             raise TokenUnavailable("self-test failed: decryption gave something else than was encrypted")
 
+    def prove(self) -> None:
+        """Prove the quirks on the token: IVs differ and come back, both outputs decrypt, a wrong tag is refused.
+
+        A module that is set up wrongly could reuse an IV or accept a changed ciphertext without any error.
+
+        Raises:
+            ProofFailed: the token behaves otherwise than its settings say.
+            TokenUnavailable: the token fails.
+        """
+        self._call(lambda: self._cryptoki.check_token(self._connection.slot))
+        key = self._test_key_handle()
+        try:
+            first, second = (self._seal(key, _TEST_TEXT, _TEST_AAD) for _ in range(2))
+            opened = {self._open(key, sealed, _TEST_AAD) for sealed in (first, second)}
+        except CryptokiError as error:
+            if ckr.consequence(self._quirks, error.function, error.return_value) in _POINTS_AT_SETTINGS:
+                raise ProofFailed(f"{error}; check the settings iv and iv_source") from error
+            raise TokenUnavailable(f"the proof of the settings failed: {error}") from error
+        if first.iv == second.iv or first.ciphertext == second.ciphertext:
+            raise ProofFailed("two encryptions had the same IV or the same output; check the setting iv")
+        if opened != {_TEST_TEXT}:
+            raise ProofFailed("a ciphertext did not decrypt to what was encrypted; check the setting iv")
+        self._prove_refusal(first)
+
+    def _prove_refusal(self, sealed: Sealed) -> None:
+        broken = Sealed(sealed.iv, sealed.ciphertext, bytes([sealed.tag[0] ^ 1]) + sealed.tag[1:])
+        try:
+            self._open(self._test_key_handle(), broken, _TEST_AAD)
+        except CryptokiError as error:
+            refused = ckr.consequence(self._quirks, error.function, error.return_value)
+            if refused in (Consequence.CIPHERTEXT_REJECTED, Consequence.AMBIGUOUS):
+                return
+            raise ProofFailed(
+                f"a wrong tag is answered with {error}, which the settings do not name; add it to ambiguous_codes"
+            ) from error
+        raise ProofFailed("a ciphertext with a wrong tag was accepted")
+
+    def _test_key_handle(self) -> int:
+        """A key of this session's own, gone with it."""
+        if self._test_key is None:
+            self._test_key = generate_aes_key(self._session, _AES_256_BITS, label=None, encrypt=True, decrypt=True)
+        return self._test_key
+
     def _with_key(
-        self, label: str, permits: Callable[[KeyDescription], bool], attempt: Callable[[_CachedKey], Result]
+        self,
+        label: str,
+        permits: Callable[[KeyDescription], bool],
+        check_value: bytes | None,
+        attempt: Callable[[_CachedKey], Result],
     ) -> Result:
-        """Run ``attempt`` with the key of a label, if that permits it."""
-        return self._retry_stale(label, lambda: self._call(lambda: attempt(self._usable_key(label, permits))))
+        """Run ``attempt`` with the key of a label, if that permits it and is the key it should be."""
+
+        def attempt_with_key() -> Result:
+            key = self._usable_key(label, permits)
+            if check_value is not None and key.description.check_value not in (None, check_value):
+                raise KeyDiffers("the check value of the key is not that of the key on the HSM that is believed")
+            return attempt(key)
+
+        return self._retry_stale(label, lambda: self._call(attempt_with_key))
 
     def _retry_stale(self, label: str, function: Callable[[], Result]) -> Result:
         """Run ``function``; when it meets a stale handle, forget the handle and run it once more."""
@@ -214,20 +279,53 @@ class HsmSession:
     def _require_logged_in(self) -> None:
         """A token that vanished or logged out also finds nothing; that is no missing key."""
         self._call(lambda: self._cryptoki.check_token(self._connection.slot))
-        state = self._call(lambda: self._cryptoki.session_state(self._handle))
-        if self._connection.needs_login and state not in _USER_STATES:
-            raise TokenUnavailable("the session is not logged in any more")
+        if not self.logged_in():
+            raise SessionLost("the session is not logged in any more")
 
     def _describe(self, handle: int) -> KeyDescription:
         return describe(self._call(lambda: self._cryptoki.read_attributes(self._handle, handle, KEY_ATTRIBUTES)))
 
-    def _next_iv(self) -> bytes:
-        """The next 12 bytes of a block from the token's generator; a block saves a round trip on each Encrypt."""
-        if not self._ivs:
-            self._ivs = self._cryptoki.random_bytes(self._handle, _IV_BYTES * _IV_BLOCK)
-        iv, self._ivs = self._ivs[:_IV_BYTES], self._ivs[_IV_BYTES:]
+    def _seal(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
+        """One GCM encryption in the way of the module; its IV and lengths are checked before anyone relies on them."""
+        self._require_size(plaintext)
+        given = self._given_iv()
+        output, iv = self._cryptoki.gcm_encrypt(self._handle, key, iv=given, aad=aad, plaintext=plaintext)
+        if self._quirks.iv == "appended":
+            output, iv = output[:-_APPENDED_IV_BYTES], output[-_APPENDED_IV_BYTES:]
         if not any(iv):
-            raise TokenUnavailable("the token's generator returned an all-zero IV")
+            raise ProofFailed("an encryption used an empty or all-zero IV; check the setting iv")
+        if len(output) != len(plaintext) + _TAG_BYTES:
+            raise ProofFailed(f"C_Encrypt gave {len(output)} bytes for {len(plaintext)} and a 16-byte tag; check iv")
+        return Sealed(iv, output[: len(plaintext)], output[len(plaintext) :])
+
+    def _open(self, key: int, sealed: Sealed, aad: bytes) -> bytes:
+        """One GCM decryption; it gives as many bytes as the ciphertext has."""
+        self._require_size(sealed.ciphertext)
+        plaintext = self._cryptoki.gcm_decrypt(
+            self._handle, key, iv=sealed.iv, aad=aad, sealed=sealed.ciphertext + sealed.tag
+        )
+        if len(plaintext) != len(sealed.ciphertext):
+            raise TokenUnavailable("C_Decrypt returned a plaintext of another length than the ciphertext")
+        return plaintext
+
+    def _given_iv(self) -> bytes:
+        """What C_EncryptInit gets as IV: ours, a zeroed buffer to write into, or nothing."""
+        if self._quirks.iv == "caller":
+            return self._next_iv()
+        return bytes(_IV_BYTES) if self._quirks.iv == "written-back" else b""
+
+    def _require_size(self, data: bytes) -> None:
+        maximum = self._quirks.maximum_data_bytes
+        if maximum is not None and len(data) > maximum:
+            raise DataTooLarge(f"the module takes at most {maximum} bytes, not {len(data)}")
+
+    def _next_iv(self) -> bytes:
+        """The next 12 bytes of a block from the generator; a block saves a round trip on each Encrypt."""
+        if not self._ivs:
+            count = _IV_BYTES * _IV_BLOCK
+            system = self._quirks.iv_source == "system"
+            self._ivs = os.urandom(count) if system else self._cryptoki.random_bytes(self._handle, count)
+        iv, self._ivs = self._ivs[:_IV_BYTES], self._ivs[_IV_BYTES:]
         return iv
 
     def _call(self, function: Callable[[], Result]) -> Result:
@@ -238,12 +336,19 @@ class HsmSession:
             raise self._judge(error) from error
 
     def _judge(self, error: CryptokiError) -> HsmError:
-        consequence = ckr.consequence(self._preset, error.function, error.return_value)
+        consequence = ckr.consequence(self._quirks, error.function, error.return_value)
         if consequence is Consequence.AMBIGUOUS:
-            self.self_test()
+            try:
+                self.self_test()
+            except SessionLost as lost:
+                return TokenUnavailable(f"{error}, and then {lost}")
             return CiphertextRejected(f"{error}, and the session passes its self-test")
         return _EXCEPTIONS[consequence](str(error))
 
+
+_POINTS_AT_SETTINGS: Final = frozenset(
+    {Consequence.MECHANISM_REFUSED, Consequence.CIPHERTEXT_REJECTED, Consequence.AMBIGUOUS}
+)
 
 _EXCEPTIONS: Final[Mapping[Consequence, type[HsmError]]] = {
     Consequence.CIPHERTEXT_REJECTED: CiphertextRejected,
@@ -251,12 +356,6 @@ _EXCEPTIONS: Final[Mapping[Consequence, type[HsmError]]] = {
     Consequence.HANDLE_STALE: _HandleStale,
     Consequence.SESSION_LOST: SessionLost,
     Consequence.TOKEN_UNAVAILABLE: TokenUnavailable,
-    Consequence.BUSY: HsmBusy,
+    Consequence.MECHANISM_REFUSED: TokenUnavailable,
+    Consequence.BUSY: HsmThrottled,
 }
-
-
-def _split(iv: bytes, output: bytes, plaintext_length: int) -> Sealed:
-    """Ciphertext and tag apart (R-ENC-6), their lengths checked."""
-    if len(output) != plaintext_length + _TAG_BYTES:
-        raise TokenUnavailable(f"C_Encrypt returned {len(output)} bytes for {plaintext_length} and a 16-byte tag")
-    return Sealed(iv, output[:plaintext_length], output[plaintext_length:])

@@ -29,7 +29,8 @@ async def decrypt(
 
     sealed = Sealed(request.initialization_vector, request.ciphertext, request.authentication_tag)
     with hsm_errors_translated():
-        plaintext = await engine.decrypt(key.label, sealed, compose_aad(aad, metadata), deadline)
+        composed_aad = compose_aad(aad, metadata)
+        plaintext = await engine.decrypt(key.label, sealed, composed_aad, deadline, key.hedge_after)
     return DecryptResponse(plaintext=plaintext)
 
 

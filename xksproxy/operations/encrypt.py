@@ -32,7 +32,7 @@ async def encrypt(
 
     composed_aad = compose_aad(aad, _NO_METADATA)
     with hsm_errors_translated():
-        sealed = await engine.encrypt(key.label, request.plaintext, composed_aad, deadline)
+        sealed = await engine.encrypt(key.label, request.plaintext, composed_aad, deadline, key.hedge_after)
     integrity = None
     if request.ciphertext_data_integrity_value_algorithm is not None:
         # Computed before the proof: what is corrupted in between then fails to decrypt, and is not hashed as right.
@@ -40,7 +40,7 @@ async def encrypt(
             aad=aad, ciphertext_metadata=_NO_METADATA, iv=sealed.iv, ciphertext=sealed.ciphertext, tag=sealed.tag
         )
         with hsm_errors_translated():
-            opened = await engine.decrypt(key.label, sealed, composed_aad, deadline)
+            opened = await engine.decrypt(key.label, sealed, composed_aad, deadline, key.hedge_after)
         if not hmac.compare_digest(opened, request.plaintext):
             raise InternalException("The HSM's ciphertext does not decrypt to what was encrypted")
     return EncryptResponse(

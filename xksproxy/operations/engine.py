@@ -1,30 +1,32 @@
 """What the operations ask of the HSM engine."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from xksproxy.deadline import Deadline
+from xksproxy.hsm.health import InstanceHealth
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.module import TokenInfo
 from xksproxy.hsm.session import Sealed
 
 
 class Engine(Protocol):
-    """Keys by label, in one token today. Every method raises an HsmError for what it cannot do by the deadline."""
+    """Keys by label, wherever they are. Every method raises an HsmError for what it cannot do by the deadline.
 
-    id: str
+    ``hedge_after``: seconds after which a slow call is sent to a second HSM too.
+    """
 
-    @property
-    def info(self) -> TokenInfo | None:
-        """What the token says of itself, once it was reached."""
-
-    async def encrypt(self, label: str, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
+    async def encrypt(
+        self, label: str, plaintext: bytes, aad: bytes, deadline: Deadline, hedge_after: float | None
+    ) -> Sealed:
         """AES-256-GCM with a fresh IV."""
 
-    async def decrypt(self, label: str, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
+    async def decrypt(
+        self, label: str, sealed: Sealed, aad: bytes, deadline: Deadline, hedge_after: float | None
+    ) -> bytes:
         """The inverse of encrypt."""
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """Type, size and usages, read now."""
 
-    async def self_test(self, deadline: Deadline) -> None:
-        """Encrypt and decrypt under a key of the engine's own."""
+    def health(self) -> Sequence[InstanceHealth]:
+        """The state of each HSM, from checks made in the background within the last minute."""

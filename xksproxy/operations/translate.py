@@ -21,6 +21,11 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
         xks.InvalidCiphertextException,
         "The HSM refuses the ciphertext: ciphertext, metadata, IV, AAD or tag is not what this key encrypted",
     ),
+    hsm.KeyDiffers: (
+        xks.InternalException,
+        "The HSMs hold different keys under the label of this external key; check the proxy's log",
+    ),
+    hsm.DataTooLarge: (xks.UnsupportedOperationException, "The HSM does not take as many bytes in one call"),
     hsm.HsmBusy: (xks.ThrottlingException, "All HSM sessions are busy; the request could not be served in time"),
     hsm.DeadlinePassed: (xks.DependencyTimeoutException, "The HSM did not answer in time"),
     hsm.SessionLost: (xks.InternalException, "The HSM session was lost; check the HSM and its connection"),

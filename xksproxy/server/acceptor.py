@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from xksproxy.server.protocol import HttpServer
@@ -20,8 +21,13 @@ class Acceptor:
     """Takes connections from one listening socket that several worker processes share."""
 
     def __init__(
-        self, listener: socket.socket, context: ssl.SSLContext, server: HttpServer, maximum_connections: int
+        self,
+        listener: socket.socket,
+        context: Callable[[], ssl.SSLContext | None],
+        server: HttpServer,
+        maximum_connections: int,
     ) -> None:
+        """``context`` gives the TLS context of the next connection, or None for plain HTTP."""
         listener.setblocking(False)
         self._listener = listener
         self._context = context
@@ -62,7 +68,7 @@ class Acceptor:
         if len(self._server.connections) + len(self._handshakes) < self._maximum:
             return True
         if idle := self._server.idle_connections:
-            idle[0].force_close()
+            idle[0].drop()
             return True
         if self._handshakes:
             oldest = next(iter(self._handshakes))
@@ -73,14 +79,16 @@ class Acceptor:
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        context = self._context()
+        seconds = None if context is None else HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await loop.connect_accepted_socket(
                 self._server,
                 accepted,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=HANDSHAKE_SECONDS,
+                ssl=context,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=seconds,
             )
         except (OSError, EOFError) as error:
             # ssl.SSLError and TimeoutError are OSErrors.

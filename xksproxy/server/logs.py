@@ -1,5 +1,6 @@
 """Log lines on standard error: JSON for machines, or text for people."""
 
+import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record with the fields of its ``fields`` attribute."""
-        return msgspec.json.encode(_fields(record) | _exception(self, record)).decode()
+        return _json(_fields(record) | _exception(self, record))
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -24,8 +25,8 @@ class ConsoleFormatter(logging.Formatter):
         """The record as a line for people."""
         fields = _fields(record) | _exception(self, record)
         head = " ".join(str(fields.pop(name)) for name in ("time", "level", "message"))
-        rest = " ".join(f"{name}={msgspec.json.encode(value).decode()}" for name, value in fields.items())
-        return f"{head}  {rest}" if rest else head
+        rest = " ".join(f"{name}={_json(value)}" for name, value in fields.items())
+        return _one_line(f"{head}  {rest}" if rest else head)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -41,6 +42,14 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
     return {"exception": formatter.formatException(record.exc_info)} if record.exc_info else {}
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        # Bytes of a request that are no text come as lone surrogates; escaped, they keep the line.
+        return json.dumps(value, default=str)
 
 
 def _one_line(text: str) -> str:

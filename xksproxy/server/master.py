@@ -1,19 +1,23 @@
-"""The gunicorn master: it supervises the workers and never touches PKCS#11."""
+"""The application that gunicorn's master runs. The master never touches PKCS#11."""
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 from gunicorn.app.base import BaseApplication
+from msgspec.structs import replace
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server.logs import logging_config
+from xksproxy.server.supervisor import Supervisor
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
 _DRAIN_SECONDS: Final = 10
 _BACKLOG: Final = 2048
+
+Change = Literal["nothing", "inside", "workers"]
 
 
 class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
@@ -25,41 +29,59 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         Raises:
             ConfigError: it cannot be used.
         """
-        self._load_checked = load_checked
+        self.load_checked = load_checked
         self._config = load_checked()
         super().__init__(prog="xksproxy")
 
     def load_config(self) -> None:
-        """Set gunicorn up from ``[server]`` and ``[logging]``."""
+        """Set gunicorn up from ``[server]``, ``[health]`` and ``[logging]``."""
+        config = self._config
         settings = {
-            "bind": [self._config.server.listen],
-            "workers": self._config.server.workers,
+            "bind": [config.server.listen, *([config.health.listen] if config.health.listen else [])],
+            "workers": config.server.workers,
             "worker_class": "xksproxy.server.worker.XksWorker",
             "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
             "graceful_timeout": _DRAIN_SECONDS,
             "backlog": _BACKLOG,
-            # Workers make their own TLS context; this lets the master say https of its listener.
-            "certfile": self._config.server.tls.certificate,
-            "keyfile": self._config.server.tls.private_key,
             "proc_name": "xksproxy",
             "control_socket_disable": True,
-            "logconfig_dict": logging_config(self._config.logging),
-            "loglevel": self._config.logging.level,
+            # Workers make their own TLS context; this lets the master say https of its listener.
+            "certfile": config.server.tls.certificate,
+            "keyfile": config.server.tls.private_key,
+            "logconfig_dict": logging_config(config.logging),
+            "loglevel": config.logging.level,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
 
     def load(self) -> Config:
-        """What a worker serves."""
+        """What a worker starts with."""
         return self._config
 
-    def reload(self) -> None:
-        """Read the configuration again; one that cannot be used is refused, and the old one goes on serving."""
+    def run(self) -> None:
+        """Supervise workers until told to stop."""
+        Supervisor(self).run()
+
+    def refresh(self) -> Change:
+        """Read the configuration again, and say what has to follow it; one that cannot be used changes nothing."""
         try:
-            config = self._load_checked()
+            config = self.load_checked()
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
-            return
+            return "nothing"
+        except Exception:  # noqa: BLE001 - whatever it is, the old configuration goes on serving
+            _log.exception("configuration refused")
+            return "nothing"
+        change: Change = "inside" if _built_with(config) == _built_with(self._config) else "workers"
         self._config = config
         self.callable = None
-        super().reload()
+        if change == "workers":
+            self.do_load_config()
+        _log.info("configuration read again", extra={"fields": {"change": change}})
+        return change
+
+
+def _built_with(config: Config) -> tuple[object, ...]:
+    """What a worker is built with, and so cannot change while it runs."""
+    server = replace(config.server, tls=replace(config.server.tls, certificate="-", private_key="-", client_ca=None))
+    return server, config.health, config.hsm, config.state, config.logging

@@ -14,7 +14,8 @@ from xksproxy.operations.health import get_health_status
 from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.server import respond
 from xksproxy.server.body import read_body
-from xksproxy.server.services import Service, Services
+from xksproxy.server.services import Services
+from xksproxy.server.snapshot import Service
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
 from xksproxy.sigv4.verify import verify
 from xksproxy.spec.errors import (
@@ -79,7 +80,11 @@ class Pipeline:
         deadline = Deadline.after(self._settings.deadline_ms / 1000)
         path = parse_path(request.raw_path)
         service = self._services.at(path.prefix)
-        fields |= {"keystore": service.store.name, "operation": path.operation.value, "key_id": path.key_id[:_LOGGED_CHARACTERS]}
+        fields |= {
+            "keystore": service.store.name,
+            "operation": path.operation.value,
+            "key_id": path.key_id[:_LOGGED_CHARACTERS],
+        }
         _require_post_over_http_1_1(request)
         body = await read_body(request, deadline)
 
@@ -109,14 +114,14 @@ class Pipeline:
                 return await get_key_metadata(path.key_id, keys, engine, deadline)
             case Operation.GET_HEALTH_STATUS:
                 fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
-                return await get_health_status(engine, self._settings.fleet_size, deadline)
+                return get_health_status(engine, self._settings.fleet_size)
 
 
 def _require_post_over_http_1_1(request: web.BaseRequest) -> None:
     if request.method != "POST":
         raise MethodNotAllowed("The XKS proxy API knows only the method POST")
-    if request.version < HttpVersion11:
-        raise ValidationException("The XKS proxy API needs HTTP/1.1 or newer")
+    if request.version != HttpVersion11:
+        raise ValidationException("This proxy speaks HTTP/1.1, which every client of the XKS proxy API does")
 
 
 def _text(header: bytes) -> str:

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from xksproxy.server import respond
@@ -28,7 +29,7 @@ _MAXIMUM_HEAD_LINE_BYTES: Final = 8190
 class Connection(RequestHandler):
     """A connection whose TLS handshake, if any, is done."""
 
-    __slots__ = ("_head_timer", "_refusal", "idle_since")
+    __slots__ = ("_head_timer", "_last_payload", "_refusal", "idle_since")
 
     def __init__(self, manager: "HttpServer", refusal: Callable[[Any], str | None]) -> None:
         super().__init__(
@@ -45,6 +46,7 @@ class Connection(RequestHandler):
         )
         self._refusal = refusal
         self._head_timer: asyncio.TimerHandle | None = None
+        self._last_payload: StreamReader = EMPTY_PAYLOAD
         self.idle_since: float | None = None
         """Loop time since when no request is in progress; None while one is."""
 
@@ -67,11 +69,20 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes to the parser; a head that has begun runs against a timer."""
+        in_a_body = not self._last_payload.is_eof()
         super().data_received(data)
-        if self._messages or self._request_in_progress:
+        if self._messages:
+            self._last_payload = self._messages[-1][1]
             self._stop_head_timer()
-        elif self._head_timer is None and not self._force_close:
-            self._head_timer = self._loop.call_later(HEAD_SECONDS, self.force_close)
+        elif data and self._head_timer is None and not in_a_body and not self._force_close:
+            self._head_timer = self._loop.call_later(HEAD_SECONDS, self.drop)
+
+    def drop(self) -> None:
+        """Close at once: a TLS farewell would wait for a peer that may not answer."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -130,9 +141,14 @@ class HttpServer(web.Server):
                 return await handler(request)
             connection.idle_since = None
             try:
-                return await handler(request)
+                response = await handler(request)
             finally:
                 connection.idle_since = self.loop.time()
+            if request.version not in (HttpVersion10, HttpVersion11):
+                # The answer would name the request's version as its own.
+                request._cache["version"] = HttpVersion11  # noqa: SLF001 - aiohttp has no other way
+                response.force_close()
+            return response
 
         return tracked
 

@@ -28,5 +28,10 @@ def pong() -> web.Response:
     return _json(200, b"{}")
 
 
+def probe(status: int) -> web.Response:
+    """The answer to a load balancer's probe: its status says it all."""
+    return _json(status, b"{}")
+
+
 def _json(status: int, body: bytes) -> web.Response:
     return web.Response(status=status, body=body, content_type=_JSON, headers={"Server": "xksproxy"})

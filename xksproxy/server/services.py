@@ -1,48 +1,58 @@
-"""What a worker serves with, built once from the configuration and passed on."""
+"""What a worker serves with: HSM instances that live as long as it, and a snapshot that can be replaced."""
 
-from dataclasses import dataclass
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Any
 
 from xksproxy.config.model import Config
+from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.module import Modules
-from xksproxy.hsm.token import Token
-from xksproxy.keystore.store import KeyStore
-from xksproxy.operations.engine import Engine
+from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.server import tls
+from xksproxy.server.snapshot import Service, build_snapshot
 from xksproxy.spec.errors import InvalidUriPathException
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A key store and the engine that holds its keys."""
-
-    store: KeyStore
-    engine: Engine
-
-
 class Services:
-    """All key stores of a worker, by path prefix, and the tokens behind them."""
+    """The HSMs and key stores of a worker. Belongs to its event loop."""
 
     def __init__(self, config: Config) -> None:
         """Build them; no HSM is touched yet.
 
         Raises:
-            ConfigError: a key store's credentials cannot be read.
+            ConfigError: credentials or certificates cannot be read.
         """
-        modules = Modules()
-        self._tokens = {hsm.id: Token(hsm, modules) for hsm in config.hsm}
-        self._by_prefix = {
-            table.uri_path_prefix: Service(KeyStore.build(table), self._tokens[table.hsms[0]])
-            for table in config.keystore
-        }
+        modules = Modules(PinGuard(Path(config.state.directory)))
+        self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
+        for instance in self._instances.values():
+            instance.may_reinitialize = self._none_serves_by_the_module_of
+        self._snapshot = build_snapshot(config, self._instances)
+
+    def replace_snapshot(self, config: Config) -> None:
+        """Serve by another configuration of the same HSMs, from the next request on.
+
+        Raises:
+            ConfigError: credentials or certificates cannot be read; what was served goes on.
+        """
+        self._snapshot = build_snapshot(config, self._instances)
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
-        for token in self._tokens.values():
-            token.start()
+        for instance in self._instances.values():
+            instance.start()
+
+    async def tried(self, timeout: float) -> None:  # noqa: ASYNC109 - going on without is no failure
+        """Wait until each HSM was reached or could not be, for at most ``timeout`` seconds."""
+        waiting = [asyncio.create_task(instance.tried()) for instance in self._instances.values()]
+        _, pending = await asyncio.wait(waiting, timeout=timeout)
+        for task in pending:
+            task.cancel()
 
     def stop(self) -> None:
         """Let the HSM threads end."""
-        for token in self._tokens.values():
-            token.stop()
+        for instance in self._instances.values():
+            instance.stop()
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.
@@ -50,9 +60,32 @@ class Services:
         Raises:
             InvalidUriPathException: there is none (R-URI-11).
         """
-        service = self._by_prefix.get(prefix)
+        service = self._snapshot.services.get(prefix)
         if service is None:
             raise InvalidUriPathException(
                 "No key store has this URI path; compare XksProxyUriPath in AWS KMS with uri_path_prefix of the proxy"
             )
         return service
+
+    def context(self) -> ssl.SSLContext:
+        """The TLS context for the next connection."""
+        return self._snapshot.context
+
+    def refusal(self, connection: Any) -> str | None:
+        """Why a connection must be dropped unread; see :func:`xksproxy.server.tls.refusal`."""
+        return tls.refusal(self._snapshot.tls, connection)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every key store has an HSM that serves."""
+        return all(service.ready for service in self._snapshot.services.values())
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no HSM serves and one of them is stuck for good: only another process can help."""
+        instances = self._instances.values()
+        return not any(item.serving for item in instances) and any(item.hopeless for item in instances)
+
+    def _none_serves_by_the_module_of(self, instance: Instance) -> bool:
+        """C_Finalize hits every HSM of a module, so it has to wait until none of them serves."""
+        return not any(other.serving for other in self._instances.values() if other.module_path == instance.module_path)

@@ -1,22 +1,31 @@
 """A gunicorn worker process: it builds everything after the fork, serves, drains and leaves."""
 
 import asyncio
+import logging
 import os
+import signal
 import sys
+import time
 from types import FrameType
 from typing import Final
 
 from aiohttp.worker import GunicornUVLoopWebWorker
 
+from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server.acceptor import Acceptor
 from xksproxy.server.pipeline import Pipeline
+from xksproxy.server.probes import Probes
 from xksproxy.server.protocol import HttpServer
 from xksproxy.server.services import Services
-from xksproxy.server.tls import build_context, refusal
 
-_HEARTBEAT_SECONDS: Final = 1.0
+_log: Final = logging.getLogger(__name__)
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
+_FIRST_CONTACT_SECONDS: Final = 3.0
+_FAREWELL_SECONDS: Final = 1.0
+_LEAVE_SECONDS: Final = 5.0
+_FAILED_START_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.05
 
 
 class XksWorker(GunicornUVLoopWebWorker):
@@ -27,41 +36,94 @@ class XksWorker(GunicornUVLoopWebWorker):
         sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
+    def init_signals(self) -> None:
+        """SIGHUP, from the master, replaces the snapshot."""
+        super().init_signals()
+        self._reload_wanted = False
+        self._in_a_hurry = False
+        self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at once, not at the next heartbeat."""
         super().handle_exit(sig, frame)
         self._notify_waiter_done()
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave without waiting for clients; what is in flight is still answered."""
+        self._in_a_hurry = True
+        super().handle_quit(sig, frame)
+
+    def _want_reload(self) -> None:
+        self._reload_wanted = True
+        self._notify_waiter_done()
+
     async def _run(self) -> None:
-        config: Config = self.wsgi
+        # A worker that raises before it has booted ends the whole service; this one fails by itself, and slowly.
+        self.booted = True
+        try:
+            await self._serve(self.wsgi)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("worker failed")
+            time.sleep(_FAILED_START_SECONDS)  # noqa: ASYNC251 - nothing else runs any more
+            _leave(1)
+
+    async def _serve(self, config: Config) -> None:
         services = Services(config)
         pipeline = Pipeline(services, config.server)
-        tls = config.server.tls
-        server = HttpServer(pipeline.handle, lambda connection: refusal(tls, connection))
-        context = build_context(tls)
+        server = HttpServer(pipeline.handle, services.refusal)
+        probes = HttpServer(Probes(lambda: services.ready and not pipeline.draining).handle, lambda _: None)
+        maximum = config.server.max_connections
+        public, *health = (listener.sock for listener in self.sockets)
         acceptors = [
-            Acceptor(listener.sock, context, server, config.server.max_connections) for listener in self.sockets
+            Acceptor(public, services.context, server, maximum),
+            *(Acceptor(listener, lambda: None, probes, maximum) for listener in health),
         ]
         services.start()
+        await services.tried(_FIRST_CONTACT_SECONDS)
         for acceptor in acceptors:
             acceptor.start()
-        self.booted = True
-        await self._beat()
-
-        pipeline.draining = True
-        await asyncio.gather(*(acceptor.stop() for acceptor in acceptors))
-        server.pre_shutdown()
-        await server.shutdown(self.cfg.graceful_timeout)
+        await self._beat(services)
+        await self._drain(pipeline, server, acceptors)
         services.stop()
-        # A call that is stuck in a PKCS#11 module never returns, so the interpreter's own exit could hang.
-        sys.stderr.flush()
-        os._exit(0)
+        _leave(0)
 
-    async def _beat(self) -> None:
-        """Tell the master once a second that this process is alive, until it is told to go."""
+    async def _beat(self, services: Services) -> None:
+        """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._replace_snapshot(services)
             if self.ppid != os.getppid():
-                self.log.info("the master process is gone, leaving")
+                _log.warning("the master process is gone, leaving")
+                return
+            if services.hopeless:
+                _log.error("HSM calls are stuck for good, leaving this process to be replaced")
                 return
             await self._wait_next_notify()
+
+    def _replace_snapshot(self, services: Services) -> None:
+        try:
+            services.replace_snapshot(self.app.load_checked())
+        except ConfigError as error:
+            _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
+        else:
+            _log.info("configuration in place")
+
+    async def _drain(self, pipeline: Pipeline, server: HttpServer, acceptors: list[Acceptor]) -> None:
+        """Refuse readiness and ask clients to close; then accept no more, and wait a while until they have gone."""
+        pipeline.draining = True
+        await asyncio.sleep(0 if self._in_a_hurry else _FAREWELL_SECONDS)
+        await asyncio.gather(*(acceptor.stop() for acceptor in acceptors))
+        end = time.monotonic() + (0 if self._in_a_hurry else _LEAVE_SECONDS)
+        while server.connections and time.monotonic() < end:
+            self.notify()
+            await asyncio.sleep(_POLL_SECONDS)
+        server.pre_shutdown()
+        await server.shutdown(_FAREWELL_SECONDS)
+
+
+def _leave(code: int) -> None:
+    """End the process at once: a call that is stuck in a PKCS#11 module would hold up a usual exit for ever."""
+    sys.stderr.flush()
+    os._exit(code)

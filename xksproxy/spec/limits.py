@@ -32,6 +32,9 @@ MAXIMUM_KEY_ID_CHARACTERS: Final = 128
 MAXIMUM_URI_PATH_CHARACTERS: Final = 128
 """R-URI-2: the key store's path, ``/kms/xks/v1`` included."""
 
+MAXIMUM_URI_CHARACTERS: Final = 256
+"""R-URI-4: scheme, host and path together."""
+
 MAXIMUM_KEY_USAGES: Final = 10
 """R-META-4."""
 

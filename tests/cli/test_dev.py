@@ -1,0 +1,123 @@
+"""`xksproxy dev`."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import free_port, wait_for_port
+
+
+def _introduction(process: subprocess.Popen[str]) -> str:
+    """What it prints before it serves."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("The file for the KMS console"):
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def _start(directory: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "xksproxy", "dev", "--dir", str(directory), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _commands(introduction: str) -> list[str]:
+    """The indented commands that are there to be pasted into another terminal."""
+    return [
+        paragraph
+        for paragraph in introduction.split("\n\n")
+        if paragraph.startswith("  ") and "xksproxy dev:" not in paragraph
+    ]
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_proxy_that_answers_what_it_told_one_to_paste(tmp_path: Path) -> None:
+    port = free_port()
+    with _start(tmp_path / "dev", "--port", str(port)) as process:
+        try:
+            introduction = _introduction(process)
+            wait_for_port(port, process)  # type: ignore[arg-type]
+            source, curl, call = _commands(introduction)
+            script = f"{source}\n{curl}\necho\n{call}"
+            done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+    assert introduction.startswith(f"xksproxy dev: made {tmp_path / 'dev'}\n")
+    sealed, opened = done.stdout.splitlines()
+    assert json.loads(sealed)["ciphertext"], done.stderr
+    assert json.loads(opened) == {"plaintext": "SGVsbG8gV29ybGQh"}
+    assert process.returncode == 0
+
+    # A second start keeps the directory, and the port without being told.
+    with _start(tmp_path / "dev") as process:
+        try:
+            again = _introduction(process)
+            wait_for_port(port, process)  # type: ignore[arg-type]
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    assert again == introduction.replace("dev: made", "dev: using")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("softhsm2_util", ["exit 1", "echo 'the disk is full' >&2; exit 3", None])
+def test_when_softhsm2_fails_it_says_so_in_one_line_and_leaves_nothing_behind(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, softhsm2_util: str | None
+) -> None:
+    (tmp_path / "bin").mkdir()
+    if softhsm2_util is not None:
+        (tmp_path / "bin" / "softhsm2-util").write_text(f"#!/bin/sh\n{softhsm2_util}\n")
+        (tmp_path / "bin" / "softhsm2-util").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+    done = run("dev", "--dir", tmp_path / "dev")
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith("xksproxy: ")
+    assert "softhsm2" in done.err
+    assert done.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_a_directory_with_something_else_in_it_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("all my work")
+
+    done = run("dev", "--dir", tmp_path)
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(f"xksproxy: {tmp_path}: it is not empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+
+    for directory in (tmp_path / "file", tmp_path / "file" / "dev"):
+        done = run("dev", "--dir", directory)
+
+        assert (done.code, done.out) == (2, b"")
+        assert str(tmp_path / "file") in done.err
+
+
+def test_a_damaged_environment_is_refused_with_what_is_wrong(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "xksproxy.toml").write_text("nonsense")
+
+    done = run("dev", "--dir", tmp_path / "dev")
+
+    assert (done.code, done.out) == (2, b"")
+    assert f"{tmp_path / 'dev' / 'xksproxy.toml'}: not TOML" in done.err

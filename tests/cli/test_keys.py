@@ -1,0 +1,343 @@
+"""`xksproxy keys` on a real token: what lies on it, what of it KMS sees, and making more."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import make_environment
+
+from xksproxy.devkit.environment import DevEnvironment
+
+# Two keys of one label, one of 128 bits, some that nothing exposes; then a key store with something of everything.
+_MORE_KEYS = """
+import sys
+from pathlib import Path
+from xksproxy.config.check import read_pin
+from xksproxy.config.load import load_config
+from xksproxy.hsm.direct import open_session
+from xksproxy.hsm.module import generate_aes_key
+
+config = load_config(Path(sys.argv[1]))
+session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session
+for label in ("twice", "twice", "unexposed", "short", "pattern-1", "other-id"):
+    generate_aes_key(session, 128 if label == "short" else 256, label=label, encrypt=True, decrypt=True)
+"""
+_WIDE = """
+[[keystore]]
+name = "wide"
+uri_path_prefix = "/wide"
+hsms = ["softhsm"]
+credentials = "credentials"
+keys = [
+  { id = "alias", label = "demo-key" },
+  { id = "twice" },
+  { id = "absent" },
+  { id = "other-id", label = "absent-too" },
+  { id = "encrypt-only-key", disabled = true },
+  { id = "new-*" },
+  { id = "new-alias", label = "new-label" },
+  { id = "pattern-*", disabled = true },
+  { id = "%s" },
+]
+"""
+_LONG_ID = "long-" * 25
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
+    """A token of this module's own, since `keys list` shows every key there is."""
+    made = make_environment(tmp_path_factory.mktemp("keys") / "dev")
+    subprocess.run([sys.executable, "-c", _MORE_KEYS, str(made.config)], check=True)
+    (made.directory / "wide.toml").write_text(made.config.read_text() + _WIDE % _LONG_ID)
+    return made
+
+
+@pytest.fixture
+def wide(home: DevEnvironment) -> tuple[str, ...]:
+    """The options that choose the key store with something of everything."""
+    return ("--config", str(home.directory / "wide.toml"), "--keystore", "wide")
+
+
+@pytest.fixture
+def changed(home: DevEnvironment, tmp_path: Path) -> Callable[[str, str], Path]:
+    """Another configuration beside the first, with one thing changed."""
+
+    def change(old: str, new: str) -> Path:
+        text = home.config.read_text()
+        assert old in text
+        path = home.directory / f"{tmp_path.name}.toml"
+        path.write_text(text.replace(old, new))
+        return path
+
+    return change
+
+
+def _row(lines: list[str], start: str) -> list[str]:
+    (row,) = (line.split() for line in lines if line.startswith(start))
+    return row
+
+
+def test_list_shows_every_key_of_the_token_and_whether_it_is_exposed(
+    spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    done = spawn("keys", "list", "--config", home.config)
+
+    assert (done.code, done.err) == (0, "")
+    header, *lines = done.text.splitlines()
+    assert header.split() == ["EXTERNAL", "KEY", "ID", "LABEL", "SPEC", "USAGE", "STATE"]
+    assert [line.split()[0] for line in lines if line[0] != "-"] == [
+        "decrypt-only-key",
+        "demo-key",
+        "encrypt-only-key",
+        "impotent-key",
+    ]
+    assert _row(lines, "demo-key")[1:] == ["demo-key", "AES_256", "ENCRYPT,", "DECRYPT", "ENABLED"]
+    assert _row(lines, "encrypt-only-key")[1:] == ["encrypt-only-key", "AES_256", "ENCRYPT", "ENABLED"]
+    assert _row(lines, "decrypt-only-key")[1:] == ["decrypt-only-key", "AES_256", "DECRYPT", "ENABLED"]
+    assert _row(lines, "impotent-key")[1:] == ["impotent-key", "AES_256", "none", "ENABLED"]
+    unexposed = [line.split() for line in lines if line[0] == "-"]
+    assert all(row[-2:] == ["not", "exposed"] for row in unexposed)
+    assert sorted(row[1] for row in unexposed)[-4:] == ["short", "twice", "twice", "unexposed"]
+    assert [row[2] for row in unexposed if row[1] == "short"] == ["AES_128"]
+
+
+def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[..., Any], wide: tuple[str, ...]) -> None:
+    done = spawn("keys", "list", *wide, "--json")
+
+    assert (done.code, done.err) == (1, "")
+    rows = json.loads(done.text)
+    by_id = {(row["id"], row["label"]): row for row in rows}
+    assert by_id["alias", "demo-key"] == {
+        "id": "alias",
+        "label": "demo-key",
+        "spec": "AES_256",
+        "usages": ["ENCRYPT", "DECRYPT"],
+        "state": "ENABLED",
+        "sensitive": True,
+        "extractable": False,
+    }
+    assert by_id["absent", "absent"]["state"] == "missing on the token"
+    assert by_id["other-id", "absent-too"]["state"] == "missing on the token"
+    assert by_id["twice", "twice"]["state"] == "ambiguous: 2 keys of this label"
+    assert by_id["encrypt-only-key", "encrypt-only-key"]["state"] == "DISABLED"
+    assert by_id["pattern-1", "pattern-1"]["state"] == "DISABLED"
+    assert by_id[None, "unexposed"]["state"] == "not exposed"
+    assert by_id[None, "other-id"]["state"] == "not exposed"
+    assert ("demo-key", "demo-key") not in by_id
+    assert [row["id"] is None for row in rows] == sorted(row["id"] is None for row in rows)
+
+
+def test_a_table_that_is_not_for_a_terminal_has_every_row_whole(
+    spawn: Callable[..., Any], wide: tuple[str, ...]
+) -> None:
+    done = spawn("keys", "list", *wide)
+
+    assert done.code == 1
+    assert _row(done.text.splitlines(), _LONG_ID)[1:] == [_LONG_ID, "-", "none", "missing", "on", "the", "token"]
+
+
+def test_list_exits_with_1_for_a_key_that_is_no_aes_256_key(
+    spawn: Callable[..., Any], changed: Callable[[str, str], Path]
+) -> None:
+    # R-META-6, R-REQ-9: KMS refuses it, and so do our own Encrypt and Decrypt.
+    done = spawn("keys", "list", "--config", changed('id = "demo-key"', 'id = "short"'))
+
+    assert done.code == 1
+
+
+def test_show_tells_what_get_key_metadata_tells(spawn: Callable[..., Any], home: DevEnvironment) -> None:
+    done = spawn("keys", "show", "encrypt-only-key", "--config", home.config)
+
+    assert (done.code, done.err) == (0, "")
+    assert dict(line.split(maxsplit=1) for line in done.text.splitlines()) == {
+        "id": "encrypt-only-key",
+        "label": "encrypt-only-key",
+        "spec": "AES_256",
+        "usage": "ENCRYPT",
+        "state": "ENABLED",
+        "sensitive": "yes",
+        "extractable": "no",
+    }
+
+
+def test_show_prints_json_for_a_key_under_its_external_id(spawn: Callable[..., Any], wide: tuple[str, ...]) -> None:
+    done = spawn("keys", "show", "alias", *wide, "--json")
+
+    assert done.code == 0
+    facts = json.loads(done.text)
+    assert (facts["id"], facts["label"], facts["usages"]) == ("alias", "demo-key", ["ENCRYPT", "DECRYPT"])
+    assert (facts["state"], facts["sensitive"], facts["extractable"]) == ("ENABLED", True, False)
+
+
+@pytest.mark.parametrize(
+    ("key_id", "complaint"),
+    [
+        ("absent", "absent: "),
+        ("twice", "twice: "),
+        ("unexposed", "exposes no external key unexposed"),
+        ("demo-key", "exposes no external key demo-key"),
+        ("..", "exposes no external key .."),
+        ("\udcff", "exposes no external key "),
+    ],
+)
+def test_show_refuses_what_is_missing_ambiguous_or_not_exposed(
+    spawn: Callable[..., Any], wide: tuple[str, ...], key_id: str, complaint: str
+) -> None:
+    done = spawn("keys", "show", key_id, *wide)
+
+    assert (done.code, done.out) == (1, b"")
+    assert done.err.startswith("xksproxy: ")
+    assert complaint in done.err
+
+
+@pytest.mark.parametrize(
+    ("key_id", "usage", "usages"),
+    [
+        ("new-both", (), ["ENCRYPT", "DECRYPT"]),
+        ("new-alias", ("--usage", "encrypt"), ["ENCRYPT"]),
+        ("new-decrypt", ("--usage", "decrypt"), ["DECRYPT"]),
+        ("new-none", ("--usage", "none"), []),
+    ],
+)
+def test_create_makes_an_aes_256_key_that_never_leaves_the_token(
+    spawn: Callable[..., Any], wide: tuple[str, ...], key_id: str, usage: tuple[str, ...], usages: list[str]
+) -> None:
+    label = {"new-alias": "new-label"}.get(key_id, key_id)
+
+    done = spawn("keys", "create", key_id, *usage, *wide)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.text == f"made an AES-256 key of the label {label}\n"
+    shown = json.loads(spawn("keys", "show", key_id, *wide, "--json").text)
+    assert shown == {
+        "id": key_id,
+        "label": label,
+        "spec": "AES_256",
+        "usages": usages,
+        "state": "ENABLED",
+        "sensitive": True,
+        "extractable": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key_id", "complaint"),
+    [
+        ("alias", "the token already has a key of the label 'demo-key'"),
+        ("twice", "the token already has a key of the label 'twice'"),
+        ("unexposed", "does not expose unexposed"),
+        ("demo-key", "does not expose demo-key"),
+        (".", "does not expose ."),
+    ],
+)
+def test_create_makes_nothing_where_the_label_is_in_use_or_the_id_not_exposed(
+    spawn: Callable[..., Any], wide: tuple[str, ...], home: DevEnvironment, key_id: str, complaint: str
+) -> None:
+    before = sorted((home.directory / "tokens").rglob("*.object"))
+
+    done = spawn("keys", "create", key_id, *wide)
+
+    assert (done.code, done.out) == (1, b"")
+    assert complaint in done.err
+    assert sorted((home.directory / "tokens").rglob("*.object")) == before
+
+
+def test_a_wrong_pin_is_refused_without_showing_it(
+    spawn: Callable[..., Any], changed: Callable[[str, str], Path]
+) -> None:
+    config = changed('pin = { file = "pin" }', 'pin = { env = "WRONG_PIN" }')
+
+    done = spawn("keys", "list", "--config", config, WRONG_PIN="sesame-4711")
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith("xksproxy: token 'xksproxy-dev' refuses the PIN")
+    assert "some tokens lock" in done.err
+    assert "sesame-4711" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('token = "xksproxy-dev"', 'token = "none"', "0 tokens have the label 'none'"),
+        ('module = "/usr', 'module = "/none/usr', "hsm[0].module: no file /none/usr"),
+        ('pin = { file = "pin" }', 'pin = { file = "none" }', "hsm[0].pin: "),
+        ('pin = { file = "pin" }', 'pin = { env = "NO_SUCH_PIN" }', "NO_SUCH_PIN is not set"),
+    ],
+)
+def test_a_token_that_cannot_be_reached_is_named(
+    spawn: Callable[..., Any], changed: Callable[[str, str], Path], old: str, new: str, complaint: str
+) -> None:
+    done = spawn("keys", "list", "--config", changed(old, new))
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith("xksproxy: ")
+    assert complaint in done.err
+
+
+def test_a_file_that_is_no_pkcs11_module_is_named(
+    spawn: Callable[..., Any], home: DevEnvironment, changed: Callable[[str, str], Path]
+) -> None:
+    module = next(line for line in home.config.read_text().splitlines() if line.startswith("module = "))
+
+    done = spawn("keys", "show", "demo-key", "--config", changed(module, 'module = "pin"'))
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(f"xksproxy: {home.directory / 'pin'}: ")
+
+
+def test_a_library_that_is_no_pkcs11_module_is_named(
+    spawn: Callable[..., Any], home: DevEnvironment, changed: Callable[[str, str], Path]
+) -> None:
+    # It loads, and lacks C_GetFunctionList.
+    module = next(line for line in home.config.read_text().splitlines() if line.startswith("module = "))
+    library = _any_library()
+
+    done = spawn("keys", "show", "demo-key", "--config", changed(module, f'module = "{library}"'))
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(f"xksproxy: {library}: ")
+
+
+def _any_library() -> str:
+    """A shared object that every Python has loaded."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next(line.split()[-1] for line in lines if "/libc.so" in line or "/libc-" in line or "ld-musl" in line)
+
+
+def test_the_key_store_must_be_named_where_there_are_several(run: Callable[..., Any], home: DevEnvironment) -> None:
+    done = run("keys", "list", "--config", home.directory / "wide.toml")
+
+    assert done.code == 2
+    assert "say which key store with --keystore: dev, wide" in done.err
+
+
+def test_a_key_store_that_is_not_there_is_refused_with_those_that_are(
+    run: Callable[..., Any], home: DevEnvironment
+) -> None:
+    done = run("keys", "create", "x", "--config", home.directory / "wide.toml", "--keystore", "no")
+
+    assert done.code == 2
+    assert "no key store is called no; there are: dev, wide" in done.err
+
+
+def test_a_configuration_with_problems_is_refused_before_the_token_is_touched(
+    run: Callable[..., Any], changed: Callable[[str, str], Path]
+) -> None:
+    done = run("keys", "list", "--config", changed('"/dev"', '"/dev/"'))
+
+    assert done.code == 2
+    assert done.err.splitlines()[0] == "xksproxy: the configuration cannot be used:"
+    assert "keystore[0].uri_path_prefix" in done.err
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(
+    into_closed_pipe: Callable[..., Any], home: DevEnvironment, form: tuple[str, ...]
+) -> None:
+    code, err = into_closed_pipe("keys", "list", "--config", home.config, *form)
+
+    assert (code, err) == (1, "")

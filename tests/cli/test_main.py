@@ -1,0 +1,133 @@
+"""The command as a whole: its exit codes, its help, and that it never shows a traceback."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from xksproxy import __version__
+from xksproxy.cli.main import cli
+
+
+def _commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below the first, groups included, with the words that lead to it."""
+    if path:
+        yield path, command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from _commands(child, (*path, name))
+
+
+_PATHS = [path for path, _ in _commands()]
+
+
+def _examples(help_text: str) -> list[str]:
+    """The command lines below "Example:", each pipe taken apart."""
+    _, _, after = help_text.partition("Example:\n")
+    block = after.partition("\n\n")[0]
+    return [part.strip() for line in block.splitlines() for part in line.split("|")]
+
+
+@pytest.mark.parametrize("path", _PATHS, ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*path, "--help"])
+
+    assert done.exit_code == 0
+    examples = _examples(done.stdout)
+    assert any(example.startswith(f"xksproxy {' '.join(path)}") for example in examples), done.stdout
+
+
+@pytest.mark.parametrize("path", _PATHS, ids=" ".join)
+def test_every_example_is_a_command_line_that_the_command_takes(
+    path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The variables of client.env, and the one file that an example reads while it is parsed.
+    for name in ("XKSPROXY_CONFIG", "XKS_PROXY_HOST", "SIGV4_ACCESS_KEY_ID", "KEY_ID"):
+        monkeypatch.setenv(name, "value")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "answer.json").write_text("{}")
+    commands = dict(_commands())
+    for example in _examples(CliRunner().invoke(cli, [*path, "--help"]).stdout):
+        program, *words = shlex.split(example)
+        if program == "source":
+            continue
+        assert program == "xksproxy", example
+        depth = max(length for length in range(1, len(words) + 1) if tuple(words[:length]) in commands)
+        command = commands[tuple(words[:depth])]
+        assert not isinstance(command, click.Group), example
+        with command.make_context("xksproxy", words[depth:]) as context:
+            assert context.args == []
+
+
+@pytest.mark.parametrize("path", [(), *_PATHS], ids=" ".join)
+def test_short_help_works_as_well(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*path, "-h"])
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("path", [(), *_PATHS], ids=" ".join)
+def test_help_does_not_show_the_values_of_variables(path: tuple[str, ...]) -> None:
+    secret = {"SIGV4_SECRET_ACCESS_KEY": "hidden-secret", "SIGV4_ACCESS_KEY_ID": "hidden-id", "KEY_ID": "hidden-key"}
+
+    assert "hidden" not in CliRunner(env=secret).invoke(cli, [*path, "--help"]).stdout
+
+
+def test_the_first_help_lists_every_command(run: Callable[..., Any]) -> None:
+    done = run("--help")
+
+    assert done.code == 0
+    for path in _PATHS:
+        assert re.search(rf"^  {path[0]} ", done.text, re.MULTILINE), path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("--nonsense",),
+        ("version", "--nonsense"),
+        ("version", "more"),
+        ("serve",),
+        ("check-config",),
+        ("keys", "list"),
+        ("keys", "show"),
+        ("keys", "show", "demo-key"),
+        ("keys", "create", "--config", "x"),
+        ("keys", "create", "--config", "x", "key", "--usage", "sometimes"),
+        ("call", "health"),
+        ("call", "metadata", "--host", "localhost:1", "--access-key-id", "A"),
+        ("call", "nonsense"),
+        ("dev", "--port", "0"),
+        ("dev", "--port", "65536"),
+        ("dev", "--port", "https"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_cannot_be_understood_exits_with_2_and_says_how_it_is_used(
+    run: Callable[..., Any], arguments: tuple[str, ...]
+) -> None:
+    done = run(*arguments)
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith("Usage: ")
+    assert "\nError: " in done.err
+
+
+@pytest.mark.parametrize(
+    "program", [[sys.executable, "-m", "xksproxy"], [str(Path(sys.executable).with_name("xksproxy"))]]
+)
+def test_the_module_and_the_installed_command_are_the_same(program: list[str]) -> None:
+    done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"xksproxy, version {__version__}\n"

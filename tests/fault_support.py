@@ -1,0 +1,66 @@
+"""HSMs that misbehave on command: the fault module of tests/faults on a copy of the token."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from xksproxy.config.model import Hsm
+from xksproxy.devkit.softhsm import find_module, write_configuration
+
+_SOURCE = Path(__file__).parent / "faults" / "fault.c"
+
+
+def compile_fault_module(directory: Path) -> Path:
+    """Compile the fault module with the system's C compiler."""
+    output = directory / "fault.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(output), str(_SOURCE), "-ldl", "-lpthread"],
+        check=True,
+    )
+    return output
+
+
+@dataclass(frozen=True)
+class FaultyHsm:
+    """An HSM of its own: a private copy of the module and of the token, with the fault module before it."""
+
+    hsm: Hsm
+    control: Path
+
+    def tell(self, *rules: str) -> None:
+        """Replace what the module does wrong; without rules it works."""
+        partial = self.control.with_suffix(".partial")
+        partial.write_text("".join(f"{rule}\n" for rule in rules))
+        partial.rename(self.control)
+
+
+def make_faulty_hsm(directory: Path, name: str, fault_module: Path, tokens: Path, like: Hsm) -> FaultyHsm:
+    """Make one below ``directory``, with a copy of ``tokens`` and otherwise the settings of ``like``."""
+    home = directory / name
+    home.mkdir()
+    shutil.copytree(tokens, home / "tokens")
+    write_configuration(home / "softhsm2.conf", home / "tokens")
+    shutil.copy(find_module(), home / "softhsm.so")
+    module = home / "fault.so"
+    shutil.copy(fault_module, module)
+    Path(f"{module}.target").write_text(f"{home / 'softhsm.so'}\n")
+    environment = {"SOFTHSM2_CONF": str(home / "softhsm2.conf")}
+    hsm = msgspec.structs.replace(like, id=name, module=str(module), environment=environment)
+    return FaultyHsm(hsm, Path(f"{module}.control"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that has to come about by itself; the test's own time limit is the bound."""
+    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
+        await asyncio.sleep(0.01)
+
+
+def unique(name: str) -> str:
+    """A name that no other test has; a module once loaded stays in the process."""
+    return f"{name}-{os.urandom(3).hex()}"

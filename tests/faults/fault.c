@@ -1,0 +1,333 @@
+/*
+ * A PKCS#11 module that forwards to another one and misbehaves on command.
+ *
+ * It reads two files that lie beside its own shared object:
+ *
+ *   NAME.so.target    one line: the path of the module to forward to
+ *   NAME.so.control   what to do, one rule a line, read again whenever the file is replaced:
+ *
+ *     FUNCTION delay MILLISECONDS [count=N] [rate=P]    sleep before the call
+ *     FUNCTION hang               [count=N] [rate=P]    do not return while the rule stands
+ *     FUNCTION return CK_RV       [count=N] [rate=P]    do not call, return this instead (hexadecimal)
+ *     FUNCTION segfault                                 crash the process and forget all rules
+ *     iv zero                     demand a zeroed 12-byte IV in C_EncryptInit and write one of its own (CloudHSM)
+ *     iv append                   demand an empty IV, use a 16-byte one of its own and append it to the output (Luna)
+ *     absent                      report no token
+ *     drop                        close all sessions, once when the rule is read
+ *
+ * FUNCTION is a name such as C_Encrypt, or * for every function but C_Initialize and C_Finalize. count: the next N calls
+ * of this process only. rate: a share of the calls, 0 to 1. The first rule that fits decides.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef unsigned long CK_ULONG;
+typedef unsigned char CK_BYTE;
+typedef CK_ULONG CK_RV;
+
+#define CKR_OK 0x0UL
+#define CKR_GENERAL_ERROR 0x5UL
+#define CKR_MECHANISM_PARAM_INVALID 0x71UL
+#define CKR_TOKEN_NOT_PRESENT 0xE0UL
+#define CKM_AES_GCM 0x1087UL
+#define MAXIMUM_RULES 64
+
+struct gcm_params {
+    CK_BYTE *iv;
+    CK_ULONG iv_length, iv_bits;
+    CK_BYTE *aad;
+    CK_ULONG aad_length, tag_bits;
+};
+struct mechanism {
+    CK_ULONG mechanism;
+    void *parameter;
+    CK_ULONG length;
+};
+struct function_list {
+    CK_BYTE version[sizeof(void *)];
+    void *function[68];
+};
+
+enum index {
+    INITIALIZE, FINALIZE, GET_INFO, GET_FUNCTION_LIST, GET_SLOT_LIST, GET_SLOT_INFO, GET_TOKEN_INFO, GET_MECHANISM_LIST,
+    GET_MECHANISM_INFO, OPEN_SESSION = 12, CLOSE_SESSION, CLOSE_ALL_SESSIONS, GET_SESSION_INFO, LOGIN = 18, LOGOUT,
+    GET_ATTRIBUTE_VALUE = 24, FIND_OBJECTS_INIT = 26, FIND_OBJECTS, FIND_OBJECTS_FINAL, ENCRYPT_INIT, ENCRYPT,
+    DECRYPT_INIT = 33, DECRYPT, GENERATE_KEY = 58, GENERATE_RANDOM = 64
+};
+
+enum action { DELAY, HANG, RETURN, SEGFAULT };
+struct rule {
+    char function[32];
+    enum action action;
+    CK_ULONG value;
+    long left; /* -1: no end */
+    double rate;
+};
+
+static struct function_list *real, ours;
+static char control_path[4096];
+static struct timespec control_time;
+static ino_t control_inode;
+static struct rule rules[MAXIMUM_RULES];
+static int rule_count, absent, drop_wanted;
+static enum { IV_CALLER, IV_ZERO, IV_APPEND } iv_mode;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned int seed = 1;
+
+static void read_rules(FILE *file) {
+    char line[512];
+    rule_count = absent = 0;
+    iv_mode = IV_CALLER;
+    while (fgets(line, sizeof line, file)) {
+        char function[32], action[32], argument[64] = "";
+        if (sscanf(line, "%31s", function) != 1 || function[0] == '#') continue;
+        if (!strcmp(function, "absent")) { absent = 1; continue; }
+        if (!strcmp(function, "drop")) { drop_wanted = 1; continue; }
+        if (sscanf(line, "%31s %31s %63s", function, action, argument) < 2 || rule_count == MAXIMUM_RULES) continue;
+        if (!strcmp(function, "iv")) {
+            iv_mode = !strcmp(action, "zero") ? IV_ZERO : !strcmp(action, "append") ? IV_APPEND : IV_CALLER;
+            continue;
+        }
+        struct rule *rule = &rules[rule_count++];
+        strcpy(rule->function, function);
+        rule->action = !strcmp(action, "delay") ? DELAY : !strcmp(action, "hang") ? HANG
+                     : !strcmp(action, "return") ? RETURN : SEGFAULT;
+        rule->value = strtoul(argument, NULL, rule->action == RETURN ? 16 : 10);
+        char *count = strstr(line, "count="), *rate = strstr(line, "rate=");
+        rule->left = count ? strtol(count + 6, NULL, 10) : -1;
+        rule->rate = rate ? strtod(rate + 5, NULL) : 1.0;
+    }
+}
+
+/* Call with the lock held. */
+static void refresh(void) {
+    struct stat now;
+    if (stat(control_path, &now)) {
+        rule_count = absent = 0;
+        iv_mode = IV_CALLER;
+        control_inode = 0;
+        return;
+    }
+    if (now.st_ino == control_inode && !memcmp(&now.st_mtim, &control_time, sizeof control_time)) return;
+    control_inode = now.st_ino;
+    control_time = now.st_mtim;
+    FILE *file = fopen(control_path, "r");
+    if (!file) return;
+    read_rules(file);
+    fclose(file);
+}
+
+/* The rule for a call, or NULL; counts it. Call with the lock held. */
+static struct rule *match(const char *function) {
+    for (int i = 0; i < rule_count; i++) {
+        struct rule *rule = &rules[i];
+        if (strcmp(rule->function, "*") && strcmp(rule->function, function)) continue;
+        if (rule->left == 0) continue;
+        if (rule->rate < 1.0 && rand_r(&seed) >= rule->rate * RAND_MAX) continue;
+        if (rule->left > 0) rule->left--;
+        return rule;
+    }
+    return NULL;
+}
+
+static void wait_ms(CK_ULONG milliseconds) {
+    struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static int still_hanging(const char *function) {
+    int found = 0;
+    pthread_mutex_lock(&lock);
+    refresh();
+    for (int i = 0; i < rule_count; i++)
+        found |= rules[i].action == HANG && (!strcmp(rules[i].function, "*") || !strcmp(rules[i].function, function));
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+/* CKR_OK: go on with the call. */
+static CK_RV before(const char *function) {
+    pthread_mutex_lock(&lock);
+    refresh();
+    int drop = drop_wanted;
+    drop_wanted = 0;
+    struct rule *found = match(function), rule = {0};
+    if (found) rule = *found;
+    pthread_mutex_unlock(&lock);
+    if (drop) {
+        CK_ULONG slots[16], count = 16;
+        if (!((CK_RV(*)(CK_BYTE, CK_ULONG *, CK_ULONG *))real->function[GET_SLOT_LIST])(1, slots, &count))
+            for (CK_ULONG i = 0; i < count; i++)
+                ((CK_RV(*)(CK_ULONG))real->function[CLOSE_ALL_SESSIONS])(slots[i]);
+    }
+    if (!found) return CKR_OK;
+    switch (rule.action) {
+    case DELAY: wait_ms(rule.value); return CKR_OK;
+    case HANG: while (still_hanging(function)) wait_ms(5); return CKR_OK;
+    case RETURN: return rule.value;
+    case SEGFAULT: /* one process only: the rules go with it */
+        unlink(control_path);
+        *(volatile int *)0 = 0;
+        return CKR_OK;
+    }
+    return CKR_OK;
+}
+
+static int is_absent(void) {
+    pthread_mutex_lock(&lock);
+    refresh();
+    int result = absent;
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+#define FORWARD(INDEX, NAME, TYPES, ...)                                            \
+    do {                                                                            \
+        CK_RV rv_ = before(NAME);                                                   \
+        if (rv_ != CKR_OK) return rv_;                                              \
+        return ((CK_RV(*) TYPES)real->function[INDEX])(__VA_ARGS__);                \
+    } while (0)
+
+static CK_RV initialize(void *arguments) { FORWARD(INITIALIZE, "C_Initialize", (void *), arguments); }
+static CK_RV finalize(void *reserved) { FORWARD(FINALIZE, "C_Finalize", (void *), reserved); }
+static CK_RV get_slot_list(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count) {
+    if (present && is_absent()) { *count = 0; return CKR_OK; }
+    FORWARD(GET_SLOT_LIST, "C_GetSlotList", (CK_BYTE, CK_ULONG *, CK_ULONG *), present, slots, count);
+}
+static CK_RV get_token_info(CK_ULONG slot, void *info) {
+    if (is_absent()) return CKR_TOKEN_NOT_PRESENT;
+    FORWARD(GET_TOKEN_INFO, "C_GetTokenInfo", (CK_ULONG, void *), slot, info);
+}
+static CK_RV open_session(CK_ULONG slot, CK_ULONG flags, void *application, void *notify, CK_ULONG *session) {
+    if (is_absent()) return CKR_TOKEN_NOT_PRESENT;
+    FORWARD(OPEN_SESSION, "C_OpenSession", (CK_ULONG, CK_ULONG, void *, void *, CK_ULONG *), slot, flags, application,
+            notify, session);
+}
+static CK_RV close_session(CK_ULONG session) { FORWARD(CLOSE_SESSION, "C_CloseSession", (CK_ULONG), session); }
+static CK_RV get_session_info(CK_ULONG session, void *info) {
+    FORWARD(GET_SESSION_INFO, "C_GetSessionInfo", (CK_ULONG, void *), session, info);
+}
+static CK_RV login(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG length) {
+    FORWARD(LOGIN, "C_Login", (CK_ULONG, CK_ULONG, CK_BYTE *, CK_ULONG), session, user, pin, length);
+}
+static CK_RV get_attribute_value(CK_ULONG session, CK_ULONG object, void *template, CK_ULONG count) {
+    FORWARD(GET_ATTRIBUTE_VALUE, "C_GetAttributeValue", (CK_ULONG, CK_ULONG, void *, CK_ULONG), session, object,
+            template, count);
+}
+static CK_RV find_objects_init(CK_ULONG session, void *template, CK_ULONG count) {
+    FORWARD(FIND_OBJECTS_INIT, "C_FindObjectsInit", (CK_ULONG, void *, CK_ULONG), session, template, count);
+}
+static CK_RV find_objects(CK_ULONG session, CK_ULONG *objects, CK_ULONG maximum, CK_ULONG *count) {
+    FORWARD(FIND_OBJECTS, "C_FindObjects", (CK_ULONG, CK_ULONG *, CK_ULONG, CK_ULONG *), session, objects, maximum,
+            count);
+}
+static CK_RV generate_key(CK_ULONG session, void *mechanism, void *template, CK_ULONG count, CK_ULONG *key) {
+    FORWARD(GENERATE_KEY, "C_GenerateKey", (CK_ULONG, void *, void *, CK_ULONG, CK_ULONG *), session, mechanism,
+            template, count, key);
+}
+static CK_RV generate_random(CK_ULONG session, CK_BYTE *data, CK_ULONG length) {
+    FORWARD(GENERATE_RANDOM, "C_GenerateRandom", (CK_ULONG, CK_BYTE *, CK_ULONG), session, data, length);
+}
+
+static CK_RV real_random(CK_ULONG session, CK_BYTE *data, CK_ULONG length) {
+    return ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG))real->function[GENERATE_RANDOM])(session, data, length);
+}
+static CK_RV real_encrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULONG key) {
+    return ((CK_RV(*)(CK_ULONG, struct mechanism *, CK_ULONG))real->function[ENCRYPT_INIT])(session, mechanism, key);
+}
+
+static __thread CK_BYTE appended_iv[16];
+
+static CK_RV encrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULONG key) {
+    CK_RV rv = before("C_EncryptInit");
+    if (rv != CKR_OK) return rv;
+    if (mechanism->mechanism != CKM_AES_GCM || iv_mode == IV_CALLER) return real_encrypt_init(session, mechanism, key);
+    struct gcm_params *given = mechanism->parameter;
+    if (iv_mode == IV_ZERO) {
+        static const CK_BYTE zero[12];
+        if (given->iv_length != 12 || memcmp(given->iv, zero, 12)) return CKR_MECHANISM_PARAM_INVALID;
+        if ((rv = real_random(session, given->iv, 12)) != CKR_OK) return rv;
+        return real_encrypt_init(session, mechanism, key);
+    }
+    if (given->iv_length != 0) return CKR_MECHANISM_PARAM_INVALID;
+    if ((rv = real_random(session, appended_iv, sizeof appended_iv)) != CKR_OK) return rv;
+    struct gcm_params own = *given;
+    struct mechanism own_mechanism = {CKM_AES_GCM, &own, sizeof own};
+    own.iv = appended_iv;
+    own.iv_length = sizeof appended_iv;
+    own.iv_bits = 8 * sizeof appended_iv;
+    return real_encrypt_init(session, &own_mechanism, key);
+}
+static CK_RV encrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *output, CK_ULONG *output_length) {
+    CK_RV rv = before("C_Encrypt");
+    if (rv != CKR_OK) return rv;
+    CK_ULONG room = *output_length;
+    rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[ENCRYPT])(session, data, length,
+                                                                                                  output, output_length);
+    if (rv != CKR_OK || iv_mode != IV_APPEND || !output) return rv;
+    if (room < *output_length + sizeof appended_iv) return CKR_GENERAL_ERROR;
+    memcpy(output + *output_length, appended_iv, sizeof appended_iv);
+    *output_length += sizeof appended_iv;
+    return rv;
+}
+static CK_RV decrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULONG key) {
+    FORWARD(DECRYPT_INIT, "C_DecryptInit", (CK_ULONG, struct mechanism *, CK_ULONG), session, mechanism, key);
+}
+static CK_RV decrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *output, CK_ULONG *output_length) {
+    FORWARD(DECRYPT, "C_Decrypt", (CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *), session, data, length, output,
+            output_length);
+}
+
+CK_RV C_GetFunctionList(struct function_list **list) {
+    Dl_info self;
+    char path[4096 + 16], target[4096] = "";
+    if (!dladdr((void *)C_GetFunctionList, &self)) return CKR_GENERAL_ERROR;
+    snprintf(control_path, sizeof control_path, "%s.control", self.dli_fname);
+    snprintf(path, sizeof path, "%s.target", self.dli_fname);
+    pthread_mutex_lock(&lock);
+    if (!real) {
+        FILE *file = fopen(path, "r");
+        if (file) {
+            if (fgets(target, sizeof target, file)) target[strcspn(target, "\n")] = 0;
+            fclose(file);
+        }
+        void *library = dlopen(target, RTLD_NOW | RTLD_LOCAL);
+        CK_RV (*get)(struct function_list **) = library ? dlsym(library, "C_GetFunctionList") : NULL;
+        if (!get || get(&real) != CKR_OK) {
+            fprintf(stderr, "fault module: cannot load %s\n", target);
+            real = NULL;
+            pthread_mutex_unlock(&lock);
+            return CKR_GENERAL_ERROR;
+        }
+        seed = (unsigned int)getpid();
+        ours = *real;
+        ours.function[INITIALIZE] = initialize;
+        ours.function[FINALIZE] = finalize;
+        ours.function[GET_FUNCTION_LIST] = C_GetFunctionList;
+        ours.function[GET_SLOT_LIST] = get_slot_list;
+        ours.function[GET_TOKEN_INFO] = get_token_info;
+        ours.function[OPEN_SESSION] = open_session;
+        ours.function[CLOSE_SESSION] = close_session;
+        ours.function[GET_SESSION_INFO] = get_session_info;
+        ours.function[LOGIN] = login;
+        ours.function[GET_ATTRIBUTE_VALUE] = get_attribute_value;
+        ours.function[FIND_OBJECTS_INIT] = find_objects_init;
+        ours.function[FIND_OBJECTS] = find_objects;
+        ours.function[ENCRYPT_INIT] = encrypt_init;
+        ours.function[ENCRYPT] = encrypt;
+        ours.function[DECRYPT_INIT] = decrypt_init;
+        ours.function[DECRYPT] = decrypt;
+        ours.function[GENERATE_KEY] = generate_key;
+        ours.function[GENERATE_RANDOM] = generate_random;
+    }
+    pthread_mutex_unlock(&lock);
+    *list = &ours;
+    return CKR_OK;
+}

@@ -1,0 +1,509 @@
+"""Connections: how long, how many, and what becomes of them when the proxy stops or reloads."""
+
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from server_support import (
+    HEALTH,
+    HEALTH_BODY,
+    ClosedByProxy,
+    OwnProxy,
+    Wire,
+    assert_error,
+    assert_serving,
+    connections,
+    eventually,
+    key_path,
+    request,
+    settled_sockets,
+    signed,
+    signed_post,
+    sockets,
+    stop,
+    wait_for_every_worker,
+    workers,
+)
+from support import Proxy
+
+from xksproxy.config.credentials import save_credential
+from xksproxy.sigv4.keyring import generate_credential
+
+HEAD, BODY = slice(None, -len(HEALTH_BODY)), slice(-len(HEALTH_BODY), None)
+EXPECT = "100-continue"
+
+
+def only_worker(proxy: Proxy) -> int:
+    """The process id of the one worker, once it serves."""
+    (pid,) = wait_for_every_worker(proxy)
+    return pid
+
+
+def begin(wire: Wire, proxy: Proxy, path: str = HEALTH) -> None:
+    """Send the head of a request and see that the proxy has begun to handle it and awaits the body."""
+    data = request("POST", path, {**signed(proxy, path, HEALTH_BODY), "Expect": EXPECT})
+    assert wire.ask(data).status == 100
+
+
+def status(wire: Wire) -> int | None:
+    """The status of the next answer, or None where the connection has been closed."""
+    try:
+        return wire.reply().status
+    except ClosedByProxy:
+        return None
+
+
+def reset(wire: Wire) -> None:
+    """End a connection as a crashed peer does."""
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.close()
+
+
+# --- Slow clients
+
+
+def test_a_body_that_stays_away_is_answered_all_the_same(proxy: Proxy, wire: Wire) -> None:
+    wire.send(signed_post(proxy)[:-1])
+
+    assert_error(wire.reply(), 400, "ValidationException")
+    wire.wait_until_closed()
+
+
+def test_a_body_that_trickles_does_not_extend_the_deadline(proxy: Proxy, wire: Wire) -> None:
+    assert wire.ask(signed_post(proxy)).status == 200  # and so the session tickets are read
+    body = HEALTH_BODY.ljust(20_000)
+    wire.send(request("POST", HEALTH, signed(proxy, HEALTH, body)))
+
+    sent = 0
+    while not select.select([wire.socket], [], [], 0.02)[0]:
+        wire.send(body[sent : sent + 1])
+        sent += 1
+        assert sent < 1000
+
+    assert_error(wire.reply(), 400, "ValidationException")
+
+
+def test_a_chunked_body_that_never_ends_is_answered_all_the_same(proxy: Proxy, wire: Wire) -> None:
+    head = signed_post(proxy, Content_Length=None, Transfer_Encoding="chunked")[HEAD]
+    wire.send(head + b"6b\r\n" + HEALTH_BODY + b"\r\n")
+
+    assert_error(wire.reply(), 400, "ValidationException")
+    wire.wait_until_closed()
+
+
+def test_a_head_that_stalls_or_trickles_is_closed(proxy: Proxy) -> None:
+    """After HEAD_SECONDS; whether it is the first request of the connection or a later one."""
+    part = signed_post(proxy)[:40]
+    with connections(proxy, 4) as (stalled, trickling, later, pipelined):
+        assert later.ask(signed_post(proxy)).status == 200
+        assert pipelined.ask(signed_post(proxy)).status == 200
+        stalled.send(part)
+        later.send(part)
+        trickling.send(part)
+
+        with suppress(OSError):
+            for _ in range(200):
+                trickling.send(b"x")
+                if select.select([stalled.socket], [], [], 0.1)[0] and not stalled.wait_until_closed():
+                    break
+
+        assert later.wait_until_closed() == b""
+        assert trickling.wait_until_closed() == b""
+    assert_serving(proxy)
+
+
+def test_a_connection_that_is_idle_is_not_taken_for_one_whose_head_stalls(proxy: Proxy) -> None:
+    """A body that comes after its request was refused, or in a packet of its own, begins no new head."""
+    refused = request("POST", "/nobody", {"Host": proxy.host, "Content-Length": str(len(HEALTH_BODY))})
+    with connections(proxy, 8) as wires:
+        for wire in wires[:4]:
+            assert wire.ask(refused).status == 404
+            wire.send(HEALTH_BODY)
+        for wire in wires[4:]:
+            wire.send(signed_post(proxy)[HEAD])
+            wire.send(signed_post(proxy)[BODY])
+            assert wire.reply().status == 200
+
+        time.sleep(6)
+
+        assert [status(wire.send_what_is_taken(signed_post(proxy))) for wire in wires] == [200] * len(wires)
+
+
+def test_a_tls_handshake_that_stalls_or_trickles_is_closed(proxy: Proxy) -> None:
+    """After HANDSHAKE_SECONDS."""
+    hello = bytes.fromhex("16030100f8010000f40303") + bytes(240)
+    with ExitStack() as stack:
+        silent, begun, trickling = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=20)) for _ in range(3)
+        )
+        begun.sendall(hello[:50])
+        with suppress(OSError):
+            for byte in hello:
+                trickling.sendall(bytes([byte]))
+                if select.select([silent], [], [], 0.1)[0]:
+                    break
+
+        for connection in (silent, begun, trickling):
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+    assert_serving(proxy)
+
+
+# --- Clients that go away
+
+
+def test_clients_that_go_away_at_any_moment_leave_nothing_behind(proxy: Proxy) -> None:
+    pids = wait_for_every_worker(proxy)
+    good = signed_post(proxy)
+    moments: list[Callable[[Wire], object]] = [
+        lambda wire: None,
+        lambda wire: wire.send(good[:30]),
+        lambda wire: wire.send(good[HEAD]),
+        lambda wire: wire.send(good[:-1]),
+        lambda wire: wire.send(good),
+        lambda wire: wire.send(good * 50),
+        lambda wire: begin(wire, proxy),
+        lambda wire: wire.send(good).reply(),
+        lambda wire: wire.send(signed_post(proxy, Content_Length=None, Transfer_Encoding="chunked")[HEAD] + b"6b\r\n"),
+    ]
+    before = {pid: settled_sockets(pid) for pid in pids}
+
+    for leave in (Wire.close, reset):
+        for moment in moments:
+            for _ in range(4):
+                wire = Wire(proxy)
+                moment(wire)
+                leave(wire)
+    for _ in range(10):
+        socket.create_connection(("127.0.0.1", proxy.port)).close()
+
+    assert_serving(proxy)
+    assert eventually(lambda: {pid: sockets(pid) for pid in pids} == before)
+    assert workers(proxy) == pids
+
+
+def test_an_answer_that_is_not_read_holds_up_nobody_else(proxy: Proxy) -> None:
+    with Wire(proxy) as greedy:
+        greedy.socket.settimeout(0.5)
+        with suppress(TimeoutError):
+            for _ in range(200):
+                greedy.send(signed_post(proxy, key_path("metadata"), b"{}") * 100)
+        assert_serving(proxy, 8)
+    assert_serving(proxy)
+
+
+# --- The cap on connections
+
+
+@pytest.mark.slow
+def test_idle_connections_make_room_for_new_ones(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5")
+    pid = only_worker(proxy)
+    before = settled_sockets(pid)
+
+    with connections(proxy, 30):
+        with Wire(proxy) as wire:
+            assert wire.ask(signed_post(proxy)).status == 200
+        assert eventually(lambda: sockets(pid) - before <= 5, seconds=5), sockets(pid) - before
+        assert_serving(proxy, 10)
+
+    assert eventually(lambda: sockets(pid) == before)
+
+
+@pytest.mark.slow
+def test_of_idle_connections_the_one_idle_longest_goes(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5")
+    only_worker(proxy)
+
+    with connections(proxy, 5, used=True) as wires:
+        for wire in wires[:2] + wires[3:]:  # the third has been idle longest then
+            assert wire.ask(signed_post(proxy)).status == 200
+        with Wire(proxy) as another:
+            assert another.ask(signed_post(proxy)).status == 200
+            assert wires[2].wait_until_closed() == b""
+            for wire in wires[:2] + wires[3:]:
+                assert wire.ask(signed_post(proxy)).status == 200
+
+
+@pytest.mark.slow
+def test_stalled_handshakes_make_room_for_new_connections(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5")
+    pid = only_worker(proxy)
+    before = settled_sockets(pid)
+
+    with ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+        with Wire(proxy) as wire:
+            assert wire.ask(signed_post(proxy)).status == 200
+            assert sockets(pid) - before <= 10  # 5, and those about to be closed
+        assert_serving(proxy)
+
+    assert eventually(lambda: sockets(pid) == before)
+
+
+@pytest.mark.slow
+def test_connections_in_use_are_not_cut_for_new_ones(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5\ndeadline_ms = 250")
+    pid = only_worker(proxy)
+
+    for _ in range(10):
+        settled_sockets(pid)
+        with connections(proxy, 5, used=True) as wires:
+            started = time.monotonic()
+            for wire in wires:
+                begin(wire, proxy)
+            with suppress(OSError, ClosedByProxy), Wire(proxy) as another:
+                another.ask(signed_post(proxy))
+            for wire in wires:
+                wire.send(HEALTH_BODY)
+            if time.monotonic() - started > 0.15:  # too near the deadline to say anything; try again
+                continue
+            assert [wire.reply().status for wire in wires] == [200] * 5
+        assert_serving(proxy)
+        return
+    pytest.fail("the machine was too busy to try this")
+
+
+@pytest.mark.slow
+def test_a_storm_of_connections_leaks_no_descriptor(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5")
+    pid = only_worker(proxy)
+    before = settled_sockets(pid)
+    descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - only their number matters
+
+    for _ in range(5):
+        with ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+                with suppress(OSError):
+                    stack.enter_context(Wire(proxy))
+    assert_serving(proxy)
+
+    assert eventually(lambda: sockets(pid) == before)
+    assert eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) == descriptors)  # noqa: PTH208
+
+
+# --- The cap on requests
+
+
+@pytest.mark.slow
+def test_a_request_above_max_in_flight_is_throttled(own_proxy: OwnProxy) -> None:
+    """The first check of all: not even the path is looked at."""
+    proxy = own_proxy.start(server="workers = 1\nmax_in_flight = 1\ndeadline_ms = 250")
+    only_worker(proxy)
+    unsigned = request("POST", "/nobody", {"Host": proxy.host, "Content-Length": "0"})
+
+    with connections(proxy, 3) as (busy, other, third):
+        for _ in range(20):  # again, should the first request's deadline have passed before the second arrived
+            begin(busy, proxy)
+            replies = other.ask(signed_post(proxy)), third.ask(unsigned)
+            ping = third.ask(request("GET", "/ping", {"Host": "x"}))
+            first = busy.ask(HEALTH_BODY)
+            if [reply.status for reply in replies] == [429, 429] and first.status == 200:
+                break
+        for reply in replies:
+            assert_error(reply, 429, "ThrottlingException")
+        assert (first.status, ping.status) == (200, 200)
+
+        assert other.ask(signed_post(proxy)).status == 200
+    assert_serving(proxy)
+
+
+# --- SIGTERM
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_what_is_begun_and_asks_clients_to_close(own_proxy: OwnProxy) -> None:
+    """Connections that are open go on to be served while the worker leaves, each answer asking to close."""
+    proxy = own_proxy.start(server="workers = 1\ndeadline_ms = 250")
+    only_worker(proxy)
+    with connections(proxy, 2) as (busy, idle):
+        assert idle.ask(signed_post(proxy)).status == 200
+        begin(busy, proxy)
+        proxy.process.terminate()
+        busy.send(HEALTH_BODY)
+        assert busy.reply().status == 200
+
+        assert eventually(lambda: idle.ask(signed_post(proxy)).closes)
+        idle.wait_until_closed()
+    assert proxy.process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_sigterm_answers_the_request_whose_body_stays_away(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\ndeadline_ms = 250")
+    only_worker(proxy)
+
+    with Wire(proxy) as wire:
+        begin(wire, proxy)
+        proxy.process.terminate()
+        assert_error(wire.reply(), 400, "ValidationException")
+        wire.wait_until_closed()
+
+    assert proxy.process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_sigterm_closes_idle_and_unfinished_connections_and_ends_with_0(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    pids = wait_for_every_worker(proxy)
+
+    with connections(proxy, 6) as wires, socket.create_connection(("127.0.0.1", proxy.port)):
+        assert wires[0].ask(signed_post(proxy)).status == 200
+        wires[1].send(signed_post(proxy)[:30])
+
+        assert stop(proxy) == 0
+        for wire in wires:
+            assert wire.wait_until_closed() == b""
+
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", proxy.port))
+
+
+# --- SIGHUP, and workers that die
+
+
+def break_syntax(directory: Path) -> str:
+    config = directory / "xksproxy.toml"
+    config.write_text(config.read_text() + "\nnot TOML")
+    return "not TOML"
+
+
+def add_unknown_key(directory: Path) -> str:
+    config = directory / "xksproxy.toml"
+    config.write_text(config.read_text().replace("[server]\n", "[server]\nworkerz = 2\n"))
+    return "server.workerz"
+
+
+def break_certificate(directory: Path) -> str:
+    (directory / "tls" / "server.pem").write_text("nonsense")
+    return "server.tls"
+
+
+def expose_credential(directory: Path) -> str:
+    (file, *_) = (directory / "credentials").iterdir()
+    file.chmod(0o644)
+    return "0644"
+
+
+def remove_credentials(directory: Path) -> str:
+    for file in (directory / "credentials").iterdir():
+        file.unlink()
+    return "holds no credential"
+
+
+BREAKAGES = [
+    break_syntax,
+    add_unknown_key,
+    break_certificate,
+    expose_credential,
+    remove_credentials,
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_sighup_with_a_broken_configuration_goes_on_serving_with_the_old_one(
+    own_proxy: OwnProxy, breakage: Callable[[Path], str]
+) -> None:
+    proxy = own_proxy.start(server="workers = 1")
+    only_worker(proxy)
+
+    with Wire(proxy) as wire:
+        assert wire.ask(signed_post(proxy)).status == 200
+        reason = breakage(proxy.environment.directory)
+        proxy.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: "configuration refused" in proxy.log.read_text())
+        (line,) = [line for line in proxy.log.read_text().splitlines() if "configuration refused" in line]
+        assert reason in line
+
+        assert not eventually(lambda: proxy.process.poll() is not None, seconds=1.5), "the proxy has ended"
+        assert_serving(proxy)
+        assert wire.ask(signed_post(proxy)).status == 200, "a connection was cut although nothing changed"
+    assert stop(proxy) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breakage", [break_certificate, expose_credential])
+def test_a_worker_that_dies_while_files_are_broken_does_not_end_the_service(
+    own_proxy: OwnProxy, breakage: Callable[[Path], str]
+) -> None:
+    proxy = own_proxy.start(server="workers = 2")
+    pids = wait_for_every_worker(proxy)
+
+    breakage(proxy.environment.directory)
+    os.kill(min(pids), signal.SIGKILL)
+
+    assert not eventually(lambda: proxy.process.poll() is not None, seconds=3), "the proxy has ended"
+    assert_serving(proxy)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 2")
+    before = wait_for_every_worker(proxy)
+
+    os.kill(min(before), signal.SIGKILL)
+
+    assert eventually(lambda: len(workers(proxy)) == 2 and workers(proxy) != before)
+    assert len(wait_for_every_worker(proxy)) == 2
+    assert stop(proxy) == 0
+
+
+@pytest.mark.slow
+def test_workers_leave_when_their_master_has_died(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 2")
+    pids = wait_for_every_worker(proxy)
+
+    proxy.process.kill()
+    proxy.process.wait(20)
+
+    assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+@pytest.mark.slow
+def test_sighup_takes_a_new_credential_in_and_a_removed_one_out(own_proxy: OwnProxy) -> None:
+    """R-AUTH-11 and R-AUTH-12, as in a rotation."""
+    proxy = own_proxy.start(server="workers = 1")
+    only_worker(proxy)
+    old, new = proxy.credential, generate_credential()
+    credentials = proxy.environment.directory / "credentials"
+
+    def statuses() -> tuple[int, int]:
+        found = []
+        for credential in (old, new):
+            headers = signed(proxy, HEALTH, HEALTH_BODY, credential=credential)
+            try:
+                with Wire(proxy) as wire:
+                    found.append(wire.ask(request("POST", HEALTH, headers, HEALTH_BODY)).status)
+            except (OSError, ClosedByProxy):
+                found.append(0)
+        return found[0], found[1]
+
+    assert statuses() == (200, 401)
+    save_credential(credentials, new)
+    proxy.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: statuses() == (200, 200))
+
+    (credentials / f"{old.access_key_id}.toml").unlink()
+    proxy.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: statuses() == (401, 200))
+    assert stop(proxy) == 0
+
+
+def test_two_credentials_of_one_key_store_work_side_by_side(proxy: Proxy) -> None:
+    """R-AUTH-11: on one connection as on several, in turn, on every worker."""
+    with connections(proxy, 6) as wires:
+        for credential in (proxy.credential, proxy.second_credential) * 3:
+            for wire in wires:
+                headers = signed(proxy, HEALTH, HEALTH_BODY, credential=credential)
+                assert wire.ask(request("POST", HEALTH, headers, HEALTH_BODY)).status == 200

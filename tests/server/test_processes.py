@@ -1,0 +1,309 @@
+"""Workers and their master: what replaces them, what they are told, what the service manager hears."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+from fault_support import FaultyHsm
+from server_support import (
+    HEALTH,
+    OwnProxy,
+    Wire,
+    assert_serving,
+    connections,
+    eventually,
+    signed_post,
+    stop,
+    workers,
+)
+from support import Proxy, free_port
+
+from xksproxy.client.xks import XksClient
+from xksproxy.config.credentials import save_credential
+from xksproxy.server.notify import ServiceManager
+from xksproxy.server.supervisor import respawn_pause
+from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.spec.uri import Operation
+
+pytestmark = pytest.mark.slow
+
+
+class Load:
+    """Requests over kept connections, as KMS holds them, from a thread; what went wrong is kept."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._ended = threading.Event()
+        self.answers = 0
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(4)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            with XksClient(self._proxy.endpoint(), self._proxy.context()) as client:
+                try:
+                    while not self._ended.is_set():
+                        self._ask(client)
+                except (OSError, http.client.HTTPException) as error:
+                    self.failures.append(repr(error))
+
+    def _ask(self, client: XksClient) -> None:
+        message = {"requestMetadata": {"kmsRequestId": "load", "kmsOperation": "KmsHealthCheck"}}
+        answer = client.call(Operation.GET_HEALTH_STATUS, message)
+        self.answers += 1
+        if answer.status != 200:
+            self.failures.append(str(answer.body))
+        time.sleep(0.002)
+
+
+def change(proxy: Proxy, old: str, new: str) -> None:
+    text = proxy.environment.config.read_text()
+    assert old in text
+    proxy.environment.config.write_text(text.replace(old, new, 1))
+    proxy.process.send_signal(signal.SIGHUP)
+
+
+def probe(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_killed_worker_is_replaced_while_the_others_serve(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    assert eventually(lambda: len(workers(proxy)) == 2)
+    before = workers(proxy)
+
+    os.kill(min(before), signal.SIGKILL)
+
+    assert eventually(lambda: len(workers(proxy)) == 2 and workers(proxy) != before)
+    assert_serving(proxy, 10)
+
+
+def test_a_change_of_key_stores_takes_place_inside_the_workers_and_cuts_nothing(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    assert eventually(lambda: len(workers(proxy)) == 2)
+    before = workers(proxy)
+    credential = generate_credential()
+    with Load(proxy) as load:
+        save_credential(proxy.environment.directory / "credentials", credential)
+        change(proxy, 'id = "impotent-key"', 'id = "impotent-*"')
+
+        def accepted() -> bool:
+            with XksClient(proxy.endpoint(credential=credential), proxy.context()) as client:
+                message = {"requestMetadata": {"kmsRequestId": "new", "kmsOperation": "KmsHealthCheck"}}
+                return all(client.call(Operation.GET_HEALTH_STATUS, message).status == 200 for _ in range(4))
+
+        assert eventually(accepted)
+        assert eventually(lambda: proxy.log.read_text().count("configuration in place") == 2)
+
+    assert workers(proxy) == before
+    assert load.failures == []
+    assert load.answers > 50
+
+
+def test_a_change_of_the_server_replaces_workers_one_after_another_and_cuts_nothing(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    assert eventually(lambda: len(workers(proxy)) == 2)
+    with Load(proxy) as load:
+        for old, new in (
+            ('preset = "softhsm2"', 'preset = "softhsm2"\nsessions = 3'),
+            ("sessions = 3", "sessions = 2"),
+        ):
+            before = workers(proxy)
+            change(proxy, old, new)
+            assert eventually(
+                lambda before=before: not before & workers(proxy) and len(workers(proxy)) == 2, seconds=40
+            )
+
+    assert load.failures == []
+    assert load.answers > 50
+
+
+@pytest.mark.parametrize(("old", "new"), [("workers = 2", "wrokers = 2"), ("[server]", "[server")])
+def test_a_configuration_that_cannot_be_used_changes_nothing(own_proxy: OwnProxy, old: str, new: str) -> None:
+    proxy = own_proxy.start()
+    assert eventually(lambda: len(workers(proxy)) == 2)
+    before = workers(proxy)
+
+    change(proxy, old, new)
+
+    assert eventually(lambda: "configuration refused" in proxy.log.read_text())
+    assert_serving(proxy, 8)
+    assert workers(proxy) == before
+
+
+def test_a_change_that_workers_refuse_leaves_the_old_in_place(own_proxy: OwnProxy) -> None:
+    """Whatever the master lets through, a worker builds its snapshot whole or keeps the one it has."""
+    proxy = own_proxy.start(server="workers = 1")
+    assert_serving(proxy)
+    (worker,) = workers(proxy)
+    for path in (proxy.environment.directory / "credentials").iterdir():
+        path.chmod(0o644)
+
+    os.kill(worker, signal.SIGHUP)
+
+    assert eventually(lambda: "configuration refused" in proxy.log.read_text())
+    assert_serving(proxy)
+
+
+def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:
+    """R-LB-1, R-LB-2; and all HSMs down is a 200 that says so (Q-14), not ready, and heals without a restart."""
+    faulty, port = make_faulty(), free_port()
+
+    def edit(text: str) -> str:
+        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"', text)
+        text = re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+        text = re.sub(
+            r'preset = "softhsm2"(\ncheck_interval_s = 2)?', 'preset = "softhsm2"\ncheck_interval_s = 1', text
+        )
+        return text + f'\n[health]\nlisten = "127.0.0.1:{port}"\n'
+
+    proxy = own_proxy.start(edit=edit)
+    assert eventually(lambda: probe(port, "/readyz") == 200)
+    assert [probe(port, path) for path in ("/livez", "/", "/kms/xks/v1/health", "/metrics")] == [200, 404, 404, 404]
+
+    faulty.tell("* return 0x30")
+    assert eventually(lambda: probe(port, "/readyz") == 503)
+    assert probe(port, "/livez") == 200
+    with Wire(proxy) as wire:
+        assert eventually(lambda: b"UNAVAILABLE" in wire.ask(signed_post(proxy, HEALTH)).content)
+
+    faulty.tell()
+    assert eventually(lambda: probe(port, "/readyz") == 200)
+    with Wire(proxy) as wire:
+        assert eventually(lambda: b'"ACTIVE"' in wire.ask(signed_post(proxy, HEALTH)).content)
+
+
+def test_a_worker_with_every_call_stuck_is_replaced(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:
+    faulty = make_faulty()
+
+    def edit(text: str) -> str:
+        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"\nsessions = 1', text)
+        return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+
+    proxy = own_proxy.start(server="workers = 1", edit=edit)
+    (before,) = workers(proxy)
+    faulty.tell("C_Encrypt hang")
+
+    assert eventually(lambda: workers(proxy) != {before}, seconds=30)
+    assert "stuck for good" in proxy.log.read_text()
+    faulty.tell()
+    assert eventually(lambda: bool(workers(proxy)))
+
+
+def test_a_segfault_in_the_module_costs_one_worker_only(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    faulty = make_faulty()
+
+    def edit(text: str) -> str:
+        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"', text)
+        return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+
+    proxy = own_proxy.start(edit=edit)
+    assert eventually(lambda: len(workers(proxy)) == 2)
+    before = workers(proxy)
+    faulty.tell("C_Encrypt segfault")
+
+    assert eventually(lambda: len(workers(proxy)) == 2 and len(workers(proxy) & before) == 1)
+    assert_serving(proxy, 8)
+
+
+def test_sigterm_ends_the_service_although_a_call_is_stuck(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    faulty = make_faulty()
+
+    def edit(text: str) -> str:
+        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"', text)
+        return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+
+    proxy = own_proxy.start(edit=edit)
+    faulty.tell("* hang")
+    assert eventually(lambda: "does not return" in proxy.log.read_text())
+
+    assert stop(proxy) == 0
+
+
+def test_the_service_manager_hears_ready_when_a_worker_serves_and_then_the_watchdog(
+    own_proxy: OwnProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(address))
+        channel.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+        proxy = own_proxy.start()
+
+        assert channel.recv(1000).startswith(b"READY=1")
+        assert_serving(proxy, 1)
+        assert [channel.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+
+        for pid in workers(proxy):  # a worker whose heart has stopped is no worker that serves
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(6)
+        channel.setblocking(False)
+        with suppress(BlockingIOError):
+            while channel.recv(1000):
+                pass
+        time.sleep(3)
+        with pytest.raises(BlockingIOError):
+            channel.recv(1000)
+
+        for pid in workers(proxy):
+            os.kill(pid, signal.SIGCONT)
+        channel.settimeout(20)
+        assert channel.recv(1000) == b"WATCHDOG=1"
+        proxy.process.terminate()
+        while (message := channel.recv(1000)) != b"STOPPING=1":
+            assert message == b"WATCHDOG=1"
+
+
+def test_without_a_notify_socket_nothing_is_sent() -> None:
+    manager = ServiceManager.from_environment({})
+
+    manager.report(serving=True)
+    manager.stopping()
+
+
+def test_the_pause_before_a_new_worker_grows_only_when_workers_die_young() -> None:
+    pauses = [respawn_pause(deaths) for deaths in range(12)]
+
+    assert pauses[:2] == [0, 0]
+    assert pauses[1:] == sorted(pauses[1:])
+    assert pauses[-1] == 10
+
+
+def test_idle_connections_survive_a_change_inside_the_workers(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    with connections(proxy, 6) as wires:
+        for wire in wires:
+            assert wire.ask(signed_post(proxy)).status == 200
+        change(proxy, 'id = "impotent-key"', 'id = "impotent-*"')
+        assert eventually(lambda: proxy.log.read_text().count("configuration in place") == 2)
+
+        assert [wire.ask(signed_post(proxy)).status for wire in wires] == [200] * 6

@@ -1,0 +1,435 @@
+"""HTTP by hand over TLS, messages of the API, keys of a known value, and proxies of a test's own."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Self
+
+from pkcs11 import Attribute, KeyType, ObjectClass
+from support import REGION, Proxy, free_port, serve, wait_for_port
+
+from xksproxy.client.xks import Answer, XksClient
+from xksproxy.devkit.environment import DevEnvironment
+from xksproxy.hsm.session import HsmSession
+from xksproxy.sigv4.keyring import Credential, generate_credential
+from xksproxy.sigv4.sign import signed_headers
+from xksproxy.spec.uri import Operation
+
+HEALTH = "/dev/kms/xks/v1/health"
+HEALTH_MESSAGE = {"requestMetadata": {"kmsRequestId": "4112f4d6-db54-4af4-ae30-c55a22a8dfae", "kmsOperation": "K"}}
+HEALTH_BODY = json.dumps(HEALTH_MESSAGE).encode()
+
+SOCKET_SECONDS = 20.0
+"""Longer than anything the proxy bounds, so a test that waits this long has found a hang."""
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def decoded(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def key_path(operation: str, key_id: str = "demo-key", prefix: str = "/dev") -> str:
+    return f"{prefix}/kms/xks/v1/keys/{key_id}/{operation}"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP response as it stood on the wire; header names in lower case."""
+
+    version: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    content: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.content)
+
+    def header(self, name: str) -> str | None:
+        """The value of a header that may come once at most."""
+        values = [value for found, value in self.headers if found == name]
+        assert len(values) <= 1, (name, values)
+        return values[0] if values else None
+
+    @property
+    def closes(self) -> bool:
+        return (self.header("connection") or "").lower() == "close"
+
+
+class ClosedByProxy(Exception):
+    """The proxy ended the connection where a response was expected."""
+
+
+class Wire:
+    """One TLS connection, written and read by hand."""
+
+    def __init__(self, proxy: Proxy, context: ssl.SSLContext | None = None, *, seconds: float = SOCKET_SECONDS) -> None:
+        raw = socket.create_connection(("127.0.0.1", proxy.port), timeout=seconds)
+        try:
+            self.socket = (context or proxy.context()).wrap_socket(raw, server_hostname="localhost")
+        except BaseException:
+            raw.close()
+            raise
+        self._reader = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reader.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> Self:
+        self.socket.sendall(data)
+        return self
+
+    def send_what_is_taken(self, data: bytes) -> Self:
+        """Send, and take no offence when the proxy closes before it has read everything."""
+        with suppress(OSError):
+            self.socket.sendall(data)
+        return self
+
+    def reply(self, method: str = "POST") -> Reply:
+        """Read one response; informational ones are responses too."""
+        try:
+            line = self._reader.readline(8192)
+            if not line:
+                raise ClosedByProxy
+            match = re.fullmatch(rb"(HTTP/[0-9]\.[0-9]) ([0-9]{3}) [ -~]*\r\n", line)
+            assert match, line
+            headers = tuple(self._headers())
+            status = int(match[2])
+            names = dict(headers)
+            assert "transfer-encoding" not in names, headers
+            bodiless = method == "HEAD" or status < 200
+            length = 0 if bodiless else int(names["content-length"])
+            content = self._reader.read(length)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ClosedByProxy(str(error)) from error
+        assert len(content) == length
+        return Reply(match[1].decode(), status, headers, content)
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        while (line := self._reader.readline(8192)) not in (b"\r\n", b""):
+            name, _, value = line.decode("ascii").partition(":")
+            yield name.strip().lower(), value.strip()
+
+    def ask(self, data: bytes, method: str = "POST") -> Reply:
+        return self.send(data).reply(method)
+
+    def wait_until_closed(self) -> bytes:
+        """What the proxy still says before it ends the connection; a TimeoutError if it never does."""
+        rest = b""
+        try:
+            while chunk := self._reader.read1(65536):
+                rest += chunk
+        except TimeoutError:
+            raise
+        except OSError:
+            pass  # reset instead of closed
+        return rest
+
+
+def request(
+    method: str,
+    target: str,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+    body: bytes = b"",
+    version: str = "HTTP/1.1",
+) -> bytes:
+    """A request's bytes; nothing is added and nothing is checked."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    lines = [f"{method} {target} {version}", *(f"{name}: {value}" for name, value in pairs), "", ""]
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
+
+
+def signed(
+    proxy: Proxy, path: str, body: bytes, *, credential: Credential | None = None, late_by: float = 0.0
+) -> dict[str, str]:
+    """The headers of a signed POST, Content-Length among them. ``late_by``: seconds the client's clock is behind."""
+    headers = signed_headers(
+        credential or proxy.credential, REGION, host=proxy.host, path=path, body=body, now=time.time() - late_by
+    )
+    return {**headers, "Content-Length": str(len(body))}
+
+
+def signed_post(proxy: Proxy, path: str = HEALTH, body: bytes = HEALTH_BODY, **changes: str | None) -> bytes:
+    """A signed POST; ``changes`` replace headers (underscores for hyphens), or remove them when None."""
+    headers = signed(proxy, path, body)
+    for name, value in changes.items():
+        known = next((key for key in headers if key.lower() == name.replace("_", "-").lower()), name.replace("_", "-"))
+        if value is None:
+            del headers[known]
+        else:
+            headers[known] = value
+    return request("POST", path, headers, body)
+
+
+def assert_json(reply: Reply) -> None:
+    """What every answer of the proxy has: JSON on one line, and no word on what it is made of (R-REQ-1)."""
+    assert reply.header("content-type") == "application/json"
+    assert reply.header("server") == "xksproxy"
+    assert not re.search(r"aiohttp|gunicorn|uvloop|python", str(reply.headers), re.IGNORECASE)
+    assert b"\n" not in reply.content
+
+
+def assert_error(reply: Reply, status: int, name: str) -> None:
+    """An error to the letter of R-ERR-1, R-ERR-2 and R-ERR-4."""
+    assert (reply.status, reply.body.get("errorName")) == (status, name), reply.content
+    assert_json(reply)
+    assert_error_body(reply.body)
+
+
+def assert_error_body(body: dict[str, Any]) -> None:
+    assert body.keys() == {"errorName", "errorMessage"}
+    assert re.fullmatch(r"[ -~]{1,511}", body["errorMessage"])
+
+
+def assert_refused(answer: Answer, status: int, name: str) -> None:
+    assert (answer.status, answer.body.get("errorName")) == (status, name), answer.body
+    assert_error_body(answer.body)
+
+
+def assert_serving(proxy: Proxy, times: int = 4) -> None:
+    """A healthy answer on each of several new connections, which find every worker sooner or later."""
+    for _ in range(times):
+        with Wire(proxy) as wire:
+            reply = wire.ask(signed_post(proxy))
+        assert (reply.status, reply.body["ekmFleetDetails"][0]["healthStatus"]) == (200, "ACTIVE"), reply.content
+
+
+class RoamingClient:
+    """Calls over several connections in turn, and so on more than one worker."""
+
+    def __init__(self, clients: Iterable[XksClient]) -> None:
+        self._clients = cycle(clients)
+
+    def call(self, operation: Operation, message: dict[str, Any], key_id: str = "") -> Answer:
+        return next(self._clients).call(operation, message, key_id)
+
+
+class Caller:
+    """Encrypt and Decrypt with bytes in place of Base64."""
+
+    def __init__(self, client: XksClient | RoamingClient, metadata: dict[str, Any]) -> None:
+        self.client = client
+        self.metadata = metadata
+
+    def encrypt(self, key_id: str, plaintext: bytes, aad: bytes | None = None, *, cdiv: bool = False) -> Answer:
+        return self.client.call(Operation.ENCRYPT, self.encryption(plaintext, aad, cdiv=cdiv), key_id)
+
+    def encryption(self, plaintext: bytes, aad: bytes | None = None, *, cdiv: bool = False) -> dict[str, Any]:
+        message = {
+            "requestMetadata": self.metadata,
+            "plaintext": encoded(plaintext),
+            "encryptionAlgorithm": "AES_GCM",
+        }
+        if aad is not None:
+            message["additionalAuthenticatedData"] = encoded(aad)
+        if cdiv:
+            message["ciphertextDataIntegrityValueAlgorithm"] = "SHA_256"
+        return message
+
+    def decrypt(self, key_id: str, sealed: "SealedMessage") -> Answer:
+        return self.client.call(Operation.DECRYPT, self.decryption(sealed), key_id)
+
+    def decryption(self, sealed: "SealedMessage") -> dict[str, Any]:
+        message = {
+            "requestMetadata": self.metadata,
+            "encryptionAlgorithm": "AES_GCM",
+            "ciphertext": encoded(sealed.ciphertext),
+            "initializationVector": encoded(sealed.iv),
+            "authenticationTag": encoded(sealed.tag),
+        }
+        if sealed.aad is not None:
+            message["additionalAuthenticatedData"] = encoded(sealed.aad)
+        if sealed.ctm is not None:
+            message["ciphertextMetadata"] = encoded(sealed.ctm)
+        return message
+
+    def seal(self, key_id: str, plaintext: bytes, aad: bytes | None = None) -> "SealedMessage":
+        """Encrypt, which must succeed."""
+        answer = self.encrypt(key_id, plaintext, aad)
+        assert answer.status == 200, answer.body
+        return SealedMessage.of(answer, aad)
+
+
+@dataclass(frozen=True)
+class SealedMessage:
+    """What Decrypt takes, decoded; None for a field that is absent."""
+
+    iv: bytes
+    ciphertext: bytes
+    tag: bytes
+    aad: bytes | None = None
+    ctm: bytes | None = None
+
+    @classmethod
+    def of(cls, answer: Answer, aad: bytes | None = None) -> Self:
+        body = answer.body
+        return cls(
+            decoded(body["initializationVector"]),
+            decoded(body["ciphertext"]),
+            decoded(body["authenticationTag"]),
+            aad,
+            decoded(body["ciphertextMetadata"]) if "ciphertextMetadata" in body else None,
+        )
+
+    def integrity_value(self) -> bytes:
+        """R-CDIV-5, written down again."""
+        digest = hashlib.sha256()
+        for part in (self.aad or b"", self.ctm or b"", self.iv, self.ciphertext, self.tag):
+            digest.update(part)
+        return digest.digest()
+
+
+def hand_composed_aad(aad: bytes, ctm: bytes) -> bytes:
+    """R-CDIV-2, written down again."""
+    return len(aad).to_bytes(2, "big") + aad + bytes([len(ctm)]) + ctm
+
+
+def import_key(session: HsmSession, label: str, value: bytes, **attributes: bool) -> Any:
+    """A key whose value the test knows, so that software can check what the token does."""
+    template = {
+        Attribute.CLASS: ObjectClass.SECRET_KEY,
+        Attribute.KEY_TYPE: KeyType.AES,
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: True,
+        Attribute.LABEL: label,
+        Attribute.VALUE: value,
+        Attribute.ENCRYPT: attributes.get("encrypt", True),
+        Attribute.DECRYPT: attributes.get("decrypt", True),
+    }
+    return session._session.create_object(template)
+
+
+def find_key(session: HsmSession, label: str) -> Any:
+    """The binding's object for the key of a label."""
+    return session._session.get_key(object_class=ObjectClass.SECRET_KEY, label=label)
+
+
+@dataclass
+class OwnProxy:
+    """Starts proxies of a test's own on the token that all tests share, and ends them."""
+
+    environment: DevEnvironment
+    directory: Path
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, name: str = "own", *, server: str = "", tls: str = "", edit: Callable[[str], str] = str) -> Proxy:
+        """``server`` and ``tls`` are lines added to these tables; ``edit`` may change the text of the whole file."""
+        directory = self.directory / name
+        shutil.copytree(self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log"))
+        port = free_port()
+        text = re.sub(r'(?m)^listen = ".*"$', f'listen = "127.0.0.1:{port}"', (directory / "xksproxy.toml").read_text())
+        if "workers" in server:
+            text = re.sub(r"(?m)^workers = .*\n", "", text)
+        text = text.replace("[server]\n", f"[server]\n{server}\n", 1)
+        text = text.replace("[server.tls]\n", f"[server.tls]\n{tls}\n", 1)
+        (directory / "xksproxy.toml").write_text(edit(text))
+        environment = DevEnvironment(directory, port)
+        log = directory / "log"
+        process = serve(environment.config, log)
+        self._processes.append(process)
+        wait_for_port(port, process)
+        return Proxy(environment, process, log, environment.credential, environment.credential, generate_credential())
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def stop(proxy: Proxy) -> int:
+    """SIGTERM, and the exit code."""
+    proxy.process.send_signal(signal.SIGTERM)
+    return proxy.process.wait(20)
+
+
+def workers(proxy: Proxy) -> set[int]:
+    """The process ids of the workers."""
+    master = proxy.process.pid
+    return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
+
+
+def wait_for_every_worker(proxy: Proxy) -> set[int]:
+    """The process ids of the workers, once each of them has served a request."""
+
+    def served() -> bool:
+        assert_serving(proxy)
+        text = proxy.log.read_text(errors="replace")
+        return all(re.search(rf'"xksproxy.request" pid={pid} ', text) for pid in workers(proxy))
+
+    assert eventually(lambda: bool(workers(proxy)))
+    assert eventually(served)
+    return workers(proxy)
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process holds."""
+    count = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since the listing
+            count += str(entry.readlink()).startswith("socket:")
+    return count
+
+
+def settled_sockets(pid: int) -> int:
+    """How many sockets a process holds once their number has stood still for half a second."""
+    counts = [sockets(pid)]
+    while len(counts) < 25:
+        time.sleep(0.02)
+        if (count := sockets(pid)) != counts[-1]:
+            counts.clear()
+        counts.append(count)
+    return counts[-1]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = SOCKET_SECONDS) -> bool:
+    """Whether a condition comes true; only how long one is patient depends on the clock."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+@contextmanager
+def connections(proxy: Proxy, count: int, *, used: bool = False) -> Iterator[list[Wire]]:
+    """Connections whose TLS handshakes are done; ``used``: each has served a request before the next is made."""
+    made: list[Wire] = []
+    try:
+        for _ in range(count):
+            made.append(Wire(proxy))
+            if used:
+                assert made[-1].ask(signed_post(proxy)).status == 200
+        yield made
+    finally:
+        for wire in made:
+            wire.close()

@@ -1,0 +1,293 @@
+"""Minutes of load on two HSMs while faults come and go and workers are killed; `./dev soak` runs it whole.
+
+At any time one of the two HSMs works. So every answer must be right and in time, except on connections that a killed
+worker cut.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import random
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm
+from support import REGION, make_environment, serve, wait_for_port
+
+from xksproxy.config.load import load_config
+from xksproxy.devkit.environment import DevEnvironment
+from xksproxy.sigv4.sign import signed_headers
+from xksproxy.spec.uri import Operation, compose_path
+
+DEADLINE_MS = 200
+FAULTS = (
+    "C_Encrypt hang",
+    "C_Decrypt hang",
+    "* return 0x30",
+    "* return 0x30 rate=0.3",
+    "C_EncryptInit return 0x5 count=20",
+    "C_Decrypt return 0x6 rate=0.2",
+    "C_EncryptInit return 0x31 rate=0.5",
+    "C_EncryptInit return 0xb3 rate=0.3",
+    "C_DecryptInit return 0x82 count=10",
+    "C_Encrypt delay 60",
+    "C_Decrypt delay 150 rate=0.5",
+    "drop",
+    "absent",
+    "C_Encrypt segfault",
+)
+"""What may happen to one of the HSMs; each stands for a while and goes."""
+
+
+@dataclass
+class Outcome:
+    """What the clients saw."""
+
+    latencies_ms: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    cut: int = 0
+    kills: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def percentile(self, share: float) -> float:
+        ordered = sorted(self.latencies_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the workers hold, summed or at most."""
+
+    workers: int
+    rss_mib: float
+    threads: int
+    descriptors: int
+
+
+class Soak:
+    """A proxy with two HSMs, in a directory of its own."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.outcome = Outcome()
+        self.environment, self.hsms = _prepare(directory)
+        self._log = directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._path = {
+            operation: compose_path("/dev", operation, "demo-key")
+            for operation in (Operation.ENCRYPT, Operation.DECRYPT)
+        }
+
+    async def run(self, seconds: float, rate: float) -> tuple[Footprint, Footprint]:
+        """Load for so long, at so many round trips of Encrypt and Decrypt a second; the footprints before and after."""
+        self.process = serve(self.environment.config, self._log)
+        wait_for_port(self.environment.port, self.process)
+        context = ssl.create_default_context(cafile=self.environment.authority)
+        try:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0)) as session:
+                await self._load(session, 3, rate)
+                before = self.footprint()
+                self.outcome = Outcome()
+                trouble = [asyncio.create_task(self._break_hsms()), asyncio.create_task(self._kill_workers())]
+                await self._load(session, seconds, rate)
+                for task in trouble:
+                    task.cancel()
+                for hsm in self.hsms:
+                    hsm.tell()
+                await asyncio.sleep(8)
+                outcome, self.outcome = self.outcome, Outcome()
+                await self._load(session, 3, rate)
+                after = self.footprint()
+                outcome.wrong += self.outcome.wrong
+                self.outcome = outcome
+                return before, after
+        finally:
+            self.process.terminate()
+            self.process.wait(30)
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children]
+
+    def footprint(self) -> Footprint:
+        """Largest memory, threads and descriptors of a worker."""
+        pids = self.workers()
+        status = [
+            dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()) for pid in pids
+        ]
+        return Footprint(
+            len(pids),
+            max(int(item["VmRSS"].split()[0]) / 1024 for item in status),
+            max(int(item["Threads"]) for item in status),
+            max(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids),
+        )
+
+    async def _load(self, session: aiohttp.ClientSession, seconds: float, rate: float) -> None:
+        """Open loop: round trips begin at their time, whether or not others have ended."""
+        started = time.monotonic()
+        tasks = []
+        for number in range(int(seconds * rate)):
+            await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            tasks.append(asyncio.create_task(self._round_trip(session, number)))
+        await asyncio.gather(*tasks)
+
+    async def _round_trip(self, session: aiohttp.ClientSession, number: int) -> None:
+        plaintext = os.urandom(32 + number % 200)
+        message: dict[str, Any] = {"plaintext": _base64(plaintext)}
+        if number % 2:
+            message["ciphertextDataIntegrityValueAlgorithm"] = "SHA_256"
+        sealed = await self._call(session, Operation.ENCRYPT, message)
+        if sealed is None:
+            return
+        fields = ("ciphertext", "initializationVector", "authenticationTag")
+        opened = await self._call(session, Operation.DECRYPT, {name: sealed[name] for name in fields})
+        if opened is not None and opened["plaintext"] != _base64(plaintext):
+            self.outcome.wrong.append("a decryption gave another plaintext")
+
+    async def _call(
+        self, session: aiohttp.ClientSession, operation: Operation, message: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """One request; one whose connection is cut is sent again, as KMS's callers do."""
+        path = self._path[operation]
+        host = f"localhost:{self.environment.port}"
+        metadata = {"awsPrincipalArn": "arn", "kmsKeyArn": "arn", "kmsOperation": "Encrypt", "kmsRequestId": "soak"}
+        body = json.dumps({"requestMetadata": metadata, "encryptionAlgorithm": "AES_GCM", **message}).encode()
+        while True:
+            credential = self.environment.credential
+            headers = signed_headers(credential, REGION, host=host, path=path, body=body, now=time.time())
+            started = time.monotonic()
+            try:
+                async with session.post(f"https://{host}{path}", data=body, headers=headers) as response:
+                    answer: dict[str, Any] = json.loads(await response.read())
+            except (aiohttp.ClientError, ConnectionError):
+                self.outcome.cut += 1
+                await asyncio.sleep(0.05)
+                continue
+            self.outcome.latencies_ms.append(1000 * (time.monotonic() - started))
+            name = answer.get("errorName", "ok")
+            self.outcome.statuses[f"{response.status} {name}"] += 1
+            if response.status == 200:
+                return answer
+            self.outcome.wrong.append(f"{operation.value}: {response.status} {name}")
+            return None
+
+    async def _break_hsms(self) -> None:
+        """One HSM at a time gets a fault, for half a second to three; then a pause in which both work."""
+        while True:
+            victim, fault = self.random.choice(self.hsms), self.random.choice(FAULTS)
+            self.outcome.faults[fault] += 1
+            victim.tell(fault)
+            await asyncio.sleep(self.random.uniform(0.5, 3))
+            victim.tell()
+            await asyncio.sleep(self.random.uniform(1.5, 3))
+
+    async def _kill_workers(self) -> None:
+        while True:
+            await asyncio.sleep(self.random.uniform(4, 8))
+            pids = self.workers()
+            if len(pids) > 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.random.choice(pids), signal.SIGKILL)
+                self.outcome.kills += 1
+
+
+def _prepare(directory: Path) -> tuple[DevEnvironment, list[FaultyHsm]]:
+    """The environment of `xksproxy dev`, its token copied into two faulty HSMs."""
+    environment = make_environment(directory / "dev")
+    like = load_config(environment.config).hsm[0]
+    fault_module = compile_fault_module(directory)
+    hsms = [
+        make_faulty_hsm(directory, name, fault_module, environment.directory / "tokens", like)
+        for name in ("hsm-a", "hsm-b")
+    ]
+    text = environment.config.read_text()
+    table = text[text.index("[[hsm]]") : text.index("[[keystore]]")]
+    tables = "".join(
+        f'[[hsm]]\nid = "{item.hsm.id}"\nmodule = "{item.hsm.module}"\npreset = "softhsm2"\n'
+        f'token = "{item.hsm.token}"\npin = {{ file = "pin" }}\ncheck_interval_s = 2\n'
+        f'environment = {{ SOFTHSM2_CONF = "{item.hsm.environment["SOFTHSM2_CONF"]}" }}\n\n'
+        for item in hsms
+    )
+    text = text.replace(table, tables).replace('hsms = ["softhsm"]', 'hsms = ["hsm-a", "hsm-b"]')
+    environment.config.write_text(text.replace('format = "console"', 'format = "json"\nlevel = "warning"'))
+    return DevEnvironment(environment.directory, environment.port), hsms
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def report(outcome: Outcome, before: Footprint, after: Footprint) -> str:
+    """The summary as a table."""
+    rows = [
+        ("answers", sum(outcome.statuses.values())),
+        *sorted(outcome.statuses.items()),
+        ("connections cut", outcome.cut),
+        ("workers killed", outcome.kills),
+        ("faults", sum(outcome.faults.values())),
+        *((f"latency {name} ms", f"{outcome.percentile(share):.1f}") for name, share in _PERCENTILES),
+        ("latency max ms", f"{max(outcome.latencies_ms):.1f}"),
+        *((f"worker {name}, before → after", f"{_of(before, name)} → {_of(after, name)}") for name in _FOOTPRINT),
+    ]
+    return "\n".join(f"{name:36} {value}" for name, value in rows)
+
+
+_PERCENTILES = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
+_FOOTPRINT = ("rss_mib", "threads", "descriptors")
+
+
+def _of(footprint: Footprint, name: str) -> str:
+    value = getattr(footprint, name)
+    return f"{value:.0f}"
+
+
+def problems(outcome: Outcome, before: Footprint, after: Footprint, slack: float) -> list[str]:
+    """What was not as it must be; ``slack`` widens the bounds of time for a busy machine."""
+    bound = slack * (DEADLINE_MS + 50)
+    found = [f"{count} x {what}" for what, count in Counter(outcome.wrong).items()]
+    if outcome.percentile(0.999) > bound:
+        found.append(f"p99.9 is {outcome.percentile(0.999):.0f} ms, above {bound:.0f}")
+    if after.rss_mib > 1.3 * before.rss_mib or after.threads > before.threads + 2 or after.workers != before.workers:
+        found.append(f"a worker grew: {before} → {after}")
+    return found
+
+
+async def soak(directory: Path, seconds: float, rate: float, seed: int) -> tuple[Outcome, Footprint, Footprint]:
+    """Run it in a new directory."""
+    run = Soak(directory, seed)
+    before, after = await run.run(seconds, rate)
+    return run.outcome, before, after
+
+
+def main() -> int:
+    """The command line of `./dev soak`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--rate", type=float, default=100, help="round trips a second")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        outcome, before, after = asyncio.run(soak(Path(directory), arguments.seconds, arguments.rate, arguments.seed))
+    print(report(outcome, before, after))  # noqa: T201 - its purpose
+    found = problems(outcome, before, after, slack=1.0)
+    print("\n".join(f"PROBLEM: {item}" for item in found) or "every answer was right and in time")  # noqa: T201
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

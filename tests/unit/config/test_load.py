@@ -1,0 +1,404 @@
+"""Reading the configuration file: typed strictly, refused with the place and what was expected there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Config, Key, Logging
+from xksproxy.config.secret import SecretReference
+
+_PIN = "sesame-4711"
+
+
+def _problems(path: Path) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return caught.value.problems
+
+
+def test_a_minimal_configuration_gets_the_documented_defaults(minimal: str, written: Callable[..., Path]) -> None:
+    config = load_config(written(minimal))
+
+    server = config.server
+    assert (server.listen, server.workers, server.deadline_ms, server.fleet_size) == ("0.0.0.0:443", 2, 200, 1)
+    assert (server.max_in_flight, server.max_connections) == (256, 1000)
+    assert (server.tls.client_ca, server.tls.client_names) == (None, ())
+    assert (config.hsm[0].preset, config.hsm[0].sessions, config.hsm[0].environment) == ("generic", 4, {})
+    assert config.keystore[0].keys == (Key(id="first-key"), Key(id="second-key"))
+    assert (config.keystore[0].keys[0].label, config.keystore[0].keys[0].disabled) == (None, False)
+    assert config.logging == Logging(level="info", format="json")
+
+
+def test_every_value_of_the_file_arrives_in_its_field(minimal: str, written: Callable[..., Path]) -> None:
+    text = minimal.replace(
+        "[server.tls]",
+        '[server]\nlisten = "[::]:8443"\nworkers = 3\ndeadline_ms = 150\nmax_in_flight = 7\nmax_connections = 8\n'
+        'fleet_size = 9\n[server.tls]\nclient_ca = "ca.pem"\nclient_names = ["one", "two"]',
+    )
+    text = text.replace("pin =", 'preset = "softhsm2"\nsessions = 5\nenvironment = { A = "b" }\npin =')
+    text += 'label = "other"\ndisabled = true\n[logging]\nlevel = "debug"\nformat = "console"\n'
+
+    config = load_config(written(text))
+
+    server = config.server
+    assert (server.listen, server.workers, server.deadline_ms, server.fleet_size) == ("[::]:8443", 3, 150, 9)
+    assert (server.max_in_flight, server.max_connections) == (7, 8)
+    assert server.tls.client_names == ("one", "two")
+    assert (config.hsm[0].preset, config.hsm[0].sessions, config.hsm[0].environment) == ("softhsm2", 5, {"A": "b"})
+    assert config.keystore[0].keys[1] == Key(id="second-key", label="other", disabled=True)
+    assert config.logging == Logging(level="debug", format="console")
+
+
+def test_relative_paths_count_from_the_file_not_from_where_the_command_runs(
+    minimal: str, written: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(minimal.replace('[server.tls]\ncertificate = "', '[server.tls]\nclient_ca = "ca.pem"\ncertificate = "tls/'))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    config = load_config(Path("../xksproxy.toml"))
+
+    tls, pin = config.server.tls, config.hsm[0].pin
+    assert isinstance(pin, SecretReference)
+    assert pin.file is not None
+    assert tls.client_ca is not None
+    named = (tls.certificate, tls.private_key, tls.client_ca, config.hsm[0].module, pin.file)
+    named += (config.keystore[0].credentials,)
+    expected = ("tls/server.pem", "server-key.pem", "ca.pem", "module.so", "pin", "credentials")
+    assert all(Path(path).is_absolute() for path in named)
+    assert [Path(path).resolve() for path in named] == [(tmp_path / path).resolve() for path in expected]
+
+
+def test_absolute_paths_stay_as_they_are(minimal: str, written: Callable[..., Path]) -> None:
+    config = load_config(written(minimal.replace('"module.so"', '"/usr/lib/module.so"')))
+
+    assert config.hsm[0].module == "/usr/lib/module.so"
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ('{ env = "HSM_PIN" }', SecretReference(env="HSM_PIN")),
+        ('{ credential = "hsm-pin" }', SecretReference(credential="hsm-pin")),
+    ],
+)
+def test_a_reference_to_the_environment_or_a_credential_is_no_path(
+    minimal: str, written: Callable[..., Path], reference: str, expected: SecretReference
+) -> None:
+    config = load_config(written(minimal.replace('{ file = "pin" }', reference)))
+
+    assert config.hsm[0].pin == expected
+
+
+def test_a_token_without_a_pin_is_legal(minimal: str, written: Callable[..., Path]) -> None:
+    assert load_config(written(minimal.replace('pin = { file = "pin" }\n', ""))).hsm[0].pin is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "nearest"),
+    [
+        ("[server.tls]", "[sever]\n[server.tls]", "sever", "server"),
+        ("[server.tls]", '[server]\nlistn = "x"\n[server.tls]', "server.listn", "listen"),
+        ("certificate =", "certficate =", "server.tls.certficate", "certificate"),
+        ("module =", "modul =", "hsm[0].modul", "module"),
+        ('{ file = "pin" }', '{ fil = "pin" }', "hsm[0].pin.fil", "file"),
+        ("uri_path_prefix =", "uri_prefix =", "keystore[0].uri_prefix", "uri_path_prefix"),
+        ('id = "second-key"', 'id = "second-key"\nlable = "x"', "keystore[0].keys[1].lable", "label"),
+        ('id = "second-key"', 'id = "second-key"\n[logging]\nlevl = "info"', "logging.levl", "level"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_file_place_and_nearest_key(
+    changed: Callable[[str, str], Path], old: str, new: str, place: str, nearest: str
+) -> None:
+    path = changed(old, new)
+
+    assert _problems(path) == (f"{path}: {place}: unknown key; did you mean {nearest}?",)
+
+
+def test_an_unknown_key_like_no_other_is_refused_with_all_that_are_known(
+    minimal: str, written: Callable[..., Path]
+) -> None:
+    path = written(minimal + "zzz = 1\n")
+
+    assert _problems(path) == (
+        f"{path}: keystore[0].keys[1].zzz: unknown key; expected one of id, label, hedge_after_ms, disabled",
+    )
+
+
+def test_the_second_table_of_an_array_is_named_by_its_index(minimal: str, written: Callable[..., Path]) -> None:
+    second = '[[hsm]]\nid = "hsm-2"\nmodule = "module.so"\ntoken = "other"\nseshions = 2\n'
+
+    (problem,) = _problems(written(minimal + second))
+
+    assert "hsm[1].seshions: unknown key; did you mean sessions?" in problem
+
+
+def test_all_unknown_keys_are_named_at_once_and_before_wrong_types(minimal: str, written: Callable[..., Path]) -> None:
+    text = minimal.replace("[server.tls]", "wrokers = 2\n[server]\nworkers = true\nlisen = 1\n[server.tls]\nca = 2")
+    path = written(text + "lable = 3\n")
+
+    assert [problem.removeprefix(f"{path}: ").partition(":")[0] for problem in _problems(path)] == [
+        "wrokers",
+        "server.lisen",
+        "server.tls.ca",
+        "keystore[0].keys[1].lable",
+    ]
+
+
+def test_a_module_may_be_given_any_environment_variable(minimal: str, written: Callable[..., Path]) -> None:
+    config = load_config(written(minimal.replace("pin =", 'environment = { pin = "a", "b-c" = "d" }\npin =')))
+
+    assert config.hsm[0].environment == {"pin": "a", "b-c": "d"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("[server.tls]", "[server]\nworkers = '2'\n[server.tls]", "server.workers: Expected `int`, got `str`"),
+        ("[server.tls]", "[server]\nworkers = true\n[server.tls]", "server.workers: Expected `int`, got `bool`"),
+        ("[server.tls]", "[server]\nworkers = 2.0\n[server.tls]", "server.workers: Expected `int`, got `float`"),
+        ("[server.tls]", "[server]\nlisten = 443\n[server.tls]", "server.listen: Expected `str`, got `int`"),
+        ("[server.tls]", "[server.tls]\nclient_names = 'x'", "server.tls.client_names: Expected `array`, got `str`"),
+        ("[[hsm]]", "[hsm]", "hsm: Expected `array`, got `table`"),
+        ('"module.so"', "['module.so']", "hsm[0].module: Expected `str`, got `array`"),
+        ('["hsm-1"]', '"hsm-1"', "keystore[0].hsms: Expected `array`, got `str`"),
+        ('"second-key"', "2", "keystore[0].keys[1].id: Expected `str`, got `int`"),
+        ('"second-key"', '"second-key"\ndisabled = "no"', "keystore[0].keys[1].disabled: Expected `bool`, got `str`"),
+        ('"second-key"', '"second-key"\n[logging]\nlevel = 1', "logging.level: Expected `str`, got `int`"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_file_place_and_what_was_expected(
+    changed: Callable[[str, str], Path], old: str, new: str, place: str
+) -> None:
+    path = changed(old, new)
+
+    assert _problems(path) == (f"{path}: {place}",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "choices"),
+    [
+        ('"second-key"', '"second-key"\n[logging]\nlevel = "loud"', "logging.level", ("debug", "warning")),
+        ('"second-key"', '"second-key"\n[logging]\nformat = "xml"', "logging.format", ("json", "console")),
+        ("pin =", 'preset = "hal"\npin =', "hsm[0].preset", ("softhsm2", "generic")),
+    ],
+)
+def test_a_word_that_is_none_of_the_choices_is_refused_with_the_choices(
+    changed: Callable[[str, str], Path], old: str, new: str, place: str, choices: tuple[str, ...]
+) -> None:
+    path = changed(old, new)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: {place}: ")
+    assert all(choice in problem for choice in choices), problem
+
+
+@pytest.mark.parametrize(
+    ("key", "lowest", "highest"),
+    [
+        ("workers", 1, 256),
+        ("deadline_ms", 10, 250),
+        ("max_in_flight", 1, 100_000),
+        ("max_connections", 1, 1_000_000),
+        ("fleet_size", 1, 10_000),
+    ],
+)
+def test_numbers_of_the_server_are_taken_within_their_range_only(
+    minimal: str, written: Callable[..., Path], key: str, lowest: int, highest: int
+) -> None:
+    def with_value(value: int) -> Path:
+        return written(minimal.replace("[server.tls]", f"[server]\n{key} = {value}\n[server.tls]"))
+
+    assert getattr(load_config(with_value(lowest)).server, key) == lowest
+    assert getattr(load_config(with_value(highest)).server, key) == highest
+    for beyond in (lowest - 1, highest + 1, -1, 2**70):
+        (problem,) = _problems(with_value(beyond))
+        assert f": server.{key}: " in problem
+
+
+def test_sessions_are_taken_from_1_to_256_only(minimal: str, written: Callable[..., Path]) -> None:
+    def with_value(value: int) -> Path:
+        return written(minimal.replace("pin =", f"sessions = {value}\npin ="))
+
+    assert [load_config(with_value(value)).hsm[0].sessions for value in (1, 256)] == [1, 256]
+    for beyond in (0, 257):
+        (problem,) = _problems(with_value(beyond))
+        assert ": hsm[0].sessions: " in problem
+
+
+@pytest.mark.parametrize(
+    ("old", "place"),
+    [
+        ('"server.pem"', "server.tls.certificate"),
+        ('"server-key.pem"', "server.tls.private_key"),
+        ('id = "hsm-1"', "hsm[0].id"),
+        ('"module.so"', "hsm[0].module"),
+        ('"production"', "hsm[0].token"),
+        ('{ file = "pin" }', "hsm[0].pin"),
+        ('name = "payments"', "keystore[0].name"),
+        ('"credentials"', "keystore[0].credentials"),
+        ('"second-key"', "keystore[0].keys[1].id"),
+    ],
+)
+def test_an_empty_text_is_refused_where_something_must_stand(
+    minimal: str, written: Callable[..., Path], old: str, place: str
+) -> None:
+    key = old.partition(" = ")[0] + " = " if " = " in old and not old.startswith("{") else ""
+
+    (problem,) = _problems(written(minimal.replace(old, f'{key}""'), 0o600))
+
+    assert f": {place}: Expected `str` of length >= 1" in problem
+
+
+def test_the_empty_prefix_is_legal(minimal: str, written: Callable[..., Path]) -> None:
+    assert load_config(written(minimal.replace('"/payments"', '""'))).keystore[0].uri_path_prefix == ""
+
+
+def test_a_key_store_without_hsms_is_refused(minimal: str, written: Callable[..., Path]) -> None:
+    (problem,) = _problems(written(minimal.replace('hsms = ["hsm-1"]', "hsms = []")))
+
+    assert problem.endswith("keystore[0].hsms: Expected `array` of length >= 1")
+
+
+def test_a_key_store_without_keys_is_refused(minimal: str, written: Callable[..., Path]) -> None:
+    text = minimal.partition("[[keystore.keys]]")[0] + "keys = []\n"
+
+    (problem,) = _problems(written(text))
+
+    assert ": keystore[0].keys: Expected `array` of length >= 1" in problem
+
+
+def test_a_configuration_without_any_hsm_is_refused(minimal: str, written: Callable[..., Path]) -> None:
+    start, end = minimal.index("[[hsm]]"), minimal.index("[[keystore]]")
+
+    (problem,) = _problems(written("hsm = []\n" + minimal[:start] + minimal[end:]))
+
+    assert ": hsm: Expected `array` of length >= 1" in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('certificate = "server.pem"\n', "server.tls: missing key `certificate`"),
+        ('private_key = "server-key.pem"\n', "server.tls: missing key `private_key`"),
+        ('id = "hsm-1"\n', "hsm[0]: missing key `id`"),
+        ('module = "module.so"\n', "hsm[0]: missing key `module`"),
+        ('token = "production"\n', "hsm[0]: missing key `token`"),
+        ('name = "payments"\n', "keystore[0]: missing key `name`"),
+        ('uri_path_prefix = "/payments"\n', "keystore[0]: missing key `uri_path_prefix`"),
+        ('hsms = ["hsm-1"]\n', "keystore[0]: missing key `hsms`"),
+        ('credentials = "credentials"\n', "keystore[0]: missing key `credentials`"),
+        ('id = "second-key"\n', "keystore[0].keys[1]: missing key `id`"),
+    ],
+)
+def test_a_missing_key_is_named_with_its_table(
+    minimal: str, written: Callable[..., Path], line: str, problem: str
+) -> None:
+    assert line in minimal
+    path = written(minimal.replace(line, ""))
+
+    assert _problems(path) == (f"{path}: {problem}",)
+
+
+@pytest.mark.parametrize("table", ["server", "hsm", "keystore"])
+def test_a_missing_table_is_named(minimal: str, written: Callable[..., Path], table: str) -> None:
+    starts = {"server": 0, "hsm": minimal.index("[[hsm]]"), "keystore": minimal.index("[[keystore]]")}
+    ends = {"server": starts["hsm"], "hsm": starts["keystore"], "keystore": len(minimal)}
+    path = written(minimal[: starts[table]] + minimal[ends[table] :])
+
+    assert _problems(path) == (f"{path}: missing key `{table}`",)
+
+
+def test_a_server_without_tls_is_refused(minimal: str, written: Callable[..., Path]) -> None:
+    path = written("[server]\n" + minimal[minimal.index("[[hsm]]") :])
+
+    assert _problems(path) == (f"{path}: server: missing key `tls`",)
+
+
+def test_an_empty_file_is_refused(written: Callable[..., Path]) -> None:
+    path = written("")
+
+    assert _problems(path) == (f"{path}: missing key `server`",)
+
+
+@pytest.mark.parametrize("content", [b"[server\n", b"a = 1\na = 2\n", b"\xff\xfe", b"\x00", b"server: {}\n", b"{}"])
+def test_what_is_not_toml_is_refused_with_the_file(written: Callable[..., Path], content: bytes) -> None:
+    path = written(content)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: not TOML: ")
+
+
+def test_arrays_nested_beyond_reason_are_refused_like_any_other_nonsense(written: Callable[..., Path]) -> None:
+    path = written("a = " + "[" * 20_000)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: ")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert _problems(tmp_path / "none.toml") == (f"{tmp_path / 'none.toml'}: No such file or directory",)
+
+
+def test_a_directory_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    assert _problems(tmp_path) == (f"{tmp_path}: Is a directory",)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o666, 0o777])
+def test_an_inline_pin_is_refused_in_a_file_open_to_others_and_is_not_repeated(
+    minimal: str, written: Callable[..., Path], mode: int
+) -> None:
+    path = written(minimal.replace('{ file = "pin" }', f'"{_PIN}"'), mode)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: hsm[0].pin: ")
+    assert f"{mode:04o}" in problem
+    assert _PIN not in problem
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640])
+def test_an_inline_pin_is_accepted_in_a_file_closed_to_others(
+    minimal: str, written: Callable[..., Path], mode: int
+) -> None:
+    config: Config = load_config(written(minimal.replace('{ file = "pin" }', f'"{_PIN}"'), mode))
+
+    assert config.hsm[0].pin is not None
+
+
+def test_every_inline_pin_is_named_at_once(minimal: str, written: Callable[..., Path]) -> None:
+    second = f'[[hsm]]\nid = "hsm-2"\nmodule = "module.so"\ntoken = "other"\npin = "{_PIN}"\n'
+    path = written(minimal.replace('{ file = "pin" }', f'"{_PIN}"') + second)
+
+    problems = _problems(path)
+
+    assert [problem.removeprefix(f"{path}: ").partition(":")[0] for problem in problems] == ["hsm[0].pin", "hsm[1].pin"]
+    assert not any(_PIN in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        f'"{_PIN}',
+        f'["{_PIN}"]',
+        f'{{ value = "{_PIN}" }}',
+        f'"{_PIN}\\x"',
+        f'"""{_PIN}',
+        f'"{_PIN}" "again"',
+        f'{{ file = ["{_PIN}"] }}',
+        f'"{_PIN}"\nworkers = 3',
+        f'"{_PIN}"\npin = "{_PIN}"',
+        f'"{_PIN}"\nsessions = "many"',
+    ],
+)
+def test_no_refusal_repeats_a_pin_that_stands_inline(minimal: str, written: Callable[..., Path], pin: str) -> None:
+    problems = _problems(written(minimal.replace('{ file = "pin" }', pin), 0o600))
+
+    assert problems
+    assert _PIN not in "\n".join(problems)

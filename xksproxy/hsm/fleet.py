@@ -1,0 +1,192 @@
+"""Several HSMs that hold the same keys: choosing one, failing over, hedging, and never mixing up keys."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import (
+    DeadlinePassed,
+    HsmBusy,
+    HsmError,
+    KeyDiffers,
+    KeyMissing,
+    SessionLost,
+    TokenUnavailable,
+)
+from xksproxy.hsm.health import InstanceHealth, health_of
+from xksproxy.hsm.instance import Instance
+from xksproxy.hsm.keyproof import KeyProofs
+from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.session import HsmSession, Sealed
+
+_log: Final = logging.getLogger(__name__)
+
+_SHARE: Final = 0.5
+"""What an attempt may use of the time left while there is another instance to turn to."""
+
+_LEAST_SECONDS: Final = 0.02
+"""Below this much time left, no further attempt is worth while."""
+
+_BUSY_PAUSE_SECONDS: Final = (0.003, 0.012)
+
+Result = TypeVar("Result")
+Work = Callable[[HsmSession], Result]
+
+_ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
+"""Failures that another instance may not have."""
+
+
+class Fleet:
+    """The instances of one key store, in the order of its configuration. Its methods are called on the event loop.
+
+    A call goes to the serving instance with the least work. What is the instance's fault is tried on the next one,
+    while time is left; everything here is safe to repeat.
+    """
+
+    def __init__(self, instances: Iterable[Instance], records: KeyRecords, exposes: Callable[[str], bool]) -> None:
+        """``exposes`` says whether a label belongs to the key store, so that its absence somewhere is worth a word."""
+        self._instances: Sequence[Instance] = tuple(instances)
+        self._proofs = KeyProofs(records, self._instances)
+        self._exposes = exposes
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        """All of them, serving or not."""
+        return self._instances
+
+    def health(self) -> list[InstanceHealth]:
+        """The state of each instance, from checks made in the background."""
+        everywhere = {label for instance in self._instances for label in instance.labels if self._exposes(label)}
+        return [
+            health_of(instance, odd=len(self._odd_keys(instance)), missing=len(everywhere - instance.labels))
+            for instance in self._instances
+        ]
+
+    def _odd_keys(self, instance: Instance) -> list[str]:
+        """The labels that the instance may not serve, or would not be allowed to if it were asked."""
+        told = [
+            label
+            for label, value in instance.check_values.items()
+            if self._exposes(label) and not self._proofs.agrees(label, value)
+        ]
+        return sorted({*told, *self._proofs.odd_keys(instance)})
+
+    async def encrypt(
+        self, label: str, plaintext: bytes, aad: bytes, deadline: Deadline, hedge_after: float | None = None
+    ) -> Sealed:
+        """AES-256-GCM under the key of a label; see :meth:`HsmSession.encrypt`. ``hedge_after`` is in seconds."""
+        return await self._hedged(
+            label, lambda check: lambda session: session.encrypt(label, plaintext, aad, check), deadline, hedge_after
+        )
+
+    async def decrypt(
+        self, label: str, sealed: Sealed, aad: bytes, deadline: Deadline, hedge_after: float | None = None
+    ) -> bytes:
+        """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
+        return await self._hedged(
+            label, lambda check: lambda session: session.decrypt(label, sealed, aad, check), deadline, hedge_after
+        )
+
+    async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
+        """What a serving instance says of a key now; see :meth:`HsmSession.describe_key`."""
+        return await self._anywhere(label, lambda _: lambda session: session.describe_key(label), deadline, set())
+
+    async def _hedged(
+        self,
+        label: str,
+        work: Callable[[bytes | None], Work[Result]],
+        deadline: Deadline,
+        hedge_after: float | None,
+    ) -> Result:
+        """The call; and, if it is slow, the same once more elsewhere: the first answer wins."""
+        used: set[str] = set()
+        if hedge_after is None or len(self._instances) == 1:
+            return await self._anywhere(label, work, deadline, used)
+        first = asyncio.create_task(self._anywhere(label, work, deadline, used))
+        done, _ = await asyncio.wait({first}, timeout=hedge_after)
+        if done or self._choose(label, used) is None:
+            return await first
+        second = asyncio.create_task(self._anywhere(label, work, deadline, set(used)))
+        return await _first_answer(first, second)
+
+    async def _anywhere(
+        self, label: str, work: Callable[[bytes | None], Work[Result]], deadline: Deadline, used: set[str]
+    ) -> Result:
+        """Try instance after instance until one answers, none is left or the time is up."""
+        failure: HsmError | None = None
+        while True:
+            instance = self._choose(label, used)
+            if instance is None:
+                if isinstance(failure, KeyDiffers) and await self._proofs.adopt_if_unanimous(label, deadline):
+                    used.clear()
+                    failure = None
+                    continue
+                if isinstance(failure, HsmBusy) and deadline.remaining() > _LEAST_SECONDS:
+                    await asyncio.sleep(random.uniform(*_BUSY_PAUSE_SECONDS))  # noqa: S311 - jitter
+                    used.clear()
+                    failure = None
+                    continue
+                raise self._verdict(failure)
+            used.add(instance.id)
+            others_left = self._choose(label, used) is not None
+            budget = deadline.share(_SHARE) if others_left else deadline
+            try:
+                if label in instance.ambiguous:
+                    # Sessions may know the handle of one of them; a search tells whether there still are several.
+                    await instance.call(lambda session: session.describe_key(label), budget)
+                check = await self._proofs.check_value(label, instance, budget)
+                return await instance.call(work(check), budget)
+            except _ELSEWHERE as error:
+                failure = _graver(failure, error)
+                if isinstance(error, KeyDiffers):
+                    self._proofs.distrust(label, instance, str(error))
+                if deadline.remaining() < _LEAST_SECONDS:
+                    raise self._verdict(failure) from error
+
+    def _choose(self, label: str, used: set[str]) -> Instance | None:
+        """The serving instance with the least work that was not used yet and may serve the key."""
+        candidates = [
+            instance
+            for instance in self._instances
+            if instance.serving and instance.id not in used and self._proofs.trusted(label, instance)
+        ]
+        return min(candidates, key=lambda instance: (instance.troubled, instance.load), default=None)
+
+    def _verdict(self, failure: HsmError | None) -> HsmError:
+        """What to say when no instance answered. A key is missing only if every instance was there to be asked."""
+        if failure is None:
+            reasons = "; ".join(f"{item.id}: {item.reason or item.state.value}" for item in self._instances)
+            return TokenUnavailable(f"no HSM serves this key ({reasons})")
+        if isinstance(failure, KeyMissing) and not all(instance.serving for instance in self._instances):
+            return TokenUnavailable("the HSMs that serve do not have the key, and others are out of service")
+        return failure
+
+
+_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+
+
+def _graver(one: HsmError | None, other: HsmError) -> HsmError:
+    """Of two failures the one that says less about the key and more about the HSM."""
+    if one is None:
+        return other
+    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
+    return one if rank[0] >= rank[1] else other
+
+
+async def _first_answer(*tasks: asyncio.Task[Result]) -> Result:
+    """The first success; when all fail, the failure of the first task. The rest is given up."""
+    pending = set(tasks)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None:
+                    return task.result()
+        return tasks[0].result()
+    finally:
+        for task in pending:
+            task.cancel()

@@ -1,0 +1,295 @@
+"""One HSM as the event loop sees it: calls with a deadline, and whether it serves."""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum
+from queue import SimpleQueue
+from typing import Final, TypeVar
+
+from xksproxy.config.model import Hsm
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import (
+    DeadlinePassed,
+    HsmBusy,
+    HsmError,
+    LoginRefused,
+    ModuleStuck,
+    ProofFailed,
+    SessionLost,
+    TokenUnavailable,
+)
+from xksproxy.hsm.lane import Job, Lane
+from xksproxy.hsm.module import Modules, TokenInfo
+from xksproxy.hsm.opener import SessionOpener
+from xksproxy.hsm.session import HsmSession
+
+_log: Final = logging.getLogger(__name__)
+
+FAILURES_UNTIL_DOWN: Final = 3
+"""So many failures in a row take an instance out of service; a single one may be the session's alone."""
+
+_PROBE_SECONDS: Final = 2.0
+_RECHECK_SECONDS: Final = 1.0
+_ENUMERATION_SECONDS: Final = 10.0
+_REINITIALIZE_AFTER_PROBES: Final = 2
+_REINITIALIZE_WAIT_SECONDS: Final = 1.0
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAXIMUM_BACKOFF_SECONDS: Final = 5.0
+_CAREFUL_BACKOFF_SECONDS: Final = 30.0
+
+Result = TypeVar("Result")
+
+
+class State(Enum):
+    """Whether an instance gets calls."""
+
+    CONNECTING = "not reached yet"
+    SERVING = "serving"
+    DOWN = "out of service"
+
+
+class Instance:
+    """The lanes of one HSM. Its methods are called on the event loop.
+
+    It serves after a session proved the settings on the token. Three failures in a row, or all lanes stuck, take it out
+    of service; a watcher then probes it, with growing pauses, until it returns.
+    """
+
+    def __init__(self, hsm: Hsm, modules: Modules) -> None:
+        self.id = hsm.id
+        self.state = State.CONNECTING
+        self.reason = ""
+        """Why it does not serve."""
+        self._hsm = hsm
+        self._opener = SessionOpener(hsm, modules)
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._lanes: set[Lane] = set()
+        self._stuck: set[Lane] = set()
+        self._started_lanes = 0
+        self._outstanding = 0
+        self._failures = 0
+        self._checked_at = -math.inf
+        self._careful = False
+        """Whether the last failure is one that trying again soon does not mend: a refused PIN, a wrong setting."""
+        self.labels: frozenset[str] = frozenset()
+        """The labels of its keys, as of the last check."""
+        self.ambiguous: frozenset[str] = frozenset()
+        """Those that several of its keys carry."""
+        self.check_values: dict[str, bytes | None] = {}
+        """By label the check values of its keys, as of the last check."""
+        self._tried = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+        self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
+        """Asked before C_Finalize, which hits every HSM of the same module."""
+
+    @property
+    def info(self) -> TokenInfo | None:
+        """What the token says of itself; None until a first session was opened."""
+        return self._opener.info
+
+    @property
+    def module_path(self) -> str:
+        """The shared object behind it."""
+        return self._hsm.module
+
+    @property
+    def serving(self) -> bool:
+        """Whether it should get calls."""
+        return self.state is State.SERVING and bool(self._lanes)
+
+    @property
+    def load(self) -> int:
+        """Calls that wait or run, stuck ones included."""
+        return self._outstanding + len(self._stuck)
+
+    @property
+    def stuck_sessions(self) -> int:
+        """Sessions whose call did not return in time."""
+        return len(self._stuck)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it serves with less than it should: stuck sessions, or a failure since the last success."""
+        return bool(self._stuck) or self._failures > 0
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether only another process can bring it back: every lane is stuck, and no more may be started."""
+        return not self._lanes and len(self._stuck) >= self._maximum_lanes
+
+    @property
+    def _maximum_lanes(self) -> int:
+        return 2 * self._hsm.sessions
+
+    def seconds_since_check(self) -> float:
+        """Age of the last check that went well; infinite before the first."""
+        return time.monotonic() - self._checked_at
+
+    def start(self) -> None:
+        """Start threads and watcher. The HSM need not be reachable yet."""
+        self._top_up_lanes()
+        self._watcher = asyncio.create_task(self._watch())
+
+    def stop(self) -> None:
+        """Let the threads end once they have done what is queued; none is waited for."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        for _ in self._lanes:
+            self._queue.put(None)
+
+    async def tried(self) -> None:
+        """Wait until it was reached for the first time, or could not be."""
+        await self._tried.wait()
+
+    async def call(self, work: Callable[[HsmSession], Result], deadline: Deadline) -> Result:
+        """Run ``work`` on a session; if that turns out to be lost, once more on a fresh one.
+
+        Raises:
+            HsmBusy: no lane came free before the deadline, or the HSM asks to slow down.
+            DeadlinePassed: the HSM was too slow.
+            HsmError: what ``work`` raised.
+        """
+        self._outstanding += 1
+        try:
+            result = await self._submit(work, deadline)
+        except (TokenUnavailable, SessionLost, DeadlinePassed) as error:
+            self._count_failure(error)
+            raise
+        except HsmBusy:
+            raise
+        except HsmError:
+            # An answer about a key or a ciphertext comes from an HSM that works.
+            self._failures = 0
+            raise
+        finally:
+            self._outstanding -= 1
+        self._failures = 0
+        return result
+
+    async def _submit(self, work: Callable[[HsmSession], Result], deadline: Deadline) -> Result:
+        job = Job(work, deadline, self._lane_stuck)
+        self._queue.put(job)
+        result: Result = await job.result()
+        return result
+
+    def _top_up_lanes(self) -> None:
+        """As many lanes as the configuration has sessions, and never more than twice that, stuck ones included."""
+        while len(self._lanes) < self._hsm.sessions and len(self._lanes) + len(self._stuck) < self._maximum_lanes:
+            lane = Lane(f"{self.id}-{self._started_lanes}", self._queue, self._opener, self._lane_returned)
+            self._started_lanes += 1
+            self._lanes.add(lane)
+            lane.start()
+
+    def _lane_stuck(self, lane: Lane) -> None:
+        if lane not in self._lanes:
+            return
+        self._lanes.discard(lane)
+        self._stuck.add(lane)
+        lane.replaced = True
+        _log.error("HSM call does not return", extra={"fields": {"hsm": self.id, "stuck": len(self._stuck)}})
+        self._top_up_lanes()
+        if not self._lanes:
+            self._go_down("every session is stuck in a call that does not return")
+
+    def _lane_returned(self, lane: Lane) -> None:
+        self._stuck.discard(lane)
+        self._top_up_lanes()
+        self._wake.set()
+
+    def _count_failure(self, error: HsmError) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES_UNTIL_DOWN or isinstance(error, LoginRefused | ProofFailed):
+            self._go_down(str(error))
+
+    def _go_down(self, reason: str) -> None:
+        self.reason = reason
+        if self.state is State.SERVING:
+            self.state = State.DOWN
+            _log.error("HSM out of service", extra={"fields": {"hsm": self.id, "reason": reason}})
+            self._wake.set()
+
+    async def _watch(self) -> None:
+        """Check it while it serves, probe it while it does not."""
+        failed_probes = 0
+        while True:
+            if self.state is not State.CONNECTING:
+                self._tried.set()
+            if self.state is State.SERVING:
+                failed_probes = 0
+                await self._pause(_RECHECK_SECONDS if self._failures else self._hsm.check_interval_s)
+                if self.state is State.SERVING:
+                    await self._check()
+            elif await self._probe(failed_probes):
+                self.state, self.reason, self._failures = State.SERVING, "", 0
+                _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
+                await self._check()
+            else:
+                failed_probes += 1
+                await self._pause(self._backoff(failed_probes))
+
+    async def _check(self) -> None:
+        try:
+            await self.call(HsmSession.self_test, Deadline.after(_PROBE_SECONDS))
+            await self._enumerate_keys()
+        except HsmBusy:
+            return
+        except HsmError as error:
+            _log.warning("HSM fails its check", extra={"fields": {"hsm": self.id, "reason": str(error)}})
+        else:
+            self._checked_at = time.monotonic()
+
+    async def _probe(self, failed_before: int) -> bool:
+        """Try to bring it into service; from the third time on by initialising the module again, if that may be."""
+        if failed_before >= _REINITIALIZE_AFTER_PROBES and not self._careful and self.may_reinitialize(self):
+            await self._reinitialize()
+        try:
+            await self._submit(HsmSession.prove, Deadline.after(_PROBE_SECONDS))
+        except HsmError as error:
+            if str(error) != self.reason or self.state is State.CONNECTING:
+                _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": str(error)}})
+            self.reason, self.state = str(error), State.DOWN
+            self._careful = isinstance(error, LoginRefused | ProofFailed)
+            return False
+        self._checked_at = time.monotonic()
+        self._careful = False
+        return True
+
+    async def _reinitialize(self) -> None:
+        try:
+            module = await asyncio.to_thread(self._opener.module)
+            await asyncio.to_thread(module.reinitialize, _REINITIALIZE_WAIT_SECONDS)
+        except ModuleStuck as error:
+            self.reason = str(error)
+        except TokenUnavailable as error:
+            self.reason = str(error)
+        else:
+            _log.warning("PKCS#11 module initialised again", extra={"fields": {"hsm": self.id}})
+
+    async def _enumerate_keys(self) -> None:
+        """Look at all keys at once: one enumeration, where a search for each would cost more with each key."""
+        keys = await self.call(HsmSession.list_keys, Deadline.after(_ENUMERATION_SECONDS))
+        counts = Counter(key.label for key in keys)
+        self.labels = frozenset(counts)
+        self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)
+        self.check_values = {key.label: key.check_value for key in keys}
+
+    def _backoff(self, failed_probes: int) -> float:
+        """Pauses that double up to 5 s, with jitter; 30 s where only an operator can help."""
+        if self._careful:
+            return _CAREFUL_BACKOFF_SECONDS
+        longest = min(_MAXIMUM_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(failed_probes, 10))
+        return float(longest * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,64 @@
+"""Opening sessions on one token, logging in where that is needed."""
+
+import logging
+import threading
+from typing import Final
+
+from xksproxy.config.check import read_pin
+from xksproxy.config.model import Hsm
+from xksproxy.config.secret import SecretError
+from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.gate import Gate
+from xksproxy.hsm.module import Module, Modules, TokenInfo
+from xksproxy.hsm.session import HsmSession
+
+_log: Final = logging.getLogger(__name__)
+
+
+class SessionOpener:
+    """Opens sessions for the lanes of one HSM. Safe to use from several threads."""
+
+    def __init__(self, hsm: Hsm, modules: Modules) -> None:
+        self._hsm = hsm
+        self._modules = modules
+        self._lock = threading.Lock()
+        """So that one thread at a time decides whether to log in again."""
+        self.info: TokenInfo | None = None
+        """What the token says of itself; None until a first session was opened."""
+
+    def module(self) -> Module:
+        """The module, loaded and initialised when first asked for.
+
+        Raises:
+            TokenUnavailable: it cannot be.
+        """
+        return self._modules.module(self._hsm)
+
+    def gate(self) -> Gate:
+        """The gate of the module; see :meth:`module`."""
+        return self.module().gate
+
+    def open(self) -> HsmSession:
+        """A logged-in session for the calling thread, which is inside the gate.
+
+        A token that lost the log-in, for instance with all its sessions, is logged in to again.
+
+        Raises:
+            TokenUnavailable: the module, the token or the log-in fails.
+        """
+        with self._lock:
+            session = self._open()
+            if session.logged_in():
+                return session
+            _log.warning("HSM log-in lost", extra={"fields": {"hsm": self._hsm.id}})
+            session.close()
+            self._modules.disconnect(self._hsm)
+            return self._open()
+
+    def _open(self) -> HsmSession:
+        try:
+            connection = self._modules.connect(self._hsm, read_pin(self._hsm))
+        except SecretError as error:
+            raise TokenUnavailable(f"the PIN cannot be read: {error}") from error
+        self.info = connection.info
+        return HsmSession(connection)

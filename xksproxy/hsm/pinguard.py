@@ -1,0 +1,114 @@
+"""Never trying a wrong PIN twice, whatever the number of workers and restarts: some tokens lock at the third."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from xksproxy.config.secret import Secret
+from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
+from xksproxy.hsm.statefile import StateUnusable, locked, replace
+
+_SCRYPT_N: Final = 2**14
+_SCRYPT_R: Final = 8
+_SCRYPT_P: Final = 1
+_MAXIMUM_UNRESOLVED: Final = 2
+_LOCK_SECONDS: Final = 5.0
+
+Outcome = Literal["accepted", "refused", "unresolved"]
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of one PIN, which itself is kept as a salted slow hash only."""
+
+    salt: str
+    hash: str
+    outcome: Outcome
+    unresolved: int = 0
+
+
+class PinGuard:
+    """The memory of log-in attempts of this machine: one file an HSM in the state directory, under a file lock."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @contextmanager
+    def attempt(self, hsm_id: str, pin: Secret) -> Iterator[None]:
+        """Allow the block to log in, once at a time on this machine.
+
+        The attempt is written down before the block runs. A block that raises LoginRefused marks the PIN as refused;
+        one that ends well marks it as accepted; one that is cut off leaves it as it was, and after two such
+        attempts a PIN that never was accepted counts as refused.
+
+        Raises:
+            LoginRefused: this PIN was refused before; it is not tried.
+            TokenUnavailable: the state directory cannot be used.
+        """
+        with self._locked(hsm_id) as path:
+            before = self._known(path, pin)
+            if before is not None and (before.outcome == "refused" or before.unresolved >= _MAXIMUM_UNRESOLVED):
+                raise LoginRefused(
+                    f"the PIN of HSM {hsm_id} was refused before and is not tried again;"
+                    f" correct it, or allow another attempt with: xksproxy hsm allow-login {hsm_id}"
+                )
+            record = before or _new_record(pin)
+            if record.outcome != "accepted":
+                record = msgspec.structs.replace(record, unresolved=record.unresolved + 1)
+                replace(path, msgspec.json.encode(record))
+            try:
+                yield
+            except LoginRefused:
+                replace(path, msgspec.json.encode(msgspec.structs.replace(record, outcome="refused")))
+                raise
+            if record.outcome != "accepted":
+                accepted = msgspec.structs.replace(record, outcome="accepted", unresolved=0)
+                replace(path, msgspec.json.encode(accepted))
+
+    def forget(self, hsm_id: str) -> bool:
+        """Allow another attempt; whether anything was remembered.
+
+        Raises:
+            TokenUnavailable: the state directory cannot be used.
+        """
+        with self._locked(hsm_id) as path:
+            remembered = path.exists()
+            path.unlink(missing_ok=True)
+            return remembered
+
+    @contextmanager
+    def _locked(self, hsm_id: str) -> Iterator[Path]:
+        path = self._directory / f"pin-{hashlib.sha256(hsm_id.encode()).hexdigest()[:16]}.json"
+        try:
+            with locked(path, _LOCK_SECONDS):
+                yield path
+        except StateUnusable as error:
+            raise TokenUnavailable(f"log-in attempts cannot be remembered, so none is made: {error}") from error
+
+    @staticmethod
+    def _known(path: Path, pin: Secret) -> _Record | None:
+        """What is remembered of this very PIN; a record that cannot be read stops the log-in, it is not ignored."""
+        try:
+            record = msgspec.json.decode(path.read_bytes(), type=_Record)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise TokenUnavailable(f"{path} cannot be read, so no log-in is tried: {error}") from error
+        return record if hmac.compare_digest(record.hash, _hash(pin, record.salt)) else None
+
+
+def _new_record(pin: Secret) -> _Record:
+    salt = secrets.token_hex(16)
+    return _Record(salt, _hash(pin, salt), "unresolved")
+
+
+def _hash(pin: Secret, salt: str) -> str:
+    text = pin.reveal().encode()
+    digest = hashlib.scrypt(text, salt=salt.encode(), n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, dklen=32)
+    return base64.b64encode(digest).decode("ascii")
