@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,16 @@ from support import make_environment
 
 from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, KeyMissing, SessionLost, TokenUnavailable
+from xksproxy.hsm.errors import (
+    CiphertextRejected,
+    DataTooLarge,
+    DeadlinePassed,
+    HsmBusy,
+    KeyMissing,
+    SessionLost,
+    TokenUnavailable,
+)
+from xksproxy.hsm.health import Status, health_of
 from xksproxy.hsm.instance import Instance, State
 from xksproxy.hsm.module import Modules
 from xksproxy.hsm.session import HsmSession
@@ -236,6 +246,90 @@ async def test_an_hsm_that_is_down_at_the_start_serves_when_it_comes(make_faulty
         await until(lambda: instance.serving)
 
 
+async def test_a_dead_hsm_with_a_call_inside_that_never_returns_needs_another_process(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """C_Finalize under a running call would crash the process, so the worker has to go."""
+    faulty = make_faulty()
+    async with serving(faulty.hsm, modules) as instance:
+        faulty.tell("C_Encrypt hang")
+        with pytest.raises(DeadlinePassed):
+            await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), soon())
+        faulty.tell("C_Encrypt hang", "* return 0x30")
+        for _ in range(3):
+            with pytest.raises((TokenUnavailable, SessionLost)):
+                await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), later())
+
+        await until(lambda: instance.hopeless)
+
+
+@pytest.mark.parametrize(
+    ("preset", "rules", "iv_bytes"),
+    [
+        ("cloudhsm", ["iv zero"], 12),
+        ("nshield", ["iv zero"], 12),
+        ("luna", ["iv append"], 16),
+        ("vault", ["C_GenerateRandom return 0x54"], 12),
+        ("generic", [], 12),
+        ("softhsm2", [], 12),
+    ],
+)
+async def test_a_preset_fits_a_module_that_behaves_like_its_own(
+    make_faulty: Faulty, modules: Modules, preset: str, rules: list[str], iv_bytes: int
+) -> None:
+    faulty = make_faulty(preset=preset)
+    faulty.tell(*rules)
+    async with serving(faulty.hsm, modules) as instance:
+        sealed = await instance.call(lambda session: session.encrypt("demo-key", b"text", b"aad"), later())
+        opened = await instance.call(lambda session: session.decrypt("demo-key", sealed, b"aad"), later())
+
+        assert (opened, len(sealed.iv)) == (b"text", iv_bytes)
+        with pytest.raises(CiphertextRejected):
+            await instance.call(lambda session: session.decrypt("demo-key", sealed, b"other"), later())
+
+
+async def test_throttling_of_cloudhsm_in_a_decryption_is_no_wrong_ciphertext(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty(preset="cloudhsm")
+    faulty.tell("iv zero")
+    async with serving(faulty.hsm, modules) as instance:
+        sealed = await instance.call(lambda session: session.encrypt("demo-key", b"text", b"aad"), later())
+        faulty.tell("iv zero", "C_Decrypt return 0x6 count=1")
+
+        with pytest.raises(HsmBusy):
+            await instance.call(lambda session: session.decrypt("demo-key", sealed, b"aad"), later())
+
+
+async def test_data_above_the_modules_limit_is_refused_before_it_is_sent(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty(maximum_data_bytes=100)
+    async with serving(faulty.hsm, modules) as instance:
+        with pytest.raises(DataTooLarge):
+            await instance.call(lambda session: session.encrypt("demo-key", bytes(101), b""), later())
+
+
+async def test_health_says_unavailable_when_the_last_good_check_is_a_minute_old(hsm: Hsm, modules: Modules) -> None:
+    """R-HLTH-6: a checker that stalls must not go on saying that all is well."""
+    async with serving(hsm, modules) as instance:
+        await until(lambda: health_of(instance, odd=0, missing=0).status is Status.ACTIVE)
+        instance._checked_at = time.monotonic() - 61
+
+        assert health_of(instance, odd=0, missing=0).status is Status.UNAVAILABLE
+
+
+async def test_health_says_degraded_for_stuck_sessions_and_for_keys(hsm: Hsm, modules: Modules) -> None:
+    release = threading.Event()
+    async with serving(hsm, modules) as instance:
+        assert health_of(instance, odd=1, missing=0).status is Status.DEGRADED
+        assert health_of(instance, odd=0, missing=1).status is Status.DEGRADED
+        try:
+            with pytest.raises(DeadlinePassed):
+                await instance.call(lambda _: release.wait(), soon())
+            assert health_of(instance, odd=0, missing=0).status is Status.DEGRADED
+        finally:
+            release.set()
+
+
 async def test_a_hung_hsm_is_out_of_service_and_returns_when_its_calls_do(
     make_faulty: Faulty, modules: Modules
 ) -> None:
@@ -348,3 +442,20 @@ def test_a_refused_pin_is_not_tried_again_by_any_process_until_it_changes(tmp_pa
     assert "refuses the PIN" in attempt("a wrong one")
     assert "refused before" in attempt("a wrong one")
     assert attempt("") == "logged in"
+
+
+def test_an_operator_can_allow_another_attempt(tmp_path: Path) -> None:
+    environment = make_environment(tmp_path / "dev")
+    wrong = [sys.executable, "-c", _WRONG_PIN, str(environment.config), "a wrong one"]
+    allow = [sys.executable, "-m", "xksproxy", "hsm", "allow-login", "softhsm", "--config", str(environment.config)]
+
+    def run(command: list[str]) -> tuple[int, str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert "refuses the PIN" in run(wrong)[1]
+    assert "refused before" in run(wrong)[1]
+    assert run(allow)[0] == 0
+    assert "refuses the PIN" in run(wrong)[1]
+    assert run(allow)[0] == 0
+    assert run(allow)[0] == 1

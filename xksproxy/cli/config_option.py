@@ -1,6 +1,6 @@
 """The option ``--config``, and loading what it names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.hsm.presets import quirks_of
 from xksproxy.server.tls import build_context
 
 
@@ -33,7 +34,7 @@ def load_checked(path: Path) -> Config:
         ConfigError: with every problem found.
     """
     config = load_config(path)
-    problems = [f"{path}: {problem}" for problem in check_config(config)]
+    problems = [f"{path}: {problem}" for problem in (*check_config(config), *_quirk_problems(config))]
     if not problems:
         try:
             build_context(config.server.tls)
@@ -42,6 +43,14 @@ def load_checked(path: Path) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _quirk_problems(config: Config) -> Iterator[str]:
+    for index, hsm in enumerate(config.hsm):
+        try:
+            quirks_of(hsm)
+        except ValueError as error:
+            yield f"hsm[{index}]: {error}"
 
 
 def choose_keystore(config: Config, name: str | None) -> KeyStore:

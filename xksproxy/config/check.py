@@ -18,6 +18,7 @@ _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
 _SCHEME_AND_HOST: Final = len("https://x")
 _WILDCARDS: Final = frozenset("*?")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_config(config: Config) -> list[str]:
@@ -117,6 +118,8 @@ def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
 
 
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:
+    if not _NAME.fullmatch(store.name):
+        yield f"{at}.name: expected 1 to 64 characters of A-Z a-z 0-9 - . _, got {store.name}"
     if problem := prefix_problem(store.uri_path_prefix):
         yield f"{at}.uri_path_prefix: {problem}"
     for hsm_id in store.hsms:

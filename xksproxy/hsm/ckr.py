@@ -1,5 +1,6 @@
 """PKCS#11 return values: their names and what each means for the engine, as tables."""
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
@@ -110,7 +111,7 @@ def number(code: str) -> int:
     for value, known in NAMES.items():
         if code == known:
             return value
-    if code.startswith("0x"):
+    if re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", code):
         return int(code, 16)
     raise ValueError(f"{code} is not the name of a PKCS#11 return value, nor a number that starts with 0x")
 

@@ -74,6 +74,7 @@ class Instance:
         self._outstanding = 0
         self._failures = 0
         self._checked_at = -math.inf
+        self._module_stuck = False
         self._careful = False
         """Whether the last failure is one that trying again soon does not mend: a refused PIN, a wrong setting."""
         self.labels: frozenset[str] = frozenset()
@@ -120,8 +121,8 @@ class Instance:
 
     @property
     def hopeless(self) -> bool:
-        """Whether only another process can bring it back: every lane is stuck, and no more may be started."""
-        return not self._lanes and len(self._stuck) >= self._maximum_lanes
+        """Whether only another process can bring it back: every lane is stuck, or a call in its module is for good."""
+        return self._module_stuck or (not self._lanes and len(self._stuck) >= self._maximum_lanes)
 
     @property
     def _maximum_lanes(self) -> int:
@@ -265,7 +266,7 @@ class Instance:
             module = await asyncio.to_thread(self._opener.module)
             await asyncio.to_thread(module.reinitialize, _REINITIALIZE_WAIT_SECONDS)
         except ModuleStuck as error:
-            self.reason = str(error)
+            self.reason, self._module_stuck = str(error), True
         except TokenUnavailable as error:
             self.reason = str(error)
         else:

@@ -266,6 +266,12 @@ def test_a_key_whose_uri_kms_cannot_use_is_refused(sound: Config) -> None:
     assert [problem.partition(":")[0] for problem in problems] == ["keystore[0].keys[0].id"]
 
 
+@pytest.mark.parametrize("name", ["a/b", "..\n", "n" * 65, "é"])
+def test_a_key_store_whose_name_is_no_file_name_is_refused(sound: Config, name: str) -> None:
+    # What is remembered of its keys stands in a file of that name.
+    assert [problem.partition(":")[0] for problem in check_config(_store(sound, name=name))] == ["keystore[0].name"]
+
+
 def test_a_key_store_on_an_hsm_that_is_not_there_is_refused(sound: Config) -> None:
     assert check_config(_store(sound, hsms=("hsm-9",))) == ["keystore[0].hsms: no [[hsm]] has the id hsm-9"]
 
