@@ -26,8 +26,8 @@ def hsm() -> None:
 def allow_login(config_file: Path, hsm_id: str) -> None:
     """Allow another log-in with a PIN that the token refused, on this machine.
 
-    A refused PIN is not tried again by any worker, nor after a restart, because tokens lock after a few wrong ones. A
-    changed PIN is tried by itself; this is for the same PIN, once the token is known to accept it. Workers notice within
+    A refused PIN is not tried again by any worker or after a restart, because tokens lock after a few wrong ones. A
+    changed PIN is tried by itself; this is for the same PIN, once the token is known to accept it. Workers try within
     half a minute.
 
     \b
