@@ -5,11 +5,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from server_support import Caller, OwnProxy, RoamingClient, Wire
+from server_support import Caller, OwnProxy, RoamingClient, Wire, wait_for_every_worker
 from support import Proxy
 
 from xksproxy.client.xks import XksClient
 from xksproxy.devkit.environment import DevEnvironment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_worker_serves(proxy: Proxy) -> None:
+    """Each worker has logged in before the first test: SoftHSM2 fails other calls while a process does."""
+    wait_for_every_worker(proxy)
 
 
 @pytest.fixture

@@ -325,15 +325,20 @@ def test_sigterm_finishes_what_is_begun_and_asks_clients_to_close(own_proxy: Own
     """Connections that are open go on to be served while the worker leaves, each answer asking to close."""
     proxy = own_proxy.start(server="workers = 1\ndeadline_ms = 250")
     only_worker(proxy)
-    with connections(proxy, 2) as (busy, idle):
-        assert idle.ask(signed_post(proxy)).status == 200
+    with connections(proxy, 4, used=True) as (busy, asking, idle, late):
         begin(busy, proxy)
         proxy.process.terminate()
         busy.send(HEALTH_BODY)
         assert busy.reply().status == 200
 
-        assert eventually(lambda: idle.ask(signed_post(proxy)).closes)
-        idle.wait_until_closed()
+        assert eventually(lambda: asking.ask(signed_post(proxy)).closes)
+        for wire in (idle, late):  # the worker is leaving now
+            begin(wire, proxy)
+            wire.send(HEALTH_BODY)
+            reply = wire.reply()
+            assert (reply.status, reply.closes) == (200, True)
+        for wire in (asking, idle, late):
+            assert wire.wait_until_closed() == b""
     assert proxy.process.wait(20) == 0
 
 

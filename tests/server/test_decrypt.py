@@ -106,7 +106,7 @@ def test_a_ciphertext_of_any_supported_size_is_opened(
 
 
 def test_a_ciphertext_of_the_tokens_own_with_an_iv_of_16_bytes_is_opened(caller: Caller, session: HsmSession) -> None:
-    handle = session._key("demo-key").handle
+    handle = session._keys.find("demo-key").handle
     composed = hand_composed_aad(AAD, CTM)
     output, _ = session._cryptoki.gcm_encrypt(session._handle, handle, iv=IV_OF_16, aad=composed, plaintext=HELLO)
 

@@ -1,6 +1,7 @@
 """GetHealthStatus to the letter (R-HLTH-*, Q-1, Q-14)."""
 
 import json
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from support import Proxy
 
 from xksproxy import __version__
 from xksproxy.client.xks import Answer, XksClient
-from xksproxy.devkit.certificates import write_private
+from xksproxy.devkit.softhsm import write_configuration
 from xksproxy.spec.uri import Operation
 
 REQUEST_METADATA = HEALTH_MESSAGE["requestMetadata"]
@@ -148,11 +149,12 @@ def test_a_token_that_cannot_be_reached_is_unavailable_in_a_200_and_crypto_fails
 
 @pytest.mark.slow
 def test_health_says_what_is_true_now(own_proxy: OwnProxy) -> None:
-    """R-HLTH-2: the proxy starts without its PIN at hand, and recovers by itself once it is there."""
-    proxy = own_proxy.start(server="workers = 1")
-    pin = proxy.environment.directory / "pin"
-    text = pin.read_text()
-    pin.unlink()
+    """R-HLTH-2: the proxy starts without a token, and recovers by itself once there is one."""
+    tokens = own_proxy.directory / "tokens"
+    tokens.mkdir()
+    write_configuration(own_proxy.directory / "softhsm2.conf", tokens)
+    there, here = own_proxy.environment.directory / "softhsm2.conf", own_proxy.directory / "softhsm2.conf"
+    proxy = own_proxy.start(server="workers = 1", edit=lambda text: text.replace(str(there), str(here)))
 
     with XksClient(proxy.endpoint(), proxy.context()) as client:
 
@@ -162,7 +164,7 @@ def test_health_says_what_is_true_now(own_proxy: OwnProxy) -> None:
             return answer.body["ekmFleetDetails"][0]["healthStatus"]
 
         assert status() == "UNAVAILABLE"
-        write_private(pin, text.encode())
+        shutil.copytree(own_proxy.environment.directory / "tokens", tokens, dirs_exist_ok=True)
         assert eventually(lambda: status() == "ACTIVE")
 
 

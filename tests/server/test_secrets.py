@@ -177,6 +177,7 @@ def test_no_secret_stands_in_the_most_talkative_log(
     proxy = own_proxy.start(
         edit=lambda text: text.replace('format = "console"', f'format = "{log_format}"\nlevel = "debug"')
     )
+    wait_for_every_worker(proxy)
 
     check(proxy, request_metadata)
 

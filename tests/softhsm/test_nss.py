@@ -92,7 +92,7 @@ def test_a_key_that_is_not_there_is_missing(nss_session: HsmSession) -> None:
 
 
 def test_sixteen_byte_ivs_decrypt(nss_session: HsmSession, key: str) -> None:
-    handle = nss_session._key(key).handle
+    handle = nss_session._keys.find(key).handle
     iv = bytes(range(16))
     output, _ = nss_session._cryptoki.gcm_encrypt(nss_session._handle, handle, iv=iv, aad=b"aad", plaintext=b"text")
 

@@ -22,8 +22,9 @@ from xksproxy.hsm.errors import (
     SessionLost,
     TokenUnavailable,
 )
+from xksproxy.hsm.keytable import KnownKey
 from xksproxy.hsm.module import Connection, generate_aes_key
-from xksproxy.hsm.session import HsmSession, Sealed, _CachedKey
+from xksproxy.hsm.session import HsmSession, Sealed
 
 Label = Callable[[str], str]
 
@@ -187,9 +188,9 @@ def test_a_handle_that_has_come_to_mean_another_key_is_not_used(
 ) -> None:
     label = unique_label("right")
     make_key(other, label)
-    wrong = session._key("demo-key")
+    wrong = session._keys.find("demo-key")
     long_ago = time.monotonic() - 3600
-    session._keys[label] = _CachedKey(wrong.handle, session._key(label).description, long_ago)
+    session._keys._known[label] = KnownKey(wrong.handle, session._keys.find(label).description, long_ago)
 
     sealed = session.encrypt(label, b"text", b"")
 

@@ -1,11 +1,8 @@
-"""One PKCS#11 session: finding keys, AES-256-GCM, attributes and a self-test."""
+"""One PKCS#11 session: AES-256-GCM under keys found by label, and the tests by which it proves itself."""
 
 import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeVar
 
 from xksproxy.hsm import ckr
@@ -14,28 +11,28 @@ from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     DataTooLarge,
-    HsmError,
-    HsmThrottled,
     KeyAmbiguous,
     KeyDiffers,
-    KeyMissing,
-    KeyRefusesUse,
     ProofFailed,
     SessionLost,
     TokenUnavailable,
 )
-from xksproxy.hsm.keys import KEY_ATTRIBUTES, KEY_CLASSES, KeyDescription, describe, key_template
+from xksproxy.hsm.judgement import Ambiguous, failures_judged
+from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.keytable import KeyTable
 from xksproxy.hsm.module import Connection, close_session, generate_aes_key
 
 _IV_BYTES: Final = 12
 _APPENDED_IV_BYTES: Final = 16
 _IV_BLOCK: Final = 64
 _TAG_BYTES: Final = 16
-_RECHECK_SECONDS: Final = 5.0
 _AES_256_BITS: Final = 256
 _USER_STATES: Final = frozenset({1, 3})
 _TEST_TEXT: Final = b"xksproxy self-test"
 _TEST_AAD: Final = b"xksproxy"
+_POINTS_AT_SETTINGS: Final = frozenset(
+    {Consequence.MECHANISM_REFUSED, Consequence.CIPHERTEXT_REJECTED, Consequence.AMBIGUOUS}
+)
 
 Result = TypeVar("Result")
 
@@ -49,19 +46,8 @@ class Sealed:
     tag: bytes
 
 
-class _HandleStale(HsmError):
-    """The handle means no object, or another one, by now."""
-
-
-@dataclass(slots=True)
-class _CachedKey:
-    handle: int
-    description: KeyDescription
-    checked_at: float
-
-
 class HsmSession:
-    """A session, the key handles that are valid in it, and IVs drawn ahead. It belongs to one thread.
+    """A session, the keys known in it, and IVs drawn ahead. It belongs to one thread.
 
     Every method raises an :class:`HsmError`; after one whose ``discards_session`` is set, close the session.
     """
@@ -72,7 +58,7 @@ class HsmSession:
         self._quirks = connection.quirks
         self._session = connection.open_session()
         self._handle: int = self._session.handle
-        self._keys: dict[str, _CachedKey] = {}
+        self._keys = KeyTable(self._cryptoki, self._handle, self._quirks, self._require_token)
         self._ivs = b""
         self._test_key: int | None = None
 
@@ -83,7 +69,8 @@ class HsmSession:
 
     def logged_in(self) -> bool:
         """Whether private objects can be seen, where that needs a log-in."""
-        state = self._call(lambda: self._cryptoki.session_state(self._handle))
+        with failures_judged(self._quirks):
+            state = self._cryptoki.session_state(self._handle)
         return not self._connection.needs_login or state in _USER_STATES
 
     def close(self) -> None:
@@ -91,28 +78,26 @@ class HsmSession:
         close_session(self._session)
 
     def encrypt(self, label: str, plaintext: bytes, aad: bytes, check_value: bytes | None = None) -> Sealed:
-        """AES-256-GCM under the key of a label. An IV serves one attempt.
+        """AES-256-GCM under the key of a label, which must have ``check_value`` if one is given.
+
+        An IV serves one attempt.
 
         Raises:
-            KeyMissing, KeyAmbiguous, KeyRefusesUse, SessionLost, TokenUnavailable, HsmBusy
+            KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse, DataTooLarge, SessionLost, TokenUnavailable, HsmBusy
         """
-
-        def attempt(key: _CachedKey) -> Sealed:
-            return self._seal(key.handle, plaintext, aad)
-
-        return self._with_key(label, lambda description: description.can_encrypt, check_value, attempt)
+        return self._with_key(label, _can_encrypt, check_value, lambda key: self._seal(key, plaintext, aad))
 
     def decrypt(self, label: str, sealed: Sealed, aad: bytes, check_value: bytes | None = None) -> bytes:
         """The inverse of :meth:`encrypt`.
 
         Raises:
-            CiphertextRejected, KeyMissing, KeyAmbiguous, KeyRefusesUse, SessionLost, TokenUnavailable, HsmBusy
+            CiphertextRejected, and what :meth:`encrypt` raises
         """
-
-        def attempt(key: _CachedKey) -> bytes:
-            return self._open(key.handle, sealed, aad)
-
-        return self._with_key(label, lambda description: description.can_decrypt, check_value, attempt)
+        try:
+            return self._with_key(label, _can_decrypt, check_value, lambda key: self._open(key, sealed, aad))
+        except Ambiguous as error:
+            self._prove_own_innocence(error)
+            raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.
@@ -120,16 +105,12 @@ class HsmSession:
         Raises:
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable
         """
-        self._keys.pop(label, None)
-        return self._retry_stale(label, lambda: self._key(label).description)
+        self._keys.forget(label)
+        return self._keys.retry_stale(label, lambda: self._keys.find(label).description)
 
     def list_keys(self) -> list[KeyDescription]:
         """All secret and private keys of the token, in the order it gives them."""
-        keys = []
-        for handle in self._find(None):
-            with suppress(_HandleStale):  # destroyed since the search
-                keys.append(self._describe(handle))
-        return keys
+        return self._keys.everything()
 
     def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool) -> None:
         """Make an AES key on the token.
@@ -138,7 +119,7 @@ class HsmSession:
             KeyAmbiguous: a key of this label exists already; nothing was made.
             TokenUnavailable: the token makes none.
         """
-        if self._find(label):
+        if self._keys.search(label):
             raise KeyAmbiguous(f"the token already has a key of the label {label!r}")
         generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt)
 
@@ -148,9 +129,10 @@ class HsmSession:
         A token that vanished is looked for too: its sessions may go on making session keys.
 
         Raises:
+            SessionLost: the session is gone.
             TokenUnavailable: the token does not do it, or does it wrongly.
         """
-        self._call(lambda: self._cryptoki.check_token(self._connection.slot))
+        self._require_present()
         key = self._test_key_handle()
         try:
             sealed = self._seal(key, _TEST_TEXT, _TEST_AAD)
@@ -170,7 +152,7 @@ class HsmSession:
             ProofFailed: the token behaves otherwise than its settings say.
             TokenUnavailable: the token fails.
         """
-        self._call(lambda: self._cryptoki.check_token(self._connection.slot))
+        self._require_present()
         key = self._test_key_handle()
         try:
             first, second = (self._seal(key, _TEST_TEXT, _TEST_AAD) for _ in range(2))
@@ -183,12 +165,12 @@ class HsmSession:
             raise ProofFailed("two encryptions had the same IV or the same output; check the setting iv")
         if opened != {_TEST_TEXT}:
             raise ProofFailed("a ciphertext did not decrypt to what was encrypted; check the setting iv")
-        self._prove_refusal(first)
+        self._prove_refusal(key, first)
 
-    def _prove_refusal(self, sealed: Sealed) -> None:
+    def _prove_refusal(self, key: int, sealed: Sealed) -> None:
         broken = Sealed(sealed.iv, sealed.ciphertext, bytes([sealed.tag[0] ^ 1]) + sealed.tag[1:])
         try:
-            self._open(self._test_key_handle(), broken, _TEST_AAD)
+            self._open(key, broken, _TEST_AAD)
         except CryptokiError as error:
             refused = ckr.consequence(self._quirks, error.function, error.return_value)
             if refused in (Consequence.CIPHERTEXT_REJECTED, Consequence.AMBIGUOUS):
@@ -197,6 +179,13 @@ class HsmSession:
                 f"a wrong tag is answered with {error}, which the settings do not name; add it to ambiguous_codes"
             ) from error
         raise ProofFailed("a ciphertext with a wrong tag was accepted")
+
+    def _prove_own_innocence(self, failure: Ambiguous) -> None:
+        """Raise TokenUnavailable unless the session works; then it was the ciphertext."""
+        try:
+            self.self_test()
+        except SessionLost as error:
+            raise TokenUnavailable(f"{failure}, and then {error}") from error
 
     def _test_key_handle(self) -> int:
         """A key of this session's own, gone with it."""
@@ -209,81 +198,28 @@ class HsmSession:
         label: str,
         permits: Callable[[KeyDescription], bool],
         check_value: bytes | None,
-        attempt: Callable[[_CachedKey], Result],
+        operation: Callable[[int], Result],
     ) -> Result:
-        """Run ``attempt`` with the key of a label, if that permits it and is the key it should be."""
+        """Run ``operation`` with the handle of a key, if that permits it and is the key it should be."""
 
-        def attempt_with_key() -> Result:
-            key = self._usable_key(label, permits)
+        def attempt() -> Result:
+            key = self._keys.usable(label, permits)
             if check_value is not None and key.description.check_value not in (None, check_value):
                 raise KeyDiffers("the check value of the key is not that of the key on the HSM that is believed")
-            return attempt(key)
+            with failures_judged(self._quirks):
+                return operation(key.handle)
 
-        return self._retry_stale(label, lambda: self._call(attempt_with_key))
+        return self._keys.retry_stale(label, attempt)
 
-    def _retry_stale(self, label: str, function: Callable[[], Result]) -> Result:
-        """Run ``function``; when it meets a stale handle, forget the handle and run it once more."""
-        try:
-            return function()
-        except _HandleStale:
-            self._keys.pop(label, None)
-        try:
-            return function()
-        except _HandleStale as error:
-            raise SessionLost(f"a key handle was refused although just found: {error}") from error
-
-    def _usable_key(self, label: str, permits: Callable[[KeyDescription], bool]) -> _CachedKey:
-        """The key, if it is AES-256 and permits the use. What is refused is refused on a fresh look."""
-        key = self._key(label)
-        if key.description.is_aes_256 and permits(key.description):
-            return key
-        self._keys.pop(label, None)
-        key = self._key(label)
-        if not key.description.is_aes_256:
-            raise KeyRefusesUse(f"the key is {key.description.spec}, not AES_256")
-        if not permits(key.description):
-            raise KeyRefusesUse("the key's attributes on the token do not allow this use")
-        return key
-
-    def _key(self, label: str) -> _CachedKey:
-        """The key of a label: from the cache, where its attributes are read again every 5 s, or by a search."""
-        now = time.monotonic()
-        key = self._keys.get(label)
-        if key is None:
-            handle = self._find_one(label)
-            self._keys[label] = key = _CachedKey(handle, self._describe(handle), now)
-        elif now - key.checked_at > _RECHECK_SECONDS:
-            key.description = self._describe(key.handle)
-            key.checked_at = now
-            if key.description.label != label:
-                raise _HandleStale("the handle has come to mean another object")
-        return key
-
-    def _find_one(self, label: str) -> int:
-        handles = self._find(label)
-        if len(handles) > 1:
-            raise KeyAmbiguous(f"{len(handles)} keys on the token have the same label")
-        if not handles:
-            self._require_logged_in()
-            raise KeyMissing("the token has no key of this label")
-        return handles[0]
-
-    def _find(self, label: str | None) -> list[int]:
-        """The handles of all keys of a label, or of all keys."""
-        handles: list[int] = []
-        for key_class in KEY_CLASSES:
-            template = key_template(key_class, label)
-            handles += self._call(partial(self._cryptoki.find_objects, self._handle, template))
-        return handles
-
-    def _require_logged_in(self) -> None:
+    def _require_token(self) -> None:
         """A token that vanished or logged out also finds nothing; that is no missing key."""
-        self._call(lambda: self._cryptoki.check_token(self._connection.slot))
+        self._require_present()
         if not self.logged_in():
             raise SessionLost("the session is not logged in any more")
 
-    def _describe(self, handle: int) -> KeyDescription:
-        return describe(self._call(lambda: self._cryptoki.read_attributes(self._handle, handle, KEY_ATTRIBUTES)))
+    def _require_present(self) -> None:
+        with failures_judged(self._quirks):
+            self._cryptoki.check_token(self._connection.slot)
 
     def _seal(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
         """One GCM encryption in the way of the module; its IV and lengths are checked before anyone relies on them."""
@@ -328,34 +264,10 @@ class HsmSession:
         iv, self._ivs = self._ivs[:_IV_BYTES], self._ivs[_IV_BYTES:]
         return iv
 
-    def _call(self, function: Callable[[], Result]) -> Result:
-        """Turn a return value into the exception of its consequence."""
-        try:
-            return function()
-        except CryptokiError as error:
-            raise self._judge(error) from error
 
-    def _judge(self, error: CryptokiError) -> HsmError:
-        consequence = ckr.consequence(self._quirks, error.function, error.return_value)
-        if consequence is Consequence.AMBIGUOUS:
-            try:
-                self.self_test()
-            except SessionLost as lost:
-                return TokenUnavailable(f"{error}, and then {lost}")
-            return CiphertextRejected(f"{error}, and the session passes its self-test")
-        return _EXCEPTIONS[consequence](str(error))
+def _can_encrypt(description: KeyDescription) -> bool:
+    return description.can_encrypt
 
 
-_POINTS_AT_SETTINGS: Final = frozenset(
-    {Consequence.MECHANISM_REFUSED, Consequence.CIPHERTEXT_REJECTED, Consequence.AMBIGUOUS}
-)
-
-_EXCEPTIONS: Final[Mapping[Consequence, type[HsmError]]] = {
-    Consequence.CIPHERTEXT_REJECTED: CiphertextRejected,
-    Consequence.KEY_REFUSES_USE: KeyRefusesUse,
-    Consequence.HANDLE_STALE: _HandleStale,
-    Consequence.SESSION_LOST: SessionLost,
-    Consequence.TOKEN_UNAVAILABLE: TokenUnavailable,
-    Consequence.MECHANISM_REFUSED: TokenUnavailable,
-    Consequence.BUSY: HsmThrottled,
-}
+def _can_decrypt(description: KeyDescription) -> bool:
+    return description.can_decrypt

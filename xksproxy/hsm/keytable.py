@@ -1,0 +1,119 @@
+"""The keys of a token as one session knows them: found by label, their handles kept and checked."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from xksproxy.hsm.cryptoki import Cryptoki
+from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, KeyRefusesUse, SessionLost
+from xksproxy.hsm.judgement import HandleStale, failures_judged
+from xksproxy.hsm.keys import KEY_ATTRIBUTES, KEY_CLASSES, KeyDescription, describe, key_template
+from xksproxy.hsm.quirks import Quirks
+
+_RECHECK_SECONDS: Final = 5.0
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class KnownKey:
+    """A key that was found: its handle in this session, and what it said of itself when last asked."""
+
+    handle: int
+    description: KeyDescription
+    checked_at: float
+
+
+class KeyTable:
+    """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
+
+    ``require_token`` raises if the token is gone or logged out: then a search finds nothing, as for a missing key.
+    """
+
+    def __init__(self, cryptoki: Cryptoki, session: int, quirks: Quirks, require_token: Callable[[], None]) -> None:
+        self._cryptoki = cryptoki
+        self._session = session
+        self._quirks = quirks
+        self._require_token = require_token
+        self._known: dict[str, KnownKey] = {}
+
+    def usable(self, label: str, permits: Callable[[KeyDescription], bool]) -> KnownKey:
+        """The key, if it is AES-256 and permits the use. What is refused is refused on a fresh look.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, KeyRefusesUse, HandleStale, SessionLost, TokenUnavailable
+        """
+        key = self.find(label)
+        if key.description.is_aes_256 and permits(key.description):
+            return key
+        self.forget(label)
+        key = self.find(label)
+        if not key.description.is_aes_256:
+            raise KeyRefusesUse(f"the key is {key.description.spec}, not AES_256")
+        if not permits(key.description):
+            raise KeyRefusesUse("the key's attributes on the token do not allow this use")
+        return key
+
+    def find(self, label: str) -> KnownKey:
+        """The key of a label: the known one, whose attributes are read again every 5 s, or by a search.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
+        """
+        now = time.monotonic()
+        key = self._known.get(label)
+        if key is None:
+            handle = self._search_one(label)
+            self._known[label] = key = KnownKey(handle, self._describe(handle), now)
+        elif now - key.checked_at > _RECHECK_SECONDS:
+            key.description = self._describe(key.handle)
+            key.checked_at = now
+            if key.description.label != label:
+                raise HandleStale("the handle has come to mean another object")
+        return key
+
+    def forget(self, label: str) -> None:
+        """Search for the key when it is next asked for."""
+        self._known.pop(label, None)
+
+    def everything(self) -> list[KeyDescription]:
+        """All secret and private keys that the token keeps, in the order it gives them."""
+        keys = []
+        for handle in self.search(None):
+            with suppress(HandleStale):  # destroyed since the search
+                keys.append(self._describe(handle))
+        return keys
+
+    def search(self, label: str | None) -> list[int]:
+        """The handles of all keys of a label, or of all keys."""
+        handles: list[int] = []
+        for key_class in KEY_CLASSES:
+            with failures_judged(self._quirks):
+                handles += self._cryptoki.find_objects(self._session, key_template(key_class, label))
+        return handles
+
+    def retry_stale(self, label: str, function: Callable[[], Result]) -> Result:
+        """Run ``function``; when it meets a stale handle, forget the handle and run it once more."""
+        try:
+            return function()
+        except HandleStale:
+            self.forget(label)
+        try:
+            return function()
+        except HandleStale as error:
+            raise SessionLost(f"a key handle was refused although just found: {error}") from error
+
+    def _search_one(self, label: str) -> int:
+        handles = self.search(label)
+        if len(handles) > 1:
+            raise KeyAmbiguous(f"{len(handles)} keys on the token have the same label")
+        if not handles:
+            self._require_token()
+            raise KeyMissing("the token has no key of this label")
+        return handles[0]
+
+    def _describe(self, handle: int) -> KeyDescription:
+        with failures_judged(self._quirks):
+            return describe(self._cryptoki.read_attributes(self._session, handle, KEY_ATTRIBUTES))
