@@ -385,7 +385,7 @@ def wait_for_every_worker(proxy: Proxy) -> set[int]:
     def served() -> bool:
         assert_serving(proxy)
         text = proxy.log.read_text(errors="replace")
-        return all(re.search(rf'"xksproxy.request",? "?pid"?[=:]{pid}\b', text) for pid in workers(proxy))
+        return all(re.search(rf'"xksproxy.request",? ?"?pid"?[=:]{pid}\b', text) for pid in workers(proxy))
 
     assert eventually(lambda: bool(workers(proxy)))
     assert eventually(served)

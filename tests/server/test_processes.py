@@ -82,6 +82,13 @@ def change(proxy: Proxy, old: str, new: str) -> None:
     proxy.process.send_signal(signal.SIGHUP)
 
 
+def on(faulty: FaultyHsm, text: str, setting: str = "") -> str:
+    """The text of a configuration, on another HSM and with one more setting of it."""
+    table = f'module = "{faulty.hsm.module}"\n{setting}'
+    text = re.sub(r"(?m)^module = .*$", table, re.sub(r"(?m)^check_interval_s = .*\n", "", text))
+    return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+
+
 def probe(port: int, path: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
@@ -174,12 +181,7 @@ def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_fau
     faulty, port = make_faulty(), free_port()
 
     def edit(text: str) -> str:
-        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"', text)
-        text = re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
-        text = re.sub(
-            r'preset = "softhsm2"(\ncheck_interval_s = 2)?', 'preset = "softhsm2"\ncheck_interval_s = 1', text
-        )
-        return text + f'\n[health]\nlisten = "127.0.0.1:{port}"\n'
+        return on(faulty, text, "check_interval_s = 1") + f'\n[health]\nlisten = "127.0.0.1:{port}"\n'
 
     proxy = own_proxy.start(edit=edit)
     assert eventually(lambda: probe(port, "/readyz") == 200)
@@ -200,11 +202,7 @@ def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_fau
 def test_a_worker_with_every_call_stuck_is_replaced(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:
     faulty = make_faulty()
 
-    def edit(text: str) -> str:
-        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"\nsessions = 1', text)
-        return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
-
-    proxy = own_proxy.start(server="workers = 1", edit=edit)
+    proxy = own_proxy.start(server="workers = 1", edit=lambda text: on(faulty, text, "sessions = 1"))
     (before,) = workers(proxy)
     faulty.tell("C_Encrypt hang")
 
@@ -219,11 +217,7 @@ def test_a_segfault_in_the_module_costs_one_worker_only(
 ) -> None:
     faulty = make_faulty()
 
-    def edit(text: str) -> str:
-        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"', text)
-        return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
-
-    proxy = own_proxy.start(edit=edit)
+    proxy = own_proxy.start(edit=lambda text: on(faulty, text))
     assert eventually(lambda: len(workers(proxy)) == 2)
     before = workers(proxy)
     faulty.tell("C_Encrypt segfault")
@@ -237,11 +231,7 @@ def test_sigterm_ends_the_service_although_a_call_is_stuck(
 ) -> None:
     faulty = make_faulty()
 
-    def edit(text: str) -> str:
-        text = re.sub(r"(?m)^module = .*$", f'module = "{faulty.hsm.module}"', text)
-        return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
-
-    proxy = own_proxy.start(edit=edit)
+    proxy = own_proxy.start(edit=lambda text: on(faulty, text))
     faulty.tell("* hang")
     assert eventually(lambda: "does not return" in proxy.log.read_text())
 
