@@ -23,6 +23,7 @@ from xksproxy.hsm.health import Status
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.hsm.module import Modules
+from xksproxy.hsm.session import Sealed
 
 Faulty = Callable[..., FaultyHsm]
 
@@ -37,6 +38,8 @@ if sys.argv[5]:
         Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
         Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
     }
+    if sys.argv[6] == "silent":
+        attributes[Attribute.CHECK_VALUE] = b""
     session.create_object(attributes)
 else:
     for key in list(session.get_objects({Attribute.LABEL: sys.argv[4]})):
@@ -48,11 +51,21 @@ def deadline(seconds: float = 20) -> Deadline:
     return Deadline.after(seconds)
 
 
-def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None) -> None:
-    """Put a key on one HSM alone, or take it away, as another process does."""
+def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
+    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
     module = faulty.control.with_name("softhsm.so")
     value_hex = "" if value is None else value.hex()
-    command = [sys.executable, "-c", _MAKE_KEY, str(module), faulty.hsm.token, pin, label, value_hex]
+    command = [
+        sys.executable,
+        "-c",
+        _MAKE_KEY,
+        str(module),
+        faulty.hsm.token,
+        pin,
+        label,
+        value_hex,
+        "silent" if silent else "",
+    ]
     subprocess.run(command, check=True, env={**faulty.hsm.environment})
 
 
@@ -78,6 +91,11 @@ async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = Tru
 async def round_trip(fleet: Fleet, seconds: float = 20, label: str = "demo-key") -> None:
     sealed = await fleet.encrypt(label, b"text", b"aad", deadline(seconds))
     assert await fleet.decrypt(label, sealed, b"aad", deadline(seconds)) == b"text"
+
+
+async def encrypt_in_parallel(fleet: Fleet, label: str) -> list[Sealed]:
+    """So many at once that every HSM gets some."""
+    return await asyncio.gather(*(fleet.encrypt(label, b"text", b"", deadline()) for _ in range(12)))
 
 
 async def test_what_one_hsm_encrypts_another_decrypts(make_faulty: Faulty, modules: Modules) -> None:
@@ -212,6 +230,85 @@ async def test_an_odd_key_is_refused_rather_than_used_when_the_right_hsm_goes_do
         for _ in range(6):
             with pytest.raises((TokenUnavailable, KeyDiffers)):
                 await fleet.encrypt("split", b"text", b"", deadline(0.3))
+
+
+@pytest.mark.parametrize(("silent_a", "silent_b"), [(False, True), (True, False), (True, True)])
+async def test_another_key_that_tells_no_check_value_is_never_used_either(
+    make_faulty: Faulty, modules: Modules, pin: str, silent_a: bool, silent_b: bool
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent_a)
+    change_key(b, pin, "split", bytes(range(1, 33)), silent=silent_b)
+    async with fleet_of(modules, a, b) as fleet:
+        sealed = [await encrypt_in_parallel(fleet, "split") for _ in range(5)]
+
+        for item in (item for group in sealed for item in group):
+            assert await fleet.decrypt("split", item, b"", deadline()) == b"text"
+        assert fleet.health()[1].status is Status.DEGRADED
+
+
+@pytest.mark.parametrize(("silent_a", "silent_b"), [(False, False), (False, True), (True, True)])
+async def test_the_same_key_is_used_on_both_whether_or_not_they_tell_check_values(
+    make_faulty: Faulty, modules: Modules, pin: str, silent_a: bool, silent_b: bool
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent_a)
+    change_key(b, pin, "split", bytes(range(32)), silent=silent_b)
+    async with fleet_of(modules, a, b) as fleet:
+        for _ in range(5):
+            await encrypt_in_parallel(fleet, "split")
+
+        assert [item.status for item in fleet.health()] == [Status.ACTIVE, Status.ACTIVE]
+        a.tell("* return 0x30")
+        await round_trip(fleet, 1.0, "split")
+
+
+async def test_a_silent_key_that_is_made_anew_on_one_hsm_is_not_used_there(
+    make_faulty: Faulty, modules: Modules, pin: str
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    for item in (a, b):
+        change_key(item, pin, "split", bytes(range(32)), silent=True)
+    async with fleet_of(modules, a, b) as fleet:
+        for _ in range(5):
+            await encrypt_in_parallel(fleet, "split")
+        change_key(b, pin, "split", None)
+        change_key(b, pin, "split", bytes(range(1, 33)), silent=True)
+
+        sealed = [await encrypt_in_parallel(fleet, "split") for _ in range(5)]
+
+        for item in (item for group in sealed for item in group):
+            assert await fleet.decrypt("split", item, b"", deadline()) == b"text"
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_lone_hsm_with_another_key_does_not_serve_it_after_a_restart(
+    make_faulty: Faulty, modules: Modules, pin: str, silent: bool
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent)
+    change_key(b, pin, "split", bytes(range(1, 33)), silent=silent)
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet, label="split")
+    a.tell("* return 0x30")
+
+    async with fleet_of(modules, a, b, all_serving=False) as fleet:
+        await until(lambda: fleet.instances[1].serving and not fleet.instances[0].serving)
+        with pytest.raises(KeyDiffers):
+            await fleet.encrypt("split", b"text", b"", deadline(0.5))
+
+
+async def test_a_key_replaced_on_every_hsm_is_taken_for_right(make_faulty: Faulty, modules: Modules, pin: str) -> None:
+    a, b = make_faulty(), make_faulty()
+    for item in (a, b):
+        change_key(item, pin, "split", bytes(range(32)))
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet, label="split")
+        for item in (a, b):
+            change_key(item, pin, "split", None)
+            change_key(item, pin, "split", bytes(range(1, 33)))
+
+        await round_trip(fleet, label="split")
 
 
 async def test_all_hsms_down_is_an_error_with_every_reason_and_heals(make_faulty: Faulty, modules: Modules) -> None:

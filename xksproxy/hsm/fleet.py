@@ -21,7 +21,7 @@ from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyproof import KeyProofs
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.session import HsmSession, Sealed
+from xksproxy.hsm.session import HsmSession, KeyProof, Sealed
 
 _log: Final = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Fleet:
     ) -> Sealed:
         """AES-256-GCM under the key of a label; see :meth:`HsmSession.encrypt`. ``hedge_after`` is in seconds."""
         return await self._hedged(
-            label, lambda check: lambda session: session.encrypt(label, plaintext, aad, check), deadline, hedge_after
+            label, lambda proof: lambda session: session.encrypt(label, plaintext, aad, proof), deadline, hedge_after
         )
 
     async def decrypt(
@@ -88,7 +88,7 @@ class Fleet:
     ) -> bytes:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
         return await self._hedged(
-            label, lambda check: lambda session: session.decrypt(label, sealed, aad, check), deadline, hedge_after
+            label, lambda proof: lambda session: session.decrypt(label, sealed, aad, proof), deadline, hedge_after
         )
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
@@ -98,7 +98,7 @@ class Fleet:
     async def _hedged(
         self,
         label: str,
-        work: Callable[[bytes | None], Work[Result]],
+        work: Callable[[KeyProof | None], Work[Result]],
         deadline: Deadline,
         hedge_after: float | None,
     ) -> Result:
@@ -114,14 +114,14 @@ class Fleet:
         return await _first_answer(first, second)
 
     async def _anywhere(
-        self, label: str, work: Callable[[bytes | None], Work[Result]], deadline: Deadline, used: set[str]
+        self, label: str, work: Callable[[KeyProof | None], Work[Result]], deadline: Deadline, used: set[str]
     ) -> Result:
         """Try instance after instance until one answers, none is left or the time is up."""
         failure: HsmError | None = None
         while True:
             instance = self._choose(label, used)
             if instance is None:
-                if isinstance(failure, KeyDiffers) and await self._proofs.adopt_if_unanimous(label, deadline):
+                if isinstance(failure, KeyDiffers) and await self._adopt(label, deadline):
                     used.clear()
                     failure = None
                     continue
@@ -138,14 +138,21 @@ class Fleet:
                 if label in instance.ambiguous:
                     # Sessions may know the handle of one of them; a search tells whether there still are several.
                     await instance.call(lambda session: session.describe_key(label), budget)
-                check = await self._proofs.check_value(label, instance, budget)
-                return await instance.call(work(check), budget)
+                proof = await self._proofs.proof(label, budget)
+                return await instance.call(work(proof), budget)
             except _ELSEWHERE as error:
                 failure = _graver(failure, error)
                 if isinstance(error, KeyDiffers):
                     self._proofs.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:
                     raise self._verdict(failure) from error
+
+    async def _adopt(self, label: str, deadline: Deadline) -> bool:
+        """Whether the key was replaced on every HSM, so that the record has to follow."""
+        try:
+            return await self._proofs.adopt_if_unanimous(label, deadline)
+        except HsmError:
+            return False
 
     def _choose(self, label: str, used: set[str]) -> Instance | None:
         """The serving instance with the least work that was not used yet and may serve the key."""
@@ -158,6 +165,8 @@ class Fleet:
 
     def _verdict(self, failure: HsmError | None) -> HsmError:
         """What to say when no instance answered. A key is missing only if every instance was there to be asked."""
+        if failure is None and any(instance.serving for instance in self._instances):
+            return KeyDiffers("no HSM that serves holds the key that was first used under this label")
         if failure is None:
             reasons = "; ".join(f"{item.id}: {item.reason or item.state.value}" for item in self._instances)
             return TokenUnavailable(f"no HSM serves this key ({reasons})")

@@ -24,6 +24,8 @@ class KnownKey:
     handle: int
     description: KeyDescription
     checked_at: float
+    proven_by: object = None
+    """The canary that it was seen to decrypt; a key that is found again has to do so again."""
 
 
 class KeyTable:

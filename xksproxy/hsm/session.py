@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from xksproxy.hsm import ckr
 from xksproxy.hsm.ckr import Consequence
@@ -19,7 +20,7 @@ from xksproxy.hsm.errors import (
 )
 from xksproxy.hsm.judgement import Ambiguous, failures_judged
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.keytable import KeyTable
+from xksproxy.hsm.keytable import KeyTable, KnownKey
 from xksproxy.hsm.module import Connection, close_session, generate_aes_key
 
 _IV_BYTES: Final = 12
@@ -28,6 +29,7 @@ _IV_BLOCK: Final = 64
 _TAG_BYTES: Final = 16
 _AES_256_BITS: Final = 256
 _USER_STATES: Final = frozenset({1, 3})
+_CANARY_BYTES: Final = 16
 _TEST_TEXT: Final = b"xksproxy self-test"
 _TEST_AAD: Final = b"xksproxy"
 _POINTS_AT_SETTINGS: Final = frozenset(
@@ -37,13 +39,26 @@ _POINTS_AT_SETTINGS: Final = frozenset(
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """What an encryption gives: the IV it used, the ciphertext and the 16-byte tag."""
 
     iv: bytes
     ciphertext: bytes
     tag: bytes
+
+
+class KeyProof(msgspec.Struct, frozen=True):
+    """What tells a key from every other without disclosing it. It is kept on disk.
+
+    Two keys are the same if both tell the same check value; or, where one tells none, if it decrypts the canary. A key
+    that can be held against neither is refused.
+    """
+
+    check_value: bytes | None
+    """CKA_CHECK_VALUE; None where the token tells none."""
+
+    canary: Sealed | None
+    """Random bytes that the key encrypted; None where it does not do both."""
 
 
 class HsmSession:
@@ -77,24 +92,24 @@ class HsmSession:
         """Give the session back to the token."""
         close_session(self._session)
 
-    def encrypt(self, label: str, plaintext: bytes, aad: bytes, check_value: bytes | None = None) -> Sealed:
-        """AES-256-GCM under the key of a label, which must have ``check_value`` if one is given.
+    def encrypt(self, label: str, plaintext: bytes, aad: bytes, proof: KeyProof | None = None) -> Sealed:
+        """AES-256-GCM under the key of a label, which must fit ``proof`` if one is given.
 
         An IV serves one attempt.
 
         Raises:
             KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse, DataTooLarge, SessionLost, TokenUnavailable, HsmBusy
         """
-        return self._with_key(label, _can_encrypt, check_value, lambda key: self._seal(key, plaintext, aad))
+        return self._with_key(label, _can_encrypt, proof, lambda key: self._seal(key, plaintext, aad))
 
-    def decrypt(self, label: str, sealed: Sealed, aad: bytes, check_value: bytes | None = None) -> bytes:
+    def decrypt(self, label: str, sealed: Sealed, aad: bytes, proof: KeyProof | None = None) -> bytes:
         """The inverse of :meth:`encrypt`.
 
         Raises:
             CiphertextRejected, and what :meth:`encrypt` raises
         """
         try:
-            return self._with_key(label, _can_decrypt, check_value, lambda key: self._open(key, sealed, aad))
+            return self._with_key(label, _can_decrypt, proof, lambda key: self._open(key, sealed, aad))
         except Ambiguous as error:
             self._prove_own_innocence(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
@@ -107,6 +122,27 @@ class HsmSession:
         """
         self._keys.forget(label)
         return self._keys.retry_stale(label, lambda: self._keys.find(label).description)
+
+    def make_proof(self, label: str) -> KeyProof:
+        """A proof of the key as it is on this token now.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
+        """
+        description = self.describe_key(label)
+        both = description.is_aes_256 and description.can_encrypt and description.can_decrypt
+        canary = self.encrypt(label, os.urandom(_CANARY_BYTES), b"") if both else None
+        return KeyProof(description.check_value, canary)
+
+    def verify_key(self, label: str, proof: KeyProof) -> None:
+        """Hold the key, found anew, against a proof.
+
+        Raises:
+            KeyDiffers: it is another key, or there is nothing to hold it against.
+            KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
+        """
+        self._keys.forget(label)
+        self._keys.retry_stale(label, lambda: self._require_proven(self._keys.find(label), proof))
 
     def list_keys(self) -> list[KeyDescription]:
         """All secret and private keys of the token, in the order it gives them."""
@@ -197,19 +233,44 @@ class HsmSession:
         self,
         label: str,
         permits: Callable[[KeyDescription], bool],
-        check_value: bytes | None,
+        proof: KeyProof | None,
         operation: Callable[[int], Result],
     ) -> Result:
         """Run ``operation`` with the handle of a key, if that permits it and is the key it should be."""
 
         def attempt() -> Result:
             key = self._keys.usable(label, permits)
-            if check_value is not None and key.description.check_value not in (None, check_value):
-                raise KeyDiffers("the check value of the key is not that of the key on the HSM that is believed")
+            if proof is not None:
+                self._require_proven(key, proof)
             with failures_judged(self._quirks):
                 return operation(key.handle)
 
         return self._keys.retry_stale(label, attempt)
+
+    def _require_proven(self, key: KnownKey, proof: KeyProof) -> None:
+        told = key.description.check_value
+        if told is not None and proof.check_value is not None:
+            if told != proof.check_value:
+                raise KeyDiffers("its check value is not that of the key that was first used under the label")
+        elif proof.canary is None or not key.description.can_decrypt:
+            raise KeyDiffers("it tells no check value and cannot be tried, so it may be another key than on other HSMs")
+        elif key.proven_by != proof.canary:
+            self._try_canary(key.handle, proof.canary)
+            key.proven_by = proof.canary
+
+    def _try_canary(self, key: int, canary: Sealed) -> None:
+        try:
+            with failures_judged(self._quirks):
+                self._open(key, canary, b"")
+        except CiphertextRejected as error:
+            raise KeyDiffers(
+                "it does not decrypt what the key that was first used under the label encrypted"
+            ) from error
+        except Ambiguous as error:
+            self._prove_own_innocence(error)
+            raise KeyDiffers(
+                "it does not decrypt what the key that was first used under the label encrypted"
+            ) from error
 
     def _require_token(self) -> None:
         """A token that vanished or logged out also finds nothing; that is no missing key."""
