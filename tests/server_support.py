@@ -17,6 +17,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
 
+from fault_support import FaultyHsm
 from pkcs11 import Attribute, KeyType, ObjectClass
 from support import REGION, Proxy, free_port, serve, wait_for_port
 
@@ -365,6 +366,20 @@ class OwnProxy:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def on(faulty: FaultyHsm, text: str, setting: str = "") -> str:
+    """The text of a configuration, on another HSM and with one more setting of it."""
+    table = f'module = "{faulty.hsm.module}"\n{setting}'
+    text = re.sub(r"(?m)^module = .*$", table, re.sub(r"(?m)^check_interval_s = .*\n", "", text))
+    return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+
+
+def encrypt_body(plaintext: bytes) -> bytes:
+    """The body of an Encrypt."""
+    metadata = {"awsPrincipalArn": "a", "kmsKeyArn": "k", "kmsOperation": "Encrypt", "kmsRequestId": "r"}
+    message = {"requestMetadata": metadata, "plaintext": encoded(plaintext), "encryptionAlgorithm": "AES_GCM"}
+    return json.dumps(message).encode()
 
 
 def stop(proxy: Proxy) -> int:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from fault_support import FaultyHsm
 from server_support import (
     HEALTH,
     HEALTH_BODY,
@@ -20,8 +21,10 @@ from server_support import (
     assert_error,
     assert_serving,
     connections,
+    encrypt_body,
     eventually,
     key_path,
+    on,
     request,
     settled_sockets,
     signed,
@@ -295,25 +298,29 @@ def test_a_storm_of_connections_leaks_no_descriptor(own_proxy: OwnProxy) -> None
 
 
 @pytest.mark.slow
-def test_a_request_above_max_in_flight_is_throttled(own_proxy: OwnProxy) -> None:
-    """The first check of all: not even the path is looked at."""
-    proxy = own_proxy.start(server="workers = 1\nmax_in_flight = 1\ndeadline_ms = 250")
+def test_a_request_above_max_in_flight_is_throttled_and_strangers_do_not_count(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    faulty = make_faulty()
+    settings = "workers = 1\nmax_in_flight = 1\ndeadline_ms = 250"
+    proxy = own_proxy.start(server=settings, edit=lambda text: on(faulty, text))
     only_worker(proxy)
-    unsigned = request("POST", "/nobody", {"Host": proxy.host, "Content-Length": "0"})
+    encrypt, body = key_path("encrypt"), encrypt_body(b"text")
 
-    with connections(proxy, 3) as (busy, other, third):
-        for _ in range(20):  # again, should the first request's deadline have passed before the second arrived
-            begin(busy, proxy)
-            replies = other.ask(signed_post(proxy)), third.ask(unsigned)
-            ping = third.ask(request("GET", "/ping", {"Host": "x"}))
-            first = busy.ask(HEALTH_BODY)
-            if [reply.status for reply in replies] == [429, 429] and first.status == 200:
-                break
-        for reply in replies:
-            assert_error(reply, 429, "ThrottlingException")
-        assert (first.status, ping.status) == (200, 200)
-
+    with connections(proxy, 8) as (busy, other, *strangers):
+        for stranger in strangers:
+            begin(stranger, proxy)
         assert other.ask(signed_post(proxy)).status == 200
+
+        faulty.tell("C_Encrypt delay 150")
+        busy.send(signed_post(proxy, encrypt, body))
+        statuses = []
+        while 429 not in statuses and len(statuses) < 200:
+            statuses.append(other.ask(signed_post(proxy)).status)
+        faulty.tell()
+        assert busy.reply().status in (200, 503)
+        assert 429 in statuses
+        assert other.ask(request("GET", "/ping", {"Host": "x"})).status == 200
     assert_serving(proxy)
 
 

@@ -33,5 +33,5 @@ def check_config(config_file: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"ok": True, "listen": config.server.listen, "keystores": stores, "hsms": hsms})
     else:
-        click.echo(f"{config_file}: ok")
+        click.echo(f"{config_file}: ok; the HSM was not asked, `xksproxy keys list` does that")
         click.echo(f"  listens on {config.server.listen}; key stores: {', '.join(stores)}; HSMs: {', '.join(hsms)}")

@@ -1,6 +1,7 @@
 """``xksproxy dev``."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def dev(directory: Path, port: int | None) -> None:
 def _introduction(environment: DevEnvironment, *, existed: bool) -> str:
     """What to do next, ready to paste into another terminal."""
     url = f"https://localhost:{environment.port}{compose_path(URI_PATH_PREFIX, Operation.ENCRYPT, 'demo-key')}"
-    command = "xksproxy" if shutil.which("xksproxy") else str(Path(sys.executable).with_name("xksproxy"))
+    command = "xksproxy" if shutil.which("xksproxy") else shlex.quote(str(Path(sys.executable).with_name("xksproxy")))
     metadata = (
         '"awsPrincipalArn":"arn:aws:iam::123456789012:user/Alice",'
         f'"kmsKeyArn":"arn:aws:kms:{REGION}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",'
@@ -60,7 +61,7 @@ xksproxy dev: {"using" if existed else "made"} {environment.directory}
 
 In another terminal:
 
-  source {environment.client_env}
+  source {shlex.quote(str(environment.client_env))}
 
   curl -sS $SECURE --aws-sigv4 "aws:amz:$REGION:kms-xks-proxy" \\
     --user "$SIGV4_ACCESS_KEY_ID:$SIGV4_SECRET_ACCESS_KEY" -H "Content-Type: application/json" \\

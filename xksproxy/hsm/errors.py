@@ -45,6 +45,10 @@ class LoginRefused(TokenUnavailable):
     """The token refused the PIN. It is not tried again, because tokens lock after a few wrong ones."""
 
 
+class LoginBarred(TokenUnavailable):
+    """The token lets nobody in: the PIN is locked or has expired. Whether the one given is right is not known."""
+
+
 class ModuleStuck(TokenUnavailable):
     """A call does not return, so its module can only be left behind, with the process."""
 

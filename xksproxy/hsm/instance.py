@@ -17,6 +17,7 @@ from xksproxy.hsm.errors import (
     DeadlinePassed,
     HsmBusy,
     HsmError,
+    LoginBarred,
     LoginRefused,
     ModuleStuck,
     ProofFailed,
@@ -35,7 +36,8 @@ FAILURES_UNTIL_DOWN: Final = 3
 
 _PROBE_SECONDS: Final = 2.0
 _RECHECK_SECONDS: Final = 1.0
-_ENUMERATION_SECONDS: Final = 10.0
+_ENUMERATION_SECONDS: Final = 40.0
+_ENUMERATION_PAUSES: Final = 10
 _REINITIALIZE_AFTER_PROBES: Final = 2
 _REINITIALIZE_WAIT_SECONDS: Final = 1.0
 _FIRST_BACKOFF_SECONDS: Final = 0.1
@@ -75,6 +77,7 @@ class Instance:
         self._failures = 0
         self._checked_at = -math.inf
         self._module_stuck = False
+        self._enumerate_at = -math.inf
         self._careful = False
         """Whether the last failure is one that trying again soon does not mend: a refused PIN, a wrong setting."""
         self.labels: frozenset[str] = frozenset()
@@ -205,7 +208,7 @@ class Instance:
 
     def _count_failure(self, error: HsmError) -> None:
         self._failures += 1
-        if self._failures >= FAILURES_UNTIL_DOWN or isinstance(error, LoginRefused | ProofFailed):
+        if self._failures >= FAILURES_UNTIL_DOWN or isinstance(error, LoginBarred | LoginRefused | ProofFailed):
             self._go_down(str(error))
 
     def _go_down(self, reason: str) -> None:
@@ -219,31 +222,41 @@ class Instance:
         """Check it while it serves, probe it while it does not."""
         failed_probes = 0
         while True:
-            if self.state is not State.CONNECTING:
-                self._tried.set()
-            if self.state is State.SERVING:
-                failed_probes = 0
-                await self._pause(_RECHECK_SECONDS if self._failures else self._hsm.check_interval_s)
-                if self.state is State.SERVING:
-                    await self._check()
-            elif await self._probe(failed_probes):
-                self.state, self.reason, self._failures = State.SERVING, "", 0
-                _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
-                await self._check()
-            else:
+            try:
+                failed_probes = await self._watch_once(failed_probes)
+            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
+                # Without its watcher, an instance would never return to service.
+                _log.exception("unexpected failure while watching an HSM", extra={"fields": {"hsm": self.id}})
                 failed_probes += 1
-                await self._pause(self._backoff(failed_probes))
+                await asyncio.sleep(_RECHECK_SECONDS)
+
+    async def _watch_once(self, failed_probes: int) -> int:
+        """One check or probe, and the pause after it; how many probes have failed in a row."""
+        if self.state is State.SERVING:
+            await self._pause(_RECHECK_SECONDS if self._failures else self._hsm.check_interval_s)
+            if self.state is State.SERVING:
+                await self._check()
+            return 0
+        if not await self._probe(failed_probes):
+            self._tried.set()
+            await self._pause(self._backoff(failed_probes + 1))
+            return failed_probes + 1
+        self.state, self.reason, self._failures = State.SERVING, "", 0
+        self._tried.set()
+        _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
+        await self._check()
+        return 0
 
     async def _check(self) -> None:
         try:
             await self.call(HsmSession.self_test, Deadline.after(_PROBE_SECONDS))
-            await self._enumerate_keys()
         except HsmBusy:
             return
         except HsmError as error:
             _log.warning("HSM fails its check", extra={"fields": {"hsm": self.id, "reason": str(error)}})
         else:
             self._checked_at = time.monotonic()
+            await self._enumerate_keys()
 
     async def _probe(self, failed_before: int) -> bool:
         """Try to bring it into service; from the third time on by initialising the module again, if that may be."""
@@ -255,7 +268,7 @@ class Instance:
             if str(error) != self.reason or self.state is State.CONNECTING:
                 _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": str(error)}})
             self.reason, self.state = str(error), State.DOWN
-            self._careful = isinstance(error, LoginRefused | ProofFailed)
+            self._careful = isinstance(error, LoginBarred | LoginRefused | ProofFailed)
             return False
         self._checked_at = time.monotonic()
         self._careful = False
@@ -273,8 +286,21 @@ class Instance:
             _log.warning("PKCS#11 module initialised again", extra={"fields": {"hsm": self.id}})
 
     async def _enumerate_keys(self) -> None:
-        """Look at all keys at once: one enumeration, where a search for each would cost more with each key."""
-        keys = await self.call(HsmSession.list_keys, Deadline.after(_ENUMERATION_SECONDS))
+        """Look at all keys at once: one enumeration, where a search for each would cost more with each key.
+
+        It takes at most a tenth of the time, however long it lasts, and says nothing of the HSM's health.
+        """
+        started = time.monotonic()
+        if started < self._enumerate_at:
+            return
+        try:
+            keys = await self._submit(HsmSession.list_keys, Deadline.after(_ENUMERATION_SECONDS))
+        except HsmError as error:
+            _log.warning("keys not listed", extra={"fields": {"hsm": self.id, "reason": str(error)}})
+            return
+        finally:
+            now = time.monotonic()
+            self._enumerate_at = now + _ENUMERATION_PAUSES * (now - started)
         counts = Counter(key.label for key in keys)
         self.labels = frozenset(counts)
         self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)

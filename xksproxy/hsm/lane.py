@@ -18,7 +18,7 @@ _log: Final = logging.getLogger(__name__)
 class Job:
     """A call that waits for a lane. Made on the event loop, run on a lane's thread, answered on the loop."""
 
-    __slots__ = ("_deadline", "_future", "_loop", "_on_stuck", "_work", "lane")
+    __slots__ = ("_claim", "_deadline", "_expired", "_future", "_lane", "_loop", "_on_stuck", "_work")
 
     def __init__(
         self, work: Callable[[HsmSession], Any], deadline: Deadline, on_stuck: Callable[["Lane"], None]
@@ -28,8 +28,10 @@ class Job:
         self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Any] = self._loop.create_future()
-        self.lane: Lane | None = None
-        """The lane that runs it, once one does."""
+        self._claim = threading.Lock()
+        """Guards the two below: a job is either claimed by a lane or has expired, whichever comes first."""
+        self._lane: Lane | None = None
+        self._expired = False
 
     async def result(self) -> Any:
         """Wait for the answer until the deadline. A call that does not return by then makes its lane a stuck one.
@@ -44,6 +46,14 @@ class Job:
             return await self._future
         finally:
             timer.cancel()
+
+    def claim(self, lane: "Lane") -> bool:
+        """Take the job for a lane; False if nobody waits for it any more."""
+        with self._claim:
+            if self._expired or self._future.done():
+                return False
+            self._lane = lane
+            return True
 
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -83,10 +93,12 @@ class Job:
             self._future.set_exception(error)
 
     def _expire(self) -> None:
-        if self.lane is None:
+        with self._claim:
+            self._expired = True
+        if self._lane is None:
             self._reject(HsmBusy("no HSM session came free in time"))
         else:
-            self._on_stuck(self.lane)
+            self._on_stuck(self._lane)
             self._reject(DeadlinePassed("the HSM call did not return in time"))
 
 
@@ -114,7 +126,7 @@ class Lane:
 
     def _run(self) -> None:
         while not self.replaced and (job := self._queue.get()) is not None:
-            if not job.abandoned():
+            if job.claim(self):
                 self._serve(job)
         self._discard()
         if self.replaced:
@@ -124,7 +136,6 @@ class Lane:
                 return
 
     def _serve(self, job: Job) -> None:
-        job.lane = self
         try:
             with self._opener.gate().passed():
                 self._run_on_session(job)

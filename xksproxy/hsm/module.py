@@ -14,19 +14,14 @@ from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gi
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.cryptoki import Cryptoki, CryptokiError
-from xksproxy.hsm.errors import LoginRefused, ModuleStuck, SessionLost, TokenUnavailable
+from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, SessionLost, TokenUnavailable
 from xksproxy.hsm.gate import Gate
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.presets import quirks_of
 from xksproxy.hsm.quirks import Quirks
 
-_PIN_REFUSED: Final = (
-    binding.PinIncorrect,
-    binding.PinInvalid,
-    binding.PinLenRange,
-    binding.PinExpired,
-    binding.PinLocked,
-)
+_PIN_REFUSED: Final = (binding.PinIncorrect, binding.PinInvalid, binding.PinLenRange)
+_PIN_BARRED: Final = (binding.PinExpired, binding.PinLocked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +166,10 @@ class Connection:
         except _PIN_REFUSED as error:
             raise LoginRefused(
                 f"token {self._label!r} refuses the PIN: {_text(error)}; it is not tried again"
+            ) from None
+        except _PIN_BARRED as error:
+            raise LoginBarred(
+                f"token {self._label!r} lets nobody in: {_text(error)}; its owner has to unlock it"
             ) from None
         except binding.PKCS11Error as error:
             raise TokenUnavailable(f"token {self._label!r}: {_text(error)}") from error

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import hmac
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,25 +11,31 @@ from typing import Final, Literal
 import msgspec
 
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
+from xksproxy.hsm.errors import LoginBarred, LoginRefused, TokenUnavailable
 from xksproxy.hsm.statefile import StateUnusable, locked, replace
 
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 1
 _MAXIMUM_UNRESOLVED: Final = 2
+_MAXIMUM_PINS: Final = 16
 _LOCK_SECONDS: Final = 5.0
 
 Outcome = Literal["accepted", "refused", "unresolved"]
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of one PIN, which itself is kept as a salted slow hash only."""
+class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of the attempts with one PIN."""
 
-    salt: str
-    hash: str
     outcome: Outcome
     unresolved: int = 0
+
+
+class _Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The PINs that were tried on one HSM, by their salted slow hashes."""
+
+    salt: str
+    pins: dict[str, _Pin]
 
 
 class PinGuard:
@@ -52,24 +57,28 @@ class PinGuard:
             TokenUnavailable: the state directory cannot be used.
         """
         with self._locked(hsm_id) as path:
-            before = self._known(path, pin)
+            memory = self._read(path)
+            key = _hash(pin, memory.salt)
+            before = memory.pins.get(key)
             if before is not None and (before.outcome == "refused" or before.unresolved >= _MAXIMUM_UNRESOLVED):
                 raise LoginRefused(
                     f"the PIN of HSM {hsm_id} was refused before and is not tried again;"
                     f" correct it, or allow another attempt with: xksproxy hsm allow-login {hsm_id}"
                 )
-            record = before or _new_record(pin)
+            record = before or _Pin("unresolved")
             if record.outcome != "accepted":
                 record = msgspec.structs.replace(record, unresolved=record.unresolved + 1)
-                replace(path, msgspec.json.encode(record))
+                _write(path, memory, key, record)
             try:
                 yield
             except LoginRefused:
-                replace(path, msgspec.json.encode(msgspec.structs.replace(record, outcome="refused")))
+                _write(path, memory, key, msgspec.structs.replace(record, outcome="refused"))
+                raise
+            except LoginBarred:
+                _write(path, memory, key, before)
                 raise
             if record.outcome != "accepted":
-                accepted = msgspec.structs.replace(record, outcome="accepted", unresolved=0)
-                replace(path, msgspec.json.encode(accepted))
+                _write(path, memory, key, _Pin("accepted"))
 
     def forget(self, hsm_id: str) -> bool:
         """Allow another attempt; whether anything was remembered.
@@ -92,23 +101,26 @@ class PinGuard:
             raise TokenUnavailable(f"log-in attempts cannot be remembered, so none is made: {error}") from error
 
     @staticmethod
-    def _known(path: Path, pin: Secret) -> _Record | None:
-        """What is remembered of this very PIN; a record that cannot be read stops the log-in, it is not ignored."""
+    def _read(path: Path) -> _Memory:
+        """What is remembered; a file that cannot be read stops the log-in, it is not ignored."""
         try:
-            record = msgspec.json.decode(path.read_bytes(), type=_Record)
+            return msgspec.json.decode(path.read_bytes(), type=_Memory)
         except FileNotFoundError:
-            return None
+            return _Memory(secrets.token_hex(16), {})
         except (OSError, msgspec.MsgspecError) as error:
             raise TokenUnavailable(f"{path} cannot be read, so no log-in is tried: {error}") from error
-        return record if hmac.compare_digest(record.hash, _hash(pin, record.salt)) else None
-
-
-def _new_record(pin: Secret) -> _Record:
-    salt = secrets.token_hex(16)
-    return _Record(salt, _hash(pin, salt), "unresolved")
 
 
 def _hash(pin: Secret, salt: str) -> str:
     text = pin.reveal().encode()
     digest = hashlib.scrypt(text, salt=salt.encode(), n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, dklen=32)
     return base64.b64encode(digest).decode("ascii")
+
+
+def _write(path: Path, memory: _Memory, key: str, pin: _Pin | None) -> None:
+    """Remember one PIN, the last of at most 16; on disk before the log-in goes on."""
+    pins = {known: value for known, value in memory.pins.items() if known != key}
+    if pin is not None:
+        pins[key] = pin
+    latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
+    replace(path, msgspec.json.encode(_Memory(memory.salt, latest)))

@@ -15,6 +15,8 @@ HANDSHAKE_SECONDS: Final = 2.0
 """A TLS handshake must be done after this; KMS waits 250 ms for handshake and answer together (R-TIME-1)."""
 
 _PAUSE_SECONDS: Final = 0.1
+_HANDSHAKE_SHARE: Final = 4
+"""Unfinished handshakes may take one in so many of the connections."""
 
 
 class Acceptor:
@@ -52,30 +54,43 @@ class Acceptor:
         while True:
             try:
                 accepted, _ = await loop.sock_accept(self._listener)
+                self._admit(accepted)
             except OSError as error:
                 _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})
                 await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            if not self._make_room():
-                accepted.close()
-                continue
-            task = asyncio.create_task(self._shake_hands(accepted))
-            self._handshakes[task] = None
-            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
+                _log.exception("a connection could not be taken in")
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _admit(self, accepted: socket.socket) -> None:
+        if not self._make_room():
+            accepted.close()
+            return
+        task = asyncio.create_task(self._shake_hands(accepted))
+        self._handshakes[task] = None
+        task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
     def _make_room(self) -> bool:
-        """Below the maximum, or made so: the connection idle longest goes, else the oldest handshake."""
+        """Below the maximum, or made so: the oldest handshake goes, else an idle connection, strangers' first.
+
+        So who only connects can displace others who only connect, and not KMS.
+        """
+        if len(self._handshakes) >= max(1, self._maximum // _HANDSHAKE_SHARE):
+            self._give_up_oldest_handshake()
         if len(self._server.connections) + len(self._handshakes) < self._maximum:
+            return True
+        if self._handshakes:
+            self._give_up_oldest_handshake()
             return True
         if idle := self._server.idle_connections:
             idle[0].drop()
             return True
-        if self._handshakes:
-            oldest = next(iter(self._handshakes))
-            self._handshakes.pop(oldest)
-            oldest.cancel()
-            return True
         return False
+
+    def _give_up_oldest_handshake(self) -> None:
+        oldest = next(iter(self._handshakes))
+        self._handshakes.pop(oldest)
+        oldest.cancel()
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()

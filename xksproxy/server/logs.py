@@ -2,12 +2,71 @@
 
 import json
 import logging
+import os
+import queue
+import sys
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from xksproxy.config.model import Logging
+
+_MAXIMUM_WAITING_LINES: Final = 10_000
+_FLUSH_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.005
+
+
+class StderrHandler(logging.Handler):
+    """Writes lines to standard error from a thread, so that whoever reads them slowly holds up no request.
+
+    At most 10,000 lines wait; what comes above that is dropped, counted, and the count is written once there is room.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[str | None] = queue.Queue(_MAXIMUM_WAITING_LINES)
+        self._dropped = 0
+        self._thread_of: int | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a line over; never wait."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a line that cannot be formatted must not fail its request
+            line = f"a log line of {record.name} could not be formatted"
+        if self._thread_of != os.getpid():
+            self._start_thread()
+        try:
+            if self._dropped:
+                self._lines.put_nowait(f'{{"level":"warning","message":"log lines dropped","count":{self._dropped}}}')
+                self._dropped = 0
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait, at most a second, until what was handed over is written."""
+        end = time.monotonic() + _FLUSH_SECONDS
+        while self._lines.unfinished_tasks and self._thread_of == os.getpid() and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+
+    def _start_thread(self) -> None:
+        """A thread of this process: one that was started before a fork stays with the parent."""
+        self._thread_of = os.getpid()
+        self._lines = queue.Queue(_MAXIMUM_WAITING_LINES)
+        threading.Thread(target=self._write, args=(self._lines,), name="log", daemon=True).start()
+
+    @staticmethod
+    def _write(lines: "queue.Queue[str | None]") -> None:
+        while (line := lines.get()) is not None:
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
+            lines.task_done()
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,7 +122,7 @@ def logging_config(settings: Logging) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": formatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+        "handlers": {"stderr": {"()": StderrHandler, "formatter": "line"}},
         "root": {"level": settings.level.upper(), "handlers": ["stderr"]},
         "loggers": {
             "gunicorn.error": {"level": settings.level.upper(), "handlers": [], "propagate": True},

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from gunicorn.app.base import BaseApplication
-from msgspec.structs import replace
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server.logs import logging_config
+from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
 
 _log: Final = logging.getLogger(__name__)
@@ -72,16 +72,10 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         except Exception:  # noqa: BLE001 - whatever it is, the old configuration goes on serving
             _log.exception("configuration refused")
             return "nothing"
-        change: Change = "inside" if _built_with(config) == _built_with(self._config) else "workers"
+        change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
         self._config = config
         self.callable = None
         if change == "workers":
             self.do_load_config()
         _log.info("configuration read again", extra={"fields": {"change": change}})
         return change
-
-
-def _built_with(config: Config) -> tuple[object, ...]:
-    """What a worker is built with, and so cannot change while it runs."""
-    server = replace(config.server, tls=replace(config.server.tls, certificate="-", private_key="-", client_ca=None))
-    return server, config.health, config.hsm, config.state, config.logging

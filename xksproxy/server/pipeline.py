@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
@@ -14,6 +16,7 @@ from xksproxy.operations.health import get_health_status
 from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.server import respond
 from xksproxy.server.body import read_body
+from xksproxy.server.protocol import Connection
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
@@ -56,7 +59,6 @@ class Pipeline:
             return respond.pong()
         started = time.monotonic()
         fields: dict[str, Any] = {"peer": request.remote}
-        self._in_flight += 1
         try:
             response = await self._answer(request, fields)
         except XksError as error:
@@ -66,8 +68,6 @@ class Pipeline:
             # The exception's text could quote the request; its type and place cannot.
             fields |= {"error": "InternalException", "reason": _place(error)}
             response = respond.failure(InternalException("The proxy failed; its log says where"))
-        finally:
-            self._in_flight -= 1
         if self.draining:
             response.force_close()
         fields |= {"status": response.status, "ms": round(1000 * (time.monotonic() - started), 2)}
@@ -75,8 +75,6 @@ class Pipeline:
         return response
 
     async def _answer(self, request: web.BaseRequest, fields: dict[str, Any]) -> web.Response:
-        if self._in_flight > self._settings.max_in_flight:
-            raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
         deadline = Deadline.after(self._settings.deadline_ms / 1000)
         path = parse_path(request.raw_path)
         service = self._services.at(path.prefix)
@@ -92,8 +90,25 @@ class Pipeline:
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
         fields |= {"access_key_id": identity.access_key_id, "region": identity.region}
-        _require_json(headers)
-        return respond.success(await self._operate(path, service, body, deadline, fields))
+        if isinstance(request.protocol, Connection):
+            request.protocol.authenticated = True
+        with self._in_flight_counted():
+            _require_json(headers)
+            return respond.success(await self._operate(path, service, body, deadline, fields))
+
+    @contextmanager
+    def _in_flight_counted(self) -> Iterator[None]:
+        """Count requests from their authentication on, so that strangers cannot use up what KMS needs.
+
+        Before it, a request holds only its connection, whose number is bounded, and for no longer than the deadline.
+        """
+        if self._in_flight >= self._settings.max_in_flight:
+            raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
 
     async def _operate(
         self, path: ApiPath, service: Service, body: bytes, deadline: Deadline, fields: dict[str, Any]

@@ -29,7 +29,7 @@ _MAXIMUM_HEAD_LINE_BYTES: Final = 8190
 class Connection(RequestHandler):
     """A connection whose TLS handshake, if any, is done."""
 
-    __slots__ = ("_head_timer", "_last_payload", "_refusal", "idle_since")
+    __slots__ = ("_head_timer", "_last_payload", "_refusal", "authenticated", "idle_since")
 
     def __init__(self, manager: "HttpServer", refusal: Callable[[Any], str | None]) -> None:
         super().__init__(
@@ -47,6 +47,8 @@ class Connection(RequestHandler):
         self._refusal = refusal
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_payload: StreamReader = EMPTY_PAYLOAD
+        self.authenticated = False
+        """Whether a signed request has come on it."""
         self.idle_since: float | None = None
         """Loop time since when no request is in progress; None while one is."""
 
@@ -126,9 +128,9 @@ class HttpServer(web.Server):
 
     @property
     def idle_connections(self) -> list[Connection]:
-        """Connections without a request, the one that has been so longest first."""
+        """Connections without a request: first those that never carried a signed one, then by their idle time."""
         idle = [item for item in self.connections if isinstance(item, Connection) and item.idle_since is not None]
-        return sorted(idle, key=lambda item: item.idle_since or 0.0)
+        return sorted(idle, key=lambda item: (item.authenticated, item.idle_since or 0.0))
 
     def _track(
         self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from xksproxy.config import model
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet import Fleet
@@ -52,6 +54,12 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance]) -> Snapsho
     state = Path(config.state.directory)
     services = {table.uri_path_prefix: _service(table, instances, state) for table in config.keystore}
     return Snapshot(services, config.server.tls, build_context(config.server.tls))
+
+
+def built_with(config: Config) -> tuple[object, ...]:
+    """What a worker is built with, and so cannot change while it runs; all else is in the snapshot."""
+    tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
+    return replace(config.server, tls=tls), config.health, config.hsm, config.state, config.logging
 
 
 def _service(table: model.KeyStore, instances: Mapping[str, Instance], state: Path) -> Service:

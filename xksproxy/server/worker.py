@@ -18,6 +18,7 @@ from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.probes import Probes
 from xksproxy.server.protocol import HttpServer
 from xksproxy.server.services import Services
+from xksproxy.server.snapshot import built_with
 
 _log: Final = logging.getLogger(__name__)
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -61,11 +62,20 @@ class XksWorker(GunicornUVLoopWebWorker):
         # A worker that raises before it has booted ends the whole service; this one fails by itself, and slowly.
         self.booted = True
         try:
-            await self._serve(self.wsgi)
+            await self._serve(self._current_config())
         except Exception:  # noqa: BLE001 - whatever it is
             _log.exception("worker failed")
             time.sleep(_FAILED_START_SECONDS)  # noqa: ASYNC251 - nothing else runs any more
             _leave(1)
+
+    def _current_config(self) -> Config:
+        """The file as it is now: a SIGHUP that came between the fork and this process's own handler would be lost."""
+        config: Config = self.wsgi
+        try:
+            fresh = self.app.load_checked()
+        except ConfigError:
+            return config
+        return fresh if built_with(fresh) == built_with(config) else config
 
     async def _serve(self, config: Config) -> None:
         services = Services(config)
@@ -104,9 +114,15 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     def _replace_snapshot(self, services: Services) -> None:
         try:
-            services.replace_snapshot(self.app.load_checked())
+            config = self.app.load_checked()
+            if built_with(config) != built_with(self.wsgi):
+                _log.info("configuration left to the workers that replace this one")
+                return
+            services.replace_snapshot(config)
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
+        except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
+            _log.exception("configuration refused")
         else:
             _log.info("configuration in place")
 
@@ -125,5 +141,6 @@ class XksWorker(GunicornUVLoopWebWorker):
 
 def _leave(code: int) -> None:
     """End the process at once: a call that is stuck in a PKCS#11 module would hold up a usual exit for ever."""
-    sys.stderr.flush()
+    for handler in logging.getLogger().handlers:
+        handler.flush()
     os._exit(code)
