@@ -298,6 +298,21 @@ def test_a_storm_of_connections_leaks_no_descriptor(own_proxy: OwnProxy) -> None
 
 
 @pytest.mark.slow
+def test_who_only_connects_displaces_no_connection_that_carried_a_signed_request(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 20")
+    only_worker(proxy)
+
+    with connections(proxy, 6) as wires, ExitStack() as stack:
+        for wire in wires:
+            assert wire.ask(signed_post(proxy)).status == 200
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+        stack.enter_context(connections(proxy, 30))
+
+        assert [wire.ask(signed_post(proxy)).status for wire in wires] == [200] * 6
+
+
+@pytest.mark.slow
 def test_a_request_above_max_in_flight_is_throttled_and_strangers_do_not_count(
     own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
 ) -> None:

@@ -292,3 +292,25 @@ def test_idle_connections_survive_a_change_inside_the_workers(own_proxy: OwnProx
         assert eventually(lambda: "configuration in place" in proxy.log.read_text())
 
         assert [wire.ask(signed_post(proxy)).status for wire in wires] == [200] * 6
+
+
+def test_two_changes_in_quick_succession_cut_nothing(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    """The second reaches workers that the first has made stale, and that know nothing of its HSM."""
+    faulty = make_faulty()
+    proxy = own_proxy.start()
+    assert eventually(lambda: len(workers(proxy)) == 2)
+    before = workers(proxy)
+    text = proxy.environment.config.read_text()
+    table = text[text.index("[[hsm]]") : text.index("[[keystore]]")]
+    second = on(faulty, table).replace('id = "softhsm"', 'id = "second"')
+    with Load(proxy) as load:
+        change(proxy, table, table + second)
+        change(proxy, 'hsms = ["softhsm"]', 'hsms = ["softhsm", "second"]')
+        change(proxy, 'id = "impotent-key"', 'id = "impotent-*"')
+
+        assert eventually(lambda: not before & workers(proxy) and len(workers(proxy)) == 2, seconds=40)
+
+    assert load.failures == []
+    assert "worker failed" not in proxy.log.read_text()

@@ -45,11 +45,11 @@ class Server(_Table, frozen=True):
     """Milliseconds within which a request is answered; KMS waits 250 in all (R-TIME-1)."""
 
     max_in_flight: Annotated[int, Meta(ge=1, le=100_000)] = 256
-    """Requests a worker handles at once; above it they are answered with ThrottlingException."""
+    """Authenticated requests a worker handles at once; above it they are answered with ThrottlingException."""
 
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
-    """Connections a worker holds at once, unfinished TLS handshakes included; above it the one that has been idle
-    longest makes room."""
+    """Connections a worker holds at once, unfinished TLS handshakes included; above it the oldest handshake makes room,
+    then the connection idle longest, strangers' first."""
 
     fleet_size: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""

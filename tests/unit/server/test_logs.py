@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from typing import Any, Literal
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xksproxy.config.model import Logging
-from xksproxy.server.logs import logging_config
+from xksproxy.server.logs import StderrHandler, logging_config
 
 _FORMATS: tuple[Literal["json", "console"], ...] = ("json", "console")
 
@@ -207,7 +208,7 @@ def test_any_ascii_text_makes_one_printable_console_line(message: str, value: st
 _PROGRAM = """
 import logging, logging.config, sys
 from xksproxy.config.model import Logging
-from xksproxy.server.logs import logging_config
+from xksproxy.server.logs import StderrHandler, logging_config
 
 logging.config.dictConfig(logging_config(Logging(level=sys.argv[1], format=sys.argv[2])))
 for name in ("xksproxy.request", "gunicorn.error", "gunicorn.access", "asyncio"):
@@ -239,3 +240,30 @@ def test_the_level_debug_lets_everything_through_but_the_access_log_that_we_writ
 
     assert [level for _, level, _, _ in lines] == ["debug", "info", "warning", "error"] * 2 + ["error"]
     assert not any("gunicorn.access" in rest for _, _, _, rest in lines)
+
+
+def test_a_reader_that_stalls_holds_up_nobody_and_what_is_dropped_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    written: list[str] = []
+
+    class Stalled:
+        def write(self, text: str) -> None:
+            released.wait()
+            written.append(text)
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Stalled())
+    handler = StderrHandler()
+    for number in range(10_500):
+        handler.emit(logging.LogRecord("test", logging.INFO, "", 0, f"line {number}", None, None))
+    released.set()
+    handler.flush()
+    handler.emit(logging.LogRecord("test", logging.INFO, "", 0, "the last", None, None))
+    handler.flush()
+
+    assert written[-1] == "the last\n"
+    dropped = json.loads(written[-2])["count"]
+    assert len(written) - 2 + dropped == 10_500
+    assert dropped >= 499
