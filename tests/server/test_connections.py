@@ -443,7 +443,7 @@ def test_sighup_with_a_broken_configuration_goes_on_serving_with_the_old_one(
     own_proxy: OwnProxy, breakage: Callable[[Path], str]
 ) -> None:
     proxy = own_proxy.start(server="workers = 1")
-    only_worker(proxy)
+    pid = only_worker(proxy)
 
     with Wire(proxy) as wire:
         assert wire.ask(signed_post(proxy)).status == 200
@@ -455,7 +455,9 @@ def test_sighup_with_a_broken_configuration_goes_on_serving_with_the_old_one(
 
         assert not eventually(lambda: proxy.process.poll() is not None, seconds=1.5), "the proxy has ended"
         assert_serving(proxy)
-        assert wire.ask(signed_post(proxy)).status == 200, "a connection was cut although nothing changed"
+        reply = wire.ask(signed_post(proxy))
+        assert (reply.status, reply.closes) == (200, False), "a connection was cut although nothing changed"
+        assert workers(proxy) == {pid}
     assert stop(proxy) == 0
 
 

@@ -39,7 +39,7 @@ def allow_login(config_file: Path, hsm_id: str) -> None:
         known = ", ".join(item.id for item in config.hsm)
         raise click.UsageError(f"no [[hsm]] has the id {hsm_id}; there are: {known}")
     if not PinGuard(Path(config.state.directory)).forget(hsm_id):
-        complain(f"no log-in attempt on {hsm_id} is remembered on this machine; nothing was stopped")
+        complain(f"no PIN of {hsm_id} was refused on this machine; nothing was stopped")
         sys.exit(FOUND_SOMETHING_WRONG)
     click.echo(
         f"the next log-in on {hsm_id} may try its PIN again; if that is wrong, it counts towards the token's lock"

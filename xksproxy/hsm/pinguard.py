@@ -81,15 +81,16 @@ class PinGuard:
                 _write(path, memory, key, _Pin("accepted"))
 
     def forget(self, hsm_id: str) -> bool:
-        """Allow another attempt; whether anything was remembered.
+        """Allow another attempt with every PIN that was not accepted; whether there was one.
 
         Raises:
             TokenUnavailable: the state directory cannot be used.
         """
         with self._locked(hsm_id) as path:
-            remembered = path.exists()
-            path.unlink(missing_ok=True)
-            return remembered
+            memory = self._read(path)
+            accepted = {key: pin for key, pin in memory.pins.items() if pin.outcome == "accepted"}
+            replace(path, msgspec.json.encode(_Memory(memory.salt, accepted)))
+            return len(accepted) < len(memory.pins)
 
     @contextmanager
     def _locked(self, hsm_id: str) -> Iterator[Path]:

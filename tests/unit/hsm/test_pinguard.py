@@ -84,6 +84,15 @@ def test_forgetting_allows_another_attempt(guard: PinGuard) -> None:
     assert not guard.forget("another")
 
 
+def test_forgetting_keeps_what_was_accepted(guard: PinGuard) -> None:
+    succeed(guard, RIGHT)
+
+    assert not guard.forget("hsm")
+    for _ in range(3):
+        cut_off(guard, RIGHT)
+    succeed(guard, RIGHT)
+
+
 def test_a_memory_that_cannot_be_read_stops_the_log_in(guard: PinGuard, tmp_path: Path) -> None:
     refuse(guard, WRONG)
     (file,) = (tmp_path / "state").glob("*.json")
