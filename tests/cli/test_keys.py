@@ -341,3 +341,19 @@ def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(
     code, err = into_closed_pipe("keys", "list", "--config", home.config, *form)
 
     assert (code, err) == (1, "")
+
+
+def test_an_hsm_that_the_key_store_does_not_have_is_refused_with_those_it_has(
+    spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    done = spawn("keys", "list", "--hsm", "none", "--config", home.config, "--keystore", "dev")
+
+    assert done.code == 2
+    assert "it has: softhsm" in done.err
+
+
+def test_the_hsm_can_be_named(spawn: Callable[..., Any], home: DevEnvironment) -> None:
+    named = spawn("keys", "list", "--hsm", "softhsm", "--config", home.config, "--keystore", "dev")
+
+    assert "demo-key" in named.text
+    assert named.text == spawn("keys", "list", "--config", home.config, "--keystore", "dev").text

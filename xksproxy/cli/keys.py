@@ -18,6 +18,9 @@ from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 
 _keystore_option = click.option("--keystore", "keystore_name", help="The key store, where there are several.")
+_hsm_option = click.option(
+    "--hsm", "hsm_id", help="The HSM to look at, where the key store has several; else the first."
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -52,15 +55,16 @@ def keys() -> None:
 @keys.command("list")
 @config_option
 @_keystore_option
+@_hsm_option
 @_json_option
-def list_keys(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
+def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, *, as_json: bool) -> None:
     """List the keys on the token, and the configured ones that it lacks. Exit code 1 if a configured key is unusable.
 
     \b
     Example:
       xksproxy keys list --config xksproxy.toml
     """
-    store, session = _open(config_file, keystore_name)
+    store, session = _open(config_file, keystore_name, hsm_id)
     rows = _rows(KeyMap(store.keys), session.list_keys())
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -73,16 +77,17 @@ def list_keys(config_file: Path, keystore_name: str | None, *, as_json: bool) ->
 @keys.command()
 @config_option
 @_keystore_option
+@_hsm_option
 @click.argument("key_id", metavar="ID")
 @_json_option
-def show(config_file: Path, keystore_name: str | None, key_id: str, *, as_json: bool) -> None:
+def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
     """Show one external key as GetKeyMetadata sees it. Exit code 1 if it is missing or ambiguous.
 
     \b
     Example:
       xksproxy keys show demo-key
     """
-    store, session = _open(config_file, keystore_name)
+    store, session = _open(config_file, keystore_name, hsm_id)
     try:
         key = KeyMap(store.keys).resolve(key_id)
         row = _row(key, session.describe_key(key.label))
@@ -104,6 +109,7 @@ def show(config_file: Path, keystore_name: str | None, key_id: str, *, as_json: 
 @keys.command()
 @config_option
 @_keystore_option
+@_hsm_option
 @click.argument("key_id", metavar="ID")
 @click.option(
     "--usage",
@@ -112,7 +118,7 @@ def show(config_file: Path, keystore_name: str | None, key_id: str, *, as_json: 
     show_default=True,
     help="What the key's attributes allow; KMS needs both.",
 )
-def create(config_file: Path, keystore_name: str | None, key_id: str, usage: str) -> None:
+def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, usage: str) -> None:
     """Make an AES-256 key for an external key id: sensitive, not extractable, on the token for good.
 
     The key store must expose the id; the key gets the label configured for it. If the label is in use, nothing is made.
@@ -121,7 +127,7 @@ def create(config_file: Path, keystore_name: str | None, key_id: str, usage: str
     Example:
       xksproxy keys create payments-2026
     """
-    store, session = _open(config_file, keystore_name)
+    store, session = _open(config_file, keystore_name, hsm_id)
     try:
         label = KeyMap(store.keys).resolve(key_id).label
     except KeyNotFoundException:
@@ -138,10 +144,12 @@ def create(config_file: Path, keystore_name: str | None, key_id: str, usage: str
     click.echo(f"made an AES-256 key of the label {label}")
 
 
-def _open(config_file: Path, keystore_name: str | None) -> tuple[KeyStore, HsmSession]:
+def _open(config_file: Path, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:
     config: Config = load_checked(config_file)
     store = choose_keystore(config, keystore_name)
-    hsm = next(hsm for hsm in config.hsm if hsm.id == store.hsms[0])
+    if hsm_id not in (None, *store.hsms):
+        raise click.UsageError(f"the key store {store.name} has no HSM {hsm_id}; it has: {', '.join(store.hsms)}")
+    hsm = next(hsm for hsm in config.hsm if hsm.id == (hsm_id or store.hsms[0]))
     return store, open_session(hsm, read_pin(hsm), Path(config.state.directory))
 
 
