@@ -159,9 +159,8 @@ def _call(
         _give_up(f"https://{host}: its answer is nested too deeply")
     click.echo(f"{answer.status} in {answer.milliseconds:.1f} ms", err=True)
     if raw and "plaintext" in answer.body:
-        output = click.get_binary_stream("stdout")
-        output.write(base64.b64decode(answer.body["plaintext"]))
-        output.flush()
+        sys.stdout.buffer.write(base64.b64decode(answer.body["plaintext"]))
+        sys.stdout.flush()
     else:
         click.echo(json.dumps(answer.body))
     if answer.status != http.HTTPStatus.OK:
