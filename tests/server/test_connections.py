@@ -1,11 +1,13 @@
 """Connections: how long, how many, and what becomes of them when the proxy stops or reloads."""
 
+import asyncio
 import os
 import select
 import signal
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -273,6 +275,30 @@ def test_connections_in_use_are_not_cut_for_new_ones(own_proxy: OwnProxy) -> Non
         assert_serving(proxy)
         return
     pytest.fail("the machine was too busy to try this")
+
+
+@pytest.mark.slow
+def test_many_clients_that_connect_at_once_are_all_served_below_the_cap(own_proxy: OwnProxy) -> None:
+    """As KMS comes back after an interruption: no handshake that makes progress is given up for a later one."""
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 200")
+    only_worker(proxy)
+    context = proxy.context()
+
+    async def come() -> bytes:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=context)
+            writer.write(signed_post(proxy))
+            line = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+        except OSError as error:
+            return repr(error).encode()
+        return line
+
+    async def come_together() -> list[bytes]:
+        return await asyncio.gather(*(come() for _ in range(150)))
+
+    assert Counter(asyncio.run(come_together())) == {b"HTTP/1.1 200 OK\r\n": 150}
 
 
 @pytest.mark.slow

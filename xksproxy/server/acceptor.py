@@ -15,8 +15,6 @@ HANDSHAKE_SECONDS: Final = 2.0
 """A TLS handshake must be done after this; KMS waits 250 ms for handshake and answer together (R-TIME-1)."""
 
 _PAUSE_SECONDS: Final = 0.1
-_HANDSHAKE_SHARE: Final = 4
-"""Unfinished handshakes may take one in so many of the connections."""
 
 
 class Acceptor:
@@ -71,18 +69,17 @@ class Acceptor:
         task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
     def _make_room(self) -> bool:
-        """Below the maximum, or made so: the oldest handshake goes, else an idle connection, strangers' first.
+        """Below the maximum, or made so: by a stranger's idle connection, the oldest handshake, or another idle one.
 
         So who only connects can displace others who only connect, and not KMS.
         """
-        if len(self._handshakes) >= max(1, self._maximum // _HANDSHAKE_SHARE):
-            self._give_up_oldest_handshake()
         if len(self._server.connections) + len(self._handshakes) < self._maximum:
             return True
-        if self._handshakes:
+        idle = self._server.idle_connections
+        if self._handshakes and not (idle and not idle[0].authenticated):
             self._give_up_oldest_handshake()
             return True
-        if idle := self._server.idle_connections:
+        if idle:
             idle[0].drop()
             return True
         return False
