@@ -21,6 +21,7 @@ from xksproxy.hsm.module import Connection, Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession
 from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.state.usage import UsageBook
 
 # How fast an example runs or is drawn is no property of the code: a loaded machine must not fail a test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,7 +90,8 @@ def hsm(environment: DevEnvironment) -> Hsm:
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Modules:
     """The PKCS#11 modules of this test process; a module can be initialised only once in it."""
-    return Modules(PinGuard(tmp_path_factory.mktemp("state")))
+    state = tmp_path_factory.mktemp("state")
+    return Modules(PinGuard(state), UsageBook(state))
 
 
 @pytest.fixture(scope="session")

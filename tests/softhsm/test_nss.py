@@ -14,6 +14,7 @@ from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.module import Modules, generate_aes_key
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession, Sealed
+from xksproxy.state.usage import UsageBook
 
 _MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/aarch64-linux-gnu/libsoftokn3.so")
 
@@ -41,7 +42,8 @@ def nss(tmp_path_factory: pytest.TempPathFactory) -> Hsm:
 
 @pytest.fixture(scope="module")
 def nss_modules(tmp_path_factory: pytest.TempPathFactory) -> Modules:
-    return Modules(PinGuard(tmp_path_factory.mktemp("nss-state")))
+    state = tmp_path_factory.mktemp("nss-state")
+    return Modules(PinGuard(state), UsageBook(state))
 
 
 @pytest.fixture

@@ -331,9 +331,11 @@ from xksproxy.config.load import load_config
 from xksproxy.hsm.module import Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession
+from xksproxy.state.usage import UsageBook
 directory = Path(sys.argv[1])
 hsm = load_config(directory / "xksproxy.toml").hsm[0]
-connection = Modules(PinGuard(directory / "state")).connect(hsm, read_pin(hsm))
+state = directory / "state"
+connection = Modules(PinGuard(state), UsageBook(state)).connect(hsm, read_pin(hsm))
 session = HsmSession(connection)
 {}
 try:

@@ -9,15 +9,13 @@ from typing import Final
 
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.model import Config, Hsm, Key, KeyStore, Tls
+from xksproxy.config.keychecks import key_problems
+from xksproxy.config.model import Config, Hsm, KeyStore, Tls
 from xksproxy.config.secret import Secret, SecretError, read_secret
-from xksproxy.spec.limits import MAXIMUM_URI_CHARACTERS
-from xksproxy.spec.uri import Operation, compose_path, is_key_id, prefix_problem
+from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
-_SCHEME_AND_HOST: Final = len("https://x")
-_WILDCARDS: Final = frozenset("*?")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -39,11 +37,6 @@ def check_config(config: Config) -> list[str]:
             for problem in _key_store_problems(f"keystore[{index}]", store, {hsm.id for hsm in config.hsm})
         ),
     ]
-
-
-def is_pattern(key_id: str) -> bool:
-    """Whether a configured key id is a pattern; no legal id holds a wildcard."""
-    return not _WILDCARDS.isdisjoint(key_id)
 
 
 def read_pin(hsm: Hsm) -> Secret | None:
@@ -126,19 +119,8 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
         if hsm_id not in hsm_ids:
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
-    for index, key in enumerate(store.keys):
-        yield from _key_problems(f"{at}.keys[{index}]", key, store.uri_path_prefix)
+    yield from key_problems(f"{at}.keys", store)
     try:
         load_credentials(Path(store.credentials))
     except ConfigError as error:
         yield from (f"{at}.credentials: {problem}" for problem in error.problems)
-
-
-def _key_problems(at: str, key: Key, prefix: str) -> Iterator[str]:
-    literal = "".join("x" if character in _WILDCARDS else character for character in key.id)
-    if not is_key_id(literal):
-        yield f"{at}.id: expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got {key.id}"
-    elif _SCHEME_AND_HOST + len(compose_path(prefix, Operation.GET_KEY_METADATA, key.id)) > MAXIMUM_URI_CHARACTERS:
-        yield f"{at}.id: with the prefix, its URI has more than {MAXIMUM_URI_CHARACTERS} characters"
-    if is_pattern(key.id) and key.label is not None:
-        yield f"{at}.label: a pattern exposes keys under their own labels"

@@ -33,7 +33,7 @@ def load_config(path: Path) -> Config:
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
         raise ConfigError(unknown)
     try:
-        config = msgspec.convert(tables, Config)
+        config = msgspec.convert(tables, Config, str_keys=True)
     except msgspec.ValidationError as error:
         raise ConfigError([f"{path}: {_readable(str(error))}"]) from None
     except RecursionError:
@@ -70,7 +70,7 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
 
 def _readable(text: str) -> str:
     """``Expected `int`, got `str` - at `$.server.workers``` with the key's path in front."""
-    what, separator, place = text.partition(" - at `$")
+    what, separator, place = text.replace(" - at `key` in `$", " as a key - at `$").partition(" - at `$")
     if what.startswith("Invalid enum value"):
         what += f"; expected one of {', '.join(_choices(place.strip('.`')))}"
     what = what.replace("Object missing required field", "missing key").replace("object", "table")

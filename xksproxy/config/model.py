@@ -1,13 +1,21 @@
 """The configuration file as typed, frozen structs. Each field's text is the operator's manual."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.config.secret import SecretReference
+from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES
 
 Text = Annotated[str, Meta(min_length=1)]
+VersionNumber = Annotated[int, Meta(ge=1, le=MAXIMUM_VERSION)]
+LegacyMetadata = Annotated[bytes, Meta(min_length=1, max_length=MAXIMUM_CIPHERTEXT_METADATA_BYTES)]
+AadEncodingName = Literal["plain", "sha256"]
+
+MAXIMUM_ENCRYPTIONS: Final = 2**32
+"""Encryptions with random IVs that one AES-GCM key may make (NIST SP 800-38D, 8.3)."""
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -122,6 +130,24 @@ class Key(_Table, frozen=True):
 
     label: Text | None = None
     """CKA_LABEL of the key on the token, where it differs from the id. Not with a pattern."""
+
+    versions: dict[VersionNumber, Text] = {}
+    """CKA_LABEL of each key version by its number. Without it the label is version 1, and ``LABEL.v2``, ``LABEL.v3`` …
+    are the others. Not with a pattern or a label."""
+
+    aad_encoding: AadEncodingName = "plain"
+    """How Encrypt hands the AAD to the HSM: as it is, or by its SHA-256 as AWS's sample proxy does. The ciphertext
+    metadata remembers it, so it can change at any time."""
+
+    legacy_aad_encoding: AadEncodingName | None = None
+    """The encoding of ciphertexts without metadata of this proxy's own; ``aad_encoding`` where it is not set."""
+
+    legacy_metadata: tuple[LegacyMetadata, ...] = ()
+    """Ciphertext metadata, in Base64, that another proxy wrote: such a ciphertext is of version 1."""
+
+    maximum_encryptions: Annotated[int, Meta(ge=1, le=MAXIMUM_ENCRYPTIONS)] = MAXIMUM_ENCRYPTIONS
+    """Encryptions after which a key version encrypts no more. Each machine takes its part, by ``server.fleet_size``;
+    from half of it on the proxy warns."""
 
     hedge_after_ms: Annotated[int, Meta(ge=1, le=250)] | None = None
     """Send the same call to a second HSM when the first has not answered after so many milliseconds."""

@@ -19,6 +19,7 @@ from xksproxy.hsm.gate import Gate
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.presets import quirks_of
 from xksproxy.hsm.quirks import Quirks
+from xksproxy.state.usage import UsageBook
 
 _PIN_REFUSED: Final = (binding.PinIncorrect, binding.PinInvalid, binding.PinLenRange)
 _PIN_BARRED: Final = (binding.PinExpired, binding.PinLocked)
@@ -123,7 +124,7 @@ class Connection:
     process out. All other sessions are opened without a PIN. Safe to use from several threads.
     """
 
-    def __init__(self, module: Module, label: str, quirks: Quirks, *, needs_login: bool) -> None:
+    def __init__(self, module: Module, label: str, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
         """Find the token.
 
         Raises:
@@ -131,6 +132,7 @@ class Connection:
         """
         self.cryptoki = module.cryptoki
         self.quirks = quirks
+        self.usage = usage
         self.needs_login = needs_login
         self._module = module
         self._generation = module.generation
@@ -190,8 +192,10 @@ class Connection:
 class Modules:
     """The modules and log-ins of this process, made when first asked for. Safe to use from several threads."""
 
-    def __init__(self, guard: PinGuard) -> None:
+    def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
+        """``usage`` counts what its sessions encrypt."""
         self._guard = guard
+        self._usage = usage
         self._lock = threading.Lock()
         """Guards the tables, and so that a module is initialised and a PIN is tried by one thread at a time."""
         self._modules: dict[str, Module] = {}
@@ -222,7 +226,9 @@ class Modules:
         with self._lock:
             connection = self._connections.get(hsm.id)
             if connection is None or not connection.alive:
-                connection = Connection(self._loaded(hsm), hsm.token, quirks_of(hsm), needs_login=pin is not None)
+                connection = Connection(
+                    self._loaded(hsm), hsm.token, quirks_of(hsm), self._usage, needs_login=pin is not None
+                )
                 if pin is None:
                     connection.log_in(None)
                 else:

@@ -12,7 +12,7 @@ import msgspec
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginBarred, LoginRefused, TokenUnavailable
-from xksproxy.hsm.statefile import StateUnusable, locked, replace
+from xksproxy.state.statefile import StateUnusable, locked, replace
 
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8

@@ -12,8 +12,10 @@ from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     DataTooLarge,
+    EncryptionsSpent,
     KeyAmbiguous,
     KeyDiffers,
+    NotCounted,
     ProofFailed,
     SessionLost,
     TokenUnavailable,
@@ -22,6 +24,8 @@ from xksproxy.hsm.judgement import Ambiguous, failures_judged
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.keytable import KeyTable, KnownKey
 from xksproxy.hsm.module import Connection, close_session, generate_aes_key
+from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.usage import LimitReached
 
 _IV_BYTES: Final = 12
 _APPENDED_IV_BYTES: Final = 16
@@ -92,15 +96,23 @@ class HsmSession:
         """Give the session back to the token."""
         close_session(self._session)
 
-    def encrypt(self, label: str, plaintext: bytes, aad: bytes, proof: KeyProof | None = None) -> Sealed:
+    def encrypt(
+        self, label: str, plaintext: bytes, aad: bytes, proof: KeyProof | None = None, maximum: int | None = None
+    ) -> Sealed:
         """AES-256-GCM under the key of a label, which must fit ``proof`` if one is given.
 
-        An IV serves one attempt.
+        An IV serves one attempt, and each attempt is counted before it is made; with ``maximum``, up to so many.
 
         Raises:
+            EncryptionsSpent, NotCounted
             KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse, DataTooLarge, SessionLost, TokenUnavailable, HsmBusy
         """
-        return self._with_key(label, _can_encrypt, proof, lambda key: self._seal(key, plaintext, aad))
+
+        def seal(key: int) -> Sealed:
+            self._count(label, maximum)
+            return self._seal(key, plaintext, aad)
+
+        return self._with_key(label, _can_encrypt, proof, seal)
 
     def decrypt(self, label: str, sealed: Sealed, aad: bytes, proof: KeyProof | None = None) -> bytes:
         """The inverse of :meth:`encrypt`.
@@ -222,6 +234,14 @@ class HsmSession:
             self.self_test()
         except SessionLost as error:
             raise TokenUnavailable(f"{failure}, and then {error}") from error
+
+    def _count(self, label: str, maximum: int | None) -> None:
+        try:
+            self._connection.usage.spend(label, maximum)
+        except LimitReached as error:
+            raise EncryptionsSpent(f"the key has made the {maximum} encryptions it may on this machine") from error
+        except StateUnusable as error:
+            raise NotCounted(f"the encryption cannot be counted: {error}") from error
 
     def _test_key_handle(self) -> int:
         """A key of this session's own, gone with it."""

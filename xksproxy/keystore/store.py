@@ -1,4 +1,4 @@
-"""A key store: path prefix, credentials and key map, built from its configuration."""
+"""A key store: path prefix, credentials, key map and versions, built from its configuration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Self
 from xksproxy.config import model
 from xksproxy.config.credentials import load_credentials
 from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
+from xksproxy.state.versions import version_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +20,15 @@ class KeyStore:
     uri_path_prefix: str
     keyring: Keyring
     keys: KeyMap
+    versions: KeyVersions
 
     @classmethod
-    def build(cls, table: model.KeyStore) -> Self:
-        """Read the credentials and compile the key map.
+    def build(cls, table: model.KeyStore, fleet_size: int, state_directory: Path) -> Self:
+        """Read the credentials and the record of key versions, and compile the key map.
 
         Raises:
             ConfigError: the credentials cannot be read.
         """
         keyring = Keyring(load_credentials(Path(table.credentials)))
-        return cls(table.name, table.uri_path_prefix, keyring, KeyMap(table.keys))
+        versions = KeyVersions(version_table(state_directory, table.name))
+        return cls(table.name, table.uri_path_prefix, keyring, KeyMap(table.keys, fleet_size), versions)

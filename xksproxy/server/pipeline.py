@@ -114,22 +114,22 @@ class Pipeline:
         self, path: ApiPath, service: Service, body: bytes, deadline: Deadline, fields: dict[str, Any]
     ) -> Response:
         """Decode the body as the operation's request and carry it out."""
-        keys, engine = service.store.keys, service.engine
+        access = service.access
         match path.operation:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
                 fields |= _metadata_fields(encryption.request_metadata)
-                return await encrypt(encryption, path.key_id, keys, engine, deadline)
+                return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
                 fields |= _metadata_fields(decryption.request_metadata)
-                return await decrypt(decryption, path.key_id, keys, engine, deadline)
+                return await decrypt(decryption, path.key_id, access, deadline)
             case Operation.GET_KEY_METADATA:
                 fields |= _metadata_fields(decode(GetKeyMetadataRequest, body).request_metadata)
-                return await get_key_metadata(path.key_id, keys, engine, deadline)
+                return await get_key_metadata(path.key_id, access, deadline)
             case Operation.GET_HEALTH_STATUS:
                 fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
-                return get_health_status(engine, self._settings.fleet_size)
+                return get_health_status(access.engine, self._settings.fleet_size)
 
 
 def _require_post_over_http_1_1(request: web.BaseRequest) -> None:

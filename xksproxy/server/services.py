@@ -12,6 +12,7 @@ from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, build_snapshot
 from xksproxy.spec.errors import InvalidUriPathException
+from xksproxy.state.usage import UsageBook
 
 
 class Services:
@@ -23,11 +24,13 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read.
         """
-        modules = Modules(PinGuard(Path(config.state.directory)))
+        state = Path(config.state.directory)
+        self._usage = UsageBook(state)
+        modules = Modules(PinGuard(state), self._usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.may_reinitialize = self._none_serves_by_the_module_of
-        self._snapshot = build_snapshot(config, self._instances)
+        self._snapshot = build_snapshot(config, self._instances, self._usage)
 
     def replace_snapshot(self, config: Config) -> None:
         """Serve by another configuration of the same HSMs, from the next request on.
@@ -35,7 +38,7 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read; what was served goes on.
         """
-        self._snapshot = build_snapshot(config, self._instances)
+        self._snapshot = build_snapshot(config, self._instances, self._usage)
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -49,10 +52,16 @@ class Services:
         for task in pending:
             task.cancel()
 
+    def refresh_state(self) -> None:
+        """Take over what commands and other workers have changed on disk; call it on a thread."""
+        for service in self._snapshot.services.values():
+            service.store.versions.refresh()
+
     def stop(self) -> None:
-        """Let the HSM threads end."""
+        """Let the HSM threads end, and give back the encryptions that were not made."""
         for instance in self._instances.values():
             instance.stop()
+        self._usage.give_back()
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.

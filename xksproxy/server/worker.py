@@ -42,6 +42,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_signals()
         self._reload_wanted = False
         self._in_a_hurry = False
+        self._refreshing: asyncio.Future[None] | None = None
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -104,6 +105,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._replace_snapshot(services)
+            self._refresh_state(services)
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return
@@ -111,6 +113,11 @@ class XksWorker(GunicornUVLoopWebWorker):
                 _log.error("HSM calls are stuck for good, leaving this process to be replaced")
                 return
             await self._wait_next_notify()
+
+    def _refresh_state(self, services: Services) -> None:
+        """On a thread that the heartbeat does not wait for: a disk that hangs must not end the worker."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.ensure_future(asyncio.to_thread(services.refresh_state))
 
     def _replace_snapshot(self, services: Services) -> None:
         try:

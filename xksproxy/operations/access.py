@@ -1,0 +1,64 @@
+"""The keys of a key store as the operations reach them: an id, its version, and the label on the HSMs."""
+
+from dataclasses import dataclass
+
+from xksproxy.aead.aad import AadEncoding
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.keys import TokenKey
+from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.versions import KeyVersion, KeyVersions
+from xksproxy.operations.engine import Engine
+from xksproxy.operations.translate import hsm_errors_translated
+from xksproxy.operations.versions import VersionSearch
+from xksproxy.spec.errors import InvalidCiphertextException, InvalidStateException
+from xksproxy.state.usage import UsageBook
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAccess:
+    """What a key store exposes, which version of it is meant, and the engine that has it."""
+
+    keys: KeyMap
+    versions: KeyVersions
+    search: VersionSearch
+    engine: Engine
+    usage: UsageBook
+
+    async def enabled_key(self, key_id: str, deadline: Deadline) -> ExternalKey:
+        """The key of an id, if the key store exposes it and does not disable it.
+
+        Raises:
+            KeyNotFoundException: it is not exposed, or is disabled and not on the token either.
+            InvalidStateException: it is disabled (Q-5).
+        """
+        key = self.keys.resolve(key_id)
+        if key.disabled:
+            with hsm_errors_translated():
+                await self.engine.describe_key(self.versions.primary(key).label, deadline)
+            raise InvalidStateException("The external key is disabled in the proxy's configuration")
+        return key
+
+    def for_encryption(self, key: ExternalKey) -> tuple[KeyVersion, TokenKey]:
+        """The primary version, and the key on the HSMs.
+
+        Raises:
+            InternalException: which one is primary cannot be told.
+        """
+        version = self.versions.primary(key)
+        return version, TokenKey(version.label, key.hedge_after, key.maximum_encryptions)
+
+    async def for_decryption(
+        self, key: ExternalKey, metadata: bytes, deadline: Deadline
+    ) -> tuple[KeyVersion, AadEncoding]:
+        """The version that made a ciphertext, and the encoding of its AAD. One not heard of is searched for.
+
+        Raises:
+            InvalidCiphertextException: the metadata does not name a version that exists.
+            InvalidStateException: the version is disabled.
+            XksError: it cannot be told now.
+        """
+        version, encoding = self.versions.of_ciphertext(key, metadata)
+        known = self.versions.is_on_record(key, version.number) or self.engine.has_seen(version.label)
+        if not known and not await self.search.finds(key.id, version.label, deadline):
+            raise InvalidCiphertextException(f"No HSM has version {version.number} of the external key")
+        return version, encoding
