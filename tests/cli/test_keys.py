@@ -19,7 +19,7 @@ from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.hsm.direct import open_session
-from xksproxy.hsm.module import generate_aes_key
+from xksproxy.hsm.keymaking import generate_aes_key
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session

@@ -11,7 +11,8 @@ from xksproxy.config.secret import Secret
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import CiphertextRejected, KeyMissing, KeyRefusesUse
 from xksproxy.hsm.instance import Instance
-from xksproxy.hsm.module import Modules, generate_aes_key
+from xksproxy.hsm.keymaking import generate_aes_key
+from xksproxy.hsm.module import Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession, Sealed
 from xksproxy.state.usage import UsageBook

@@ -22,8 +22,9 @@ from xksproxy.hsm.errors import (
     SessionLost,
     TokenUnavailable,
 )
+from xksproxy.hsm.keymaking import generate_aes_key
 from xksproxy.hsm.keytable import KnownKey
-from xksproxy.hsm.module import Connection, generate_aes_key
+from xksproxy.hsm.module import Connection
 from xksproxy.hsm.session import HsmSession, Sealed
 
 Label = Callable[[str], str]

@@ -1,4 +1,4 @@
-"""PKCS#11 modules of this process: loaded once each, logged in once per token. The only user of python-pkcs11."""
+"""PKCS#11 modules of this process: loaded once each, logged in once per token."""
 
 import os
 import threading
@@ -7,14 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pkcs11 import Attribute, KeyType, MechanismFlag
 from pkcs11 import exceptions as binding
 from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gives its class a lower-case name
 
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.cryptoki import Cryptoki, CryptokiError
-from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, SessionLost, TokenUnavailable
+from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, TokenUnavailable
 from xksproxy.hsm.gate import Gate
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.presets import quirks_of
@@ -241,39 +240,6 @@ class Modules:
         """Forget the connection to a token, so that the next :meth:`connect` finds it and logs in anew."""
         with self._lock:
             self._connections.pop(hsm.id, None)
-
-
-def generate_aes_key(session: Any, bits: int, *, label: str | None, encrypt: bool, decrypt: bool) -> int:
-    """Make an AES key that never leaves the token (sensitive, not extractable) and return its handle.
-
-    Without a label it is a session key, gone with the session.
-
-    Raises:
-        SessionLost: the session is gone.
-        TokenUnavailable: the token makes none.
-    """
-    flags = (MechanismFlag.ENCRYPT if encrypt else 0) | (MechanismFlag.DECRYPT if decrypt else 0)
-    template = {
-        Attribute.SENSITIVE: True,
-        Attribute.EXTRACTABLE: False,
-        Attribute.PRIVATE: True,
-        Attribute.ENCRYPT: encrypt,
-        Attribute.DECRYPT: decrypt,
-    }
-    try:
-        key = session.generate_key(
-            KeyType.AES,
-            bits,
-            label=label,
-            store=label is not None,
-            capabilities=MechanismFlag(flags),
-            template=template,
-        )
-    except (binding.SessionHandleInvalid, binding.SessionClosed) as error:
-        raise SessionLost(f"the session makes no AES key: {_text(error)}") from error
-    except binding.PKCS11Error as error:
-        raise TokenUnavailable(f"the token makes no AES key: {_text(error)}") from error
-    return int(key.handle)
 
 
 def close_session(session: Any) -> None:

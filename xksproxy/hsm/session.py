@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -21,9 +21,10 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.judgement import Ambiguous, failures_judged
+from xksproxy.hsm.keymaking import generate_aes_key
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.keytable import KeyTable, KnownKey
-from xksproxy.hsm.module import Connection, close_session, generate_aes_key
+from xksproxy.hsm.module import Connection, close_session
 from xksproxy.state.statefile import StateUnusable
 from xksproxy.state.usage import LimitReached
 
@@ -85,6 +86,11 @@ class HsmSession:
     def alive(self) -> bool:
         """Whether the module has not been initialised again since; if it has, every handle is void."""
         return self._connection.alive
+
+    @property
+    def binding(self) -> Any:
+        """The session as python-pkcs11 knows it."""
+        return self._session
 
     def logged_in(self) -> bool:
         """Whether private objects can be seen, where that needs a log-in."""
@@ -160,8 +166,8 @@ class HsmSession:
         """All secret and private keys of the token, in the order it gives them."""
         return self._keys.everything()
 
-    def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool) -> None:
-        """Make an AES key on the token.
+    def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool, extractable: bool = False) -> None:
+        """Make an AES key on the token; an ``extractable`` one can be wrapped; see :mod:`xksproxy.hsm.keycopy`.
 
         Raises:
             KeyAmbiguous: a key of this label exists already; nothing was made.
@@ -169,7 +175,7 @@ class HsmSession:
         """
         if self._keys.search(label):
             raise KeyAmbiguous(f"the token already has a key of the label {label!r}")
-        generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt)
+        generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt, extractable=extractable)
 
     def self_test(self) -> None:
         """Encrypt and decrypt under a key of this session's own, so that no customer key is touched (R-HLTH-3).
