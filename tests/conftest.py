@@ -1,5 +1,6 @@
 """Fixtures on real parts: one SoftHSM2 token, one running proxy, one client, shared by a test run."""
 
+import base64
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,20 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
-_MORE_CONFIGURATION = """
+_LEGACY_METADATA = [base64.b64encode(value).decode() for value in (b"key_version=1", b"ctm", b"m", b"m" * 20)]
+_MORE_CONFIGURATION = f"""
 [[keystore.keys]]
 id = "test-*"
+legacy_metadata = {_LEGACY_METADATA}
+
+[[keystore.keys]]
+id = "moved-*"
+aad_encoding = "sha256"
+legacy_metadata = ["djAuMC4x"]
+
+[[keystore.keys]]
+id = "limited-*"
+maximum_encryptions = 24
 
 [[keystore.keys]]
 id = "disabled-key"
@@ -58,6 +70,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
 def proxy(environment: DevEnvironment) -> Iterator[Proxy]:
     """A proxy that serves the token of the tests."""
     text = environment.config.read_text().replace('preset = "softhsm2"', 'preset = "softhsm2"\ncheck_interval_s = 2')
+    text = text.replace('id = "demo-key"', f'id = "demo-key"\nlegacy_metadata = {_LEGACY_METADATA}')
     environment.config.write_text(text + _MORE_CONFIGURATION)
     first = environment.credential
     second, other = generate_credential(), generate_credential()

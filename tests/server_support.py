@@ -276,6 +276,12 @@ class Caller:
         assert answer.status == 200, answer.body
         return SealedMessage.of(answer, aad)
 
+    def open(self, key_id: str, sealed: "SealedMessage") -> bytes:
+        """Decrypt, which must succeed."""
+        answer = self.decrypt(key_id, sealed)
+        assert answer.status == 200, answer.body
+        return decoded(answer.body["plaintext"])
+
 
 @dataclass(frozen=True)
 class SealedMessage:
