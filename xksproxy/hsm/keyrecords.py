@@ -1,5 +1,6 @@
 """Which key a label meant when it was first used: remembered across workers and restarts."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from xksproxy.hsm.errors import TokenUnavailable
@@ -20,6 +21,11 @@ class KeyRecords:
     def get(self, label: str) -> KeyProof | None:
         """The proof known to this worker."""
         return self._proofs.get(label)
+
+    def refresh(self) -> None:
+        """Learn what other processes have recorded since; what cannot be read now changes nothing."""
+        with suppress(StateUnusable):
+            self._proofs.refresh()
 
     def propose(self, label: str, proof: KeyProof) -> KeyProof:
         """Remember a label's proof unless another process has; the one that counts.

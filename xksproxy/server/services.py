@@ -55,7 +55,7 @@ class Services:
     def refresh_state(self) -> None:
         """Take over what commands and other workers have changed on disk; call it on a thread."""
         for service in self._snapshot.services.values():
-            service.store.versions.refresh()
+            service.refresh_state()
 
     def stop(self) -> None:
         """Let the HSM threads end, and give back the encryptions that were not made."""

@@ -24,7 +24,13 @@ class Service:
 
     store: KeyStore
     access: KeyAccess
+    records: KeyRecords
     ready: "Readiness"
+
+    def refresh_state(self) -> None:
+        """Take over what commands and other workers have changed on disk; call it on a thread."""
+        self.records.refresh()
+        self.store.versions.refresh()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +77,4 @@ def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage:
     records = KeyRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
     access = KeyAccess(store.keys, store.versions, VersionSearch(fleet), fleet, usage)
-    return Service(store, access, Readiness(tuple(instances)))
+    return Service(store, access, records, Readiness(tuple(instances)))

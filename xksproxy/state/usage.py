@@ -1,6 +1,7 @@
 """How often each key has encrypted, and when it was last used: never less than the truth, whatever crashes."""
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import msgspec
 
 from xksproxy.state.statefile import StateUnusable, locked, replace
 
+_log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
 _FIRST_BLOCK: Final = 16
 _GROWTH: Final = 4
@@ -175,6 +177,15 @@ class UsageBook:
                 block = min(block, max(1, rest // _PARTS_OF_THE_REST))
             counted = msgspec.structs.replace(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
             replace(path, msgspec.json.encode(counted))
+        if (
+            maximum is not None
+            and counted.encryptions * 2 >= maximum
+            and (usage.encryptions * 2 < maximum or not known)
+        ):
+            _log.warning(
+                "key has made half of the encryptions it may",
+                extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
+            )
         return block
 
     def _record_decryption(self, label: str) -> None:
