@@ -177,11 +177,7 @@ class UsageBook:
                 block = min(block, max(1, rest // _PARTS_OF_THE_REST))
             counted = msgspec.structs.replace(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
             replace(path, msgspec.json.encode(counted))
-        if (
-            maximum is not None
-            and counted.encryptions * 2 >= maximum
-            and (usage.encryptions * 2 < maximum or not known)
-        ):
+        if maximum is not None and not (known and _beyond_half(usage, maximum)) and _beyond_half(counted, maximum):
             _log.warning(
                 "key has made half of the encryptions it may",
                 extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
@@ -201,6 +197,10 @@ class UsageBook:
 
     def _path(self, label: str) -> Path:
         return self._directory / f"key-{_file_name(label)}.json"
+
+
+def _beyond_half(usage: KeyUsage, maximum: int) -> bool:
+    return 2 * usage.encryptions >= maximum
 
 
 def _lately_refused(lease: _Lease, now: float) -> bool:
