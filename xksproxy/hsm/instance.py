@@ -11,6 +11,7 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
+from xksproxy.account import Account, current_account
 from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
@@ -179,8 +180,19 @@ class Instance:
     async def _submit(self, work: Callable[[HsmSession], Result], deadline: Deadline) -> Result:
         job = Job(work, deadline, self._lane_stuck)
         self._queue.put(job)
-        result: Result = await job.result()
+        try:
+            result: Result = await job.result()
+        finally:
+            if account := current_account.get():
+                self._enter(account, job)
         return result
+
+    def _enter(self, account: Account, job: Job) -> None:
+        now = time.monotonic()
+        claimed_at = now if job.claimed_at is None else job.claimed_at
+        account.queue_seconds += claimed_at - job.made_at
+        account.hsm_seconds += now - claimed_at
+        account.hsms.append(self.id)
 
     def _top_up_lanes(self) -> None:
         """As many lanes as the configuration has sessions, and never more than twice that, stuck ones included."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from xksproxy.account import current_account
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.keys import TokenKey
@@ -45,6 +46,7 @@ class KeyAccess:
             InternalException: which one is primary cannot be told.
         """
         version = self.versions.primary(key)
+        _enter(version)
         return version, TokenKey(version.label, key.hedge_after, key.maximum_encryptions)
 
     async def for_decryption(
@@ -58,7 +60,13 @@ class KeyAccess:
             XksError: it cannot be told now.
         """
         version, encoding = self.versions.of_ciphertext(key, metadata)
+        _enter(version)
         known = self.versions.is_on_record(key, version.number) or self.engine.has_seen(version.label)
         if not known and not await self.search.finds(key.id, version.label, deadline):
             raise InvalidCiphertextException(f"No HSM has version {version.number} of the external key")
         return version, encoding
+
+
+def _enter(version: KeyVersion) -> None:
+    if account := current_account.get():
+        account.key_version = version.number
