@@ -9,6 +9,7 @@ from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
+from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, dev, hsm, keys, serve, version):
+for command in (call, check_config, dev, hsm, import_settings, keys, serve, version):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)
