@@ -16,9 +16,7 @@ from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
-OFF: Final = "off"
-"""What ``admin.listen`` says for no listener."""
-
+_OFF: Final = "off"
 _LEAST_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -28,7 +26,7 @@ def check_config(config: Config) -> list[str]:
     return [
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
-        *(_listen_problems("admin.listen", config.admin.listen) if config.admin.listen != OFF else ()),
+        *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
@@ -43,6 +41,11 @@ def check_config(config: Config) -> list[str]:
             for problem in _key_store_problems(f"keystore[{index}]", store, {hsm.id for hsm in config.hsm})
         ),
     ]
+
+
+def has_admin(config: Config) -> bool:
+    """Whether there is an admin listener."""
+    return config.admin.listen != _OFF
 
 
 def read_audit_key(audit: Audit) -> Secret | None:

@@ -28,7 +28,7 @@ def load_config(path: Path) -> Config:
             tables = tomllib.load(file)
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, bad UTF-8, or a number of thousands of digits
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
         raise ConfigError(unknown)

@@ -68,6 +68,8 @@ class Instance:
         self.state = State.CONNECTING
         self.reason = ""
         """Why it does not serve."""
+        self.returns = 0
+        """How often it has come into service, the first time included."""
         self._hsm = hsm
         self._opener = SessionOpener(hsm, modules)
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
@@ -112,6 +114,11 @@ class Instance:
     def load(self) -> int:
         """Calls that wait or run, stuck ones included."""
         return self._outstanding + len(self._stuck)
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that can take calls."""
+        return len(self._lanes)
 
     @property
     def stuck_sessions(self) -> int:
@@ -254,6 +261,7 @@ class Instance:
             await self._pause(self._backoff(failed_probes + 1))
             return failed_probes + 1
         self.state, self.reason, self._failures = State.SERVING, "", 0
+        self.returns += 1
         self._tried.set()
         _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
         await self._check()

@@ -113,6 +113,7 @@ def _key(key_id: str, every_id: Iterable[str], metadata: bytes | None) -> Key:
     return Key(
         id=key_id,
         aad_encoding="sha256",
+        legacy_aad_encoding="sha256",
         legacy_metadata=(metadata,) if metadata else (),
         versions={1: key_id} if has_namesake else {},
     )

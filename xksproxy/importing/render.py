@@ -110,6 +110,8 @@ def _key(key: Key) -> Iterator[str]:
     yield "[[keystore.keys]]"
     yield f"id = {quote(key.id)}"
     yield f"aad_encoding = {quote(key.aad_encoding)}"
+    if key.legacy_aad_encoding is not None:
+        yield f"legacy_aad_encoding = {quote(key.legacy_aad_encoding)}"
     if key.legacy_metadata:
         yield f"legacy_metadata = {_array(base64.b64encode(metadata).decode() for metadata in key.legacy_metadata)}"
     if key.versions:

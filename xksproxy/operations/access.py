@@ -6,6 +6,7 @@ from xksproxy.account import current_account
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.keys import TokenKey
+from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersion, KeyVersions
 from xksproxy.operations.engine import Engine
@@ -21,23 +22,30 @@ class KeyAccess:
 
     keys: KeyMap
     versions: KeyVersions
+    blocks: Blocks
     search: VersionSearch
     engine: Engine
     usage: UsageBook
 
     async def enabled_key(self, key_id: str, deadline: Deadline) -> ExternalKey:
-        """The key of an id, if the key store exposes it and does not disable it.
+        """The key of an id, if the key store exposes it and it is neither disabled nor blocked.
 
         Raises:
             KeyNotFoundException: it is not exposed, or is disabled and not on the token either.
-            InvalidStateException: it is disabled (Q-5).
+            InvalidStateException: it is disabled (Q-5) or blocked.
         """
         key = self.keys.resolve(key_id)
-        if key.disabled:
+        if refusal := self.disabled_by(key):
             with hsm_errors_translated():
                 await self.engine.describe_key(self.versions.primary(key).label, deadline)
-            raise InvalidStateException("The external key is disabled in the proxy's configuration")
+            raise InvalidStateException(refusal)
         return key
+
+    def disabled_by(self, key: ExternalKey) -> str | None:
+        """Why the key must not be used now, or None."""
+        if self.blocks.find(key.id) is not None:
+            return "The external key is blocked at the proxy by its operator"
+        return "The external key is disabled in the proxy's configuration" if key.disabled else None
 
     def for_encryption(self, key: ExternalKey) -> tuple[KeyVersion, TokenKey]:
         """The primary version, and the key on the HSMs.

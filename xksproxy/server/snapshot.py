@@ -1,6 +1,7 @@
 """What can change in a running worker, built whole and then put in place by one assignment."""
 
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.versions import VersionSearch
-from xksproxy.server.tls import build_context
+from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
 from xksproxy.state.usage import UsageBook
 
 
@@ -30,7 +31,7 @@ class Service:
     def refresh_state(self) -> None:
         """Take over what commands and other workers have changed on disk; call it on a thread."""
         self.records.refresh()
-        self.store.versions.refresh()
+        self.store.refresh_state()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class Snapshot:
     services: Mapping[str, Service]
     tls: Tls
     context: ssl.SSLContext
+    certificate: CertificateInfo
+    loaded_at: float
+    """Seconds since 1970."""
 
 
 def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook) -> Snapshot:
@@ -64,17 +68,31 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
     for table in config.keystore:
         store = KeyStore.build(table, fleet_size, state)
         services[table.uri_path_prefix] = _service(store, [instances[hsm_id] for hsm_id in table.hsms], state, usage)
-    return Snapshot(services, config.server.tls, build_context(config.server.tls))
+    tls = config.server.tls
+    return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
 
 def built_with(config: Config) -> tuple[object, ...]:
     """What a worker is built with, and so cannot change while it runs; all else is in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
-    return replace(config.server, tls=tls), config.health, config.hsm, config.state, config.logging
+    return (
+        replace(config.server, tls=tls),
+        config.health,
+        config.admin,
+        config.audit,
+        config.hsm,
+        config.state,
+        config.logging,
+    )
+
+
+def metrics_directory(config: Config) -> Path:
+    """Where the workers lay out their metrics and views for one another."""
+    return Path(config.state.directory) / "metrics"
 
 
 def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
     records = KeyRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
-    access = KeyAccess(store.keys, store.versions, VersionSearch(fleet), fleet, usage)
+    access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     return Service(store, access, records, Readiness(tuple(instances)))

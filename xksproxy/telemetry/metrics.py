@@ -3,11 +3,12 @@
 They mirror the CloudWatch metrics that KMS publishes for external key stores, where those have a counterpart.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -46,7 +47,7 @@ def prepare_directory(directory: Path) -> None:
 
 def forget_worker(directory: Path, pid: int) -> None:
     """Take what a worker that has ended said of its present out of the sums; what it counted stays."""
-    mark_process_dead(pid, str(directory))
+    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -55,7 +56,7 @@ class Metrics:
     def __init__(self, directory: Path) -> None:
         """Count into files of ``directory``; call it in the process that serves, once."""
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-        values.ValueClass = values.MultiProcessValue()
+        values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._directory = directory
         registry = CollectorRegistry()
         self._requests = Counter(
@@ -103,21 +104,21 @@ class Metrics:
         self.audit_dropped = Counter(
             "xksproxy_audit_lines_dropped", "Audit lines that were not written for want of room.", registry=registry
         )
-        self.instances = Gauge(
+        self.hsm_state = Gauge(
             "xksproxy_hsm_state",
             "Workers that see an HSM in a state (CloudWatch: XksExternalKeyManagerStates).",
             ("hsm", "state"),
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.sessions = Gauge(
+        self.hsm_sessions = Gauge(
             "xksproxy_hsm_sessions",
             "HSM sessions by what they do: idle, busy, or stuck in a call that does not return.",
             ("hsm", "state"),
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.returns = Counter(
+        self.hsm_returns = Counter(
             "xksproxy_hsm_returns_to_service",
             "Times that an HSM came into service in a worker, the first one included.",
             ("hsm",),
@@ -129,7 +130,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.reloaded_at = Gauge(
+        self.loaded_at = Gauge(
             "xksproxy_config_loaded_timestamp_seconds",
             "When the configuration in use was loaded.",
             registry=registry,
@@ -165,6 +166,19 @@ class Metrics:
             self._decrypters.add(labels)
         self._decrypts.labels(*labels).inc()
 
+    def latency(self) -> list[dict[str, Any]]:
+        """By operation, over all key stores and workers: the bucket edges below which shares of the requests lie."""
+        collected = {metric.name: metric for metric in MultiProcessCollector(None, str(self._directory)).collect()}  # type: ignore[no-untyped-call]
+        family = collected.get("xksproxy_request_duration_seconds")
+        buckets: dict[str, dict[float, float]] = {}
+        for sample in family.samples if family else ():
+            operation = sample.labels["xks_operation"]
+            if sample.name.endswith("_bucket") and operation:
+                edges = buckets.setdefault(operation, {})
+                edge = float(sample.labels["le"])
+                edges[edge] = edges.get(edge, 0.0) + sample.value
+        return [_latency(operation, edges) for operation, edges in sorted(buckets.items())]
+
     def render(self, collectors: Iterable[Collector]) -> bytes:
         """All workers' metrics, and those that ``collectors`` make now, in Prometheus's text format."""
         registry = CollectorRegistry()
@@ -175,8 +189,25 @@ class Metrics:
 
 
 def principal_of(arn: str) -> str:
-    """A principal without the name of its session, bounded: ``arn:aws:sts::1:assumed-role/Role/session`` is the role's."""
+    """A principal without the name of its session: ``arn:aws:sts::1:assumed-role/Role/session`` is the role's."""
     head, separator, rest = arn.partition(":assumed-role/")
     if separator:
         arn = f"{head}{separator}{rest.partition('/')[0]}"
     return arn[:256]
+
+
+def _latency(operation: str, edges: dict[float, float]) -> dict[str, Any]:
+    count = edges[math.inf]
+
+    def within(share: float) -> str:
+        edge = next(edge for edge in sorted(edges) if edges[edge] >= share * count)
+        return f"{1000 * edge:g}" if edge < math.inf else f"more than {1000 * _BUCKETS[-1]:g}"
+
+    return {
+        "operation": operation,
+        "count": int(count),
+        "p50_ms": within(0.5),
+        "p99_ms": within(0.99),
+        "p999_ms": within(0.999),
+        "over_250_ms": int(count - edges[0.25]),
+    }
