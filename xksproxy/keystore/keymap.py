@@ -95,10 +95,10 @@ class KeyMap:
         self._by_label = dict(self._named_labels())
 
     def _named_labels(self) -> Iterator[tuple[str, ExternalKey]]:
-        """Labels with the key named first for them; one under its own id goes before one under another."""
-        for key in sorted(self._named.values(), key=lambda key: key.label == key.id):
-            for label in key.explicit.values() or (key.label,):
-                yield label, key
+        """Labels and their keys, the one that counts last: under its own id, or else the one named first."""
+        keys = tuple(reversed(self._named.values()))
+        claims = [(label, key) for key in keys for label in key.explicit.values() or (key.label,)]
+        yield from sorted(claims, key=lambda claim: claim[0] == claim[1].id)
 
     def resolve(self, key_id: str) -> ExternalKey:
         """The key behind an id; among several patterns that match, one that disables wins.
