@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from xksproxy.state.statefile import StateUnusable, locked, replace
+from xksproxy.state.statefile import StateUnusable, locked, read, replace
 
 _LOCK_SECONDS: Final = 1.0
 _FIRST_BLOCK: Final = 16
@@ -206,12 +206,7 @@ def _next_block(lease: _Lease, now: float) -> int:
 
 
 def _read(path: Path, label: str) -> KeyUsage:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=KeyUsage)
-    except FileNotFoundError:
-        return KeyUsage(label)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise StateUnusable(f"{path}: {error}") from error
+    return read(path, KeyUsage) or KeyUsage(label)
 
 
 def _file_name(label: str) -> str:
