@@ -176,9 +176,9 @@ def test_records_that_become_unreadable_stay_what_they_were(
             running.of_ciphertext(key, b"")
 
     tmp_path.mkdir(exist_ok=True)
-    file.write_bytes(sound.replace(b'"primary":2', b'"primary":3'))
+    file.write_bytes(sound.replace(b'"primary":2', b'"primary":33'))
     running.refresh()
-    assert running.primary(key).number == 3
+    assert running.primary(key).number == 33
 
 
 def test_what_cannot_be_read_is_said_once_and_again_after_it_could(
