@@ -88,6 +88,16 @@ def test_the_version_that_encrypts_is_never_disabled(
     assert on_disk() == VersionRecord(2)
 
 
+def test_of_the_version_that_encrypts_nothing_is_said_about_force(
+    tmp_path: Path, take_out: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decrypted_before(tmp_path, "prod/foo", 0, monkeypatch)
+
+    with pytest.raises(RotationRefused) as caught:
+        take_out(1)
+    assert "force" not in f"{caught.value} {caught.value.hints}"
+
+
 def test_a_version_that_becomes_primary_meanwhile_is_not_disabled(
     tmp_path: Path,
     key: ExternalKey,
