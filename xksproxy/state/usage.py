@@ -183,7 +183,7 @@ class UsageBook:
                 block = min(block, max(1, rest // _PARTS_OF_THE_REST))
             counted = msgspec.structs.replace(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
             replace(path, msgspec.json.encode(counted))
-        if maximum is not None and not (known and _beyond_half(usage, maximum)) and _beyond_half(counted, maximum):
+        if maximum is not None and not (taken and _beyond_half(usage, maximum)) and _beyond_half(counted, maximum):
             _log.warning(
                 "key has made half of the encryptions it may",
                 extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},

@@ -259,7 +259,10 @@ def test_each_key_store_comes_over_with_keys_sorted_and_the_sample_s_aad(plan: M
     assert (first.name, first.uri_path_prefix, first.credentials) == ("default", "", "credentials/default")
     assert (second.name, second.uri_path_prefix) == ("payments-eu", "/payments/eu")
     assert second.hsms == (made.config.hsm[0].id,)
-    assert second.keys == (Key(id="key-a", aad_encoding="sha256", legacy_aad_encoding="sha256"), Key(id="key-b", aad_encoding="sha256"))
+    assert second.keys == (
+        Key(id="key-a", aad_encoding="sha256", legacy_aad_encoding="sha256"),
+        Key(id="key-b", aad_encoding="sha256", legacy_aad_encoding="sha256"),
+    )
     assert [(entry.directory, entry.credential and entry.credential.access_key_id) for entry in made.credentials] == [
         ("credentials/default", ACCESS_KEY_ID),
         ("credentials/payments-eu", ACCESS_KEY_ID),
