@@ -1,5 +1,6 @@
 """Fixtures on real parts: one SoftHSM2 token, one running proxy, one client, shared by a test run."""
 
+import base64
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,15 +22,27 @@ from xksproxy.hsm.module import Connection, Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession
 from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.state.usage import UsageBook
 
 # How fast an example runs or is drawn is no property of the code: a loaded machine must not fail a test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
-_MORE_CONFIGURATION = """
+_LEGACY_METADATA = [base64.b64encode(value).decode() for value in (b"key_version=1", b"ctm", b"m", b"m" * 20)]
+_MORE_CONFIGURATION = f"""
 [[keystore.keys]]
 id = "test-*"
+legacy_metadata = {_LEGACY_METADATA}
+
+[[keystore.keys]]
+id = "moved-*"
+aad_encoding = "sha256"
+legacy_metadata = ["djAuMC4x"]
+
+[[keystore.keys]]
+id = "limited-*"
+maximum_encryptions = 24
 
 [[keystore.keys]]
 id = "disabled-key"
@@ -57,6 +70,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
 def proxy(environment: DevEnvironment) -> Iterator[Proxy]:
     """A proxy that serves the token of the tests."""
     text = environment.config.read_text().replace('preset = "softhsm2"', 'preset = "softhsm2"\ncheck_interval_s = 2')
+    text = text.replace('id = "demo-key"', f'id = "demo-key"\nlegacy_metadata = {_LEGACY_METADATA}')
     environment.config.write_text(text + _MORE_CONFIGURATION)
     first = environment.credential
     second, other = generate_credential(), generate_credential()
@@ -89,7 +103,8 @@ def hsm(environment: DevEnvironment) -> Hsm:
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Modules:
     """The PKCS#11 modules of this test process; a module can be initialised only once in it."""
-    return Modules(PinGuard(tmp_path_factory.mktemp("state")))
+    state = tmp_path_factory.mktemp("state")
+    return Modules(PinGuard(state), UsageBook(state))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.hsm.direct import open_session
-from xksproxy.hsm.module import generate_aes_key
+from xksproxy.hsm.keymaking import generate_aes_key
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session
@@ -88,21 +88,21 @@ def test_list_shows_every_key_of_the_token_and_whether_it_is_exposed(
 
     assert (done.code, done.err) == (0, "")
     header, *lines = done.text.splitlines()
-    assert header.split() == ["EXTERNAL", "KEY", "ID", "LABEL", "SPEC", "USAGE", "STATE"]
+    assert header.split() == ["EXTERNAL", "KEY", "ID", "LABEL", "VERSION", "SPEC", "USAGE", "STATE"]
     assert [line.split()[0] for line in lines if line[0] != "-"] == [
         "decrypt-only-key",
         "demo-key",
         "encrypt-only-key",
         "impotent-key",
     ]
-    assert _row(lines, "demo-key")[1:] == ["demo-key", "AES_256", "ENCRYPT,", "DECRYPT", "ENABLED"]
-    assert _row(lines, "encrypt-only-key")[1:] == ["encrypt-only-key", "AES_256", "ENCRYPT", "ENABLED"]
-    assert _row(lines, "decrypt-only-key")[1:] == ["decrypt-only-key", "AES_256", "DECRYPT", "ENABLED"]
-    assert _row(lines, "impotent-key")[1:] == ["impotent-key", "AES_256", "none", "ENABLED"]
+    assert _row(lines, "demo-key")[1:] == ["demo-key", "1", "AES_256", "ENCRYPT,", "DECRYPT", "ENABLED"]
+    assert _row(lines, "encrypt-only-key")[1:] == ["encrypt-only-key", "1", "AES_256", "ENCRYPT", "ENABLED"]
+    assert _row(lines, "decrypt-only-key")[1:] == ["decrypt-only-key", "1", "AES_256", "DECRYPT", "ENABLED"]
+    assert _row(lines, "impotent-key")[1:] == ["impotent-key", "1", "AES_256", "none", "ENABLED"]
     unexposed = [line.split() for line in lines if line[0] == "-"]
     assert all(row[-2:] == ["not", "exposed"] for row in unexposed)
     assert sorted(row[1] for row in unexposed)[-4:] == ["short", "twice", "twice", "unexposed"]
-    assert [row[2] for row in unexposed if row[1] == "short"] == ["AES_128"]
+    assert [row[3] for row in unexposed if row[1] == "short"] == ["AES_128"]
 
 
 def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[..., Any], wide: tuple[str, ...]) -> None:
@@ -114,6 +114,7 @@ def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[...,
     assert by_id["alias", "demo-key"] == {
         "id": "alias",
         "label": "demo-key",
+        "version": 1,
         "spec": "AES_256",
         "usages": ["ENCRYPT", "DECRYPT"],
         "state": "ENABLED",
@@ -137,7 +138,7 @@ def test_a_table_that_is_not_for_a_terminal_has_every_row_whole(
     done = spawn("keys", "list", *wide)
 
     assert done.code == 1
-    assert _row(done.text.splitlines(), _LONG_ID)[1:] == [_LONG_ID, "-", "none", "missing", "on", "the", "token"]
+    assert _row(done.text.splitlines(), _LONG_ID)[1:] == [_LONG_ID, "-", "-", "none", "missing", "on", "the", "token"]
 
 
 def test_list_exits_with_1_for_a_key_that_is_no_aes_256_key(
@@ -153,15 +154,20 @@ def test_show_tells_what_get_key_metadata_tells(spawn: Callable[..., Any], home:
     done = spawn("keys", "show", "encrypt-only-key", "--config", home.config)
 
     assert (done.code, done.err) == (0, "")
-    assert dict(line.split(maxsplit=1) for line in done.text.splitlines()) == {
+    about, versions = done.text.split("\n\n")
+    assert dict(line.split(maxsplit=1) for line in about.splitlines()) == {
         "id": "encrypt-only-key",
         "label": "encrypt-only-key",
+        "version": "1",
         "spec": "AES_256",
         "usage": "ENCRYPT",
         "state": "ENABLED",
         "sensitive": "yes",
         "extractable": "no",
     }
+    assert versions.splitlines()[1].split() == [
+        *("1", "encrypt-only-key", "primary", "yes", "0", "4,294,967,296", "never", "never")
+    ]
 
 
 def test_show_prints_json_for_a_key_under_its_external_id(spawn: Callable[..., Any], wide: tuple[str, ...]) -> None:
@@ -213,9 +219,11 @@ def test_create_makes_an_aes_256_key_that_never_leaves_the_token(
     assert (done.code, done.err) == (0, "")
     assert done.text == f"made an AES-256 key of the label {label}\n"
     shown = json.loads(spawn("keys", "show", key_id, *wide, "--json").text)
+    assert [version["on_token"] for version in shown.pop("versions")] == [True]
     assert shown == {
         "id": key_id,
         "label": label,
+        "version": 1,
         "spec": "AES_256",
         "usages": usages,
         "state": "ENABLED",

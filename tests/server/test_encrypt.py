@@ -359,7 +359,8 @@ def test_a_label_given_to_another_key_is_followed_within_seconds(
 
     for _ in range(40):
         sealed = roaming.seal(label, b"x")
-        opened = AESGCM(value).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, hand_composed_aad(b"", b""))
+        composed = hand_composed_aad(b"", sealed.ctm)
+        opened = AESGCM(value).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, composed)
         assert opened == b"x"
 
 
@@ -374,7 +375,9 @@ def test_a_key_destroyed_and_made_again_by_another_process_is_seen_at_once(
         import_key(session, label, value)
         for _ in range(40):
             sealed = roaming.seal(label, b"x")
-            opened = AESGCM(value).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, hand_composed_aad(b"", b""))
+            opened = AESGCM(value).decrypt(
+                sealed.iv, sealed.ciphertext + sealed.tag, hand_composed_aad(b"", sealed.ctm)
+            )
             assert opened == b"x"
         find_key(session, label).destroy()
         for _ in range(20):

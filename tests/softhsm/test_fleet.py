@@ -22,6 +22,7 @@ from xksproxy.hsm.fleet import Fleet
 from xksproxy.hsm.health import Status
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.keys import TokenKey
 from xksproxy.hsm.module import Modules
 from xksproxy.hsm.session import Sealed
 
@@ -89,24 +90,24 @@ async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = Tru
 
 
 async def round_trip(fleet: Fleet, seconds: float = 20, label: str = "demo-key") -> None:
-    sealed = await fleet.encrypt(label, b"text", b"aad", deadline(seconds))
-    assert await fleet.decrypt(label, sealed, b"aad", deadline(seconds)) == b"text"
+    sealed = await fleet.encrypt(TokenKey(label), b"text", b"aad", deadline(seconds))
+    assert await fleet.decrypt(TokenKey(label), sealed, b"aad", deadline(seconds)) == b"text"
 
 
 async def encrypt_in_parallel(fleet: Fleet, label: str) -> list[Sealed]:
     """So many at once that every HSM gets some."""
-    return await asyncio.gather(*(fleet.encrypt(label, b"text", b"", deadline()) for _ in range(12)))
+    return await asyncio.gather(*(fleet.encrypt(TokenKey(label), b"text", b"", deadline()) for _ in range(12)))
 
 
 async def test_what_one_hsm_encrypts_another_decrypts(make_faulty: Faulty, modules: Modules) -> None:
     a, b = make_faulty(), make_faulty()
     async with fleet_of(modules, a, b) as fleet:
         a.tell("C_EncryptInit return 0x30")
-        sealed = await fleet.encrypt("demo-key", b"text", b"aad", deadline())
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"aad", deadline())
         a.tell()
         b.tell("C_DecryptInit return 0x30")
 
-        assert await fleet.decrypt("demo-key", sealed, b"aad", deadline()) == b"text"
+        assert await fleet.decrypt(TokenKey("demo-key"), sealed, b"aad", deadline()) == b"text"
 
 
 @pytest.mark.parametrize(
@@ -151,10 +152,10 @@ async def test_a_hung_hsm_costs_no_answer(make_faulty: Faulty, modules: Modules)
 
 async def test_a_wrong_tag_is_said_at_once_and_blames_no_hsm(make_faulty: Faulty, modules: Modules) -> None:
     async with fleet_of(modules, make_faulty(), make_faulty()) as fleet:
-        sealed = await fleet.encrypt("demo-key", b"text", b"aad", deadline())
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"aad", deadline())
         for _ in range(8):
             with pytest.raises(CiphertextRejected):
-                await fleet.decrypt("demo-key", sealed, b"other", deadline())
+                await fleet.decrypt(TokenKey("demo-key"), sealed, b"other", deadline())
 
         assert [item.status for item in fleet.health()] == [Status.ACTIVE, Status.ACTIVE]
 
@@ -165,11 +166,11 @@ async def test_a_general_error_of_a_broken_hsm_is_not_taken_for_a_wrong_tag(
     """SoftHSM2 has one code for both; the self-test, which fails too, tells them apart."""
     a = make_faulty()
     async with fleet_of(modules, a) as fleet:
-        sealed = await fleet.encrypt("demo-key", b"text", b"aad", deadline())
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"aad", deadline())
         a.tell("C_Decrypt return 0x5")
 
         with pytest.raises(TokenUnavailable):
-            await fleet.decrypt("demo-key", sealed, b"aad", deadline())
+            await fleet.decrypt(TokenKey("demo-key"), sealed, b"aad", deadline())
 
 
 async def test_a_key_on_one_hsm_only_is_used_there(make_faulty: Faulty, modules: Modules, pin: str) -> None:
@@ -183,7 +184,7 @@ async def test_a_key_on_one_hsm_only_is_used_there(make_faulty: Faulty, modules:
 async def test_a_key_that_is_nowhere_is_missing(make_faulty: Faulty, modules: Modules) -> None:
     async with fleet_of(modules, make_faulty(), make_faulty()) as fleet:
         with pytest.raises(KeyMissing):
-            await fleet.encrypt("no such key", b"text", b"", deadline(0.5))
+            await fleet.encrypt(TokenKey("no such key"), b"text", b"", deadline(0.5))
 
 
 async def test_a_key_is_not_called_missing_while_an_hsm_that_may_have_it_is_down(
@@ -195,7 +196,7 @@ async def test_a_key_is_not_called_missing_while_an_hsm_that_may_have_it_is_down
         await until(lambda: fleet.instances[0].serving and bool(fleet.instances[1].reason))
 
         with pytest.raises(TokenUnavailable, match="others are out of service"):
-            await fleet.encrypt("no such key", b"text", b"", deadline(0.5))
+            await fleet.encrypt(TokenKey("no such key"), b"text", b"", deadline(0.5))
 
 
 async def test_another_key_under_the_same_label_is_never_used(make_faulty: Faulty, modules: Modules, pin: str) -> None:
@@ -204,7 +205,7 @@ async def test_another_key_under_the_same_label_is_never_used(make_faulty: Fault
     change_key(a, pin, "split", bytes(range(32)))
     change_key(b, pin, "split", bytes(range(1, 33)))
     async with fleet_of(modules, a, b) as fleet:
-        sealed = [await fleet.encrypt("split", b"text", b"", deadline()) for _ in range(10)]
+        sealed = [await fleet.encrypt(TokenKey("split"), b"text", b"", deadline()) for _ in range(10)]
 
         for item in sealed:
             opened = await fleet.instances[0].call(
@@ -212,7 +213,7 @@ async def test_another_key_under_the_same_label_is_never_used(make_faulty: Fault
             )
             assert opened == b"text"
         for item in sealed:
-            assert await fleet.decrypt("split", item, b"", deadline()) == b"text"
+            assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
         assert fleet.health()[1].status is Status.DEGRADED
 
 
@@ -224,12 +225,12 @@ async def test_an_odd_key_is_refused_rather_than_used_when_the_right_hsm_goes_do
     change_key(b, pin, "split", bytes(range(1, 33)))
     async with fleet_of(modules, a, b) as fleet:
         for _ in range(4):
-            await fleet.encrypt("split", b"text", b"", deadline())
+            await fleet.encrypt(TokenKey("split"), b"text", b"", deadline())
         a.tell("* return 0x30")
 
         for _ in range(6):
             with pytest.raises((TokenUnavailable, KeyDiffers)):
-                await fleet.encrypt("split", b"text", b"", deadline(0.3))
+                await fleet.encrypt(TokenKey("split"), b"text", b"", deadline(0.3))
 
 
 @pytest.mark.parametrize(("silent_a", "silent_b"), [(False, True), (True, False), (True, True)])
@@ -243,7 +244,7 @@ async def test_another_key_that_tells_no_check_value_is_never_used_either(
         sealed = [await encrypt_in_parallel(fleet, "split") for _ in range(5)]
 
         for item in (item for group in sealed for item in group):
-            assert await fleet.decrypt("split", item, b"", deadline()) == b"text"
+            assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
         assert fleet.health()[1].status is Status.DEGRADED
 
 
@@ -278,7 +279,7 @@ async def test_a_silent_key_that_is_made_anew_on_one_hsm_is_not_used_there(
         sealed = [await encrypt_in_parallel(fleet, "split") for _ in range(5)]
 
         for item in (item for group in sealed for item in group):
-            assert await fleet.decrypt("split", item, b"", deadline()) == b"text"
+            assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
 
 
 @pytest.mark.parametrize("silent", [True, False])
@@ -295,7 +296,7 @@ async def test_a_lone_hsm_with_another_key_does_not_serve_it_after_a_restart(
     async with fleet_of(modules, a, b, all_serving=False) as fleet:
         await until(lambda: fleet.instances[1].serving and not fleet.instances[0].serving)
         with pytest.raises(KeyDiffers):
-            await fleet.encrypt("split", b"text", b"", deadline(0.5))
+            await fleet.encrypt(TokenKey("split"), b"text", b"", deadline(0.5))
 
 
 async def test_a_key_replaced_on_every_hsm_is_taken_for_right(make_faulty: Faulty, modules: Modules, pin: str) -> None:
@@ -318,11 +319,11 @@ async def test_all_hsms_down_is_an_error_with_every_reason_and_heals(make_faulty
             item.tell("* return 0x30")
         for _ in range(4):
             with pytest.raises((TokenUnavailable, DeadlinePassed)):
-                await fleet.encrypt("demo-key", b"text", b"", deadline(0.5))
+                await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(0.5))
 
         assert {item.status for item in fleet.health()} == {Status.UNAVAILABLE}
         with pytest.raises(TokenUnavailable, match=r"no HSM serves.*(?i:device).*(?i:device)"):
-            await fleet.encrypt("demo-key", b"text", b"", deadline(0.5))
+            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(0.5))
         for item in (a, b):
             item.tell()
         await until(lambda: all(instance.serving for instance in fleet.instances))
@@ -345,7 +346,7 @@ async def test_an_hsm_that_only_throttles_is_busy_in_the_end(make_faulty: Faulty
         a.tell("C_EncryptInit return 0x31")
 
         with pytest.raises(HsmBusy):
-            await fleet.encrypt("demo-key", b"text", b"", deadline(0.2))
+            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(0.2))
 
 
 async def test_a_hedged_call_is_answered_by_the_faster_hsm(make_faulty: Faulty, modules: Modules) -> None:
@@ -356,7 +357,7 @@ async def test_a_hedged_call_is_answered_by_the_faster_hsm(make_faulty: Faulty, 
 
         for _ in range(3):
             # Without hedging, the hung HSM would use up half of this deadline first.
-            sealed = await fleet.encrypt("demo-key", b"text", b"", deadline(30), hedge_after=0.02)
+            sealed = await fleet.encrypt(TokenKey("demo-key", hedge_after=0.02), b"text", b"", deadline(30))
             assert sealed.ciphertext
 
 
@@ -377,7 +378,7 @@ async def test_calls_go_to_the_hsm_with_the_least_work(make_faulty: Faulty, modu
 
         async def stream() -> None:
             for _ in range(10):
-                await fleet.encrypt("demo-key", b"text", b"", deadline())
+                await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
 
         await asyncio.gather(*(stream() for _ in range(4)))
 

@@ -11,9 +11,11 @@ from xksproxy.config.secret import Secret
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import CiphertextRejected, KeyMissing, KeyRefusesUse
 from xksproxy.hsm.instance import Instance
-from xksproxy.hsm.module import Modules, generate_aes_key
+from xksproxy.hsm.keymaking import generate_aes_key
+from xksproxy.hsm.module import Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession, Sealed
+from xksproxy.state.usage import UsageBook
 
 _MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/aarch64-linux-gnu/libsoftokn3.so")
 
@@ -41,7 +43,8 @@ def nss(tmp_path_factory: pytest.TempPathFactory) -> Hsm:
 
 @pytest.fixture(scope="module")
 def nss_modules(tmp_path_factory: pytest.TempPathFactory) -> Modules:
-    return Modules(PinGuard(tmp_path_factory.mktemp("nss-state")))
+    state = tmp_path_factory.mktemp("nss-state")
+    return Modules(PinGuard(state), UsageBook(state))
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from xksproxy.hsm.errors import (
     SessionLost,
     TokenUnavailable,
 )
+from xksproxy.hsm.keymaking import generate_aes_key
 from xksproxy.hsm.keytable import KnownKey
-from xksproxy.hsm.module import Connection, generate_aes_key
+from xksproxy.hsm.module import Connection
 from xksproxy.hsm.session import HsmSession, Sealed
 
 Label = Callable[[str], str]
@@ -331,9 +332,11 @@ from xksproxy.config.load import load_config
 from xksproxy.hsm.module import Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession
+from xksproxy.state.usage import UsageBook
 directory = Path(sys.argv[1])
 hsm = load_config(directory / "xksproxy.toml").hsm[0]
-connection = Modules(PinGuard(directory / "state")).connect(hsm, read_pin(hsm))
+state = directory / "state"
+connection = Modules(PinGuard(state), UsageBook(state)).connect(hsm, read_pin(hsm))
 session = HsmSession(connection)
 {}
 try:

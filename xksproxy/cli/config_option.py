@@ -27,6 +27,10 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+keystore_option = click.option("--keystore", "keystore_name", help="The key store, where there are several.")
+"""Add ``--keystore NAME``; see :func:`choose_keystore`."""
+
+
 def load_checked(path: Path) -> Config:
     """Load a configuration and check all that can be checked without the HSM.
 

@@ -1,4 +1,4 @@
-"""``xksproxy keys``: what is on the token, and which of it KMS sees."""
+"""``xksproxy keys``: what is on the token, which of it KMS sees, and how it is used."""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from xksproxy.cli.config_option import choose_keystore, config_option, load_checked
+from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
+from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
 from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json, print_table
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
@@ -16,8 +17,9 @@ from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.session import HsmSession
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.versions import version_table
 
-_keystore_option = click.option("--keystore", "keystore_name", help="The key store, where there are several.")
 _hsm_option = click.option(
     "--hsm", "hsm_id", help="The HSM to look at, where the key store has several; else the first."
 )
@@ -30,6 +32,7 @@ class _Row:
 
     id: str | None
     label: str
+    version: int | None
     spec: str
     usages: tuple[str, ...]
     state: str
@@ -44,7 +47,7 @@ class _Row:
 
 @click.group()
 def keys() -> None:
-    """List, make and show the keys of a key store's token.
+    """List, make, show and rotate the keys of a key store.
 
     \b
     Example:
@@ -54,7 +57,7 @@ def keys() -> None:
 
 @keys.command("list")
 @config_option
-@_keystore_option
+@keystore_option
 @_hsm_option
 @_json_option
 def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, *, as_json: bool) -> None:
@@ -64,51 +67,60 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
     Example:
       xksproxy keys list --config xksproxy.toml
     """
-    store, session = _open(config_file, keystore_name, hsm_id)
+    store, session = _open(load_checked(config_file), keystore_name, hsm_id)
     rows = _rows(KeyMap(store.keys), session.list_keys())
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
-        print_table(("EXTERNAL KEY ID", "LABEL", "SPEC", "USAGE", "STATE"), [_cells(row) for row in rows])
+        print_table(("EXTERNAL KEY ID", "LABEL", "VERSION", "SPEC", "USAGE", "STATE"), [_cells(row) for row in rows])
     if any(row.wrong for row in rows):
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
 @keys.command()
 @config_option
-@_keystore_option
+@keystore_option
 @_hsm_option
 @click.argument("key_id", metavar="ID")
 @_json_option
 def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
-    """Show one external key as GetKeyMetadata sees it. Exit code 1 if it is missing or ambiguous.
+    """Show one external key as GetKeyMetadata sees it, with its versions. Exit code 1 if it cannot be used.
+
+    Encryptions are counted on this machine, before they are made: a running proxy may have some in hand.
 
     \b
     Example:
       xksproxy keys show demo-key
     """
-    store, session = _open(config_file, keystore_name, hsm_id)
+    config = load_checked(config_file)
+    store, session = _open(config, keystore_name, hsm_id)
     try:
-        key = KeyMap(store.keys).resolve(key_id)
-        row = _row(key, session.describe_key(key.label))
+        key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
     except KeyNotFoundException:
         complain(f"the key store {store.name} exposes no external key {key_id}")
         sys.exit(FOUND_SOMETHING_WRONG)
+    state = Path(config.state.directory)
+    versions = version_rows(key, session.list_keys(), version_table(state, store.name), UsageBook(state))
+    try:
+        primary = next(version for version in versions if version.role == "primary")
+        row = _row(key, session.describe_key(primary.label))
     except (KeyMissing, KeyAmbiguous) as error:
         complain(f"{key_id}: {error}")
         sys.exit(FOUND_SOMETHING_WRONG)
     if as_json:
-        print_json(asdict(row))
+        print_json({**asdict(row), "versions": [asdict(version) for version in versions]})
         return
-    for name, value in zip(("id", "label", "spec", "usage", "state"), _cells(row), strict=True):
+    for name, value in zip(("id", "label", "version", "spec", "usage", "state"), _cells(row), strict=True):
         click.echo(f"{name:12} {value}")
     click.echo(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
     click.echo(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
+    click.echo()
+    print_table(VERSION_COLUMNS, [version.cells() for version in versions])
 
 
 @keys.command()
 @config_option
-@_keystore_option
+@keystore_option
 @_hsm_option
 @click.argument("key_id", metavar="ID")
 @click.option(
@@ -127,7 +139,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     Example:
       xksproxy keys create payments-2026
     """
-    store, session = _open(config_file, keystore_name, hsm_id)
+    store, session = _open(load_checked(config_file), keystore_name, hsm_id)
     try:
         label = KeyMap(store.keys).resolve(key_id).label
     except KeyNotFoundException:
@@ -144,8 +156,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     click.echo(f"made an AES-256 key of the label {label}")
 
 
-def _open(config_file: Path, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:
-    config: Config = load_checked(config_file)
+def _open(config: Config, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:
     store = choose_keystore(config, keystore_name)
     if hsm_id not in (None, *store.hsms):
         raise click.UsageError(f"the key store {store.name} has no HSM {hsm_id}; it has: {', '.join(store.hsms)}")
@@ -156,21 +167,18 @@ def _open(config_file: Path, keystore_name: str | None, hsm_id: str | None) -> t
 def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:
     labels = [description.label for description in on_token]
     rows = [row for description in on_token for row in _rows_of(key_map, description, labels.count(description.label))]
-    missing = [key for key in key_map.named_keys() if key.label not in labels]
-    rows += [_Row(key.id, key.label, "", (), "missing on the token", None, None) for key in missing]
-    return sorted(rows, key=lambda row: (row.id is None, row.id or row.label))
+    missing = [key for key in key_map.named_keys() if not any(key.version_of(label) for label in labels)]
+    rows += [_Row(key.id, key.label, None, "", (), "missing on the token", None, None) for key in missing]
+    return sorted(rows, key=lambda row: (row.id is None, row.id or row.label, row.version or 0))
 
 
 def _rows_of(key_map: KeyMap, description: KeyDescription, same_label: int) -> list[_Row]:
-    """A row for each external key id under which a key on the token is exposed, or one that says it is not."""
-    exposed = [key for key in key_map.named_keys() if key.label == description.label]
+    """A row for each external key id that means a key on the token, or one that says there is none."""
+    exposed = [key for key in key_map.named_keys() if key.version_of(description.label) is not None]
+    if not exposed and (holder := key_map.holder(description.label)):
+        exposed = [holder]
     if not exposed:
-        try:
-            exposed = [key_map.resolve(description.label)]
-        except KeyNotFoundException:
-            return [_row(None, description)]
-        if exposed[0].label != description.label:
-            return [_row(None, description)]
+        return [_row(None, description)]
     state = f"ambiguous: {same_label} keys of this label" if same_label > 1 else None
     return [_row(key, description, state) for key in exposed]
 
@@ -185,6 +193,7 @@ def _row(key: ExternalKey | None, description: KeyDescription, state: str | None
     return _Row(
         key.id if key else None,
         description.label,
+        key.version_of(description.label) if key else None,
         description.spec,
         description.usages,
         state,
@@ -194,4 +203,5 @@ def _row(key: ExternalKey | None, description: KeyDescription, state: str | None
 
 
 def _cells(row: _Row) -> tuple[str, ...]:
-    return (row.id or "-", row.label, row.spec or "-", ", ".join(row.usages) or "none", row.state)
+    version = "-" if row.version is None else str(row.version)
+    return (row.id or "-", row.label, version, row.spec or "-", ", ".join(row.usages) or "none", row.state)

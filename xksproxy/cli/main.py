@@ -9,14 +9,18 @@ from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
+from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
+from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
 from xksproxy.cli.version import version
-from xksproxy.cli.words import COULD_NOT_RUN, complain, explain
+from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, explain
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
 from xksproxy.devkit.softhsm import SoftHsmError
 from xksproxy.hsm.errors import HsmError
+from xksproxy.rotation.errors import RotationRefused
+from xksproxy.state.statefile import StateUnusable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,8 +34,10 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, dev, hsm, keys, serve, version):
+for command in (call, check_config, dev, hsm, import_settings, keys, serve, version):
     cli.add_command(command)
+for command in (rotate, disable, enable):
+    keys.add_command(command)
 
 
 def main() -> None:
@@ -40,8 +46,13 @@ def main() -> None:
         cli()
     except ConfigError as error:
         complain("the configuration cannot be used:", *error.problems)
+    except RotationRefused as error:
+        complain(str(error), *error.hints)
+        sys.exit(FOUND_SOMETHING_WRONG)
     except (HsmError, SecretError, SoftHsmError) as error:
         complain(str(error), *explain(error))
+    except StateUnusable as error:
+        complain(f"the state directory cannot be used: {error}")
     except OSError as error:
         complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     sys.exit(COULD_NOT_RUN)

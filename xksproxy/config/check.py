@@ -9,15 +9,15 @@ from typing import Final
 
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.model import Config, Hsm, Key, KeyStore, Tls
+from xksproxy.config.keychecks import key_problems
+from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.secret import Secret, SecretError, read_secret
-from xksproxy.spec.limits import MAXIMUM_URI_CHARACTERS
-from xksproxy.spec.uri import Operation, compose_path, is_key_id, prefix_problem
+from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
-_SCHEME_AND_HOST: Final = len("https://x")
-_WILDCARDS: Final = frozenset("*?")
+_OFF: Final = "off"
+_LEAST_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -26,6 +26,8 @@ def check_config(config: Config) -> list[str]:
     return [
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
+        *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
         *_duplicates("keystore", "name", (store.name for store in config.keystore)),
@@ -41,9 +43,18 @@ def check_config(config: Config) -> list[str]:
     ]
 
 
-def is_pattern(key_id: str) -> bool:
-    """Whether a configured key id is a pattern; no legal id holds a wildcard."""
-    return not _WILDCARDS.isdisjoint(key_id)
+def has_admin(config: Config) -> bool:
+    """Whether there is an admin listener."""
+    return config.admin.listen != _OFF
+
+
+def read_audit_key(audit: Audit) -> Secret | None:
+    """The HMAC key of the audit log, or None where its lines are not chained.
+
+    Raises:
+        SecretError: the reference leads nowhere.
+    """
+    return read_secret(audit.key) if audit.chain and audit.key is not None else None
 
 
 def read_pin(hsm: Hsm) -> Secret | None:
@@ -61,6 +72,22 @@ def _listen_problems(at: str, listen: str) -> Iterator[str]:
     match = _ADDRESS.fullmatch(listen)
     if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
         yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+
+
+def _audit_problems(audit: Audit) -> Iterator[str]:
+    if audit.file is not None and not os.access(Path(audit.file).parent, os.W_OK | os.X_OK):
+        yield f"audit.file: {Path(audit.file).parent} is no directory that can be written"
+    if audit.chain and audit.key is None:
+        yield "audit.key: a chain needs an HMAC key"
+    if audit.chain and audit.format != "json":
+        yield "audit.format: a chain is of JSON lines"
+    try:
+        key = read_audit_key(audit)
+    except SecretError as error:
+        yield f"audit.key: {error}"
+    else:
+        if key is not None and len(key.reveal().encode()) < _LEAST_KEY_BYTES:
+            yield f"audit.key: it has fewer than {_LEAST_KEY_BYTES} bytes; make one with: openssl rand -hex 32"
 
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
@@ -126,19 +153,8 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
         if hsm_id not in hsm_ids:
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
-    for index, key in enumerate(store.keys):
-        yield from _key_problems(f"{at}.keys[{index}]", key, store.uri_path_prefix)
+    yield from key_problems(f"{at}.keys", store)
     try:
         load_credentials(Path(store.credentials))
     except ConfigError as error:
         yield from (f"{at}.credentials: {problem}" for problem in error.problems)
-
-
-def _key_problems(at: str, key: Key, prefix: str) -> Iterator[str]:
-    literal = "".join("x" if character in _WILDCARDS else character for character in key.id)
-    if not is_key_id(literal):
-        yield f"{at}.id: expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got {key.id}"
-    elif _SCHEME_AND_HOST + len(compose_path(prefix, Operation.GET_KEY_METADATA, key.id)) > MAXIMUM_URI_CHARACTERS:
-        yield f"{at}.id: with the prefix, its URI has more than {MAXIMUM_URI_CHARACTERS} characters"
-    if is_pattern(key.id) and key.label is not None:
-        yield f"{at}.label: a pattern exposes keys under their own labels"

@@ -1,13 +1,21 @@
 """The configuration file as typed, frozen structs. Each field's text is the operator's manual."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.config.secret import SecretReference
+from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES
 
 Text = Annotated[str, Meta(min_length=1)]
+VersionNumber = Annotated[int, Meta(ge=1, le=MAXIMUM_VERSION)]
+LegacyMetadata = Annotated[bytes, Meta(min_length=1, max_length=MAXIMUM_CIPHERTEXT_METADATA_BYTES)]
+AadEncodingName = Literal["plain", "sha256"]
+
+MAXIMUM_ENCRYPTIONS: Final = 2**32
+"""Encryptions with random IVs that one AES-GCM key may make (NIST SP 800-38D, 8.3)."""
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,6 +131,24 @@ class Key(_Table, frozen=True):
     label: Text | None = None
     """CKA_LABEL of the key on the token, where it differs from the id. Not with a pattern."""
 
+    versions: dict[VersionNumber, Text] = {}
+    """CKA_LABEL of each key version by its number. Without it the label is version 1, and ``LABEL.v2``, ``LABEL.v3`` …
+    are the others. Not with a pattern or a label."""
+
+    aad_encoding: AadEncodingName = "plain"
+    """How Encrypt hands the AAD to the HSM: as it is, or by its SHA-256 as AWS's sample proxy does. The ciphertext
+    metadata remembers it, so it can change at any time."""
+
+    legacy_aad_encoding: AadEncodingName | None = None
+    """The encoding of ciphertexts without metadata of this proxy's own; ``aad_encoding`` where it is not set."""
+
+    legacy_metadata: tuple[LegacyMetadata, ...] = ()
+    """Ciphertext metadata, in Base64, that another proxy wrote: such a ciphertext is of version 1."""
+
+    maximum_encryptions: Annotated[int, Meta(ge=1, le=MAXIMUM_ENCRYPTIONS)] = MAXIMUM_ENCRYPTIONS
+    """Encryptions after which a key version encrypts no more. Each machine takes its part, by ``server.fleet_size``;
+    from half of it on the proxy warns."""
+
     hedge_after_ms: Annotated[int, Meta(ge=1, le=250)] | None = None
     """Send the same call to a second HSM when the first has not answered after so many milliseconds."""
 
@@ -158,6 +184,38 @@ class Health(_Table, frozen=True):
     store has an HSM that serves."""
 
 
+class Admin(_Table, frozen=True):
+    """``[admin]``: plain HTTP for operators and Prometheus. Whoever reaches it sees key ids and access key ids."""
+
+    listen: Text = "127.0.0.1:9464"
+    """``address:port`` of ``/metrics``, ``/status``, ``/``, ``/livez`` and ``/readyz``; ``off`` for none."""
+
+
+class Audit(_Table, frozen=True):
+    """``[audit]``: one line for each request."""
+
+    enabled: bool = True
+    """Whether it is written at all."""
+
+    file: Text | None = None
+    """Append to this file, which may be renamed while it is written; without it, standard output."""
+
+    format: Literal["json", "console"] = "json"
+    """One JSON object a line, or a line for people."""
+
+    chain: bool = False
+    """Chain the lines by HMAC, so that ``xksproxy audit verify`` finds what was removed, changed or moved."""
+
+    key: SecretReference | None = None
+    """The HMAC key of the chain: ``{ file = "…" }``, ``{ env = "…" }`` or ``{ credential = "…" }``."""
+
+    checkpoint_interval_s: Annotated[float, Meta(ge=1, le=86_400)] = 60
+    """Seconds between two checkpoints of a chain: an end that was cut off shows up to the last one."""
+
+    when_full: Literal["drop", "refuse"] = "drop"
+    """When 10,000 lines of a worker wait to be written: drop further ones and count them, or refuse requests."""
+
+
 class State(_Table, frozen=True):
     """``[state]``: what outlives a restart."""
 
@@ -183,5 +241,7 @@ class Config(_Table, frozen=True):
     hsm: Annotated[tuple[Hsm, ...], Meta(min_length=1)]
     keystore: Annotated[tuple[KeyStore, ...], Meta(min_length=1)]
     health: Health = Health()
+    admin: Admin = Admin()
+    audit: Audit = Audit()
     state: State = State()
     logging: Logging = Logging()

@@ -25,6 +25,14 @@ class KeyRefusesUse(HsmError):
     """The key is not an AES-256 secret key, or its attributes forbid the operation."""
 
 
+class EncryptionsSpent(HsmError):
+    """The key has made as many encryptions as it may; another version of it has to take over."""
+
+
+class NotCounted(HsmError):
+    """An encryption that cannot be counted is not made."""
+
+
 class CiphertextRejected(HsmError):
     """The tag does not fit: ciphertext, IV, AAD, tag or key are not those of the encryption."""
 

@@ -20,7 +20,7 @@ from xksproxy.hsm.health import InstanceHealth, health_of
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyproof import KeyProofs
 from xksproxy.hsm.keyrecords import KeyRecords
-from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.keys import KeyDescription, TokenKey
 from xksproxy.hsm.session import HsmSession, KeyProof, Sealed
 
 _log: Final = logging.getLogger(__name__)
@@ -75,39 +75,37 @@ class Fleet:
         ]
         return sorted({*told, *self._proofs.odd_keys(instance)})
 
-    async def encrypt(
-        self, label: str, plaintext: bytes, aad: bytes, deadline: Deadline, hedge_after: float | None = None
-    ) -> Sealed:
-        """AES-256-GCM under the key of a label; see :meth:`HsmSession.encrypt`. ``hedge_after`` is in seconds."""
-        return await self._hedged(
-            label, lambda proof: lambda session: session.encrypt(label, plaintext, aad, proof), deadline, hedge_after
-        )
+    async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
+        """AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
 
-    async def decrypt(
-        self, label: str, sealed: Sealed, aad: bytes, deadline: Deadline, hedge_after: float | None = None
-    ) -> bytes:
+        def work(proof: KeyProof | None) -> Work[Sealed]:
+            return lambda session: session.encrypt(key.label, plaintext, aad, proof, key.maximum_encryptions)
+
+        return await self._hedged(key, work, deadline)
+
+    async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
         return await self._hedged(
-            label, lambda proof: lambda session: session.decrypt(label, sealed, aad, proof), deadline, hedge_after
+            key, lambda proof: lambda session: session.decrypt(key.label, sealed, aad, proof), deadline
         )
+
+    def has_seen(self, label: str) -> bool:
+        """Whether an instance had a key of this label when its keys were last listed."""
+        return any(label in instance.labels for instance in self._instances)
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """What a serving instance says of a key now; see :meth:`HsmSession.describe_key`."""
         return await self._anywhere(label, lambda _: lambda session: session.describe_key(label), deadline, set())
 
     async def _hedged(
-        self,
-        label: str,
-        work: Callable[[KeyProof | None], Work[Result]],
-        deadline: Deadline,
-        hedge_after: float | None,
+        self, key: TokenKey, work: Callable[[KeyProof | None], Work[Result]], deadline: Deadline
     ) -> Result:
         """The call; and, if it is slow, the same once more elsewhere: the first answer wins."""
-        used: set[str] = set()
-        if hedge_after is None or len(self._instances) == 1:
+        label, used = key.label, set[str]()
+        if key.hedge_after is None or len(self._instances) == 1:
             return await self._anywhere(label, work, deadline, used)
         first = asyncio.create_task(self._anywhere(label, work, deadline, used))
-        done, _ = await asyncio.wait({first}, timeout=hedge_after)
+        done, _ = await asyncio.wait({first}, timeout=key.hedge_after)
         if done or self._choose(label, used) is None:
             return await first
         second = asyncio.create_task(self._anywhere(label, work, deadline, set(used)))

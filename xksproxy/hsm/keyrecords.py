@@ -1,15 +1,11 @@
 """Which key a label meant when it was first used: remembered across workers and restarts."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-import msgspec
 
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.session import KeyProof
-from xksproxy.hsm.statefile import StateUnusable, locked, replace
-
-_LOCK_SECONDS: Final = 1.0
+from xksproxy.state.statefile import SharedTable, StateUnusable
 
 
 class KeyRecords:
@@ -20,12 +16,16 @@ class KeyRecords:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._proofs: dict[str, KeyProof] = {}
+        self._proofs = SharedTable(path, KeyProof)
 
     def get(self, label: str) -> KeyProof | None:
         """The proof known to this worker."""
         return self._proofs.get(label)
+
+    def refresh(self) -> None:
+        """Learn what other processes have recorded since; what cannot be read now changes nothing."""
+        with suppress(StateUnusable):
+            self._proofs.refresh()
 
     def propose(self, label: str, proof: KeyProof) -> KeyProof:
         """Remember a label's proof unless another process has; the one that counts.
@@ -40,21 +40,10 @@ class KeyRecords:
         return self._update(label, new, instead_of=old)
 
     def _update(self, label: str, proof: KeyProof, *, instead_of: KeyProof | None) -> KeyProof:
+        def change(known: KeyProof | None) -> KeyProof:
+            return proof if known is None or known == instead_of else known
+
         try:
-            with locked(self._path, _LOCK_SECONDS):
-                proofs = self._read()
-                if proofs.get(label) in (None, instead_of):
-                    proofs[label] = proof
-                    replace(self._path, msgspec.json.encode(proofs))
+            return self._proofs.update(label, change) or proof
         except StateUnusable as error:
             raise TokenUnavailable(f"the record of keys cannot be used: {error}") from error
-        self._proofs = proofs
-        return proofs[label]
-
-    def _read(self) -> dict[str, KeyProof]:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, KeyProof])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.MsgspecError) as error:
-            raise StateUnusable(f"{self._path}: {error}") from error

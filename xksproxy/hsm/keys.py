@@ -88,6 +88,18 @@ class KeyDescription:
         return "DECRYPT" in self.usages
 
 
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """A key to be used: its label on the tokens, and what its use is bound to."""
+
+    label: str
+    hedge_after: float | None = None
+    """Seconds after which a slow call is sent to a second HSM too."""
+
+    maximum_encryptions: int | None = None
+    """Encryptions it may make on this machine."""
+
+
 def key_template(key_class: int, label: str | None) -> dict[int, bytes]:
     """A search template for keys of a class that the token keeps, and of a label where one is given.
 

@@ -1,4 +1,4 @@
-"""PKCS#11 modules of this process: loaded once each, logged in once per token. The only user of python-pkcs11."""
+"""PKCS#11 modules of this process: loaded once each, logged in once per token."""
 
 import os
 import threading
@@ -7,18 +7,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pkcs11 import Attribute, KeyType, MechanismFlag
 from pkcs11 import exceptions as binding
 from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gives its class a lower-case name
 
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.cryptoki import Cryptoki, CryptokiError
-from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, SessionLost, TokenUnavailable
+from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, TokenUnavailable
 from xksproxy.hsm.gate import Gate
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.presets import quirks_of
 from xksproxy.hsm.quirks import Quirks
+from xksproxy.state.usage import UsageBook
 
 _PIN_REFUSED: Final = (binding.PinIncorrect, binding.PinInvalid, binding.PinLenRange)
 _PIN_BARRED: Final = (binding.PinExpired, binding.PinLocked)
@@ -123,7 +123,7 @@ class Connection:
     process out. All other sessions are opened without a PIN. Safe to use from several threads.
     """
 
-    def __init__(self, module: Module, label: str, quirks: Quirks, *, needs_login: bool) -> None:
+    def __init__(self, module: Module, label: str, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
         """Find the token.
 
         Raises:
@@ -131,6 +131,7 @@ class Connection:
         """
         self.cryptoki = module.cryptoki
         self.quirks = quirks
+        self.usage = usage
         self.needs_login = needs_login
         self._module = module
         self._generation = module.generation
@@ -190,8 +191,10 @@ class Connection:
 class Modules:
     """The modules and log-ins of this process, made when first asked for. Safe to use from several threads."""
 
-    def __init__(self, guard: PinGuard) -> None:
+    def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
+        """``usage`` counts what its sessions encrypt."""
         self._guard = guard
+        self._usage = usage
         self._lock = threading.Lock()
         """Guards the tables, and so that a module is initialised and a PIN is tried by one thread at a time."""
         self._modules: dict[str, Module] = {}
@@ -222,7 +225,9 @@ class Modules:
         with self._lock:
             connection = self._connections.get(hsm.id)
             if connection is None or not connection.alive:
-                connection = Connection(self._loaded(hsm), hsm.token, quirks_of(hsm), needs_login=pin is not None)
+                connection = Connection(
+                    self._loaded(hsm), hsm.token, quirks_of(hsm), self._usage, needs_login=pin is not None
+                )
                 if pin is None:
                     connection.log_in(None)
                 else:
@@ -235,39 +240,6 @@ class Modules:
         """Forget the connection to a token, so that the next :meth:`connect` finds it and logs in anew."""
         with self._lock:
             self._connections.pop(hsm.id, None)
-
-
-def generate_aes_key(session: Any, bits: int, *, label: str | None, encrypt: bool, decrypt: bool) -> int:
-    """Make an AES key that never leaves the token (sensitive, not extractable) and return its handle.
-
-    Without a label it is a session key, gone with the session.
-
-    Raises:
-        SessionLost: the session is gone.
-        TokenUnavailable: the token makes none.
-    """
-    flags = (MechanismFlag.ENCRYPT if encrypt else 0) | (MechanismFlag.DECRYPT if decrypt else 0)
-    template = {
-        Attribute.SENSITIVE: True,
-        Attribute.EXTRACTABLE: False,
-        Attribute.PRIVATE: True,
-        Attribute.ENCRYPT: encrypt,
-        Attribute.DECRYPT: decrypt,
-    }
-    try:
-        key = session.generate_key(
-            KeyType.AES,
-            bits,
-            label=label,
-            store=label is not None,
-            capabilities=MechanismFlag(flags),
-            template=template,
-        )
-    except (binding.SessionHandleInvalid, binding.SessionClosed) as error:
-        raise SessionLost(f"the session makes no AES key: {_text(error)}") from error
-    except binding.PKCS11Error as error:
-        raise TokenUnavailable(f"the token makes no AES key: {_text(error)}") from error
-    return int(key.handle)
 
 
 def close_session(session: Any) -> None:

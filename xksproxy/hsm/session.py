@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -12,16 +12,21 @@ from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     DataTooLarge,
+    EncryptionsSpent,
     KeyAmbiguous,
     KeyDiffers,
+    NotCounted,
     ProofFailed,
     SessionLost,
     TokenUnavailable,
 )
 from xksproxy.hsm.judgement import Ambiguous, failures_judged
+from xksproxy.hsm.keymaking import generate_aes_key
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.keytable import KeyTable, KnownKey
-from xksproxy.hsm.module import Connection, close_session, generate_aes_key
+from xksproxy.hsm.module import Connection, close_session
+from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.usage import LimitReached
 
 _IV_BYTES: Final = 12
 _APPENDED_IV_BYTES: Final = 16
@@ -82,6 +87,11 @@ class HsmSession:
         """Whether the module has not been initialised again since; if it has, every handle is void."""
         return self._connection.alive
 
+    @property
+    def binding(self) -> Any:
+        """The session as python-pkcs11 knows it."""
+        return self._session
+
     def logged_in(self) -> bool:
         """Whether private objects can be seen, where that needs a log-in."""
         with failures_judged(self._quirks):
@@ -92,15 +102,23 @@ class HsmSession:
         """Give the session back to the token."""
         close_session(self._session)
 
-    def encrypt(self, label: str, plaintext: bytes, aad: bytes, proof: KeyProof | None = None) -> Sealed:
+    def encrypt(
+        self, label: str, plaintext: bytes, aad: bytes, proof: KeyProof | None = None, maximum: int | None = None
+    ) -> Sealed:
         """AES-256-GCM under the key of a label, which must fit ``proof`` if one is given.
 
-        An IV serves one attempt.
+        An IV serves one attempt, and each attempt is counted before it is made; with ``maximum``, up to so many.
 
         Raises:
+            EncryptionsSpent, NotCounted
             KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse, DataTooLarge, SessionLost, TokenUnavailable, HsmBusy
         """
-        return self._with_key(label, _can_encrypt, proof, lambda key: self._seal(key, plaintext, aad))
+
+        def seal(key: int) -> Sealed:
+            self._count(label, maximum)
+            return self._seal(key, plaintext, aad)
+
+        return self._with_key(label, _can_encrypt, proof, seal)
 
     def decrypt(self, label: str, sealed: Sealed, aad: bytes, proof: KeyProof | None = None) -> bytes:
         """The inverse of :meth:`encrypt`.
@@ -148,8 +166,8 @@ class HsmSession:
         """All secret and private keys of the token, in the order it gives them."""
         return self._keys.everything()
 
-    def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool) -> None:
-        """Make an AES key on the token.
+    def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool, extractable: bool = False) -> None:
+        """Make an AES key on the token; an ``extractable`` one can be wrapped; see :mod:`xksproxy.hsm.keycopy`.
 
         Raises:
             KeyAmbiguous: a key of this label exists already; nothing was made.
@@ -157,7 +175,7 @@ class HsmSession:
         """
         if self._keys.search(label):
             raise KeyAmbiguous(f"the token already has a key of the label {label!r}")
-        generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt)
+        generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt, extractable=extractable)
 
     def self_test(self) -> None:
         """Encrypt and decrypt under a key of this session's own, so that no customer key is touched (R-HLTH-3).
@@ -222,6 +240,14 @@ class HsmSession:
             self.self_test()
         except SessionLost as error:
             raise TokenUnavailable(f"{failure}, and then {error}") from error
+
+    def _count(self, label: str, maximum: int | None) -> None:
+        try:
+            self._connection.usage.spend(label, maximum)
+        except LimitReached as error:
+            raise EncryptionsSpent(f"the key has made the {maximum} encryptions it may on this machine") from error
+        except StateUnusable as error:
+            raise NotCounted(f"the encryption cannot be counted: {error}") from error
 
     def _test_key_handle(self) -> int:
         """A key of this session's own, gone with it."""

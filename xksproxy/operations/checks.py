@@ -1,10 +1,6 @@
-"""Checks that Encrypt and Decrypt share: the request first, then the key, and only then the HSM."""
+"""Checks of a request that Encrypt and Decrypt share; they come before any look at a key."""
 
-from xksproxy.deadline import Deadline
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
-from xksproxy.operations.engine import Engine
-from xksproxy.operations.translate import hsm_errors_translated
-from xksproxy.spec.errors import InvalidStateException, UnsupportedOperationException, ValidationException
+from xksproxy.spec.errors import UnsupportedOperationException, ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.messages import ENCRYPTION_ALGORITHM
 
@@ -25,18 +21,3 @@ def require_supported_sizes(text_field: str, text: bytes, aad: bytes) -> None:
             raise UnsupportedOperationException(
                 f"{field} has {len(value)} bytes; this proxy supports at most {maximum}"
             )
-
-
-async def require_enabled_key(keys: KeyMap, key_id: str, engine: Engine, deadline: Deadline) -> ExternalKey:
-    """The key of an id, if the key store exposes it and does not disable it.
-
-    Raises:
-        KeyNotFoundException: it is not exposed, or is disabled and not on the token either.
-        InvalidStateException: it is disabled (Q-5).
-    """
-    key = keys.resolve(key_id)
-    if key.disabled:
-        with hsm_errors_translated():
-            await engine.describe_key(key.label, deadline)
-        raise InvalidStateException("The external key is disabled in the proxy's configuration")
-    return key

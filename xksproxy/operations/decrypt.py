@@ -2,35 +2,37 @@
 
 from xksproxy.aead.aad import compose_aad
 from xksproxy.deadline import Deadline
+from xksproxy.hsm.keys import TokenKey
 from xksproxy.hsm.session import Sealed
-from xksproxy.keystore.keymap import KeyMap
-from xksproxy.operations.checks import require_algorithm, require_enabled_key, require_supported_sizes
-from xksproxy.operations.engine import Engine
+from xksproxy.operations.access import KeyAccess
+from xksproxy.operations.checks import require_algorithm, require_supported_sizes
 from xksproxy.operations.translate import hsm_errors_translated
 from xksproxy.spec.errors import InvalidCiphertextException
 from xksproxy.spec.limits import IV_BYTES, MAXIMUM_CIPHERTEXT_METADATA_BYTES, TAG_BYTES
 from xksproxy.spec.messages import DecryptRequest, DecryptResponse
 
 
-async def decrypt(
-    request: DecryptRequest, key_id: str, keys: KeyMap, engine: Engine, deadline: Deadline
-) -> DecryptResponse:
-    """Decrypt what an external key encrypted (R-DEC-*); nothing is released before the whole tag is verified.
+async def decrypt(request: DecryptRequest, key_id: str, access: KeyAccess, deadline: Deadline) -> DecryptResponse:
+    """Decrypt what a version of an external key encrypted (R-DEC-*).
+
+    Nothing is released before the whole tag is verified, which covers the metadata that names the version.
 
     Raises:
         XksError: see the catalogue of errors.
     """
-    aad = request.additional_authenticated_data or b""
+    aad = request.additional_authenticated_data
     metadata = request.ciphertext_metadata or b""
     require_algorithm(request.encryption_algorithm)
-    require_supported_sizes("ciphertext", request.ciphertext, aad)
+    require_supported_sizes("ciphertext", request.ciphertext, aad or b"")
     _require_possible_lengths(request, metadata)
-    key = await require_enabled_key(keys, key_id, engine, deadline)
+    key = await access.enabled_key(key_id, deadline)
 
+    version, encoding = await access.for_decryption(key, metadata, deadline)
     sealed = Sealed(request.initialization_vector, request.ciphertext, request.authentication_tag)
     with hsm_errors_translated():
-        composed_aad = compose_aad(aad, metadata)
-        plaintext = await engine.decrypt(key.label, sealed, composed_aad, deadline, key.hedge_after)
+        token_key = TokenKey(version.label, key.hedge_after)
+        plaintext = await access.engine.decrypt(token_key, sealed, compose_aad(aad, metadata, encoding), deadline)
+    access.usage.decrypted(version.label)
     return DecryptResponse(plaintext=plaintext)
 
 

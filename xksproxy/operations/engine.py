@@ -5,25 +5,21 @@ from typing import Protocol
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.health import InstanceHealth
-from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.keys import KeyDescription, TokenKey
 from xksproxy.hsm.session import Sealed
 
 
 class Engine(Protocol):
-    """Keys by label, wherever they are. Every method raises an HsmError for what it cannot do by the deadline.
+    """Keys by label, wherever they are. Every method raises an HsmError for what it cannot do by the deadline."""
 
-    ``hedge_after``: seconds after which a slow call is sent to a second HSM too.
-    """
-
-    async def encrypt(
-        self, label: str, plaintext: bytes, aad: bytes, deadline: Deadline, hedge_after: float | None
-    ) -> Sealed:
+    async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
         """AES-256-GCM with a fresh IV."""
 
-    async def decrypt(
-        self, label: str, sealed: Sealed, aad: bytes, deadline: Deadline, hedge_after: float | None
-    ) -> bytes:
+    async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of encrypt."""
+
+    def has_seen(self, label: str) -> bool:
+        """Whether a key of this label was there when the keys were last listed."""
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """Type, size and usages, read now."""

@@ -1,26 +1,26 @@
 """GetKeyMetadata."""
 
 from xksproxy.deadline import Deadline
-from xksproxy.keystore.keymap import KeyMap
-from xksproxy.operations.engine import Engine
+from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.translate import hsm_errors_translated
 from xksproxy.spec.limits import MAXIMUM_KEY_USAGES
 from xksproxy.spec.messages import GetKeyMetadataResponse
 
 
-async def get_key_metadata(key_id: str, keys: KeyMap, engine: Engine, deadline: Deadline) -> GetKeyMetadataResponse:
-    """Report a key as the token describes it now (R-META-1 to R-META-5).
+async def get_key_metadata(key_id: str, access: KeyAccess, deadline: Deadline) -> GetKeyMetadataResponse:
+    """Report the primary version of a key as the token describes it now (R-META-1 to R-META-5).
 
     A disabled key is reported as such, not refused (Q-5).
 
     Raises:
         XksError: the key is missing or ambiguous, or the HSM does not answer.
     """
-    key = keys.resolve(key_id)
+    key = access.keys.resolve(key_id)
+    version = access.versions.primary(key)
     with hsm_errors_translated():
-        description = await engine.describe_key(key.label, deadline)
+        description = await access.engine.describe_key(version.label, deadline)
     return GetKeyMetadataResponse(
         key_spec=description.spec,
         key_usage=list(description.usages[:MAXIMUM_KEY_USAGES]),
-        key_status="DISABLED" if key.disabled else "ENABLED",
+        key_status="DISABLED" if access.disabled_by(key) else "ENABLED",
     )

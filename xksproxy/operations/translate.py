@@ -13,6 +13,14 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
         xks.InvalidStateException,
         "Several keys on the token carry the label of this external key; remove or rename all but one",
     ),
+    hsm.EncryptionsSpent: (
+        xks.InvalidStateException,
+        "The key version has made as many encryptions as it may; make another one primary: xksproxy keys rotate",
+    ),
+    hsm.NotCounted: (
+        xks.InternalException,
+        "The encryption cannot be counted, so it is not made; check the state directory of the proxy",
+    ),
     hsm.KeyRefusesUse: (
         xks.InvalidKeyUsageException,
         "The external key does not allow this operation: on the token it must be a 256-bit AES key that permits it",

@@ -1,29 +1,37 @@
 """What can change in a running worker, built whole and then put in place by one assignment."""
 
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from xksproxy.config import model
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet import Fleet
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.keystore.store import KeyStore
-from xksproxy.operations.engine import Engine
-from xksproxy.server.tls import build_context
+from xksproxy.operations.access import KeyAccess
+from xksproxy.operations.versions import VersionSearch
+from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
+from xksproxy.state.usage import UsageBook
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A key store and the engine that holds its keys."""
+    """A key store and the way to its keys."""
 
     store: KeyStore
-    engine: Engine
+    access: KeyAccess
+    records: KeyRecords
     ready: "Readiness"
+
+    def refresh_state(self) -> None:
+        """Take over what commands and other workers have changed on disk; call it on a thread."""
+        self.records.refresh()
+        self.store.refresh_state()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +51,48 @@ class Snapshot:
     services: Mapping[str, Service]
     tls: Tls
     context: ssl.SSLContext
+    certificate: CertificateInfo
+    loaded_at: float
+    """Seconds since 1970."""
 
 
-def build_snapshot(config: Config, instances: Mapping[str, Instance]) -> Snapshot:
-    """Build it all, or nothing.
+def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook) -> Snapshot:
+    """Build it all, or nothing. It reads files.
 
     Raises:
         ConfigError: credentials or certificates cannot be read.
     """
     state = Path(config.state.directory)
-    services = {table.uri_path_prefix: _service(table, instances, state) for table in config.keystore}
-    return Snapshot(services, config.server.tls, build_context(config.server.tls))
+    fleet_size = config.server.fleet_size
+    services = {}
+    for table in config.keystore:
+        store = KeyStore.build(table, fleet_size, state)
+        services[table.uri_path_prefix] = _service(store, [instances[hsm_id] for hsm_id in table.hsms], state, usage)
+    tls = config.server.tls
+    return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
 
 def built_with(config: Config) -> tuple[object, ...]:
     """What a worker is built with, and so cannot change while it runs; all else is in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
-    return replace(config.server, tls=tls), config.health, config.hsm, config.state, config.logging
+    return (
+        replace(config.server, tls=tls),
+        config.health,
+        config.admin,
+        config.audit,
+        config.hsm,
+        config.state,
+        config.logging,
+    )
 
 
-def _service(table: model.KeyStore, instances: Mapping[str, Instance], state: Path) -> Service:
-    store = KeyStore.build(table)
-    own = tuple(instances[hsm_id] for hsm_id in table.hsms)
-    fleet = Fleet(own, KeyRecords(state / f"keys-{table.name}.json"), store.keys.exposes)
-    return Service(store, fleet, Readiness(own))
+def metrics_directory(config: Config) -> Path:
+    """Where the workers lay out their metrics and views for one another."""
+    return Path(config.state.directory) / "metrics"
+
+
+def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
+    records = KeyRecords(state / f"keys-{store.name}.json")
+    fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
+    access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
+    return Service(store, access, records, Readiness(tuple(instances)))

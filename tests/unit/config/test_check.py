@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from xksproxy.config.check import check_config, is_pattern, read_pin
+from xksproxy.config.check import check_config, read_pin
 from xksproxy.config.credentials import load_credentials
+from xksproxy.config.keynames import is_pattern
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
 from xksproxy.config.secret import SecretError, SecretReference

@@ -124,7 +124,7 @@ def test_an_unknown_key_like_no_other_is_refused_with_all_that_are_known(
     path = written(minimal + "zzz = 1\n")
 
     assert _problems(path) == (
-        f"{path}: keystore[0].keys[1].zzz: unknown key; expected one of id, label, hedge_after_ms, disabled",
+        f"{path}: keystore[0].keys[1].zzz: unknown key; expected one of {', '.join(Key.__struct_fields__)}",
     )
 
 

@@ -26,7 +26,7 @@ def _table(directory: Path, *credentials: Credential, name: str = "payments") ->
 
 
 def test_a_key_store_has_the_name_prefix_and_keys_of_its_table(tmp_path: Path) -> None:
-    store = KeyStore.build(_table(tmp_path / "one", generate_credential()))
+    store = KeyStore.build(_table(tmp_path / "one", generate_credential()), 1, tmp_path / "state")
 
     assert (store.name, store.uri_path_prefix) == ("payments", "/payments")
     assert store.keys.resolve("payments-key").label == "label"
@@ -36,8 +36,8 @@ def test_all_credentials_of_a_key_store_open_it_and_none_of_another(tmp_path: Pa
     # R-AUTH-11, R-URI-9
     old, new, foreign = (generate_credential() for _ in range(3))
 
-    store = KeyStore.build(_table(tmp_path / "one", old, new))
-    other = KeyStore.build(_table(tmp_path / "two", foreign, name="other"))
+    store = KeyStore.build(_table(tmp_path / "one", old, new), 1, tmp_path / "state")
+    other = KeyStore.build(_table(tmp_path / "two", foreign, name="other"), 1, tmp_path / "state")
 
     assert old.access_key_id in store.keyring
     assert new.access_key_id in store.keyring
@@ -49,4 +49,4 @@ def test_all_credentials_of_a_key_store_open_it_and_none_of_another(tmp_path: Pa
 
 def test_a_key_store_without_credentials_is_not_built(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it holds no credential"):
-        KeyStore.build(_table(tmp_path / "none"))
+        KeyStore.build(_table(tmp_path / "none"), 1, tmp_path / "state")

@@ -1,0 +1,273 @@
+"""`xksproxy keys rotate` and what goes with it, each in a process of its own, on real tokens."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import make_environment
+
+from xksproxy.devkit.environment import DevEnvironment
+
+_NSS_MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/aarch64-linux-gnu/libsoftokn3.so")
+
+_RUN_ON_TOKEN = """
+import sys
+from pathlib import Path
+from pkcs11 import Attribute, KeyType, ObjectClass
+from xksproxy.config.load import load_config
+from xksproxy.hsm.direct import open_sessions
+from xksproxy.hsm.session import Sealed
+from xksproxy.state.usage import UsageBook
+config = load_config(Path(sys.argv[1]))
+sessions = open_sessions(config.hsm, Path(config.state.directory), UsageBook(Path(config.state.directory)))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> DevEnvironment:
+    """A development environment that the test may change."""
+    return make_environment(tmp_path / "dev")
+
+
+@pytest.fixture
+def rotate(spawn: Callable[..., Any], home: DevEnvironment) -> Callable[..., Any]:
+    def run(*arguments: str) -> Any:
+        return spawn("keys", "rotate", "demo-key", *arguments, "--config", home.config)
+
+    return run
+
+
+def shown(spawn: Callable[..., Any], home: DevEnvironment, *arguments: str) -> dict[int, dict[str, Any]]:
+    done = spawn("keys", "show", "demo-key", "--json", *arguments, "--config", home.config)
+    assert done.code == 0, done.err
+    return {version["version"]: version for version in json.loads(done.text)["versions"]}
+
+
+def on_tokens(home: DevEnvironment, code: str) -> str:
+    """Run code with a session on each HSM, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN_ON_TOKEN + code, str(home.config)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_rotation_tells_what_it_did(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    done = rotate()
+
+    assert (done.code, done.err) == (0, "")
+    assert done.text.splitlines() == [
+        "made version 2 of demo-key, the label demo-key.v2",
+        "proven: each HSM holds the same key and decrypts with it: softhsm",
+        "version 2 encrypts from now on; running workers follow within two seconds",
+        "older versions go on decrypting; see them with: xksproxy keys show demo-key",
+    ]
+    versions = shown(spawn, home)
+    assert {number: version["role"] for number, version in versions.items()} == {1: "decrypts", 2: "primary"}
+    assert {number: version["on_token"] for number, version in versions.items()} == {1: True, 2: True}
+    # The canary, and no more: what was leased beyond it is given back.
+    assert versions[2]["encryptions"] == 1
+
+
+def test_a_rotation_prints_json(rotate: Callable[..., Any]) -> None:
+    facts = json.loads(rotate("--json").text)
+
+    assert re.fullmatch(r"[A-Za-z0-9+/=]{60,64}", facts.pop("proof"))
+    assert facts == {"version": 2, "label": "demo-key.v2", "made": True, "primary": 2}
+
+
+def test_versions_are_listed_under_their_external_key(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    rotate()
+
+    rows = json.loads(spawn("keys", "list", "--json", "--config", home.config).text)
+
+    assert [(row["label"], row["version"]) for row in rows if row["id"] == "demo-key"] == [
+        ("demo-key", 1),
+        ("demo-key.v2", 2),
+    ]
+
+
+@pytest.mark.parametrize("key_id", ["no-such-key", "demo-key.v2", ".."])
+def test_what_the_key_store_does_not_expose_is_not_rotated(
+    spawn: Callable[..., Any], home: DevEnvironment, key_id: str
+) -> None:
+    done = spawn("keys", "rotate", key_id, "--config", home.config)
+
+    assert (done.code, done.out) == (1, b"")
+    assert done.err == f"xksproxy: the key store dev exposes no external key {key_id}\n"
+
+
+def test_of_several_machines_each_prepares_before_one_activates(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    text = home.config.read_text().replace("workers = 2", "workers = 2\nfleet_size = 2")
+    home.config.write_text(text)
+    other = home.config.with_name("other.toml")
+    other.write_text(text.replace('directory = "state"', 'directory = "other-state"'))
+
+    early = rotate("--activate")
+    first = rotate()
+    assert (early.code, early.err.splitlines()[0]) == (
+        1,
+        "xksproxy: no version of demo-key is prepared on this machine",
+    )
+    assert "version 1 goes on encrypting" in first.text
+    assert shown(spawn, home)[2]["role"] == "prepared"
+    (proof,) = re.findall(r"--proof (\S+)", first.text)
+    second = spawn("keys", "rotate", "demo-key", "--proof", proof, "--config", other)
+    assert second.text.splitlines()[0] == "found version 2 of demo-key, the label demo-key.v2"
+
+    for config in (home.config, other):
+        done = spawn("keys", "rotate", "demo-key", "--activate", "--config", config)
+        assert (done.code, done.text.splitlines()[2][:24]) == (0, "version 2 encrypts from ")
+    assert shown(spawn, home)[2]["maximum_encryptions"] == 2**31
+
+
+def test_a_version_that_decrypted_lately_is_not_disabled_without_force(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    rotate()
+    usage = home.directory / "state" / "usage" / "key-demo-key.json"
+    usage.write_text(json.dumps({"label": "demo-key", "encryptions": 5, "last_decrypted": time.time() - 86_400}))
+
+    refused = spawn("keys", "disable-version", "demo-key", "1", "--config", home.config)
+    after_a_day = spawn("keys", "disable-version", "demo-key", "1", "--recent", "0.9", "--config", home.config)
+
+    assert refused.code == 1
+    assert "version 1 of demo-key last decrypted 1.0 days ago" in refused.err
+    assert (after_a_day.code, after_a_day.err) == (0, "")
+    assert shown(spawn, home)[1]["role"] == "disabled"
+    assert spawn("keys", "enable-version", "demo-key", "1", "--config", home.config).code == 0
+    assert shown(spawn, home)[1]["role"] == "decrypts"
+    forced = spawn("keys", "disable-version", "demo-key", "1", "--force", "--config", home.config)
+    assert forced.code == 0
+    assert spawn("keys", "disable-version", "demo-key", "2", "--force", "--config", home.config).code == 1
+
+
+def test_unreadable_state_is_refused_and_kept(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    path = home.directory / "state" / "versions-dev.json"
+    path.write_text("{")
+
+    done = rotate()
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(f"xksproxy: the state directory cannot be used: {path}: ")
+    assert path.read_text() == "{"
+    assert on_tokens(home, "print(len(sessions['softhsm'].list_keys()))") == "4\n"
+
+
+def test_two_rotations_at_once_do_not_mix(home: DevEnvironment) -> None:
+    command = [sys.executable, "-m", "xksproxy", "keys", "rotate", "demo-key", "--config", str(home.config)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+
+    ended = [(*process.communicate(), process.returncode) for process in running]
+
+    assert any(code == 0 for _, _, code in ended)
+    assert all(code == 0 or "another process has been holding it" in err for _, err, code in ended)
+    labels = on_tokens(home, "print(*sorted(key.label for key in sessions['softhsm'].list_keys()))").split()
+    assert len(labels) == len(set(labels))
+
+
+@pytest.mark.slow
+def test_a_rotation_killed_at_any_moment_can_be_run_again(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    command = [sys.executable, "-m", "xksproxy", "keys", "rotate", "demo-key", "--config", str(home.config)]
+    for moment in range(12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.25 + 0.03 * moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    assert rotate().code == 0
+    versions = shown(spawn, home)
+    assert sum(version["role"] == "primary" for version in versions.values()) == 1
+    assert all(version["on_token"] for version in versions.values())
+    labels = on_tokens(home, "print(*sorted(key.label for key in sessions['softhsm'].list_keys()))").split()
+    assert len(labels) == len(set(labels))
+
+
+def _add_second_hsm(home: DevEnvironment, table: str) -> None:
+    text = home.config.read_text().replace('hsms = ["softhsm"]', 'hsms = ["softhsm", "second"]')
+    home.config.write_text(text.replace("[[keystore]]", f'[[hsm]]\nid = "second"\n{table}\n\n[[keystore]]', 1))
+
+
+_MAKE_WRAPPING_KEY = """
+for session in sessions.values():
+    session.binding.create_object({
+        Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES, Attribute.VALUE: bytes(range(32)),
+        Attribute.LABEL: "wrapping", Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
+        Attribute.WRAP: True, Attribute.UNWRAP: True,
+    })
+"""
+
+
+@pytest.fixture
+def with_nss(home: DevEnvironment) -> DevEnvironment:
+    """The same with an HSM of another make beside the first, and a wrapping key on both."""
+    database = home.directory / "nss"
+    database.mkdir()
+    pin = home.directory / "nss-pin"
+    pin.write_text("1234\n")
+    pin.chmod(0o600)
+    subprocess.run(["certutil", "-N", "-d", f"sql:{database}", "-f", str(pin)], check=True)
+    module = next(path for path in _NSS_MODULES if Path(path).exists())
+    parameters = f"configdir='sql:{database}' certPrefix='' keyPrefix='' secmod='secmod.db' flags="
+    table = f'module = "{module}"\ntoken = "NSS Certificate DB"\npreset = "nss"\npin = {{ file = "nss-pin" }}'
+    _add_second_hsm(home, f'{table}\ninitialize_string = "{parameters}"')
+    on_tokens(home, _MAKE_WRAPPING_KEY)
+    return home
+
+
+def test_a_new_version_is_copied_in_wrapped_form_to_an_hsm_of_another_make(
+    rotate: Callable[..., Any], with_nss: DevEnvironment
+) -> None:
+    done = rotate("--copy-with", "wrapping")
+
+    assert (done.code, done.err) == (0, "")
+    told = on_tokens(
+        with_nss,
+        """
+sealed = sessions["softhsm"].encrypt("demo-key.v2", b"text", b"aad")
+print(sessions["second"].decrypt("demo-key.v2", sealed, b"aad").decode())
+for session in sessions.values():
+    key = session.describe_key("demo-key.v2")
+    print(key.spec, key.sensitive, key.extractable)
+""",
+    )
+    assert told.splitlines() == ["text", "AES_256 True False", "AES_256 True False"]
+
+
+def test_a_copy_that_its_token_does_not_describe_as_aes_256_is_removed_and_never_primary(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    """SoftHSM2 does not tell the length of what it unwrapped."""
+    second = home.directory / "second"
+    shutil.copytree(home.directory / "tokens", second / "tokens")
+    module = shutil.copy(re.search(r'module = "(.*)"', home.config.read_text())[1], second / "softhsm.so")  # type: ignore[index]
+    conf = second / "softhsm2.conf"
+    conf.write_text((home.directory / "softhsm2.conf").read_text().replace(str(home.directory), str(second)))
+    table = f'module = "{module}"\ntoken = "xksproxy-dev"\npreset = "softhsm2"\npin = {{ file = "pin" }}'
+    _add_second_hsm(home, f'{table}\nenvironment = {{ SOFTHSM2_CONF = "{conf}" }}')
+    on_tokens(home, _MAKE_WRAPPING_KEY)
+
+    done = rotate("--copy-with", "wrapping")
+
+    assert done.code == 2
+    assert "it was removed again" in done.err
+    assert shown(spawn, home)[1]["role"] == "primary"
+    assert 2 not in {n for n, version in shown(spawn, home, "--hsm", "second").items() if version["on_token"]}

@@ -1,0 +1,26 @@
+"""What a request has cost and touched so far: filled in by each layer, for the audit log and the metrics."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Account:
+    """Facts of one request. Hedged and repeated HSM calls add up."""
+
+    queue_seconds: float = 0.0
+    """Spent waiting for an HSM session."""
+
+    hsm_seconds: float = 0.0
+    """Spent in HSM sessions."""
+
+    hsms: list[str] = field(default_factory=list)
+    """The HSMs that were asked, in the order in which they were done."""
+
+    key_version: int | None = None
+    policies: tuple[str, ...] = ()
+    """The policies that decided about the request."""
+
+
+current_account: ContextVar[Account | None] = ContextVar("current_account", default=None)
+"""The account of the request that this task works for, inherited by its sub-tasks. None: nobody keeps one."""

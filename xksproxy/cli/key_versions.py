@@ -1,0 +1,97 @@
+"""The versions of an external key as a table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from xksproxy.hsm.keys import KeyDescription
+from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.state.statefile import SharedTable
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.versions import VersionRecord
+
+VERSION_COLUMNS: Final = (
+    "VERSION",
+    "LABEL",
+    "ROLE",
+    "ON THE TOKEN",
+    "ENCRYPTIONS",
+    "OF AT MOST",
+    "LAST ENCRYPTED",
+    "LAST DECRYPTED",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version for the eye. Times are UTC, ISO 8601."""
+
+    version: int
+    label: str
+    role: str
+    on_token: bool
+    encryptions: int
+    maximum_encryptions: int
+    last_encrypted: str | None
+    last_decrypted: str | None
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of the columns."""
+        return (
+            str(self.version),
+            self.label,
+            self.role,
+            "yes" if self.on_token else "no",
+            f"{self.encryptions:,}",
+            f"{self.maximum_encryptions:,}",
+            self.last_encrypted or "never",
+            self.last_decrypted or "never",
+        )
+
+
+def version_rows(
+    key: ExternalKey, on_token: Iterable[KeyDescription], versions: SharedTable[VersionRecord], usage: UsageBook
+) -> list[VersionRow]:
+    """The versions that are on the token, on record or configured, oldest first.
+
+    Raises:
+        StateUnusable: the state directory cannot be read.
+    """
+    versions.refresh()
+    record = versions.get(key.id) or VersionRecord(key.first_version)
+    labels = {description.label for description in on_token}
+    present = {number for label in labels if (number := key.version_of(label)) is not None}
+    known = {record.primary, *record.proven, *record.disabled, *key.explicit, *present}
+    if record.pending is not None:
+        known.add(record.pending)
+    return [_row(key, number, record, labels, usage) for number in sorted(known)]
+
+
+def _row(key: ExternalKey, number: int, record: VersionRecord, labels: set[str], usage: UsageBook) -> VersionRow:
+    label = key.label_of(number) or "(not configured)"
+    used = usage.read(label)
+    return VersionRow(
+        number,
+        label,
+        _role(number, record),
+        label in labels,
+        used.encryptions,
+        key.maximum_encryptions,
+        _time(used.last_encrypted),
+        _time(used.last_decrypted),
+    )
+
+
+def _role(number: int, record: VersionRecord) -> str:
+    if number == record.primary:
+        return "primary"
+    if number in record.disabled:
+        return "disabled"
+    if number == record.pending:
+        return "prepared" if number in record.proven else "begun"
+    return "decrypts"
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,154 @@
+"""The steps of a rotation. Each can be the last one before a crash: the next run goes on from there."""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.session import KeyProof
+from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.rotation.errors import RotationRefused
+from xksproxy.rotation.holdings import Holdings
+from xksproxy.state.statefile import SharedTable
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.versions import VersionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a new key gets to the other HSMs."""
+
+    wait_seconds: float
+    """How long their own replication may take."""
+
+    wrapping_label: str | None = None
+    """A wrapping key on all of them, under which it is copied instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version that every HSM of this machine was seen to hold and to decrypt with."""
+
+    number: int
+    label: str
+    made: bool
+    """Whether this run made it."""
+
+    proof: KeyProof
+
+
+class Rotation:
+    """The rotation of one external key. Hold the key store's rotation lock while it is used."""
+
+    def __init__(
+        self,
+        key: ExternalKey,
+        keys: KeyMap,
+        holdings: Holdings,
+        versions: SharedTable[VersionRecord],
+        proofs: KeyRecords,
+    ) -> None:
+        self._key = key
+        self._keys = keys
+        self._holdings = holdings
+        self._versions = versions
+        self._proofs = proofs
+
+    def record(self) -> VersionRecord:
+        """What is on record for the key now (StateUnusable if it cannot be read)."""
+        self._versions.refresh()
+        return self._versions.get(self._key.id) or VersionRecord(self._key.first_version)
+
+    def prepare(self, wanted: int | None, reach: Reach, foreign: KeyProof | None = None) -> Prepared:
+        """The first phase: one key of the next version on every HSM, proven to be the same. It does not encrypt yet.
+
+        ``wanted`` is an existing version to go to instead; ``foreign`` a proof that another machine made.
+
+        Raises:
+            RotationRefused: it cannot be done; see its hints.
+            HsmError, StateUnusable: an HSM or the state directory does not answer.
+        """
+        number = self._next_version() if wanted is None else wanted
+        label = self._label_of(number)
+        made = not self._holdings.holders(label)
+        if made and (wanted is not None or number <= self.record().primary):
+            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
+        self._put(pending=number)
+        if made:
+            # Every HSM was asked and has none of this label, so it is made once.
+            self._holdings.make(label, extractable=reach.wrapping_label is not None)
+        if reach.wrapping_label is not None:
+            self._holdings.copy_to_missing(label, reach.wrapping_label)
+        self._holdings.await_everywhere(label, reach.wait_seconds)
+        proof = self._proven(label, foreign)
+        self._put(proven=tuple(sorted({*self.record().proven, number})))
+        return Prepared(number, label, made, proof)
+
+    def activate(self, prepared: Prepared, usage: UsageBook) -> None:
+        """The second phase: from now on the version encrypts, in every worker within a second or two.
+
+        Raises:
+            RotationRefused: it is disabled or has made all its encryptions.
+            StateUnusable: the state directory cannot be written.
+        """
+        if prepared.number in self.record().disabled:
+            raise RotationRefused(
+                f"version {prepared.number} is disabled", "enable it first: xksproxy keys enable-version"
+            )
+        if usage.read(prepared.label).encryptions >= self._key.maximum_encryptions:
+            raise RotationRefused(f"version {prepared.number} has made all the encryptions it may")
+        self._put(primary=prepared.number, pending=None)
+
+    def _next_version(self) -> int:
+        """The version that an earlier run began with, or one that is there already, or a new one."""
+        record = self.record()
+        if record.pending is not None:
+            return record.pending
+        present = {
+            number
+            for labels in self._holdings.labels().values()
+            for label in labels
+            if (number := self._key.version_of(label)) is not None
+        }
+        waiting = sorted(number for number in present - set(record.disabled) if number > record.primary)
+        if waiting:
+            return waiting[0]
+        if self._key.explicit:
+            return self._next_explicit(record)
+        return max({record.primary, *present, *record.proven, *record.disabled}) + 1
+
+    def _next_explicit(self, record: VersionRecord) -> int:
+        later = sorted(number for number in self._key.explicit if number > record.primary)
+        if not later:
+            raise RotationRefused(
+                f"the configuration lists no version after {record.primary}",
+                f"add one to the versions of {self._key.id}, such as {record.primary + 1} = "
+                f'"{self._key.label}-{record.primary + 1}", and reload the proxy',
+            )
+        return later[0]
+
+    def _label_of(self, number: int) -> str:
+        label = self._key.label_of(number)
+        if label is None:
+            raise RotationRefused(f"the configuration lists no version {number} of {self._key.id}")
+        holder = self._keys.holder(label)
+        if holder is None or holder.id != self._key.id:
+            owner = holder.id if holder else "nobody"
+            raise RotationRefused(f"the label {label} belongs to {owner}, not to {self._key.id}")
+        return label
+
+    def _proven(self, label: str, foreign: KeyProof | None) -> KeyProof:
+        """Prove the key on every HSM, and let the workers know the proof before they meet the key."""
+        if foreign is not None:
+            self._holdings.prove(label, foreign)
+        own = self._holdings.make_proof(label)
+        known = self._proofs.propose(label, own)
+        if known.canary is None:
+            raise TokenUnavailable(f"the record of the key {label} has no canary to prove it by")
+        self._holdings.prove(label, known)
+        return known
+
+    def _put(self, **changes: object) -> None:
+        first = VersionRecord(self._key.first_version)
+        self._versions.update(self._key.id, lambda record: replace(record or first, **changes))
