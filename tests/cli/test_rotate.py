@@ -69,7 +69,7 @@ def test_a_rotation_tells_what_it_did(
     assert done.text.splitlines() == [
         "made version 2 of demo-key, the label demo-key.v2",
         "proven: each HSM holds the same key and decrypts with it: softhsm",
-        "version 2 encrypts from now on; running workers follow within two seconds",
+        "version 2 encrypts from now on; running workers follow within a second",
         "older versions go on decrypting; see them with: xksproxy keys show demo-key",
     ]
     versions = shown(spawn, home)

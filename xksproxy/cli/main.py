@@ -5,6 +5,8 @@ import sys
 import click
 
 from xksproxy import __version__
+from xksproxy.cli.audit import audit
+from xksproxy.cli.block import block, status, unblock
 from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
 from xksproxy.cli.dev import dev
@@ -34,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, dev, hsm, import_settings, keys, serve, version):
+for command in (audit, block, call, check_config, dev, hsm, import_settings, keys, serve, status, unblock, version):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)

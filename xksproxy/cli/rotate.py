@@ -50,8 +50,8 @@ def rotate(
     """Make the next version of an external key, and let it encrypt once every HSM was seen to hold it.
 
     A new key is made once, on the first HSM of the key store, and reaches the others by their own replication or, with
-    --copy-with, in wrapped form. What older versions encrypted stays readable. Running workers follow within two
-    seconds. The command can be repeated after any failure; it goes on where it stopped.
+    --copy-with, in wrapped form. What older versions encrypted stays readable. Running workers follow within a
+    second. The command can be repeated after any failure; it goes on where it stopped.
 
     With server.fleet_size above 1 the version is only prepared: repeat the command on every machine, with the --proof
     that the first one prints, and then on each with --activate.
@@ -108,7 +108,7 @@ def disable(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     disable_version(key, number, version_table(state, store.name), UsageBook(state), recent_days=days, force=force)
-    click.echo(f"version {number} of {key_id} decrypts no more on this machine, within two seconds")
+    click.echo(f"version {number} of {key_id} decrypts no more on this machine, within a second")
 
 
 @click.command("enable-version")
@@ -128,7 +128,7 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     key = _resolve(config, store, key_id)
     if not enable_version(key, number, version_table(Path(config.state.directory), store.name)):
         raise RotationRefused(f"version {number} of {key_id} is not disabled on this machine")
-    click.echo(f"version {number} of {key_id} decrypts again on this machine, within two seconds")
+    click.echo(f"version {number} of {key_id} decrypts again on this machine, within a second")
 
 
 def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:
@@ -175,7 +175,7 @@ def _tell(config: Config, store: KeyStore, key_id: str, prepared: Prepared, prim
     click.echo(f"{verb} version {number} of {key_id}, the label {prepared.label}")
     click.echo(f"proven: each HSM holds the same key and decrypts with it: {', '.join(store.hsms)}")
     if primary == number:
-        click.echo(f"version {number} encrypts from now on; running workers follow within two seconds")
+        click.echo(f"version {number} encrypts from now on; running workers follow within a second")
         click.echo("older versions go on decrypting; see them with: xksproxy keys show " + key_id)
         return
     click.echo(f"prepared on this machine; version {primary} goes on encrypting")

@@ -152,6 +152,8 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
     for hsm_id in store.hsms:
         if hsm_id not in hsm_ids:
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
+    if store.burst is not None and store.requests_per_second is None:
+        yield f"{at}.burst: it goes with requests_per_second, which is not set"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
     yield from key_problems(f"{at}.keys", store)
     try:

@@ -175,6 +175,12 @@ class KeyStore(_Table, frozen=True):
     keys: Annotated[tuple[Key, ...], Meta(min_length=1)]
     """The keys it exposes; a key that is not named here does not exist for KMS."""
 
+    requests_per_second: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """Requests that this machine answers for it, all workers together; above it ThrottlingException (R-URI-10)."""
+
+    burst: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
+    """Requests it may save up for a burst; as many as ``requests_per_second`` where it is not set."""
+
 
 class Health(_Table, frozen=True):
     """``[health]``: plain HTTP for the load balancer's health checks; it works while mutual TLS is on."""

@@ -6,7 +6,7 @@ from typing import Self
 
 from xksproxy.config import model
 from xksproxy.config.credentials import load_credentials
-from xksproxy.keystore.blocks import Blocks
+from xksproxy.keystore.blocks import BlockChange, Blocks
 from xksproxy.keystore.keymap import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
@@ -37,7 +37,7 @@ class KeyStore:
         blocks = Blocks(block_table(state_directory, table.name))
         return cls(table.name, table.uri_path_prefix, keyring, KeyMap(table.keys, fleet_size), versions, blocks)
 
-    def refresh_state(self) -> None:
-        """Take over what commands and other workers have changed on disk; call it on a thread."""
-        self.blocks.refresh()
+    def refresh_state(self) -> list[BlockChange]:
+        """Take over what commands and other workers have changed on disk; call it on a thread. What was (un)blocked."""
         self.versions.refresh()
+        return self.blocks.refresh()

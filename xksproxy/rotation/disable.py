@@ -23,7 +23,7 @@ def disable_version(
     recent_days: float,
     force: bool,
 ) -> None:
-    """Let a version decrypt no more, in every worker within a second or two.
+    """Let a version decrypt no more, in every worker within a second.
 
     Raises:
         RotationRefused: it is primary or unknown, or it decrypted within ``recent_days`` and there is no ``force``.

@@ -86,7 +86,7 @@ class Rotation:
         return Prepared(number, label, made, proof)
 
     def activate(self, prepared: Prepared, usage: UsageBook) -> None:
-        """The second phase: from now on the version encrypts, in every worker within a second or two.
+        """The second phase: from now on the version encrypts, in every worker within a second.
 
         Raises:
             RotationRefused: it is disabled or has made all its encryptions.

@@ -11,7 +11,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import views
 from xksproxy.server.logs import logging_config
-from xksproxy.server.snapshot import built_with, metrics_directory
+from xksproxy.server.snapshot import built_with, runtime_directory
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.telemetry.metrics import forget_worker, prepare_directory
 
@@ -67,12 +67,12 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def run(self) -> None:
         """Supervise workers until told to stop."""
-        prepare_directory(metrics_directory(self._config))
+        prepare_directory(runtime_directory(self._config))
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:
         """Take what a worker that has ended said of itself out of the picture."""
-        directory = metrics_directory(self._config)
+        directory = runtime_directory(self._config)
         forget_worker(directory, pid)
         views.forget(directory, pid)
 

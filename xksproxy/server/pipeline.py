@@ -89,6 +89,8 @@ class Pipeline:
             request.protocol.authenticated = True
         if self._recorder.audit.refuses:
             raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
+        if service.quota is not None and not service.quota.take():
+            raise ThrottlingException("The key store has more requests than its requests_per_second and burst allow")
         with self._in_flight_counted():
             _require_json(headers)
             return await self._operate(path, service, body, deadline, record)

@@ -4,9 +4,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from xksproxy.account import Account
+from xksproxy.keystore.blocks import BlockChange
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.audit import AuditLog
@@ -103,6 +105,19 @@ class Recorder:
         self._count(record, seconds)
         if record.error is not None:
             self._remember(record, record.error)
+
+    def note_block(self, keystore: str, change: BlockChange) -> None:
+        """Record that a block took or lost effect in this worker."""
+        block = change.block
+        since = None if block is None else datetime.fromtimestamp(block.since, UTC).isoformat(timespec="seconds")
+        fields = {
+            "keystore": keystore,
+            "key_id": change.key_id or None,
+            "since": since,
+            "block_reason": block.reason if block else None,
+        }
+        present = {name: value for name, value in fields.items() if value is not None}
+        self.audit.write("unblocked" if block is None else "blocked", present)
 
     def beat(self) -> None:
         """What is due once a second."""

@@ -9,6 +9,7 @@ from xksproxy.config.model import Config
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.module import Modules
 from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.spec.errors import InvalidUriPathException
@@ -52,10 +53,13 @@ class Services:
         for task in pending:
             task.cancel()
 
-    def refresh_state(self) -> None:
-        """Take over what commands and other workers have changed on disk; call it on a thread."""
-        for service in self._snapshot.services.values():
-            service.refresh_state()
+    def refresh_state(self) -> list[tuple[str, BlockChange]]:
+        """Take over what commands and other workers have changed on disk; call it on a thread.
+
+        What was blocked or unblocked is told, with the name of its key store.
+        """
+        services = self._snapshot.services.values()
+        return [(service.store.name, change) for service in services for change in service.refresh_state()]
 
     def stop(self) -> None:
         """Let the HSM threads end, and give back the encryptions that were not made."""

@@ -12,9 +12,11 @@ from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet import Fleet
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.keystore.blocks import BlockChange
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.versions import VersionSearch
+from xksproxy.server.quota import Quota
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
 from xksproxy.state.usage import UsageBook
 
@@ -26,12 +28,13 @@ class Service:
     store: KeyStore
     access: KeyAccess
     records: KeyRecords
+    quota: Quota | None
     ready: "Readiness"
 
-    def refresh_state(self) -> None:
+    def refresh_state(self) -> list[BlockChange]:
         """Take over what commands and other workers have changed on disk; call it on a thread."""
         self.records.refresh()
-        self.store.refresh_state()
+        return self.store.refresh_state()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,9 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
     services = {}
     for table in config.keystore:
         store = KeyStore.build(table, fleet_size, state)
-        services[table.uri_path_prefix] = _service(store, [instances[hsm_id] for hsm_id in table.hsms], state, usage)
+        quota = Quota.of(table, runtime_directory(config))
+        own = [instances[hsm_id] for hsm_id in table.hsms]
+        services[table.uri_path_prefix] = _service(store, quota, own, state, usage)
     tls = config.server.tls
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
@@ -86,13 +91,15 @@ def built_with(config: Config) -> tuple[object, ...]:
     )
 
 
-def metrics_directory(config: Config) -> Path:
-    """Where the workers lay out their metrics and views for one another."""
-    return Path(config.state.directory) / "metrics"
+def runtime_directory(config: Config) -> Path:
+    """Where the workers lay out metrics, views and quotas for one another; emptied when the service starts."""
+    return Path(config.state.directory) / "run"
 
 
-def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
+def _service(
+    store: KeyStore, quota: Quota | None, instances: Sequence[Instance], state: Path, usage: UsageBook
+) -> Service:
     records = KeyRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
-    return Service(store, access, records, Readiness(tuple(instances)))
+    return Service(store, access, records, quota, Readiness(tuple(instances)))

@@ -22,7 +22,7 @@ from xksproxy.server.protocol import HttpServer
 from xksproxy.server.record import Recorder
 from xksproxy.server.selfview import SelfView
 from xksproxy.server.services import Services
-from xksproxy.server.snapshot import built_with, metrics_directory
+from xksproxy.server.snapshot import built_with, runtime_directory
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
 
@@ -33,6 +33,7 @@ _FAREWELL_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
+_FOLLOW_SECONDS: Final = 0.4
 
 
 class XksWorker(GunicornUVLoopWebWorker):
@@ -48,7 +49,6 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_signals()
         self._reload_wanted = False
         self._in_a_hurry = False
-        self._looking: asyncio.Future[None] | None = None
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -85,7 +85,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         return fresh if built_with(fresh) == built_with(config) else config
 
     async def _serve(self, config: Config) -> None:
-        directory = metrics_directory(config)
+        directory = runtime_directory(config)
         services = Services(config)
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
         pipeline = Pipeline(services, config.server, recorder)
@@ -98,7 +98,9 @@ class XksWorker(GunicornUVLoopWebWorker):
         await services.tried(_FIRST_CONTACT_SECONDS)
         for acceptor in acceptors:
             acceptor.start()
-        await self._beat(services, recorder, self_view)
+        following = asyncio.create_task(self._follow_state(services, recorder, self_view))
+        await self._beat(services, recorder)
+        following.cancel()
         await self._drain(pipeline, server, acceptors)
         services.stop()
         recorder.audit.close()
@@ -117,7 +119,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum))
         return acceptors
 
-    async def _beat(self, services: Services, recorder: Recorder, self_view: SelfView) -> None:
+    async def _beat(self, services: Services, recorder: Recorder) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
@@ -125,7 +127,6 @@ class XksWorker(GunicornUVLoopWebWorker):
                 self._reload_wanted = False
                 self._replace_snapshot(services, recorder.metrics)
             recorder.beat()
-            self._look_around(services, self_view)
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return
@@ -134,15 +135,19 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    def _look_around(self, services: Services, self_view: SelfView) -> None:
-        """On a thread that the heartbeat does not wait for: a disk that hangs must not end the worker."""
-        if self._looking is None or self._looking.done():
+    async def _follow_state(self, services: Services, recorder: Recorder, self_view: SelfView) -> None:
+        """Follow what commands and other workers change on disk, and lay out how this worker is.
 
-            def look() -> None:
-                services.refresh_state()
-                self_view.lay_out()
-
-            self._looking = asyncio.ensure_future(asyncio.to_thread(look))
+        Apart from the heartbeat, which must not wait for a disk that hangs.
+        """
+        while True:
+            try:
+                for keystore, change in await asyncio.to_thread(services.refresh_state):
+                    recorder.note_block(keystore, change)
+                await asyncio.to_thread(self_view.lay_out)
+            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
+                _log.exception("unexpected failure while following the state directory")
+            await asyncio.sleep(_FOLLOW_SECONDS)
 
     def _replace_snapshot(self, services: Services, metrics: Metrics) -> None:
         try:

@@ -81,6 +81,10 @@ class SharedTable(Generic[Entry]):
         """The entry as this process last saw it."""
         return self._entries.get(name)
 
+    def entries(self) -> Mapping[str, Entry]:
+        """All entries as this process last saw them."""
+        return self._entries
+
     def refresh(self) -> None:
         """Read the file if it is another than before; one that never was there is empty.
 

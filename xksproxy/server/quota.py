@@ -1,0 +1,80 @@
+"""Requests per second of a key store, over all workers of a machine together (R-URI-10)."""
+
+import fcntl
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Final, Self
+
+from xksproxy.config import model
+from xksproxy.config.errors import ConfigError
+
+_BUCKET: Final = struct.Struct("dd")
+_TRIES: Final = 200
+
+
+class Quota:
+    """A token bucket in a file that all workers map; whoever takes from it holds the file's lock for microseconds.
+
+    Connections spread unevenly over workers, so a share for each of them would throttle one that is not at its limit.
+    """
+
+    def __init__(self, path: Path, rate: float, burst: float) -> None:
+        """``rate`` is in requests per second, ``burst`` in requests.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        self._rate = rate
+        self._burst = burst
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._descriptor, _BUCKET.size)
+        self._map = mmap.mmap(self._descriptor, _BUCKET.size)
+
+    def __del__(self) -> None:
+        """The file stays: other snapshots and workers map it too."""
+        os.close(self._descriptor)
+
+    @classmethod
+    def of(cls, table: model.KeyStore, directory: Path) -> Self | None:
+        """The quota of a key store; None where it has none.
+
+        Raises:
+            ConfigError: its file cannot be made.
+        """
+        if table.requests_per_second is None:
+            return None
+        burst = table.requests_per_second if table.burst is None else table.burst
+        try:
+            return cls(directory / f"quota-{table.name}", table.requests_per_second, max(1.0, burst))
+        except OSError as error:
+            raise ConfigError([f"state.directory: {error.filename}: {error.strerror}"]) from None
+
+    def take(self) -> bool:
+        """Whether one more request may pass now; it counts then."""
+        if not self._lock():
+            return False
+        try:
+            tokens, filled_at = _BUCKET.unpack_from(self._map)
+            now = time.monotonic()  # CLOCK_MONOTONIC is one clock for all processes
+            # A new file is all zeros, and so a full bucket.
+            tokens = self._burst if filled_at == 0.0 else min(self._burst, tokens + (now - filled_at) * self._rate)
+            passes = tokens >= 1.0
+            _BUCKET.pack_into(self._map, 0, tokens - 1.0 if passes else tokens, now)
+            return passes
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        """Take the lock, but never wait for a worker that was stopped while it held it."""
+        for _ in range(_TRIES):
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.sched_yield()
+            else:
+                return True
+        return False
