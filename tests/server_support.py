@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 from support import REGION, Proxy, free_port, serve, wait_for_port
 
 from xksproxy.client.xks import Answer, XksClient
+from xksproxy.config.load import load_config
 from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.hsm.session import HsmSession
 from xksproxy.sigv4.keyring import Credential, generate_credential
@@ -365,6 +367,10 @@ class OwnProxy:
         wait_for_port(port, process)
         return Proxy(environment, process, log, environment.credential, environment.credential, generate_credential())
 
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        """End another process with the rest."""
+        self._processes.append(process)
+
     def end(self) -> None:
         for process in self._processes:
             process.send_signal(signal.SIGQUIT)  # which waits for no client
@@ -381,6 +387,19 @@ def on(faulty: FaultyHsm, text: str, setting: str = "") -> str:
     table = f'module = "{faulty.hsm.module}"\n{setting}'
     text = re.sub(r"(?m)^module = .*$", table, re.sub(r"(?m)^check_interval_s = .*\n", "", text))
     return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
+
+
+def ask_admin(proxy: Proxy, path: str) -> Reply:
+    """A GET to the admin listener."""
+    address = load_config(proxy.environment.config).admin.listen
+    connection = HTTPConnection(address, timeout=SOCKET_SECONDS)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    headers = tuple((name.lower(), value) for name, value in answer.getheaders())
+    try:
+        return Reply("HTTP/1.1", answer.status, headers, answer.read())
+    finally:
+        connection.close()
 
 
 def encrypt_body(plaintext: bytes) -> bytes:
