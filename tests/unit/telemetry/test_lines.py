@@ -1,0 +1,102 @@
+"""Lines are written in order by one thread, and nobody waits for it."""
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xksproxy.telemetry.lines import LineWriter, console_line, json_line, one_line
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), anything, max_size=4))
+def test_no_field_can_forge_a_line(fields: dict[str, Any]) -> None:
+    assert len(json_line(fields).splitlines() or [""]) == 1 or "\n" not in json_line(fields)
+    assert "\n" not in console_line(fields)
+    assert console_line({"message": "m", **fields}).isprintable()
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=4))
+def test_a_json_line_reads_back(fields: dict[str, str]) -> None:
+    assert json.loads(json_line(fields)) == fields
+
+
+def test_bytes_that_are_no_text_keep_their_line() -> None:
+    assert json.loads(json_line({"path": "\udcff"})) == {"path": "\udcff"}
+
+
+def test_what_a_terminal_would_obey_is_replaced() -> None:
+    assert one_line("a\x1b[31mb\n\u202ec") == "a?[31mb??c"
+
+
+def test_lines_come_in_order() -> None:
+    written: list[int] = []
+    writer = LineWriter(written.extend, lambda count: -count, 100_000)
+    for number in range(5000):
+        writer.put(number)
+    writer.flush(20)
+
+    assert written == list(range(5000))
+
+
+def test_what_is_above_the_maximum_is_dropped_counted_and_told_once_there_is_room() -> None:
+    released, written = threading.Event(), list[Any]()
+
+    def write(lines: Sequence[Any]) -> None:
+        released.wait()
+        written.extend(lines)
+
+    writer = LineWriter(write, lambda count: f"dropped {count}", 10)
+    for number in range(30):
+        writer.put(number)
+    assert writer.full
+    released.set()
+    writer.flush(20)
+    writer.put("last")
+    writer.flush(20)
+
+    assert written[-1] == "last"
+    assert written[-2] == f"dropped {writer.dropped_in_all}"
+    assert len(written) - 2 + writer.dropped_in_all == 30
+
+
+def test_a_write_that_fails_loses_its_batch_and_nothing_else() -> None:
+    written: list[str] = []
+
+    def write(lines: Sequence[str]) -> None:
+        if "bad" in lines:
+            raise OSError
+        written.extend(lines)
+
+    writer = LineWriter(write, str, 10)
+    for line in ("good", "bad", "better"):
+        writer.put(line)
+        writer.flush(20)
+
+    assert written == ["good", "better"]
+
+
+def test_a_child_process_has_a_thread_of_its_own() -> None:
+    reader, output = os.pipe()
+    writer = LineWriter(lambda lines: [os.write(output, line) for line in lines] and None, str, 10)
+    writer.put(b"parent\n")
+    writer.flush(20)
+    child = os.fork()
+    if child == 0:
+        writer.put(b"child\n")
+        writer.flush(20)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert os.read(reader, 100) == b"parent\nchild\n"
+    os.close(reader)
+    os.close(output)
