@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -38,6 +38,8 @@ _RETRYABLE: Final = frozenset({"InternalException", "DependencyTimeoutException"
 _MAXIMUM_DECRYPTERS: Final = 500
 _OTHER: Final = "other"
 
+Series = TypeVar("Series", Counter, Histogram)
+
 
 def prepare_directory(directory: Path) -> None:
     """Make the directory of the workers' counts, empty; call it before there are workers."""
@@ -58,6 +60,7 @@ class Metrics:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._directory = directory
+        self._kept: dict[tuple[int, tuple[str, ...]], Any] = {}
         registry = CollectorRegistry()
         self._requests = Counter(
             "xksproxy_requests",
@@ -151,11 +154,20 @@ class Metrics:
         """Count an answered request. ``keystore`` and ``xks_operation`` are empty where its path named none."""
         operation = kms_operation if not kms_operation or kms_operation in _KMS_OPERATIONS else _OTHER
         error_type = "none" if exception is None else "retryable" if exception in _RETRYABLE else "non_retryable"
-        self._requests.labels(keystore, operation, xks_operation, error_type, exception or "None").inc()
-        self._durations["request"].labels(keystore, xks_operation).observe(seconds)
+        self._series(self._requests, keystore, operation, xks_operation, error_type, exception or "None").inc()
+        self._series(self._durations["request"], keystore, xks_operation).observe(seconds)
         if hsm_seconds:
-            self._durations["queue"].labels(keystore, xks_operation).observe(queue_seconds)
-            self._durations["hsm"].labels(keystore, xks_operation).observe(hsm_seconds)
+            self._series(self._durations["queue"], keystore, xks_operation).observe(queue_seconds)
+            self._series(self._durations["hsm"], keystore, xks_operation).observe(hsm_seconds)
+
+    def _series(self, metric: Series, *labels: str) -> Series:
+        """A metric's child for some labels; kept, since looking one up costs the library more than counting."""
+        key = (id(metric), labels)
+        child = self._kept.get(key)
+        if child is None:
+            child = self._kept[key] = metric.labels(*labels)
+        found: Series = child
+        return found
 
     def count_decrypt(self, keystore: str, key_id: str, principal: str) -> None:
         """Count a Decrypt that succeeded; beyond 500 keys and principals in a worker, the principal is ``other``."""
@@ -164,7 +176,7 @@ class Metrics:
             if len(self._decrypters) >= _MAXIMUM_DECRYPTERS:
                 labels = (keystore, _OTHER, _OTHER)
             self._decrypters.add(labels)
-        self._decrypts.labels(*labels).inc()
+        self._series(self._decrypts, *labels).inc()
 
     def latency(self) -> list[dict[str, Any]]:
         """By operation, over all key stores and workers: the bucket edges below which shares of the requests lie."""
