@@ -9,6 +9,7 @@ from xksproxy.config.credentials import load_credentials
 from xksproxy.keystore.keymap import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
+from xksproxy.state.credentials import CredentialUses
 from xksproxy.state.versions import version_table
 
 
@@ -21,6 +22,7 @@ class KeyStore:
     keyring: Keyring
     keys: KeyMap
     versions: KeyVersions
+    credential_uses: CredentialUses
 
     @classmethod
     def build(cls, table: model.KeyStore, fleet_size: int, state_directory: Path) -> Self:
@@ -31,4 +33,5 @@ class KeyStore:
         """
         keyring = Keyring(load_credentials(Path(table.credentials)))
         versions = KeyVersions(version_table(state_directory, table.name))
-        return cls(table.name, table.uri_path_prefix, keyring, KeyMap(table.keys, fleet_size), versions)
+        uses = CredentialUses(state_directory, table.name)
+        return cls(table.name, table.uri_path_prefix, keyring, KeyMap(table.keys, fleet_size), versions, uses)

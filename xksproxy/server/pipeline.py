@@ -89,6 +89,7 @@ class Pipeline:
         headers = group_headers((_text(name), _text(value)) for name, value in request.raw_headers)
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
+        service.store.credential_uses.used(identity.access_key_id)
         fields |= {"access_key_id": identity.access_key_id, "region": identity.region}
         if isinstance(request.protocol, Connection):
             request.protocol.authenticated = True

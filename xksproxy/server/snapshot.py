@@ -28,9 +28,10 @@ class Service:
     ready: "Readiness"
 
     def refresh_state(self) -> None:
-        """Take over what commands and other workers have changed on disk; call it on a thread."""
+        """Take over what others have changed on disk, and record there what is due; call it on a thread."""
         self.records.refresh()
         self.store.versions.refresh()
+        self.store.credential_uses.flush()
 
 
 @dataclass(frozen=True, slots=True)
