@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.credentials import load_credentials
+from xksproxy.config.credentialchecks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.keychecks import key_problems
 from xksproxy.config.model import Config, Hsm, KeyStore, Tls
@@ -25,6 +25,7 @@ def check_config(config: Config) -> list[str]:
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
         *_tls_problems(config.server.tls),
+        *credential_problems(config.keystore),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
         *_duplicates("keystore", "name", (store.name for store in config.keystore)),
         *_duplicates("keystore", "uri_path_prefix", (store.uri_path_prefix for store in config.keystore)),
@@ -37,6 +38,16 @@ def check_config(config: Config) -> list[str]:
             for problem in _key_store_problems(f"keystore[{index}]", store, {hsm.id for hsm in config.hsm})
         ),
     ]
+
+
+def require_usable_files(config: Config) -> None:
+    """Check the files that may change while the configuration stays: credentials and TLS.
+
+    Raises:
+        ConfigError: with everything that is wrong with them.
+    """
+    if problems := [*_tls_problems(config.server.tls), *credential_problems(config.keystore)]:
+        raise ConfigError(problems)
 
 
 def read_pin(hsm: Hsm) -> Secret | None:
@@ -120,7 +131,3 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
     yield from key_problems(f"{at}.keys", store)
-    try:
-        load_credentials(Path(store.credentials))
-    except ConfigError as error:
-        yield from (f"{at}.credentials: {problem}" for problem in error.problems)
