@@ -7,6 +7,7 @@ import click
 from xksproxy import __version__
 from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
+from xksproxy.cli.credentials import credentials
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
 from xksproxy.cli.keys import keys
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, dev, hsm, keys, serve, version):
+for command in (call, check_config, credentials, dev, hsm, keys, serve, version):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)
