@@ -11,6 +11,7 @@ from xksproxy.cli.credentials import credentials
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
 from xksproxy.cli.keys import keys
+from xksproxy.cli.kms_config import kms_config
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
 from xksproxy.cli.version import version
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, credentials, dev, hsm, keys, serve, version):
+for command in (call, check_config, credentials, dev, hsm, keys, kms_config, serve, version):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)
