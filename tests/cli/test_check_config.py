@@ -1,6 +1,8 @@
 """`xksproxy check-config`."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from xksproxy.cli.config_option import load_checked
+from xksproxy.devkit import certificates
 from xksproxy.devkit.environment import DevEnvironment
 
 
@@ -38,7 +42,7 @@ def test_json_says_so_too(run: Callable[..., Any], copy: Path, environment: DevE
     assert (done.code, done.err) == (0, "")
     facts = json.loads(done.text)
     assert facts.pop("keystores")[0] == "dev"
-    assert facts == {"ok": True, "listen": f"127.0.0.1:{environment.port}", "hsms": ["softhsm"]}
+    assert facts == {"ok": True, "listen": f"127.0.0.1:{environment.port}", "hsms": ["softhsm"], "warnings": []}
 
 
 def test_the_file_can_be_named_by_a_variable(
@@ -72,17 +76,25 @@ def test_json_lists_the_problems_on_standard_output(run: Callable[..., Any], cop
 
     assert (done.code, done.err) == (1, "")
     problems = [f"{copy}: server.wrokers: unknown key; did you mean workers?"]
-    assert json.loads(done.text) == {"ok": False, "problems": problems}
+    assert json.loads(done.text) == {"ok": False, "problems": problems, "warnings": []}
 
 
-@pytest.mark.parametrize("name", ["tls/server.pem", "tls/server-key.pem"])
-def test_a_certificate_or_key_that_does_not_load_is_found(run: Callable[..., Any], copy: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "key", "words"),
+    [
+        ("tls/server.pem", "certificate", "it holds no certificate in PEM"),
+        ("tls/server-key.pem", "private_key", "it holds no unencrypted key in PEM"),
+    ],
+)
+def test_a_certificate_or_key_that_does_not_load_is_found(
+    run: Callable[..., Any], copy: Path, name: str, key: str, words: str
+) -> None:
     (copy.parent / name).write_text("nonsense")
 
     done = run("check-config", "--config", copy)
 
     assert done.code == 1
-    assert f"  {copy}: server.tls: certificate and private_key do not load" in done.err
+    assert f"  {copy}: server.tls.{key}: {copy.parent / name}: {words}" in done.err
 
 
 def test_a_key_that_does_not_fit_the_certificate_is_found(run: Callable[..., Any], copy: Path) -> None:
@@ -91,7 +103,7 @@ def test_a_key_that_does_not_fit_the_certificate_is_found(run: Callable[..., Any
     done = run("check-config", "--config", copy)
 
     assert done.code == 1
-    assert "do not load" in done.err
+    assert f"server.tls.private_key: {copy.parent / 'tls' / 'server-key.pem'} is not the key of" in done.err
 
 
 def test_a_client_ca_that_does_not_load_is_found(run: Callable[..., Any], copy: Path) -> None:
@@ -122,7 +134,7 @@ def test_nonsense_in_the_place_of_a_configuration_is_refused(
 def test_a_file_that_is_not_there_is_named(run: Callable[..., Any], tmp_path: Path, name: str) -> None:
     done = run("check-config", "--config", tmp_path / name)
 
-    assert done.code in (1, 2)
+    assert done.code == 2
     assert done.err.startswith("xksproxy: ")
     assert str(tmp_path) in done.err
 
@@ -144,3 +156,130 @@ def test_an_inline_pin_is_never_shown(run: Callable[..., Any], copy: Path) -> No
     assert done.code == 1
     assert "hsm[0].pin" in done.err
     assert pin not in done.err
+
+
+def _reissue(copy: Path, *hosts: str) -> None:
+    tls = copy.parent / "tls"
+    authority = certificates.load_authority((tls / "ca.pem").read_bytes(), (tls / "ca-key.pem").read_bytes())
+    certificate, key = certificates.issue(authority, "localhost", hosts=hosts)
+    (tls / "server.pem").write_bytes(certificate)
+    (tls / "server-key.pem").write_bytes(key)
+
+
+def test_warnings_are_printed_and_leave_the_exit_code_at_0(run: Callable[..., Any], copy: Path) -> None:
+    (copy.parent / "credentials").chmod(0o770)
+
+    done = run("check-config", "--config", copy)
+    facts = json.loads(run("check-config", "--config", copy, "--json").text)
+
+    assert done.code == 0
+    assert done.text.startswith(f"{copy}: ok")
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"xksproxy: warning: {copy}: keystore[0].credentials: the mode of ")
+    assert (facts["ok"], len(facts["warnings"])) == (True, 1)
+
+
+def test_what_kms_will_refuse_is_wrong_and_yet_does_not_keep_the_proxy_from_starting(
+    run: Callable[..., Any], copy: Path
+) -> None:
+    _reissue(copy, "127.0.0.1")
+
+    done = run("check-config", "--config", copy)
+
+    assert done.code == 1
+    assert "server.tls.certificate: localhost has no DNS name" in done.err
+    assert load_checked(copy)
+
+
+def test_problems_of_certificates_credentials_and_keys_come_together(run: Callable[..., Any], copy: Path) -> None:
+    _reissue(copy, "127.0.0.1")
+    _change(copy, 'id = "demo-key"', 'id = ".."')
+    (copy.parent / "credentials").chmod(0o777)
+    (copy.parent / "pin").chmod(0o644)
+
+    done = run("check-config", "--config", copy)
+
+    assert done.code == 1
+    for place in ("server.tls.certificate", "keystore[0].keys[0].id", "keystore[0].credentials", "hsm[0].pin"):
+        assert f"  {copy}: {place}: " in done.err, place
+
+
+@pytest.mark.slow
+class TestLive:
+    """--live, each time in a process of its own, on the token of all tests."""
+
+    @pytest.fixture
+    def live(self, environment: DevEnvironment, tmp_path: Path, spawn: Callable[..., Any]) -> Callable[..., Any]:
+        """Run it on a configuration with one key, changed as the test says."""
+
+        def check(keys: str, *options: str, edit: Callable[[str], str] = str) -> Any:
+            shutil.copytree(environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log"))
+            config = tmp_path / "dev" / "xksproxy.toml"
+            text = config.read_text().partition("[[keystore.keys]]")[0].replace("[[keystore]]", f"[[keystore]]\n{keys}")
+            config.write_text(edit(text + '\n[state]\ndirectory = "state"\n'))
+            return spawn("check-config", "--config", config, "--live", *options)
+
+        return check
+
+    def test_a_token_with_its_keys_is_ok(self, live: Callable[..., Any]) -> None:
+        done = live('keys = [{ id = "demo-key" }]')
+
+        assert (done.code, done.err) == (0, "")
+        assert "its self-test passed, and its settings are proven" in done.text
+        assert re.search(r"dev +demo-key +1 +primary +demo-key +AES_256 +ENCRYPT, DECRYPT +ok", done.text)
+
+    def test_missing_and_unfit_keys_are_told_all_at_once(self, live: Callable[..., Any]) -> None:
+        done = live('keys = [{ id = "absent" }, { id = "encrypt-only-key" }, { id = "decrypt-only-key" }]', "--json")
+
+        assert done.code == 1
+        facts = json.loads(done.text)
+        assert facts["ok"] is False
+        (hsm,) = facts["live"]
+        assert {key["id"]: key["problems"] for key in hsm["keys"]} == {
+            "absent": ["missing on the token"],
+            "encrypt-only-key": ["CKA_DECRYPT is false; KMS needs it"],
+            "decrypt-only-key": ["CKA_ENCRYPT is false; KMS needs it"],
+        }
+
+    def test_every_configured_version_is_looked_at(self, live: Callable[..., Any]) -> None:
+        versions = '{ 1 = "demo-key", 2 = "absent", 3 = "encrypt-only-key" }'
+
+        done = live(f'keys = [{{ id = "versioned", versions = {versions} }}]', "--json")
+
+        assert done.code == 1
+        (hsm,) = json.loads(done.text)["live"]
+        assert [(key["version"], key["role"], key["problems"]) for key in hsm["keys"]] == [
+            (1, "primary", []),
+            (2, "decrypts", ["missing on the token"]),
+            (3, "decrypts", ["CKA_DECRYPT is false; KMS needs it"]),
+        ]
+
+    def test_a_disabled_key_need_not_allow_anything(self, live: Callable[..., Any]) -> None:
+        assert live('keys = [{ id = "impotent-key", disabled = true }]').code == 0
+
+    def test_a_wrong_pin_is_tried_once_and_never_again(
+        self, live: Callable[..., Any], spawn: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        wrong = lambda text: text.replace('{ file = "pin" }', '{ env = "WRONG_PIN" }')  # noqa: E731
+        os.environ["WRONG_PIN"] = "not-the-pin"
+        try:
+            first = live('keys = [{ id = "demo-key" }]', edit=wrong)
+            second = spawn("check-config", "--config", tmp_path / "dev" / "xksproxy.toml", "--live")
+        finally:
+            del os.environ["WRONG_PIN"]
+
+        assert (first.code, second.code) == (1, 1)
+        assert "refuses the PIN" in first.text
+        assert "was refused before and is not tried again" in second.text
+        assert "not-the-pin" not in first.text + first.err + second.text + second.err
+
+    def test_a_token_that_is_not_there_is_wrong(self, live: Callable[..., Any]) -> None:
+        done = live('keys = [{ id = "demo-key" }]', edit=lambda text: text.replace('"xksproxy-dev"', '"nowhere"'))
+
+        assert done.code == 1
+        assert "softhsm, token nowhere: WRONG: " in done.text
+
+    def test_a_configuration_that_is_wrong_in_itself_is_not_taken_to_the_hsm(self, live: Callable[..., Any]) -> None:
+        done = live('keys = [{ id = ".." }]')
+
+        assert (done.code, done.out) == (1, b"")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xksproxy.config.certificatechecks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
@@ -38,15 +39,22 @@ def load_checked(path: Path) -> Config:
         ConfigError: with every problem found.
     """
     config = load_config(path)
-    problems = [f"{path}: {problem}" for problem in (*check_config(config), *_quirk_problems(config))]
-    if not problems:
-        try:
-            build_context(config.server.tls)
-        except ConfigError as error:
-            problems = [f"{path}: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
+    if problems := problems_of(config):
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
     return config
+
+
+def problems_of(config: Config) -> list[str]:
+    """Why a configuration cannot be served: all that can be known without the HSM."""
+    problems = [*check_config(config), *_quirk_problems(config)]
+    if any(problem.startswith("server.tls") for problem in problems):
+        return problems
+    try:
+        build_context(config.server.tls)
+    except ConfigError as error:
+        # OpenSSL names the function that failed; the certificates themselves say why.
+        return [*problems, *(list(certificate_problems(config.server.tls)) or error.problems)]
+    return problems
 
 
 def _quirk_problems(config: Config) -> Iterator[str]:

@@ -9,10 +9,12 @@ from xksproxy.cli.audit import audit
 from xksproxy.cli.block import block, status, unblock
 from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
+from xksproxy.cli.credentials import credentials
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
 from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
+from xksproxy.cli.kms_config import kms_config
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
 from xksproxy.cli.version import version
@@ -36,7 +38,10 @@ def cli() -> None:
     """
 
 
-for command in (audit, block, call, check_config, dev, hsm, import_settings, keys, serve, status, unblock, version):
+for command in (
+    *(audit, block, call, check_config, credentials, dev, hsm, import_settings),
+    *(keys, kms_config, serve, status, unblock, version),
+):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)

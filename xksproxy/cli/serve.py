@@ -14,7 +14,8 @@ def serve(config_file: Path) -> None:
     """Run the proxy in the foreground, as a systemd service does.
 
     SIGTERM finishes the requests in flight and leaves. SIGHUP reads the configuration again; one that cannot be
-    used is refused, and the old one goes on serving.
+    used is refused, and the old one goes on serving. Credentials and certificates that change on disk are followed
+    without it.
 
     \b
     Example:

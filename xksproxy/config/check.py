@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.credentials import load_credentials
+from xksproxy.config.credentialchecks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.keychecks import key_problems
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
@@ -29,6 +29,7 @@ def check_config(config: Config) -> list[str]:
         *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
+        *credential_problems(config.keystore),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
         *_duplicates("keystore", "name", (store.name for store in config.keystore)),
         *_duplicates("keystore", "uri_path_prefix", (store.uri_path_prefix for store in config.keystore)),
@@ -55,6 +56,16 @@ def read_audit_key(audit: Audit) -> Secret | None:
         SecretError: the reference leads nowhere.
     """
     return read_secret(audit.key) if audit.chain and audit.key is not None else None
+
+
+def require_usable_files(config: Config) -> None:
+    """Check the files that may change while the configuration stays: credentials and TLS.
+
+    Raises:
+        ConfigError: with everything that is wrong with them.
+    """
+    if problems := [*_tls_problems(config.server.tls), *credential_problems(config.keystore)]:
+        raise ConfigError(problems)
 
 
 def read_pin(hsm: Hsm) -> Secret | None:
@@ -156,7 +167,3 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
         yield f"{at}.burst: it goes with requests_per_second, which is not set"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
     yield from key_problems(f"{at}.keys", store)
-    try:
-        load_credentials(Path(store.credentials))
-    except ConfigError as error:
-        yield from (f"{at}.credentials: {problem}" for problem in error.problems)

@@ -1,65 +1,126 @@
 """A key store's SigV4 credentials: a directory with one private TOML file each."""
 
+import fcntl
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.secret import SecretError, read_private_file
+from xksproxy.config.secret import SecretError, read_private_file, sync_directory, write_private_file
 from xksproxy.sigv4.keyring import Credential
 
-_SUFFIX: Final = ".toml"
+CREDENTIAL_SUFFIX: Final = ".toml"
+"""How the name of a credential file ends; files of other names are no credentials."""
+
+RETIRED_SUFFIX: Final = ".retired"
+"""What is added to the name of a credential file that is in use no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCredential:
+    """A credential with its file."""
+
+    credential: Credential
+    path: Path
+    created: datetime
+    """As the file says; where it says nothing, the time at which the file was last written. UTC."""
 
 
 class _CredentialFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     access_key_id: str
     secret_access_key: str
+    created: datetime | None = None
 
 
 def load_credentials(directory: Path) -> tuple[Credential, ...]:
-    """Read every ``*.toml`` of a directory. All of them verify, so old and new can overlap (R-AUTH-11).
+    """The credentials of a directory. All of them verify, so old and new can overlap (R-AUTH-11).
+
+    Raises:
+        ConfigError: see :func:`read_credentials`.
+    """
+    return tuple(stored.credential for stored in read_credentials(directory))
+
+
+def read_credentials(directory: Path) -> tuple[StoredCredential, ...]:
+    """Read every ``*.toml`` of a directory, in the order of their names.
 
     Raises:
         ConfigError: a file is readable by others or malformed, an access key id comes twice (R-AUTH-5), or there is
             no credential at all.
     """
     try:
-        files = sorted(path for path in directory.iterdir() if path.suffix == _SUFFIX)
+        files = sorted(path for path in directory.iterdir() if path.suffix == CREDENTIAL_SUFFIX)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError([f"{directory}: {reason}; expected a directory with a file per credential"]) from None
     problems: list[str] = []
-    credentials: dict[str, Credential] = {}
+    found: dict[str, StoredCredential] = {}
     for path in files:
         try:
-            credential = _load_credential(path)
+            stored = _read_credential(path)
         except ConfigError as error:
             problems.extend(error.problems)
             continue
-        if credential.access_key_id in credentials:
+        access_key_id = stored.credential.access_key_id
+        if access_key_id in found:
             problems.append(f"{path}: another file of this directory has the same access_key_id")
-        credentials[credential.access_key_id] = credential
+        found[access_key_id] = stored
     if not files:
-        problems.append(f"{directory}: it holds no credential; expected at least one file named *{_SUFFIX}")
+        problems.append(f"{directory}: it holds no credential; expected at least one file named *{CREDENTIAL_SUFFIX}")
     if problems:
         raise ConfigError(problems)
-    return tuple(credentials.values())
+    return tuple(found.values())
 
 
-def save_credential(directory: Path, credential: Credential) -> Path:
-    """Write a credential to a new file of mode 0600 and return its path."""
-    path = directory / f"{credential.access_key_id}{_SUFFIX}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f'access_key_id = "{credential.access_key_id}"\n')
-        file.write(f'secret_access_key = "{credential.secret_access_key}"\n')
+def save_credential(directory: Path, credential: Credential, created: datetime | None = None) -> Path:
+    """Write a credential to a new file of mode 0600 and return its path.
+
+    Raises:
+        FileExistsError: there is a file for its access key id.
+        OSError: the file cannot be written.
+    """
+    path = directory / f"{credential.access_key_id}{CREDENTIAL_SUFFIX}"
+    text = f'access_key_id = "{credential.access_key_id}"\nsecret_access_key = "{credential.secret_access_key}"\n'
+    if created is not None:
+        text += f"created = {created.isoformat()}\n"
+    write_private_file(path, text)
     return path
 
 
-def _load_credential(path: Path) -> Credential:
+def set_aside(path: Path) -> Path:
+    """Rename a credential file so that it is loaded no more; to what. Renaming it back undoes that.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: the file cannot be renamed.
+    """
+    retired = path.with_name(path.name + RETIRED_SUFFIX)
+    if retired.exists():
+        raise FileExistsError(0, "it is in the way; move or delete it", str(retired))
+    path.rename(retired)
+    sync_directory(path.parent)
+    return retired
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Let no other process that asks for the same change a directory of credentials meanwhile (OSError)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_credential(path: Path) -> StoredCredential:
     try:
         table = tomllib.loads(read_private_file(path, group_may_read=False))
         file = msgspec.convert(table, _CredentialFile)
@@ -70,8 +131,18 @@ def _load_credential(path: Path) -> Credential:
         raise ConfigError([f"{path}: not TOML; expected access_key_id and secret_access_key"]) from None
     except msgspec.ValidationError:
         # Its text may quote a key, and someone may have put the secret there.
-        raise ConfigError([f"{path}: expected access_key_id and secret_access_key, both texts, and no more"]) from None
+        expected = "access_key_id and secret_access_key, both texts, perhaps created, a date and time, and no more"
+        raise ConfigError([f"{path}: expected {expected}"]) from None
     credential = Credential(file.access_key_id, file.secret_access_key)
     if problem := credential.problem():
         raise ConfigError([f"{path}: {problem}"])
-    return credential
+    return StoredCredential(credential, path, _created(path, file.created))
+
+
+def _created(path: Path, stated: datetime | None) -> datetime:
+    if stated is None:
+        try:
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except OSError as error:
+            raise ConfigError([f"{path}: {error.strerror}"]) from None
+    return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).astimezone(UTC)

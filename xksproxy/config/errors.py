@@ -9,3 +9,7 @@ class ConfigError(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class ConfigUnreadable(ConfigError):
+    """There is no configuration to judge: the file is not there or cannot be read."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 from msgspec.structs import replace
 
-from xksproxy.config.errors import ConfigError
+from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.secret import SecretReference
 
@@ -20,14 +20,15 @@ def load_config(path: Path) -> Config:
     """Read and type-check a configuration file; its relative paths count from where it lies.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or has an unknown key or a wrong type.
+        ConfigUnreadable: it cannot be read.
+        ConfigError: it is not TOML, or has an unknown key or a wrong type.
     """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(path.stat().st_mode)
             tables = tomllib.load(file)
     except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}"]) from None
+        raise ConfigUnreadable([f"{path}: {error.strerror}"]) from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, bad UTF-8, or a number of thousands of digits
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:

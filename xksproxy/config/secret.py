@@ -1,6 +1,8 @@
 """Secrets by reference: read from a file, the environment or a systemd credential, never shown."""
 
+import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import Final
@@ -78,6 +80,43 @@ def read_private_file(path: Path, *, group_may_read: bool = True) -> str:
     if mode & (_OTHERS if group_may_read else _GROUP_AND_OTHERS):
         raise SecretError(f"{path}: its mode is {mode & 0o777:04o}; it holds a secret, so make it 0600")
     return _read_file(path)
+
+
+def write_private_file(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read: whole, on disk, and never in the place of another.
+
+    Root writes for the owner of the directory, who is the one that has to read it.
+
+    Raises:
+        FileExistsError: there is such a file already.
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if os.geteuid() == 0:
+                owner = path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            os.fsync(descriptor)
+        # A link, since a rename would replace what is there.
+        path.hardlink_to(partial)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, "there is such a file already", str(path)) from None
+    finally:
+        partial.unlink()
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a change of names in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_file(path: Path) -> str:

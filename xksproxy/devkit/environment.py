@@ -19,8 +19,8 @@ from xksproxy.config.secret import Secret
 from xksproxy.devkit import certificates
 from xksproxy.devkit.softhsm import SoftHsmError, make_token, write_configuration
 from xksproxy.hsm.direct import open_session
+from xksproxy.keystore.kmsconfig import console_json
 from xksproxy.sigv4.keyring import Credential, generate_credential
-from xksproxy.spec.uri import BASE_PATH
 
 URI_PATH_PREFIX: Final = "/dev"
 REGION: Final = "us-east-1"
@@ -145,14 +145,7 @@ def _make_credential(directory: Path) -> None:
     credential = generate_credential()
     (directory / "credentials").mkdir(_DIRECTORY_MODE)
     save_credential(directory / "credentials", credential)
-    console = {
-        "XksProxyUriPath": f"{URI_PATH_PREFIX}{BASE_PATH}",
-        "XksProxyAuthenticationCredential": {
-            "AccessKeyId": credential.access_key_id,
-            "RawSecretAccessKey": credential.secret_access_key,
-        },
-    }
-    certificates.write_private(directory / "kms-console.json", json.dumps(console, indent=2).encode() + b"\n")
+    certificates.write_private(directory / "kms-console.json", console_json(URI_PATH_PREFIX, credential).encode())
 
 
 def _make_certificates(directory: Path) -> None:

@@ -15,7 +15,7 @@ from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
-from xksproxy.telemetry.facts import Facts, FactsCollector, KeyLimit
+from xksproxy.telemetry.facts import CredentialFacts, Facts, FactsCollector, KeyLimit
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _CONTENT_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -61,7 +61,7 @@ class Admin:
         snapshot = self._services.snapshot
         facts = Facts(
             limits=self._limits,
-            credentials=(),
+            credentials=tuple(self._credentials()),
             certificate_name=snapshot.certificate.name,
             certificate_expiry=snapshot.certificate.expires,
         )
@@ -74,6 +74,12 @@ class Admin:
             version = None if key is None else key.version_of(label)
             if key is not None and version is not None:
                 yield KeyLimit(store.name, key.id, version, key.maximum_encryptions)
+
+    def _credentials(self) -> Iterable[CredentialFacts]:
+        for service in self._services.snapshot.services.values():
+            store, used = service.store, service.store.credentials_used()
+            for access_key_id, created in store.credentials_created.items():
+                yield CredentialFacts(store.name, access_key_id, created, used.get(access_key_id))
 
     def _document(self) -> dict[str, Any]:
         services = self._services

@@ -1,10 +1,14 @@
 """What a worker serves with: HSM instances that live as long as it, and a snapshot that can be replaced."""
 
 import asyncio
+import logging
 import ssl
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from xksproxy.config.check import require_usable_files
+from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.module import Modules
@@ -12,8 +16,11 @@ from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
+from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.state.usage import UsageBook
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Services:
@@ -31,6 +38,9 @@ class Services:
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.may_reinitialize = self._none_serves_by_the_module_of
+        self._replacing = threading.Lock()
+        self._watch = FileWatch(config)
+        self._config = config
         self._snapshot = build_snapshot(config, self._instances, self.usage)
 
     def replace_snapshot(self, config: Config) -> None:
@@ -39,7 +49,10 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read; what was served goes on.
         """
-        self._snapshot = build_snapshot(config, self._instances, self.usage)
+        watch = FileWatch(config)
+        snapshot = build_snapshot(config, self._instances, self.usage)
+        with self._replacing:
+            self._watch, self._config, self._snapshot = watch, config, snapshot
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -59,7 +72,33 @@ class Services:
         What was blocked or unblocked is told, with the name of its key store.
         """
         services = self._snapshot.services.values()
-        return [(service.store.name, change) for service in services for change in service.refresh_state()]
+        changes = [(service.store.name, change) for service in services for change in service.refresh_state()]
+        self._follow_files()
+        return changes
+
+    def _follow_files(self) -> None:
+        """Serve by credentials and certificates that have changed on disk; if they cannot be used, by the old ones.
+
+        The configuration itself is not read again: an edit of it takes effect when SIGHUP says that it is finished.
+        """
+        with self._replacing:
+            watch, config = self._watch, self._config
+        if not watch.changed():
+            return
+        try:
+            require_usable_files(config)
+            snapshot = build_snapshot(config, self._instances, self.usage)
+        except ConfigError as error:
+            _log.error("changed credentials or certificates refused", extra={"fields": {"problems": error.problems}})
+            return
+        except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
+            _log.exception("changed credentials or certificates refused")
+            return
+        with self._replacing:
+            if self._watch is not watch:  # SIGHUP was faster, and has read the files as well
+                return
+            self._snapshot = snapshot
+        _log.info("changed credentials or certificates in place")
 
     def stop(self) -> None:
         """Let the HSM threads end, and give back the encryptions that were not made."""

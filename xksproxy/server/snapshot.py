@@ -32,7 +32,7 @@ class Service:
     ready: "Readiness"
 
     def refresh_state(self) -> list[BlockChange]:
-        """Take over what commands and other workers have changed on disk; call it on a thread."""
+        """Take over what others have changed on disk, and record there what is due; call it on a thread."""
         self.records.refresh()
         return self.store.refresh_state()
 

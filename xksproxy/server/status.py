@@ -10,6 +10,7 @@ from typing import Any, Final
 from xksproxy import __version__
 from xksproxy.hsm.instance import State
 from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.store import KeyStore
 from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.views import WorkerView
@@ -88,10 +89,22 @@ def _keystore(service: Service, labels: Sequence[str], usage: UsageBook) -> dict
         "ready": bool(service.ready),
         "blocked": _block(service, WHOLE_STORE),
         "hsms": [instance.id for instance in service.ready.instances],
-        "credentials": [{"access_key_id": item, "last_used": None} for item in sorted(store.keyring.access_key_ids())],
+        "credentials": _credentials(store),
         "key_count": len(keys),
         "keys": [_key(service, key, labels, usage) for key in list(keys.values())[:_MAXIMUM_KEYS]],
     }
+
+
+def _credentials(store: KeyStore) -> list[dict[str, str | None]]:
+    used = store.credentials_used()
+    return [
+        {
+            "access_key_id": access_key_id,
+            "created": _time(created),
+            "last_used": _time(used[access_key_id]) if access_key_id in used else None,
+        }
+        for access_key_id, created in sorted(store.credentials_created.items())
+    ]
 
 
 def _key(service: Service, key: ExternalKey, labels: Sequence[str], usage: UsageBook) -> dict[str, Any]:

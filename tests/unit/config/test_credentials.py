@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xksproxy.config.credentials import load_credentials, save_credential
+from xksproxy.config.credentials import load_credentials, read_credentials, save_credential
 from xksproxy.config.errors import ConfigError
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
@@ -270,3 +271,48 @@ def test_the_text_of_a_credential_hides_its_secret() -> None:
 
     assert _SECRET not in f"{credential} {credential!r} {[credential]}"
     assert _ID in repr(credential)
+
+
+def test_a_file_that_says_when_it_was_made_is_believed_over_its_own_time(directory: Path) -> None:
+    made = datetime(2030, 6, 1, 12, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
+    path = save_credential(directory, Credential(_ID, _SECRET), made)
+    os.utime(path, (0, 0))
+
+    (stored,) = read_credentials(directory)
+
+    assert stored.created == made
+    assert stored.created.utcoffset() == timedelta(0)
+
+
+def test_a_file_that_does_not_is_as_old_as_its_last_change(directory: Path, put: Callable[..., Path]) -> None:
+    os.utime(put(_content()), (1_000, 1_000))
+
+    (stored,) = read_credentials(directory)
+
+    assert stored.created.timestamp() == 1_000
+
+
+@pytest.mark.parametrize("created", ['"yesterday"', "2030-06-01", "12", "true"])
+def test_a_time_that_is_none_is_refused(directory: Path, put: Callable[..., Path], created: str) -> None:
+    put(_content() + f"created = {created}\n")
+
+    (problem,) = _problems(directory)
+
+    assert "created, a date and time" in problem
+
+
+def test_saving_leaves_nothing_else_behind(directory: Path) -> None:
+    path = save_credential(directory, Credential(_ID, _SECRET))
+    with pytest.raises(FileExistsError, match="there is such a file already"):
+        save_credential(directory, Credential(_ID, _SECRET))
+
+    assert list(directory.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_writes_for_the_owner_of_the_directory(directory: Path) -> None:
+    os.chown(directory, 12_345, 54_321)
+
+    status = save_credential(directory, Credential(_ID, _SECRET)).stat()
+
+    assert (status.st_uid, status.st_gid) == (12_345, 54_321)

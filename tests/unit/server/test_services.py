@@ -1,0 +1,111 @@
+"""How a worker takes up files that changed, beside a SIGHUP that comes at the same moment."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from xksproxy.config.credentials import save_credential
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
+from xksproxy.server import services as module
+from xksproxy.server.services import Services
+from xksproxy.sigv4.keyring import generate_credential
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    for name in ("server.pem", "server-key.pem"):
+        (tmp_path / name).write_text("content")
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "credentials").mkdir(0o700)
+    save_credential(tmp_path / "credentials", generate_credential())
+    store = KeyStore(
+        name="s", uri_path_prefix="", hsms=("h",), credentials=str(tmp_path / "credentials"), keys=(Key(id="k"),)
+    )
+    return Config(
+        server=Server(tls=Tls(certificate=str(tmp_path / "server.pem"), private_key=str(tmp_path / "server-key.pem"))),
+        hsm=(Hsm(id="h", module="m", token="t"),),
+        keystore=(store,),
+        state=State(directory=str(tmp_path / "state")),
+    )
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """Snapshots that only know their configuration; while one is built, what stands in the list happens."""
+    meanwhile: list[Callable[[], None]] = []
+
+    def build(config: Config, *_: Any) -> Any:
+        while meanwhile:
+            meanwhile.pop()()
+        return SimpleNamespace(tls=config.server.tls, services={})
+
+    monkeypatch.setattr(module, "build_snapshot", build)
+    return meanwhile
+
+
+def _change(config: Config) -> None:
+    save_credential(Path(config.keystore[0].credentials), generate_credential())
+
+
+def test_changed_files_are_taken_up_with_the_configuration_in_force(
+    config: Config, built: list[Callable[[], None]]
+) -> None:
+    services = Services(config)
+    newer = replace(config, server=replace(config.server, deadline_ms=100))
+    services.replace_snapshot(newer)
+    before = services._snapshot
+    services.refresh_state()
+    assert services._snapshot is before
+
+    _change(config)
+    services.refresh_state()
+    services.refresh_state()
+
+    assert services._snapshot is not before
+    assert services._snapshot.tls is newer.server.tls
+
+
+def test_a_sighup_meanwhile_is_not_undone(config: Config, built: list[Callable[[], None]]) -> None:
+    services = Services(config)
+    newer = replace(config, server=replace(config.server, tls=replace(config.server.tls)))
+    _change(config)
+    services.refresh_state()
+    built.append(lambda: services.replace_snapshot(newer))
+
+    services.refresh_state()
+
+    assert services._snapshot.tls is newer.server.tls
+
+
+@pytest.mark.parametrize("error", [ConfigError(["bad"]), RuntimeError("worse")])
+def test_whatever_goes_wrong_the_old_snapshot_stays(
+    config: Config, built: list[Callable[[], None]], error: Exception
+) -> None:
+    services = Services(config)
+    before = services._snapshot
+
+    def fail() -> None:
+        raise error
+
+    _change(config)
+    built.append(fail)
+    services.refresh_state()
+    services.refresh_state()
+
+    assert services._snapshot is before
+
+
+def test_a_private_key_that_others_can_read_is_not_taken_up(config: Config, built: list[Callable[[], None]]) -> None:
+    services = Services(config)
+    before = services._snapshot
+
+    Path(config.server.tls.private_key).chmod(0o644)
+    for _ in range(3):
+        services.refresh_state()
+
+    assert services._snapshot is before

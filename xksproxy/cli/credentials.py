@@ -1,0 +1,160 @@
+"""``xksproxy credentials``: making, listing and retiring the SigV4 credentials of a key store."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
+from xksproxy.cli.words import print_json, print_table
+from xksproxy.config.credentials import read_credentials, save_credential
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Config, KeyStore
+from xksproxy.rotation.credentials import retire_credential
+from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.state.credentials import CredentialUses
+
+_COLUMNS = ("ACCESS KEY ID", "CREATED", "LAST USED HERE", "FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One credential for the eye, without its secret. Times are UTC, ISO 8601."""
+
+    access_key_id: str
+    created: str
+    last_used: str | None
+    file: str
+
+
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return config_option(keystore_option(function))
+
+
+@click.group()
+def credentials() -> None:
+    """Make, list and retire the credentials with which KMS signs.
+
+    Running workers follow within three seconds, without losing a request. Secrets are never printed.
+
+    \b
+    Example:
+      xksproxy credentials list
+    """
+
+
+@credentials.command()
+@_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
+    """Make another credential for a key store; those it has go on working.
+
+    The file has the mode 0600, and the owner of the directory when root makes it. `xksproxy kms-config` hands the
+    credential on to KMS.
+
+    \b
+    Example:
+      xksproxy credentials create --keystore payments
+    """
+    config = load_config(config_file)
+    store = choose_keystore(config, keystore_name)
+    directory = Path(store.credentials)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    credential = generate_credential()
+    path = save_credential(directory, credential, datetime.now(UTC))
+    if as_json:
+        facts = {"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)}
+        print_json(facts)
+        return
+    click.echo(f"made the credential {credential.access_key_id} of the key store {store.name}")
+    click.echo(f"  {path}")
+    click.echo("running workers accept it within three seconds; then give it to KMS:")
+    click.echo(
+        f"  xksproxy kms-config --keystore {store.name} --as aws-cli --update CUSTOM_KEY_STORE_ID --out credential.json"
+    )
+    _speak_of_other_machines(config, f"copy the file, mode 0600, to the other {_others(config)} before KMS gets it")
+
+
+@credentials.command("list")
+@_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
+    """List the credentials of a key store, with the time at which this machine last verified a request of each.
+
+    That time can be a minute old. Other machines keep their own.
+
+    \b
+    Example:
+      xksproxy credentials list --keystore payments
+    """
+    config = load_config(config_file)
+    rows = _rows(config, choose_keystore(config, keystore_name))
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    print_table(_COLUMNS, [(row.access_key_id, row.created, row.last_used or "never", row.file) for row in rows])
+
+
+@credentials.command()
+@_options
+@click.argument("access_key_id", metavar="ID")
+@click.option(
+    "--within",
+    "days",
+    type=click.FloatRange(0),
+    default=1,
+    show_default=True,
+    help="Days without use that are asked for.",
+)
+@click.option("--force", is_flag=True, help="Although it is in use, or no other one is: what it signs will get 401.")
+def retire(config_file: Path, keystore_name: str | None, access_key_id: str, days: float, *, force: bool) -> None:
+    """Let a credential open the key store no more. Its file is renamed to *.retired; nothing else is touched.
+
+    It is refused (exit code 1) if the credential was used lately, or if no other one has been used since; --force
+    overrides both. The last credential of a key store is never retired: make another one first.
+
+    \b
+    Example:
+      xksproxy credentials retire BETWEEN2TENAND3TENCHARACTERS --within 2
+    """
+    config = load_config(config_file)
+    store = choose_keystore(config, keystore_name)
+    uses = CredentialUses(Path(config.state.directory), store.name)
+    path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
+    click.echo(f"retired {access_key_id}; running workers answer it with 401 within three seconds")
+    click.echo(f"  {path}")
+    click.echo("rename the file back to undo this; delete it once nothing misses it, since it holds the secret")
+    _speak_of_other_machines(config, f"run this on the other {_others(config)} too; each knows its own uses only")
+
+
+def _rows(config: Config, store: KeyStore) -> list[_Row]:
+    """Oldest first."""
+    stored = sorted(read_credentials(Path(store.credentials)), key=lambda item: item.created)
+    ids = tuple(item.credential.access_key_id for item in stored)
+    used = CredentialUses(Path(config.state.directory), store.name).last_used(ids)
+    return [
+        _Row(
+            item.credential.access_key_id,
+            item.created.isoformat(timespec="seconds"),
+            _time(used.get(item.credential.access_key_id)),
+            str(item.path),
+        )
+        for item in stored
+    ]
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _others(config: Config) -> str:
+    others = config.server.fleet_size - 1
+    return "machine" if others == 1 else f"{others} machines"
+
+
+def _speak_of_other_machines(config: Config, words: str) -> None:
+    if config.server.fleet_size > 1:
+        click.echo(f"this was done on this machine only: {words}")

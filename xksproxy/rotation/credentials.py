@@ -1,0 +1,80 @@
+"""Taking a SigV4 credential out of use once KMS signs with another one."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.credentials import StoredCredential, held, read_credentials, set_aside
+from xksproxy.rotation.errors import RotationRefused
+from xksproxy.state.credentials import CredentialUses
+
+_DAY_SECONDS: Final = 86_400.0
+
+
+def retire_credential(
+    directory: Path, access_key_id: str, uses: CredentialUses, *, within_days: float, force: bool
+) -> Path:
+    """Set the file of a credential aside, so that running workers accept it no more; to which name (R-AUTH-12).
+
+    The last credential stays even with ``force``: a key store without one is no configuration, so running workers would
+    refuse the change whole and go on accepting it.
+
+    Raises:
+        RotationRefused: there is no such credential, it is the last one, or, without ``force``, it was used within the
+            period or no other one has been used since.
+        ConfigError: the directory cannot be read.
+        StateUnusable: the record of uses cannot be read.
+        OSError: the file cannot be renamed.
+    """
+    with held(directory):
+        stored = read_credentials(directory)
+        retiring = _find(stored, access_key_id)
+        others = tuple(item.credential.access_key_id for item in stored if item is not retiring)
+        if not others:
+            raise RotationRefused(
+                f"{access_key_id} is the only credential of the key store; without one it serves nobody",
+                "make another one first: xksproxy credentials create",
+                "if this one is disclosed: make another, give it to KMS, then retire this one with --force",
+            )
+        if not force:
+            _require_unused(access_key_id, others, uses.last_used((access_key_id, *others)), within_days)
+        return set_aside(retiring.path)
+
+
+def _find(stored: Sequence[StoredCredential], access_key_id: str) -> StoredCredential:
+    for item in stored:
+        if item.credential.access_key_id == access_key_id:
+            return item
+    known = ", ".join(item.credential.access_key_id for item in stored)
+    raise RotationRefused(f"the key store has no credential {access_key_id}; it has: {known}")
+
+
+def _require_unused(
+    access_key_id: str, others: Sequence[str], last_used: Mapping[str, float], within_days: float
+) -> None:
+    used = last_used.get(access_key_id, 0.0)
+    days = (time.time() - used) / _DAY_SECONDS
+    if days < within_days:
+        raise RotationRefused(
+            f"{access_key_id} was used {_ago(days)} ago on this machine, and that is within {_period(within_days)}",
+            "give KMS another one, and wait; xksproxy kms-config tells how",
+            "if you mean it, add --force: requests that it signs will then fail with 401",
+        )
+    if not any(last_used.get(other, 0.0) > used for other in others):
+        raise RotationRefused(
+            f"no other credential was used on this machine after {access_key_id}, so KMS may still sign with it",
+            "give KMS another one, and wait for its first request: xksproxy credentials list",
+            "if you mean it, add --force",
+        )
+
+
+def _period(days: float) -> str:
+    return "a day" if days == 1 else f"{days:g} days"
+
+
+def _ago(days: float) -> str:
+    hours = 24 * days
+    if days >= 1:
+        return f"{days:.1f} days"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(0.0, 60 * hours):.0f} minutes"

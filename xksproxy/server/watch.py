@@ -1,0 +1,58 @@
+"""Noticing that credentials or certificates have changed on disk, as commands and ACME clients change them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from xksproxy.config.credentials import CREDENTIAL_SUFFIX
+from xksproxy.config.model import Config
+
+Signature = tuple[object, ...]
+
+
+class FileWatch:
+    """Compares what the file system says of the files a configuration names. It reads none of them."""
+
+    def __init__(self, config: Config) -> None:
+        """What is there now is taken for known; make it before the files are read."""
+        tls = config.server.tls
+        self._files = tuple(path for path in (tls.certificate, tls.private_key, tls.client_ca) if path is not None)
+        self._directories = tuple(store.credentials for store in config.keystore)
+        self._known = self._last = self._signature()
+
+    def changed(self) -> bool:
+        """Whether something is new since this was last true, and has stood still from the previous look to this one.
+
+        A file that is being written, or a certificate whose key is yet to follow, is not taken up half-way.
+        """
+        now = self._signature()
+        settled = now == self._last
+        self._last = now
+        if not settled or now == self._known:
+            return False
+        self._known = now
+        return True
+
+    def _signature(self) -> Signature:
+        return (
+            *(_file_signature(path) for path in self._files),
+            *(tuple(_directory_signature(directory)) for directory in self._directories),
+        )
+
+
+def _file_signature(path: str | Path) -> Signature:
+    """Links are followed: certbot and Kubernetes put new files behind the same link."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:
+        return (str(error),)
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size
+
+
+def _directory_signature(directory: str) -> Iterator[object]:
+    try:
+        files = sorted(path for path in Path(directory).iterdir() if path.suffix == CREDENTIAL_SUFFIX)
+    except (OSError, ValueError) as error:
+        yield str(error)
+        return
+    for path in files:
+        yield path.name, _file_signature(path)
