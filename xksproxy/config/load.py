@@ -129,4 +129,5 @@ def _absolute_hsm(hsm: Hsm, base: Path) -> Hsm:
 
 
 def _absolute_key_store(store: KeyStore, base: Path) -> KeyStore:
-    return replace(store, credentials=str(base / store.credentials))
+    policies = None if store.policies is None else tuple(str(base / path) for path in store.policies)
+    return replace(store, credentials=str(base / store.credentials), policies=policies)

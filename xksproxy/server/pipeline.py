@@ -20,7 +20,7 @@ from xksproxy.server.protocol import Connection
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
-from xksproxy.sigv4.verify import verify
+from xksproxy.sigv4.verify import Identity, verify
 from xksproxy.spec.errors import (
     InternalException,
     MethodNotAllowed,
@@ -94,7 +94,7 @@ class Pipeline:
             request.protocol.authenticated = True
         with self._in_flight_counted():
             _require_json(headers)
-            return respond.success(await self._operate(path, service, body, deadline, fields))
+            return respond.success(await self._operate(path, service, identity, body, deadline, fields=fields))
 
     @contextmanager
     def _in_flight_counted(self) -> Iterator[None]:
@@ -111,25 +111,35 @@ class Pipeline:
             self._in_flight -= 1
 
     async def _operate(
-        self, path: ApiPath, service: Service, body: bytes, deadline: Deadline, fields: dict[str, Any]
+        self,
+        path: ApiPath,
+        service: Service,
+        identity: Identity,
+        body: bytes,
+        deadline: Deadline,
+        *,
+        fields: dict[str, Any],
     ) -> Response:
-        """Decode the body as the operation's request and carry it out."""
-        access = service.access
+        """Decode the body as the operation's request and carry it out. Only GetHealthStatus asks no policies."""
         match path.operation:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
                 fields |= _metadata_fields(encryption.request_metadata)
+                access = service.access_for(path, identity, encryption.request_metadata, fields)
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
                 fields |= _metadata_fields(decryption.request_metadata)
+                access = service.access_for(path, identity, decryption.request_metadata, fields)
                 return await decrypt(decryption, path.key_id, access, deadline)
             case Operation.GET_KEY_METADATA:
-                fields |= _metadata_fields(decode(GetKeyMetadataRequest, body).request_metadata)
+                metadata = decode(GetKeyMetadataRequest, body).request_metadata
+                fields |= _metadata_fields(metadata)
+                access = service.access_for(path, identity, metadata, fields)
                 return await get_key_metadata(path.key_id, access, deadline)
             case Operation.GET_HEALTH_STATUS:
                 fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
-                return get_health_status(access.engine, self._settings.fleet_size)
+                return get_health_status(service.access.engine, self._settings.fleet_size)
 
 
 def _require_post_over_http_1_1(request: web.BaseRequest) -> None:

@@ -4,17 +4,24 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
+from xksproxy.authorization.authorizer import Authorizer
+from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet import Fleet
 from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
+from xksproxy.operations.admission import Admission
 from xksproxy.operations.versions import VersionSearch
 from xksproxy.server.tls import build_context
+from xksproxy.sigv4.verify import Identity
+from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
+from xksproxy.spec.uri import ApiPath
 from xksproxy.state.usage import UsageBook
 
 
@@ -26,6 +33,21 @@ class Service:
     access: KeyAccess
     records: KeyRecords
     ready: "Readiness"
+    authorizer: Authorizer | None
+    """Decides by the policies of the key store; None where it has none."""
+
+    def access_for(
+        self,
+        path: ApiPath,
+        identity: Identity,
+        metadata: KeyRequestMetadata | CryptoRequestMetadata,
+        fields: dict[str, Any],
+    ) -> KeyAccess:
+        """The way to the keys for one request; what the policies say goes into the ``fields`` of its log line."""
+        if self.authorizer is None:
+            return self.access
+        request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
+        return self.access.admitting(Admission(self.authorizer, request, fields.update))
 
     def refresh_state(self) -> None:
         """Take over what commands and other workers have changed on disk; call it on a thread."""
@@ -56,14 +78,15 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
     """Build it all, or nothing. It reads files.
 
     Raises:
-        ConfigError: credentials or certificates cannot be read.
+        ConfigError: credentials, policies or certificates cannot be used.
     """
     state = Path(config.state.directory)
     fleet_size = config.server.fleet_size
     services = {}
     for table in config.keystore:
         store = KeyStore.build(table, fleet_size, state)
-        services[table.uri_path_prefix] = _service(store, [instances[hsm_id] for hsm_id in table.hsms], state, usage)
+        held_by = [instances[hsm_id] for hsm_id in table.hsms]
+        services[table.uri_path_prefix] = _service(store, held_by, state, usage, Authorizer.build(table))
     return Snapshot(services, config.server.tls, build_context(config.server.tls))
 
 
@@ -73,8 +96,10 @@ def built_with(config: Config) -> tuple[object, ...]:
     return replace(config.server, tls=tls), config.health, config.hsm, config.state, config.logging
 
 
-def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
+def _service(
+    store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook, authorizer: Authorizer | None
+) -> Service:
     records = KeyRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
     access = KeyAccess(store.keys, store.versions, VersionSearch(fleet), fleet, usage)
-    return Service(store, access, records, Readiness(tuple(instances)))
+    return Service(store, access, records, Readiness(tuple(instances)), authorizer)

@@ -1,0 +1,43 @@
+"""Authorization of one request, asked for once its key is known to be exposed and before anything else is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from xksproxy.authorization.authorizer import Authorizer, Decision
+from xksproxy.authorization.request import AuthorizationRequest
+from xksproxy.spec.errors import AccessDeniedException
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request before the policies of its key store."""
+
+    authorizer: Authorizer
+    request: AuthorizationRequest
+
+    report: Callable[[dict[str, Any]], None]
+    """Takes fields for the log line of the request."""
+
+    def require(self) -> None:
+        """Ask the policies and report what they say.
+
+        Raises:
+            AccessDeniedException: they do not allow the request (R-AUTHZ-4), and are enforced. Which of them decided
+                is for the log alone (R-AUTHZ-5).
+        """
+        decision = self.authorizer.decide(self.request)
+        self.report({"authorization": self._facts(decision)})
+        if not decision.allowed and self.authorizer.mode == "enforce":
+            raise AccessDeniedException(
+                "The proxy's policies for this key store do not allow the request; the proxy's log names the policy",
+                detail=decision.reason,
+            )
+
+    def _facts(self, decision: Decision) -> dict[str, Any]:
+        facts = {
+            "decision": "allow" if decision.allowed else "deny",
+            "mode": self.authorizer.mode,
+            "policies": decision.policies,
+        }
+        return facts | ({"errors": decision.errors} if decision.errors else {})
