@@ -38,7 +38,7 @@ def test_json_says_so_too(run: Callable[..., Any], copy: Path, environment: DevE
     assert (done.code, done.err) == (0, "")
     facts = json.loads(done.text)
     assert facts.pop("keystores")[0] == "dev"
-    assert facts == {"ok": True, "listen": f"127.0.0.1:{environment.port}", "hsms": ["softhsm"]}
+    assert facts == {"ok": True, "listen": f"127.0.0.1:{environment.port}", "hsms": ["softhsm"], "warnings": []}
 
 
 def test_the_file_can_be_named_by_a_variable(

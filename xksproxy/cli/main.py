@@ -10,6 +10,7 @@ from xksproxy.cli.check_config import check_config
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
 from xksproxy.cli.keys import keys
+from xksproxy.cli.policy import policy
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
 from xksproxy.cli.version import version
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, dev, hsm, keys, serve, version):
+for command in (call, check_config, dev, hsm, keys, policy, serve, version):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)
