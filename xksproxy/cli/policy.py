@@ -25,7 +25,7 @@ def policy() -> None:
 
     \b
     Example:
-      xksproxy policy explain --operation Encrypt --key demo-key --principal arn:aws:iam::123456789012:user/Alice
+      xksproxy policy explain --operation GetKeyMetadata --key demo-key --principal ec2.amazonaws.com
     """
 
 
@@ -48,10 +48,9 @@ def explain(
     The policies are read from their files, not asked of a running proxy; neither HSM nor credentials are needed.
 
     \b
-    Examples:
-      xksproxy policy explain --operation Encrypt --key demo-key --principal ec2.amazonaws.com \\
-        --kms-key-arn arn:aws:kms:eu-west-1:123456789012:key/1234abcd --via-service ebs
-      grep 4112f4d6 xksproxy.log | xksproxy policy explain --from -
+    Example:
+      xksproxy policy explain --operation GetKeyMetadata --key demo-key --principal arn:aws:iam::123456789012:root
+      xksproxy policy explain --from -
     """
     facts = read_facts(source.read()) if source is not None else {}
     store = choose_keystore(load_config(config_file), keystore_name or facts.get("keystore"))
