@@ -350,7 +350,9 @@ class OwnProxy:
         directory = self.directory / name
         shutil.copytree(self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log"))
         port = free_port()
-        text = re.sub(r'(?m)^listen = ".*"$', f'listen = "127.0.0.1:{port}"', (directory / "xksproxy.toml").read_text())
+        text = (directory / "xksproxy.toml").read_text()
+        for listener in (port, free_port()):  # the public one, and then the admin listener
+            text = re.sub(r'(?m)^listen = ".*"$', f'listen  = "127.0.0.1:{listener}"', text, count=1)
         if "workers" in server:
             text = re.sub(r"(?m)^workers = .*\n", "", text)
         text = text.replace("[server]\n", f"[server]\n{server}\n", 1)
@@ -409,7 +411,7 @@ def wait_for_every_worker(proxy: Proxy) -> set[int]:
         except AssertionError:
             return False
         text = proxy.log.read_text(errors="replace")
-        return all(re.search(rf'"xksproxy.request",? ?"?pid"?[=:]{pid}\b', text) for pid in workers(proxy))
+        return all(re.search(rf'request"?, *"?pid"?[=:]{pid}\b|request  pid={pid}\b', text) for pid in workers(proxy))
 
     assert eventually(lambda: bool(workers(proxy)))
     assert eventually(served)

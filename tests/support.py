@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xksproxy.client.xks import Endpoint
-from xksproxy.devkit.environment import DevEnvironment, open_environment
+from xksproxy.devkit.environment import DevEnvironment, admin_port, open_environment
 from xksproxy.sigv4.keyring import Credential
 
 REGION = "eu-west-1"
@@ -64,7 +64,10 @@ def make_environment(directory: Path) -> DevEnvironment:
     code = "import sys; from pathlib import Path; from xksproxy.devkit.environment import open_environment; "
     code += "open_environment(Path(sys.argv[1]), None, int(sys.argv[2]))"
     subprocess.run([sys.executable, "-c", code, str(directory), str(free_port())], check=True)
-    return open_environment(directory, None, 0)
+    environment = open_environment(directory, None, 0)
+    text = environment.config.read_text()
+    environment.config.write_text(text.replace(f":{admin_port(environment.port)}", f":{free_port()}"))
+    return environment
 
 
 def serve(config: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -130,19 +130,22 @@ def test_json_has_all_of_it(explain: Run, directory: Path) -> None:
 
 _LOG_LINE = {
     "time": "2026-01-01T00:00:00.000+00:00",
-    "level": "info",
     "message": "request",
-    "logger": "xksproxy.request",
     "pid": 1,
+    "peer": "127.0.0.1",
     "keystore": "dev",
-    "operation": "encrypt",
+    "operation": "Encrypt",
     "key_id": "demo-key",
     "access_key_id": "AKI",
     "region": "eu-west-1",
-    "aws_principal_arn": _ALICE,
-    "kms_key_arn": _KEY_ARN,
-    "kms_operation": "GenerateDataKey",
-    "kms_request_id": "r",
+    "request_metadata": {
+        "awsPrincipalArn": _ALICE,
+        "kmsKeyArn": _KEY_ARN,
+        "kmsOperation": "GenerateDataKey",
+        "kmsRequestId": "r",
+        "unknownMember": "a b=c",
+    },
+    "hsms": ["softhsm"],
     "status": 200,
     "ms": 1.5,
 }
@@ -215,7 +218,8 @@ def test_garbage_cannot_be_explained(explain: Run, stdin: bytes) -> None:
 
 @pytest.mark.parametrize("value", ["\ud800", "\x1b[31m", '"', "\0"])
 def test_hostile_values_are_refused_and_shown_escaped(explain: Run, value: str) -> None:
-    done = explain("--from", "-", stdin=json.dumps({**_LOG_LINE, "aws_principal_arn": value}).encode())
+    metadata = {"awsPrincipalArn": value, "kmsKeyArn": _KEY_ARN}
+    done = explain("--from", "-", stdin=json.dumps({**_LOG_LINE, "request_metadata": metadata}).encode())
 
     assert done.code == 1
     assert value == '"' or value.encode("utf-8", "surrogatepass") not in done.out

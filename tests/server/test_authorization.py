@@ -68,8 +68,9 @@ def logged(proxy: Proxy, caller: Caller) -> dict[str, Any]:
     request_id = caller.metadata["kmsRequestId"]
     assert eventually(lambda: request_id in proxy.log.read_text())
     line = [line for line in proxy.log.read_text().splitlines() if request_id in line][-1]
-    fields = dict(re.findall(r'(\w+)=(\{.*?\}(?= |$)|"(?:[^"\\]|\\.)*")', line))
-    return {name: json.loads(fields[name]) for name in ("authorization", "reason", "error") if name in fields}
+    found = {name: line.find(f" {name}=") for name in ("authorization", "reason", "error")}
+    decode = json.JSONDecoder().raw_decode
+    return {name: decode(line, at + len(name) + 2)[0] for name, at in found.items() if at >= 0}
 
 
 def test_each_operation_is_decided_by_the_policies(start: Start, request_metadata: dict[str, str]) -> None:

@@ -175,7 +175,9 @@ def test_no_secret_stands_in_the_most_talkative_log(
     own_proxy: OwnProxy, request_metadata: dict[str, Any], log_format: str
 ) -> None:
     proxy = own_proxy.start(
-        edit=lambda text: text.replace('format = "console"', f'format = "{log_format}"\nlevel = "debug"')
+        edit=lambda text: text.replace('format = "console"', f'format = "{log_format}"').replace(
+            "[logging]", '[logging]\nlevel = "debug"'
+        )
     )
     wait_for_every_worker(proxy)
 

@@ -9,6 +9,7 @@ from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
+from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
 from xksproxy.cli.policy import policy
 from xksproxy.cli.rotate import disable, enable, rotate
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (call, check_config, dev, hsm, keys, policy, serve, version):
+for command in (call, check_config, dev, hsm, import_settings, keys, policy, serve, version):
     cli.add_command(command)
 for command in (rotate, disable, enable):
     keys.add_command(command)

@@ -16,7 +16,7 @@ _KMS_OPERATIONS: Final = {
     Operation.DECRYPT: "Decrypt",
     Operation.GET_KEY_METADATA: "CreateKey",
 }
-_CONSOLE_FIELD: Final = re.compile(r'(?<!\S)(?P<name>[a-z_]+)=(?P<value>"(?:[^"\\]|\\.)*")')
+_CONSOLE_NAME: Final = re.compile(r"(?<!\S)([a-z_]+)=")
 _FIELDS: Final = ("keystore", "operation", *AuthorizationRequest._fields[1:])
 
 
@@ -49,9 +49,9 @@ def read_facts(content: bytes) -> dict[str, str]:
     try:
         text = content.decode("utf-8").strip()
         found = json.loads(text) if text.startswith("{") else _console_fields(text)
-        metadata = found.get("requestMetadata")
-        if metadata is not None:
-            found = _of_body(found, dict(metadata))
+        if "requestMetadata" in found:
+            found = _of_body(found) | _members(found["requestMetadata"])
+        found |= _members(found.get("request_metadata", {}))
     except (ValueError, TypeError, RecursionError):
         raise click.UsageError("--from: expected one line of the proxy's log, or the JSON body of a request") from None
     facts = {name: found[name] for name in _FIELDS if found.get(name) is not None}
@@ -61,15 +61,23 @@ def read_facts(content: bytes) -> dict[str, str]:
 
 
 def _console_fields(text: str) -> dict[str, Any]:
+    """The fields of a line for people, ``name=`` and the value in JSON."""
     if "\n" in text:
         raise ValueError(text)
-    return {match["name"]: json.loads(match["value"]) for match in _CONSOLE_FIELD.finditer(text)}
+    decode, found, at = json.JSONDecoder().raw_decode, {}, 0
+    while match := _CONSOLE_NAME.search(text, at):
+        found[match[1]], at = decode(text, match.end())
+    return found
 
 
-def _of_body(body: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _of_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """A body does not name its operation; its fields tell it."""
-    operation = "encrypt" if "plaintext" in body else "decrypt" if "ciphertext" in body else "metadata"
-    return {"operation": operation} | {re.sub("([A-Z])", r"_\1", name).lower(): metadata[name] for name in metadata}
+    return {"operation": "encrypt" if "plaintext" in body else "decrypt" if "ciphertext" in body else "metadata"}
+
+
+def _members(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """``requestMetadata`` by the names of an authorization request."""
+    return {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in dict(metadata).items()}
 
 
 def compose_request(facts: Mapping[str, str]) -> AuthorizationRequest:

@@ -178,9 +178,8 @@ def _tell(config: Config, store: KeyStore, key_id: str, prepared: Prepared, prim
         click.echo(f"version {number} encrypts from now on; running workers follow within two seconds")
         click.echo("older versions go on decrypting; see them with: xksproxy keys show " + key_id)
         return
-    others = config.server.fleet_size - 1
-    click.echo(f"prepared on this machine; version {primary} goes on encrypting. Next, of {others + 1} machines:")
-    click.echo(
-        f"  on each of the other {others}:  xksproxy keys rotate {key_id} --proof {proof_to_text(prepared.proof)}"
-    )
-    click.echo(f"  when all have said this:  xksproxy keys rotate {key_id} --activate   (on every machine)")
+    click.echo(f"prepared on this machine; version {primary} goes on encrypting")
+    click.echo(f"next, on each of the other {config.server.fleet_size - 1}:")
+    click.echo(f"  xksproxy keys rotate {key_id} --proof {proof_to_text(prepared.proof)}")
+    click.echo("and then, on every machine, when all of them have said this:")
+    click.echo(f"  xksproxy keys rotate {key_id} --activate")

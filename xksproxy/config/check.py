@@ -10,12 +10,14 @@ from typing import Final
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.keychecks import key_problems
-from xksproxy.config.model import Config, Hsm, KeyStore, Tls
+from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.secret import Secret, SecretError, read_secret
 from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
+_OFF: Final = "off"
+_LEAST_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -24,6 +26,8 @@ def check_config(config: Config) -> list[str]:
     return [
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
+        *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),
         *_duplicates("keystore", "name", (store.name for store in config.keystore)),
@@ -37,6 +41,20 @@ def check_config(config: Config) -> list[str]:
             for problem in _key_store_problems(f"keystore[{index}]", store, {hsm.id for hsm in config.hsm})
         ),
     ]
+
+
+def has_admin(config: Config) -> bool:
+    """Whether there is an admin listener."""
+    return config.admin.listen != _OFF
+
+
+def read_audit_key(audit: Audit) -> Secret | None:
+    """The HMAC key of the audit log, or None where its lines are not chained.
+
+    Raises:
+        SecretError: the reference leads nowhere.
+    """
+    return read_secret(audit.key) if audit.chain and audit.key is not None else None
 
 
 def read_pin(hsm: Hsm) -> Secret | None:
@@ -54,6 +72,22 @@ def _listen_problems(at: str, listen: str) -> Iterator[str]:
     match = _ADDRESS.fullmatch(listen)
     if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
         yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+
+
+def _audit_problems(audit: Audit) -> Iterator[str]:
+    if audit.file is not None and not os.access(Path(audit.file).parent, os.W_OK | os.X_OK):
+        yield f"audit.file: {Path(audit.file).parent} is no directory that can be written"
+    if audit.chain and audit.key is None:
+        yield "audit.key: a chain needs an HMAC key"
+    if audit.chain and audit.format != "json":
+        yield "audit.format: a chain is of JSON lines"
+    try:
+        key = read_audit_key(audit)
+    except SecretError as error:
+        yield f"audit.key: {error}"
+    else:
+        if key is not None and len(key.reveal().encode()) < _LEAST_KEY_BYTES:
+            yield f"audit.key: it has fewer than {_LEAST_KEY_BYTES} bytes; make one with: openssl rand -hex 32"
 
 
 def _tls_problems(tls: Tls) -> Iterator[str]:

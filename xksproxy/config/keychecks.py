@@ -54,18 +54,27 @@ def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
     by_rule = {key.label or key.id: key.id for key in store.keys if not is_pattern(key.id) and not key.versions}
     patterns = [(compile_pattern(key.id), key.id) for key in store.keys if is_pattern(key.id)]
     taken = {label for key in store.keys for label in _labels(key)} | {key.id for key in store.keys}
+
+    def owner(label: str) -> str | None:
+        """The id under which the key is exposed of which a label is a later version."""
+        split = split_version_label(label)
+        if split is None:
+            return None
+        stem = split[0]
+        if stem in by_rule:
+            return by_rule[stem]
+        # A pattern exposes legal ids alone, and no later versions.
+        if stem in taken or not is_key_id(stem) or owner(stem) is not None:
+            return None
+        return next((key_id for expression, key_id in patterns if expression.fullmatch(stem)), None)
+
     for index, key in enumerate(store.keys):
         for label in _labels(key):
-            split = split_version_label(label)
-            if split is None:
-                continue
-            stem, number = split
-            owner = by_rule.get(stem)
-            if owner is None and stem not in taken:
-                owner = next((name for expression, name in patterns if expression.fullmatch(stem)), None)
-            if owner is not None:
+            split, exposed_as = split_version_label(label), owner(label)
+            if split is not None and exposed_as is not None:
+                stem, number = split
                 yield (
-                    f"{at}[{index}]: the label {label} is by its name version {number} of {stem}, which {owner}"
+                    f"{at}[{index}]: the label {label} is by its name version {number} of {stem}, which {exposed_as}"
                     f' exposes; if it is not, give that key its versions outright, as in versions = {{ 1 = "{stem}" }}'
                 )
 

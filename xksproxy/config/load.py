@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.model import Config, Hsm, KeyStore, Tls
+from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.secret import SecretReference
 
 
@@ -28,7 +28,7 @@ def load_config(path: Path) -> Config:
             tables = tomllib.load(file)
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, bad UTF-8, or a number of thousands of digits
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
         raise ConfigError(unknown)
@@ -107,6 +107,7 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         config,
         server=replace(config.server, tls=_absolute_tls(config.server.tls, base)),
         hsm=tuple(_absolute_hsm(hsm, base) for hsm in config.hsm),
+        audit=_absolute_audit(config.audit, base),
         state=replace(config.state, directory=str(base / config.state.directory)),
         keystore=tuple(_absolute_key_store(store, base) for store in config.keystore),
     )
@@ -122,10 +123,17 @@ def _absolute_tls(tls: Tls, base: Path) -> Tls:
 
 
 def _absolute_hsm(hsm: Hsm, base: Path) -> Hsm:
-    pin = hsm.pin
-    if isinstance(pin, SecretReference) and pin.file is not None:
-        pin = replace(pin, file=str(base / pin.file))
+    pin = _absolute_reference(hsm.pin, base) if isinstance(hsm.pin, SecretReference) else hsm.pin
     return replace(hsm, module=str(base / hsm.module), pin=pin)
+
+
+def _absolute_audit(audit: Audit, base: Path) -> Audit:
+    file = None if audit.file is None else str(base / audit.file)
+    return replace(audit, file=file, key=None if audit.key is None else _absolute_reference(audit.key, base))
+
+
+def _absolute_reference(reference: SecretReference, base: Path) -> SecretReference:
+    return reference if reference.file is None else replace(reference, file=str(base / reference.file))
 
 
 def _absolute_key_store(store: KeyStore, base: Path) -> KeyStore:

@@ -191,6 +191,38 @@ class Health(_Table, frozen=True):
     store has an HSM that serves."""
 
 
+class Admin(_Table, frozen=True):
+    """``[admin]``: plain HTTP for operators and Prometheus. Whoever reaches it sees key ids and access key ids."""
+
+    listen: Text = "127.0.0.1:9464"
+    """``address:port`` of ``/metrics``, ``/status``, ``/``, ``/livez`` and ``/readyz``; ``off`` for none."""
+
+
+class Audit(_Table, frozen=True):
+    """``[audit]``: one line for each request."""
+
+    enabled: bool = True
+    """Whether it is written at all."""
+
+    file: Text | None = None
+    """Append to this file, which may be renamed while it is written; without it, standard output."""
+
+    format: Literal["json", "console"] = "json"
+    """One JSON object a line, or a line for people."""
+
+    chain: bool = False
+    """Chain the lines by HMAC, so that ``xksproxy audit verify`` finds what was removed, changed or moved."""
+
+    key: SecretReference | None = None
+    """The HMAC key of the chain: ``{ file = "…" }``, ``{ env = "…" }`` or ``{ credential = "…" }``."""
+
+    checkpoint_interval_s: Annotated[float, Meta(ge=1, le=86_400)] = 60
+    """Seconds between two checkpoints of a chain: an end that was cut off shows up to the last one."""
+
+    when_full: Literal["drop", "refuse"] = "drop"
+    """When 10,000 lines of a worker wait to be written: drop further ones and count them, or refuse requests."""
+
+
 class State(_Table, frozen=True):
     """``[state]``: what outlives a restart."""
 
@@ -216,5 +248,7 @@ class Config(_Table, frozen=True):
     hsm: Annotated[tuple[Hsm, ...], Meta(min_length=1)]
     keystore: Annotated[tuple[KeyStore, ...], Meta(min_length=1)]
     health: Health = Health()
+    admin: Admin = Admin()
+    audit: Audit = Audit()
     state: State = State()
     logging: Logging = Logging()

@@ -206,6 +206,11 @@ def _write_client_env(environment: DevEnvironment) -> None:
     certificates.write_private(environment.client_env, ("\n".join(lines) + "\n").encode())
 
 
+def admin_port(port: int) -> int:
+    """The port of the admin listener beside a proxy's: 9464 for 8443, and otherwise the next one."""
+    return 9464 if port == 8443 else port % 65535 + 1  # noqa: PLR2004
+
+
 def _config_text(directory: Path, module: Path, port: int) -> str:
     keys = "\n".join(f'[[keystore.keys]]\nid = "{key.label}"\n' for key in KEYS)
     return f"""\
@@ -236,6 +241,12 @@ credentials = "credentials"
 {keys}
 [state]
 directory = "state"
+
+[admin]
+listen = "127.0.0.1:{admin_port(port)}"
+
+[audit]
+format = "console"
 
 [logging]
 format = "console"

@@ -11,6 +11,7 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
+from xksproxy.account import Account, current_account
 from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
@@ -67,6 +68,8 @@ class Instance:
         self.state = State.CONNECTING
         self.reason = ""
         """Why it does not serve."""
+        self.returns = 0
+        """How often it has come into service, the first time included."""
         self._hsm = hsm
         self._opener = SessionOpener(hsm, modules)
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
@@ -111,6 +114,11 @@ class Instance:
     def load(self) -> int:
         """Calls that wait or run, stuck ones included."""
         return self._outstanding + len(self._stuck)
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that can take calls."""
+        return len(self._lanes)
 
     @property
     def stuck_sessions(self) -> int:
@@ -179,8 +187,19 @@ class Instance:
     async def _submit(self, work: Callable[[HsmSession], Result], deadline: Deadline) -> Result:
         job = Job(work, deadline, self._lane_stuck)
         self._queue.put(job)
-        result: Result = await job.result()
+        try:
+            result: Result = await job.result()
+        finally:
+            if account := current_account.get():
+                self._enter(account, job)
         return result
+
+    def _enter(self, account: Account, job: Job) -> None:
+        now = time.monotonic()
+        claimed_at = now if job.claimed_at is None else job.claimed_at
+        account.queue_seconds += claimed_at - job.made_at
+        account.hsm_seconds += now - claimed_at
+        account.hsms.append(self.id)
 
     def _top_up_lanes(self) -> None:
         """As many lanes as the configuration has sessions, and never more than twice that, stuck ones included."""
@@ -242,6 +261,7 @@ class Instance:
             await self._pause(self._backoff(failed_probes + 1))
             return failed_probes + 1
         self.state, self.reason, self._failures = State.SERVING, "", 0
+        self.returns += 1
         self._tried.set()
         _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
         await self._check()

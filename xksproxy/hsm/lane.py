@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
@@ -18,7 +19,18 @@ _log: Final = logging.getLogger(__name__)
 class Job:
     """A call that waits for a lane. Made on the event loop, run on a lane's thread, answered on the loop."""
 
-    __slots__ = ("_claim", "_deadline", "_expired", "_future", "_lane", "_loop", "_on_stuck", "_work")
+    __slots__ = (
+        "_claim",
+        "_deadline",
+        "_expired",
+        "_future",
+        "_lane",
+        "_loop",
+        "_on_stuck",
+        "_work",
+        "claimed_at",
+        "made_at",
+    )
 
     def __init__(
         self, work: Callable[[HsmSession], Any], deadline: Deadline, on_stuck: Callable[["Lane"], None]
@@ -32,6 +44,9 @@ class Job:
         """Guards the two below: a job is either claimed by a lane or has expired, whichever comes first."""
         self._lane: Lane | None = None
         self._expired = False
+        self.made_at = time.monotonic()
+        self.claimed_at: float | None = None
+        """When a lane took it, on the monotonic clock; None while it waits."""
 
     async def result(self) -> Any:
         """Wait for the answer until the deadline. A call that does not return by then makes its lane a stuck one.
@@ -53,6 +68,7 @@ class Job:
             if self._expired or self._future.done():
                 return False
             self._lane = lane
+            self.claimed_at = time.monotonic()
             return True
 
     def abandoned(self) -> bool:

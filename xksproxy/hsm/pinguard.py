@@ -12,7 +12,7 @@ import msgspec
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginBarred, LoginRefused, TokenUnavailable
-from xksproxy.state.statefile import StateUnusable, locked, replace
+from xksproxy.state.statefile import StateUnusable, locked, read, replace
 
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
@@ -105,11 +105,11 @@ class PinGuard:
     def _read(path: Path) -> _Memory:
         """What is remembered; a file that cannot be read stops the log-in, it is not ignored."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=_Memory)
-        except FileNotFoundError:
-            return _Memory(secrets.token_hex(16), {})
-        except (OSError, msgspec.MsgspecError) as error:
-            raise TokenUnavailable(f"{path} cannot be read, so no log-in is tried: {error}") from error
+            return read(path, _Memory) or _Memory(secrets.token_hex(16), {})
+        except StateUnusable as error:
+            raise TokenUnavailable(
+                f"what is known of log-ins cannot be read, so no log-in is tried: {error}"
+            ) from error
 
 
 def _hash(pin: Secret, salt: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from xksproxy.aead.aad import AadEncoding
+from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.config.keynames import compile_pattern, is_pattern, split_version_label, version_label
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key
 from xksproxy.spec.errors import KeyNotFoundException
@@ -59,8 +60,10 @@ class ExternalKey:
         return min(self.explicit, default=1)
 
     def label_of(self, version: int) -> str | None:
-        """The label of a version; None where the configuration lists the versions, and not this one."""
-        return self.explicit.get(version) if self.explicit else version_label(self.label, version)
+        """The label of a version; None if there can be none, or the configuration lists the versions without it."""
+        if self.explicit:
+            return self.explicit.get(version)
+        return version_label(self.label, version) if 1 <= version <= MAXIMUM_VERSION else None
 
     def version_of(self, label: str) -> int | None:
         """The version that a label belongs to, if to any."""
@@ -92,10 +95,10 @@ class KeyMap:
         self._by_label = dict(self._named_labels())
 
     def _named_labels(self) -> Iterator[tuple[str, ExternalKey]]:
-        """Labels with the key named first for them; one under its own id goes before one under another."""
-        for key in sorted(self._named.values(), key=lambda key: key.label == key.id):
-            for label in key.explicit.values() or (key.label,):
-                yield label, key
+        """Labels and their keys, the one that counts last: under its own id, or else the one named first."""
+        keys = tuple(reversed(self._named.values()))
+        claims = [(label, key) for key in keys for label in key.explicit.values() or (key.label,)]
+        yield from sorted(claims, key=lambda claim: claim[0] == claim[1].id)
 
     def resolve(self, key_id: str) -> ExternalKey:
         """The key behind an id; among several patterns that match, one that disables wins.

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+from xksproxy.account import current_account
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.keys import TokenKey
+from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersion, KeyVersions
 from xksproxy.operations.admission import Admission
@@ -22,6 +24,7 @@ class KeyAccess:
 
     keys: KeyMap
     versions: KeyVersions
+    blocks: Blocks
     search: VersionSearch
     engine: Engine
     usage: UsageBook
@@ -46,19 +49,25 @@ class KeyAccess:
         return key
 
     async def enabled_key(self, key_id: str, deadline: Deadline) -> ExternalKey:
-        """The key of an id, if the key store exposes it, its policies allow the request, and it is not disabled.
+        """The key of an id, if the key store exposes it, its policies allow the request, and nothing disables it.
 
         Raises:
             KeyNotFoundException: it is not exposed, or is disabled and not on the token either.
             AccessDeniedException: the policies do not allow the request.
-            InvalidStateException: it is disabled (Q-5).
+            InvalidStateException: it is disabled (Q-5) or blocked.
         """
         key = self.resolve(key_id)
-        if key.disabled:
+        if refusal := self.disabled_by(key):
             with hsm_errors_translated():
                 await self.engine.describe_key(self.versions.primary(key).label, deadline)
-            raise InvalidStateException("The external key is disabled in the proxy's configuration")
+            raise InvalidStateException(refusal)
         return key
+
+    def disabled_by(self, key: ExternalKey) -> str | None:
+        """Why the key must not be used now, or None."""
+        if self.blocks.find(key.id) is not None:
+            return "The external key is blocked at the proxy by its operator"
+        return "The external key is disabled in the proxy's configuration" if key.disabled else None
 
     def for_encryption(self, key: ExternalKey) -> tuple[KeyVersion, TokenKey]:
         """The primary version, and the key on the HSMs.
@@ -67,6 +76,7 @@ class KeyAccess:
             InternalException: which one is primary cannot be told.
         """
         version = self.versions.primary(key)
+        _enter(version)
         return version, TokenKey(version.label, key.hedge_after, key.maximum_encryptions)
 
     async def for_decryption(
@@ -80,7 +90,13 @@ class KeyAccess:
             XksError: it cannot be told now.
         """
         version, encoding = self.versions.of_ciphertext(key, metadata)
+        _enter(version)
         known = self.versions.is_on_record(key, version.number) or self.engine.has_seen(version.label)
         if not known and not await self.search.finds(key.id, version.label, deadline):
             raise InvalidCiphertextException(f"No HSM has version {version.number} of the external key")
         return version, encoding
+
+
+def _enter(version: KeyVersion) -> None:
+    if account := current_account.get():
+        account.key_version = version.number

@@ -1,9 +1,9 @@
 """Authorization of one request, asked for once its key is known to be exposed and before anything else is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from xksproxy.account import current_account
 from xksproxy.authorization.authorizer import Authorizer, Decision
 from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.spec.errors import AccessDeniedException
@@ -16,18 +16,16 @@ class Admission:
     authorizer: Authorizer
     request: AuthorizationRequest
 
-    report: Callable[[dict[str, Any]], None]
-    """Takes fields for the log line of the request."""
-
     def require(self) -> None:
-        """Ask the policies and report what they say.
+        """Ask the policies, and leave what they say for the log line of the request.
 
         Raises:
             AccessDeniedException: they do not allow the request (R-AUTHZ-4), and are enforced. Which of them decided
                 is for the log alone (R-AUTHZ-5).
         """
         decision = self.authorizer.decide(self.request)
-        self.report({"authorization": self._facts(decision)})
+        if account := current_account.get():
+            account.authorization = self._facts(decision)
         if not decision.allowed and self.authorizer.mode == "enforce":
             raise AccessDeniedException(
                 "The proxy's policies for this key store do not allow the request; the proxy's log names the policy",

@@ -22,5 +22,5 @@ async def get_key_metadata(key_id: str, access: KeyAccess, deadline: Deadline) -
     return GetKeyMetadataResponse(
         key_spec=description.spec,
         key_usage=list(description.usages[:MAXIMUM_KEY_USAGES]),
-        key_status="DISABLED" if key.disabled else "ENABLED",
+        key_status="DISABLED" if access.disabled_by(key) else "ENABLED",
     )

@@ -33,19 +33,32 @@ class VersionSearch:
             ThrottlingException: too many other versions of the key were looked for in vain to look for this one too.
             XksError: it cannot be told by the deadline, or not every HSM could be asked.
         """
+        known = self._known(key_id, label)
+        if known is not None:
+            return known
         try:
             async with asyncio.timeout(deadline.remaining()), self._lock:
-                return await self._finds(key_id, label, deadline)
+                # Another request may have searched for it by now.
+                known = self._known(key_id, label)
+                return await self._finds(key_id, label, deadline) if known is None else known
         except TimeoutError:
             raise DependencyTimeoutException("The HSM did not answer in time") from None
 
-    async def _finds(self, key_id: str, label: str, deadline: Deadline) -> bool:
+    def _known(self, key_id: str, label: str) -> bool | None:
+        """The answer that is still good, if there is one."""
         now = time.monotonic()
         if self._engine.has_seen(label) or self._found.get(label, 0.0) > now:
             return True
-        missing = {name: until for name, until in self._missing.get(key_id, {}).items() if until > now}
-        if label in missing:
-            return False
+        return False if self._missing.get(key_id, {}).get(label, 0.0) > now else None
+
+    async def _finds(self, key_id: str, label: str, deadline: Deadline) -> bool:
+        now = time.monotonic()
+        # Of all keys: a pattern makes as many ids as a client can think of.
+        believed = {
+            key: {name: until for name, until in labels.items() if until > now} for key, labels in self._missing.items()
+        }
+        self._missing = {key: labels for key, labels in believed.items() if labels}
+        missing = self._missing.get(key_id, {})
         if len(missing) >= _SEARCHES:
             raise ThrottlingException("Too many versions of the external key are asked for that no HSM has")
         with hsm_errors_translated():

@@ -71,8 +71,13 @@ class Rotation:
         """
         number = self._next_version() if wanted is None else wanted
         label = self._label_of(number)
+        made = not self._holdings.holders(label)
+        if made and (wanted is not None or number <= self.record().primary):
+            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
         self._put(pending=number)
-        made = self._ensure_made(number, label, reach)
+        if made:
+            # Every HSM was asked and has none of this label, so it is made once.
+            self._holdings.make(label, extractable=reach.wrapping_label is not None)
         if reach.wrapping_label is not None:
             self._holdings.copy_to_missing(label, reach.wrapping_label)
         self._holdings.await_everywhere(label, reach.wait_seconds)
@@ -132,15 +137,6 @@ class Rotation:
             owner = holder.id if holder else "nobody"
             raise RotationRefused(f"the label {label} belongs to {owner}, not to {self._key.id}")
         return label
-
-    def _ensure_made(self, number: int, label: str, reach: Reach) -> bool:
-        """Make the key unless an HSM has it; all were asked, so it is made once."""
-        if self._holdings.holders(label):
-            return False
-        if number <= self.record().primary:
-            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
-        self._holdings.make(label, extractable=reach.wrapping_label is not None)
-        return True
 
     def _proven(self, label: str, foreign: KeyProof | None) -> KeyProof:
         """Prove the key on every HSM, and let the workers know the proof before they meet the key."""

@@ -6,11 +6,14 @@ from typing import Final, Literal
 
 from gunicorn.app.base import BaseApplication
 
+from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
+from xksproxy.server import views
 from xksproxy.server.logs import logging_config
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.snapshot import built_with, metrics_directory
 from xksproxy.server.supervisor import Supervisor
+from xksproxy.telemetry.metrics import forget_worker, prepare_directory
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
@@ -37,7 +40,11 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Set gunicorn up from ``[server]``, ``[health]`` and ``[logging]``."""
         config = self._config
         settings = {
-            "bind": [config.server.listen, *([config.health.listen] if config.health.listen else [])],
+            "bind": [
+                config.server.listen,
+                *([config.health.listen] if config.health.listen else []),
+                *([config.admin.listen] if has_admin(config) else []),
+            ],
             "workers": config.server.workers,
             "worker_class": "xksproxy.server.worker.XksWorker",
             "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
@@ -60,7 +67,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def run(self) -> None:
         """Supervise workers until told to stop."""
+        prepare_directory(metrics_directory(self._config))
         Supervisor(self).run()
+
+    def forget_worker(self, pid: int) -> None:
+        """Take what a worker that has ended said of itself out of the picture."""
+        directory = metrics_directory(self._config)
+        forget_worker(directory, pid)
+        views.forget(directory, pid)
 
     def refresh(self) -> Change:
         """Read the configuration again, and say what has to follow it; one that cannot be used changes nothing."""

@@ -1,13 +1,12 @@
 """The order of a request, from its first line to its answer."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
+from xksproxy.account import current_account
 from xksproxy.config.model import Server
 from xksproxy.deadline import Deadline
 from xksproxy.operations.decrypt import decrypt
@@ -17,8 +16,10 @@ from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.server import respond
 from xksproxy.server.body import read_body
 from xksproxy.server.protocol import Connection
+from xksproxy.server.record import Recorder, RequestRecord
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
+from xksproxy.server.tls import client_name
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
 from xksproxy.sigv4.verify import Identity, verify
 from xksproxy.spec.errors import (
@@ -33,68 +34,64 @@ from xksproxy.spec.messages import (
     EncryptRequest,
     GetHealthStatusRequest,
     GetKeyMetadataRequest,
-    RequestMetadata,
     Response,
     decode,
+    received_metadata,
 )
 from xksproxy.spec.uri import ApiPath, Operation, parse_path
-
-_log: Final = logging.getLogger("xksproxy.request")
-_LOGGED_CHARACTERS: Final = 2048
 
 
 class Pipeline:
     """Answers the requests of one worker. Nothing about keys is told before a request is authenticated."""
 
-    def __init__(self, services: Services, settings: Server) -> None:
+    def __init__(self, services: Services, settings: Server, recorder: Recorder) -> None:
         self._services = services
         self._settings = settings
-        self._in_flight = 0
+        self._recorder = recorder
         self.draining = False
         """Once set, every answer asks the client to close the connection."""
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer a request, always with JSON, and log one line about it."""
+        """Answer a request, always with JSON, and take it down."""
         if request.raw_path == "/ping" and request.method == "GET":
             return respond.pong()
-        started = time.monotonic()
-        fields: dict[str, Any] = {"peer": request.remote}
+        record = RequestRecord(request.remote, time.monotonic(), client_name(request.get_extra_info("ssl_object")))
+        current_account.set(record.account)
         try:
-            response = await self._answer(request, fields)
+            response = respond.success(await self._answer(request, record))
         except XksError as error:
-            fields |= {"error": error.name, "error_message": error.message, "reason": error.detail}
+            record.refuse(error)
             response = respond.failure(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, KMS must get JSON (R-ERR-4)
             # The exception's text could quote the request; its type and place cannot.
-            fields |= {"error": "InternalException", "reason": _place(error)}
-            response = respond.failure(InternalException("The proxy failed; its log says where"))
+            failure = InternalException("The proxy failed; its log says where", detail=_place(error))
+            record.refuse(failure)
+            response = respond.failure(failure)
         if self.draining:
             response.force_close()
-        fields |= {"status": response.status, "ms": round(1000 * (time.monotonic() - started), 2)}
-        _log.log(logging.INFO if response.status < 500 else logging.ERROR, "request", extra={"fields": fields})  # noqa: PLR2004
+        record.status = response.status
+        self._recorder.take_down(record)
         return response
 
-    async def _answer(self, request: web.BaseRequest, fields: dict[str, Any]) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, record: RequestRecord) -> Response:
         deadline = Deadline.after(self._settings.deadline_ms / 1000)
         path = parse_path(request.raw_path)
         service = self._services.at(path.prefix)
-        fields |= {
-            "keystore": service.store.name,
-            "operation": path.operation.value,
-            "key_id": path.key_id[:_LOGGED_CHARACTERS],
-        }
+        record.keystore, record.operation, record.key_id = service.store.name, path.operation, path.key_id
         _require_post_over_http_1_1(request)
         body = await read_body(request, deadline)
 
         headers = group_headers((_text(name), _text(value)) for name, value in request.raw_headers)
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
-        fields |= {"access_key_id": identity.access_key_id, "region": identity.region}
+        record.access_key_id, record.region = identity.access_key_id, identity.region
         if isinstance(request.protocol, Connection):
             request.protocol.authenticated = True
+        if self._recorder.audit.refuses:
+            raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
         with self._in_flight_counted():
             _require_json(headers)
-            return respond.success(await self._operate(path, service, identity, body, deadline, fields=fields))
+            return await self._operate(path, service, identity, body, deadline, record=record)
 
     @contextmanager
     def _in_flight_counted(self) -> Iterator[None]:
@@ -102,13 +99,13 @@ class Pipeline:
 
         Before it, a request holds only its connection, whose number is bounded, and for no longer than the deadline.
         """
-        if self._in_flight >= self._settings.max_in_flight:
+        if self._recorder.in_flight >= self._settings.max_in_flight:
             raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
-        self._in_flight += 1
+        self._recorder.in_flight += 1
         try:
             yield
         finally:
-            self._in_flight -= 1
+            self._recorder.in_flight -= 1
 
     async def _operate(
         self,
@@ -118,27 +115,28 @@ class Pipeline:
         body: bytes,
         deadline: Deadline,
         *,
-        fields: dict[str, Any],
+        record: RequestRecord,
     ) -> Response:
         """Decode the body as the operation's request and carry it out. Only GetHealthStatus asks no policies."""
         match path.operation:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
-                fields |= _metadata_fields(encryption.request_metadata)
-                access = service.access_for(path, identity, encryption.request_metadata, fields)
+                record.metadata = received_metadata(body)
+                access = service.access_for(path, identity, encryption.request_metadata)
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
-                fields |= _metadata_fields(decryption.request_metadata)
-                access = service.access_for(path, identity, decryption.request_metadata, fields)
+                record.metadata = received_metadata(body)
+                access = service.access_for(path, identity, decryption.request_metadata)
                 return await decrypt(decryption, path.key_id, access, deadline)
             case Operation.GET_KEY_METADATA:
-                metadata = decode(GetKeyMetadataRequest, body).request_metadata
-                fields |= _metadata_fields(metadata)
-                access = service.access_for(path, identity, metadata, fields)
+                query = decode(GetKeyMetadataRequest, body)
+                record.metadata = received_metadata(body)
+                access = service.access_for(path, identity, query.request_metadata)
                 return await get_key_metadata(path.key_id, access, deadline)
             case Operation.GET_HEALTH_STATUS:
-                fields |= _metadata_fields(decode(GetHealthStatusRequest, body).request_metadata)
+                decode(GetHealthStatusRequest, body)
+                record.metadata = received_metadata(body)
                 return get_health_status(service.access.engine, self._settings.fleet_size)
 
 
@@ -159,12 +157,6 @@ def _require_json(headers: dict[str, list[str]]) -> None:
     values = headers.get("content-type", [])
     if len(values) != 1 or values[0].partition(";")[0].strip().lower() != "application/json":
         raise ValidationException("The request needs one Content-Type header, and that of application/json")
-
-
-def _metadata_fields(metadata: RequestMetadata) -> dict[str, Any]:
-    """What the log keeps of ``requestMetadata`` (R-LOG-1); bounded, since callers choose the values."""
-    values = {name: getattr(metadata, name) for name in metadata.__struct_fields__}
-    return {name: value[:_LOGGED_CHARACTERS] for name, value in values.items() if value is not None}
 
 
 def _place(error: BaseException) -> str:

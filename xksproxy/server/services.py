@@ -10,7 +10,7 @@ from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.module import Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.server import tls
-from xksproxy.server.snapshot import Service, build_snapshot
+from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.state.usage import UsageBook
 
@@ -25,12 +25,12 @@ class Services:
             ConfigError: credentials or certificates cannot be read.
         """
         state = Path(config.state.directory)
-        self._usage = UsageBook(state)
-        modules = Modules(PinGuard(state), self._usage)
+        self.usage = UsageBook(state)
+        modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.may_reinitialize = self._none_serves_by_the_module_of
-        self._snapshot = build_snapshot(config, self._instances, self._usage)
+        self._snapshot = build_snapshot(config, self._instances, self.usage)
 
     def replace_snapshot(self, config: Config) -> None:
         """Serve by another configuration of the same HSMs, from the next request on.
@@ -38,7 +38,7 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read; what was served goes on.
         """
-        self._snapshot = build_snapshot(config, self._instances, self._usage)
+        self._snapshot = build_snapshot(config, self._instances, self.usage)
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -61,7 +61,7 @@ class Services:
         """Let the HSM threads end, and give back the encryptions that were not made."""
         for instance in self._instances.values():
             instance.stop()
-        self._usage.give_back()
+        self.usage.give_back()
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.
@@ -83,6 +83,16 @@ class Services:
     def refusal(self, connection: Any) -> str | None:
         """Why a connection must be dropped unread; see :func:`xksproxy.server.tls.refusal`."""
         return tls.refusal(self._snapshot.tls, connection)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is served by now."""
+        return self._snapshot
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The HSMs."""
+        return tuple(self._instances.values())
 
     @property
     def ready(self) -> bool:

@@ -1,10 +1,10 @@
 """What can change in a running worker, built whole and then put in place by one assignment."""
 
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -18,7 +18,7 @@ from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.admission import Admission
 from xksproxy.operations.versions import VersionSearch
-from xksproxy.server.tls import build_context
+from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
 from xksproxy.spec.uri import ApiPath
@@ -41,18 +41,17 @@ class Service:
         path: ApiPath,
         identity: Identity,
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
-        fields: dict[str, Any],
     ) -> KeyAccess:
-        """The way to the keys for one request; what the policies say goes into the ``fields`` of its log line."""
+        """The way to the keys for one request."""
         if self.authorizer is None:
             return self.access
         request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
-        return self.access.admitting(Admission(self.authorizer, request, fields.update))
+        return self.access.admitting(Admission(self.authorizer, request))
 
     def refresh_state(self) -> None:
         """Take over what commands and other workers have changed on disk; call it on a thread."""
         self.records.refresh()
-        self.store.versions.refresh()
+        self.store.refresh_state()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,9 @@ class Snapshot:
     services: Mapping[str, Service]
     tls: Tls
     context: ssl.SSLContext
+    certificate: CertificateInfo
+    loaded_at: float
+    """Seconds since 1970."""
 
 
 def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook) -> Snapshot:
@@ -87,13 +89,27 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
         store = KeyStore.build(table, fleet_size, state)
         held_by = [instances[hsm_id] for hsm_id in table.hsms]
         services[table.uri_path_prefix] = _service(store, held_by, state, usage, Authorizer.build(table))
-    return Snapshot(services, config.server.tls, build_context(config.server.tls))
+    tls = config.server.tls
+    return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
 
 def built_with(config: Config) -> tuple[object, ...]:
     """What a worker is built with, and so cannot change while it runs; all else is in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
-    return replace(config.server, tls=tls), config.health, config.hsm, config.state, config.logging
+    return (
+        replace(config.server, tls=tls),
+        config.health,
+        config.admin,
+        config.audit,
+        config.hsm,
+        config.state,
+        config.logging,
+    )
+
+
+def metrics_directory(config: Config) -> Path:
+    """Where the workers lay out their metrics and views for one another."""
+    return Path(config.state.directory) / "metrics"
 
 
 def _service(
@@ -101,5 +117,5 @@ def _service(
 ) -> Service:
     records = KeyRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
-    access = KeyAccess(store.keys, store.versions, VersionSearch(fleet), fleet, usage)
+    access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     return Service(store, access, records, Readiness(tuple(instances)), authorizer)

@@ -46,6 +46,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         before = set(self.WORKERS)
         super().reap_workers()
         for pid in before - set(self.WORKERS):
+            self.app.forget_worker(pid)
             lived = time.monotonic() - self._spawned_at.pop(pid, 0.0)
             if pid in self._retiring:
                 self._retiring.discard(pid)

@@ -1,7 +1,12 @@
 """TLS towards KMS: versions, suites, and who may come (requirements R-TLS-*)."""
 
 import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
@@ -10,6 +15,28 @@ _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA
 _NEGOTIABLE: Final = frozenset(
     {*_TLS_1_2_SUITES.split(":"), "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"},
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateInfo:
+    """The server certificate's common name, and when it expires in seconds since 1970."""
+
+    name: str
+    expires: float
+
+
+def certificate_info(tls: Tls) -> CertificateInfo:
+    """What the server certificate says of itself.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"server.tls.certificate: {_reason(error)}"]) from None
+    names = [str(item.value) for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return CertificateInfo(names[0] if names else "", certificate.not_valid_after_utc.timestamp())
 
 
 def build_context(tls: Tls) -> ssl.SSLContext:
@@ -48,11 +75,21 @@ def refusal(tls: Tls, connection: Any) -> str | None:
         return f"the cipher suite {suite} is not one of the XKS specification"
     if tls.client_ca is None:
         return None
-    subject = connection.getpeercert().get("subject", ())
-    names = [value for parts in subject for kind, value in parts if kind == "commonName"]
+    names = _common_names(connection)
     if len(names) != 1 or names[0] not in tls.client_names:
         return f"the client certificate's common name is {', '.join(names) or 'missing'}"
     return None
+
+
+def client_name(connection: Any) -> str | None:
+    """The common name of the client's certificate; None without TLS or without one. See :func:`refusal`."""
+    names = [] if connection is None else _common_names(connection)
+    return ", ".join(names) or None
+
+
+def _common_names(connection: Any) -> list[str]:
+    subject = (connection.getpeercert() or {}).get("subject", ())
+    return [value for parts in subject for kind, value in parts if kind == "commonName"]
 
 
 def _reason(error: Exception) -> str:

@@ -11,14 +11,20 @@ from typing import Final
 
 from aiohttp.worker import GunicornUVLoopWebWorker
 
+from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server.acceptor import Acceptor
+from xksproxy.server.admin import Admin
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.probes import Probes
 from xksproxy.server.protocol import HttpServer
+from xksproxy.server.record import Recorder
+from xksproxy.server.selfview import SelfView
 from xksproxy.server.services import Services
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.snapshot import built_with, metrics_directory
+from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -42,7 +48,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_signals()
         self._reload_wanted = False
         self._in_a_hurry = False
-        self._refreshing: asyncio.Future[None] | None = None
+        self._looking: asyncio.Future[None] | None = None
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -79,33 +85,47 @@ class XksWorker(GunicornUVLoopWebWorker):
         return fresh if built_with(fresh) == built_with(config) else config
 
     async def _serve(self, config: Config) -> None:
+        directory = metrics_directory(config)
         services = Services(config)
-        pipeline = Pipeline(services, config.server)
+        recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
+        pipeline = Pipeline(services, config.server, recorder)
         server = HttpServer(pipeline.handle, services.refusal)
-        probes = HttpServer(Probes(lambda: services.ready and not pipeline.draining).handle, lambda _: None)
-        maximum = config.server.max_connections
-        public, *health = (listener.sock for listener in self.sockets)
-        acceptors = [
-            Acceptor(public, services.context, server, maximum),
-            *(Acceptor(listener, lambda: None, probes, maximum) for listener in health),
-        ]
+        probes = Probes(lambda: services.ready and not pipeline.draining)
+        admin = Admin(services, recorder, probes, directory, config.server.fleet_size)
+        self_view = SelfView(services, recorder, directory, lambda: len(server.connections))
+        acceptors = self._acceptors(config, services, server, probes, admin)
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
         for acceptor in acceptors:
             acceptor.start()
-        await self._beat(services)
+        await self._beat(services, recorder, self_view)
         await self._drain(pipeline, server, acceptors)
         services.stop()
+        recorder.audit.close()
         _leave(0)
 
-    async def _beat(self, services: Services) -> None:
+    def _acceptors(
+        self, config: Config, services: Services, server: HttpServer, probes: Probes, admin: Admin
+    ) -> list[Acceptor]:
+        """One for each listener, in the order in which the master binds them."""
+        listeners = [listener.sock for listener in self.sockets]
+        maximum = config.server.max_connections
+        acceptors = [Acceptor(listeners.pop(0), services.context, server, maximum)]
+        for handle, wanted in ((probes.handle, config.health.listen is not None), (admin.handle, has_admin(config))):
+            if wanted:
+                plain = HttpServer(handle, lambda _: None)
+                acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum))
+        return acceptors
+
+    async def _beat(self, services: Services, recorder: Recorder, self_view: SelfView) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
             if self._reload_wanted:
                 self._reload_wanted = False
-                self._replace_snapshot(services)
-            self._refresh_state(services)
+                self._replace_snapshot(services, recorder.metrics)
+            recorder.beat()
+            self._look_around(services, self_view)
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return
@@ -114,21 +134,29 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    def _refresh_state(self, services: Services) -> None:
+    def _look_around(self, services: Services, self_view: SelfView) -> None:
         """On a thread that the heartbeat does not wait for: a disk that hangs must not end the worker."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.ensure_future(asyncio.to_thread(services.refresh_state))
+        if self._looking is None or self._looking.done():
 
-    def _replace_snapshot(self, services: Services) -> None:
+            def look() -> None:
+                services.refresh_state()
+                self_view.lay_out()
+
+            self._looking = asyncio.ensure_future(asyncio.to_thread(look))
+
+    def _replace_snapshot(self, services: Services, metrics: Metrics) -> None:
         try:
             config = self.app.load_checked()
             if built_with(config) != built_with(self.wsgi):
                 _log.info("configuration left to the workers that replace this one")
                 return
             services.replace_snapshot(config)
+            metrics.reload_failed.set(0)
         except ConfigError as error:
+            metrics.reload_failed.set(1)
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
         except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
+            metrics.reload_failed.set(1)
             _log.exception("configuration refused")
         else:
             _log.info("configuration in place")

@@ -50,6 +50,10 @@ class Keyring:
         self._decoy = secrets.token_urlsafe(48)
         self._cache: OrderedDict[CredentialScope, tuple[Mapping[str, bytes], bytes]] = OrderedDict()
 
+    def access_key_ids(self) -> tuple[str, ...]:
+        """The ids, without their secrets."""
+        return tuple(self._secrets)
+
     def __contains__(self, access_key_id: object) -> bool:
         return access_key_id in self._secrets
 

@@ -176,3 +176,28 @@ def decode(message: type[Request], body: bytes) -> Request:
 def encode(message: Response | ErrorResponse) -> bytes:
     """Write a response body: one line, no blanks."""
     return _ENCODER.encode(message)
+
+
+class _Received(msgspec.Struct, rename="camel"):
+    request_metadata: dict[str, msgspec.Raw]
+
+
+_RECEIVED: Final = msgspec.json.Decoder(_Received)
+_LOGGED_MEMBERS: Final = 32
+_NAME_CHARACTERS: Final = 64
+_LOGGED_CHARACTERS: Final = 2048
+
+
+def received_metadata(body: bytes) -> dict[str, str]:
+    """Every member of a decoded body's ``requestMetadata`` as text, unknown ones too, for the log (R-LOG-1, R-REQ-7).
+
+    At most 32 members, names of at most 64 characters and values of at most 2048; what is no string is its JSON.
+    """
+    members = _RECEIVED.decode(body).request_metadata
+    return {name[:_NAME_CHARACTERS]: _as_text(value) for name, value in list(members.items())[:_LOGGED_MEMBERS]}
+
+
+def _as_text(value: msgspec.Raw) -> str:
+    raw = bytes(value)
+    text = msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode("utf-8", "replace")
+    return text[:_LOGGED_CHARACTERS]

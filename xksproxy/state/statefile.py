@@ -14,6 +14,7 @@ _POLL_SECONDS: Final = 0.01
 _LOCK_SECONDS: Final = 1.0
 
 Entry = TypeVar("Entry")
+Content = TypeVar("Content")
 
 
 class StateUnusable(Exception):
@@ -39,6 +40,16 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         os.close(descriptor)
 
 
+def read(path: Path, kind: type[Content]) -> Content | None:
+    """What a JSON file says; None where there is none (StateUnusable if it cannot be read)."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateUnusable(f"{path}: {error}") from error
+
+
 def replace(path: Path, content: bytes) -> None:
     """Replace a file's content at once, safe on disk when this returns (StateUnusable if it cannot be)."""
     partial = path.with_suffix(".partial")
@@ -62,7 +73,7 @@ class SharedTable(Generic[Entry]):
 
     def __init__(self, path: Path, kind: type[Entry]) -> None:
         self.path = path
-        self._type = dict[str, kind]  # type: ignore[valid-type]
+        self._type: type[dict[str, Entry]] = dict[str, kind]  # type: ignore[valid-type]
         self._entries: Mapping[str, Entry] = {}
         self._seen: tuple[int, ...] | None = None
 
@@ -77,10 +88,8 @@ class SharedTable(Generic[Entry]):
             StateUnusable: it cannot be read, or has vanished; the entries stay what they were.
         """
         signature = _signature(self.path)
-        if signature is None and self._seen is not None:
-            raise StateUnusable(f"{self.path}: it has vanished")
         if signature != self._seen:
-            self._entries = self._read()
+            self._entries = self._read(there=True)
             self._seen = signature
 
     def update(self, name: str, change: Callable[[Entry | None], Entry | None]) -> Entry | None:
@@ -90,7 +99,7 @@ class SharedTable(Generic[Entry]):
             StateUnusable: the file cannot be read or written; nothing has changed.
         """
         with locked(self.path, _LOCK_SECONDS):
-            entries = self._read()
+            entries = self._read(there=self._seen is not None)
             before = entries.get(name)
             after = change(before)
             if after != before:
@@ -100,14 +109,12 @@ class SharedTable(Generic[Entry]):
         self._entries = entries
         return after
 
-    def _read(self) -> dict[str, Entry]:
-        try:
-            entries: dict[str, Entry] = msgspec.json.decode(self.path.read_bytes(), type=self._type)
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.MsgspecError) as error:
-            raise StateUnusable(f"{self.path}: {error}") from error
-        return entries
+    def _read(self, *, there: bool) -> dict[str, Entry]:
+        """All entries; ``there``: the file was seen, so it cannot be that there are none yet."""
+        entries = read(self.path, self._type)
+        if entries is None and there:
+            raise StateUnusable(f"{self.path}: it has vanished")
+        return entries or {}
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

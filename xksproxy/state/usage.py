@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
 
-from xksproxy.state.statefile import StateUnusable, locked, replace
+from xksproxy.state.statefile import StateUnusable, locked, read, replace
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
@@ -33,7 +33,7 @@ class KeyUsage(msgspec.Struct, frozen=True):
     """What is on record of the keys of one label on this machine. Times are seconds since 1970."""
 
     label: str
-    encryptions: int = 0
+    encryptions: Annotated[int, msgspec.Meta(ge=0)] = 0
     """C_Encrypt calls allowed so far: those made, and those that a running process may still make."""
 
     last_encrypted: float | None = None
@@ -43,10 +43,14 @@ class KeyUsage(msgspec.Struct, frozen=True):
 class _Lease:
     """Encryptions that this process may still make, taken ahead in blocks that grow with the traffic."""
 
-    __slots__ = ("block", "filling", "left", "mutex", "refusal", "refused_at", "taken_at", "used_at")
+    __slots__ = ("block", "closed", "filling", "left", "mutex", "refusal", "refused_at", "taken", "taken_at", "used_at")
 
     def __init__(self) -> None:
         self.left = 0
+        self.taken = 0
+        """All that this process has put on the count for it, so that the count can never be less."""
+        self.closed = False
+        """Given back; nothing more is taken ahead."""
         self.block = 0
         self.taken_at = 0.0
         self.used_at = 0.0
@@ -120,8 +124,8 @@ class UsageBook:
             leases, self._leases = self._leases, {}
         for label, lease in leases.items():
             with suppress(StateUnusable), lease.mutex:
-                left, lease.left = lease.left, 0
-                self._change(label, less=left)
+                left, lease.left, lease.closed = lease.left, 0, True
+                self._change(label, taken=lease.taken, less=left)
 
     @staticmethod
     def _wants_filling(lease: _Lease, now: float) -> bool:
@@ -130,11 +134,13 @@ class UsageBook:
 
     def _fill(self, label: str, lease: _Lease, maximum: int | None) -> None:
         with suppress(StateUnusable, LimitReached), lease.mutex:
+            if lease.closed:
+                return
             if 2 * lease.left < lease.block:
                 self._take_block(label, lease, maximum)
             else:
-                self._change(label, last_encrypted=time.time())
                 lease.used_at = time.monotonic()
+                self._change(label, taken=lease.taken, last_encrypted=time.time())
         lease.filling = False
 
     def _spend_from_new_block(self, label: str, lease: _Lease, maximum: int | None) -> None:
@@ -152,24 +158,24 @@ class UsageBook:
         now = time.monotonic()
         block = _next_block(lease, now)
         try:
-            granted = self._grant(label, block, maximum, known=lease.block > 0)
+            granted = self._grant(label, block, maximum, lease.taken)
         except (LimitReached, StateUnusable) as error:
-            lease.refusal, lease.refused_at = error, now
+            # From when it is known, which may be after a long wait for the lock: others must not wait as long in turn.
+            lease.refusal, lease.refused_at = error, time.monotonic()
             raise
         with self._lock:
             lease.left += granted
+            lease.taken += granted
             lease.block, lease.taken_at, lease.used_at, lease.refusal = block, now, now, None
 
-    def _grant(self, label: str, block: int, maximum: int | None, *, known: bool) -> int:
+    def _grant(self, label: str, block: int, maximum: int | None, taken: int) -> int:
         """Put a block on the count; less of it as the maximum comes near, so that no process keeps much of the rest.
 
-        ``known``: this process has counted under the label before, so there is a record.
+        ``taken``: what this process has put on it before.
         """
         path = self._path(label)
         with locked(path, _LOCK_SECONDS):
-            if known and not path.exists():
-                raise StateUnusable(f"{path}: it has vanished, and the count with it")
-            usage = _read(path, label)
+            usage = _read(path, label, taken)
             if maximum is not None:
                 rest = maximum - usage.encryptions
                 if rest <= 0:
@@ -177,7 +183,7 @@ class UsageBook:
                 block = min(block, max(1, rest // _PARTS_OF_THE_REST))
             counted = msgspec.structs.replace(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
             replace(path, msgspec.json.encode(counted))
-        if maximum is not None and not (known and _beyond_half(usage, maximum)) and _beyond_half(counted, maximum):
+        if maximum is not None and not (taken and _beyond_half(usage, maximum)) and _beyond_half(counted, maximum):
             _log.warning(
                 "key has made half of the encryptions it may",
                 extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
@@ -188,10 +194,10 @@ class UsageBook:
         with suppress(StateUnusable):
             self._change(label, last_decrypted=time.time())
 
-    def _change(self, label: str, *, less: int = 0, **times: float) -> None:
+    def _change(self, label: str, *, taken: int = 0, less: int = 0, **times: float) -> None:
         path = self._path(label)
         with locked(path, _LOCK_SECONDS):
-            usage = _read(path, label)
+            usage = _read(path, label, taken)
             changed = msgspec.structs.replace(usage, encryptions=usage.encryptions - less, **times)
             replace(path, msgspec.json.encode(changed))
 
@@ -216,13 +222,12 @@ def _next_block(lease: _Lease, now: float) -> int:
     return lease.block
 
 
-def _read(path: Path, label: str) -> KeyUsage:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=KeyUsage)
-    except FileNotFoundError:
-        return KeyUsage(label)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise StateUnusable(f"{path}: {error}") from error
+def _read(path: Path, label: str, taken: int = 0) -> KeyUsage:
+    """The record; one that counts less than was ``taken`` is refused, for it is not the one that was there before."""
+    usage = read(path, KeyUsage) or KeyUsage(label)
+    if usage.encryptions < taken:
+        raise StateUnusable(f"{path}: it has vanished or was replaced, and the count with it")
+    return usage
 
 
 def _file_name(label: str) -> str:

@@ -1,6 +1,7 @@
 """The additional authenticated data that the HSM gets (R-CDIV-1 to R-CDIV-3), vectors AAD-1 and GCM-1."""
 
 import base64
+import hashlib
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -8,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from xksproxy.aead.aad import compose_aad
+from xksproxy.aead.aad import AadEncoding, compose_aad
 
 AAD = b"project=nile,department=marketing"
 METADATA = b"key_version=1"
@@ -20,6 +21,7 @@ IV_16 = "AAECAwQFBgcICQoLDA0ODw=="
 
 AADS = st.binary(max_size=300)
 METADATAS = st.binary(max_size=20)
+PAIRS = st.tuples(st.none() | st.binary(max_size=40), METADATAS)
 
 
 def taken_apart(composed: bytes) -> tuple[bytes, bytes]:
@@ -109,3 +111,56 @@ def test_what_the_lengths_cannot_hold_is_refused(aad: int, metadata: int) -> Non
 @pytest.mark.parametrize(("aad", "metadata"), [(8192, 20), (65535, 20)])
 def test_the_largest_parts_are_composed_r_enc_2_r_enc_8(aad: int, metadata: int) -> None:
     assert len(compose_aad(b"a" * aad, b"m" * metadata)) == 3 + aad + metadata
+
+
+@pytest.mark.parametrize(
+    ("aad", "metadata", "composed"),
+    [
+        pytest.param(AAD, METADATA, "0021" + hashlib.sha256(AAD).hexdigest() + "0d" + METADATA_HEX, id="both"),
+        pytest.param(AAD, b"", "0021" + hashlib.sha256(AAD).hexdigest() + "00", id="AAD only"),
+        pytest.param(b"", METADATA, "0000" + hashlib.sha256(b"").hexdigest() + "0d" + METADATA_HEX, id="empty AAD"),
+        pytest.param(None, METADATA, "0000" + "0d" + METADATA_HEX, id="metadata only"),
+        pytest.param(None, b"", "000000", id="neither"),
+        pytest.param(b"a" * 8192, b"", "2000" + hashlib.sha256(b"a" * 8192).hexdigest() + "00", id="long AAD"),
+    ],
+)
+def test_sha256_has_the_digest_in_place_of_the_aad_whose_length_it_keeps(
+    aad: bytes | None, metadata: bytes, composed: str
+) -> None:
+    assert compose_aad(aad, metadata, AadEncoding.SHA256).hex() == composed
+
+
+@given(METADATAS)
+def test_an_absent_aad_is_an_empty_one_in_plain_and_not_in_sha256_r_cdiv_3(metadata: bytes) -> None:
+    assert compose_aad(None, metadata) == compose_aad(b"", metadata)
+    assert compose_aad(None, metadata, AadEncoding.SHA256) != compose_aad(b"", metadata, AadEncoding.SHA256)
+
+
+@given(one=PAIRS, other=PAIRS)
+@example(one=(None, b""), other=(b"", b""))
+@example(one=(b"", b"\0" * 20), other=(None, b"\0" * 20))
+@example(one=(b"a", b"\0"), other=(b"a\0", b""))
+def test_different_pairs_compose_to_different_bytes_in_sha256(
+    one: tuple[bytes | None, bytes], other: tuple[bytes | None, bytes]
+) -> None:
+    assert (compose_aad(*one, AadEncoding.SHA256) == compose_aad(*other, AadEncoding.SHA256)) == (one == other)
+
+
+@given(one=PAIRS, other=PAIRS)
+def test_plain_takes_nothing_but_an_absent_aad_for_an_empty_one(
+    one: tuple[bytes | None, bytes], other: tuple[bytes | None, bytes]
+) -> None:
+    same = (one[0] or b"", one[1]) == (other[0] or b"", other[1])
+
+    assert (compose_aad(*one, AadEncoding.PLAIN) == compose_aad(*other, AadEncoding.PLAIN)) == same
+
+
+@given(aad=AADS, metadata=METADATAS)
+def test_the_composed_aad_of_sha256_never_outgrows_a_small_hsm(aad: bytes, metadata: bytes) -> None:
+    assert len(compose_aad(aad, metadata, AadEncoding.SHA256)) == 2 + 32 + 1 + len(metadata)
+
+
+@pytest.mark.parametrize(("aad", "metadata"), [(65536, 0), (0, 21)])
+def test_sha256_refuses_what_plain_refuses(aad: int, metadata: int) -> None:
+    with pytest.raises(ValueError, match="too long to be composed"):
+        compose_aad(b"a" * aad, b"m" * metadata, AadEncoding.SHA256)

@@ -93,10 +93,11 @@ def test_forgetting_keeps_what_was_accepted(guard: PinGuard) -> None:
     succeed(guard, RIGHT)
 
 
-def test_a_memory_that_cannot_be_read_stops_the_log_in(guard: PinGuard, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"nonsense", b"", b'{"salt":"\xff"}', b'{"more":' + b"[" * 100_000])
+def test_a_memory_that_cannot_be_read_stops_the_log_in(guard: PinGuard, tmp_path: Path, content: bytes) -> None:
     refuse(guard, WRONG)
     (file,) = (tmp_path / "state").glob("*.json")
-    file.write_text("nonsense")
+    file.write_bytes(content)
 
     with pytest.raises(TokenUnavailable, match="no log-in is tried"), guard.attempt("hsm", RIGHT):
         pytest.fail("it was tried")

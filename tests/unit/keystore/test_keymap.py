@@ -3,9 +3,11 @@
 from fnmatch import fnmatchcase
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from xksproxy.aead.aad import AadEncoding
+from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.config.model import Key
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
@@ -14,6 +16,18 @@ _KEY_IDS = st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True).filter(lambda
 # Few letters, so that patterns match now and then.
 _SHORT_IDS = st.text("aAb.-_", min_size=1, max_size=6).filter(lambda text: text not in (".", ".."))
 _PATTERNS = st.text("aAb.-_*?", min_size=1, max_size=5).filter(lambda text: "*" in text or "?" in text)
+
+# Few parts, so that labels are versions of each other now and then.
+_LABELS = st.builds(
+    "".join, st.tuples(st.sampled_from(["a", "b", "p/a"]), st.sampled_from(["", ".v2"]), st.sampled_from(["", ".v3"]))
+)
+_LABEL_IDS = _LABELS.filter(lambda label: "/" not in label)
+_KEYS = (
+    st.builds(Key, id=_LABEL_IDS)
+    | st.builds(Key, id=_LABEL_IDS, label=_LABELS)
+    | st.builds(Key, id=_LABEL_IDS, versions=st.dictionaries(st.integers(1, 3), _LABELS, min_size=1, max_size=2))
+    | st.builds(Key, id=st.sampled_from(["*", "a*", "?", "a.v?", "*.v3"]))
+)
 
 
 def _not_exposed(keys: KeyMap, key_id: str) -> bool:
@@ -205,3 +219,167 @@ def test_an_id_means_one_label_and_a_renamed_label_is_reached_by_its_ids_alone(
     for key_id in {*renamed, other} - set(named):
         reachable = key_id not in renamed and any(fnmatchcase(key_id, pattern) for pattern in patterns)
         assert _not_exposed(keys, key_id) is not reachable
+
+
+def test_versions_have_labels_by_the_naming_rule() -> None:
+    key = KeyMap([Key(id="pay", label="prod/pay")]).resolve("pay")
+
+    assert [key.label_of(version) for version in (1, 2, 10)] == ["prod/pay", "prod/pay.v2", "prod/pay.v10"]
+    assert [key.version_of(f"prod/pay{end}") for end in ("", ".v2", ".v10")] == [1, 2, 10]
+    assert [key.version_of(label) for label in ("pay", "pay.v2", "prod/pay.v1", "prod/pay.v2.v2", "x.v2")] == [None] * 5
+    assert (key.first_version, dict(key.explicit)) == (1, {})
+
+
+def test_versions_have_the_labels_that_the_configuration_lists_and_no_others() -> None:
+    key = KeyMap([Key(id="pay", versions={2: "old", 5: "pay.v9"})]).resolve("pay")
+
+    assert [key.label_of(version) for version in (1, 2, 5, 9)] == [None, "old", "pay.v9", None]
+    assert [key.version_of(label) for label in ("pay", "old", "old.v2", "pay.v9")] == [None, 2, None, 5]
+    assert key.first_version == 2
+
+
+@pytest.mark.parametrize("version", [-1, 0, MAXIMUM_VERSION + 1])
+def test_a_number_that_ciphertext_metadata_cannot_carry_is_no_version(version: int) -> None:
+    assert KeyMap([Key(id="a")]).resolve("a").label_of(version) is None
+
+
+@given(_LABEL_IDS, st.integers(1, MAXIMUM_VERSION))
+def test_a_version_and_its_label_name_each_other(label: str, version: int) -> None:
+    key = KeyMap([Key(id="*")])._by_pattern(label)
+
+    assert key is not None
+    assert key.version_of(key.label_of(version) or "") == version
+
+
+def test_a_key_of_a_pattern_has_the_settings_of_its_pattern() -> None:
+    pattern = Key(
+        id="a*", aad_encoding="sha256", legacy_metadata=(b"v0.0.1",), maximum_encryptions=10, hedge_after_ms=40
+    )
+
+    key = KeyMap([pattern], fleet_size=3).resolve("ab")
+
+    assert (key.aad_encoding, key.legacy_aad_encoding) == (AadEncoding.SHA256, AadEncoding.SHA256)
+    assert (key.legacy_metadata, key.hedge_after) == (frozenset([b"v0.0.1"]), 0.04)
+    assert key.maximum_encryptions == 3
+
+
+def test_ciphertexts_of_another_proxy_can_have_an_encoding_of_their_own() -> None:
+    key = KeyMap([Key(id="a", aad_encoding="plain", legacy_aad_encoding="sha256")]).resolve("a")
+
+    assert (key.aad_encoding, key.legacy_aad_encoding) == (AadEncoding.PLAIN, AadEncoding.SHA256)
+
+
+@pytest.mark.parametrize(("maximum", "machines", "share"), [(100, 1, 100), (100, 3, 33), (2, 3, 1), (2**32, 2, 2**31)])
+def test_machines_share_the_encryptions_of_a_key(maximum: int, machines: int, share: int) -> None:
+    assert KeyMap([Key(id="a", maximum_encryptions=maximum)], machines).resolve("a").maximum_encryptions == share
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(Key(id="foo"), id="named"),
+        pytest.param(Key(id="public", label="foo"), id="under another id"),
+        pytest.param(Key(id="f*"), id="by another pattern"),
+        pytest.param(Key(id="public", versions={1: "bar", 7: "foo.v2", 8: "foo.v65535"}), id="listed"),
+    ],
+)
+def test_a_version_of_an_exposed_key_is_no_key_of_its_own(key: Key) -> None:
+    keys = KeyMap([key, Key(id="*")])
+
+    for label in ("foo.v2", "foo.v65535"):
+        holder = keys.holder(label)
+        assert holder is not None
+        assert holder.version_of(label) in (2, 7, 8, 65535)
+        assert _not_exposed(keys, label)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param([Key(id="foo.v*")], id="the other is not exposed"),
+        pytest.param([Key(id="*"), Key(id="foo", label="bar")], id="the other has another label"),
+        pytest.param([Key(id="*"), Key(id="foo", versions={1: "foo", 2: "foo-2"})], id="the other lists its versions"),
+    ],
+)
+def test_a_label_like_that_of_a_version_is_a_key_of_its_own_where(keys: list[Key]) -> None:
+    exposed = KeyMap(keys)
+
+    assert exposed.resolve("foo.v2").label == "foo.v2"
+    assert exposed.resolve("foo.v2").label_of(2) == "foo.v2.v2"
+    assert exposed.holder("foo.v2") == exposed.resolve("foo.v2")
+
+
+@pytest.mark.parametrize("label", ["foo.v1", "foo.v02", "foo.v65536", "foo.v", "foo.vv2"])
+def test_a_label_that_the_naming_rule_never_gives_is_a_key_of_its_own(label: str) -> None:
+    keys = KeyMap([Key(id="foo"), Key(id="*")])
+
+    assert keys.resolve(label).label == label
+    assert keys.holder(label) == keys.resolve(label)
+
+
+def test_a_version_has_no_versions_of_its_own() -> None:
+    keys = KeyMap([Key(id="*")])
+
+    holder = keys.holder("foo.v2")
+    assert holder is not None
+    assert (holder.id, holder.version_of("foo.v2")) == ("foo", 2)
+    assert keys.holder("foo.v2.v3") == keys.resolve("foo.v2.v3")
+
+
+def test_nobody_holds_what_the_key_store_does_not_expose() -> None:
+    keys = KeyMap([Key(id="pay", label="prod/pay"), Key(id="a*")])
+
+    assert [keys.holder(label) for label in ("pay", "pay.v2", "b", "b.v2", "prod/pay.v1", "a/b", "")] == [None] * 7
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_label_of_several_keys_is_held_by_the_one_under_its_own_id(order: int) -> None:
+    named = [Key(id="alias", label="a"), Key(id="a"), Key(id="b", versions={1: "b", 2: "a"})][::order]
+
+    holder = KeyMap(named).holder("a")
+
+    assert holder is not None
+    assert holder.id == "a"
+
+
+def test_a_label_of_several_keys_under_other_ids_is_held_by_the_one_named_first() -> None:
+    holder = KeyMap([Key(id="one", label="a"), Key(id="two", label="a"), Key(id="a", label="b")]).holder("a")
+
+    assert holder is not None
+    assert holder.id == "one"
+
+
+@pytest.mark.timeout(10)
+def test_labels_of_versions_of_versions_are_told_apart_without_going_deep() -> None:
+    keys = KeyMap([Key(id="*"), Key(id="*-*-*-*"), Key(id="named", label="x" + ".v2" * 50_000)])
+
+    for length in range(42):
+        key_id = "x" + ".v2" * length
+        assert _not_exposed(keys, key_id) is (length % 2 == 1)
+    assert keys.holder("x" + ".v2" * 100_000) is None
+    assert keys.holder(".v2" * 100_000) is None
+    named = keys.holder("x" + ".v2" * 50_001)
+    assert named is not None
+    assert named.id == "named"
+
+
+@given(st.lists(_KEYS, min_size=1, max_size=5, unique_by=lambda key: key.id), st.lists(_LABELS, max_size=8))
+@example([Key(id="a", versions={1: "a", 2: "b"}), Key(id="b")], ["b"])
+@example([Key(id="b"), Key(id="a", versions={1: "a", 2: "b"})], ["b"])
+def test_each_label_of_a_token_has_one_holder_which_its_ids_agree_with(configured: list[Key], token: list[str]) -> None:
+    keys = KeyMap(configured)
+    named = {key.id for key in keys.named_keys()}
+
+    for label in token:
+        holder = keys.holder(label)
+        if holder is not None:
+            assert holder.version_of(label) is not None
+            assert keys.resolve(holder.id) == holder
+        if _not_exposed(keys, label):
+            continue
+        key = keys.resolve(label)
+        if label not in named:
+            assert holder == key
+        if key.label_of(1) == label:
+            assert holder is not None
+            assert holder.version_of(label) == 1

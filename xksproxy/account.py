@@ -1,0 +1,28 @@
+"""What a request has cost and touched so far: filled in by each layer, for the audit log and the metrics."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Account:
+    """Facts of one request. Hedged and repeated HSM calls add up."""
+
+    queue_seconds: float = 0.0
+    """Spent waiting for an HSM session."""
+
+    hsm_seconds: float = 0.0
+    """Spent in HSM sessions."""
+
+    hsms: list[str] = field(default_factory=list)
+    """The HSMs that were asked, in the order in which they were done."""
+
+    key_version: int | None = None
+    authorization: Mapping[str, Any] | None = None
+    """Decision, mode, and the policies that decided; None where no policies were asked."""
+
+
+current_account: ContextVar[Account | None] = ContextVar("current_account", default=None)
+"""The account of the request that this task works for, inherited by its sub-tasks. None: nobody keeps one."""

@@ -1,0 +1,1 @@
+"""Turning the settings of AWS's public sample proxy into a configuration directory of this one."""

@@ -1,0 +1,64 @@
+"""Writing a plan into a directory, whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.credentials import save_credential
+from xksproxy.importing.hsm import PIN_FILE
+from xksproxy.importing.keystores import CREDENTIALS_DIRECTORY
+from xksproxy.importing.plan import Plan
+from xksproxy.importing.render import render_config
+
+CONFIG_FILE: Final = "xksproxy.toml"
+
+_PRIVATE: Final = 0o600
+_PRIVATE_DIRECTORY: Final = 0o700
+
+
+def write_plan(plan: Plan, directory: Path) -> tuple[str, ...]:
+    """Write configuration, PIN and credentials, all of them private, and return their paths below ``directory``.
+
+    They are made aside and renamed into place, so a failure leaves nothing behind.
+
+    Raises:
+        FileExistsError: the directory is not empty, or something else is there.
+        OSError: it cannot be written.
+    """
+    if os.path.lexists(directory) and not _is_empty_directory(directory):
+        raise FileExistsError(0, "it exists and is no empty directory; choose another --out", str(directory))
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        written = _fill(workshop, plan)
+        # Takes the place of an empty directory, and fails if it is empty no longer.
+        workshop.rename(directory)
+    except BaseException:
+        shutil.rmtree(workshop, ignore_errors=True)
+        raise
+    return written
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
+def _fill(directory: Path, plan: Plan) -> tuple[str, ...]:
+    written = [_write_private(directory / CONFIG_FILE, render_config(plan))]
+    if plan.pin is not None:
+        written.append(_write_private(directory / PIN_FILE, f"{plan.pin.reveal()}\n"))
+    (directory / CREDENTIALS_DIRECTORY).mkdir(_PRIVATE_DIRECTORY)
+    for entry in plan.credentials:
+        (directory / entry.directory).mkdir(_PRIVATE_DIRECTORY)
+        if entry.credential is not None:
+            written.append(save_credential(directory / entry.directory, entry.credential))
+    return tuple(str(path.relative_to(directory)) for path in written)
+
+
+def _write_private(path: Path, text: str) -> Path:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    return path

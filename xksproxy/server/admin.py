@@ -1,0 +1,89 @@
+"""The admin listener: metrics for Prometheus, and the state of this machine for programs and people."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from xksproxy.server import respond, views
+from xksproxy.server.probes import Probes
+from xksproxy.server.record import Recorder
+from xksproxy.server.services import Services
+from xksproxy.server.status import status_document
+from xksproxy.telemetry.facts import Facts, FactsCollector, KeyLimit
+
+_HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_CONTENT_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+class Admin:
+    """``/metrics``, ``/status``, ``/``, and the probes. It reads files for its answers, on threads."""
+
+    def __init__(
+        self,
+        services: Services,
+        recorder: Recorder,
+        probes: Probes,
+        directory: Path,
+        fleet_size: int,
+    ) -> None:
+        """``directory`` is where the workers lay out metrics and views."""
+        self._services = services
+        self._recorder = recorder
+        self._probes = probes
+        self._directory = directory
+        self._fleet_size = fleet_size
+        environment = Environment(loader=PackageLoader("xksproxy.server"), autoescape=True)
+        self._page = environment.get_template("status.html.jinja")
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer an operator or Prometheus."""
+        if request.method not in ("GET", "HEAD"):
+            return respond.probe(405)
+        match request.raw_path:
+            case "/metrics":
+                body = await asyncio.to_thread(self._metrics)
+                return _response(body, CONTENT_TYPE_LATEST)
+            case "/status":
+                document = await asyncio.to_thread(self._document)
+                return _response(json.dumps(document, indent=2).encode() + b"\n", "application/json")
+            case "/":
+                document = await asyncio.to_thread(self._document)
+                return _response(self._page.render(document).encode(), "text/html; charset=utf-8")
+        return await self._probes.handle(request)
+
+    def _metrics(self) -> bytes:
+        snapshot = self._services.snapshot
+        facts = Facts(
+            limits=self._limits,
+            credentials=(),
+            certificate_name=snapshot.certificate.name,
+            certificate_expiry=snapshot.certificate.expires,
+        )
+        return self._recorder.metrics.render([FactsCollector(facts, self._services.usage)])
+
+    def _limits(self, label: str) -> Iterable[KeyLimit]:
+        for service in self._services.snapshot.services.values():
+            store = service.store
+            key = store.keys.holder(label)
+            version = None if key is None else key.version_of(label)
+            if key is not None and version is not None:
+                yield KeyLimit(store.name, key.id, version, key.maximum_encryptions)
+
+    def _document(self) -> dict[str, Any]:
+        services = self._services
+        labels = {label for instance in services.instances for label in instance.labels}
+        document = status_document(
+            services.snapshot, views.collect(self._directory), labels, services.usage, self._fleet_size
+        )
+        return {**document, "latency": self._recorder.metrics.latency()}
+
+
+def _response(body: bytes, content_type: str) -> web.Response:
+    headers = {**_HEADERS, "Content-Type": content_type, "Content-Security-Policy": _CONTENT_SECURITY}
+    return web.Response(body=body, headers=headers)

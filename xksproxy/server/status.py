@@ -1,0 +1,149 @@
+"""The state of one machine as a document, for operators: what serves, for whom, and what went wrong lately."""
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from xksproxy import __version__
+from xksproxy.hsm.instance import State
+from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.server.record import Refusal
+from xksproxy.server.snapshot import Service, Snapshot
+from xksproxy.server.views import WorkerView
+from xksproxy.spec.errors import XksError
+from xksproxy.state.blocks import WHOLE_STORE
+from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.usage import UsageBook
+
+_MAXIMUM_KEYS: Final = 500
+_RECENT_SECONDS: Final = 900.0
+_MAXIMUM_REASONS: Final = 50
+
+
+def status_document(
+    snapshot: Snapshot, views: Sequence[WorkerView], labels: Iterable[str], usage: UsageBook, fleet_size: int
+) -> dict[str, Any]:
+    """Everything that ``/status`` tells, ready for JSON. ``labels`` are those that were seen on the tokens.
+
+    It reads files: call it on a thread. No secret is in it.
+    """
+    seen = sorted(labels)
+    return {
+        "version": __version__,
+        "machine": platform.node(),
+        "time": _time(time.time()),
+        "fleet_size": fleet_size,
+        "ready": any(view.ready for view in views),
+        "configuration_loaded": _time(snapshot.loaded_at),
+        "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
+        "workers": [_worker(view) for view in views],
+        "hsms": _hsms(views),
+        "keystores": [_keystore(service, seen, usage) for service in snapshot.services.values()],
+        "refusals": _refusals([refusal for view in views for refusal in view.refusals]),
+    }
+
+
+def _worker(view: WorkerView) -> dict[str, Any]:
+    return {"pid": view.pid, "started": _time(view.started), "ready": view.ready, "in_flight": view.in_flight}
+
+
+def _hsms(views: Sequence[WorkerView]) -> list[dict[str, Any]]:
+    """Each HSM, with the worst that a worker sees in it."""
+    by_id: dict[str, list[Any]] = {}
+    for view in views:
+        for hsm in view.hsms:
+            by_id.setdefault(hsm.id, []).append(hsm)
+    documents = []
+    for hsm_id, seen in by_id.items():
+        worst = next((hsm for hsm in seen if hsm.state != State.SERVING.value), seen[0])
+        documents.append(
+            {
+                "id": hsm_id,
+                "state": worst.state,
+                "reason": worst.reason,
+                "vendor": next((hsm.vendor for hsm in seen if hsm.vendor), ""),
+                "model": next((hsm.model for hsm in seen if hsm.model), ""),
+                "workers_served": sum(hsm.state == State.SERVING.value for hsm in seen),
+                "workers": len(seen),
+                "sessions": sum(hsm.sessions for hsm in seen),
+                "calls": sum(hsm.calls for hsm in seen),
+                "stuck_sessions": sum(hsm.stuck for hsm in seen),
+            }
+        )
+    return documents
+
+
+def _keystore(service: Service, labels: Sequence[str], usage: UsageBook) -> dict[str, Any]:
+    store = service.store
+    keys: dict[str, ExternalKey] = {key.id: key for key in store.keys.named_keys()}
+    for label in labels:
+        if holder := store.keys.holder(label):
+            keys.setdefault(holder.id, holder)
+    return {
+        "name": store.name,
+        "uri_path_prefix": store.uri_path_prefix,
+        "ready": bool(service.ready),
+        "blocked": _block(service, WHOLE_STORE),
+        "hsms": [instance.id for instance in service.ready.instances],
+        "credentials": [{"access_key_id": item, "last_used": None} for item in sorted(store.keyring.access_key_ids())],
+        "key_count": len(keys),
+        "keys": [_key(service, key, labels, usage) for key in list(keys.values())[:_MAXIMUM_KEYS]],
+    }
+
+
+def _key(service: Service, key: ExternalKey, labels: Sequence[str], usage: UsageBook) -> dict[str, Any]:
+    try:
+        version = service.store.versions.primary(key)
+        encryptions = usage.read(version.label).encryptions
+    except (XksError, StateUnusable) as error:
+        return {"id": key.id, "state": f"unusable: {error}"}
+    on_token = version.label in labels
+    block = _block(service, key.id)
+    state = "DISABLED" if key.disabled else "ENABLED" if on_token else "not seen on a token"
+    return {
+        "id": key.id,
+        "state": "BLOCKED" if block else state,
+        "blocked": block,
+        "label": version.label,
+        "version": version.number,
+        "encryptions": encryptions,
+        "maximum_encryptions": key.maximum_encryptions,
+    }
+
+
+def _block(service: Service, key_id: str) -> dict[str, str] | None:
+    try:
+        block = service.store.blocks.find(key_id)
+    except XksError:
+        return {"since": "unknown", "reason": "the state directory cannot be read"}
+    return {"since": _time(block.since), "reason": block.reason} if block else None
+
+
+def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
+    """Those of the last 15 minutes, grouped by error and reason, the most frequent first."""
+    since = time.time() - _RECENT_SECONDS
+    recent = [refusal for refusal in refusals if refusal.at >= since]
+    last: dict[tuple[str, ...], float] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for refusal in recent:
+        group = (refusal.error, refusal.message, refusal.keystore, refusal.operation)
+        counts[group] += 1
+        last[group] = max(last.get(group, 0.0), refusal.at)
+    return [
+        {
+            "error": error,
+            "reason": message,
+            "keystore": keystore,
+            "operation": operation,
+            "count": count,
+            "last": _time(last[error, message, keystore, operation]),
+        }
+        for (error, message, keystore, operation), count in counts.most_common(_MAXIMUM_REASONS)
+    ]
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""What the proxy tells about itself: the audit log and metrics."""

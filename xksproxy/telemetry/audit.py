@@ -1,0 +1,123 @@
+"""The audit log: one line for each request, on standard output or in a file."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from xksproxy.config.model import Audit
+from xksproxy.config.secret import Secret
+from xksproxy.telemetry.chain import CHECKPOINT, Chain
+from xksproxy.telemetry.lines import LineWriter, console_line, json_line
+
+_log: Final = logging.getLogger(__name__)
+_MAXIMUM_WAITING_LINES: Final = 10_000
+_STANDARD_OUTPUT: Final = 1
+_FAREWELL_SECONDS: Final = 2.0
+
+
+class AuditLog:
+    """Writes lines from a thread of its own, so that a slow disk or reader holds up no request.
+
+    At most 10,000 lines wait. What comes above that is dropped, and the number written once there is room; or, where
+    the settings ask for it, :attr:`refuses` tells the server to refuse requests that could not be recorded.
+    """
+
+    def __init__(self, settings: Audit, key: Secret | None) -> None:
+        """``key`` chains the lines; None leaves them as they are."""
+        self._settings = settings
+        self._chain = Chain(key) if key is not None else None
+        self._sink = _Sink(None if settings.file is None else Path(settings.file))
+        self._writer = LineWriter(self._write, _dropped_line, _MAXIMUM_WAITING_LINES)
+        self._checkpointed_at = time.monotonic()
+        self._format: Callable[[Mapping[str, Any]], str] = (
+            self._chain.seal if self._chain else console_line if settings.format == "console" else json_line
+        )
+
+    @property
+    def refuses(self) -> bool:
+        """Whether requests must be refused because they could not be recorded."""
+        return self._settings.when_full == "refuse" and (self._writer.full or self._sink.broken)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written for want of room."""
+        return self._writer.dropped_in_all
+
+    def write(self, message: str, fields: Mapping[str, Any]) -> None:
+        """Record something now; never wait."""
+        if self._settings.enabled:
+            self._writer.put(_line(message, fields))
+
+    def beat(self) -> None:
+        """Put a checkpoint into the chain when it is time; call it once a second."""
+        now = time.monotonic()
+        if self._chain and now - self._checkpointed_at >= self._settings.checkpoint_interval_s:
+            self._checkpointed_at = now
+            self.write(CHECKPOINT, {})
+
+    def close(self) -> None:
+        """End the chain with a checkpoint, and wait a moment until all is written."""
+        if self._chain:
+            self.write(CHECKPOINT, {"end": True})
+        self._writer.flush(_FAREWELL_SECONDS)
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._sink.write("".join(f"{self._format(line)}\n" for line in lines).encode())
+
+
+class _Sink:
+    """A file that may be renamed under us, as logrotate does, or standard output."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._descriptor = _STANDARD_OUTPUT
+        self._identity: tuple[int, int] | None = None
+        self.broken = False
+        """Whether the last lines could not be written."""
+
+    def write(self, data: bytes) -> None:
+        """Write it whole; what cannot be written is tried again, since the caller has nothing better to do."""
+        while data:
+            try:
+                written = os.write(self._current(), data)
+            except OSError as error:
+                if not self.broken:
+                    _log.error("audit log cannot be written", extra={"fields": {"reason": str(error)}})
+                self.broken, self._identity = True, None
+                time.sleep(1)
+            else:
+                data, self.broken = data[written:], False
+
+    def _current(self) -> int:
+        if self._path is None:
+            return _STANDARD_OUTPUT
+        try:
+            status = self._path.stat()
+            identity = (status.st_dev, status.st_ino)
+        except FileNotFoundError:
+            identity = None
+        if identity is None or identity != self._identity:
+            self._open()
+        return self._descriptor
+
+    def _open(self) -> None:
+        assert self._path is not None  # noqa: S101 - standard output is never opened
+        if self._descriptor != _STANDARD_OUTPUT:
+            os.close(self._descriptor)
+            self._descriptor = _STANDARD_OUTPUT
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        status = os.fstat(self._descriptor)
+        self._identity = (status.st_dev, status.st_ino)
+
+
+def _line(message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"time": now, "message": message, "pid": os.getpid(), **fields}
+
+
+def _dropped_line(count: int) -> dict[str, Any]:
+    return _line("audit lines dropped", {"count": count})
