@@ -1,7 +1,9 @@
 """What a request has cost and touched so far: filled in by each layer, for the audit log and the metrics."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -18,8 +20,8 @@ class Account:
     """The HSMs that were asked, in the order in which they were done."""
 
     key_version: int | None = None
-    policies: tuple[str, ...] = ()
-    """The policies that decided about the request."""
+    authorization: Mapping[str, Any] | None = None
+    """Decision, mode, and the policies that decided; None where no policies were asked."""
 
 
 current_account: ContextVar[Account | None] = ContextVar("current_account", default=None)

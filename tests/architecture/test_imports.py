@@ -20,6 +20,7 @@ _MODULES = sorted(
 _PROGRAM = """
 import json, os, sys, traceback
 
+import cedarpy
 import aiohttp.web, click, cryptography.x509, gunicorn.app.base, msgspec, pkcs11, rich.console, rich.table, uvloop
 
 assert not any(name.partition(".")[0] == "xksproxy" for name in sys.modules)
@@ -69,7 +70,19 @@ def imported() -> dict[str, dict[str, object]]:
 def test_there_are_modules_in_every_room() -> None:
     rooms = {module.split(".")[1] for module in _MODULES if module.count(".") > 1}
 
-    assert rooms >= {"aead", "cli", "client", "config", "devkit", "hsm", "keystore", "operations", "server", "sigv4"}
+    assert rooms >= {
+        "aead",
+        "authorization",
+        "cli",
+        "client",
+        "config",
+        "devkit",
+        "hsm",
+        "keystore",
+        "operations",
+        "server",
+        "sigv4",
+    }
 
 
 @pytest.mark.parametrize("module", _MODULES)

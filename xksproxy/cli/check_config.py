@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.config_option import config_option, problems_of
+from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
 from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json, print_table
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
@@ -32,6 +32,8 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     --live makes one log-in to each HSM, never one with a PIN that was refused before; the HSM encrypts and decrypts
     under a session key, and every version of every key is looked at.
 
+    Policies that can never match are warnings: they do not change the exit code.
+
     \b
     Example:
       xksproxy check-config --config /etc/xksproxy/xksproxy.toml
@@ -48,6 +50,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
     if problems:
         _refuse(problems, warnings, FOUND_SOMETHING_WRONG, as_json=as_json)
+    warnings += [f"{config_file}: {warning}" for warning in policy_warnings(config)]
     results = check_live(config) if live else None
     good = results is None or all(result.good for result in results)
     if as_json:

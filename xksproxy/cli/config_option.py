@@ -6,12 +6,15 @@ from typing import Any
 
 import click
 
+from xksproxy.authorization.findings import findings
+from xksproxy.authorization.policies import load_policies
 from xksproxy.config.certificatechecks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.presets import quirks_of
+from xksproxy.keystore.keymap import KeyMap
 from xksproxy.server.tls import build_context
 
 
@@ -46,7 +49,7 @@ def load_checked(path: Path) -> Config:
 
 def problems_of(config: Config) -> list[str]:
     """Why a configuration cannot be served: all that can be known without the HSM."""
-    problems = [*check_config(config), *_quirk_problems(config)]
+    problems = [*check_config(config), *_quirk_problems(config), *_policy_problems(config)]
     if any(problem.startswith("server.tls") for problem in problems):
         return problems
     try:
@@ -63,6 +66,26 @@ def _quirk_problems(config: Config) -> Iterator[str]:
             quirks_of(hsm)
         except ValueError as error:
             yield f"hsm[{index}]: {error}"
+
+
+def _policy_problems(config: Config) -> Iterator[str]:
+    for index, store in enumerate(config.keystore):
+        if store.policies is None and store.policy_mode == "audit":
+            yield f"keystore[{index}].policy_mode: there are no policies to audit"
+        if store.policies is None:
+            continue
+        try:
+            load_policies(store.policies)
+        except ConfigError as error:
+            yield from (f"keystore[{index}].policies: {problem}" for problem in error.problems)
+
+
+def policy_warnings(config: Config) -> Iterator[str]:
+    """What is probably a mistake in the policies of a checked configuration, and no reason to refuse it."""
+    for index, store in enumerate(config.keystore):
+        if store.policies is not None:
+            found = findings(load_policies(store.policies), KeyMap(store.keys).exposes)
+            yield from (f"keystore[{index}].policies: {finding}" for finding in found)
 
 
 def choose_keystore(config: Config, name: str | None) -> KeyStore:

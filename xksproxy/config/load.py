@@ -138,4 +138,5 @@ def _absolute_reference(reference: SecretReference, base: Path) -> SecretReferen
 
 
 def _absolute_key_store(store: KeyStore, base: Path) -> KeyStore:
-    return replace(store, credentials=str(base / store.credentials))
+    policies = None if store.policies is None else tuple(str(base / path) for path in store.policies)
+    return replace(store, credentials=str(base / store.credentials), policies=policies)

@@ -181,6 +181,13 @@ class KeyStore(_Table, frozen=True):
     burst: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
     """Requests it may save up for a burst; as many as ``requests_per_second`` where it is not set."""
 
+    policies: Annotated[tuple[Text, ...], Meta(min_length=1)] | None = None
+    """Files of Cedar policies, or directories with ``*.cedar`` files. What they do not permit is refused
+    (R-AUTHZ-2). Without them, whatever is authenticated is allowed."""
+
+    policy_mode: Literal["enforce", "audit"] = "enforce"
+    """Whether the policies refuse, or the log only tells what they would refuse."""
+
 
 class Health(_Table, frozen=True):
     """``[health]``: plain HTTP for the load balancer's health checks; it works while mutual TLS is on."""

@@ -114,6 +114,14 @@ class KeyMap:
             "The key store exposes no external key of this id; check the key id and its keys list"
         )
 
+    def exposes(self, key_id: str) -> bool:
+        """Whether the key store exposes a key of this id."""
+        try:
+            self.resolve(key_id)
+        except KeyNotFoundException:
+            return False
+        return True
+
     def holder(self, label: str) -> ExternalKey | None:
         """The external key that a key of this label on the token is, or is a version of."""
         if key := self._by_label.get(label) or self._version_holder(label):

@@ -1,6 +1,7 @@
 """The keys of a key store as the operations reach them: an id, its version, and the label on the HSMs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from xksproxy.account import current_account
 from xksproxy.aead.aad import AadEncoding
@@ -9,6 +10,7 @@ from xksproxy.hsm.keys import TokenKey
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersion, KeyVersions
+from xksproxy.operations.admission import Admission
 from xksproxy.operations.engine import Engine
 from xksproxy.operations.translate import hsm_errors_translated
 from xksproxy.operations.versions import VersionSearch
@@ -27,14 +29,34 @@ class KeyAccess:
     engine: Engine
     usage: UsageBook
 
+    admission: Admission | None = None
+    """What the policies of the key store are asked about this request; None where it has none."""
+
+    def admitting(self, admission: Admission) -> Self:
+        """The same for one request that the policies have to admit."""
+        return replace(self, admission=admission)
+
+    def resolve(self, key_id: str) -> ExternalKey:
+        """The key of an id, if the key store exposes it and its policies allow the request.
+
+        Raises:
+            KeyNotFoundException: it is not exposed.
+            AccessDeniedException: the policies do not allow it.
+        """
+        key = self.keys.resolve(key_id)
+        if self.admission is not None:
+            self.admission.require()
+        return key
+
     async def enabled_key(self, key_id: str, deadline: Deadline) -> ExternalKey:
-        """The key of an id, if the key store exposes it and it is neither disabled nor blocked.
+        """The key of an id, if the key store exposes it, its policies allow the request, and nothing disables it.
 
         Raises:
             KeyNotFoundException: it is not exposed, or is disabled and not on the token either.
+            AccessDeniedException: the policies do not allow the request.
             InvalidStateException: it is disabled (Q-5) or blocked.
         """
-        key = self.keys.resolve(key_id)
+        key = self.resolve(key_id)
         if refusal := self.disabled_by(key):
             with hsm_errors_translated():
                 await self.engine.describe_key(self.versions.primary(key).label, deadline)

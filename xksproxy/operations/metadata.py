@@ -13,9 +13,9 @@ async def get_key_metadata(key_id: str, access: KeyAccess, deadline: Deadline) -
     A disabled key is reported as such, not refused (Q-5).
 
     Raises:
-        XksError: the key is missing or ambiguous, or the HSM does not answer.
+        XksError: the key is missing or ambiguous, the policies do not allow the request, or the HSM does not answer.
     """
-    key = access.keys.resolve(key_id)
+    key = access.resolve(key_id)
     version = access.versions.primary(key)
     with hsm_errors_translated():
         description = await access.engine.describe_key(version.label, deadline)

@@ -21,7 +21,7 @@ from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
 from xksproxy.server.tls import client_name
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
-from xksproxy.sigv4.verify import verify
+from xksproxy.sigv4.verify import Identity, verify
 from xksproxy.spec.errors import (
     InternalException,
     MethodNotAllowed,
@@ -94,7 +94,7 @@ class Pipeline:
             raise ThrottlingException("The key store has more requests than its requests_per_second and burst allow")
         with self._in_flight_counted():
             _require_json(headers)
-            return await self._operate(path, service, body, deadline, record)
+            return await self._operate(path, service, identity, body, deadline, record=record)
 
     @contextmanager
     def _in_flight_counted(self) -> Iterator[None]:
@@ -111,27 +111,36 @@ class Pipeline:
             self._recorder.in_flight -= 1
 
     async def _operate(
-        self, path: ApiPath, service: Service, body: bytes, deadline: Deadline, record: RequestRecord
+        self,
+        path: ApiPath,
+        service: Service,
+        identity: Identity,
+        body: bytes,
+        deadline: Deadline,
+        *,
+        record: RequestRecord,
     ) -> Response:
-        """Decode the body as the operation's request and carry it out."""
-        access = service.access
+        """Decode the body as the operation's request and carry it out. Only GetHealthStatus asks no policies."""
         match path.operation:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
                 record.metadata = received_metadata(body)
+                access = service.access_for(path, identity, encryption.request_metadata)
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
                 record.metadata = received_metadata(body)
+                access = service.access_for(path, identity, decryption.request_metadata)
                 return await decrypt(decryption, path.key_id, access, deadline)
             case Operation.GET_KEY_METADATA:
-                decode(GetKeyMetadataRequest, body)
+                query = decode(GetKeyMetadataRequest, body)
                 record.metadata = received_metadata(body)
+                access = service.access_for(path, identity, query.request_metadata)
                 return await get_key_metadata(path.key_id, access, deadline)
             case Operation.GET_HEALTH_STATUS:
                 decode(GetHealthStatusRequest, body)
                 record.metadata = received_metadata(body)
-                return get_health_status(access.engine, self._settings.fleet_size)
+                return get_health_status(service.access.engine, self._settings.fleet_size)
 
 
 def _require_post_over_http_1_1(request: web.BaseRequest) -> None:

@@ -67,7 +67,7 @@ class RequestRecord:
             "error": self.error,
             "error_message": self.error_message,
             "reason": self.reason,
-            "policies": account.policies or None,
+            "authorization": account.authorization,
             "ms": round(1000 * seconds, 2),
             "queue_ms": round(1000 * account.queue_seconds, 2) if account.hsms else None,
             "hsm_ms": round(1000 * account.hsm_seconds, 2) if account.hsms else None,

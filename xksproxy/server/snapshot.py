@@ -1,5 +1,6 @@
 """What can change in a running worker, built whole and then put in place by one assignment."""
 
+import dataclasses
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from xksproxy.authorization.authorizer import Authorizer
+from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet import Fleet
 from xksproxy.hsm.instance import Instance
@@ -15,9 +18,13 @@ from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
+from xksproxy.operations.admission import Admission
 from xksproxy.operations.versions import VersionSearch
 from xksproxy.server.quota import Quota
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
+from xksproxy.sigv4.verify import Identity
+from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
+from xksproxy.spec.uri import ApiPath
 from xksproxy.state.usage import UsageBook
 
 
@@ -28,8 +35,22 @@ class Service:
     store: KeyStore
     access: KeyAccess
     records: KeyRecords
-    quota: Quota | None
     ready: "Readiness"
+    quota: Quota | None = None
+    authorizer: Authorizer | None = None
+    """Decides by the policies of the key store; None where it has none."""
+
+    def access_for(
+        self,
+        path: ApiPath,
+        identity: Identity,
+        metadata: KeyRequestMetadata | CryptoRequestMetadata,
+    ) -> KeyAccess:
+        """The way to the keys for one request."""
+        if self.authorizer is None:
+            return self.access
+        request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
+        return self.access.admitting(Admission(self.authorizer, request))
 
     def refresh_state(self) -> list[BlockChange]:
         """Take over what others have changed on disk, and record there what is due; call it on a thread."""
@@ -63,16 +84,19 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
     """Build it all, or nothing. It reads files.
 
     Raises:
-        ConfigError: credentials or certificates cannot be read.
+        ConfigError: credentials, policies or certificates cannot be used.
     """
     state = Path(config.state.directory)
     fleet_size = config.server.fleet_size
     services = {}
     for table in config.keystore:
         store = KeyStore.build(table, fleet_size, state)
-        quota = Quota.of(table, runtime_directory(config))
-        own = [instances[hsm_id] for hsm_id in table.hsms]
-        services[table.uri_path_prefix] = _service(store, quota, own, state, usage)
+        held_by = [instances[hsm_id] for hsm_id in table.hsms]
+        services[table.uri_path_prefix] = dataclasses.replace(
+            _service(store, held_by, state, usage),
+            quota=Quota.of(table, runtime_directory(config)),
+            authorizer=Authorizer.build(table),
+        )
     tls = config.server.tls
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
@@ -96,10 +120,8 @@ def runtime_directory(config: Config) -> Path:
     return Path(config.state.directory) / "run"
 
 
-def _service(
-    store: KeyStore, quota: Quota | None, instances: Sequence[Instance], state: Path, usage: UsageBook
-) -> Service:
+def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
     records = KeyRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
-    return Service(store, access, records, quota, Readiness(tuple(instances)))
+    return Service(store, access, records, Readiness(tuple(instances)))

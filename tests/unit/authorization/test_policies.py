@@ -1,0 +1,185 @@
+"""Loading policies: whole, or refused with file, line and reason."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xksproxy.authorization.findings import findings, reads_request_id
+from xksproxy.authorization.policies import load_policies
+from xksproxy.config.errors import ConfigError
+
+_ALL = "permit (principal, action, resource);"
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_file(text: str | bytes, name: str = "a.cedar") -> str:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write_file
+
+
+def problems(*paths: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_policies(paths)
+    return caught.value.problems
+
+
+def when(condition: str) -> str:
+    return f"permit (principal, action, resource) when {{ {condition} }};"
+
+
+def test_a_policy_is_called_by_its_id_or_by_its_place(write: Write) -> None:
+    path = write(f'// first\n@id("named")\n{_ALL}\n\n{_ALL}\n@id("")\n{_ALL}\n')
+
+    assert [policy.id for policy in load_policies([path]).policies] == ["named", "a.cedar:5", "a.cedar:6"]
+
+
+def test_a_directory_stands_for_its_cedar_files_in_order(write: Write, tmp_path: Path) -> None:
+    for name in ("d/b.cedar", "d/a.cedar", "d/c.txt"):
+        write(_ALL, name)
+
+    loaded = load_policies([str(tmp_path / "d"), str(tmp_path / "d" / "a.cedar")])
+
+    assert [policy.id for policy in loaded.policies] == ["a.cedar:1", "b.cedar:1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("", "", "no policy in it"),
+        ("// nothing\n", "", "no policy in it"),
+        (b"\xff\xfe", "", "not UTF-8"),
+        (f"{_ALL}\npermit (principal action, resource);", ":2", "unexpected token `action`"),
+        (f"{_ALL}\n\npermit (principal", ":3", "unexpected end of input"),
+        (when("nonsense"), ":1", "invalid variable: nonsense"),
+        ('permit (principal, action == Xks::Action::"Encrytp", resource);', ":1", "unrecognized action"),
+        ('permit (principal == Xks::User::"a", action, resource);', ":1", "unrecognized entity type"),
+        ('permit (principal, action, resource == Xks::Principal::"a");', ":1", "unable to find an applicable action"),
+        (when('context.awsSourceVpce == "vpce-1"'), ":1", "safety of access to optional attribute `awsSourceVpce`"),
+        (when('context.kmsKeyArn == "arn"'), ":1", 'in context for Xks::Action::"GetKeyMetadata"'),
+        (when('principal.team == "a"'), ":1", "attribute `team` on entity type `Xks::Principal` not found"),
+        (when("context.region == 1"), ":1", "not compatible"),
+        (when('resource.keystore == "a"'), ":1", "attribute `keystore`"),
+        ("permit (principal == ?principal, action, resource);", ":1", "a template"),
+        (when("(" * 60 + "true" + ")" * 60), ":1", "brackets within one another"),
+        (when(" || ".join(["true"] * 1500)), ":1", "names and operators"),
+        (when(" || ".join(["true"] * 150)), ":1", "nesting exceeds the supported limit"),
+        (f'@id("x")\n{_ALL}\n@id("x")\n{_ALL}', ":3", "the id x is that of the policy in"),
+        (f"{_ALL} {_ALL}", ":1", "give it another @id"),
+        ("\0" + _ALL, ":1", "invalid token"),
+        ('permit (principal, action, resource) when { "', ":1", ""),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_place(write: Write, text: str | bytes, place: str, words: str) -> None:
+    path = write(text)
+
+    (problem,) = problems(path)
+
+    assert problem.startswith(f"{path}{place}: ")
+    assert words in problem
+
+
+@pytest.mark.parametrize("condition", ["(" * 20_000, "[" * 5000, "!(" * 5000, "true &&" * 50_000, "if " * 50_000])
+def test_a_policy_that_would_end_the_process_in_the_parser_is_refused(write: Write, condition: str) -> None:
+    assert "more than" in problems(write(when(condition)))[0]
+
+
+def test_every_problem_is_told_at_once(write: Write, tmp_path: Path) -> None:
+    one, two = write(f"x;\n{_ALL}\ny;"), write(when("principal.team"), "b.cedar")
+
+    found = problems(one, str(tmp_path / "none.cedar"), two)
+
+    assert [problem.partition(": ")[0] for problem in found] == [
+        f"{one}:1",
+        f"{one}:3",
+        str(tmp_path / "none.cedar"),
+        f"{two}:1",
+    ]
+
+
+def test_an_invalid_policy_is_named(write: Write) -> None:
+    path = write(f'{_ALL}\n@id("typo")\n{when("principal.team")}\n')
+
+    assert problems(path)[0].startswith(f"{path}:2: policy typo: attribute `team`")
+
+
+def test_a_directory_without_policies_is_refused(tmp_path: Path) -> None:
+    assert problems(str(tmp_path)) == (
+        f"{tmp_path}: the directory has no *.cedar; without a policy everything would be refused",
+    )
+
+
+@pytest.mark.parametrize("name", ["none", "x" * 300, "a\0b"])
+def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path, name: str) -> None:
+    assert problems(str(tmp_path / name))[0].startswith(str(tmp_path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.cedar")
+
+    assert "no policy in it" in problems(str(tmp_path))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("forbid (principal, action, resource);", "no policy permits anything"),
+        (
+            'permit (principal, action, resource == Xks::ExternalKey::"other");',
+            "does not expose the external key other",
+        ),
+        (when('resource in [Xks::ExternalKey::"other"]'), "does not expose the external key other"),
+        ('permit (principal == Xks::Principal::"arn:aws:iam::1:role/*", action, resource);', "compared as it stands"),
+        ('permit (principal == Xks::Principal::"Alice", action, resource);', "no caller is called Alice"),
+        (when("false"), "its condition is never true"),
+        ("permit (principal, action, resource) unless { true };", "its condition is never true"),
+    ],
+)
+def test_a_policy_that_can_never_match_is_found(write: Write, text: str, words: str) -> None:
+    path = write(text)
+
+    (finding,) = findings(load_policies([path]), {"known"}.__contains__)
+
+    assert finding.startswith(path)
+    assert words in finding
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'permit (principal, action, resource == Xks::ExternalKey::"known");',
+        'permit (principal == Xks::Principal::"arn:aws:iam::123456789012:user/Alice", action, resource);',
+        'permit (principal == Xks::Principal::"ec2.amazonaws.com", action, resource);',
+        'permit (principal == Xks::Principal::"AWS Internal", action, resource);',
+        when('principal.arn like "arn:aws:sts::123456789012:assumed-role/R/*"'),
+        when("true"),
+    ],
+)
+def test_nothing_is_found_in_policies_that_can_match(write: Write, text: str) -> None:
+    assert list(findings(load_policies([write(text)]), {"known"}.__contains__)) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "reads"),
+    [
+        ('context.kmsRequestId == "a"', True),
+        ('context["kmsRequestI\\u{64}"] == "a"', True),
+        ("context has kmsRequestId", True),
+        ('["a", context.kmsRequestId].contains(context.region)', True),
+        ("context == context", True),
+        ("{a: context} == {a: context}", True),
+        ('(if principal has account then context else context).region == "a"', True),
+        ('context.region == "kmsRequestId"', False),
+        ("context has kmsKeyAccount && context.kmsKeyAccount == context.region", False),
+        ("true", False),
+    ],
+)
+def test_whether_a_policy_reads_the_id_of_the_request_is_known(write: Write, condition: str, reads: bool) -> None:
+    assert reads_request_id(load_policies([write(when(condition))])) is reads
