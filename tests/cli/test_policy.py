@@ -340,9 +340,8 @@ def test_check_config_warns_of_policies_that_can_never_match(run: Run, directory
     done = run("check-config", "--config", config)
     machine = run("check-config", "--config", config, "--json")
 
-    warning = (
-        f"keystore[0].policies: {directory / 'policies' / 'p.cedar'}:2: policy gone: the key store does not expose"
-    )
+    place = f"{config}: keystore[0].policies: {directory / 'policies' / 'p.cedar'}:2"
+    warning = f"{place}: policy gone: the key store does not expose"
     assert done.code == machine.code == 0
     assert f"xksproxy: warning: {warning}" in done.err
     assert json.loads(machine.text)["warnings"][0].startswith(warning)

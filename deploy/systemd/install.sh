@@ -1,0 +1,139 @@
+#!/bin/sh
+# Install the proxy as a systemd service. It can be run again at any time: what is up to date stays as it is, and
+# configuration that is there is never touched.
+set -eu
+
+usage() {
+    cat <<'TEXT'
+usage: install.sh [--wheel FILE] [--dry-run]
+
+  --wheel FILE   install this wheel; without it, one is built from the checkout that this script stands in
+  --dry-run      print what would be done, and do nothing
+
+Installs a virtual environment in /opt/xksproxy with the versions that requirements.lock pins, the unit
+xksproxy.service, the user xksproxy, and a configuration in /etc/xksproxy if there is none. The service is neither
+started nor restarted. PYTHON names the interpreter (3.11 or newer), python3 if not set.
+
+To uninstall:
+  systemctl disable --now xksproxy
+  rm -r /etc/systemd/system/xksproxy.service* /etc/sysusers.d/xksproxy.conf /etc/tmpfiles.d/xksproxy.conf
+  rm -r /opt/xksproxy /opt/xksproxy-releases && systemctl daemon-reload
+and, only if no ciphertext of its keys is needed any more, rm -r /etc/xksproxy /var/lib/xksproxy && userdel xksproxy:
+the state directory knows which version of each key encrypts.
+TEXT
+}
+
+say() { printf '%s\n' "install.sh: $*" >&2; }
+
+fail() {
+    say "$*"
+    exit 2
+}
+
+# Do it, or with --dry-run say it.
+run() {
+    if [ "$dry_run" = yes ]; then echo "$*"; else "$@"; fi
+}
+
+# A file whose content is as wanted stays; a unit that did not change needs no daemon-reload.
+put() {
+    cmp -s "$1" "$2" || run install -D -m 0644 "$1" "$2"
+}
+
+# The example, with what differs under systemd: the PIN is a credential of the unit, and a load balancer asks for health.
+put_configuration() {
+    [ ! -e /etc/xksproxy/xksproxy.toml ] || return 0
+    if [ "$dry_run" = yes ]; then
+        echo "install -m 0640 -o root -g xksproxy config/xksproxy.toml /etc/xksproxy/xksproxy.toml"
+        return 0
+    fi
+    sed -e 's/^pin = { file = "pin" }$/pin = { credential = "hsm-1-pin" }/' \
+        -e '/^\[health\]$/,/^\[/s/^# listen = /listen = /' "$top/config/xksproxy.toml" >"$work/xksproxy.toml"
+    install -m 0640 -o root -g xksproxy "$work/xksproxy.toml" /etc/xksproxy/xksproxy.toml
+}
+
+# Each release has a directory of its own, made at the place where it stays, and /opt/xksproxy is a link to the one in use.
+# So workers that run go on with the files they began with, and going back is one ln.
+put_release() {
+    if [ "$dry_run" = yes ]; then
+        [ -n "$wheel" ] || echo "$PYTHON -m pip wheel --no-deps $top"
+        echo "$PYTHON -m venv /opt/xksproxy-releases/VERSION-CHECKSUM"
+        echo "pip install --constraint requirements.lock ${wheel:-the wheel}"
+        echo "ln -s /opt/xksproxy-releases/VERSION-CHECKSUM /opt/xksproxy"
+        return 0
+    fi
+    if [ -z "$wheel" ]; then
+        say "building a wheel from $top"
+        "$PYTHON" -m venv "$work/build"
+        "$work/build/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" "$top"
+        wheel=$(echo "$work"/xksproxy-*.whl)
+    fi
+    version=$(basename "$wheel" | cut -d - -f 2)
+    release=/opt/xksproxy-releases/$version-$({ cat "$wheel" "$top/requirements.lock" && "$PYTHON" --version; } | cksum | cut -d ' ' -f 1)
+    if [ ! -e "$release/complete" ]; then
+        say "installing $release"
+        rm -rf "$release"
+        mkdir -p /opt/xksproxy-releases
+        "$PYTHON" -m venv "$release"
+        "$release/bin/pip" install --quiet --disable-pip-version-check \
+            --constraint "$top/requirements.lock" "$wheel"
+        touch "$release/complete"
+    fi
+    [ "$(readlink /opt/xksproxy || true)" = "$release" ] || {
+        ln -sfn "$release" /opt/xksproxy.new
+        mv -T /opt/xksproxy.new /opt/xksproxy
+    }
+}
+
+dry_run=no
+wheel=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    --dry-run) dry_run=yes ;;
+    --wheel)
+        [ -f "${2:-}" ] || fail "--wheel needs a file"
+        wheel=$2
+        shift
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+PYTHON=${PYTHON:-python3}
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+# Others must be able to read what is installed, whatever root's own umask is.
+umask 022
+
+[ "$dry_run" = yes ] || [ "$(id -u)" = 0 ] || fail "it changes the system: run it as root, or with --dry-run to see how"
+[ -e "$top/requirements.lock" ] || fail "it stands in no checkout: $top/requirements.lock is missing"
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$PYTHON is not Python 3.11 or newer"
+"$PYTHON" -c 'import venv, ensurepip' || fail "$PYTHON cannot make virtual environments: apt-get install python3-venv"
+command -v systemd-sysusers >/dev/null || fail "systemd is missing"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+put_release
+put "$here/xksproxy.sysusers.conf" /etc/sysusers.d/xksproxy.conf
+put "$here/xksproxy.tmpfiles.conf" /etc/tmpfiles.d/xksproxy.conf
+run systemd-sysusers /etc/sysusers.d/xksproxy.conf
+run systemd-tmpfiles --create /etc/tmpfiles.d/xksproxy.conf
+put_configuration
+put "$here/xksproxy.service" /etc/systemd/system/xksproxy.service
+put "$here/xksproxy.service.d/pkcs11-module.conf.example" \
+    /etc/systemd/system/xksproxy.service.d/pkcs11-module.conf.example
+# Without a running systemd, as while an image is built, there is nothing to tell.
+[ ! -d /run/systemd/system ] || run systemctl daemon-reload
+
+[ "$dry_run" = yes ] || say "done. Next: /etc/xksproxy/xksproxy.toml, the PIN in /etc/xksproxy/hsm-1-pin (mode 0600), then
+  systemctl enable --now xksproxy     the first time
+  systemctl restart xksproxy          after an upgrade"
