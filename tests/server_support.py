@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from fault_support import FaultyHsm
 from pkcs11 import Attribute, KeyType, ObjectClass
-from support import REGION, Proxy, free_port, serve, wait_for_port
+from support import REGION, Proxy, free_port, serve, wait_for_port, with_free_ports
 
 from xksproxy.client.xks import Answer, XksClient
 from xksproxy.config.load import load_config
@@ -353,8 +353,7 @@ class OwnProxy:
         shutil.copytree(self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log"))
         port = free_port()
         text = (directory / "xksproxy.toml").read_text()
-        for listener in (port, free_port()):  # the public one, and then the admin listener
-            text = re.sub(r'(?m)^listen = ".*"$', f'listen  = "127.0.0.1:{listener}"', text, count=1)
+        text = with_free_ports(text, port)
         if "workers" in server:
             text = re.sub(r"(?m)^workers = .*\n", "", text)
         text = text.replace("[server]\n", f"[server]\n{server}\n", 1)

@@ -1,5 +1,6 @@
 """Processes, ports and endpoints for the tests."""
 
+import re
 import socket
 import ssl
 import subprocess
@@ -19,6 +20,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def with_free_ports(text: str, *ports: int) -> str:
+    """The text of a configuration whose listeners have other ports: those given, in order, and then free ones."""
+    wanted = iter(ports)
+    return re.sub(
+        r'(?m)^listen = "(.*):[0-9]+"$',
+        lambda match: f'listen = "{match[1]}:{next(wanted, None) or free_port()}"',
+        text,
+    )
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

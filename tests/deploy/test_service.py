@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from deploy_support import TOP, UNIT, Unit, pip
 from server_support import Caller, eventually
-from support import REGION, free_port
+from support import REGION, with_free_ports
 
 from xksproxy.client.xks import Endpoint, XksClient
 from xksproxy.config.credentials import save_credential
@@ -96,7 +96,7 @@ def service(environment: DevEnvironment, installed: Path, tmp_path: Path) -> Ite
     """A configuration below `etc` whose PIN is the unit's credential."""
     etc = tmp_path / "etc"
     shutil.copytree(environment.directory, etc, ignore=shutil.ignore_patterns("tokens", "log", "state"))
-    text = re.sub(r'(?m)^listen = ".*"$', f'listen = "127.0.0.1:{free_port()}"', (etc / "xksproxy.toml").read_text())
+    text = with_free_ports((etc / "xksproxy.toml").read_text())
     text = text.replace('pin = { file = "pin" }', 'pin = { credential = "hsm-1-pin" }')
     (etc / "xksproxy.toml").write_text(text)
     (etc / "pin").rename(etc / "hsm-1-pin")
