@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,3 +87,11 @@ def serve(config: Path, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "xksproxy", "serve", "--config", str(config)], stdout=output, stderr=output
         )
+
+
+def metrics_text(proxy: Proxy) -> str:
+    """What a proxy's admin listener tells Prometheus."""
+    listener = re.search(r'(?m)^\[admin\]\nlisten += "([^"]+)"', proxy.environment.config.read_text())
+    assert listener
+    with urllib.request.urlopen(f"http://{listener[1]}/metrics", timeout=10) as answer:
+        return answer.read().decode()

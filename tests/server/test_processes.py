@@ -25,7 +25,7 @@ from server_support import (
     stop,
     workers,
 )
-from support import Proxy, free_port
+from support import Proxy, free_port, metrics_text
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.credentials import save_credential
@@ -147,7 +147,7 @@ def test_a_change_of_the_server_replaces_workers_one_after_another_and_cuts_noth
 @pytest.mark.parametrize(("old", "new"), [("workers = 2", "wrokers = 2"), ("[server]", "[server")])
 def test_a_configuration_that_cannot_be_used_changes_nothing(own_proxy: OwnProxy, old: str, new: str) -> None:
     proxy = own_proxy.start()
-    assert eventually(lambda: len(workers(proxy)) == 2)
+    assert eventually(lambda: "\nxksproxy_workers_ready 2.0\n" in metrics_text(proxy))
     before = workers(proxy)
 
     change(proxy, old, new)
@@ -155,6 +155,7 @@ def test_a_configuration_that_cannot_be_used_changes_nothing(own_proxy: OwnProxy
     assert eventually(lambda: "configuration refused" in proxy.log.read_text())
     assert_serving(proxy, 8)
     assert workers(proxy) == before
+    assert eventually(lambda: "\nxksproxy_config_reload_failed 2.0\n" in metrics_text(proxy))
 
 
 def test_a_change_that_workers_refuse_leaves_the_old_in_place(own_proxy: OwnProxy) -> None:

@@ -10,11 +10,14 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.versions import KeyVersions
 from xksproxy.server import respond, views
 from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
+from xksproxy.spec.errors import XksError
 from xksproxy.telemetry.facts import CredentialFacts, Facts, FactsCollector, KeyLimit
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -73,7 +76,8 @@ class Admin:
             key = store.keys.holder(label)
             version = None if key is None else key.version_of(label)
             if key is not None and version is not None:
-                yield KeyLimit(store.name, key.id, version, key.maximum_encryptions)
+                primary = _is_primary(store.versions, key, label)
+                yield KeyLimit(store.name, key.id, version, key.maximum_encryptions, primary)
 
     def _credentials(self) -> Iterable[CredentialFacts]:
         for service in self._services.snapshot.services.values():
@@ -88,6 +92,14 @@ class Admin:
             services.snapshot, views.collect(self._directory), labels, services.usage, self._fleet_size
         )
         return {**document, "latency": self._recorder.metrics.latency()}
+
+
+def _is_primary(versions: KeyVersions, key: ExternalKey, label: str) -> bool:
+    """Whether a label is that of the version that encrypts; none does while that cannot be read."""
+    try:
+        return versions.primary(key).label == label
+    except XksError:
+        return False
 
 
 def _response(body: bytes, content_type: str) -> web.Response:

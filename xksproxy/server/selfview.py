@@ -28,6 +28,7 @@ class SelfView:
         """Set the gauges and publish the view; call it on a thread."""
         metrics = self._recorder.metrics
         metrics.workers.set(1)
+        metrics.workers_ready.set(self._services.ready)
         metrics.in_flight.set(self._recorder.in_flight)
         metrics.connections.set(self._connections())
         metrics.loaded_at.set(self._services.snapshot.loaded_at)

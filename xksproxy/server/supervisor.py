@@ -81,14 +81,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         """SIGHUP. A configuration that cannot be used changes nothing.
 
         Key stores, credentials, keys and certificates change inside the running workers, so that no connection is cut;
-        what a worker is built with, in workers that replace them.
+        what a worker is built with, in workers that replace them. A refused one goes to them too: each refuses it
+        by itself, and says so in its metrics.
         """
-        change = self.app.refresh()
-        if change == "inside":
-            self.kill_workers(signal.SIGHUP)
-        elif change == "workers":
+        if self.app.refresh() == "workers":
             self._adopt_settings()
             self._stale_age = self.worker_age
+        else:
+            self.kill_workers(signal.SIGHUP)
 
     def _adopt_settings(self) -> None:
         old_address = self.cfg.address

@@ -48,6 +48,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         """SIGHUP, from the master, replaces the snapshot."""
         super().init_signals()
         self._reload_wanted = False
+        self._refused_at_start = False
         self._in_a_hurry = False
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
@@ -81,6 +82,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         try:
             fresh = self.app.load_checked()
         except ConfigError:
+            self._refused_at_start = True
             return config
         return fresh if built_with(fresh) == built_with(config) else config
 
@@ -88,6 +90,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         directory = runtime_directory(config)
         services = Services(config)
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
+        recorder.metrics.reload_failed.set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
         server = HttpServer(pipeline.handle, services.refusal)
         probes = Probes(lambda: services.ready and not pipeline.draining)

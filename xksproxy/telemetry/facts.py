@@ -23,6 +23,8 @@ class KeyLimit:
     key_id: str
     version: int
     maximum: int
+    primary: bool
+    """Whether it is the version that encrypts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class FactsCollector(Collector):
         except StateUnusable:
             usages = []
         rows = [
-            ((limit.keystore, limit.key_id, str(limit.version)), usage, limit.maximum)
+            ((limit.keystore, limit.key_id, str(limit.version)), usage, limit)
             for usage in usages[:_MAXIMUM_KEYS]
             for limit in self._facts.limits(usage.label)
         ]
@@ -94,7 +96,13 @@ class FactsCollector(Collector):
         yield _gauge(
             "xksproxy_key_encryptions_limit",
             "Encryptions a key version may make on this machine: AES-GCM's limit for random IVs, or less.",
-            [(labels, maximum) for labels, _, maximum in rows],
+            [(labels, limit.maximum) for labels, _, limit in rows],
+            *names,
+        )
+        yield _gauge(
+            "xksproxy_key_version_primary",
+            "1 for the version of an external key that encrypts, 0 for the others.",
+            [(labels, limit.primary) for labels, _, limit in rows],
             *names,
         )
 

@@ -104,6 +104,12 @@ class Metrics:
         self.workers = Gauge(
             "xksproxy_workers", "Worker processes that serve.", registry=registry, multiprocess_mode="livesum"
         )
+        self.workers_ready = Gauge(
+            "xksproxy_workers_ready",
+            "Worker processes in which every key store has an HSM that serves.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.audit_dropped = Counter(
             "xksproxy_audit_lines_dropped", "Audit lines that were not written for want of room.", registry=registry
         )
