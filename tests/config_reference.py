@@ -45,12 +45,16 @@ an annotated example.
 - A secret is a table with exactly one member: `{ file = "…" }`, a file that others cannot read; `{ env = "…" }`, an
   environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`).
 - On SIGHUP some tables change inside the running workers, which cuts no connection; others replace the workers one
-  after another. Each table says which; [operations.md](operations.md#reload) says what a reload does.
+  after another; a few changes need a restart. Each table says which; [operations.md](operations.md#reload) says what a reload does.
 
 This file is made from `xksproxy/config/model.py` by a test, which says how to make it anew.
 """
 _INSIDE = "SIGHUP changes it inside the running workers."
 _REPLACED = "SIGHUP replaces the workers."
+_REPLACED_BUT_LISTEN = "SIGHUP replaces the workers; `listen` needs a restart."
+_RESTART = "A change needs a restart."
+_AT_START = {("health",), ("admin",), ("state",)}
+"""Sockets and the state directory are taken when the service starts."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,18 @@ def _section(table: _Table) -> str:
         if not any(_structs(field.type))
     ]
     about = _prose(re.sub(r"^``\[+[a-z._]+\]+``: ", "", inspect.getdoc(table.struct.cls) or ""))
-    follows = _INSIDE if _changes_inside(table.path) else _REPLACED
+    follows = _follows(table)
     head = ["| key | type | default | meaning |", "|---|---|---|---|"]
     return "\n".join([f"## {table.heading}", "", f"{about[:1].upper()}{about[1:]} {follows}", "", *head, *rows, ""])
+
+
+def _follows(table: _Table) -> str:
+    """What a change of the table asks for."""
+    if table.path in _AT_START:
+        return _RESTART
+    if _changes_inside(table.path):
+        return _INSIDE
+    return _REPLACED_BUT_LISTEN if "listen" in {field.name for field in table.struct.fields} else _REPLACED
 
 
 def _texts(struct: type) -> Mapping[str, str]:
