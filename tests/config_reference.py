@@ -45,7 +45,8 @@ an annotated example.
 - A secret is a table with exactly one member: `{ file = "…" }`, a file that others cannot read; `{ env = "…" }`, an
   environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`).
 - On SIGHUP some tables change inside the running workers, which cuts no connection; others replace the workers one
-  after another; a few changes need a restart. Each table says which; [operations.md](operations.md#reload) says what a reload does.
+  after another; a few changes need a restart. Each table says which, and [operations.md](operations.md#reload) what a
+  reload does.
 
 This file is made from `xksproxy/config/model.py` by a test, which says how to make it anew.
 """
