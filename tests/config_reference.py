@@ -1,0 +1,211 @@
+"""docs/configuration.md, made from the typed model: each key's type, bounds, default and text."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec.inspect import (
+    BoolType,
+    BytesType,
+    DictType,
+    Field,
+    FloatType,
+    IntType,
+    ListType,
+    LiteralType,
+    Metadata,
+    NoneType,
+    StrType,
+    StructType,
+    Type,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
+from msgspec.structs import replace
+
+from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
+from xksproxy.config.secret import SecretReference
+from xksproxy.server.snapshot import built_with
+
+_INTRODUCTION = """\
+# Configuration reference
+
+Every key there is, by table. One TOML file holds them; [config/xksproxy.toml](../config/xksproxy.toml) is the same as
+an annotated example.
+
+- `xksproxy check-config` names every unknown key at once and, once there are none, every wrong value and file.
+- Relative paths count from the configuration file.
+- A key without a default is required.
+- A secret is a table with exactly one member: `{ file = "…" }`, a file that others cannot read; `{ env = "…" }`, an
+  environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`).
+- On SIGHUP some tables change inside the running workers, which cuts no connection; others replace the workers one
+  after another; a few changes need a restart. Each table says which, and [operations.md](operations.md#reload) what a
+  reload does.
+
+This file is made from `xksproxy/config/model.py` by a test, which says how to make it anew.
+"""
+_INSIDE = "SIGHUP changes it inside the running workers."
+_REPLACED = "SIGHUP replaces the workers."
+_REPLACED_BUT_LISTEN = "SIGHUP replaces the workers; `listen` needs a restart."
+_RESTART = "A change needs a restart."
+_AT_START = {("health",), ("admin",), ("state",)}
+"""Sockets and the state directory are taken when the service starts."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    path: tuple[str, ...]
+    heading: str
+    struct: StructType
+
+
+def render() -> str:
+    """The whole file."""
+    information = type_info(Config)
+    assert isinstance(information, StructType)
+    return "\n".join([_INTRODUCTION, *(_section(table) for table in _tables(information, ()))])
+
+
+def _tables(struct: StructType, path: tuple[str, ...]) -> Iterator[_Table]:
+    for field in struct.fields:
+        at = (*path, field.encode_name)
+        for nested, repeated in _structs(field.type):
+            name = ".".join(at)
+            yield _Table(at, f"[[{name}]]" if repeated else f"[{name}]", nested)
+            yield from _tables(nested, at)
+
+
+def _structs(kind: Type, *, repeated: bool = False) -> Iterator[tuple[StructType, bool]]:
+    """The tables in a type, and whether there may be several; a secret is a value like another."""
+    match kind:
+        case StructType() if kind.cls is not SecretReference:
+            yield kind, repeated
+        case Metadata(type=inner):
+            yield from _structs(inner, repeated=repeated)
+        case VarTupleType(item_type=inner) | ListType(item_type=inner):
+            yield from _structs(inner, repeated=True)
+        case UnionType(types=choices):
+            for choice in choices:
+                yield from _structs(choice, repeated=repeated)
+
+
+def _section(table: _Table) -> str:
+    texts = _texts(table.struct.cls)
+    rows = [
+        f"| `{field.encode_name}` | {_kind(field.type)} | {_default(field)} | {_prose(texts.get(field.name, ''))} |"
+        for field in table.struct.fields
+        if not any(_structs(field.type))
+    ]
+    about = _prose(re.sub(r"^``\[+[a-z._]+\]+``: ", "", inspect.getdoc(table.struct.cls) or ""))
+    follows = _follows(table)
+    head = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    return "\n".join([f"## {table.heading}", "", f"{about[:1].upper()}{about[1:]} {follows}", "", *head, *rows, ""])
+
+
+def _follows(table: _Table) -> str:
+    """What a change of the table asks for."""
+    if table.path in _AT_START:
+        return _RESTART
+    if _changes_inside(table.path):
+        return _INSIDE
+    return _REPLACED_BUT_LISTEN if "listen" in {field.name for field in table.struct.fields} else _REPLACED
+
+
+def _texts(struct: type) -> Mapping[str, str]:
+    """The text below each field of a struct."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(struct))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    texts = {}
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            texts[field.target.id] = inspect.cleandoc(str(text.value.value))
+    return texts
+
+
+def _prose(text: str) -> str:
+    """reStructuredText on one line of Markdown, without the ids of requirements."""
+    flat = re.sub(r"\s*\((?:R-[A-Z]+-\d+(?:, )?)+\)", "", " ".join(text.split()))
+    return flat.replace("``", "`").replace("|", "\\|")
+
+
+def _default(field: Field) -> str:
+    if field.required:
+        return "required"
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    if value in (None, (), {}, []):
+        return "none"
+    return f"`{_toml(value)}`"
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f'"{value}"'
+        case tuple() | list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case _:
+            return str(value)
+
+
+def _kind(kind: Type) -> str:
+    match kind:
+        case Metadata(type=inner):
+            return _kind(inner)
+        case VarTupleType() | ListType():
+            least = f", at least {kind.min_length}" if kind.min_length else ""
+            return f"list of {_kind(kind.item_type)}{least}"
+        case DictType():
+            names, values = (_kind(part).removesuffix(", may be empty") for part in (kind.key_type, kind.value_type))
+            return f"table of {values} by {names}"
+        case StructType():
+            return "secret" if kind.cls is SecretReference else "table"
+        case UnionType():
+            return ", or ".join(_kind(choice) for choice in kind.types if not isinstance(choice, NoneType))
+    return _simple(kind)
+
+
+def _simple(kind: Type) -> str:
+    match kind:
+        case BoolType():
+            return "true or false"
+        case IntType() | FloatType():
+            name = "whole number" if isinstance(kind, IntType) else "number"
+            return f"{name}{_bounds(kind.ge, kind.gt, kind.le, kind.lt)}"
+        case StrType():
+            return "text" if kind.min_length else "text, may be empty"
+        case BytesType():
+            return f"Base64{_bounds(kind.min_length, None, kind.max_length, None, ' bytes')}"
+        case LiteralType():
+            *others, last = (f"`{_toml(value)}`" for value in sorted(kind.values, key=str))
+            return f"{', '.join(others)} or {last}" if others else last
+    raise AssertionError(f"config_reference.py does not know how to call {kind}")
+
+
+def _bounds(least: Any, above: Any, most: Any, below: Any, unit: str = "") -> str:
+    if least is not None and most is not None:
+        return f", {least:,} to {most:,}{unit}"
+    limits = (("at least", least), ("above", above), ("at most", most), ("below", below))
+    return "".join(f", {word} {limit:,}{unit}" for word, limit in limits if limit is not None)
+
+
+def _changes_inside(path: tuple[str, ...]) -> bool:
+    """Whether a reload puts a changed table in place without new workers."""
+    tls = Tls(certificate="a", private_key="b")
+    store = KeyStore(name="a", uri_path_prefix="", hsms=("a",), credentials="a", keys=(Key(id="a"),))
+    before = Config(server=Server(tls=tls), hsm=(Hsm(id="a", module="a", token="a"),), keystore=(store,))
+    if path == ("server",):
+        changed = replace(before.server, workers=before.server.workers + 1)
+    elif path[0] == "server":
+        changed = replace(before.server, tls=replace(tls, certificate="c", client_ca="d", client_names=("e",)))
+    else:
+        changed = ()
+    return built_with(replace(before, **{path[0]: changed})) == built_with(before)
