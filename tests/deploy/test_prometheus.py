@@ -71,7 +71,7 @@ def expressions_of_rules() -> list[str]:
     text = RULES.read_text()
     found = re.findall(r"(?m)^ +expr: (?!\|)(.+)$|^( +)expr: \|\n((?:\2 +.*\n)+)", text)
     assert len(found) == len(re.findall(r"(?m)^ +expr:", text))
-    return [line or block for line, _, block in found]
+    return [line or block.strip() for line, _, block in found]
 
 
 def alerts() -> Iterator[tuple[str, str]]:
