@@ -82,7 +82,7 @@ def test_a_rotation_tells_what_it_did(
 def test_a_rotation_prints_json(rotate: Callable[..., Any]) -> None:
     facts = json.loads(rotate("--json").text)
 
-    assert re.fullmatch(r"[A-Za-z0-9+/=]{60,64}", facts.pop("proof"))
+    assert re.fullmatch(r"2:[A-Za-z0-9+/=]{60,64}", facts.pop("proof"))
     assert facts == {"version": 2, "label": "demo-key.v2", "made": True, "primary": 2}
 
 
@@ -133,6 +133,43 @@ def test_of_several_machines_each_prepares_before_one_activates(
         done = spawn("keys", "rotate", "demo-key", "--activate", "--config", config)
         assert (done.code, done.text.splitlines()[2][:24]) == (0, "version 2 encrypts from ")
     assert shown(spawn, home)[2]["maximum_encryptions"] == 2**31
+
+
+def test_nothing_is_activated_that_was_not_prepared(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    alone = rotate("--activate")
+    home.config.write_text(home.config.read_text().replace("workers = 2", "workers = 2\nfleet_size = 2"))
+    rotate()
+    other = rotate("--version", "1", "--activate")
+
+    assert (alone.code, other.code) == (1, 1)
+    assert alone.err.startswith("xksproxy: no version of demo-key is prepared on this machine\n")
+    assert other.err.startswith("xksproxy: version 1 of demo-key is not prepared on this machine\n")
+    assert shown(spawn, home)[1]["role"] == "primary"
+
+
+def test_a_version_that_never_was_is_not_disabled(spawn: Callable[..., Any], home: DevEnvironment) -> None:
+    done = spawn("keys", "disable-version", "demo-key", "99", "--config", home.config)
+
+    assert (done.code, done.err) == (
+        1,
+        "xksproxy: no version 99 of demo-key was ever used or prepared on this machine\n",
+    )
+
+
+def test_a_configuration_without_the_primary_version_is_refused(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    text, named = home.config.read_text(), 'id = "demo-key"\n'
+    home.config.write_text(text.replace(named, named + 'versions = { 1 = "demo-key", 2 = "young" }\n'))
+    assert rotate().code == 0
+    home.config.write_text(text.replace(named, named + 'versions = { 1 = "demo-key" }\n'))
+
+    done = spawn("check-config", "--config", home.config)
+
+    assert done.code == 1
+    assert "keystore[0].keys: version 2 of demo-key encrypts on this machine, and versions lack it" in done.err
 
 
 def test_a_version_that_decrypted_lately_is_not_disabled_without_force(
@@ -267,7 +304,8 @@ def test_a_copy_that_its_token_does_not_describe_as_aes_256_is_removed_and_never
 
     done = rotate("--copy-with", "wrapping")
 
-    assert done.code == 2
+    assert done.code == 1
+    assert "cannot be copied from softhsm to second" in done.err
     assert "it was removed again" in done.err
     assert shown(spawn, home)[1]["role"] == "primary"
     assert 2 not in {n for n, version in shown(spawn, home, "--hsm", "second").items() if version["on_token"]}

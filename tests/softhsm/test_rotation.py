@@ -22,10 +22,10 @@ from xksproxy.keystore.keymap import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.holdings import Holdings, proof_from_text, proof_to_text
-from xksproxy.rotation.rotate import Reach, Rotation
+from xksproxy.rotation.rotate import Proof, Reach, Rotation
 from xksproxy.state import statefile
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.versions import version_table
+from xksproxy.state.versions import VersionRecord, version_table
 
 NO_WAIT = Reach(wait_seconds=0)
 KEY = "key"
@@ -97,6 +97,11 @@ def replicate(source: FaultyHsm, target: FaultyHsm) -> None:
     # SoftHSM2 looks at its directory again when this number has changed.
     generation = int.from_bytes((there / "generation").read_bytes(), "big")
     (there / "generation").write_bytes((generation + 1000).to_bytes(8, "big"))
+
+
+def handed_over(proof: Proof) -> Proof:
+    """As an operator carries it from one machine to another."""
+    return Proof(*proof_from_text(proof_to_text(proof.number, proof.key)))
 
 
 @pytest.fixture
@@ -173,7 +178,7 @@ def test_no_older_version_is_made_where_it_is_missing(one: Site) -> None:
     one.rotate()
     change_token(next(iter(one.sessions.values())), "key", None)
 
-    with pytest.raises(RotationRefused, match="no HSM has version 1 of key"):
+    with pytest.raises(RotationRefused, match="the key key has not reached"):
         one.rotate(wanted=1)
     assert (one.primary, one.labels()) == ("key.v2", [["key.v2"]])
 
@@ -297,7 +302,7 @@ def test_a_second_machine_proves_the_version_by_what_the_first_one_gave_it(
     other = Site(tmp_path / "other-state", modules)
     other.sessions = one.sessions
 
-    prepared = other.rotation.prepare(None, NO_WAIT, proof_from_text(proof_to_text(first.proof)))
+    prepared = other.rotation.prepare(None, NO_WAIT, handed_over(first.proof))
 
     assert (prepared.number, prepared.made) == (2, False)
     other.rotation.activate(prepared, other.usage)
@@ -312,11 +317,67 @@ def test_a_second_machine_with_another_key_is_refused(
     change_token(next(iter(other.sessions.values())), "key.v2", bytes(32))
 
     with pytest.raises(RotationRefused, match="holds another key"):
-        other.rotation.prepare(None, NO_WAIT, proof_from_text(proof_to_text(first.proof)))
+        other.rotation.prepare(None, NO_WAIT, handed_over(first.proof))
     assert other.primary == "key"
 
 
-@pytest.mark.parametrize("text", ["", "x", "AAAA", "ä", "A" * 60])
+def test_a_proof_never_makes_a_key_where_its_version_is_missing(
+    tmp_path: Path, one: Site, modules: Modules, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    """Replication may lag; a key made here would be another one under the same label."""
+    first = one.rotation.prepare(None, NO_WAIT)
+    other = Site(tmp_path / "other-state", modules, make_faulty().hsm)
+    change_token(next(iter(other.sessions.values())), "key", bytes(32))
+
+    with pytest.raises(RotationRefused, match="has not reached"):
+        other.rotation.prepare(None, NO_WAIT, first.proof)
+
+    assert (other.primary, other.labels(), other.rotation.record().pending) == ("key", [["key"]], None)
+
+
+def test_a_proof_is_held_against_the_version_it_is_of(tmp_path: Path, one: Site, modules: Modules) -> None:
+    """A machine that lags behind must not take the fleet's primary for a stranger."""
+    one.rotate()
+    newest = one.rotation.prepare(None, NO_WAIT)
+    other = Site(tmp_path / "other-state", modules)
+    other.sessions = one.sessions
+
+    prepared = other.rotation.prepare(None, NO_WAIT, newest.proof)
+
+    assert (prepared.number, prepared.label) == (3, "key.v3")
+
+
+def test_a_proof_that_is_refused_takes_back_what_was_proven_before(
+    tmp_path: Path, one: Site, modules: Modules, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    other = Site(tmp_path / "other-state", modules, make_faulty().hsm)
+    other.rotation.prepare(None, NO_WAIT)
+    foreign = one.rotation.prepare(None, NO_WAIT).proof
+
+    with pytest.raises(RotationRefused, match="holds another key"):
+        other.rotation.prepare(None, NO_WAIT, foreign)
+
+    assert other.rotation.record().proven == ()
+
+
+def test_a_version_made_to_be_copied_is_shut_in_before_it_encrypts(one: Site) -> None:
+    """Also if the copying was cut off, and the next run does not ask for it."""
+    session = next(iter(one.sessions.values()))
+    with pytest.raises(RotationRefused):
+        one.rotation.prepare(7, NO_WAIT)
+    table = version_table(one.state, "store")
+    table.update(KEY, lambda _: VersionRecord(1, pending=2, extractable=(2,)))
+    session.create_key("key.v2", bits=256, encrypt=True, decrypt=True, extractable=True)
+
+    assert one.rotate() == 2
+
+    assert not session.describe_key("key.v2").extractable
+    assert one.rotation.record().extractable == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "AAAA", "ä", "A" * 60, "0:" + "A" * 60, "70000:" + "A" * 60, "2:AAAA", "²:x"]
+)
 def test_what_is_no_proof_is_refused(text: str) -> None:
     with pytest.raises(RotationRefused, match="this is no proof"):
         proof_from_text(text)

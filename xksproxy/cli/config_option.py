@@ -1,6 +1,7 @@
 """The option ``--config``, and loading what it names."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.presets import quirks_of
 from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context
+from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.versions import version_table
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +53,12 @@ def load_checked(path: Path) -> Config:
 
 def problems_of(config: Config) -> list[str]:
     """Why a configuration cannot be served: all that can be known without the HSM."""
-    problems = [*check_config(config), *_quirk_problems(config), *_policy_problems(config)]
+    problems = [
+        *check_config(config),
+        *_quirk_problems(config),
+        *_policy_problems(config),
+        *_version_problems(config),
+    ]
     if any(problem.startswith("server.tls") for problem in problems):
         return problems
     try:
@@ -66,6 +75,14 @@ def _quirk_problems(config: Config) -> Iterator[str]:
             quirks_of(hsm)
         except ValueError as error:
             yield f"hsm[{index}]: {error}"
+
+
+def _version_problems(config: Config) -> Iterator[str]:
+    for index, store in enumerate(config.keystore):
+        records = version_table(Path(config.state.directory), store.name)
+        # A record that cannot be read is the workers' concern: they refuse Encrypt, and Decrypt goes on.
+        with suppress(StateUnusable):
+            yield from version_problems(f"keystore[{index}]", KeyMap(store.keys).named_keys(), records)
 
 
 def _policy_problems(config: Config) -> Iterator[str]:

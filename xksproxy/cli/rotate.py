@@ -13,7 +13,7 @@ from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.holdings import Holdings, proof_from_text, proof_to_text
-from xksproxy.rotation.rotate import Prepared, Reach, Rotation
+from xksproxy.rotation.rotate import Prepared, Proof, Reach, Rotation
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.statefile import locked
 from xksproxy.state.usage import UsageBook
@@ -68,12 +68,11 @@ def rotate(
     try:
         with locked(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
-            alone = config.server.fleet_size == 1
-            if activate and not alone:
-                _require_prepared(rotation, key_id)
-            proof = None if proof_text is None else proof_from_text(proof_text)
+            if activate:
+                _require_prepared(rotation, key_id, wanted)
+            proof = None if proof_text is None else Proof(*proof_from_text(proof_text))
             prepared = rotation.prepare(wanted, Reach(wait, copy_with), proof)
-            if activate or alone:
+            if activate or config.server.fleet_size == 1:
                 rotation.activate(prepared, usage)
     finally:
         usage.give_back()
@@ -151,11 +150,13 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     )
 
 
-def _require_prepared(rotation: Rotation, key_id: str) -> None:
+def _require_prepared(rotation: Rotation, key_id: str, wanted: int | None) -> None:
     record = rotation.record()
-    if record.pending is None or record.pending not in record.proven:
+    if record.pending is None or record.pending not in record.proven or wanted not in (None, record.pending):
+        what = "no version" if wanted is None else f"version {wanted}"
         raise RotationRefused(
-            f"no version of {key_id} is prepared on this machine", f"first: xksproxy keys rotate {key_id}"
+            f"{what} of {key_id} is {'not ' if wanted else ''}prepared on this machine",
+            f"first: xksproxy keys rotate {key_id}, with the --proof that another machine printed, if one did",
         )
 
 
@@ -165,7 +166,7 @@ def _facts(prepared: Prepared, primary: int) -> dict[str, object]:
         "label": prepared.label,
         "made": prepared.made,
         "primary": primary,
-        "proof": proof_to_text(prepared.proof),
+        "proof": proof_to_text(prepared.proof.number, prepared.proof.key),
     }
 
 
@@ -180,6 +181,6 @@ def _tell(config: Config, store: KeyStore, key_id: str, prepared: Prepared, prim
         return
     click.echo(f"prepared on this machine; version {primary} goes on encrypting")
     click.echo(f"next, on each of the other {config.server.fleet_size - 1}:")
-    click.echo(f"  xksproxy keys rotate {key_id} --proof {proof_to_text(prepared.proof)}")
+    click.echo(f"  xksproxy keys rotate {key_id} --proof {proof_to_text(prepared.proof.number, prepared.proof.key)}")
     click.echo("and then, on every machine, when all of them have said this:")
     click.echo(f"  xksproxy keys rotate {key_id} --activate")

@@ -36,6 +36,7 @@ def check_config(config: Config) -> list[str]:
         *(problem for index, hsm in enumerate(config.hsm) for problem in _hsm_problems(f"hsm[{index}]", hsm)),
         *_state_problems(Path(config.state.directory)),
         *_shared_module_problems(config.hsm),
+        *_share_problems(config),
         *(
             problem
             for index, store in enumerate(config.keystore)
@@ -145,6 +146,17 @@ def _is_file(path: str) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+def _share_problems(config: Config) -> Iterator[str]:
+    """Each machine of the fleet gets a part of a key's encryptions, and that must be at least one."""
+    for index, store in enumerate(config.keystore):
+        for place, key in enumerate(store.keys):
+            if key.maximum_encryptions < config.server.fleet_size:
+                yield (
+                    f"keystore[{index}].keys[{place}].maximum_encryptions: {key.maximum_encryptions} is less than one"
+                    f" for each machine of server.fleet_size {config.server.fleet_size}"
+                )
 
 
 def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:

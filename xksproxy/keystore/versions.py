@@ -1,6 +1,7 @@
 """Which version of an external key a request is for."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,3 +87,16 @@ class KeyVersions:
         """Whether a version is known to be on the token without asking it."""
         record = self._records.get(key.id)
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
+
+
+def version_problems(at: str, keys: Iterable[ExternalKey], records: SharedTable[VersionRecord]) -> Iterator[str]:
+    """Keys whose primary version, by the record, is none that the configuration lists; ``at`` is the key store's path.
+
+    Raises:
+        StateUnusable: the record cannot be read.
+    """
+    records.refresh()
+    for key in keys:
+        record = records.get(key.id)
+        if record is not None and key.label_of(record.primary) is None:
+            yield f"{at}.keys: version {record.primary} of {key.id} encrypts on this machine, and versions lack it"

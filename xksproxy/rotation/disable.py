@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.statefile import SharedTable
-from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord
 
 _DAY_SECONDS: Final = 86_400.0
@@ -35,7 +35,10 @@ def disable_version(
     if label is None:
         raise RotationRefused(f"the configuration lists no version {number} of {key.id}")
     _require_not_primary(key, number, record)
-    used = usage.read(label).last_decrypted
+    seen = usage.read(label)
+    if number not in (key.first_version, *key.explicit, *record.proven) and seen == KeyUsage(label):
+        raise RotationRefused(f"no version {number} of {key.id} was ever used or prepared on this machine")
+    used = seen.last_decrypted
     days = None if used is None else (time.time() - used) / _DAY_SECONDS
     if days is not None and days < recent_days and not force:
         raise RotationRefused(

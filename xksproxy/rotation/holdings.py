@@ -2,12 +2,21 @@
 
 import base64
 import binascii
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from xksproxy.hsm.errors import CiphertextRejected, KeyDiffers, KeyRefusesUse
+from xksproxy.aead.metadata import MAXIMUM_VERSION
+from xksproxy.hsm.errors import (
+    CiphertextRejected,
+    KeyAmbiguous,
+    KeyDiffers,
+    KeyMissing,
+    KeyRefusesUse,
+    TokenUnavailable,
+)
 from xksproxy.hsm.keycopy import copy_key, forbid_extraction
 from xksproxy.hsm.session import HsmSession, KeyProof, Sealed
 from xksproxy.rotation.errors import RotationRefused
@@ -16,6 +25,7 @@ _POLL_SECONDS: Final = 0.5
 _CANARY_BYTES: Final = 16
 _TAG_BYTES: Final = 16
 _IV_BYTES: Final = (12, 16)
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class Holdings:
@@ -74,23 +84,38 @@ class Holdings:
                 raise RotationRefused(
                     f"the key {label} has not reached {', '.join(absent)} within {seconds:g} s",
                     "run the same command again once the HSMs have replicated it; nothing is made twice",
-                    "or copy it in wrapped form with --copy-with LABEL, a wrapping key that all HSMs hold",
+                    "for HSMs that do not replicate, docs/key-versions.md says how --copy-with is used from the start",
                 )
             sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
 
     def copy_to_missing(self, label: str, wrapping_label: str) -> list[str]:
-        """Copy the key to the HSMs that lack it, in wrapped form; to which. After that it can leave none of them.
+        """Copy the key to the HSMs that lack it, in wrapped form; to which.
 
         Raises:
-            HsmError: a token does not wrap or unwrap it.
+            RotationRefused: a token does not wrap or unwrap it.
+            HsmError: an HSM cannot be asked.
         """
-        holders = [self._sessions[hsm] for hsm in self.holders(label)]
-        source = next((holder for holder in holders if holder.describe_key(label).extractable), holders[0])
+        holders = self.holders(label)
+        source = next((hsm for hsm in holders if self._sessions[hsm].describe_key(label).extractable), holders[0])
         copied = self.missing(label)
         for hsm in copied:
-            copy_key(source, self._sessions[hsm], label, wrapping_label)
-        forbid_extraction(source, label)
+            try:
+                copy_key(self._sessions[source], self._sessions[hsm], label, wrapping_label)
+            except (KeyAmbiguous, KeyMissing, KeyRefusesUse, TokenUnavailable) as error:
+                raise RotationRefused(
+                    f"the key {label} cannot be copied from {source} to {hsm}: {error}",
+                    f"a key that was made without --copy-with cannot leave {source}; see docs/key-versions.md",
+                ) from error
         return copied
+
+    def forbid_extraction(self, label: str) -> None:
+        """Make the key not extractable, on every HSM that has it.
+
+        Raises:
+            HsmError: an HSM refuses.
+        """
+        for hsm in self.holders(label):
+            forbid_extraction(self._sessions[hsm], label)
 
     def make_proof(self, label: str) -> KeyProof:
         """A proof of the key as the first HSM has it; a canary that it encrypted is part of it.
@@ -123,30 +148,31 @@ class Holdings:
             except (KeyDiffers, CiphertextRejected, KeyRefusesUse) as error:
                 raise RotationRefused(
                     f"{hsm} holds another key under the label {label} than the one to be proven",
-                    "it must not become primary: find out where it comes from, and remove it",
+                    "it does not become primary; find out which of the two is the right one before you touch either",
                 ) from error
 
 
-def proof_to_text(proof: KeyProof) -> str:
-    """The canary as a word that another machine can be given; it discloses nothing of the key."""
+def proof_to_text(number: int, proof: KeyProof) -> str:
+    """The version and its canary as a word that another machine can be given; it discloses nothing of the key."""
     canary = proof.canary
     if canary is None:
         raise ValueError("the proof has no canary")
-    return base64.b64encode(canary.iv + canary.ciphertext + canary.tag).decode("ascii")
+    return f"{number}:{base64.b64encode(canary.iv + canary.ciphertext + canary.tag).decode('ascii')}"
 
 
-def proof_from_text(text: str) -> KeyProof:
-    """What :func:`proof_to_text` wrote.
+def proof_from_text(text: str) -> tuple[int, KeyProof]:
+    """The version and the proof that :func:`proof_to_text` wrote.
 
     Raises:
         RotationRefused: it is something else.
     """
+    number, _, canary = text.partition(":")
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode(canary, validate=True)
     except (binascii.Error, ValueError):
         data = b""
     iv_bytes = len(data) - _CANARY_BYTES - _TAG_BYTES
-    if iv_bytes not in _IV_BYTES:
+    if iv_bytes not in _IV_BYTES or not _NUMBER.fullmatch(number) or int(number) > MAXIMUM_VERSION:
         raise RotationRefused("this is no proof; copy the line that keys rotate printed on the other machine")
     iv, rest = data[:iv_bytes], data[iv_bytes:]
-    return KeyProof(None, Sealed(iv, rest[:_CANARY_BYTES], rest[_CANARY_BYTES:]))
+    return int(number), KeyProof(None, Sealed(iv, rest[:_CANARY_BYTES], rest[_CANARY_BYTES:]))

@@ -35,7 +35,15 @@ class Prepared:
     made: bool
     """Whether this run made it."""
 
-    proof: KeyProof
+    proof: "Proof"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What tells a version from every other key, on other machines too."""
+
+    number: int
+    key: KeyProof
 
 
 class Rotation:
@@ -60,30 +68,52 @@ class Rotation:
         self._versions.refresh()
         return self._versions.get(self._key.id) or VersionRecord(self._key.first_version)
 
-    def prepare(self, wanted: int | None, reach: Reach, foreign: KeyProof | None = None) -> Prepared:
+    def prepare(self, wanted: int | None, reach: Reach, foreign: Proof | None = None) -> Prepared:
         """The first phase: one key of the next version on every HSM, proven to be the same. It does not encrypt yet.
 
-        ``wanted`` is an existing version to go to instead; ``foreign`` a proof that another machine made.
+        ``wanted`` is an existing version to go to instead; ``foreign`` a proof that another machine made of one. Only
+        without either is a key ever made.
 
         Raises:
             RotationRefused: it cannot be done; see its hints.
             HsmError, StateUnusable: an HSM or the state directory does not answer.
         """
-        number = self._next_version() if wanted is None else wanted
+        number = self._agreed_version(wanted, foreign)
         label = self._label_of(number)
-        made = not self._holdings.holders(label)
-        if made and (wanted is not None or number <= self.record().primary):
-            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
-        self._put(pending=number)
-        if made:
-            # Every HSM was asked and has none of this label, so it is made once.
-            self._holdings.make(label, extractable=reach.wrapping_label is not None)
+        made = self._ensure_present(number, label, reach, may_make=wanted is None and foreign is None)
         if reach.wrapping_label is not None:
             self._holdings.copy_to_missing(label, reach.wrapping_label)
         self._holdings.await_everywhere(label, reach.wait_seconds)
-        proof = self._proven(label, foreign)
+        if number in self.record().extractable:
+            self._holdings.forbid_extraction(label)
+            self._put(extractable=tuple(other for other in self.record().extractable if other != number))
+        # Whatever was proven before counts no more if it cannot be proven now.
+        self._put(proven=tuple(other for other in self.record().proven if other != number))
+        proof = self._proven(label, None if foreign is None else foreign.key)
         self._put(proven=tuple(sorted({*self.record().proven, number})))
-        return Prepared(number, label, made, proof)
+        return Prepared(number, label, made, Proof(number, proof))
+
+    def _agreed_version(self, wanted: int | None, foreign: Proof | None) -> int:
+        if foreign is not None and wanted not in (None, foreign.number):
+            raise RotationRefused(f"the proof is of version {foreign.number}, not {wanted}")
+        return foreign.number if foreign is not None else wanted if wanted is not None else self._next_version()
+
+    def _ensure_present(self, number: int, label: str, reach: Reach, *, may_make: bool) -> bool:
+        """Make the key if no HSM has it, which all of them were asked, so that it is made once; whether it was."""
+        if self._holdings.holders(label):
+            self._put(pending=number)
+            return False
+        if not may_make:
+            self._holdings.await_everywhere(label, reach.wait_seconds)
+            self._put(pending=number)
+            return False
+        if number <= self.record().primary:
+            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
+        copying = reach.wrapping_label is not None
+        extractable = (*self.record().extractable, number) if copying else self.record().extractable
+        self._put(pending=number, extractable=extractable)
+        self._holdings.make(label, extractable=copying)
+        return True
 
     def activate(self, prepared: Prepared, usage: UsageBook) -> None:
         """The second phase: from now on the version encrypts, in every worker within a second.
@@ -103,7 +133,7 @@ class Rotation:
     def _next_version(self) -> int:
         """The version that an earlier run began with, or one that is there already, or a new one."""
         record = self.record()
-        if record.pending is not None:
+        if record.pending is not None and (record.pending > record.primary or record.pending in record.proven):
             return record.pending
         present = {
             number

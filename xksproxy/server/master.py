@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
 from gunicorn.app.base import BaseApplication
@@ -11,9 +12,10 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import views
 from xksproxy.server.logs import logging_config
-from xksproxy.server.snapshot import built_with, runtime_directory
+from xksproxy.server.runtime import make_runtime_directory
+from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
-from xksproxy.telemetry.metrics import forget_worker, prepare_directory
+from xksproxy.telemetry.metrics import forget_worker
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
@@ -34,6 +36,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """
         self.load_checked = load_checked
         self._config = load_checked()
+        self.runtime = Path()
+        """Where the workers share metrics, views and quotas; made when the service runs."""
         super().__init__(prog="xksproxy")
 
     def load_config(self) -> None:
@@ -67,14 +71,13 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def run(self) -> None:
         """Supervise workers until told to stop."""
-        prepare_directory(runtime_directory(self._config))
+        self.runtime = make_runtime_directory()
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:
         """Take what a worker that has ended said of itself out of the picture."""
-        directory = runtime_directory(self._config)
-        forget_worker(directory, pid)
-        views.forget(directory, pid)
+        forget_worker(self.runtime, pid)
+        views.forget(self.runtime, pid)
 
     def refresh(self) -> Change:
         """Read the configuration again, and say what has to follow it; one that cannot be used changes nothing."""

@@ -26,12 +26,13 @@ _log: Final = logging.getLogger(__name__)
 class Services:
     """The HSMs and key stores of a worker. Belongs to its event loop."""
 
-    def __init__(self, config: Config) -> None:
-        """Build them; no HSM is touched yet.
+    def __init__(self, config: Config, runtime: Path) -> None:
+        """Build them; no HSM is touched yet. ``runtime`` is where the workers share what is true while they run.
 
         Raises:
             ConfigError: credentials or certificates cannot be read.
         """
+        self._runtime = runtime
         state = Path(config.state.directory)
         self.usage = UsageBook(state)
         modules = Modules(PinGuard(state), self.usage)
@@ -41,7 +42,7 @@ class Services:
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
         self._config = config
-        self._snapshot = build_snapshot(config, self._instances, self.usage)
+        self._snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
 
     def replace_snapshot(self, config: Config) -> None:
         """Serve by another configuration of the same HSMs, from the next request on.
@@ -50,7 +51,7 @@ class Services:
             ConfigError: credentials or certificates cannot be read; what was served goes on.
         """
         watch = FileWatch(config)
-        snapshot = build_snapshot(config, self._instances, self.usage)
+        snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
         with self._replacing:
             self._watch, self._config, self._snapshot = watch, config, snapshot
 
@@ -87,7 +88,7 @@ class Services:
             return
         try:
             require_usable_files(config)
-            snapshot = build_snapshot(config, self._instances, self.usage)
+            snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
         except ConfigError as error:
             _log.error("changed credentials or certificates refused", extra={"fields": {"problems": error.problems}})
             return

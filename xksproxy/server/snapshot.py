@@ -80,8 +80,8 @@ class Snapshot:
     """Seconds since 1970."""
 
 
-def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook) -> Snapshot:
-    """Build it all, or nothing. It reads files.
+def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook, runtime: Path) -> Snapshot:
+    """Build it all, or nothing. It reads files; ``runtime`` is where the workers share quotas.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
@@ -94,7 +94,7 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
         held_by = [instances[hsm_id] for hsm_id in table.hsms]
         services[table.uri_path_prefix] = dataclasses.replace(
             _service(store, held_by, state, usage),
-            quota=Quota.of(table, runtime_directory(config)),
+            quota=Quota.of(table, runtime),
             authorizer=Authorizer.build(table),
         )
     tls = config.server.tls
@@ -113,11 +113,6 @@ def built_with(config: Config) -> tuple[object, ...]:
         config.state,
         config.logging,
     )
-
-
-def runtime_directory(config: Config) -> Path:
-    """Where the workers lay out metrics, views and quotas for one another; emptied when the service starts."""
-    return Path(config.state.directory) / "run"
 
 
 def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:

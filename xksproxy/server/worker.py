@@ -22,7 +22,7 @@ from xksproxy.server.protocol import HttpServer
 from xksproxy.server.record import Recorder
 from xksproxy.server.selfview import SelfView
 from xksproxy.server.services import Services
-from xksproxy.server.snapshot import built_with, runtime_directory
+from xksproxy.server.snapshot import built_with
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
 
@@ -87,8 +87,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         return fresh if built_with(fresh) == built_with(config) else config
 
     async def _serve(self, config: Config) -> None:
-        directory = runtime_directory(config)
-        services = Services(config)
+        directory = self.app.runtime
+        services = Services(config, directory)
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
         recorder.metrics.reload_failed.set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)

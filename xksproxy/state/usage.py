@@ -16,6 +16,9 @@ from xksproxy.state.statefile import StateUnusable, locked, read, replace
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
+_GRANT_LOCK_SECONDS: Final = 0.1
+"""An HSM session may be waiting for it."""
+
 _FIRST_BLOCK: Final = 16
 _GROWTH: Final = 4
 _LARGEST_BLOCK: Final = 16_384
@@ -161,6 +164,8 @@ class UsageBook:
             granted = self._grant(label, block, maximum, lease.taken)
         except (LimitReached, StateUnusable) as error:
             # From when it is known, which may be after a long wait for the lock: others must not wait as long in turn.
+            if isinstance(error, StateUnusable) and str(error) != str(lease.refusal):
+                _log.error("encryptions cannot be counted", extra={"fields": {"label": label, "reason": str(error)}})
             lease.refusal, lease.refused_at = error, time.monotonic()
             raise
         with self._lock:
@@ -174,7 +179,7 @@ class UsageBook:
         ``taken``: what this process has put on it before.
         """
         path = self._path(label)
-        with locked(path, _LOCK_SECONDS):
+        with locked(path, _GRANT_LOCK_SECONDS):
             usage = _read(path, label, taken)
             if maximum is not None:
                 rest = maximum - usage.encryptions

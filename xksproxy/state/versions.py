@@ -1,16 +1,19 @@
 """Which version of each external key encrypts, and how far a rotation has come."""
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
+from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.state.statefile import SharedTable
 
 
 class VersionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is on record for one external key."""
 
-    primary: int
+    primary: Annotated[int, Meta(ge=1, le=MAXIMUM_VERSION)]
     """The version that Encrypt uses."""
 
     pending: int | None = None
@@ -18,6 +21,9 @@ class VersionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     proven: tuple[int, ...] = ()
     """Versions that every HSM of this machine was seen to hold and to decrypt with."""
+
+    extractable: tuple[int, ...] = ()
+    """Versions that were made so that they can be copied, and are not yet shut in."""
 
     disabled: tuple[int, ...] = ()
     """Versions that decrypt no more."""

@@ -5,7 +5,6 @@ They mirror the CloudWatch metrics that KMS publishes for external key stores, w
 
 import math
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -39,12 +38,6 @@ _MAXIMUM_DECRYPTERS: Final = 500
 _OTHER: Final = "other"
 
 Series = TypeVar("Series", Counter, Histogram)
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the directory of the workers' counts, empty; call it before there are workers."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700, parents=True)
 
 
 def forget_worker(directory: Path, pid: int) -> None:

@@ -111,6 +111,8 @@ def test_a_version_that_becomes_primary_meanwhile_is_not_disabled(
             version_table(tmp_path, "payments").update("foo", lambda _: VersionRecord(2, proven=(2,)))
             return super().read(label)
 
+    versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
+
     with pytest.raises(RotationRefused, match=r"^version 2 of foo is the one that encrypts$"):
         disable_version(key, 2, versions, Slow(tmp_path), recent_days=30, force=True)
 
@@ -155,8 +157,12 @@ def test_a_version_that_decrypted_long_ago_is_disabled(
 
 
 def test_what_another_version_decrypted_does_not_matter(
-    tmp_path: Path, take_out: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    versions: SharedTable[VersionRecord],
+    take_out: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
     decrypted_before(tmp_path, "prod/foo", 0, monkeypatch)
 
     take_out(2)
@@ -208,6 +214,7 @@ def test_enabling_what_has_no_record_begins_none(
 def test_other_keys_keep_their_records(
     key: ExternalKey, versions: SharedTable[VersionRecord], take_out: Callable[..., None]
 ) -> None:
+    versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
     versions.update("bar", lambda _: VersionRecord(2, disabled=(1,)))
 
     take_out(2)

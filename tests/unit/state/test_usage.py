@@ -245,7 +245,7 @@ def test_a_file_that_is_locked_for_long_keeps_one_thread_waiting_and_not_each_in
         with pytest.raises(StateUnusable, match="for long"):
             book.spend("demo", None)
 
-    assert waits == [1.0]
+    assert len(waits) == 1
 
 
 def test_blocks_grow_while_they_do_not_last(book: UsageBook, clock: Clock) -> None:
