@@ -224,7 +224,9 @@ def _prepare(directory: Path) -> tuple[DevEnvironment, list[FaultyHsm]]:
         for item in hsms
     )
     text = text.replace(table, tables).replace('hsms = ["softhsm"]', 'hsms = ["hsm-a", "hsm-b"]')
-    environment.config.write_text(text.replace('format = "console"', 'format = "json"\nlevel = "warning"'))
+    environment.config.write_text(
+        text.replace('[logging]\nformat = "console"', '[logging]\nformat = "json"\nlevel = "warning"')
+    )
     return DevEnvironment(environment.directory, environment.port), hsms
 
 

@@ -165,7 +165,7 @@ def test_every_error_of_the_api_is_explained() -> None:
 
 
 def test_every_field_of_an_audit_line_is_explained() -> None:
-    account = Account(queue_seconds=1, hsm_seconds=1, hsms=["a"], key_version=1, policies=("a",))
+    account = Account(queue_seconds=1, hsm_seconds=1, hsms=["a"], key_version=1, authorization={"decision": "allow"})
     record = RequestRecord("a", 0.0, "a", "a", Operation.ENCRYPT, "a", "a", "a", {"a": "a"}, account, 400)
     record.refuse(errors.InternalException("a", detail="a"))
     section = (_DOCS / "operations.md").read_text("utf-8").partition("## Audit log")[2].partition("\n## ")[0]

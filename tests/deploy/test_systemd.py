@@ -120,7 +120,7 @@ def test_it_installs_twice_and_keeps_the_configuration(tmp_path: Path, wheel: Pa
             {install}
             readlink /opt/xksproxy
             tail -n 1 /etc/xksproxy/xksproxy.toml
-            stat -c "%a %U:%G %n" /etc/xksproxy /etc/xksproxy/*
+            stat -c "%a %U:%G %n" /etc/xksproxy /etc/xksproxy/* /var/lib/xksproxy
             head -n 1 /opt/xksproxy/bin/xksproxy
             setpriv --reuid=xksproxy --regid=xksproxy --clear-groups /opt/xksproxy/bin/python -c "import xksproxy"
             cat /etc/xksproxy/xksproxy.toml'
@@ -133,16 +133,17 @@ def test_it_installs_twice_and_keeps_the_configuration(tmp_path: Path, wheel: Pa
     assert lines[0].startswith("/opt/xksproxy-releases/")
     assert done.stderr.count("installing /opt/xksproxy-releases/") == 1
     assert lines[2] == "# mine"
-    assert lines[3:7] == [
+    assert lines[3:8] == [
         "750 root:xksproxy /etc/xksproxy",
         "700 xksproxy:xksproxy /etc/xksproxy/credentials",
         "750 root:xksproxy /etc/xksproxy/tls",
         "640 root:xksproxy /etc/xksproxy/xksproxy.toml",
+        "700 xksproxy:xksproxy /var/lib/xksproxy",
     ]
-    assert lines[7].startswith(f"#!{lines[0]}/bin/")  # not the link: what runs keeps its release
+    assert lines[8].startswith(f"#!{lines[0]}/bin/")  # not the link: what runs keeps its release
     installed = tmp_path / "xksproxy.toml"
     shutil.copyfile(TOP / "config" / "xksproxy.toml", installed)
-    installed.write_text("\n".join(lines[8:]))
+    installed.write_text("\n".join(lines[9:]))
     config = load_config(installed)
     assert config.hsm[0].pin is not None
     assert getattr(config.hsm[0].pin, "credential", None) == Unit(UNIT).one("LoadCredential").partition(":")[0]

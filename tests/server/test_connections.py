@@ -476,7 +476,7 @@ def test_sighup_with_a_broken_configuration_goes_on_serving_with_the_old_one(
         reason = breakage(proxy.environment.directory)
         proxy.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "configuration refused" in proxy.log.read_text())
-        (line,) = [line for line in proxy.log.read_text().splitlines() if "configuration refused" in line]
+        line = next(line for line in proxy.log.read_text().splitlines() if "configuration refused" in line)
         assert reason in line
 
         assert not eventually(lambda: proxy.process.poll() is not None, seconds=1.5), "the proxy has ended"

@@ -254,7 +254,7 @@ def test_blocks_are_audited(own_proxy: OwnProxy, tmp_path: Path) -> None:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         return [line for line in lines if line["message"] == "blocked"]
 
-    assert eventually(lambda: len(blocked()) == 2)
+    assert eventually(lambda: log.exists() and len(blocked()) == 2)
     assert {(line["keystore"], line["block_reason"]) for line in blocked()} == {("dev", "incident 4711")}
 
 
