@@ -1,9 +1,12 @@
 """Where the workers of one service share what is true only while it runs: metrics, views, quotas."""
 
 import atexit
+import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,15 +18,19 @@ def make_runtime_directory() -> Path:
     """Make a private directory that goes with this process, in memory if there is any.
 
     The files in it are mapped: on a disk that is full, writing to one kills the writer by SIGBUS. systemd's
-    RuntimeDirectory is in memory, and so is /dev/shm.
+    RuntimeDirectory is in memory, and so is /dev/shm. What a killed service left behind is removed.
 
     Raises:
         OSError: there is no room for it.
     """
-    parent = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if not parent and os.access(_MEMORY, os.W_OK | os.X_OK):
-        parent = str(_MEMORY)
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent or None))
+    parent = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or _default_parent())
+    for path in parent.glob(f"{_PREFIX}*"):
+        with _held(path) as ours:
+            if ours:
+                shutil.rmtree(path, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    # Held by this process and, after the fork, by its workers: as long as one of them lives, it is in use.
+    fcntl.flock(os.open(directory, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
     owner = os.getpid()
 
     def remove() -> None:
@@ -32,3 +39,24 @@ def make_runtime_directory() -> Path:
 
     atexit.register(remove)
     return directory
+
+
+def _default_parent() -> str:
+    return str(_MEMORY) if os.access(_MEMORY, os.W_OK | os.X_OK) else tempfile.gettempdir()
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Whether a directory is this user's and nobody uses it; nobody can meanwhile."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield os.fstat(descriptor).st_uid == os.getuid()
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,56 @@
+"""A directory in memory that goes with the service."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_PROGRAM = """
+import sys, time
+from xksproxy.server.runtime import make_runtime_directory
+print(make_runtime_directory(), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> object:
+    def run() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    return run
+
+
+def test_it_is_private_and_goes_with_its_process(start: object) -> None:
+    process, directory = start()  # type: ignore[operator]
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+    process.communicate("\n")
+
+    assert not directory.exists()
+
+
+def test_what_a_killed_service_left_is_removed_and_what_is_in_use_is_not(start: object) -> None:
+    (killed, left), (living, used) = start(), start()  # type: ignore[operator]
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert left.exists()
+
+    third, directory = start()  # type: ignore[operator]
+
+    assert not left.exists()
+    assert used.exists()
+    assert directory.exists()
+    for process in (living, third):
+        process.communicate("\n")
