@@ -154,7 +154,7 @@ class Soak:
         sealed = await self._call(session, Operation.ENCRYPT, message)
         if sealed is None:
             return
-        fields = ("ciphertext", "initializationVector", "authenticationTag")
+        fields = ("ciphertext", "ciphertextMetadata", "initializationVector", "authenticationTag")
         opened = await self._call(session, Operation.DECRYPT, {name: sealed[name] for name in fields})
         if opened is not None and opened["plaintext"] != _base64(plaintext):
             self.outcome.wrong.append("a decryption gave another plaintext")

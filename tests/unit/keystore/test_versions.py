@@ -88,16 +88,11 @@ def test_a_running_worker_takes_over_what_another_process_changes(
         assert running.primary(key).number == primary
 
 
-@pytest.mark.parametrize("number", [-1, 0, 3, 65536])
-def test_a_version_on_record_that_cannot_be_or_is_not_listed_does_not_encrypt(
-    versions: Callable[[], KeyVersions], put: Put, number: int
-) -> None:
-    put(number)
+def test_a_version_on_record_that_is_not_listed_does_not_encrypt(versions: Callable[[], KeyVersions], put: Put) -> None:
+    put(3)
     listed = external_key(Key(id="foo", versions={1: "a", 2: "b"}))
 
-    with pytest.raises(
-        InternalException, match=f"^Version {number} of the key encrypts, and the proxy's configuration"
-    ):
+    with pytest.raises(InternalException, match=r"^Version 3 of the key encrypts, and the proxy's configuration"):
         versions().primary(listed)
 
 

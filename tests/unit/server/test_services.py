@@ -55,7 +55,7 @@ def _change(config: Config) -> None:
 def test_changed_files_are_taken_up_with_the_configuration_in_force(
     config: Config, built: list[Callable[[], None]]
 ) -> None:
-    services = Services(config)
+    services = Services(config, Path(config.state.directory) / "run")
     newer = replace(config, server=replace(config.server, deadline_ms=100))
     services.replace_snapshot(newer)
     before = services._snapshot
@@ -71,7 +71,7 @@ def test_changed_files_are_taken_up_with_the_configuration_in_force(
 
 
 def test_a_sighup_meanwhile_is_not_undone(config: Config, built: list[Callable[[], None]]) -> None:
-    services = Services(config)
+    services = Services(config, Path(config.state.directory) / "run")
     newer = replace(config, server=replace(config.server, tls=replace(config.server.tls)))
     _change(config)
     services.refresh_state()
@@ -86,7 +86,7 @@ def test_a_sighup_meanwhile_is_not_undone(config: Config, built: list[Callable[[
 def test_whatever_goes_wrong_the_old_snapshot_stays(
     config: Config, built: list[Callable[[], None]], error: Exception
 ) -> None:
-    services = Services(config)
+    services = Services(config, Path(config.state.directory) / "run")
     before = services._snapshot
 
     def fail() -> None:
@@ -101,7 +101,7 @@ def test_whatever_goes_wrong_the_old_snapshot_stays(
 
 
 def test_a_private_key_that_others_can_read_is_not_taken_up(config: Config, built: list[Callable[[], None]]) -> None:
-    services = Services(config)
+    services = Services(config, Path(config.state.directory) / "run")
     before = services._snapshot
 
     Path(config.server.tls.private_key).chmod(0o644)
