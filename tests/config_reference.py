@@ -54,8 +54,8 @@ _INSIDE = "SIGHUP changes it inside the running workers."
 _REPLACED = "SIGHUP replaces the workers."
 _REPLACED_BUT_LISTEN = "SIGHUP replaces the workers; `listen` needs a restart."
 _RESTART = "A change needs a restart."
-_AT_START = {("health",), ("admin",), ("state",)}
-"""Sockets and the state directory are taken when the service starts."""
+_AT_START = {("health",), ("admin",)}
+"""Sockets are taken when the service starts."""
 
 
 @dataclass(frozen=True)
