@@ -52,10 +52,6 @@ This file is made from `xksproxy/config/model.py` by a test, which says how to m
 """
 _INSIDE = "SIGHUP changes it inside the running workers."
 _REPLACED = "SIGHUP replaces the workers."
-_REPLACED_BUT_LISTEN = "SIGHUP replaces the workers; `listen` needs a restart."
-_RESTART = "A change needs a restart."
-_AT_START = {("health",), ("admin",), ("state",)}
-"""Sockets and the state directory are taken when the service starts."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +106,9 @@ def _section(table: _Table) -> str:
 
 def _follows(table: _Table) -> str:
     """What a change of the table asks for."""
-    if table.path in _AT_START:
-        return _RESTART
     if _changes_inside(table.path):
         return _INSIDE
-    return _REPLACED_BUT_LISTEN if "listen" in {field.name for field in table.struct.fields} else _REPLACED
+    return _REPLACED
 
 
 def _texts(struct: type) -> Mapping[str, str]:

@@ -29,6 +29,7 @@ from support import Proxy, free_port, metrics_text
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.credentials import save_credential
+from xksproxy.config.load import load_config
 from xksproxy.server.notify import ServiceManager
 from xksproxy.server.supervisor import respawn_pause
 from xksproxy.sigv4.keyring import generate_credential
@@ -315,3 +316,34 @@ def test_two_changes_in_quick_succession_cut_nothing(
 
     assert load.failures == []
     assert "worker failed" not in proxy.log.read_text()
+
+
+def test_listeners_may_come_go_and_stay_by_sighup(own_proxy: OwnProxy) -> None:
+    health, admin, taken = free_port(), free_port(), free_port()
+    proxy = own_proxy.start()
+    assert_serving(proxy)
+    config = proxy.environment.config
+    text = config.read_text()
+    old_admin = load_config(config).admin.listen
+
+    config.write_text(
+        text.replace(f'listen = "{old_admin}"', f'listen = "127.0.0.1:{admin}"')
+        + f'\n[health]\nlisten = "127.0.0.1:{health}"\n'
+    )
+    proxy.process.send_signal(signal.SIGHUP)
+
+    assert eventually(lambda: listens(health) and listens(admin) and not listens(int(old_admin.rpartition(":")[2])))
+    assert_serving(proxy)
+    with socket.create_server(("127.0.0.1", taken)):
+        config.write_text(text.replace(f'listen = "{old_admin}"', f'listen = "127.0.0.1:{taken}"'))
+        proxy.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: "cannot listen on" in proxy.log.read_text())
+    time.sleep(1)
+    assert proxy.process.poll() is None
+    assert listens(health)
+    assert_serving(proxy)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -36,6 +36,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """
         self.load_checked = load_checked
         self._config = load_checked()
+        self._previous = self._config
         self.runtime = Path()
         """Where the workers share metrics, views and quotas; made when the service runs."""
         super().__init__(prog="xksproxy")
@@ -89,6 +90,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         except Exception:  # noqa: BLE001 - whatever it is, the old configuration goes on serving
             _log.exception("configuration refused")
             return "nothing"
+        self._previous = self._config
         change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
         self._config = config
         self.callable = None
@@ -96,3 +98,9 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             self.do_load_config()
         _log.info("configuration read again", extra={"fields": {"change": change}})
         return change
+
+    def take_back(self) -> None:
+        """Go back to the configuration before the last :meth:`refresh`, which could not be put in place."""
+        self._config = self._previous
+        self.callable = None
+        self.do_load_config()

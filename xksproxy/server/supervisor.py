@@ -1,5 +1,6 @@
 """gunicorn's master process with its traps closed: when it says ready, how it replaces workers, what ends it."""
 
+import logging
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from gunicorn.arbiter import Arbiter
 
 from xksproxy.server.notify import ServiceManager
 
+_log: Final = logging.getLogger(__name__)
 _EARLY_DEATH_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _HEARTBEAT_FRESH_SECONDS: Final = 5.0
@@ -85,18 +87,37 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         by itself, and says so in its metrics.
         """
         if self.app.refresh() == "workers":
-            self._adopt_settings()
-            self._stale_age = self.worker_age
+            if self._adopt_settings():
+                self._stale_age = self.worker_age
+            else:
+                self.app.take_back()
         else:
             self.kill_workers(signal.SIGHUP)
 
-    def _adopt_settings(self) -> None:
-        old_address = self.cfg.address
-        self.setup(self.app)
-        if old_address != self.cfg.address:
-            for listener in self.LISTENERS:
+    def _adopt_settings(self) -> bool:
+        """Take over gunicorn's settings and listeners, or nothing if a new address cannot be had; whether they were.
+
+        Listeners whose address stays are kept: the workers that still serve hold them too.
+        """
+        kept = {listener.cfg_addr: listener for listener in self.LISTENERS}
+        wanted = self.app.cfg.address
+        made: dict[Any, Any] = {}
+        try:
+            for address in wanted:
+                if address not in kept:
+                    made[address] = sock._sock_type(address)(address, self.app.cfg, self.log)  # noqa: SLF001 - gunicorn's own exits
+        except OSError as error:
+            for listener in made.values():
                 listener.close()
-            self.LISTENERS = sock.create_sockets(self.cfg, self.log)
+            problem = f"cannot listen on {address}: {error.strerror}"
+            _log.error("configuration refused", extra={"fields": {"problems": [problem]}})
+            return False
+        self.setup(self.app)
+        for address, listener in kept.items():
+            if address not in wanted:
+                listener.close()
+        self.LISTENERS = [kept.get(address) or made[address] for address in wanted]
+        return True
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """Say that the service stops, then let the workers finish."""
