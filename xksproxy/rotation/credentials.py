@@ -7,7 +7,7 @@ from typing import Final
 
 from xksproxy.config.credentials import StoredCredential, held, read_credentials, set_aside
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.credentials import CredentialUses
+from xksproxy.state.credentials import RECORD_SECONDS, CredentialUses
 
 _DAY_SECONDS: Final = 86_400.0
 
@@ -61,7 +61,7 @@ def _require_unused(
             "give KMS another one, and wait; xksproxy kms-config tells how",
             "if you mean it, add --force: requests that it signs will then fail with 401",
         )
-    if not any(last_used.get(other, 0.0) > used for other in others):
+    if not any(other in last_used and last_used[other] > used - RECORD_SECONDS for other in others):
         raise RotationRefused(
             f"no other credential was used on this machine after {access_key_id}, so KMS may still sign with it",
             "give KMS another one, and wait for its first request: xksproxy credentials list",

@@ -11,7 +11,9 @@ import msgspec
 from xksproxy.state.statefile import SharedTable, StateUnusable
 
 _log: Final = logging.getLogger(__name__)
-_RECORD_SECONDS: Final = 60.0
+
+RECORD_SECONDS: Final = 60.0
+"""What is on record may be older than the truth by so many seconds."""
 
 
 class CredentialUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +43,7 @@ class CredentialUses:
         """Record what was noted and is due. It waits for the disk: call it every second or so, on a thread."""
         now = time.monotonic()
         for access_key_id in self._pending.copy():
-            if now - self._recorded_at.get(access_key_id, -_RECORD_SECONDS) >= _RECORD_SECONDS:
+            if now - self._recorded_at.get(access_key_id, -RECORD_SECONDS) >= RECORD_SECONDS:
                 self._recorded_at[access_key_id] = now
                 self._record(access_key_id, self._pending.pop(access_key_id))
 
