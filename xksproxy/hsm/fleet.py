@@ -21,7 +21,7 @@ from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyproof import KeyProofs
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.session import HsmSession, KeyProof, Sealed
+from xksproxy.hsm.session import HsmSession, KeyProof, Sealed, Witness
 
 _log: Final = logging.getLogger(__name__)
 
@@ -80,6 +80,18 @@ class Fleet:
 
         def work(proof: KeyProof | None) -> Work[Sealed]:
             return lambda session: session.encrypt(key.label, plaintext, aad, proof, key.maximum_encryptions)
+
+        return await self._hedged(key, work, deadline)
+
+    async def encrypt_proven(
+        self, key: TokenKey, plaintext: bytes, aad: bytes, witness: Callable[[Sealed], Witness], deadline: Deadline
+    ) -> tuple[Sealed, Witness]:
+        """:meth:`encrypt` with the proof that it decrypts; see :meth:`HsmSession.encrypt_proven`."""
+
+        def work(proof: KeyProof | None) -> Work[tuple[Sealed, Witness]]:
+            return lambda session: session.encrypt_proven(
+                key.label, plaintext, aad, witness, proof=proof, maximum=key.maximum_encryptions
+            )
 
         return await self._hedged(key, work, deadline)
 

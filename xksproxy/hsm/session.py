@@ -1,5 +1,6 @@
 """One PKCS#11 session: AES-256-GCM under keys found by label, and the tests by which it proves itself."""
 
+import hmac
 import os
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -11,6 +12,7 @@ from xksproxy.hsm.ckr import Consequence
 from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
+    CiphertextWrong,
     DataTooLarge,
     EncryptionsSpent,
     KeyAmbiguous,
@@ -42,6 +44,7 @@ _POINTS_AT_SETTINGS: Final = frozenset(
 )
 
 Result = TypeVar("Result")
+Witness = TypeVar("Witness")
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -131,6 +134,34 @@ class HsmSession:
         except Ambiguous as error:
             self._prove_own_innocence(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
+
+    def encrypt_proven(
+        self,
+        label: str,
+        plaintext: bytes,
+        aad: bytes,
+        witness: Callable[[Sealed], Witness],
+        *,
+        proof: KeyProof | None = None,
+        maximum: int | None = None,
+    ) -> tuple[Sealed, Witness]:
+        """:meth:`encrypt`, and the proof that its result decrypts (R-CDIV-6).
+
+        ``witness`` sees the result before the proof: what is corrupted in between then fails to decrypt.
+
+        Raises:
+            CiphertextWrong: it does not decrypt, or not to the plaintext.
+            HsmError: what :meth:`encrypt` and :meth:`decrypt` raise.
+        """
+        sealed = self.encrypt(label, plaintext, aad, proof, maximum)
+        witnessed = witness(sealed)
+        try:
+            opened = self.decrypt(label, sealed, aad, proof)
+        except CiphertextRejected as error:
+            raise CiphertextWrong(f"the HSM refuses what it has just encrypted: {error}") from error
+        if not hmac.compare_digest(opened, plaintext):
+            raise CiphertextWrong("what the HSM has just encrypted decrypts to something else")
+        return sealed, witnessed
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.

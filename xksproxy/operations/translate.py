@@ -29,6 +29,10 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
         xks.InvalidCiphertextException,
         "The HSM refuses the ciphertext: ciphertext, metadata, IV, AAD or tag is not what this key encrypted",
     ),
+    hsm.CiphertextWrong: (
+        xks.InternalException,
+        "What the HSM encrypted does not decrypt to what it was given; check the HSM and the proxy's log",
+    ),
     hsm.KeyDiffers: (
         xks.InternalException,
         "The HSMs hold different keys under the label of this external key; check the proxy's log",
