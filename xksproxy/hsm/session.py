@@ -22,7 +22,7 @@ from xksproxy.hsm.errors import (
     SessionLost,
     TokenUnavailable,
 )
-from xksproxy.hsm.judgement import Ambiguous, failures_judged
+from xksproxy.hsm.judgement import Ambiguous, FailuresJudged
 from xksproxy.hsm.keymaking import generate_aes_key
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.keytable import KeyTable, KnownKey
@@ -79,6 +79,7 @@ class HsmSession:
         self._cryptoki = connection.cryptoki
         self._connection = connection
         self._quirks = connection.quirks
+        self._failures_judged = FailuresJudged(connection.quirks)
         self._session = connection.open_session()
         self._handle: int = self._session.handle
         self._keys = KeyTable(self._cryptoki, self._handle, self._quirks, self._require_token)
@@ -97,7 +98,7 @@ class HsmSession:
 
     def logged_in(self) -> bool:
         """Whether private objects can be seen, where that needs a log-in."""
-        with failures_judged(self._quirks):
+        with self._failures_judged:
             state = self._cryptoki.session_state(self._handle)
         return not self._connection.needs_login or state in _USER_STATES
 
@@ -299,7 +300,7 @@ class HsmSession:
             key = self._keys.usable(label, permits)
             if proof is not None:
                 self._require_proven(key, proof)
-            with failures_judged(self._quirks):
+            with self._failures_judged:
                 return operation(key.handle)
 
         return self._keys.retry_stale(label, attempt)
@@ -317,7 +318,7 @@ class HsmSession:
 
     def _try_canary(self, key: int, canary: Sealed) -> None:
         try:
-            with failures_judged(self._quirks):
+            with self._failures_judged:
                 self._open(key, canary, b"")
         except CiphertextRejected as error:
             raise KeyDiffers(
@@ -336,7 +337,7 @@ class HsmSession:
             raise SessionLost("the session is not logged in any more")
 
     def _require_present(self) -> None:
-        with failures_judged(self._quirks):
+        with self._failures_judged:
             self._cryptoki.check_token(self._connection.slot)
 
     def _seal(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:

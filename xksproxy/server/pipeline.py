@@ -1,8 +1,6 @@
 """The order of a request, from its first line to its answer."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiohttp import HttpVersion11, web
 
@@ -92,21 +90,14 @@ class Pipeline:
             raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
         if service.quota is not None and not service.quota.take():
             raise ThrottlingException("The key store has more requests than its requests_per_second and burst allow")
-        with self._in_flight_counted():
-            _require_json(headers)
-            return await self._operate(path, service, identity, body, deadline, record=record)
-
-    @contextmanager
-    def _in_flight_counted(self) -> Iterator[None]:
-        """Count requests from their authentication on, so that strangers cannot use up what KMS needs.
-
-        Before it, a request holds only its connection, whose number is bounded, and for no longer than the deadline.
-        """
+        # Counted from here on, so that strangers cannot use up what KMS needs: before it, a request holds only its
+        # connection, whose number is bounded, and for no longer than the deadline.
         if self._recorder.in_flight >= self._settings.max_in_flight:
             raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
         self._recorder.in_flight += 1
         try:
-            yield
+            _require_json(headers)
+            return await self._operate(path, service, identity, body, deadline, record=record)
         finally:
             self._recorder.in_flight -= 1
 

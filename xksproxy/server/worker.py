@@ -1,6 +1,7 @@
 """A gunicorn worker process: it builds everything after the fork, serves, drains and leaves."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -99,6 +100,9 @@ class XksWorker(GunicornUVLoopWebWorker):
         acceptors = self._acceptors(config, services, server, probes, admin)
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
+        # What stands by now stays: the collector need not look at it again and again while it serves.
+        gc.collect()
+        gc.freeze()
         for acceptor in acceptors:
             acceptor.start()
         following = asyncio.create_task(self._follow_state(services, recorder, self_view))
