@@ -122,6 +122,7 @@ class Recorder:
     def beat(self) -> None:
         """What is due once a second."""
         self.audit.beat()
+        self.metrics.hand_over()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
 

@@ -110,6 +110,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         await self._drain(pipeline, server, acceptors)
         following.cancel()
         services.stop()
+        recorder.metrics.hand_over()
         recorder.audit.close()
         _leave(0)
 

@@ -42,7 +42,7 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 def _canonical_value(values: Sequence[str]) -> str:
     """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas."""
-    return ",".join(" ".join(value.split()) for value in values)
+    return ",".join([" ".join(value.split()) for value in values])
 
 
 def string_to_sign(timestamp: str, scope: CredentialScope, canonical: str) -> str:
