@@ -94,7 +94,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         recorder.metrics.reload_failed.set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
         server = HttpServer(pipeline.handle, services.refusal)
-        probes = Probes(lambda: services.ready and not pipeline.draining)
+        probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size)
         self_view = SelfView(services, recorder, directory, lambda: len(server.connections))
         acceptors = self._acceptors(config, services, server, probes, admin)
