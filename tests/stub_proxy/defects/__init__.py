@@ -1,0 +1,23 @@
+"""The ways in which the stub can be wrong, a module for each chapter of the checks."""
+
+from stub_proxy.defect import Defect
+from stub_proxy.defects import (
+    authentication,
+    decrypt,
+    encrypt,
+    errors,
+    health,
+    integrity,
+    metadata,
+    requests,
+    timing,
+    transport,
+    uris,
+)
+
+_CHAPTERS = (
+    *(transport, uris, authentication, requests, health, metadata),
+    *(encrypt, decrypt, integrity, errors, timing),
+)
+
+DEFECTS: tuple[Defect, ...] = tuple(defect for chapter in _CHAPTERS for defect in chapter.DEFECTS)

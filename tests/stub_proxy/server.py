@@ -1,0 +1,114 @@
+"""The stub as a server: TLS on a loopback port, a thread for each connection."""
+
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from stub_proxy.api import answer
+from stub_proxy.behaviour import Behaviour
+from stub_proxy.certificates import make_certificates
+from stub_proxy.http import BadHttp, Request, Response, json_response, read_request
+from stub_proxy.world import make_world
+
+IDLE_SECONDS = 30.0
+
+
+class StubProxy:
+    """Its behaviour can be changed between connections; those that are open keep theirs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = make_world()
+        self.certificates = make_certificates(directory)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.behave(Behaviour())
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A blocked accept() wakes by shutdown(), not by close().
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+        self._end_connections()
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """Behave like this from now on; connections are ended, so that none keeps the old way."""
+        self._service = behaviour, self._context(behaviour)
+        self._end_connections()
+
+    def _context(self, behaviour: Behaviour) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificates.of(behaviour.certificate))
+        context.load_verify_locations(self.certificates.client_authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+        behaviour.adjust_tls(context)
+        return context
+
+    def _end_connections(self) -> None:
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._open.add(connection)
+            threading.Thread(target=self._converse, args=(connection, *self._service), daemon=True).start()
+
+    def _converse(self, connection: socket.socket, behaviour: Behaviour, context: ssl.SSLContext) -> None:
+        connection.settimeout(IDLE_SECONDS)
+        try:
+            with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+                if behaviour.admit(_common_name(secured.getpeercert())):
+                    self._serve(secured, behaviour)
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            connection.close()
+
+    def _serve(self, secured: ssl.SSLSocket, behaviour: Behaviour) -> None:
+        with secured.makefile("rb") as reader:
+            while True:
+                try:
+                    request = read_request(reader)
+                except BadHttp as error:
+                    refusal = json_response(error.status, {"errorName": _name_of(error.status)})
+                    secured.sendall(refusal.encode(closes=True))
+                    return
+                if request is None:
+                    return
+                response = self._answer(request, behaviour)
+                closes = request.closes or not behaviour.keep_alive
+                secured.sendall(response.encode(closes=closes))
+                if closes:
+                    return
+
+    def _answer(self, request: Request, behaviour: Behaviour) -> Response:
+        if behaviour.delay_seconds:
+            time.sleep(behaviour.delay_seconds)
+        return answer(self.world, behaviour, request, time.time())
+
+
+def _name_of(status: int) -> str:
+    return "ValidationException" if status == 400 else "UnsupportedOperationException"
+
+
+def _common_name(certificate: dict[str, Any] | None) -> str:
+    subject = (certificate or {}).get("subject", ())
+    return next((value for part in subject for name, value in part if name == "commonName"), "")

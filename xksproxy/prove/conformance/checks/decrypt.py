@@ -1,0 +1,7 @@
+"""Decrypt (R-DEC-*)."""
+
+from typing import Final
+
+from xksproxy.prove.conformance.check import Check
+
+CHECKS: Final[tuple[Check, ...]] = ()

@@ -1,0 +1,7 @@
+"""GetHealthStatus (R-HLTH-*)."""
+
+from typing import Final
+
+from xksproxy.prove.conformance.check import Check
+
+CHECKS: Final[tuple[Check, ...]] = ()

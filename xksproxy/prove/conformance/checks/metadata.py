@@ -1,0 +1,7 @@
+"""GetKeyMetadata (R-META-*)."""
+
+from typing import Final
+
+from xksproxy.prove.conformance.check import Check
+
+CHECKS: Final[tuple[Check, ...]] = ()

@@ -1,0 +1,7 @@
+"""How long answers take (R-TIME-*)."""
+
+from typing import Final
+
+from xksproxy.prove.conformance.check import Check
+
+CHECKS: Final[tuple[Check, ...]] = ()

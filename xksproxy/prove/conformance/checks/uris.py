@@ -1,0 +1,73 @@
+"""Paths, methods and external key ids (R-URI-*)."""
+
+from dataclasses import replace
+from typing import Final
+
+from xksproxy.prove.conformance.answers import expect_error, expect_success
+from xksproxy.prove.conformance.check import Check, Level, expect
+from xksproxy.prove.conformance.messages import bare, encryption
+from xksproxy.prove.conformance.subject import Subject
+from xksproxy.spec.errors import InvalidUriPathException, KeyNotFoundException
+from xksproxy.spec.limits import MAXIMUM_KEY_ID_CHARACTERS
+from xksproxy.spec.uri import BASE_PATH, Operation
+
+_NOT_ALLOWED: Final = 405
+
+
+def _all_four_are_served(subject: Subject) -> None:
+    expect_success(subject.call(Operation.GET_HEALTH_STATUS, bare(Operation.GET_HEALTH_STATUS)), "GetHealthStatus")
+    expect_success(subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA)), "GetKeyMetadata")
+    subject.open(subject.seal(b"plaintext"))
+
+
+def _get_is_refused(subject: Subject) -> None:
+    for operation in Operation:
+        request = replace(subject.request(subject.path(operation), b"").without_header("Content-Length"), method="GET")
+        for asked in (request, subject.sign(request)):
+            response = subject.send(asked)
+            signed = "signed" if asked is not request else "unsigned"
+            expect(response.status == _NOT_ALLOWED, f"405 to a {signed} GET of {operation.value}", response)
+
+
+def _unknown_operation(subject: Subject) -> None:
+    keys = f"{subject.target.path_prefix}{BASE_PATH}/keys/{subject.keys.usable}"
+    for path in (f"{keys}/rotate", f"{keys}/encrypt/more", f"{subject.target.path_prefix}{BASE_PATH}/unknown"):
+        response = subject.send(subject.sign(subject.request(path, encryption(b"plaintext"))))
+        expect_error(response, InvalidUriPathException, when=path)
+
+
+def _unknown_prefix(subject: Subject) -> None:
+    """As the public test client has it: signed with a good credential."""
+    for operation in Operation:
+        path = subject.path(operation).replace(BASE_PATH, f"/invalid{BASE_PATH}", 1)
+        response = subject.send(subject.sign(subject.request(path, bare(operation))))
+        expect_error(response, InvalidUriPathException, when=path)
+
+
+def _unknown_key(subject: Subject) -> None:
+    expect_error(
+        subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA), subject.keys.absent),
+        KeyNotFoundException,
+        when="GetKeyMetadata",
+    )
+    expect_error(subject.encrypt(b"plaintext", key_id=subject.keys.absent), KeyNotFoundException, when="Encrypt")
+    sealed = subject.seal(b"plaintext")
+    expect_error(subject.decrypt(sealed, subject.keys.absent), KeyNotFoundException, when="Decrypt")
+
+
+def _longest_key_id(subject: Subject) -> None:
+    """An id of every legal character, which surely does not exist; that it is legal shows in the error's name."""
+    alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+    key_id = (alphabet * 2)[:MAXIMUM_KEY_ID_CHARACTERS]
+    response = subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA), key_id)
+    expect_error(response, KeyNotFoundException, when="an id of 128 characters")
+
+
+CHECKS: Final = (
+    Check("uri-all-apis", ("R-URI-1",), Level.MUST, "All four APIs are served as POST", _all_four_are_served),
+    Check("uri-get", ("R-URI-5",), Level.MUST, "GET on an API URI is answered 405", _get_is_refused),
+    Check("uri-unknown-operation", ("R-URI-11",), Level.MUST, "A path of no API is invalid", _unknown_operation),
+    Check("uri-unknown-prefix", ("R-URI-11",), Level.MUST, "A path of no key store is invalid", _unknown_prefix),
+    Check("uri-unknown-key", ("R-URI-7",), Level.MUST, "An unknown key is not found", _unknown_key),
+    Check("uri-longest-key-id", ("R-URI-6",), Level.MUST, "An id of 128 characters is looked up", _longest_key_id),
+)
