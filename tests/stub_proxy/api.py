@@ -74,6 +74,7 @@ def answer(world: World, behaviour: "Behaviour", request: Request, now: float) -
     except XksError as error:
         response = failure(error)
     except Exception as error:  # noqa: BLE001 - the answer is JSON all the same
+        world.crashes.append(error)
         response = failure(InternalException(type(error).__name__))
     return behaviour.finish(request, response)
 

@@ -39,7 +39,10 @@ class Behaviour:
     """Whether a client's common name may come; empty if it has shown no certificate."""
 
     keep_alive: bool = True
-    pipelining: bool = True
+    closes_after_errors: bool = False
+    one_read: bool = False
+    """Whether what one read of the socket brings is taken for a request, no more and no less."""
+
     delay_seconds: float = 0.0
 
     # The order of a request

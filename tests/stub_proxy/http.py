@@ -1,7 +1,7 @@
 """As much of HTTP/1.1 as the stub needs."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 MAXIMUM_BODY = 64 * 1024
@@ -22,6 +22,8 @@ class Request:
     version: str
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+    spelling: tuple[str, ...] = ()
+    """The names of the headers as they were written."""
 
     def values(self, name: str) -> list[str]:
         return [value for known, value in self.headers if known == name]
@@ -40,19 +42,20 @@ class Response:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    version: str = "HTTP/1.1"
 
     def with_header(self, name: str, value: str) -> "Response":
         kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
-        return Response(self.status, (*kept, (name, value)), self.body)
+        return replace(self, headers=(*kept, (name, value)))
 
     def with_body(self, body: bytes) -> "Response":
-        return Response(self.status, self.headers, body)
+        return replace(self, body=body)
 
     def encode(self, *, closes: bool) -> bytes:
         headers = [*self.headers, ("Content-Length", str(len(self.body)))]
         if closes:
             headers.append(("Connection", "close"))
-        lines = [f"HTTP/1.1 {self.status} Whatever", *(f"{name}: {value}" for name, value in headers), "", ""]
+        lines = [f"{self.version} {self.status} Whatever", *(f"{name}: {value}" for name, value in headers), "", ""]
         return "\r\n".join(lines).encode("latin-1") + self.body
 
 
@@ -69,12 +72,13 @@ def read_request(reader: BinaryIO) -> Request | None:
     parts = line.decode("utf-8", "surrogateescape").rstrip("\r\n").split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
         raise BadHttp(400)
-    headers = []
+    headers, spelling = [], []
     while (line := reader.readline(65536)) not in (b"\r\n", b"\n"):
         name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
         if not colon or name != name.strip() or not name:
             raise BadHttp(400)
         headers.append((name.lower(), value.strip()))
+        spelling.append(name)
     request = Request(*parts, tuple(headers))
     lengths = request.values("content-length")
     if request.values("transfer-encoding") or len(lengths) > 1 or not all(length.isdecimal() for length in lengths):
@@ -83,4 +87,4 @@ def read_request(reader: BinaryIO) -> Request | None:
     if length > MAXIMUM_BODY:
         raise BadHttp(501)
     body = reader.read(length)
-    return Request(*parts, tuple(headers), body) if len(body) == length else None
+    return Request(*parts, tuple(headers), body, tuple(spelling)) if len(body) == length else None

@@ -1,5 +1,6 @@
 """The stub as a server: TLS on a loopback port, a thread for each connection."""
 
+import io
 import socket
 import ssl
 import threading
@@ -83,21 +84,24 @@ class StubProxy:
             connection.close()
 
     def _serve(self, secured: ssl.SSLSocket, behaviour: Behaviour) -> None:
-        with secured.makefile("rb") as reader:
-            while True:
+        with secured.makefile("rb") as whole:
+            closes = False
+            while not closes:
+                reader = io.BytesIO(secured.recv(65536)) if behaviour.one_read else whole
                 try:
                     request = read_request(reader)
                 except BadHttp as error:
-                    refusal = json_response(error.status, {"errorName": _name_of(error.status)})
-                    secured.sendall(refusal.encode(closes=True))
-                    return
-                if request is None:
-                    return
-                response = self._answer(request, behaviour)
-                closes = request.closes or not behaviour.keep_alive
+                    response, closes = json_response(error.status, {"errorName": _name_of(error.status)}), True
+                else:
+                    if request is None:
+                        return
+                    response = self._answer(request, behaviour)
+                    closes = self._closes(request, response, behaviour) or (behaviour.one_read and bool(reader.read()))
                 secured.sendall(response.encode(closes=closes))
-                if closes:
-                    return
+
+    def _closes(self, request: Request, response: Response, behaviour: Behaviour) -> bool:
+        failed = behaviour.closes_after_errors and response.status != 200
+        return request.closes or failed or not behaviour.keep_alive
 
     def _answer(self, request: Request, behaviour: Behaviour) -> Response:
         if behaviour.delay_seconds:

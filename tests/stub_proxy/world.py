@@ -31,6 +31,8 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class World:
     stores: tuple[Store, ...]
+    crashes: list[Exception] = field(default_factory=list)
+    """What the stub did not mean to raise."""
 
     def store(self, prefix: str) -> Store | None:
         return next((store for store in self.stores if store.prefix == prefix), None)

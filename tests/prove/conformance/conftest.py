@@ -22,6 +22,9 @@ def stub(running_stub: StubProxy) -> Iterator[StubProxy]:
     """The stub, which is right again afterwards."""
     yield running_stub
     running_stub.behave(Behaviour())
+    crashes = running_stub.world.crashes[:]
+    running_stub.world.crashes.clear()
+    assert not crashes, "the stub, or a defect of it, is broken in a way that was not meant"
 
 
 @pytest.fixture
