@@ -45,10 +45,9 @@ class Call:
 
     def text(self, name: str) -> str | None:
         """A member that is a string, or None if it is absent."""
-        value = self.message.get(name)
-        if value is not None and not isinstance(value, str):
-            raise ValidationException(f"{name} is no string")
-        return value
+        if name not in self.message:
+            return None
+        return self.behaviour.read_text(name, self.message[name])
 
     def data(self, name: str) -> bytes | None:
         """A member in Base64, decoded, or None if it is absent."""
@@ -173,6 +172,12 @@ def check_algorithm(call: Call) -> None:
         raise ValidationException("ciphertextDataIntegrityValueAlgorithm is not SHA_256")
 
 
+def read_text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValidationException(f"{name} is no string")
+    return value
+
+
 def decode_base64(name: str, text: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
@@ -191,13 +196,16 @@ def integrity_value(*, aad: bytes, ciphertext_metadata: bytes, iv: bytes, cipher
     return hashlib.sha256(aad + ciphertext_metadata + iv + ciphertext + tag).digest()
 
 
+INSTANCE = {"id": "software", "model": "AESGCM of cryptography"}
+
+
 def get_health_status(call: Call) -> dict[str, Any]:
     return {
         "xksProxyFleetSize": 1,
         "xksProxyVendor": "stub",
         "xksProxyModel": "stub 1.0",
         "ekmVendor": "stub",
-        "ekmFleetDetails": [{"id": "software", "model": "AESGCM of cryptography", "healthStatus": "ACTIVE"}],
+        "ekmFleetDetails": [{**INSTANCE, "healthStatus": "UNAVAILABLE" if call.store.outage.exists() else "ACTIVE"}],
     }
 
 

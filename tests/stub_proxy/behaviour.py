@@ -7,7 +7,7 @@ from typing import Any
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.http import Request, Response
+from stub_proxy.http import Request, Response, json_response
 from stub_proxy.signature import SignatureRules
 from xksproxy.spec.uri import ApiPath, Operation
 
@@ -24,6 +24,13 @@ def unchanged(request: Request, response: Response) -> Response:
 def nothing(request: Request) -> Response | None:
     """Leave the request to the usual order."""
     return None
+
+
+def refuse_http(status: int) -> Response:
+    """JSON, also where no request could be read."""
+    return json_response(
+        status, {"errorName": "ValidationException" if status == 400 else "UnsupportedOperationException"}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,9 @@ class Behaviour:
 
     delay_seconds: float = 0.0
 
+    refuse_http: Callable[[int], Response] = refuse_http
+    """The answer to what is no readable request, by its status."""
+
     # The order of a request
     intercept: Callable[[Request], Response | None] = nothing
     """Answers a request before anything else looks at it."""
@@ -61,6 +71,7 @@ class Behaviour:
     """Has the last word on every response."""
 
     # Encrypt and Decrypt
+    read_text: Callable[[str, object], str] = api.read_text
     decode_base64: Callable[[str, str], bytes] = api.decode_base64
     check_algorithm: Callable[[Call], None] = api.check_algorithm
     check_usage: Callable[[Call, Any, str], None] = api.check_usage

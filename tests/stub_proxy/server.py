@@ -7,12 +7,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from stub_proxy.api import answer
 from stub_proxy.behaviour import Behaviour
 from stub_proxy.certificates import make_certificates
-from stub_proxy.http import BadHttp, Request, Response, json_response, read_request
+from stub_proxy.http import BadHttp, Request, Response, read_request
 from stub_proxy.world import make_world
 
 IDLE_SECONDS = 30.0
@@ -22,7 +22,7 @@ class StubProxy:
     """Its behaviour can be changed between connections; those that are open keep theirs."""
 
     def __init__(self, directory: Path) -> None:
-        self.world = make_world()
+        self.world = make_world(directory / "outage")
         self.certificates = make_certificates(directory)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -91,7 +91,9 @@ class StubProxy:
                 try:
                     request = read_request(reader)
                 except BadHttp as error:
-                    response, closes = json_response(error.status, {"errorName": _name_of(error.status)}), True
+                    secured.sendall(behaviour.refuse_http(error.status).encode(closes=True))
+                    _read_the_rest(whole)
+                    return
                 else:
                     if request is None:
                         return
@@ -109,8 +111,11 @@ class StubProxy:
         return answer(self.world, behaviour, request, time.time())
 
 
-def _name_of(status: int) -> str:
-    return "ValidationException" if status == 400 else "UnsupportedOperationException"
+def _read_the_rest(reader: BinaryIO) -> None:
+    """A connection that is closed with unread data is reset, and the client may then lose the answer."""
+    for _ in range(64):
+        if not reader.read(65536):
+            return
 
 
 def _common_name(certificate: dict[str, Any] | None) -> str:

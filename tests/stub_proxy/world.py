@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
@@ -20,6 +21,8 @@ class Store:
     prefix: str
     credentials: tuple[Credential, ...]
     keys: tuple[StubKey, ...]
+    outage: Path
+    """While this file exists, the stub has no HSM."""
 
     def key(self, key_id: str) -> StubKey | None:
         return next((key for key in self.keys if key.id == key_id), None)
@@ -38,7 +41,7 @@ class World:
         return next((store for store in self.stores if store.prefix == prefix), None)
 
 
-def make_world() -> World:
+def make_world(outage: Path) -> World:
     """Two key stores; the first has two credentials and a key of every kind."""
     keys: Iterable[StubKey] = (
         StubKey("usable"),
@@ -47,6 +50,6 @@ def make_world() -> World:
         StubKey("impotent", ()),
         StubKey("disabled", enabled=False),
     )
-    first = Store("/stub/store", (generate_credential(), generate_credential()), tuple(keys))
-    other = Store("/stub/other", (generate_credential(),), (StubKey("usable"),))
+    first = Store("/stub/store", (generate_credential(), generate_credential()), tuple(keys), outage)
+    other = Store("/stub/other", (generate_credential(),), (StubKey("usable"),), outage)
     return World((first, other))

@@ -7,7 +7,10 @@ from stub_proxy.behaviour import Behaviour
 from stub_proxy.server import StubProxy
 
 from xksproxy.client.target import Target
-from xksproxy.prove.conformance.subject import Keys, Subject
+from xksproxy.prove.conformance.subject import Keys, Limits, Outage, Subject
+
+UNHURRIED = Limits(timeout_seconds=20.0, answer_milliseconds=20_000.0, freshness_seconds=20.0, timed_requests=3)
+"""A loaded machine does not make the stub wrong."""
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +54,7 @@ def subject(stub: StubProxy) -> Iterator[Subject]:
         second_credential=first.credentials[1],
         other_store=target(other.prefix, other.credentials[0]),
         wrong_client=(files.of("wrong-client"), None),
-        timeout=5.0,
+        outage=Outage(("touch", str(first.outage)), ("rm", "-f", str(first.outage))),
+        limits=UNHURRIED,
     ) as made:
         yield made

@@ -1,5 +1,7 @@
 """Wrong paths, methods and key ids."""
 
+from dataclasses import replace
+
 from stub_proxy import api
 from stub_proxy.api import Call
 from stub_proxy.defect import Defect
@@ -54,7 +56,31 @@ def without(operation: Operation) -> dict[Operation, object]:
     return {**api.OPERATIONS, operation: health_without_encrypt}
 
 
+def one_key(call: Call) -> StubKey:
+    """All ids lead to the same key material."""
+    return replace(api.find_key(call), value=call.store.keys[0].value)
+
+
+def any_case(call: Call) -> StubKey:
+    lowered = replace(call.route, key_id=call.route.key_id.lower())
+    return api.find_key(replace(call, route=lowered))
+
+
+def illegal_ids_crash(request: Request, response: Response) -> Response:
+    illegal = "~" in request.target or "a:b" in request.target
+    return json_response(500, {"errorName": "InternalException"}) if illegal else response
+
+
+def only_get_is_refused(request: Request) -> None:
+    if request.method == "GET":
+        raise api.MethodRefused
+
+
 DEFECTS = (
+    Defect("one-key-for-all-ids", ("uri-keys-apart",), {"find_key": one_key}),
+    Defect("case-of-ids-ignored", ("uri-key-id-case",), {"find_key": any_case}),
+    Defect("illegal-ids-crash", ("uri-illegal-key-id",), {"finish": illegal_ids_crash}),
+    Defect("put-is-served", ("uri-other-methods",), {"check_method": only_get_is_refused}),
     Defect("no-decrypt", ("uri-all-apis",), {"operations": without(Operation.DECRYPT)}),
     Defect("no-health", ("uri-all-apis",), {"operations": without(Operation.GET_HEALTH_STATUS)}),
     Defect("get-is-served", ("uri-get",), {"check_method": lambda request: None}),

@@ -27,6 +27,14 @@ def expect_error(response: HttpResponse, *acceptable: type[XksError], when: str 
     return body
 
 
+def expect_json(response: HttpResponse, when: str = "") -> Body:
+    """The body of any answer, success or error, which is a JSON object, of an error with a name (R-ERR-4)."""
+    body = _body(response, _told("a JSON object", when))
+    named = response.status == 200 or isinstance(body.get("errorName"), str)  # noqa: PLR2004
+    expect(named, _told("an errorName", when), response)
+    return body
+
+
 def expect_refusal(response: HttpResponse, when: str = "") -> Body:
     """The body of any error of the API that blames the request: 4xx, or 501 for what is not supported."""
     wanted = _told("an error of 4xx or 501 with an errorName", when)

@@ -159,7 +159,7 @@ CATALOGUE: Final = (
     Requirement("R-CDIV-8", "TEST", "An integrity value for a key that cannot decrypt is InvalidKeyUsageException"),
     Requirement("R-ERR-1", "MUST", "Exactly the status and the name of each error"),
     Requirement("R-ERR-2", "MUST", "errorMessage has fewer than 512 printable characters"),
-    Requirement("R-ERR-3", "FACT", "What KMS makes of an error", "what KMS does"),
+    Requirement("R-ERR-3", "FACT", "errorMessage ends in the logs of AWS accounts"),
     Requirement("R-ERR-4", "FACT", "Every error has a JSON body"),
     Requirement("R-AUTHZ-1", "MAY", "Authorization by request data", "the policy language is the vendor's choice"),
     Requirement(

@@ -12,10 +12,33 @@ from xksproxy.prove.conformance.messages import Message, Sealed, decryption, enc
 from xksproxy.prove.conformance.requests import Request, Signer
 from xksproxy.prove.conformance.wire import ConnectionEnded, HttpResponse, Wire
 from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import Operation, compose_path
 
 ABSENT_KEY_ID: Final = "xksproxy-conformance.absent"
-TIMEOUT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a proxy may take."""
+
+    timeout_seconds: float = 10.0
+    """For each read and write; an answer that takes longer counts as none."""
+
+    answer_milliseconds: float = KMS_TIMEOUT_MS
+    freshness_seconds: float = 60.0
+    """How old a health status may be (R-HLTH-6)."""
+
+    timed_requests: int = 100
+    """How many of each API are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Commands, as argument lists, that take an HSM away from the proxy and give it back."""
+
+    begin: tuple[str, ...]
+    end: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +71,13 @@ class Subject:
         second_credential: Credential | None = None,
         other_store: Target | None = None,
         wrong_client: tuple[Path, Path | None] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
+        outage: Outage | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Take what may be used.
 
         ``other_store`` is another key store of the same proxy; ``wrong_client`` a client certificate, and its key,
-        that the proxy must refuse; ``timeout`` in seconds counts for each read and write.
+        that the proxy must refuse; ``outage`` is how an HSM can be taken away.
 
         Raises:
             TargetError: a PEM file of the target cannot be used.
@@ -63,7 +87,8 @@ class Subject:
         self.second_credential = second_credential
         self.other_store = other_store
         self.wrong_client = wrong_client
-        self.timeout = timeout
+        self.outage = outage
+        self.limits = limits or Limits()
         self.context = target.context()
         self._kept: Wire | None = None
 
@@ -72,6 +97,11 @@ class Subject:
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for each read and write."""
+        return self.limits.timeout_seconds
 
     @property
     def signer(self) -> Signer:
