@@ -1,1 +1,1 @@
-"""Proofs about a running proxy, ours or another's: whether it keeps to the API, and how fast it is."""
+"""Proving a proxy, ours or another, from outside: whether it keeps the specification, and how fast it is."""

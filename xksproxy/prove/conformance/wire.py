@@ -70,8 +70,13 @@ class HttpResponse:
         except NotHttp as error:
             return str(error)
         if "errorName" in body:
-            return f"status {self.status} {body['errorName']}"
-        return f"status {self.status} with the members {', '.join(sorted(body)) or '(none)'}"
+            return f"status {self.status} {printable(str(body['errorName']))}"
+        return f"status {self.status} with the members {printable(', '.join(sorted(body))) or '(none)'}"
+
+
+def printable(text: str) -> str:
+    """The beginning of a text of the proxy's, without what a terminal could take for a command."""
+    return "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])
 
 
 def shown(content: bytes) -> str:
