@@ -19,8 +19,8 @@ def junit(report: Report) -> str:
     what was found.
     """
     suites = ET.Element("testsuites", name="xksproxy conformance", time=f"{report.seconds:.3f}")
-    for chapter, results in groupby(report.results, key=lambda result: result.chapter):
-        suite = ET.SubElement(suites, "testsuite", name=chapter.title)
+    for title, results in groupby(report.results, key=lambda result: result.chapter.title):
+        suite = ET.SubElement(suites, "testsuite", name=title)
         cases = [_case(suite, result) for result in results]
         suite.set("timestamp", report.started.isoformat(timespec="seconds"))
         suite.set("tests", str(len(cases)))

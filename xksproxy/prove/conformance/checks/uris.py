@@ -25,8 +25,8 @@ def _get_is_refused(subject: Subject) -> None:
         request = replace(subject.request(subject.path(operation), b"").without_header("Content-Length"), method="GET")
         for asked in (request, subject.sign(request)):
             response = subject.send(asked)
-            signed = "signed" if asked is not request else "unsigned"
-            expect(response.status == _NOT_ALLOWED, f"405 to a {signed} GET of {operation.value}", response)
+            which = "a signed" if asked is not request else "an unsigned"
+            expect(response.status == _NOT_ALLOWED, f"405 to {which} GET of {operation.value}", response)
 
 
 def _unknown_operation(subject: Subject) -> None:
