@@ -4,8 +4,9 @@ import json
 import ssl
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn, TextIO
+from typing import IO, Any, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -27,8 +28,26 @@ from xksproxy.prove.conformance.text import print_report
 from xksproxy.prove.conformance.wire import NotHttp
 from xksproxy.spec.uri import BASE_PATH, Operation
 
-_OUTPUT = click.File("w", encoding="utf-8", lazy=False)
 Rows = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a document goes; opened before the run, so that a wrong name does not cost one."""
+
+    file: IO[Any]
+    standard: bool
+    """Whether it is standard output, which then has nothing else."""
+
+
+class _Output(click.File):
+    name = "file"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        return Output(super().convert(value, parameter, context), standard=value == "-")
+
+
+_OUTPUT: Final = _Output("w", encoding="utf-8", lazy=False)
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - as click calls it
@@ -54,9 +73,9 @@ def conformance(
     *,
     subject: Subject,
     only: tuple[str, ...],
-    json_file: TextIO | None,
-    junit_file: TextIO | None,
-    html_file: TextIO | None,
+    json_file: Output | None,
+    junit_file: Output | None,
+    html_file: Output | None,
 ) -> None:
     """Check any proxy, requirement by requirement, from outside.
 
@@ -76,15 +95,18 @@ def conformance(
     with subject:
         _look(subject)
         report = _examine(subject, chapters)
-    if json_file is not None:
-        json_file.write(json.dumps(report.facts(), indent=2) + "\n")
-    if junit_file is not None:
-        junit_file.write(junit(report))
-    if html_file is not None:
-        html_file.write(html(report))
-    if sys.stdout not in (json_file, junit_file, html_file):
+    documents = ((json_file, _as_json), (junit_file, junit), (html_file, html))
+    wanted = [(output, document) for output, document in documents if output is not None]
+    for output, document in wanted:
+        output.file.write(document(report))
+        output.file.flush()
+    if not any(output.standard for output, _ in wanted):
         print_report(report)
     sys.exit(0 if report.conforms else FOUND_SOMETHING_WRONG)
+
+
+def _as_json(report: Report) -> str:
+    return json.dumps(report.facts(), indent=2) + "\n"
 
 
 def _look(subject: Subject) -> None:
