@@ -73,7 +73,7 @@ def test_a_broken_must_is_exit_code_1_and_told_with_what_was_expected(
 
     assert done.code == 1
     assert row(done.text, "uri-get")[:2] == ["FAILED", "MUST"]
-    assert "  expected  405 to an unsigned GET of health\n  got       status 404 InvalidUriPathException" in done.text
+    assert "  expected  405 to a GET of health\n  got       status 404 InvalidUriPathException" in done.text
 
 
 def test_a_broken_should_is_told_and_no_failure(run: Run, stub: StubProxy, options: list[str]) -> None:

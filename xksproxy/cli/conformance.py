@@ -86,8 +86,8 @@ def conformance(
     Example:
       source .xksproxy-dev/client.env
       xksproxy conformance --html report.html
-      xksproxy conformance --endpoint https://xks.example.com --path /eu/kms/xks/v1 --key key-1 \\
-        --credential-file kms-console.json --only 'auth-*' --only R-ENC-1
+      xksproxy conformance --endpoint https://xks.example.com --path /eu/kms/xks/v1 --key k1 --credential-file c.json
+      xksproxy conformance --only 'auth-*' --only R-ENC-1 --junit report.xml
     """
     chapters = select(CHAPTERS, only)
     if not chapters:
