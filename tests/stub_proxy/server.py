@@ -68,11 +68,15 @@ class StubProxy:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            # TLS takes the socket object over; this one is a second handle on the same connection.
+            handle = connection.dup()
             with self._lock:
-                self._open.add(connection)
-            threading.Thread(target=self._converse, args=(connection, *self._service), daemon=True).start()
+                self._open.add(handle)
+            threading.Thread(target=self._converse, args=(connection, handle, *self._service), daemon=True).start()
 
-    def _converse(self, connection: socket.socket, behaviour: Behaviour, context: ssl.SSLContext) -> None:
+    def _converse(
+        self, connection: socket.socket, handle: socket.socket, behaviour: Behaviour, context: ssl.SSLContext
+    ) -> None:
         connection.settimeout(IDLE_SECONDS)
         try:
             with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
@@ -80,7 +84,8 @@ class StubProxy:
                     self._serve(secured, behaviour)
         finally:
             with self._lock:
-                self._open.discard(connection)
+                self._open.discard(handle)
+                handle.close()
             connection.close()
 
     def _serve(self, secured: ssl.SSLSocket, behaviour: Behaviour) -> None:

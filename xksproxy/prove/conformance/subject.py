@@ -10,7 +10,7 @@ from xksproxy.client.target import Target
 from xksproxy.prove.conformance.answers import bytes_member, expect_success, sealed_of
 from xksproxy.prove.conformance.messages import Message, Sealed, decryption, encryption
 from xksproxy.prove.conformance.requests import Request, Signer
-from xksproxy.prove.conformance.wire import ConnectionEnded, HttpResponse, Wire
+from xksproxy.prove.conformance.wire import HttpResponse, NothingCame, Wire
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import Operation, compose_path
@@ -142,7 +142,7 @@ class Subject:
         wire = self._kept = self._kept or self.connect()
         try:
             response = wire.exchange(request.encode(), request.method)
-        except ConnectionEnded:
+        except NothingCame:
             self.hang_up()
             if fresh:
                 raise

@@ -23,6 +23,10 @@ class ConnectionEnded(OSError):
     """The proxy ended the connection where a response was expected."""
 
 
+class NothingCame(ConnectionEnded):
+    """Not even the first byte of it came: an idle connection may just have been ended."""
+
+
 class NotHttp(Exception):
     """What came is not a response of HTTP/1.1, or not the JSON object that was expected in it."""
 
@@ -145,7 +149,7 @@ class Wire:
             try:
                 return self.read(method)
             except OSError:
-                raise ConnectionEnded(f"the proxy closed the connection while it was sent to: {error}") from None
+                raise NothingCame(f"the proxy closed the connection while it was sent to: {error}") from None
         return self.read(method)
 
     def read_until_closed(self) -> bytes:
@@ -161,7 +165,11 @@ class Wire:
         return rest
 
     def _read_one(self, method: str) -> HttpResponse:
-        match = _STATUS_LINE.fullmatch(line := self._line())
+        try:
+            line = self._line()
+        except ConnectionEnded as error:
+            raise NothingCame(str(error)) from error
+        match = _STATUS_LINE.fullmatch(line)
         if match is None:
             raise NotHttp(f"{shown(line)} in place of a status line of HTTP/1.1")
         headers = tuple(self._headers())

@@ -112,10 +112,10 @@ def _more_signed_headers(subject: Subject) -> None:
     """As curl signs, and with headers whose values have to be trimmed."""
     curl = replace(subject.signer, signed_headers=("content-type", "host", "x-amz-date"))
     _expect_accepted(subject, curl, "content-type is signed too")
-    request = _request(subject).with_header("User-Agent", "  conformance   check  ").with_header("Accept", "*/*")
+    request = _request(subject).with_header("User-Agent", "  conformance check  ").with_header("Accept", "*/*")
     names = ("accept", "content-length", "content-type", "host", "user-agent", "x-amz-date")
     signed = subject.sign(request, signer=replace(subject.signer, signed_headers=names))
-    expect_success(subject.send(signed), "six signed headers, one with blanks in its value")
+    expect_success(subject.send(signed), "six signed headers, one with blanks around its value")
 
 
 # --- Credentials
@@ -213,8 +213,6 @@ def _other_date(_: Subject, signed: Request) -> Iterator[tuple[str, Request]]:
 def _other_scope(subject: Subject, signed: Request) -> Iterator[tuple[str, Request]]:
     header, region = signed.header("Authorization"), subject.target.region
     yield "another Region in the scope", signed.with_header("Authorization", header.replace(region, "xx-conform-1"))
-    unsigned = header.replace("host;x-amz-date", "x-amz-date;host")
-    yield "SignedHeaders in another order", signed.with_header("Authorization", unsigned)
 
 
 def _other_host(subject: Subject) -> str:

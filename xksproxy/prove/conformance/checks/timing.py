@@ -73,7 +73,7 @@ def _new_connections_in_time(subject: Subject) -> str:
 
 def _health_is_fresh(subject: Subject) -> str:
     outage = required(subject.outage, "--outage-command with --recovery-command")
-    if not _all_active(subject):
+    if _seconds_until(lambda: _all_active(subject), subject.limits.freshness_seconds) is None:
         raise NotApplicable("an EKM instance is not ACTIVE as it is")
     with _during(outage):
         noticed = _seconds_until(lambda: not _all_active(subject), subject.limits.freshness_seconds)
