@@ -52,14 +52,13 @@ def _failures(failures: tuple[Result, ...]) -> Markup:
 
 
 def _checks(results: list[Result]) -> Markup:
-    columns = ("", "level", "check", "requirements", "what is right", "note")
+    columns = ("", "level", "what is right", "requirements", "note")
     rows = [
         (
             _badge(one.outcome.value),
             one.check.level.value,
-            one.check.id,
+            Markup('{}<br><code class="dim">{}</code>').format(one.check.title, one.check.id),
             ", ".join(one.check.requirements),
-            one.check.title,
             one.note,
         )
         for one in results
