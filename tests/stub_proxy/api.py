@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -224,7 +223,7 @@ def encrypt(call: Call) -> dict[str, Any]:
     wants_value = call.message.get("ciphertextDataIntegrityValueAlgorithm") is not None
     if wants_value:
         behaviour.check_usage(call, key, "DECRYPT")
-    iv, metadata = os.urandom(behaviour.iv_bytes), behaviour.ciphertext_metadata
+    iv, metadata = behaviour.make_iv(behaviour.iv_bytes), behaviour.ciphertext_metadata
     sealed = AESGCM(key.value).encrypt(iv, plaintext, behaviour.compose_aad(aad, metadata or b""))
     ciphertext, tag = sealed[:-16], sealed[-16:]
     result = {"ciphertext": encoded(ciphertext), "initializationVector": encoded(iv), "authenticationTag": encoded(tag)}
@@ -246,13 +245,21 @@ def decrypt(call: Call) -> dict[str, Any]:
     metadata = call.data("ciphertextMetadata") or b""
     check_sizes(behaviour, ciphertext, aad)
     key = usable_key(call, "DECRYPT")
+    behaviour.check_lengths(iv, tag, metadata)
+    plaintext = behaviour.open_sealed(key.value, iv, ciphertext, tag, behaviour.compose_aad(aad, metadata))
+    return {"plaintext": encoded(plaintext)}
+
+
+def check_lengths(iv: bytes, tag: bytes, metadata: bytes) -> None:
     if len(iv) not in (12, 16) or len(tag) != 16 or len(metadata) > 20:
         raise InvalidCiphertextException("a length is wrong")
+
+
+def open_sealed(key: bytes, iv: bytes, ciphertext: bytes, tag: bytes, aad: bytes) -> bytes:
     try:
-        plaintext = AESGCM(key.value).decrypt(iv, ciphertext + tag, behaviour.compose_aad(aad, metadata))
+        return AESGCM(key).decrypt(iv, ciphertext + tag, aad)
     except InvalidTag:
         raise InvalidCiphertextException("the tag does not fit") from None
-    return {"plaintext": encoded(plaintext)}
 
 
 def usable_key(call: Call, usage: str) -> StubKey:

@@ -1,5 +1,6 @@
 """All that the stub does, as replaceable parts. A defect replaces some of them."""
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,3 +83,6 @@ class Behaviour:
     ciphertext_metadata: bytes | None = b"key_version=1"
     compose_aad: Callable[[bytes, bytes], bytes] = api.compose_aad
     integrity_value: Callable[..., bytes] = api.integrity_value
+    make_iv: Callable[[int], bytes] = os.urandom
+    check_lengths: Callable[[bytes, bytes, bytes], None] = api.check_lengths
+    open_sealed: Callable[[bytes, bytes, bytes, bytes, bytes], bytes] = api.open_sealed

@@ -10,6 +10,7 @@ from stub_proxy.defects import (
     integrity,
     metadata,
     requests,
+    tampering,
     timing,
     transport,
     uris,
@@ -17,7 +18,7 @@ from stub_proxy.defects import (
 
 _CHAPTERS = (
     *(transport, uris, authentication, requests, health, metadata),
-    *(encrypt, decrypt, integrity, errors, timing),
+    *(encrypt, decrypt, tampering, integrity, errors, timing),
 )
 
 DEFECTS: tuple[Defect, ...] = tuple(defect for chapter in _CHAPTERS for defect in chapter.DEFECTS)
