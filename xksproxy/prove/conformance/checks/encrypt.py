@@ -87,23 +87,28 @@ def _aad_lengths(subject: Subject) -> None:
             expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
 
 
-def _served_or_unsupported(subject: Subject, plaintext: bytes, aad: bytes | None) -> str:
+def _served_or_unsupported(subject: Subject, plaintext: bytes, aad: bytes | None) -> int:
     response = subject.encrypt(plaintext, aad)
     when = lengths(plaintext, aad)
     if response.status == UnsupportedOperationException.http_status:
         expect_error(response, UnsupportedOperationException, when=when)
-        return f"501 to {when}"
+        return response.status
     sealed = sealed_of(expect_success(response, f"or 501 UnsupportedOperationException, {when}"), aad)
     expect_opened(subject, sealed, plaintext, when)
-    return f"200 to {when}"
+    return response.status
 
 
 def _longer_plaintexts(subject: Subject) -> str:
-    return ", ".join(_served_or_unsupported(subject, sample(length), None) for length in _LONGER_PLAINTEXTS)
+    seen = {length: _served_or_unsupported(subject, sample(length), None) for length in _LONGER_PLAINTEXTS}
+    return _by_length(seen)
 
 
 def _longer_aad(subject: Subject) -> str:
-    return ", ".join(_served_or_unsupported(subject, sample(16), sample(length)) for length in _LONGER_AAD)
+    return _by_length({length: _served_or_unsupported(subject, sample(16), sample(length)) for length in _LONGER_AAD})
+
+
+def _by_length(seen: dict[int, int]) -> str:
+    return ", ".join(f"{length} bytes: {status}" for length, status in seen.items())
 
 
 def _unwritable_aad(subject: Subject) -> str:

@@ -1,6 +1,7 @@
 """Errors: their names, their form, and what comes first where two things are wrong (R-ERR-*, R-AUTHZ-4)."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -105,7 +106,7 @@ def _names(subject: Subject) -> str:
     for provoked in _provoke_all(subject):
         body = expect_error(provoked.response, *provoked.errors, when=provoked.what)
         seen.add(body["errorName"])
-    return ", ".join(sorted(seen))
+    return f"{len(seen)} of them"
 
 
 def _disabled_key(subject: Subject) -> None:
@@ -182,7 +183,8 @@ def _quoting_paths(subject: Subject) -> None:
     base = subject.path(_HEALTH).removesuffix("/health")
     for path in (f"{base}/{'x' * 200}", f"{base}/keys/{'k' * 128}/unknown", f"{base}/%0d%0a%c3%bc"):
         response = subject.send(subject.sign(subject.request(path, bare(_METADATA))))
-        _judge_message(expect_json(response, path), path)
+        with suppress(NotHttp):  # that it is JSON at all, others ask
+            _judge_message(response.json(), path)
 
 
 def _outside_the_api(subject: Subject) -> Iterator[tuple[str, HttpResponse]]:
@@ -237,45 +239,41 @@ def _strangers(subject: Subject) -> None:
         expect(len(set(answers.values())) == 1, f"one answer for every key, {operation.value}", answers)
 
 
-def _two_faults(subject: Subject) -> str:
-    """No order is given, so either error may answer, but no other (Q-2)."""
-    absent, half = subject.keys.absent, encryption(b"plaintext")
-    del half["plaintext"]
-    wrong = {**encryption(b"plaintext"), "encryptionAlgorithm": "AES_CBC"}
+def _provoke_by_two_faults(subject: Subject) -> Iterator[Provoked]:
+    """Of a key that is absent, or of a stranger, and of something else besides."""
+    absent, stranger = subject.keys.absent, subject.request(subject.path(_ENCRYPT), b"{")
+    half = {name: value for name, value in encryption(b"plaintext").items() if name != "plaintext"}
+    yield Provoked(
+        "no plaintext, absent key",
+        subject.call(_ENCRYPT, half, absent),
+        (ValidationException, KeyNotFoundException),
+    )
+    other = {**encryption(b"plaintext"), "encryptionAlgorithm": "AES_CBC"}
+    yield Provoked(
+        "another algorithm, absent key",
+        subject.call(_ENCRYPT, other, absent),
+        (ValidationException, UnsupportedOperationException, KeyNotFoundException),
+    )
     short = decryption(Sealed(b"ciphertext", iv=b"short", tag=b"short"))
-    stranger = subject.request(subject.path(_ENCRYPT), b"{")
-    provoked = [
-        Provoked("half a request, absent key", subject.call(_ENCRYPT, half, absent), _either(ValidationException)),
-        Provoked(
-            "another algorithm, absent key",
-            subject.call(_ENCRYPT, wrong, absent),
-            _either(ValidationException, UnsupportedOperationException),
-        ),
-        Provoked(
-            "an IV and a tag too short, absent key",
-            subject.call(_DECRYPT, short, absent),
-            _either(ValidationException, InvalidCiphertextException),
-        ),
-        Provoked(
-            "half an object, unsigned",
-            subject.send(stranger),
-            (AuthenticationFailedException, ValidationException),
-        ),
-        Provoked(
-            "an invalid path, unsigned",
-            subject.send(replace(stranger, target=f"{stranger.target}/invalid")),
-            (AuthenticationFailedException, InvalidUriPathException),
-        ),
-    ]
-    notes = []
-    for one in provoked:
-        body = expect_error(one.response, *one.errors, when=one.what)
-        notes.append(f"{one.what}: {body['errorName']}")
-    return ", ".join(notes)
+    yield Provoked(
+        "IV and tag too short, absent key",
+        subject.call(_DECRYPT, short, absent),
+        (ValidationException, InvalidCiphertextException, KeyNotFoundException),
+    )
+    yield Provoked(
+        "half an object, unsigned", subject.send(stranger), (AuthenticationFailedException, ValidationException)
+    )
+    yield Provoked(
+        "an invalid path, unsigned",
+        subject.send(replace(stranger, target=f"{stranger.target}/invalid")),
+        (AuthenticationFailedException, InvalidUriPathException),
+    )
 
 
-def _either(*errors: type[XksError]) -> tuple[type[XksError], ...]:
-    return (*errors, KeyNotFoundException)
+def _two_faults(subject: Subject) -> None:
+    """No order is given, so either error may answer, but no other (Q-2)."""
+    for provoked in _provoke_by_two_faults(subject):
+        expect_error(provoked.response, *provoked.errors, when=provoked.what)
 
 
 CHECKS: Final[tuple[Check, ...]] = (

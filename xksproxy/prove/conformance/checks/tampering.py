@@ -27,7 +27,7 @@ def _expect_refused(subject: Subject, changes: Iterable[Change], *more: type[Xks
         count += 1
         body = expect_error(subject.decrypt(changed), InvalidCiphertextException, *more, when=what)
         expect("plaintext" not in body, f"no plaintext beside an error ({what})", "one")
-    return f"{count} changes"
+    return f"{count} changes" if count > 1 else ""
 
 
 def _check(change: Callable[[Sealed], Iterator[Change]]) -> Callable[[Subject], str]:
