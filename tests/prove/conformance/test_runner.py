@@ -45,7 +45,8 @@ def test_each_way_to_end_has_its_outcome(subject: Subject) -> None:
     [
         (TimeoutError(), "an answer", "none within 20 s"),
         (NotHttp("gibberish"), "an answer of HTTP/1.1", "gibberish"),
-        (ConnectionEnded("cut"), "an answer", "ConnectionEnded: cut"),
+        (ConnectionEnded("cut"), "an answer", "cut"),
+        (ConnectionRefusedError("no"), "an answer", "ConnectionRefusedError: no"),
         (KeyError("x"), JUDGEABLE, "KeyError: 'x'"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 from xksproxy.prove.conformance.check import Chapter, Check, CheckFailed, NotApplicable, Outcome
 from xksproxy.prove.conformance.subject import Subject
-from xksproxy.prove.conformance.wire import NotHttp
+from xksproxy.prove.conformance.wire import ConnectionEnded, NotHttp
 
 JUDGEABLE: Final = "an answer that can be judged"
 """What was expected where a check crashed."""
@@ -52,19 +52,27 @@ def run_check(chapter: Chapter, check: Check, subject: Subject) -> Result:
         outcome = Outcome.PASSED
     except NotApplicable as reason:
         outcome, note = Outcome.NOT_APPLICABLE, str(reason)
-    except CheckFailed as failure:
-        outcome, expected, got = Outcome.FAILED, failure.expected, failure.got
-    except TimeoutError:
-        outcome, expected, got = Outcome.FAILED, "an answer", f"none within {subject.timeout:g} s"
-    except NotHttp as failure:
-        outcome, expected, got = Outcome.FAILED, "an answer of HTTP/1.1", str(failure)
-    except OSError as failure:
-        outcome, expected, got = Outcome.FAILED, "an answer", f"{type(failure).__name__}: {failure}"
     except Exception as failure:  # noqa: BLE001 - whatever a proxy provokes, the other checks must be made
-        outcome, expected, got = Outcome.FAILED, JUDGEABLE, f"{type(failure).__name__}: {failure}"
-    if outcome is Outcome.FAILED:
+        outcome = Outcome.FAILED
+        expected, got = _told(failure, subject)
         subject.hang_up()  # nobody knows what is still under way on it
     return Result(chapter, check, outcome, time.perf_counter() - started, note, expected, got)
+
+
+def _told(failure: Exception, subject: Subject) -> tuple[str, str]:
+    """What was expected, and what came instead."""
+    match failure:
+        case CheckFailed():
+            return failure.expected, failure.got
+        case NotHttp():
+            return "an answer of HTTP/1.1", str(failure)
+        case TimeoutError():
+            return "an answer", f"none within {subject.timeout:g} s"
+        case ConnectionEnded():
+            return "an answer", str(failure)
+        case OSError():
+            return "an answer", f"{type(failure).__name__}: {failure}"
+    return JUDGEABLE, f"{type(failure).__name__}: {failure}"
 
 
 def _unreachable(subject: Subject) -> str:

@@ -120,14 +120,14 @@ def _keep_alive(subject: Subject) -> None:
 
 
 def _kept_after_errors(subject: Subject) -> None:
+    operation = Operation.GET_HEALTH_STATUS
+    missing = subject.sign(subject.request(subject.path(operation), {}))
+    absent = _metadata(subject, subject.keys.absent)
     with subject.connect() as wire:
-        operation = Operation.GET_HEALTH_STATUS
-        missing = wire.exchange(subject.sign(subject.request(subject.path(operation), {})).encode())
-        expect_error(missing, ValidationException)
-        absent = wire.exchange(_metadata(subject, subject.keys.absent).encode())
-        expect_error(absent, KeyNotFoundException)
-        for response in (missing, absent):
-            expect(not response.closes, "a connection that is kept after an error", f"Connection: close, {response}")
+        for request, error in ((missing, ValidationException), (absent, KeyNotFoundException)):
+            response = wire.exchange(request.encode())
+            expect_error(response, error)
+            expect(not response.closes, f"a connection that outlives {error.__name__}", "Connection: close")
         expect_success(wire.exchange(_health(subject).encode()), "after two errors")
 
 
