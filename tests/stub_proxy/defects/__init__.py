@@ -4,6 +4,7 @@ from stub_proxy.defect import Defect
 from stub_proxy.defects import (
     authentication,
     decrypt,
+    encoding,
     encrypt,
     errors,
     health,
@@ -17,7 +18,7 @@ from stub_proxy.defects import (
 )
 
 _CHAPTERS = (
-    *(transport, uris, authentication, requests, health, metadata),
+    *(transport, uris, authentication, requests, encoding, health, metadata),
     *(encrypt, decrypt, tampering, integrity, errors, timing),
 )
 

@@ -6,6 +6,7 @@ from xksproxy.prove.conformance.check import Chapter
 from xksproxy.prove.conformance.checks import (
     authentication,
     decrypt,
+    encoding,
     encrypt,
     errors,
     health,
@@ -23,6 +24,7 @@ CHAPTERS: Final = (
     Chapter("uris", "URIs and methods", uris.CHECKS),
     Chapter("authentication", "Authentication", authentication.CHECKS),
     Chapter("requests", "Requests", requests.CHECKS),
+    Chapter("encoding", "Base64 and JSON", encoding.CHECKS),
     Chapter("health", "GetHealthStatus", health.CHECKS),
     Chapter("metadata", "GetKeyMetadata", metadata.CHECKS),
     Chapter("encrypt", "Encrypt", encrypt.CHECKS),
