@@ -25,6 +25,8 @@ class StubProxy:
         self.world = make_world(directory / "outage")
         self.certificates = make_certificates(directory)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        # Inherited by what is accepted: the first answer must not wait for the client to acknowledge TLS's last word.
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = int(self._listener.getsockname()[1])
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
