@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from stub_proxy import api
+from stub_proxy.behaviour import Behaviour
 from stub_proxy.server import StubProxy
 
 from xksproxy.prove.conformance.check import Chapter, Check, CheckFailed, Level, NotApplicable, Outcome
@@ -10,8 +12,9 @@ from xksproxy.prove.conformance.checks import CHAPTERS
 from xksproxy.prove.conformance.messages import bare
 from xksproxy.prove.conformance.runner import JUDGEABLE, run_checks
 from xksproxy.prove.conformance.selection import select
-from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.subject import Limits, Subject
 from xksproxy.prove.conformance.wire import ConnectionEnded, NotHttp
+from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException, XksError
 from xksproxy.spec.uri import Operation
 
 
@@ -82,6 +85,27 @@ def test_a_connection_that_the_proxy_has_ended_meanwhile_is_made_anew(stub: Stub
     stub._end_connections()
 
     assert subject.call(operation, bare(operation)).status == 200
+
+
+@pytest.mark.parametrize("error", [ThrottlingException, DependencyTimeoutException])
+def test_a_busy_proxy_is_asked_again(stub: StubProxy, subject: Subject, error: type[XksError]) -> None:
+    """Both may come at any time, and say nothing of what was asked."""
+    refusals = iter([api.failure(error("busy"))] * 2)
+    stub.behave(Behaviour(intercept=lambda _: next(refusals, None)))
+    subject.limits = Limits(pauses_when_busy=(0.0, 0.0))
+    operation = Operation.GET_HEALTH_STATUS
+
+    assert subject.call(operation, bare(operation)).status == 200
+
+
+def test_a_proxy_that_is_always_busy_is_believed(stub: StubProxy, subject: Subject) -> None:
+    asked = []
+    stub.behave(Behaviour(intercept=lambda request: asked.append(request) or api.failure(ThrottlingException("busy"))))
+    subject.limits = Limits(pauses_when_busy=(0.0, 0.0))
+    operation = Operation.GET_HEALTH_STATUS
+
+    assert subject.call(operation, bare(operation)).status == 429
+    assert len(asked) == 3
 
 
 def test_checks_are_chosen_by_id_chapter_and_requirement() -> None:

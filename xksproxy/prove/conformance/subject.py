@@ -10,11 +10,13 @@ from xksproxy.client.target import Target
 from xksproxy.prove.conformance.answers import bytes_member, expect_success, sealed_of
 from xksproxy.prove.conformance.messages import Message, Sealed, decryption, encryption
 from xksproxy.prove.conformance.requests import Request, Signer
-from xksproxy.prove.conformance.wire import HttpResponse, NothingCame, Wire
+from xksproxy.prove.conformance.wire import HttpResponse, NothingCame, NotHttp, Wire
 from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import Operation, compose_path
 
+_BUSY: Final = {error.http_status: error.__name__ for error in (ThrottlingException, DependencyTimeoutException)}
 ABSENT_KEY_ID: Final = "xksproxy-conformance.absent"
 
 
@@ -28,6 +30,9 @@ class Limits:
     answer_milliseconds: float = KMS_TIMEOUT_MS
     freshness_seconds: float = 60.0
     """How old a health status may be (R-HLTH-6)."""
+
+    pauses_when_busy: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
+    """Seconds to wait before a request is sent again that was answered by nothing but that the proxy is busy."""
 
     timed_requests: int = 100
     """How many of each API are timed."""
@@ -137,7 +142,18 @@ class Subject:
         return (signer or self.signer).sign(request, time.time() - late_by)
 
     def send(self, request: Request) -> HttpResponse:
-        """Exchange a request, as it is, over the connection that is kept; made anew if the proxy has ended it."""
+        """Exchange a request, as it is, over the connection that is kept; made anew if the proxy has ended it.
+
+        429 and 503 may come at any time and tell nothing of a requirement, so the request is then sent again.
+        """
+        for pause in self.limits.pauses_when_busy:
+            response = self._exchange(request)
+            if not _busy(response):
+                return response
+            time.sleep(pause)
+        return self._exchange(request)
+
+    def _exchange(self, request: Request) -> HttpResponse:
         fresh = self._kept is None
         wire = self._kept = self._kept or self.connect()
         try:
@@ -146,7 +162,7 @@ class Subject:
             self.hang_up()
             if fresh:
                 raise
-            return self.send(request)
+            return self._exchange(request)
         except BaseException:
             self.hang_up()
             raise
@@ -177,3 +193,12 @@ class Subject:
     def open(self, sealed: Sealed, key_id: str | None = None) -> bytes:
         """Decrypt, which must succeed."""
         return bytes_member(expect_success(self.decrypt(sealed, key_id), "Decrypt"), "plaintext")
+
+
+def _busy(response: HttpResponse) -> bool:
+    if response.status not in _BUSY:
+        return False
+    try:
+        return response.json().get("errorName") == _BUSY[response.status]
+    except NotHttp:
+        return False

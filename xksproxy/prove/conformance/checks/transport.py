@@ -11,7 +11,7 @@ from xksproxy.prove.conformance.messages import bare
 from xksproxy.prove.conformance.requests import Request
 from xksproxy.prove.conformance.subject import Subject
 from xksproxy.prove.conformance.wire import NotHttp, Wire
-from xksproxy.spec.errors import KeyNotFoundException, ValidationException
+from xksproxy.spec.errors import InvalidUriPathException, ValidationException
 from xksproxy.spec.uri import Operation
 
 _REQUESTS_ON_ONE_CONNECTION: Final = 20
@@ -21,11 +21,6 @@ _UP_TO_DATE: Final = ("TLSv1.2", "TLSv1.3")
 def _health(subject: Subject) -> Request:
     operation = Operation.GET_HEALTH_STATUS
     return subject.sign(subject.request(subject.path(operation), bare(operation)))
-
-
-def _metadata(subject: Subject, key_id: str | None = None) -> Request:
-    operation = Operation.GET_KEY_METADATA
-    return subject.sign(subject.request(subject.path(operation, key_id), bare(operation)))
 
 
 # --- TLS
@@ -120,11 +115,11 @@ def _keep_alive(subject: Subject) -> None:
 
 
 def _kept_after_errors(subject: Subject) -> None:
-    operation = Operation.GET_HEALTH_STATUS
-    missing = subject.sign(subject.request(subject.path(operation), {}))
-    absent = _metadata(subject, subject.keys.absent)
+    path = subject.path(Operation.GET_HEALTH_STATUS)
+    empty = subject.sign(subject.request(path, {}))
+    astray = subject.sign(subject.request(f"{path}/astray", {}))
     with subject.connect() as wire:
-        for request, error in ((missing, ValidationException), (absent, KeyNotFoundException)):
+        for request, error in ((empty, ValidationException), (astray, InvalidUriPathException)):
             response = wire.exchange(request.encode())
             expect_error(response, error)
             expect(not response.closes, f"a connection that outlives {error.__name__}", "Connection: close")
@@ -132,13 +127,12 @@ def _kept_after_errors(subject: Subject) -> None:
 
 
 def _pipelining(subject: Subject) -> None:
-    expected = ("ekmFleetDetails", "keySpec", "ekmFleetDetails")
-    requests = (_health(subject), _metadata(subject), _health(subject))
+    astray = subject.sign(subject.request(f"{subject.path(Operation.GET_HEALTH_STATUS)}/astray", {}))
     with subject.connect() as wire:
-        wire.send(b"".join(request.encode() for request in requests))
-        for number, member in enumerate(expected, 1):
-            body = expect_success(wire.read(), f"answer {number} of 3")
-            expect(member in body, f"{member} in answer {number} of 3, in the order of the requests", ", ".join(body))
+        wire.send(_health(subject).encode() + astray.encode() + _health(subject).encode())
+        expect_success(wire.read(), "the first of three requests")
+        expect_error(wire.read(), InvalidUriPathException, when="the second of three requests")
+        expect_success(wire.read(), "the third of three requests")
 
 
 # --- Mutual TLS
