@@ -39,7 +39,7 @@ def test_the_signature_is_that_of_the_published_vector(names: tuple[str, ...], s
 
 
 def received(request: Request) -> HttpRequest:
-    return HttpRequest(request.method, request.target, group_headers(request.headers), request.body)
+    return HttpRequest(request.method, request.target, group_headers(request.header_lines()), request.body)
 
 
 def test_a_signed_request_is_verified() -> None:

@@ -13,6 +13,7 @@ from xksproxy.sigv4.keyring import Credential
 
 SIGNED_BY_KMS: Final = ("host", "x-amz-date")
 """R-AUTH-8."""
+_EXACTLY: Final = ("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,15 @@ class Request:
         """The value of a header that is there."""
         return next(value for known, value in self.headers if known.lower() == name.lower())
 
+    def header_lines(self) -> list[tuple[bytes, bytes]]:
+        """Names and values of the headers as they are sent."""
+        return [(name.encode(*_EXACTLY), value.encode(*_EXACTLY)) for name, value in self.headers]
+
     def encode(self) -> bytes:
         """The bytes to send."""
-        lines = (f"{self.method} {self.target} {self.version}", *(f"{name}: {value}" for name, value in self.headers))
-        return "\r\n".join((*lines, "", "")).encode("utf-8", "surrogateescape") + self.body
+        head = f"{self.method} {self.target} {self.version}".encode(*_EXACTLY)
+        lines = [head, *(name + b": " + value for name, value in self.header_lines())]
+        return b"\r\n".join((*lines, b"", b"")) + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +90,9 @@ class Signer:
 
     def signature(self, request: Request) -> str:
         """Steps 1 to 3 of SigV4, in lower-case hexadecimal."""
-        received = HttpRequest(request.method, request.target, group_headers(request.headers), request.body)
+        received = HttpRequest(request.method, request.target, group_headers(request.header_lines()), request.body)
         canonical = canonical_request(received, self.signed_headers, hashlib.sha256(request.body).hexdigest())
-        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256(canonical.encode(*_EXACTLY)).hexdigest()
         scope = self.scope(request)
         text = "\n".join((ALGORITHM, request.header("x-amz-date"), "/".join(scope), digest))
         secret = b"AWS4" + self.credential.secret_access_key.encode()
