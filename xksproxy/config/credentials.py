@@ -79,6 +79,15 @@ def read_credentials(directory: Path) -> tuple[StoredCredential, ...]:
     return tuple(found.values())
 
 
+def read_credential_file(path: Path) -> Credential:
+    """The credential of a single file.
+
+    Raises:
+        ConfigError: the file is readable by others or malformed.
+    """
+    return _read_credential(path).credential
+
+
 def save_credential(directory: Path, credential: Credential, created: datetime | None = None) -> Path:
     """Write a credential to a new file of mode 0600 and return its path.
 

@@ -1,0 +1,134 @@
+"""A key store of any XKS proxy, as its URL, path and credential name it."""
+
+import json
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from xksproxy.client.xks import Endpoint
+from xksproxy.config.credentials import CREDENTIAL_SUFFIX, read_credential_file
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.secret import SecretError, read_private_file
+from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.uri import BASE_PATH, prefix_problem
+
+_ENDPOINT: Final = re.compile(r"https://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::(?P<port>[0-9]{1,5}))?/?")
+_HTTPS_PORT: Final = 443
+_MAXIMUM_PORT: Final = 65535
+
+
+class TargetError(Exception):
+    """A target cannot be used; the text says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a key store is, how to sign for it, and what TLS needs."""
+
+    host: str
+    """A domain name or an address; of IPv6 without the brackets."""
+
+    port: int
+    path_prefix: str
+    """What precedes ``/kms/xks/v1``; empty, or with a leading slash."""
+
+    region: str
+    credential: Credential
+    ca: Path | None = None
+    """PEM file of the CA to trust; None: what the system trusts."""
+
+    client_certificate: Path | None = None
+    """PEM file with certificate and, unless :attr:`client_key` has it, private key, for mutual TLS."""
+
+    client_key: Path | None = None
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header: the port is left out where it is the default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _HTTPS_PORT else f"{host}:{self.port}"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The same for :class:`XksClient`."""
+        return Endpoint(self.authority, self.path_prefix, self.region, self.credential)
+
+    def context(self) -> ssl.SSLContext:
+        """A client's TLS context, with server verification.
+
+        Raises:
+            TargetError: a PEM file cannot be read or is none.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except (OSError, ValueError) as error:
+            raise TargetError(f"{self.ca}: {_reason(error)}; expected CA certificates in PEM") from None
+        if self.client_certificate is not None:
+            try:
+                context.load_cert_chain(self.client_certificate, self.client_key)
+            except (OSError, ValueError) as error:
+                expected = "expected a certificate and its private key in PEM"
+                raise TargetError(f"{self.client_certificate}: {_reason(error)}; {expected}") from None
+        return context
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """Host and port of ``https://host[:port]``.
+
+    Raises:
+        TargetError: it is of another form.
+    """
+    match = _ENDPOINT.fullmatch(endpoint)
+    port = int(match["port"] or _HTTPS_PORT) if match else 0
+    if match is None or not 0 < port <= _MAXIMUM_PORT:
+        raise TargetError(f"{endpoint!r} is no endpoint; expected https://host or https://host:port")
+    return match["host"].strip("[]"), port
+
+
+def parse_uri_path(path: str) -> str:
+    """The prefix of a key store's path ``[/<prefix>]/kms/xks/v1``, as KMS has it in XksProxyUriPath.
+
+    Raises:
+        TargetError: it is of another form (R-URI-2).
+    """
+    prefix = path.removesuffix("/").removesuffix(BASE_PATH)
+    if not path.removesuffix("/").endswith(BASE_PATH) or prefix_problem(prefix):
+        raise TargetError(f"{path!r} is no path of a key store; expected [/<prefix>]{BASE_PATH}")
+    return prefix
+
+
+def read_credential(path: Path) -> Credential:
+    """A credential from a file of mode 0600: the proxy's own, the KMS console's, or the AWS CLI's.
+
+    Raises:
+        TargetError: it holds none, or others can read it.
+    """
+    try:
+        if path.suffix == CREDENTIAL_SUFFIX:
+            return read_credential_file(path)
+        content = json.loads(read_private_file(path))
+    except ConfigError as error:
+        raise TargetError("; ".join(error.problems)) from None
+    except SecretError as error:
+        raise TargetError(str(error)) from None
+    except (ValueError, RecursionError):
+        # The decoder's text may quote the file, and its content is a secret.
+        content = None
+    return _credential_of(content, path)
+
+
+def _credential_of(content: Any, path: Path) -> Credential:
+    """``{"AccessKeyId": …, "RawSecretAccessKey": …}``, by itself or as XksProxyAuthenticationCredential."""
+    table = content if isinstance(content, dict) else {}
+    table = table.get("XksProxyAuthenticationCredential", table)
+    table = table if isinstance(table, dict) else {}
+    match table.get("AccessKeyId"), table.get("RawSecretAccessKey"):
+        case str(access_key_id), str(secret_access_key):
+            return Credential(access_key_id, secret_access_key)
+    raise TargetError(f"{path}: no credential; expected a *.toml of `credentials create` or the JSON of `kms-config`")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
