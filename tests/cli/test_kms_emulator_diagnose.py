@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
+from server_support import wait_for_every_worker
 from support import Proxy, free_port
 from tls_server_support import (
     CREDENTIAL,
@@ -99,17 +100,24 @@ def wrong_steps(printed: Mapping[str, Any]) -> list[str]:
 # --- A proxy of ours
 
 
-async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, proxy: Proxy, tmp_path: Path) -> None:
+@pytest.fixture
+def serving(proxy: Proxy) -> Proxy:
+    """The proxy of the tests, with every worker at work."""
+    wait_for_every_worker(proxy)
+    return proxy
+
+
+async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, serving: Proxy, tmp_path: Path) -> None:
     (tmp_path / "credentials").mkdir(0o700)
-    path = save_credential(tmp_path / "credentials", proxy.credential)
+    path = save_credential(tmp_path / "credentials", serving.credential)
 
     printed = await facts(
         run_diagnose,
-        proxy.port,
-        endpoint=f"https://localhost:{proxy.port}",
+        serving.port,
+        endpoint=f"https://localhost:{serving.port}",
         path="/dev/kms/xks/v1",
         credential_file=str(path),
-        ca=str(proxy.environment.authority),
+        ca=str(serving.environment.authority),
         resolve=None,
         key="demo-key",
     )
@@ -133,18 +141,18 @@ async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, proxy: Prox
     ],
 )
 async def test_a_key_that_create_key_would_refuse(
-    run_diagnose: Diagnose, proxy: Proxy, tmp_path: Path, key: str, answer: str
+    run_diagnose: Diagnose, serving: Proxy, tmp_path: Path, key: str, answer: str
 ) -> None:
     (tmp_path / "credentials").mkdir(0o700)
-    path = save_credential(tmp_path / "credentials", proxy.credential)
+    path = save_credential(tmp_path / "credentials", serving.credential)
     printed = await facts(
         run_diagnose,
-        proxy.port,
+        serving.port,
         endpoint="https://localhost",
-        resolve=f"localhost:443=127.0.0.1:{proxy.port}",
+        resolve=f"localhost:443=127.0.0.1:{serving.port}",
         path="/dev/kms/xks/v1",
         credential_file=str(path),
-        ca=str(proxy.environment.authority),
+        ca=str(serving.environment.authority),
         key=key,
     )
 
@@ -152,21 +160,21 @@ async def test_a_key_that_create_key_would_refuse(
     assert [refusal["answer"] for refusal in printed["refusals"] if refusal["operation"] == "CreateKey"] == [answer]
 
 
-async def test_a_wrong_credential_and_a_wrong_path(run_diagnose: Diagnose, proxy: Proxy, tmp_path: Path) -> None:
+async def test_a_wrong_credential_and_a_wrong_path(run_diagnose: Diagnose, serving: Proxy, tmp_path: Path) -> None:
     (tmp_path / "credentials").mkdir(0o700)
     wrong = save_credential(tmp_path / "credentials", generate_credential())
-    right = save_credential(tmp_path / "credentials", proxy.credential)
+    right = save_credential(tmp_path / "credentials", serving.credential)
     where = {
         "endpoint": "https://localhost",
-        "resolve": f"localhost:443=127.0.0.1:{proxy.port}",
-        "ca": str(proxy.environment.authority),
+        "resolve": f"localhost:443=127.0.0.1:{serving.port}",
+        "ca": str(serving.environment.authority),
     }
 
-    printed = await facts(run_diagnose, proxy.port, path="/dev/kms/xks/v1", credential_file=str(wrong), **where)
+    printed = await facts(run_diagnose, serving.port, path="/dev/kms/xks/v1", credential_file=str(wrong), **where)
     assert printed["connection_error_code"] == "INVALID_CREDENTIALS"
     assert "clocks" in step_of(printed, "signature")["advice"]
 
-    printed = await facts(run_diagnose, proxy.port, path="/elsewhere/kms/xks/v1", credential_file=str(right), **where)
+    printed = await facts(run_diagnose, serving.port, path="/elsewhere/kms/xks/v1", credential_file=str(right), **where)
     assert printed["connection_error_code"] == "XKS_PROXY_INVALID_CONFIGURATION"
     assert "prefix" in step_of(printed, "health")["advice"]
 
