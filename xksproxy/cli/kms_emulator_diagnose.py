@@ -49,12 +49,13 @@ def diagnose(
 
     Run it from where KMS comes from, or close to it: latency and firewalls are those of this machine.
 
+    The first example takes all it needs from client.env.
+
     \b
     Example:
-      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --path /kms/xks/v1 \\
-          --credential-file kms-console.json
-      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --path /dev/kms/xks/v1 \\
-          --credential-file kms-console.json --resolve xks.example.com:443=127.0.0.1:8443 --ca ca.pem --key demo-key
+      xksproxy kms-emulator diagnose --json
+      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --path /kms/xks/v1 --credential-file kms.json
+      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --resolve xks.example.com:443=127.0.0.1:8443
     """
     try:
         diagnosis = asyncio.run(run_diagnosis(target, rules, key_id=key_id, time_limit=time_limit_ms / 1000))
