@@ -129,7 +129,8 @@ async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, serving: Pr
         *("endpoint", "credential", "name", "tcp", "certificate", "suites"),
         *("signature", "health", "latency", "instances", "key", "cryptography"),
     ]
-    assert "xksproxy" in step_of(printed, "health")["seen"]
+    assert re.match(r"xksproxy \S+ of xksproxy, fleet size 1; key manager of ", step_of(printed, "health")["seen"])
+    assert "--resolve" not in step_of(printed, "name")["seen"]
     assert "TLSv1.3 TLS_AES_256_GCM_SHA384; TLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384" in step_of(printed, "suites")["seen"]
     assert "demo-key: AES_256, ENABLED" in step_of(printed, "key")["seen"]
 
@@ -210,6 +211,14 @@ async def test_a_bad_one_is_told_with_exception_code_and_fix(
     assert "ConnectCustomKeyStore: XKS_PROXY_INVALID_TLS_CONFIGURATION\n" in result.stdout
     assert "fix (certificate): renew the certificate\n" in result.stdout
     assert "would create" not in result.stdout
+
+
+async def test_what_a_proxy_says_does_not_move_the_cursor(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    details = [{"id": "hsm-1", "model": "\x1b[2JLuna\r\n7", "healthStatus": "ACTIVE"}]
+    async with http_server(answering({**HEALTHY, "ekmFleetDetails": details}), certificates.context()) as port:
+        result = await run_diagnose(port)
+
+    assert "hsm-1 (?[2JLuna??7) ACTIVE" in result.stdout
 
 
 def test_help_has_an_example() -> None:

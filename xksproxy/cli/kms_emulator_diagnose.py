@@ -83,13 +83,20 @@ def _facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _tell(diagnosis: Diagnosis) -> None:
-    print_table(("STEP", "RESULT", "SEEN"), [(step.name, step.result.value, step.seen) for step in diagnosis.steps])
+    rows: list[tuple[str, ...]] = [(step.name, step.result.value, _printable(step.seen)) for step in diagnosis.steps]
+    print_table(("STEP", "RESULT", "SEEN"), rows)
     click.echo()
     if diagnosis.good:
         click.echo("AWS KMS would create this key store, and connect it")
     for refusal in diagnosis.refusals:
-        click.echo(f"{refusal.operation}: {refusal.answer}" + (f": {refusal.message}" if refusal.message else ""))
+        message = f": {_printable(refusal.message)}" if refusal.message else ""
+        click.echo(f"{refusal.operation}: {refusal.answer}{message}")
     for step in diagnosis.steps:
         if step.advice:
             word = "fix" if step.result is Result.WRONG else "advice"
             click.echo(f"{word} ({step.name}): {step.advice}")
+
+
+def _printable(text: str) -> str:
+    """Without what moves a terminal's cursor: part of the text is the proxy's."""
+    return "".join(character if character.isprintable() else "?" for character in text)

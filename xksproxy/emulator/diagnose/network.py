@@ -81,7 +81,7 @@ class Network:
         async with _limited(self._time_limit, Outcome.NO_TCP, "the name service does not answer in time"):
             self._addresses = await resolve(host, HTTPS_PORT, self._rules)
         seen = f"{host} is at {', '.join(dict.fromkeys(str(address) for address in self._addresses))}"
-        if (host.lower(), HTTPS_PORT) in self._rules:
+        if self._rules.get((host.lower(), HTTPS_PORT), (host, HTTPS_PORT))[0] != host:
             return good("name", f"{seen}, by --resolve")
         if any(_is_private(address) for address in self._addresses):
             advice = "from there KMS reaches it through a VPC endpoint service only, not as a public endpoint"
