@@ -56,22 +56,27 @@ class Target:
         return Endpoint(self.authority, self.path_prefix, self.region, self.credential)
 
     def context(self) -> ssl.SSLContext:
-        """A client's TLS context, with server verification.
+        """A client's TLS context, with server verification; see :func:`tls_context`."""
+        return tls_context(self.ca, self.client_certificate, self.client_key)
 
-        Raises:
-            TargetError: a PEM file cannot be read or is none.
-        """
+
+def tls_context(ca: Path | None, client_certificate: Path | None, client_key: Path | None) -> ssl.SSLContext:
+    """A client's TLS context, with server verification: the fields of :class:`Target` say what each file is.
+
+    Raises:
+        TargetError: a PEM file cannot be read or is none.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ValueError) as error:
+        raise TargetError(f"{ca}: {_reason(error)}; expected CA certificates in PEM") from None
+    if client_certificate is not None:
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            context.load_cert_chain(client_certificate, client_key)
         except (OSError, ValueError) as error:
-            raise TargetError(f"{self.ca}: {_reason(error)}; expected CA certificates in PEM") from None
-        if self.client_certificate is not None:
-            try:
-                context.load_cert_chain(self.client_certificate, self.client_key)
-            except (OSError, ValueError) as error:
-                expected = "expected a certificate and its private key in PEM"
-                raise TargetError(f"{self.client_certificate}: {_reason(error)}; {expected}") from None
-        return context
+            expected = "expected a certificate and its private key in PEM"
+            raise TargetError(f"{client_certificate}: {_reason(error)}; {expected}") from None
+    return context
 
 
 def parse_endpoint(endpoint: str) -> tuple[str, int]:

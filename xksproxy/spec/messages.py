@@ -17,8 +17,8 @@ CDIV_ALGORITHM: Final = "SHA_256"
 """The only ``ciphertextDataIntegrityValueAlgorithm`` of v1 (R-ENC-10)."""
 
 
-class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """Common form: camelCase on the wire."""
+class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """Common form: camelCase on the wire, and what is absent left out."""
 
 
 class HealthRequestMetadata(_Message, frozen=True):
@@ -118,7 +118,7 @@ class GetKeyMetadataResponse(_Message, frozen=True):
     key_status: str
 
 
-class EncryptResponse(_Message, frozen=True, omit_defaults=True):
+class EncryptResponse(_Message, frozen=True):
     """R-ENC-4."""
 
     authentication_tag: bytes
@@ -145,7 +145,8 @@ class ErrorResponse(_Message, frozen=True):
 
 
 Response = GetHealthStatusResponse | GetKeyMetadataResponse | EncryptResponse | DecryptResponse
-Request = TypeVar("Request", GetHealthStatusRequest, GetKeyMetadataRequest, EncryptRequest, DecryptRequest)
+Request = GetHealthStatusRequest | GetKeyMetadataRequest | EncryptRequest | DecryptRequest
+Received = TypeVar("Received", GetHealthStatusRequest, GetKeyMetadataRequest, EncryptRequest, DecryptRequest)
 
 _DECODERS: Final = {
     message: msgspec.json.Decoder(message)
@@ -154,7 +155,7 @@ _DECODERS: Final = {
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def decode(message: type[Request], body: bytes) -> Request:
+def decode(message: type[Received], body: bytes) -> Received:
     """Read a request body.
 
     Raises:
@@ -173,8 +174,8 @@ def decode(message: type[Request], body: bytes) -> Request:
         raise ValidationException(f"The request body is not JSON: {error}") from None
 
 
-def encode(message: Response | ErrorResponse) -> bytes:
-    """Write a response body: one line, no blanks."""
+def encode(message: Request | Response | ErrorResponse) -> bytes:
+    """Write a body: one line, no blanks."""
     return _ENCODER.encode(message)
 
 

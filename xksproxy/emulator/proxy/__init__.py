@@ -1,1 +1,1 @@
-"""An XKS proxy as AWS KMS sees it: calls over TLS within 250 ms, answers checked strictly, and what follows from them."""
+"""An XKS proxy as AWS KMS sees it: calls within 250 ms, answers checked strictly, and what KMS makes of failures."""
