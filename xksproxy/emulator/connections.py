@@ -12,11 +12,13 @@ from typing import Final
 
 from xksproxy.emulator.connecting import ConnectFailed, Connector
 from xksproxy.emulator.errors import KmsError
+from xksproxy.emulator.proxy.verdicts import not_connected
 from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.state.records import Connection, ConnectionState, KeyStore
 
 _log: Final = logging.getLogger(__name__)
 
+_INVALID_STATE: Final = "CustomKeyStoreInvalidStateException"
 _REST: Final = frozenset({ConnectionState.CONNECTED, ConnectionState.DISCONNECTED})
 _ALLOWED: Final[Mapping[str, frozenset[ConnectionState]]] = {
     "ConnectCustomKeyStore": _REST | {ConnectionState.CONNECTING},
@@ -36,21 +38,26 @@ def require_state(operation: str, store: KeyStore, *, states: frozenset[Connecti
         KmsError: CustomKeyStoreInvalidStateException.
     """
     allowed = _ALLOWED[operation] if states is None else states
-    if store.connection.state not in allowed:
-        raise KmsError(
-            "CustomKeyStoreInvalidStateException",
-            f"The connection state of {store.id} is {store.connection.state}; "
-            f"for this request it must be {' or '.join(sorted(allowed))}.",
-        )
+    if store.connection.state in allowed:
+        return
+    if operation == "CreateKey" and store.proxy is not None:
+        raise not_connected(_INVALID_STATE)
+    raise KmsError(
+        _INVALID_STATE,
+        f"The connection state of {store.id} is {store.connection.state}; "
+        f"for this request it must be {' or '.join(sorted(allowed))}.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long transitions take, in seconds; with AWS about five minutes each. A connection that fails, fails at once."""
+    """How long transitions take, in seconds; with AWS about five minutes each. What fails to connect, fails at once."""
 
     connect: float = 300.0
     disconnect: float = 300.0
 
+
+LIKE_AWS: Final = Durations()
 
 FAST: Final = Durations(0.0, 0.0)
 """For whoever does not want to wait."""
@@ -64,7 +71,7 @@ class Connections:
         database: Database,
         connector: Connector,
         clock: Callable[[], float],
-        durations: Durations = Durations(),
+        durations: Durations = LIKE_AWS,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """``wait`` is given what is left of a transition in seconds; a test may hold it."""
@@ -118,7 +125,7 @@ class Connections:
         except ConnectFailed as failure:
             _log.warning("%s (%s) does not connect: %s", store.id, store.name, failure)
             self._finish(store, Connection(ConnectionState.FAILED, failure.code))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the connection has failed
             _log.exception("%s (%s) does not connect", store.id, store.name)
             self._finish(store, Connection(ConnectionState.FAILED, "INTERNAL_ERROR"))
         else:

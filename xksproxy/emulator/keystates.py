@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from xksproxy.emulator.errors import KmsError
+from xksproxy.emulator.proxy.verdicts import not_connected
 from xksproxy.emulator.state.records import KeyState, KeyStore, KmsKey
 
+_INVALID_STATE: Final = "KMSInvalidStateException"
 _EVERY: Final = frozenset(KeyState)
 _NOT_PENDING: Final = _EVERY - {KeyState.PENDING_DELETION}
 
@@ -38,7 +40,7 @@ def require_manageable(operation: str, arn: str, state: KeyState) -> None:
     """
     if state not in _ALLOWED.get(operation, _EVERY):
         negation = "" if state is KeyState.PENDING_DELETION else "not "
-        raise KmsError("KMSInvalidStateException", f"{arn} is {negation}pending deletion.")
+        raise KmsError(_INVALID_STATE, f"{arn} is {negation}pending deletion.")
 
 
 def require_usable(arn: str, state: KeyState, store: KeyStore | None) -> None:
@@ -51,15 +53,10 @@ def require_usable(arn: str, state: KeyState, store: KeyStore | None) -> None:
         case KeyState.DISABLED:
             raise KmsError("DisabledException", f"{arn} is disabled.")
         case KeyState.PENDING_DELETION:
-            raise KmsError("KMSInvalidStateException", f"{arn} is pending deletion.")
+            raise KmsError(_INVALID_STATE, f"{arn} is pending deletion.")
         case KeyState.UNAVAILABLE:
-            backing = (
-                "its external key store proxy" if store is None or store.cluster is None else "its CloudHSM cluster"
-            )
-            raise KmsError(
-                "KMSInvalidStateException",
-                f"{arn} is unavailable: its custom key store is not connected to {backing}. "
-                "Connect the custom key store, then try the request again.",
-            )
+            if store is not None and store.proxy is not None:
+                raise not_connected(_INVALID_STATE)
+            raise KmsError(_INVALID_STATE, f"{arn} is unavailable. Connect its custom key store, and retry.")
         case KeyState.ENABLED:
             return

@@ -36,6 +36,7 @@ class KeyStores:
 
     def __init__(
         self,
+        *,
         database: Database,
         connections: Connections,
         proxies: ProxyClient,
@@ -191,7 +192,7 @@ def _refuse_settings_of_the_other_type(store_type: StoreType, request: KmsReques
 
 
 def _entry(store: KeyStore) -> dict[str, Any]:
-    entry = {
+    entry: dict[str, Any] = {
         "CustomKeyStoreId": store.id,
         "CustomKeyStoreName": store.name,
         "ConnectionState": store.connection.state,

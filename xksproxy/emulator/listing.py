@@ -14,8 +14,8 @@ def page(
 ) -> tuple[list[Item], dict[str, Any]]:
     """The items of one page, and the members of the answer that say whether there are more.
 
-    ``items`` are in the order of ``by``, which is unique among them; ``limit`` counts where the request names none. What
-    is added or removed between two pages makes no other item appear twice or not at all.
+    ``items`` are in the order of ``by``, which is unique among them; ``limit`` counts where the request names none.
+    What is added or removed between two pages makes no other item appear twice or not at all.
 
     Raises:
         KmsError: InvalidMarkerException, for a Marker that no answer had.

@@ -82,7 +82,8 @@ def require_unique(proxy: XksProxy, others: Iterable[KeyStore]) -> None:
     to one store alone.
 
     Raises:
-        KmsError: XksProxyUriInUseException, XksProxyUriEndpointInUseException, XksProxyVpcEndpointServiceInUseException.
+        KmsError: XksProxyUriInUseException, XksProxyUriEndpointInUseException or
+            XksProxyVpcEndpointServiceInUseException.
     """
     proxies = [store.proxy for store in others if store.proxy is not None]
     same_endpoint = [other for other in proxies if other.uri_endpoint.lower() == proxy.uri_endpoint.lower()]

@@ -32,7 +32,7 @@ _OF_A_KEY: Final[Mapping[str, str]] = {
     "Encapsulate": _WRONG_USAGE,
     "Decapsulate": _WRONG_USAGE,
 }
-"""Operations that need another kind of key than a symmetric encryption key in a custom key store, whatever its state."""
+"""Operations that need another kind of key than a symmetric one in a custom key store, whatever its state."""
 
 
 class Refusals:

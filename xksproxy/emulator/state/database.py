@@ -166,7 +166,6 @@ def _make_private(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path, region: str) -> None:
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
     with _transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -182,6 +181,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, region: str) -> None:
         stored = connection.execute("SELECT name FROM region").fetchone()[0]
         if stored != region:
             raise StateFileUnusable(f"{path}: it is the state of {stored}; expected {region}, so name another file")
+    # Last, since this changes the file: what is no state file has been refused by now.
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 @contextmanager
