@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
+from cryptography import x509
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.x509.oid import NameOID
 
 from xksproxy.emulator.assembly import Emulator, assemble
 from xksproxy.emulator.cloudhsm import ClusterFailure, ClusterOutcome
@@ -29,6 +34,17 @@ from xksproxy.emulator.request import KmsRequest
 from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.vpcservices import VpcServices
 from xksproxy.spec.messages import GetHealthStatusResponse, GetKeyMetadataResponse
+
+
+def trust_anchor() -> str:
+    """A certificate in PEM; nothing but its form counts."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "customerCA")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    return builder.sign(key, None).public_bytes(serialization.Encoding.PEM).decode()
+
 
 REGION = "eu-west-1"
 ACCOUNT = "111122223333"
@@ -50,6 +66,12 @@ VPC = {
     "XksProxyVpcEndpointServiceName": SERVICE,
 }
 
+CLUSTER = {
+    "CustomKeyStoreType": "AWS_CLOUDHSM",
+    "CloudHsmClusterId": CLUSTER_ID,
+    "TrustAnchorCertificate": trust_anchor(),
+    "KeyStorePassword": "kmspassword",
+}
 KMS_MODEL = KmsModel.load()
 _SERVICE = ServiceModel(Loader().load_service_model("kms", "service-2"), "kms")
 
@@ -234,6 +256,9 @@ class Harness:
         await self.settle()
         assert await self.state(store_id) == "CONNECTED"
         return store_id
+
+    async def connected_cluster_store(self) -> str:
+        return await self.connected_store("cluster", **CLUSTER)
 
     async def create_key(self, store_id: str | None = None, xks_key_id: str = "external-key", **more: Any) -> str:
         """A key in an external key store, or without one in KMS itself; its id."""

@@ -107,12 +107,21 @@ async def test_settings_that_do_not_go_together_are_refused_before_the_proxy_is_
         ({**PUBLIC, "CustomKeyStoreName": "first"}, "CustomKeyStoreNameInUseException"),
         (PUBLIC, "XksProxyUriInUseException"),
         ({**PUBLIC, "XksProxyUriPath": "/other/kms/xks/v1"}, ""),
-        ({**VPC, "XksProxyUriEndpoint": "https://xks.example.com", "XksProxyUriPath": "/b/kms/xks/v1"}, "XksProxyUriEndpointInUseException"),
-        ({**PUBLIC, "XksProxyUriEndpoint": "https://taken.example.com", "XksProxyUriPath": "/b/kms/xks/v1"}, "XksProxyUriEndpointInUseException"),
+        (
+            {**VPC, "XksProxyUriEndpoint": "https://xks.example.com", "XksProxyUriPath": "/b/kms/xks/v1"},
+            "XksProxyUriEndpointInUseException",
+        ),
+        (
+            {**PUBLIC, "XksProxyUriEndpoint": "https://taken.example.com", "XksProxyUriPath": "/b/kms/xks/v1"},
+            "XksProxyUriEndpointInUseException",
+        ),
         ({**VPC, "XksProxyUriEndpoint": "https://new.example.com"}, "XksProxyVpcEndpointServiceInUseException"),
-        ({**VPC, "XksProxyVpcEndpointServiceName": SERVICE.replace("eu-west-1", "us-east-1")}, "XksProxyVpcEndpointServiceNotFoundException"),
+        (
+            {**VPC, "XksProxyVpcEndpointServiceName": SERVICE.replace("eu-west-1", "us-east-1")},
+            "XksProxyVpcEndpointServiceNotFoundException",
+        ),
     ],
-)  # fmt: skip
+)
 async def test_what_another_store_has_is_refused(kms: Harness, settings: dict[str, Any], name: str) -> None:
     await kms.create_store("first")
     await kms.create_store("second", **{**VPC, "XksProxyUriEndpoint": "https://taken.example.com"})
@@ -142,7 +151,10 @@ async def test_a_service_that_is_not_named_at_the_start_does_not_exist(tmp_path:
     await kms.create_store("store", **VPC)
 
     async with refused("XksProxyVpcEndpointServiceNotFoundException"):
-        await kms.create_store("other", **{**VPC, "XksProxyUriEndpoint": "https://o.example.com", "XksProxyVpcEndpointServiceName": f"{SERVICE}0"})  # fmt: skip
+        await kms.create_store(
+            "other",
+            **{**VPC, "XksProxyUriEndpoint": "https://o.example.com", "XksProxyVpcEndpointServiceName": f"{SERVICE}0"},
+        )
     await kms.close()
 
 
