@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from xksproxy.emulator.assembly import Emulator, assemble
 from xksproxy.emulator.cloudhsm import ClusterFailure, ClusterOutcome
-from xksproxy.emulator.connections import FAST, Durations
+from xksproxy.emulator.durations import FAST, Durations
 from xksproxy.emulator.errors import KmsError
 from xksproxy.emulator.names import Region
 from xksproxy.emulator.protocol.caller import Caller

@@ -9,8 +9,9 @@ from xksproxy.emulator.aliases import Aliases
 from xksproxy.emulator.backings import Backings
 from xksproxy.emulator.cloudhsm import CloudHsmClusters
 from xksproxy.emulator.connecting import Connector
-from xksproxy.emulator.connections import Connections, Durations
+from xksproxy.emulator.connections import Connections
 from xksproxy.emulator.crypto import Crypto
+from xksproxy.emulator.durations import Durations
 from xksproxy.emulator.expiry import Expiry
 from xksproxy.emulator.finder import KeyFinder
 from xksproxy.emulator.healthchecks import HealthChecks

@@ -7,10 +7,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from xksproxy.emulator.connecting import ConnectFailed, Connector
+from xksproxy.emulator.durations import LIKE_AWS, Durations
 from xksproxy.emulator.errors import KmsError
 from xksproxy.emulator.proxy.verdicts import not_connected
 from xksproxy.emulator.state.database import Database
@@ -47,20 +48,6 @@ def require_state(operation: str, store: KeyStore, *, states: frozenset[Connecti
         f"The connection state of {store.id} is {store.connection.state}; "
         f"for this request it must be {' or '.join(sorted(allowed))}.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Durations:
-    """How long transitions take, in seconds; with AWS about five minutes each. What fails to connect, fails at once."""
-
-    connect: float = 300.0
-    disconnect: float = 300.0
-
-
-LIKE_AWS: Final = Durations()
-
-FAST: Final = Durations(0.0, 0.0)
-"""For whoever does not want to wait."""
 
 
 class Connections:

@@ -14,16 +14,18 @@ from xksproxy.config.model import Hsm
 from xksproxy.emulator.app import Endpoint
 from xksproxy.emulator.assembly import Emulator, assemble
 from xksproxy.emulator.cloudhsm import CloudHsmClusters
-from xksproxy.emulator.connections import LIKE_AWS, Durations
+from xksproxy.emulator.durations import LIKE_AWS, Durations
 from xksproxy.emulator.names import Region
 from xksproxy.emulator.protocol.caller import Caller, Callers
-from xksproxy.emulator.protocol.model import KmsModel
+from xksproxy.emulator.protocol.model import KmsModel, ModelUnusable
 from xksproxy.emulator.proxy.client import ProxyClient
 from xksproxy.emulator.proxy.connection import Peer
 from xksproxy.emulator.quotas import REQUESTS_PER_SECOND, StoreQuotas
 from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.vpcservices import VpcServices
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
+
+__all__ = ["ModelUnusable", "Settings", "running", "serve"]
 
 
 @dataclass(frozen=True, slots=True)

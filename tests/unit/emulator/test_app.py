@@ -1,5 +1,6 @@
 """The endpoint over HTTP."""
 
+import io
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ class Http:
 
     async def post(self, operation: str, body: bytes = b"{}", **changes: str) -> tuple[int, dict[str, Any], Any]:
         headers = {"X-Amz-Target": f"TrentService.{operation}", "Authorization": AUTHORIZATION, **changes}
-        async with self._client.post("/", data=body, headers=headers) as answer:
+        async with self._client.post("/", data=io.BytesIO(body), headers=headers) as answer:
             content = await answer.read()
             assert answer.headers["Content-Type"] == "application/x-amz-json-1.1"
             return answer.status, json.loads(content or b"{}"), answer.headers

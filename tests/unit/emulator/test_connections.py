@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from emulator_support import CLUSTER_ID, VPC, Harness
 
-from xksproxy.emulator.connections import Durations
+from xksproxy.emulator.durations import Durations
 from xksproxy.emulator.proxy.outcome import Outcome
 
 
