@@ -17,6 +17,7 @@ from xksproxy.client.target import TargetError
 from xksproxy.emulator.cloudhsm import parse_cluster
 from xksproxy.emulator.durations import FAST, LIKE_AWS
 from xksproxy.emulator.protocol.caller import Caller, parse_principal
+from xksproxy.emulator.proxy.connection import Peer
 from xksproxy.emulator.state.database import StateFileUnusable
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 
@@ -113,8 +114,6 @@ def kms_emulator(context: click.Context, /, **options: Any) -> None:
     \b
     Example:
       xksproxy kms-emulator --fast --ca .xksproxy-dev/tls/ca.pem --resolve localhost:443=127.0.0.1:8443
-      export AWS_ENDPOINT_URL_KMS=http://127.0.0.1:4599
-      aws kms describe-custom-key-stores
     """
     if context.invoked_subcommand is None:
         _run(**options)
@@ -126,18 +125,25 @@ def _run(*, listen: str, allow_remote: bool, **options: Any) -> None:
         # Only here: a proxy in production has no botocore.
         from xksproxy.emulator import serve as emulator  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        if error.name != "botocore":
+        if (error.name or "").partition(".")[0] != "botocore":
             raise
         _give_up("the KMS emulator needs botocore", "pip install 'xksproxy[emulator]'")
     settings = _settings(emulator.Settings, host=host, port=port, **options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(emulator.serve(settings, lambda url: click.echo(_introduction(url, **options))))
-    except (StateFileUnusable, TargetError, emulator.ModelUnusable) as error:
+    except (StateFileUnusable, TargetError, emulator.CannotListen, emulator.ModelUnusable) as error:
         _give_up(str(error))
 
 
-def _settings(kind: Callable[..., Any], *, callers: tuple[str, ...], clusters: tuple[str, ...], **options: Any) -> Any:
+def _settings(
+    kind: Callable[..., Any],
+    *,
+    rules: dict[Peer, Peer],
+    callers: tuple[str, ...],
+    clusters: tuple[str, ...],
+    **options: Any,
+) -> Any:
     """The settings of an emulator, once the options are seen to be of the right form."""
     if not _REGION.fullmatch(options["region"]):
         raise click.UsageError(f"--region {options['region']}: a Region has the form of eu-west-1")
@@ -146,6 +152,7 @@ def _settings(kind: Callable[..., Any], *, callers: tuple[str, ...], clusters: t
     fast, vpc_services = options.pop("fast"), frozenset(options.pop("vpc_services"))
     return kind(
         **options,
+        resolve=rules,
         durations=FAST if fast else LIKE_AWS,
         vpc_services=vpc_services,
         callers=dict(_parsed("--caller", text, _parse_caller) for text in callers),

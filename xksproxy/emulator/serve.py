@@ -1,6 +1,7 @@
 """Runs an emulator until it is told to end."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,7 +26,11 @@ from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.vpcservices import VpcServices
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 
-__all__ = ["ModelUnusable", "Settings", "running", "serve"]
+__all__ = ["CannotListen", "ModelUnusable", "Settings", "running", "serve"]
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
 
     Raises:
         StateFileUnusable, TargetError, ModelUnusable: a file or botocore's data cannot be used.
-        OSError: the address cannot be listened on.
+        CannotListen: the address cannot be used.
     """
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -104,8 +109,7 @@ async def _listening(endpoint: Endpoint, emulator: Emulator, settings: Settings)
     await runner.setup()
     health_checks = asyncio.create_task(emulator.health_checks.run())
     try:
-        site = web.TCPSite(runner, settings.host, settings.port)
-        await site.start()
+        await _listen(runner, settings)
         emulator.connections.resume()
         host, port = runner.addresses[0][:2]
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -113,3 +117,12 @@ async def _listening(endpoint: Endpoint, emulator: Emulator, settings: Settings)
         health_checks.cancel()
         await runner.cleanup()
         await emulator.connections.close()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        # asyncio words a failed bind in its own way; a name that has no address has a number below zero.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise CannotListen(f"{settings.host}:{settings.port}: {reason}") from error
