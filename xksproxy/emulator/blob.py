@@ -10,12 +10,11 @@
     authenticated data = header  canonical encryption context
     context = number of pairs (16), and for each, in the order of the keys' bytes:  len16 key  len16 value
 
-Lengths are big-endian and count bytes, texts are UTF-8. AWS's own layout is not published; this one carries what it must:
-Decrypt needs nothing else to find the KMS key, and the ciphertext of one KMS key is none of another on the same external
-key.
+Lengths are big-endian and count bytes, texts are UTF-8. AWS's own layout is not published; this one carries what it
+must: Decrypt needs nothing else to find the KMS key, and the ciphertext of one KMS key is none of another on the same
+external key.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -103,13 +102,16 @@ def authenticated_data(header: Header, encryption_context: Mapping[str, str]) ->
         pairs = sorted((key.encode(), value.encode()) for key, value in encryption_context.items())
     except UnicodeEncodeError:
         raise KmsError("ValidationException", "The encryption context holds text that is not Unicode.") from None
-    start = _packed_header(header) + struct.pack(">H", len(pairs) & 0xFFFF)
-    if len(start) + sum(2 * _LEN16 + len(key) + len(value) for key, value in pairs) > MAXIMUM_AAD_BYTES:
+    start = _packed_header(header)
+    size = len(start) + _LEN16 + sum(2 * _LEN16 + len(key) + len(value) for key, value in pairs)
+    if size > MAXIMUM_AAD_BYTES:
         raise KmsError(
             "ValidationException",
-            f"The encryption context is too long: with what AWS KMS adds it may have {MAXIMUM_AAD_BYTES} bytes.",
+            f"The encryption context is too long: with what AWS KMS adds, it would have {size} bytes;"
+            f" at most {MAXIMUM_AAD_BYTES} are possible.",
         )
-    return start + b"".join(_counted(key, _LEN16) + _counted(value, _LEN16) for key, value in pairs)
+    counted = (_counted(key, _LEN16) + _counted(value, _LEN16) for key, value in pairs)
+    return b"".join((start, len(pairs).to_bytes(_LEN16, "big"), *counted))
 
 
 class _Reader:

@@ -57,6 +57,10 @@ class LoginBarred(TokenUnavailable):
     """The token lets nobody in: the PIN is locked or has expired. Whether the one given is right is not known."""
 
 
+class UserMissing(LoginBarred):
+    """The token has no user yet, so that no PIN would do."""
+
+
 class ModuleStuck(TokenUnavailable):
     """A call does not return, so its module can only be left behind, with the process."""
 

@@ -13,7 +13,7 @@ from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gi
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.cryptoki import Cryptoki, CryptokiError
-from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, TokenUnavailable
+from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, SessionLost, TokenUnavailable, UserMissing
 from xksproxy.hsm.gate import Gate
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.presets import quirks_of
@@ -155,7 +155,8 @@ class Connection:
         """Open the anchor session and log in on it.
 
         Raises:
-            LoginRefused: the PIN is wrong or locked.
+            LoginRefused: the PIN is wrong.
+            LoginBarred: it is locked or expired, or there is no user.
             TokenUnavailable: the token fails.
         """
         try:
@@ -172,8 +173,16 @@ class Connection:
             raise LoginBarred(
                 f"token {self._label!r} lets nobody in: {_text(error)}; its owner has to unlock it"
             ) from None
+        except binding.UserPinNotInitialized:
+            raise UserMissing(f"token {self._label!r} has no user PIN yet") from None
         except binding.PKCS11Error as error:
             raise TokenUnavailable(f"token {self._label!r}: {_text(error)}") from error
+
+    def log_out(self) -> None:
+        """End the log-in of this whole process; its other sessions see no private objects any more."""
+        with suppress(SessionLost), self._module.gate.passed():  # lost: the module forgets all log-ins just now
+            if self._anchor is not None and self.alive:
+                close_session(self._anchor)
 
     def open_session(self) -> Any:
         """A session of the binding's for one thread.
@@ -240,6 +249,13 @@ class Modules:
         """Forget the connection to a token, so that the next :meth:`connect` finds it and logs in anew."""
         with self._lock:
             self._connections.pop(hsm.id, None)
+
+    def log_out(self, hsm: Hsm) -> None:
+        """End the log-in to a token, so that the next :meth:`connect` needs the PIN."""
+        with self._lock:
+            connection = self._connections.pop(hsm.id, None)
+            if connection is not None:
+                connection.log_out()
 
 
 def close_session(session: Any) -> None:
