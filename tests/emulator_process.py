@@ -1,5 +1,6 @@
 """A running `xksproxy kms-emulator`, and boto3 to use it with."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,13 +25,19 @@ def proxy_options(proxy: Proxy) -> list[str]:
 
 
 @contextmanager
-def running_emulator(state: Path, *options: str) -> Iterator[str]:
+def running_emulator(state: Path, *options: str, **environment: str) -> Iterator[str]:
     """An emulator on any free port, as its URL; it is ended by SIGTERM, and must end well."""
     command = [sys.executable, "-m", "xksproxy", "kms-emulator", "--listen", "127.0.0.1:0", "--state", str(state)]
     log = state.with_suffix(".log")
     with (
         log.open("ab") as output,
-        subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=output, text=True) as process,
+        subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            env={**os.environ, **environment},
+        ) as process,
     ):
         try:
             yield _url(process, log)

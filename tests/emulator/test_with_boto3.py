@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from emulator_process import kms_client, proxy_options, running_emulator, wait_for_state
+from emulator_support import CLUSTER_ID, trust_anchor
 from support import Proxy, free_port
 
+from xksproxy.devkit.softhsm import make_token
 from xksproxy.sigv4.keyring import generate_credential
 
 pytestmark = pytest.mark.slow
@@ -317,3 +319,36 @@ def test_a_certificate_of_an_unknown_authority_is_no_connection(proxy: Proxy, tm
             kms.create_custom_key_store(**settings(proxy))
         store_id = kms.create_custom_key_store(**behind_a_vpc(proxy))["CustomKeyStoreId"]
         assert connect(kms, store_id, "FAILED")["ConnectionErrorCode"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
+
+
+def test_a_cloudhsm_key_store_over_a_token(tmp_path: Path) -> None:
+    token = make_token(tmp_path, label="kms", pin="kmspassword", so_pin="so-password")
+    cluster = ("--fast", "--cluster", f"{CLUSTER_ID}={token.module}:kms")
+    environment = {"SOFTHSM2_CONF": str(token.configuration)}
+    with running_emulator(tmp_path / "state", *cluster, **environment) as url:
+        kms = kms_client(url)
+        store_id = kms.create_custom_key_store(
+            CustomKeyStoreName="hsm",
+            CloudHsmClusterId=CLUSTER_ID,
+            TrustAnchorCertificate=trust_anchor(),
+            KeyStorePassword="wrong-password",
+        )["CustomKeyStoreId"]
+        assert connect(kms, store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
+        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
+        wait_for_state(kms, store_id, "DISCONNECTED")
+        kms.update_custom_key_store(CustomKeyStoreId=store_id, KeyStorePassword="kmspassword")
+        connect(kms, store_id, "CONNECTED")
+        key = kms.create_key(Origin="AWS_CLOUDHSM", CustomKeyStoreId=store_id)["KeyMetadata"]
+        data_key = kms.generate_data_key(KeyId=key["KeyId"], KeySpec="AES_256", EncryptionContext={"a": "b"})
+        assert key["CloudHsmClusterId"] == CLUSTER_ID
+
+    with running_emulator(tmp_path / "state", *cluster, **environment) as url:
+        kms = kms_client(url)
+        blob = data_key["CiphertextBlob"]
+        assert kms.decrypt(CiphertextBlob=blob, EncryptionContext={"a": "b"})["Plaintext"] == data_key["Plaintext"]
+        with pytest.raises(kms.exceptions.InvalidCiphertextException):
+            kms.decrypt(CiphertextBlob=blob)
+        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
+        wait_for_state(kms, store_id, "DISCONNECTED")
+        with pytest.raises(kms.exceptions.KMSInvalidStateException):
+            kms.decrypt(CiphertextBlob=blob, EncryptionContext={"a": "b"})

@@ -164,13 +164,13 @@ def _parsed(option: str, text: str, parse: Callable[[str], Parsed]) -> Parsed:
     try:
         return parse(text)
     except ValueError as error:
-        raise click.UsageError(f"{option} {text}: {error}") from None
+        raise click.UsageError(f"{option}: {error}") from None
 
 
 def _parse_caller(text: str) -> tuple[str, Caller]:
     access_key_id, separator, arn = text.partition("=")
     if not separator or not access_key_id:
-        raise ValueError("expected ACCESS_KEY_ID=ARN")
+        raise ValueError(f"{text!r} is no caller; expected ACCESS_KEY_ID=ARN")
     return access_key_id, parse_principal(arn)
 
 

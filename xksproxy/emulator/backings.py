@@ -33,7 +33,7 @@ class Backings:
                 try:
                     return await self._cluster(found).encrypt(found.key.id, plaintext, aad)
                 except ClusterFailure as failure:
-                    raise cloudhsm.cryptographic_error(failure.outcome, found.arn) from failure
+                    raise cloudhsm.cryptographic_error(failure.outcome) from failure
 
     async def decrypt(self, request: KmsRequest, found: FoundKey, sealed: Sealed, aad: bytes) -> bytes:
         """The inverse of :meth:`encrypt`, with the same authenticated data."""
@@ -51,7 +51,7 @@ class Backings:
                 try:
                     return await self._cluster(found).decrypt(found.key.id, sealed, aad)
                 except ClusterFailure as failure:
-                    raise cloudhsm.cryptographic_error(failure.outcome, found.arn) from failure
+                    raise cloudhsm.cryptographic_error(failure.outcome) from failure
 
     async def _encrypt_twice(self, request: KmsRequest, found: FoundKey, plaintext: bytes, aad: bytes) -> Sealed:
         """First under the key material in KMS, then under the external key, so that neither side can decrypt alone."""
@@ -77,7 +77,7 @@ class Backings:
         settings = found.store.cluster if found.store else None
         cluster = self._clusters.get(settings.cluster_id) if settings else None
         if cluster is None:
-            raise cloudhsm.cryptographic_error(ClusterOutcome.NO_ACTIVE_HSM, found.arn)
+            raise cloudhsm.cryptographic_error(ClusterOutcome.NO_ACTIVE_HSM)
         return cluster
 
 

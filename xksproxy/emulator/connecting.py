@@ -59,7 +59,7 @@ class Connector:
     async def _log_in(self, settings: Cluster) -> None:
         cluster = self._cluster(settings)
         if cluster is None:
-            raise ConnectFailed("CLUSTER_NOT_FOUND", f"no cluster {settings.cluster_id}")
+            raise ConnectFailed(cloudhsm.CLUSTER_NOT_FOUND, f"no cluster {settings.cluster_id}")
         try:
             await cluster.connect(settings.password)
         except ClusterFailure as failure:

@@ -78,13 +78,17 @@ class Connections:
         """Begin to disconnect, also from a connection that failed or is not yet made."""
         self._begin(store, ConnectionState.DISCONNECTING, request_id, self._durations.disconnect)
 
-    def resume(self) -> None:
-        """Go on where the last emulator stopped: with its transitions, and with its log-ins to clusters."""
-        for store in self._database.key_stores():
+    async def resume(self) -> None:
+        """Go on where the last emulator stopped: start its transitions, and log in to the clusters it was connected to.
+
+        A key store whose cluster cannot be reached stays CONNECTED, as it would with KMS.
+        """
+        stores = self._database.key_stores()
+        for store in stores:
             if store.connection.due is not None:
                 self._start(store)
-            elif store.connected and store.cluster is not None:
-                self._tasks[store.id] = asyncio.create_task(self._log_in_again(store))
+        connected = [store for store in stores if store.connected and store.cluster is not None]
+        await asyncio.gather(*(self._log_in_again(store) for store in connected))
 
     async def close(self) -> None:
         """Stop, so that another emulator can go on."""

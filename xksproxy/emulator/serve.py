@@ -42,6 +42,9 @@ class Settings:
     """0: any free one."""
 
     state: Path
+    """The state file; what the HSM engine keeps about clusters goes beside it, in a directory of the same name and
+    ``-hsm``."""
+
     region: str
     account: str
     resolve: Mapping[Peer, Peer] = field(default_factory=dict)
@@ -88,7 +91,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
                 time_limit=settings.proxy_timeout_ms / 1000,
             )
         )
-        clusters = CloudHsmClusters(dict(settings.clusters), settings.state.absolute().parent)
+        clusters = CloudHsmClusters(settings.clusters, settings.state.with_name(f"{settings.state.name}-hsm"))
         stack.push_async_callback(clusters.close)
         emulator = assemble(
             database,
@@ -109,8 +112,8 @@ async def _listening(endpoint: Endpoint, emulator: Emulator, settings: Settings)
     await runner.setup()
     health_checks = asyncio.create_task(emulator.health_checks.run())
     try:
+        await emulator.connections.resume()
         await _listen(runner, settings)
-        emulator.connections.resume()
         host, port = runner.addresses[0][:2]
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:

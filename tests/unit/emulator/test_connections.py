@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from emulator_support import CLUSTER_ID, VPC, Harness
+from emulator_support import VPC, Harness
 
+from xksproxy.emulator.cloudhsm import ClusterOutcome
 from xksproxy.emulator.durations import Durations
 from xksproxy.emulator.proxy.outcome import Outcome
 
@@ -162,7 +163,7 @@ async def test_a_transition_goes_on_after_a_restart_for_what_is_left_of_its_time
     kms = Harness(tmp_path / "state", durations=times, clock=first.clock)
     assert await kms.state(store_id) == state
 
-    kms.emulator.connections.resume()
+    await kms.emulator.connections.resume()
     await kms.settle()
 
     assert kms.gate.waits == [total - 100]
@@ -179,7 +180,7 @@ async def test_a_connection_that_was_to_be_there_long_ago_is_proven_first(tmp_pa
     kms = Harness(tmp_path / "state", clock=first.clock)
     kms.proxy.failure = Outcome.NO_TCP
 
-    kms.emulator.connections.resume()
+    await kms.emulator.connections.resume()
     await kms.settle()
 
     assert await kms.state(store_id) == "FAILED"
@@ -192,7 +193,7 @@ async def test_what_is_connected_stays_so_over_a_restart(tmp_path: Path) -> None
     await first.close()
     kms = Harness(tmp_path / "state")
 
-    kms.emulator.connections.resume()
+    await kms.emulator.connections.resume()
     await kms.settle()
 
     assert await kms.state(store_id) == "CONNECTED"
@@ -200,15 +201,18 @@ async def test_what_is_connected_stays_so_over_a_restart(tmp_path: Path) -> None
     await kms.close()
 
 
-async def test_a_cluster_is_logged_in_to_again_after_a_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", [None, ClusterOutcome.NO_ACTIVE_HSM])
+async def test_a_cluster_is_logged_in_to_again_before_a_restart_is_over(
+    tmp_path: Path, outcome: ClusterOutcome | None
+) -> None:
     first = Harness(tmp_path / "state")
     store_id = await first.connected_cluster_store()
     await first.close()
     kms = Harness(tmp_path / "state")
+    kms.cluster.failure = outcome
 
-    kms.emulator.connections.resume()
-    await kms.settle()
+    await kms.emulator.connections.resume()
 
-    assert kms.clusters[CLUSTER_ID].connected
+    assert kms.cluster.connected == (outcome is None)
     assert await kms.state(store_id) == "CONNECTED"
     await kms.close()
