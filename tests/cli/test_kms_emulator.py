@@ -24,7 +24,6 @@ from xksproxy.emulator.state.database import Database
         (("--region", "Europe"), "a Region has the form of eu-west-1"),
         (("--account", "1234"), "an account has twelve digits"),
         (("--caller", "alice"), "expected ACCESS_KEY_ID=ARN"),
-        (("--caller", "alice=Alice"), "expected arn:aws:iam::123456789012:user/Alice"),
         (("--cluster", "cluster-2a3b4c5d6e7"), "expected ID=MODULE:TOKEN"),
         (("--resolve", "localhost"), "--resolve"),
         (("--requests-per-second", "0"), "--requests-per-second"),

@@ -16,7 +16,7 @@ from xksproxy.cli.words import COULD_NOT_RUN, complain
 from xksproxy.client.target import TargetError
 from xksproxy.emulator.cloudhsm import parse_cluster
 from xksproxy.emulator.durations import FAST, LIKE_AWS
-from xksproxy.emulator.protocol.caller import Caller, parse_principal
+from xksproxy.emulator.protocol.caller import parse_caller
 from xksproxy.emulator.proxy.connection import Peer
 from xksproxy.emulator.state.database import StateFileUnusable
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
@@ -44,8 +44,9 @@ _EMULATOR_OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
         "--caller",
         "callers",
         multiple=True,
-        metavar="ACCESS_KEY_ID=ARN",
-        help="The principal, and account, that an access key id belongs to. Can be repeated.",
+        metavar="ACCESS_KEY_ID=ARN[,…]",
+        help="The principal, and account, that an access key id belongs to; with ,viaService= ,sourceVpc= ,sourceVpce= "
+        "where its requests seem to come from. Can be repeated.",
     ),
     resolve_option,
     click.option(
@@ -155,7 +156,7 @@ def _settings(
         resolve=rules,
         durations=FAST if fast else LIKE_AWS,
         vpc_services=vpc_services,
-        callers=dict(_parsed("--caller", text, _parse_caller) for text in callers),
+        callers=dict(_parsed("--caller", text, parse_caller) for text in callers),
         clusters=dict(_parsed("--cluster", text, parse_cluster) for text in clusters),
     )
 
@@ -165,13 +166,6 @@ def _parsed(option: str, text: str, parse: Callable[[str], Parsed]) -> Parsed:
         return parse(text)
     except ValueError as error:
         raise click.UsageError(f"{option}: {error}") from None
-
-
-def _parse_caller(text: str) -> tuple[str, Caller]:
-    access_key_id, separator, arn = text.partition("=")
-    if not separator or not access_key_id:
-        raise ValueError(f"{text!r} is no caller; expected ACCESS_KEY_ID=ARN")
-    return access_key_id, parse_principal(arn)
 
 
 def _listen_address(listen: str, *, allow_remote: bool) -> tuple[str, int]:

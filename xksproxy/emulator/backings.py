@@ -1,6 +1,6 @@
 """The three ways in which a KMS key encrypts: in KMS, in KMS and through a proxy, in a CloudHSM cluster."""
 
-from xksproxy.emulator import cloudhsm, proxysettings
+from xksproxy.emulator import cloudhsm, proxysettings, requestmetadata
 from xksproxy.emulator.cloudhsm import CloudHsmCluster, CloudHsmClusters, ClusterFailure, ClusterOutcome
 from xksproxy.emulator.errors import KmsError
 from xksproxy.emulator.finder import FoundKey
@@ -12,7 +12,6 @@ from xksproxy.emulator.proxy.client import ProxyClient
 from xksproxy.emulator.proxy.outcome import Outcome, ProxyFailure
 from xksproxy.emulator.request import KmsRequest
 from xksproxy.emulator.state.records import Origin
-from xksproxy.spec.messages import CryptoRequestMetadata
 
 
 class Backings:
@@ -58,14 +57,18 @@ class Backings:
         address, key_id = _external(found)
         inner = join(_material(found).encrypt(plaintext, aad))
         try:
-            return await self._proxies.encrypt(address, key_id, _metadata(request, found), inner, aad)
+            return await self._proxies.encrypt(
+                address, key_id, requestmetadata.of_cryptography(request, found.arn), inner, aad
+            )
         except ProxyFailure as failure:
             raise verdicts.cryptographic_error(failure.outcome) from failure
 
     async def _decrypt_twice(self, request: KmsRequest, found: FoundKey, sealed: Sealed, aad: bytes) -> bytes:
         address, key_id = _external(found)
         try:
-            inner = await self._proxies.decrypt(address, key_id, _metadata(request, found), sealed, aad)
+            inner = await self._proxies.decrypt(
+                address, key_id, requestmetadata.of_cryptography(request, found.arn), sealed, aad
+            )
         except ProxyFailure as failure:
             raise verdicts.cryptographic_error(failure.outcome) from failure
         try:
@@ -92,12 +95,3 @@ def _external(found: FoundKey) -> tuple[ProxyAddress, str]:
     if found.store is None or found.store.proxy is None or found.key.xks_key_id is None:
         raise KmsError("KMSInternalException", f"{found.arn} has no external key")
     return proxysettings.address(found.store.proxy), found.key.xks_key_id
-
-
-def _metadata(request: KmsRequest, found: FoundKey) -> CryptoRequestMetadata:
-    return CryptoRequestMetadata(
-        aws_principal_arn=request.caller.principal_arn,
-        kms_key_arn=found.arn,
-        kms_operation=request.operation,
-        kms_request_id=request.id,
-    )

@@ -2,14 +2,13 @@
 
 from contextlib import suppress
 
-from xksproxy.emulator import cloudhsm, proxysettings
+from xksproxy.emulator import cloudhsm, proxysettings, requestmetadata
 from xksproxy.emulator.cloudhsm import CloudHsmCluster, CloudHsmClusters, ClusterFailure
 from xksproxy.emulator.proxy import verdicts
 from xksproxy.emulator.proxy.client import ProxyClient
 from xksproxy.emulator.proxy.outcome import ProxyFailure
 from xksproxy.emulator.state.records import Cluster, KeyStore, XksProxy
 from xksproxy.emulator.vpcservices import VpcServices
-from xksproxy.spec.messages import HealthRequestMetadata
 
 
 class ConnectFailed(Exception):
@@ -50,7 +49,7 @@ class Connector:
     async def _see_health(self, proxy: XksProxy, request_id: str) -> None:
         if proxy.service_name and not self._services.exists(proxy.service_name):
             raise ConnectFailed("XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND", f"no service {proxy.service_name}")
-        metadata = HealthRequestMetadata(kms_request_id=request_id, kms_operation="ConnectCustomKeyStore")
+        metadata = requestmetadata.of_health(request_id, "ConnectCustomKeyStore")
         try:
             await self._proxies.health(proxysettings.address(proxy), metadata)
         except ProxyFailure as failure:

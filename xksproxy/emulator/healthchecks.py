@@ -6,12 +6,11 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from xksproxy.emulator import proxysettings
+from xksproxy.emulator import proxysettings, requestmetadata
 from xksproxy.emulator.proxy.client import ProxyClient
 from xksproxy.emulator.proxy.outcome import ProxyFailure
 from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.state.records import KeyStore
-from xksproxy.spec.messages import HealthRequestMetadata
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class HealthChecks:
     async def _check(self, store: KeyStore) -> None:
         if store.proxy is None:
             return
-        metadata = HealthRequestMetadata(kms_request_id=str(uuid.uuid4()), kms_operation="KmsHealthCheck")
+        metadata = requestmetadata.of_health(str(uuid.uuid4()), "KmsHealthCheck")
         try:
             await self._proxies.health(proxysettings.address(store.proxy), metadata)
         except ProxyFailure as failure:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from xksproxy.emulator import cloudhsm, proxysettings
+from xksproxy.emulator import cloudhsm, proxysettings, requestmetadata
 from xksproxy.emulator.cloudhsm import CloudHsmClusters, ClusterFailure, ClusterOutcome
 from xksproxy.emulator.connections import require_state
 from xksproxy.emulator.errors import KmsError
@@ -21,7 +21,6 @@ from xksproxy.emulator.request import KmsRequest
 from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.state.records import KeyStore, KmsKey, Origin, StoreType
 from xksproxy.emulator.tags import checked_tags, require_room
-from xksproxy.spec.messages import KeyRequestMetadata
 
 _BACKING_KEY_ID_BYTES: Final = 32
 _STORE_TYPES: Final = {Origin.EXTERNAL: StoreType.EXTERNAL, Origin.CLOUDHSM: StoreType.CLOUDHSM}
@@ -90,14 +89,10 @@ class KeyCreation:
         return store
 
     async def _require_fit(self, store: KeyStore, key: KmsKey, request: KmsRequest) -> None:
-        """GetKeyMetadata: there is no KMS key yet, so no kmsKeyArn."""
+        """Ask the proxy for the external key."""
         if store.proxy is None or key.xks_key_id is None:
             raise KmsError("KMSInternalException", f"{store.id} has no proxy")
-        metadata = KeyRequestMetadata(
-            aws_principal_arn=request.caller.principal_arn,
-            kms_operation=request.operation,
-            kms_request_id=request.id,
-        )
+        metadata = requestmetadata.of_new_key(request)
         try:
             answer = await self._proxies.key_metadata(proxysettings.address(store.proxy), key.xks_key_id, metadata)
         except ProxyFailure as failure:

@@ -59,7 +59,7 @@ class Keys:
             raise KmsError("ValidationException", f"{expected}, not {days}")
         found = self._finder.manageable(request)
         due = self._clock() + days * _DAY_SECONDS
-        pending = replace(found.key, state=KeyState.PENDING_DELETION, deletion_date=due, pending_window_days=days)
+        pending = replace(found.key, state=KeyState.PENDING_DELETION, deletion_date=due)
         self._database.put_key(pending)
         return {
             "KeyId": found.arn,
@@ -71,7 +71,7 @@ class Keys:
     def cancel_deletion(self, request: KmsRequest) -> dict[str, Any]:
         """CancelKeyDeletion: leaves the key Disabled."""
         found = self._finder.manageable(request)
-        kept = replace(found.key, state=KeyState.DISABLED, deletion_date=None, pending_window_days=None)
+        kept = replace(found.key, state=KeyState.DISABLED, deletion_date=None)
         self._database.put_key(kept)
         return {"KeyId": found.arn}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from xksproxy.emulator import clustersettings, proxysettings
+from xksproxy.emulator import clustersettings, proxysettings, requestmetadata
 from xksproxy.emulator.cloudhsm import CloudHsmClusters
 from xksproxy.emulator.connections import Connections, require_state
 from xksproxy.emulator.errors import KmsError
@@ -23,7 +23,6 @@ from xksproxy.emulator.state.records import (
     XksProxy,
 )
 from xksproxy.emulator.vpcservices import VpcServices
-from xksproxy.spec.messages import HealthRequestMetadata
 
 _MAXIMUM_OF_AN_ACCOUNT: Final = 10
 _ID_DIGITS: Final = 17
@@ -165,7 +164,7 @@ class KeyStores:
                 )
 
     async def _require_health(self, proxy: XksProxy, request: KmsRequest) -> None:
-        metadata = HealthRequestMetadata(kms_request_id=request.id, kms_operation=request.operation)
+        metadata = requestmetadata.of_health(request.id, request.operation)
         try:
             await self._proxies.health(proxysettings.address(proxy), metadata)
         except ProxyFailure as failure:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
 
@@ -25,6 +26,8 @@ from xksproxy.emulator.quotas import REQUESTS_PER_SECOND, StoreQuotas
 from xksproxy.emulator.state.database import Database
 from xksproxy.emulator.vpcservices import VpcServices
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
+
+_SHUTDOWN_SECONDS: Final = 5.0
 
 __all__ = ["CannotListen", "ModelUnusable", "Settings", "running", "serve"]
 
@@ -108,7 +111,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _listening(endpoint: Endpoint, emulator: Emulator, settings: Settings) -> AsyncIterator[str]:
-    runner = web.AppRunner(endpoint.application(), access_log=None)
+    runner = web.AppRunner(endpoint.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     health_checks = asyncio.create_task(emulator.health_checks.run())
     try:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from emulator_support import PUBLIC, Harness, refused
+from emulator_support import ALICE, PUBLIC, Harness, refused
 
 from xksproxy.emulator.blob import Blob, Header, pack, unpack
 from xksproxy.emulator.protocol.caller import Caller
@@ -72,6 +72,22 @@ async def test_the_proxy_is_told_what_is_done_by_whom_with_which_key(
     assert (called, metadata.kms_operation) == (api, operation)
     assert metadata.kms_key_arn == f"arn:aws:kms:eu-west-1:111122223333:key/{key_id}"
     assert metadata.aws_principal_arn == "arn:aws:iam::111122223333:user/Alice"
+
+
+async def test_the_proxy_is_told_through_which_service_and_vpc_a_request_came(kms: Harness) -> None:
+    service = replace(ALICE, via_service="s3.eu-west-1.amazonaws.com", source_vpc="vpc-1", source_vpce="vpce-2")
+    store_id = await kms.connected_store()
+    kms.proxy.calls.clear()
+
+    new = {"Origin": "EXTERNAL_KEY_STORE", "CustomKeyStoreId": store_id, "XksKeyId": "key"}
+    key_id = (await kms.call("CreateKey", service, **new))["KeyMetadata"]["KeyId"]
+    await kms.call("Encrypt", service, KeyId=key_id, Plaintext=b"x")
+
+    of_creation, of_encryption = (call[2] for call in kms.proxy.calls)
+    assert (of_creation.aws_source_vpc, of_creation.aws_source_vpce) == ("vpc-1", "vpce-2")
+    assert of_creation.kms_via_service is None
+    assert (of_encryption.aws_source_vpc, of_encryption.aws_source_vpce) == ("vpc-1", "vpce-2")
+    assert of_encryption.kms_via_service == "s3.eu-west-1.amazonaws.com"
 
 
 async def test_both_halves_of_a_re_encryption_have_one_request_id(kms: Harness) -> None:

@@ -12,6 +12,7 @@ _CREDENTIAL: Final = re.compile(
     r"(?P<access_key_id>[^/\s,]+)/(?P<date>[0-9]{8})/(?P<region>[^/\s,]+)/(?P<service>[^/\s,]+)/aws4_request"
 )
 _PRINCIPAL: Final = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::(?P<account>[0-9]{12}):[\x21-\x7e]{1,1024}")
+_MORE: Final = re.compile(r",(?=(?:viaService|sourceVpc|sourceVpce)=)")
 _NAME: Final = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
 
 
@@ -25,17 +26,30 @@ class Caller:
     principal_arn: str
     """What the proxy reads in ``awsPrincipalArn``."""
 
+    via_service: str | None = None
+    """The AWS service that calls on the principal's behalf, such as ``s3.eu-west-1.amazonaws.com``."""
 
-def parse_principal(arn: str) -> Caller:
-    """The caller that an IAM or STS ARN names.
+    source_vpc: str | None = None
+    source_vpce: str | None = None
+    """The VPC, and the VPC endpoint, that its requests come through."""
+
+
+def parse_caller(text: str) -> tuple[str, Caller]:
+    """Read ``ACCESS_KEY_ID=ARN[,viaService=SERVICE][,sourceVpc=VPC][,sourceVpce=ENDPOINT]``.
 
     Raises:
-        ValueError: it is no such ARN.
+        ValueError: it is of another form, or the ARN is no principal's.
     """
-    match = _PRINCIPAL.fullmatch(arn)
-    if match is None:
-        raise ValueError(f"{arn!r} is no principal; expected arn:aws:iam::123456789012:user/Alice or the like")
-    return Caller(match["account"], arn)
+    access_key_id, _, rest = text.partition("=")
+    arn, *more = _MORE.split(rest)
+    fields = dict(part.split("=", 1) for part in more)
+    principal = _PRINCIPAL.fullmatch(arn)
+    if not _NAME.fullmatch(access_key_id) or principal is None or len(fields) != len(more) or "" in fields.values():
+        expected = "ACCESS_KEY_ID=ARN with the ARN of a user or role, and maybe ,viaService= ,sourceVpc= ,sourceVpce="
+        raise ValueError(f"{text!r} is no caller; expected {expected}")
+    return access_key_id, Caller(
+        principal["account"], arn, fields.get("viaService"), fields.get("sourceVpc"), fields.get("sourceVpce")
+    )
 
 
 @dataclass(frozen=True, slots=True)

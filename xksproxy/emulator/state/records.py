@@ -126,7 +126,6 @@ class KmsKey:
     """Its own state, whatever that of its key store."""
 
     deletion_date: float | None = None
-    pending_window_days: int | None = None
     material: bytes | None = field(default=None, repr=False)
     """The KMS-side AES-256 key; None where all cryptography happens in a CloudHSM cluster."""
 

@@ -3,10 +3,10 @@
 import pytest
 
 from xksproxy.emulator.errors import KmsError
-from xksproxy.emulator.protocol.caller import Caller, Callers, parse_principal
+from xksproxy.emulator.protocol.caller import Caller, Callers, parse_caller
 
 ROLE = "arn:aws:sts::444455556666:assumed-role/Reader/session"
-CALLERS = Callers("eu-west-1", "111122223333", {"AKIAREADER": parse_principal(ROLE)})
+CALLERS = Callers("eu-west-1", "111122223333", dict([parse_caller(f"AKIAREADER={ROLE}")]))
 
 
 def header(access_key_id: str, region: str = "eu-west-1", service: str = "kms") -> str:
@@ -42,7 +42,27 @@ def test_a_header_that_names_nobody_is_refused(authorization: str | None, name: 
     assert caught.value.name == name
 
 
-@pytest.mark.parametrize("arn", ["Alice", "arn:aws:iam::12:user/Alice", "arn:aws:s3::111122223333:user/a", f"{ROLE} x"])
-def test_what_is_no_principal_is_refused(arn: str) -> None:
-    with pytest.raises(ValueError, match="expected arn:aws:iam::123456789012:user/Alice"):
-        parse_principal(arn)
+def test_a_caller_may_come_through_a_service_and_a_vpc() -> None:
+    arn = "arn:aws:iam::111122223333:user/a,b=c"
+
+    parsed = parse_caller(f"s3={arn},sourceVpc=vpc-1,viaService=s3.eu-west-1.amazonaws.com,sourceVpce=vpce-2")
+
+    assert parsed == ("s3", Caller("111122223333", arn, "s3.eu-west-1.amazonaws.com", "vpc-1", "vpce-2"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "alice",
+        f"={ROLE}",
+        "alice=Alice",
+        "alice=arn:aws:iam::12:user/Alice",
+        "alice=arn:aws:s3::111122223333:user/a",
+        f"alice={ROLE} x",
+        f"alice={ROLE},sourceVpc=",
+        f"alice={ROLE},sourceVpc=vpc-1,sourceVpc=vpc-2",
+    ],
+)
+def test_what_is_no_caller_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no caller; expected ACCESS_KEY_ID=ARN with the ARN of a user or role"):
+        parse_caller(text)
