@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -583,6 +584,37 @@ async def test_the_proxys_own_error_is_told_by_its_name(certificates: Certificat
     assert error.outcome is Outcome(name)
     assert error.detail == f"HTTP 418 {name}: ask the operator"
     assert requests == 1
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"), [(-2, "; the proxy's clock differs by -72"), (2, "; the proxy's clock differs by +7")]
+)
+async def test_a_clock_that_is_wrong_is_told_with_the_failed_signature(
+    certificates: Certificates, hours: int, told: str
+) -> None:
+    """R-AUTH-10."""
+
+    async def refuse(_: web.BaseRequest) -> web.Response:
+        date = formatdate(time.time() + 3600 * hours, usegmt=True)
+        return web.json_response({"errorName": "AuthenticationFailedException"}, status=401, headers={"Date": date})
+
+    async with http_server(refuse, certificates.context()) as port:
+        error = await failure(client_of(port, certificates))
+
+    assert error.outcome is Outcome.AUTHENTICATION_FAILED
+    assert told in error.detail
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT", "now"])
+async def test_a_clock_that_is_right_or_not_told_is_no_matter(certificates: Certificates, date: str) -> None:
+    async def refuse(_: web.BaseRequest) -> web.Response:
+        headers = {"Date": formatdate(usegmt=True) if date == "now" else date}
+        return web.json_response({"errorName": "AuthenticationFailedException"}, status=401, headers=headers)
+
+    async with http_server(refuse, certificates.context()) as port:
+        error = await failure(client_of(port, certificates))
+
+    assert error.detail == "HTTP 401 AuthenticationFailedException"
 
 
 async def test_a_call_that_is_cancelled_leaves_the_client_usable(certificates: Certificates) -> None:

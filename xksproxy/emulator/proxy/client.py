@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final, Self
 
@@ -29,7 +30,7 @@ from xksproxy.emulator.proxy.answers import (
 from xksproxy.emulator.proxy.connection import Peer, Stage, connect_tcp, kms_tls_context, resolve, start_tls
 from xksproxy.emulator.proxy.outcome import Outcome, ProxyFailure
 from xksproxy.sigv4.sign import signed_headers
-from xksproxy.spec.limits import KMS_TIMEOUT_MS
+from xksproxy.spec.limits import CLOCK_SKEW_SECONDS, KMS_TIMEOUT_MS
 from xksproxy.spec.messages import (
     CDIV_ALGORITHM,
     ENCRYPTION_ALGORITHM,
@@ -62,6 +63,16 @@ class _Attempt:
     stage: Stage = Stage.EXCHANGE
     connected: bool = False
     """Whether it made a connection of its own, instead of taking one that was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What came back over HTTP."""
+
+    status: int
+    body: bytes
+    date: str
+    """The header Date, empty where there is none."""
 
 
 _attempt: Final[ContextVar[_Attempt]] = ContextVar("_attempt")
@@ -165,11 +176,16 @@ class ProxyClient:
         self, address: ProxyAddress, operation: Operation, request: Request, answer: type[Answer], key_id: str = ""
     ) -> Answer:
         path = compose_path(address.uri_path.removesuffix(BASE_PATH), operation, key_id)
-        status, body = await self._post(address, path, encode(request))
-        return read_answer(answer, status, body)
+        reply = await self._post(address, path, encode(request))
+        try:
+            return read_answer(answer, reply.status, reply.body)
+        except ProxyFailure as failure:
+            if failure.outcome is Outcome.AUTHENTICATION_FAILED and (difference := _clock_difference(reply.date)):
+                raise ProxyFailure(failure.outcome, f"{failure.detail}; {difference}") from None
+            raise
 
-    async def _post(self, address: ProxyAddress, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body of an answer, after one attempt or, if that ran out of time, two."""
+    async def _post(self, address: ProxyAddress, path: str, body: bytes) -> _Reply:
+        """An answer, after one attempt or, if that ran out of time, two."""
         furthest = Stage.NAME
         for _ in range(2):
             attempt = _Attempt()
@@ -182,7 +198,7 @@ class ProxyClient:
                 furthest = max(furthest, attempt.stage)
         raise self._timed_out(furthest)
 
-    async def _exchange(self, attempt: _Attempt, address: ProxyAddress, path: str, body: bytes) -> tuple[int, bytes]:
+    async def _exchange(self, attempt: _Attempt, address: ProxyAddress, path: str, body: bytes) -> _Reply:
         """One request and its answer. A kept connection that the proxy has closed meanwhile is no failure."""
         url = _url(address.host, path)
         while True:
@@ -191,7 +207,7 @@ class ProxyClient:
             )
             try:
                 async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                    return response.status, await _content(response)
+                    return _Reply(response.status, await _content(response), response.headers.get("Date", ""))
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if attempt.connected:
                     raise
@@ -250,6 +266,15 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
         if len(content) > _MAXIMUM_ANSWER_BYTES:
             raise malformed(f"HTTP {response.status}, and the body is longer than {_MAXIMUM_ANSWER_BYTES} bytes")
     return bytes(content)
+
+
+def _clock_difference(date: str) -> str | None:
+    """Words on the proxy's clock, if that is further away than signatures are good for (R-AUTH-10)."""
+    try:
+        seconds = parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return f"the proxy's clock differs by {seconds:+.0f} s" if abs(seconds) > CLOCK_SKEW_SECONDS else None
 
 
 @contextmanager
