@@ -21,7 +21,7 @@ _PATIENT_MS = 20_000
 def proxy_options(proxy: Proxy) -> list[str]:
     """What makes the emulator reach a proxy of the tests as https://localhost."""
     trust = ["--ca", str(proxy.environment.authority)]
-    return [*trust, "--resolve", f"localhost:443=127.0.0.1:{proxy.port}", "--proxy-timeout-ms", str(_PATIENT_MS)]
+    return [*trust, "--resolve", f"localhost:443=127.0.0.1:{proxy.port}", "--time-limit-ms", str(_PATIENT_MS)]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
+from xksproxy.cli.kms_emulator_diagnose import diagnose
 from xksproxy.cli.resolve_option import resolve_option
 from xksproxy.cli.words import COULD_NOT_RUN, complain
 from xksproxy.client.target import TargetError
@@ -19,6 +20,7 @@ from xksproxy.emulator.durations import FAST, LIKE_AWS
 from xksproxy.emulator.protocol.caller import parse_caller
 from xksproxy.emulator.proxy.connection import Peer
 from xksproxy.emulator.state.database import StateFileUnusable
+from xksproxy.server.logs import ConsoleFormatter
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 
 _LISTEN: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
@@ -87,11 +89,11 @@ _EMULATOR_OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
         help="The quota of a key store.",
     ),
     click.option(
-        "--proxy-timeout-ms",
-        type=click.IntRange(min=1),
+        "--time-limit-ms",
+        type=click.IntRange(min=1, max=60_000),
         default=KMS_TIMEOUT_MS,
         show_default=True,
-        help="How long a proxy may take; AWS KMS gives no more than the default.",
+        help="How long one call to a proxy may take; the default is what KMS waits.",
     ),
 )
 
@@ -102,7 +104,7 @@ def _emulator_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 @_emulator_options
 @click.pass_context
 def kms_emulator(context: click.Context, /, **options: Any) -> None:
@@ -130,7 +132,9 @@ def _run(*, listen: str, allow_remote: bool, **options: Any) -> None:
             raise
         _give_up("the KMS emulator needs botocore", "pip install 'xksproxy[emulator]'")
     settings = _settings(emulator.Settings, host=host, port=port, **options)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ConsoleFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         asyncio.run(emulator.serve(settings, lambda url: click.echo(_introduction(url, **options))))
     except (StateFileUnusable, TargetError, emulator.CannotListen, emulator.ModelUnusable) as error:
@@ -204,3 +208,6 @@ In another terminal:
 def _give_up(what: str, *more: str) -> NoReturn:
     complain(what, *more)
     sys.exit(COULD_NOT_RUN)
+
+
+kms_emulator.add_command(diagnose)

@@ -47,17 +47,19 @@ class Endpoint:
     async def _answer(self, http_request: web.Request) -> web.Response:
         request_id = str(self._new_request_id())
         target = http_request.headers.get("X-Amz-Target", "")
+        fields = {"request_id": request_id, "target": target}
         try:
             body = await self._carry_out(http_request, target, request_id)
         except KmsError as error:
             # The cause is what a proxy or cluster did: for whoever runs the emulator, never for the caller.
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
-            _log.info("%s %s %s%s", request_id, target, error, cause)
+            cause = {"cause": str(error.__cause__)} if error.__cause__ else {}
+            refusal = {"exception_name": error.name, "reason": error.message, **cause}
+            _log.info("request refused", extra={"fields": {**fields, **refusal}})
             return _failure(error, request_id)
         except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer that it can read
-            _log.exception("%s %s", request_id, target)
+            _log.exception("request failed in an unexpected way", extra={"fields": fields})
             return _failure(KmsError("KMSInternalException", "The emulator has failed; its log says why"), request_id)
-        _log.info("%s %s", request_id, target)
+        _log.info("request answered", extra={"fields": fields})
         return _response(web.HTTPOk.status_code, body, request_id)
 
     async def _carry_out(self, http_request: web.Request, target: str, request_id: str) -> bytes:

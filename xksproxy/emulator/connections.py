@@ -114,10 +114,10 @@ class Connections:
         try:
             await self._connector.connect(store, store.connection.request_id or "")
         except ConnectFailed as failure:
-            _log.warning("%s (%s) does not connect: %s", store.id, store.name, failure)
+            _log.warning("key store does not connect", extra=_fields(store, reason=str(failure)))
             self._finish(store, Connection(ConnectionState.FAILED, failure.code))
         except Exception:  # noqa: BLE001 - whatever it is, the connection has failed
-            _log.exception("%s (%s) does not connect", store.id, store.name)
+            _log.exception("unexpected failure while a key store connects", extra=_fields(store))
             self._finish(store, Connection(ConnectionState.FAILED, "INTERNAL_ERROR"))
         else:
             await self._wait_until_due(store)
@@ -132,7 +132,7 @@ class Connections:
         try:
             await self._connector.connect(store, "")
         except ConnectFailed as failure:
-            _log.warning("%s (%s) stays CONNECTED, but cannot be used: %s", store.id, store.name, failure)
+            _log.warning("key store stays CONNECTED, but cannot be used", extra=_fields(store, reason=str(failure)))
 
     async def _wait_until_due(self, store: KeyStore) -> None:
         await self._wait(max(0.0, (store.connection.due or 0.0) - self._clock()))
@@ -142,4 +142,9 @@ class Connections:
         now = self._database.key_store(store.id)
         if now is not None and now.connection == store.connection:
             self._database.put_key_store(replace(now, connection=connection))
-            _log.info("%s (%s) is %s", store.id, store.name, connection.state)
+            _log.info("connection state changed", extra=_fields(store, state=connection.state))
+
+
+def _fields(store: KeyStore, **more: str) -> dict[str, dict[str, str]]:
+    """What a log line says about a key store."""
+    return {"fields": {"key_store": store.id, "name": store.name, **more}}

@@ -24,7 +24,7 @@ class Expiry:
         for key in self._database.keys_to_delete(self._clock()):
             store = None if key.store_id is None else self._database.key_store(key.store_id)
             self._database.delete_key(key.id)
-            _log.info("%s is deleted: its waiting period is over", key.id)
+            _log.info("key deleted at the end of its waiting period", extra={"fields": {"key": key.id}})
             if store is not None and store.cluster is not None:
                 await self._delete_material(store.cluster.cluster_id, key)
 
@@ -34,4 +34,5 @@ class Expiry:
             if cluster is not None:
                 await cluster.delete_key(key.id)
         except ClusterFailure as failure:
-            _log.warning("%s: its material stays in %s: %s", key.id, cluster_id, failure)
+            fields = {"key": key.id, "cluster": cluster_id, "reason": str(failure)}
+            _log.warning("key material stays in the cluster", extra={"fields": fields})

@@ -46,4 +46,5 @@ class HealthChecks:
         try:
             await self._proxies.health(proxysettings.address(store.proxy), metadata)
         except ProxyFailure as failure:
-            _log.warning("%s (%s) is not healthy: %s", store.id, store.name, failure)
+            fields = {"key_store": store.id, "name": store.name, "reason": str(failure)}
+            _log.warning("proxy is not healthy", extra={"fields": fields})

@@ -59,7 +59,8 @@ class Settings:
     callers: Mapping[str, Caller] = field(default_factory=dict)
     vpc_services: frozenset[str] = frozenset()
     requests_per_second: int = REQUESTS_PER_SECOND
-    proxy_timeout_ms: int = KMS_TIMEOUT_MS
+    time_limit_ms: int = KMS_TIMEOUT_MS
+    """For one call to a proxy."""
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -91,7 +92,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
                 ca=settings.ca,
                 client_certificate=settings.client_certificate,
                 client_key=settings.client_key,
-                time_limit=settings.proxy_timeout_ms / 1000,
+                time_limit=settings.time_limit_ms / 1000,
             )
         )
         clusters = CloudHsmClusters(settings.clusters, settings.state.with_name(f"{settings.state.name}-hsm"))

@@ -117,14 +117,15 @@ async def test_a_fault_of_the_emulator_is_an_internal_error_without_its_text(
 
     assert (status, answer["__type"]) == (500, "KMSInternalException")
     assert "what went wrong" not in answer["message"]
-    assert headers["x-amzn-RequestId"] in caplog.text
+    (line,) = caplog.records
+    assert line.fields["request_id"] == headers["x-amzn-RequestId"]
     assert "what went wrong" in caplog.text
 
 
 async def test_what_a_proxy_did_is_for_the_log_alone(
     kms: Harness, http: Http, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "xksproxy.emulator.app")
     key_id = await kms.create_key(await kms.connected_store())
     kms.proxy.failure = Outcome.ACCESS_DENIED
 
@@ -132,5 +133,7 @@ async def test_what_a_proxy_did_is_for_the_log_alone(
 
     assert answer["__type"] == "KMSInvalidStateException"
     assert "as the test told it" not in answer["message"]
-    assert "as the test told it" in caplog.text
-    assert "c2VjcmV0" not in caplog.text
+    fields = caplog.records[-1].fields
+    assert "as the test told it" in fields["cause"]
+    assert fields["exception_name"] == "KMSInvalidStateException"
+    assert "c2VjcmV0" not in str([record.__dict__ for record in caplog.records])
