@@ -63,7 +63,7 @@ def test_every_example_is_a_command_line_that_the_command_takes(
         assert program == "xksproxy", example
         depth = max(length for length in range(1, len(words) + 1) if tuple(words[:length]) in commands)
         command = commands[tuple(words[:depth])]
-        assert not isinstance(command, click.Group), example
+        assert not isinstance(command, click.Group) or command.invoke_without_command, example
         # click keeps the help option that a command is first given, for the rest of the process.
         with command.make_context("xksproxy", words[depth:], **cli.context_settings) as context:
             assert context.args == []

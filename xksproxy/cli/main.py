@@ -16,6 +16,7 @@ from xksproxy.cli.hsm import hsm
 from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
 from xksproxy.cli.kms_config import kms_config
+from xksproxy.cli.kms_emulator import kms_emulator
 from xksproxy.cli.policy import policy
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
@@ -42,7 +43,7 @@ def cli() -> None:
 
 for command in (
     *(audit, block, call, check_config, conformance, credentials, dev, hsm, import_settings),
-    *(keys, kms_config, policy, serve, status, unblock, version),
+    *(keys, kms_config, kms_emulator, policy, serve, status, unblock, version),
 ):
     cli.add_command(command)
 for command in (rotate, disable, enable):

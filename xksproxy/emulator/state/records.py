@@ -1,0 +1,147 @@
+"""What is stored, as frozen data. Secrets never show in a repr. Times are seconds since the epoch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class StoreType(StrEnum):
+    """CustomKeyStoreType."""
+
+    CLOUDHSM = "AWS_CLOUDHSM"
+    EXTERNAL = "EXTERNAL_KEY_STORE"
+
+
+class Connectivity(StrEnum):
+    """XksProxyConnectivity."""
+
+    PUBLIC = "PUBLIC_ENDPOINT"
+    VPC = "VPC_ENDPOINT_SERVICE"
+
+
+class ConnectionState(StrEnum):
+    """ConnectionState of a custom key store."""
+
+    CONNECTED = "CONNECTED"
+    CONNECTING = "CONNECTING"
+    DISCONNECTED = "DISCONNECTED"
+    DISCONNECTING = "DISCONNECTING"
+    FAILED = "FAILED"
+
+
+class Origin(StrEnum):
+    """Where the key material of a KMS key is from, as far as this emulator has such keys."""
+
+    KMS = "AWS_KMS"
+    CLOUDHSM = "AWS_CLOUDHSM"
+    EXTERNAL = "EXTERNAL_KEY_STORE"
+
+
+class KeyState(StrEnum):
+    """KeyState of a KMS key. What is stored is never :attr:`UNAVAILABLE`: that follows from the key store."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+    PENDING_DELETION = "PendingDeletion"
+    UNAVAILABLE = "Unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class XksProxy:
+    """How KMS reaches the external key store proxy."""
+
+    connectivity: Connectivity
+    uri_endpoint: str
+    uri_path: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    service_name: str | None = None
+    """The VPC endpoint service; only with :attr:`Connectivity.VPC`."""
+
+    service_owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The AWS CloudHSM cluster of a key store."""
+
+    cluster_id: str
+    trust_anchor_certificate: str
+    password: str = field(repr=False)
+    """KeyStorePassword: that of the crypto user ``kmsuser``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the connection of a key store stands."""
+
+    state: ConnectionState = ConnectionState.DISCONNECTED
+    error_code: str | None = None
+    """ConnectionErrorCode; only while the state is FAILED."""
+
+    request_id: str | None = None
+    """The request that began the transition under way; it tells a transition from a later one."""
+
+    due: float | None = None
+    """When the transition under way comes to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStore:
+    """A custom key store: either :attr:`proxy` or :attr:`cluster` is there."""
+
+    id: str
+    account: str
+    name: str
+    created: float
+    proxy: XksProxy | None = None
+    cluster: Cluster | None = None
+    connection: Connection = Connection()
+
+    @property
+    def type(self) -> StoreType:
+        """Which of the two kinds it is."""
+        return StoreType.EXTERNAL if self.cluster is None else StoreType.CLOUDHSM
+
+    @property
+    def connected(self) -> bool:
+        """Whether its keys can be used; says nothing about the present health of what is behind it."""
+        return self.connection.state is ConnectionState.CONNECTED
+
+
+@dataclass(frozen=True, slots=True)
+class KmsKey:
+    """A symmetric encryption KMS key."""
+
+    id: str
+    account: str
+    created: float
+    origin: Origin
+    backing_key_id: str
+    """Names the key material in ciphertext blobs."""
+
+    policy: str
+    description: str = ""
+    state: KeyState = KeyState.ENABLED
+    """Its own state, whatever that of its key store."""
+
+    deletion_date: float | None = None
+    material: bytes | None = field(default=None, repr=False)
+    """The KMS-side AES-256 key; None where all cryptography happens in a CloudHSM cluster."""
+
+    store_id: str | None = None
+    xks_key_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name of a KMS key."""
+
+    account: str
+    name: str
+    """With its prefix ``alias/``."""
+
+    key_id: str
+    created: float
+    updated: float
