@@ -57,6 +57,13 @@ _DEFAULT: Plan = Plan()
     show_default=True,
     help="Percentage of Encrypts that ask for an integrity value.",
 )
+@click.option(
+    "--give-up-after",
+    type=float,
+    default=_DEFAULT.give_up_after,
+    show_default=True,
+    help="Seconds that an answer is awaited before its connection is replaced.",
+)
 @click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Of all that is left to chance.")
 @click.option("--p99", "p99_bound", type=float, help="Milliseconds; a p99 above it is exit code 1.")
 @click.option("--find-max", is_flag=True, help="Search the highest rate whose p99 stays within --p99.")

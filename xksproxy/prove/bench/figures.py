@@ -121,7 +121,7 @@ def figures_of(recording: Recording, seconds: float) -> Figures:
     counts = Counter(recording.verdicts)
     ok = counts.pop(0, 0)
     late = sum(1 for value in latency if value > LATE_SECONDS)
-    lasted = max(seconds, *recording.ended[-1:])
+    lasted = max(seconds, recording.ended[-1])
     return Figures(
         seconds=lasted,
         requests=len(latency),
@@ -204,7 +204,7 @@ def _timeline(recording: Recording, latency: "array[float]") -> list[Second]:
         int(ended) for ended, verdict in zip(recording.ended, recording.verdicts, strict=True) if not verdict
     )
     timeline = []
-    for second in range(max(*due, *answered) + 1):
+    for second in range(max([*due, *answered]) + 1):
         ordered = sorted(due.get(second, (0.0,)))
         timeline.append(
             Second(

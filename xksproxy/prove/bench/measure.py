@@ -102,7 +102,7 @@ class Bench:
             load = await self._load("load", rate, seconds)
         cpu = time.process_time() - cpu
         if not len(load.recording):
-            raise BenchError("no request was due in so short a time; raise the rate or the duration")
+            raise BenchError("no request was sent in so short a time; raise the rate or the duration")
         figures = figures_of(load.recording, seconds)
         decrypted = await self._decrypt_sample(load.sample)
         return Measurement(
@@ -117,12 +117,13 @@ class Bench:
     async def _load(self, name: str, rate: float, seconds: float) -> Load:
         plan = self._plan
         due = None if plan.closed else schedule(plan.arrivals, rate, seconds, plan.seed)
-        load = Load(self._dispatcher, self._pool, time.monotonic() + (_START_DELAY_SECONDS if due else 0))
+        load = Load(self._dispatcher, self._pool, time.monotonic() + (0 if due is None else _START_DELAY_SECONDS))
         self._watcher.phase(name, seconds, load)
-        if due is None:
-            await load.run_closed(plan.connections, seconds)
-        else:
-            await load.run_open(due)
+        try:
+            async with asyncio.timeout(seconds + 3 * plan.give_up_after + _START_DELAY_SECONDS):
+                await (load.run_closed(plan.connections, seconds) if due is None else load.run_open(due))
+        except TimeoutError:
+            raise BenchError("the load does not end: this machine has no time for it") from None
         return load
 
     async def _decrypt_sample(self, sample: Sequence[tuple[EncryptRequest, bytes]]) -> "Counter[Verdict]":

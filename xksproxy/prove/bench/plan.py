@@ -15,6 +15,7 @@ Choice = TypeVar("Choice")
 MAXIMUM_RATE: Final = 50_000
 MAXIMUM_CONNECTIONS: Final = 10_000
 MAXIMUM_SECONDS: Final = 3600
+MAXIMUM_GIVE_UP_SECONDS: Final = 60
 MAXIMUM_REQUESTS: Final = 5_000_000
 """What one phase may record; 37 bytes of memory each."""
 
@@ -146,7 +147,7 @@ class Plan:
             ("the warm-up", self.warm_up, -1, MAXIMUM_SECONDS),
             ("the number of connections", self.connections, 0, MAXIMUM_CONNECTIONS),
             ("the share with a CDIV", self.cdiv_percent, -1, 100),
-            ("the time to give up after", self.give_up_after, LATE_SECONDS, 60),
+            ("the time to give up after", self.give_up_after, LATE_SECONDS, MAXIMUM_GIVE_UP_SECONDS),
         )
         for name, value, above, maximum in bounds:
             if not above < value <= maximum:
