@@ -10,6 +10,7 @@ from rich.text import Text
 
 from xksproxy.prove.bench.figures import percentile
 from xksproxy.prove.bench.load import Load
+from xksproxy.prove.bench.measure import Phase
 
 _REFRESHES_A_SECOND: Final = 2
 _LATEST: Final = 2000
@@ -73,8 +74,8 @@ class LiveProgress:
     ) -> None:
         self._progress.stop()
 
-    def phase(self, name: str, seconds: float, load: Load | None) -> None:
+    def phase(self, phase: Phase, seconds: float, load: Load | None) -> None:
         """A phase begins."""
         for task in self._progress.task_ids:
             self._progress.remove_task(task)
-        self._progress.add_task(name, total=seconds, load=load, began=time.monotonic())
+        self._progress.add_task(phase.value, total=seconds, load=load, began=time.monotonic())

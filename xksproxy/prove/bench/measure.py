@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from enum import Enum
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import uvloop
 
+from xksproxy.client.target import Target
 from xksproxy.prove.bench.arrivals import schedule
 from xksproxy.prove.bench.connections import connect_failure
 from xksproxy.prove.bench.dispatch import Dispatcher
@@ -40,11 +42,20 @@ class BenchError(Exception):
     """The proxy cannot be measured; the text says why."""
 
 
-class Watcher(Protocol):
-    """Who shows the progress."""
+class Phase(Enum):
+    """The steps of a measurement, as they are shown."""
 
-    def phase(self, name: str, seconds: float, load: Load | None) -> None:
-        """A phase begins; ``seconds`` is how long it should take."""
+    PREPARATION = "preparing"
+    WARM_UP = "warm-up"
+    LOAD = "load"
+    SAMPLE = "decrypting a sample"
+
+
+class Watcher(Protocol):
+    """Who is told how far it has come."""
+
+    def phase(self, phase: Phase, seconds: float, load: Load | None) -> None:
+        """A phase begins, and the last one has ended; ``seconds`` is how long it should take."""
 
 
 class Generator(msgspec.Struct, frozen=True):
@@ -94,12 +105,12 @@ class Bench:
         plan = self._plan
         rate, seconds = rate or plan.rate, seconds or plan.duration
         if plan.warm_up:
-            await self._load("warm-up", rate, min(plan.warm_up, seconds))
+            await self._load(Phase.WARM_UP, rate, min(plan.warm_up, seconds))
         connections = self._dispatcher.connections
         made, errors = connections.made, connections.errors.copy()
         cpu = time.process_time()
         with _without_collections():
-            load = await self._load("load", rate, seconds)
+            load = await self._load(Phase.LOAD, rate, seconds)
         cpu = time.process_time() - cpu
         if not len(load.recording):
             raise BenchError("no request was sent in so short a time; raise the rate or the duration")
@@ -114,11 +125,11 @@ class Bench:
             round_trip_findings={verdict.name: count for verdict, count in decrypted.items() if verdict.wrong},
         )
 
-    async def _load(self, name: str, rate: float, seconds: float) -> Load:
+    async def _load(self, phase: Phase, rate: float, seconds: float) -> Load:
         plan = self._plan
         due = None if plan.closed else schedule(plan.arrivals, rate, seconds, plan.seed)
         load = Load(self._dispatcher, self._pool, time.monotonic() + (0 if due is None else _START_DELAY_SECONDS))
-        self._watcher.phase(name, seconds, load)
+        self._watcher.phase(phase, seconds, load)
         try:
             async with asyncio.timeout(seconds + 3 * plan.give_up_after + _START_DELAY_SECONDS):
                 await (load.run_closed(plan.connections, seconds) if due is None else load.run_open(due))
@@ -131,7 +142,7 @@ class Bench:
 
         Other errors are no finding here: a key may be for encryption only, a proxy still be out of breath.
         """
-        self._watcher.phase("decrypting a sample", 1, None)
+        self._watcher.phase(Phase.SAMPLE, 1, None)
         verdicts = Counter[Verdict]()
         for request, answer in sample:
             verdict, _ = await _asked(self._dispatcher, request.inverse(answer))
@@ -148,17 +159,30 @@ async def opened(plan: Plan, destinations: Sequence[Destination], watcher: Watch
     Raises:
         BenchError: the proxy cannot be reached, or does not answer as it should.
     """
-    dispatcher = Dispatcher(destinations[0].target, plan.connections, plan.give_up_after)
-    watcher.phase("preparing", 2, None)
-    tasks = [asyncio.create_task(dispatcher.keep_time())]
+    watcher.phase(Phase.PREPARATION, 2, None)
+    async with connected(destinations[0].target, plan) as dispatcher:
+        pool = SignedPool(await _make_requests(plan, destinations, dispatcher))
+        fresh = asyncio.create_task(pool.keep_fresh())
+        try:
+            yield Bench(plan, dispatcher, pool, watcher)
+        finally:
+            fresh.cancel()
+
+
+@asynccontextmanager
+async def connected(target: Target, plan: Plan) -> AsyncIterator[Dispatcher]:
+    """Connections, as many as the plan says, and who hands requests to them.
+
+    Raises:
+        BenchError: the proxy cannot be reached.
+    """
+    dispatcher = Dispatcher(target, plan.connections, plan.give_up_after)
+    time_keeper = asyncio.create_task(dispatcher.keep_time())
     try:
         await _connect(dispatcher)
-        pool = SignedPool(await _make_requests(plan, destinations, dispatcher))
-        tasks.append(asyncio.create_task(pool.keep_fresh()))
-        yield Bench(plan, dispatcher, pool, watcher)
+        yield dispatcher
     finally:
-        for task in tasks:
-            task.cancel()
+        time_keeper.cancel()
         dispatcher.close()
 
 

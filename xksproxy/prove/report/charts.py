@@ -1,4 +1,4 @@
-"""Line charts as SVG that stands alone or in a page, for light and dark screens."""
+"""Charts as SVG that stands alone or in a page, for light and dark screens."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,17 +8,18 @@ from typing import Final
 from markupsafe import Markup
 
 _WIDTH: Final = 820
-_HEIGHT: Final = 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 44
+_HEIGHT: Final = 310
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 48, 44
+_HEAD, _NAMES, _VALUES, _BAR = 28, 240, 90, 26
 _COLOURS: Final = 5
 _STYLE: Final = Markup(
     "<style>"
     ".xc{font:12px system-ui,sans-serif;fill:#555}.xc .grid{stroke:#8884}.xc .mark{stroke:#cf222e;stroke-dasharray:5 4}"
     ".xc .line{fill:none;stroke-width:1.8;stroke-linejoin:round}.xc .title{font-weight:600}"
-    ".xc .c0{stroke:#0969da}.xc .c1{stroke:#bc4c00}.xc .c2{stroke:#1a7f37}"
+    ".xc .bar{fill:#0969da}.xc .c0{stroke:#0969da}.xc .c1{stroke:#bc4c00}.xc .c2{stroke:#1a7f37}"
     ".xc .c3{stroke:#8250df}.xc .c4{stroke:#bf3989}"
-    "@media(prefers-color-scheme:dark){.xc{fill:#bbb}.xc .c0{stroke:#58a6ff}.xc .c1{stroke:#f0883e}"
-    ".xc .c2{stroke:#3fb950}.xc .c3{stroke:#bc8cff}.xc .c4{stroke:#f778ba}}"
+    "@media(prefers-color-scheme:dark){.xc{fill:#bbb}.xc .bar{fill:#58a6ff}.xc .c0{stroke:#58a6ff}"
+    ".xc .c1{stroke:#f0883e}.xc .c2{stroke:#3fb950}.xc .c3{stroke:#bc8cff}.xc .c4{stroke:#f778ba}}"
     "</style>"
 )
 
@@ -87,11 +88,7 @@ def nines(name: str) -> Axis:
 def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], *, mark: tuple[float, str] | None = None) -> Markup:
     """One SVG; ``mark`` is a level on the y axis with its name, drawn only where the axis reaches it."""
     parts = [
-        Markup(
-            '<svg class="xc" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
-            "{}<title>{}</title>"
-        ).format(_WIDTH, _HEIGHT, _WIDTH, _HEIGHT, _STYLE, title),
-        _text(_LEFT, 14, title, "start", "title"),
+        *_opening(title, _HEIGHT),
         *_grid(x, y),
         *(_mark(y, *mark) if mark and y.ticks[0][0] <= mark[0] <= y.ticks[-1][0] else ()),
         *(_line(x, y, line, number) for number, line in enumerate(lines)),
@@ -99,6 +96,34 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], *, mark: tup
         Markup("</svg>"),
     ]
     return Markup("\n").join(parts)
+
+
+def bar_chart(title: str, bars: Sequence[tuple[str, float]]) -> Markup:
+    """One SVG with a bar for each name, its value written beside it."""
+    longest = max((value for _, value in bars), default=0.0) or 1.0
+    room = _WIDTH - _NAMES - _VALUES
+    parts = [*_opening(title, _HEAD + _BAR * len(bars) + 6)]
+    for number, (name, value) in enumerate(bars):
+        at = _HEAD + _BAR * number
+        width = room * value / longest
+        parts += [
+            _text(_NAMES - 8, at + 15, name, "end"),
+            Markup('<rect class="bar" x="{}" y="{}" width="{:.1f}" height="{}"/>').format(
+                _NAMES, at + 2, width, _BAR - 8
+            ),
+            _text(_NAMES + width + 6, at + 15, _number(value), "start"),
+        ]
+    return Markup("\n").join([*parts, Markup("</svg>")])
+
+
+def _opening(title: str, height: float) -> list[Markup]:
+    return [
+        Markup(
+            '<svg class="xc" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
+            "{}<title>{}</title>"
+        ).format(_WIDTH, height, _WIDTH, height, _STYLE, title),
+        _text(_LEFT, 14, title, "start", "title"),
+    ]
 
 
 def _grid(x: Axis, y: Axis) -> list[Markup]:
@@ -126,12 +151,11 @@ def _line(x: Axis, y: Axis, line: Line, number: int) -> Markup:
 
 def _legend(lines: Sequence[Line]) -> list[Markup]:
     parts: list[Markup] = []
-    at = float(_WIDTH - _RIGHT)
-    for number, line in reversed(list(enumerate(lines))):
-        parts.append(_text(at, 14, line.name, "end"))
-        at -= 7.5 * len(line.name) + 8
-        parts.append(_stroke(f"line c{number % _COLOURS}", at - 18, 10, at, 10))
-        at -= 36
+    at = float(_LEFT)
+    for number, line in enumerate(lines):
+        parts.append(_stroke(f"line c{number % _COLOURS}", at, 28, at + 18, 28))
+        parts.append(_text(at + 24, 32, line.name, "start"))
+        at += 48 + 6.5 * len(line.name)
     return parts
 
 
@@ -152,4 +176,5 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"  # noqa: PLR2004 - thousands
+    """Whole from a hundred on; below that three digits that count."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - a hundred

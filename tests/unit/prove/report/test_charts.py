@@ -3,7 +3,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from xksproxy.prove.report.charts import Line, line_chart, linear, logarithmic, nines
+from xksproxy.prove.report.charts import Line, bar_chart, line_chart, linear, logarithmic, nines
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -64,3 +64,12 @@ def test_a_mark_beyond_the_axis_is_left_out() -> None:
     svg = line_chart("t", linear("s", 0, 1), logarithmic("ms", 1, 10), [], mark=(250, "late"))
 
     assert not re.search(r">late<", svg)
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    root = ET.fromstring(bar_chart("Encrypts", [("this & that", 200.0), ("other", 50.0), ("none", 0.0)]))
+
+    widths = [float(bar.attrib["width"]) for bar in root.iter(f"{_SVG}rect")]
+    assert widths[0] == pytest.approx(4 * widths[1], rel=0.01)
+    assert widths[2] == 0
+    assert {"this & that", "200", "50"} <= {text.text for text in root.iter(f"{_SVG}text")}
