@@ -32,7 +32,7 @@ _NAMES: Final = [scenario.name for scenario in SCENARIOS]
 @click.option("--others", type=click.Path(path_type=Path, exists=True), help="JSON list of other proxies.")
 @click.option("--prepare", is_flag=True, help="Make the tokens, say where they are, and stop.")
 def main(names: tuple[str, ...], *, quick: bool, publish: bool, others: Path | None, prepare: bool) -> None:
-    r"""Run all benchmarks, which takes about 10 minutes, or some of them.
+    """Run all benchmarks, which takes about 10 minutes, or some of them.
 
     \b
     The scenarios are generator, overhead, workers, keys, others, footprint, latency and slow-hsm.
@@ -109,7 +109,7 @@ def _good(finding: Finding) -> bool:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(prog_name="./dev bench")
     except TargetError as error:
         click.echo(f"bench: {error}", err=True)
         sys.exit(2)

@@ -39,7 +39,7 @@ def test_the_proportional_part_of_memory_is_at_most_what_is_resident(parent: int
     assert 1 < found.proportional <= found.resident
 
 
-def test_who_listens_on_a_port_is_found(parent: int) -> None:
+def test_who_listens_on_a_port_is_found() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -48,6 +48,8 @@ def test_who_listens_on_a_port_is_found(parent: int) -> None:
         listener.listen()
 
         assert processes.listening_on(port) is not None
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            assert processes.listening_on(client.getsockname()[1]) is None
 
 
 def test_a_process_that_has_ended_took_nothing() -> None:

@@ -268,6 +268,7 @@ def test_the_search_ends_at_a_rate_that_passes(bench: Bench) -> None:
         (("--plaintext-bytes", "9000"), "0 to 8192"),
         (("--rate", "1e9"), "at most 50000"),
         (("--find-max",), "needs --p99"),
+        (("--find-max", "--p99", "10", "--html", "report.html"), "one measurement"),
         (("--key", "a/b"), "no external key id"),
     ],
 )

@@ -98,6 +98,8 @@ def bench(
             raise click.UsageError(f"{key_id!r} is no external key id")
     if find_max and (p99_bound is None or settings["closed"]):
         raise click.UsageError("--find-max needs --p99, and an open loop")
+    if find_max and html_file:
+        raise click.UsageError("--html is for one measurement; make it at the rate that --find-max finds")
     plan = _plan(settings, find_max=find_max)
     destinations = [Destination(target, key_id) for key_id in key_ids]
     try:

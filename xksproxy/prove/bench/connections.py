@@ -9,7 +9,7 @@ from typing import Final
 from xksproxy.client.target import Target
 from xksproxy.prove.bench.wire import Connection, Owner
 
-_CONNECT_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 _AT_ONCE: Final = 16

@@ -30,6 +30,7 @@ _POOL_BYTES: Final = 32 * 1024 * 1024
 _LARGEST_REQUEST_BYTES: Final = 28 * 1024
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _START_DELAY_SECONDS: Final = 0.05
+_SLACK_SECONDS: Final = 30.0
 _LAG_LIMIT_MS: Final = 1.0
 _LAG_SHARE: Final = 0.25
 _CPU_LIMIT: Final = 0.9
@@ -131,7 +132,7 @@ class Bench:
         load = Load(self._dispatcher, self._pool, time.monotonic() + (0 if due is None else _START_DELAY_SECONDS))
         self._watcher.phase(phase, seconds, load)
         try:
-            async with asyncio.timeout(seconds + 3 * plan.give_up_after + _START_DELAY_SECONDS):
+            async with asyncio.timeout(seconds + 2 * plan.give_up_after + _SLACK_SECONDS):
                 await (load.run_closed(plan.connections, seconds) if due is None else load.run_open(due))
         except TimeoutError:
             raise BenchError("the load does not end: this machine has no time for it") from None
