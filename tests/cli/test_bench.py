@@ -216,6 +216,28 @@ def test_requests_on_a_connection_that_breaks_are_counted(bench: Bench) -> None:
     assert sum(facts["connection_errors"].values()) >= 100
 
 
+class _Fickle(EchoConnection):
+    """Closes as soon as the handshake is done, or serves."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(echo)
+        self._closes = number % 2 == 1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._closes:
+            transport.close()
+
+
+def test_a_connection_that_is_closed_at_once_is_not_used(bench: Bench) -> None:
+    numbers = itertools.count()
+
+    facts = _facts(bench(lambda: _Fickle(next(numbers)), "--mix", "health", "--connections", "8", "--json"))
+
+    assert facts["figures"]["requests"] == 100
+    assert facts["figures"]["latency_ms"]["maximum"] < 50_000
+
+
 def test_a_closed_loop_waits_for_each_answer(bench: Bench) -> None:
     under_way = itertools.count(1)
 

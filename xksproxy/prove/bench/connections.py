@@ -85,7 +85,8 @@ class Connections:
                 server_hostname=target.host,
             )
         self.made += 1
-        self.idle.append(connection)
+        if connection.is_open:  # if not, it was lost before it was handed over, and is being replaced
+            self.idle.append(connection)
 
 
 def connect_failure(error: OSError) -> str:

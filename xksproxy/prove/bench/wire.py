@@ -104,6 +104,11 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._received = b""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither been lost nor closed."""
+        return self._owner is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's."""
         self._transport = transport
