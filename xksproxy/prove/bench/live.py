@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from xksproxy.prove.bench.figures import percentile
@@ -55,9 +55,8 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:>20}"),
-            _Clock(bar_width=24),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.description:>11}"),
+            _Clock(bar_width=12),
             _Latest(),
             console=Console(stderr=True),
             transient=True,

@@ -49,7 +49,7 @@ class Phase(Enum):
     PREPARATION = "preparing"
     WARM_UP = "warm-up"
     LOAD = "load"
-    SAMPLE = "decrypting a sample"
+    SAMPLE = "round trips"
 
 
 class Watcher(Protocol):
