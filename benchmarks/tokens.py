@@ -89,15 +89,23 @@ def make(directory: Path, counts: Sequence[int]) -> None:
     """Make everything aside, and rename it into place. At most one call of this in a process."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
+    try:
+        _make_certificate(workshop)
+        (workshop / "credentials").mkdir(0o700)
+        save_credential(workshop / "credentials", generate_credential())
+        _make_tokens(workshop, directory, counts)
+        workshop.rename(directory)
+    except BaseException:
+        shutil.rmtree(workshop, ignore_errors=True)
+        raise
+
+
+def _make_certificate(workshop: Path) -> None:
     authority = certificates.create_authority("xksproxy benchmarks")
     certificate, key = certificates.issue(authority, "localhost", hosts=("localhost", "127.0.0.1"))
     (workshop / "ca.pem").write_bytes(certificates.certificate_pem(authority.certificate))
     certificates.write_private(workshop / "server.pem", certificate + key)
     certificates.write_private(workshop / "server-key.pem", key)
-    (workshop / "credentials").mkdir(0o700)
-    save_credential(workshop / "credentials", generate_credential())
-    _make_tokens(workshop, directory, counts)
-    workshop.rename(directory)
 
 
 def _make_tokens(workshop: Path, directory: Path, counts: Sequence[int]) -> None:
