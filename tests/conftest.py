@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm, unique
 from hypothesis import HealthCheck, settings
-from support import Proxy, make_environment, serve, wait_for_port
+from support import Proxy, make_environment, serve, wait_for_port, wait_until_serving
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.check import read_pin
@@ -25,7 +25,9 @@ from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.state.usage import UsageBook
 
 # How fast an example runs or is drawn is no property of the code: a loaded machine must not fail a test.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("unhurried")
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
@@ -81,10 +83,11 @@ def proxy(environment: DevEnvironment) -> Iterator[Proxy]:
     process = serve(environment.config, log)
     try:
         wait_for_port(environment.port, process)
+        wait_until_serving(environment.config, process)
         yield Proxy(environment, process, log, first, second, other)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture

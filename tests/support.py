@@ -189,7 +189,10 @@ def wait_until_serving(config: Path, process: subprocess.Popen[Any]) -> set[int]
 
     def ready() -> set[int]:
         assert process.poll() is None, f"the proxy ended with {process.returncode}"
-        views = status(settings.admin.listen)["workers"]
+        try:
+            views = status(settings.admin.listen)["workers"]
+        except OSError:  # it does not listen yet, or the worker that was to answer has gone
+            return set()
         serving = {view["pid"] for view in views if view["ready"]} & children(process.pid)
         return serving if len(serving) == settings.server.workers else set()
 

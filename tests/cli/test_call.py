@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Proxy, free_port
 
@@ -130,7 +130,7 @@ def test_cdiv_asks_for_a_ciphertext_data_integrity_value(call: Run) -> None:
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.binary(max_size=4096), st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_what_is_encrypted_is_what_is_decrypted(call: Run, plaintext: bytes, aad: str | None) -> None:
     options = () if aad is None else (f"--aad={aad}",)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from importing_support import ACCESS_KEY_ID, PIN, SECRET, SETTINGS, changed
 from support import REGION, free_port, make_environment, serve, wait_for_port
@@ -248,7 +248,7 @@ def test_help_has_an_example(run: Run) -> None:
 
 
 @given(st.integers(0, len(SETTINGS)), st.integers(0, 60), st.text(max_size=6))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 def test_no_damage_to_the_file_makes_a_traceback(
     run: Run, tmp_path_factory: pytest.TempPathFactory, start: int, length: int, inserted: str
 ) -> None:
