@@ -146,7 +146,9 @@ class Soak:
         except OSError:  # the worker that was to answer was killed
             return False
         return len(hsms) == len(self.hsms) and all(
-            hsm["state"] == State.SERVING.value and hsm["workers_served"] == hsm["workers"] and not hsm["stuck_sessions"]
+            hsm["state"] == State.SERVING.value
+            and hsm["workers_served"] == hsm["workers"]
+            and not hsm["stuck_sessions"]
             for hsm in hsms
         )
 
@@ -305,7 +307,7 @@ def problems(
 async def soak(
     directory: Path, seconds: float, rate: float, seed: int, deadline_ms: int | None = None
 ) -> tuple[Outcome, Footprint, Footprint]:
-    """Run it in a new directory; ``deadline_ms`` in place of the deadline of production, 200 ms, and above its limit."""
+    """Run it in a new directory; ``deadline_ms`` stands for the deadline of production, 200 ms, and may be above 250."""
     run = Soak(directory, seed, deadline_ms)
     before, after = await run.run(seconds, rate)
     return run.outcome, before, after

@@ -36,7 +36,8 @@ Value = TypeVar("Value")
 def eventually(look: Callable[[], Value], wanted: object = _TRUE, *, seconds: float = PATIENCE_SECONDS) -> Value:
     """Look until what is seen is as ``wanted``, or true where nothing is named, and return it.
 
-    For whatever follows its cause a moment later: lines of logs, metrics, states, processes. Fails with what was seen last.
+    For whatever follows its cause a moment later: lines of logs, metrics, states, processes. It fails with what was seen
+    last.
     """
     end = time.monotonic() + seconds
     while True:
@@ -50,7 +51,7 @@ def eventually(look: Callable[[], Value], wanted: object = _TRUE, *, seconds: fl
 
 
 def remains(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether something that is true stays true for a while. A slow machine makes this look less often, and never fail."""
+    """Whether something that is true stays true for a while; on a slow machine it only looks less often."""
     end = time.monotonic() + seconds
     while condition():
         if time.monotonic() >= end:
@@ -163,9 +164,7 @@ def make_environment(directory: Path) -> DevEnvironment:
 def serve(config: Path, log: Path, *, deadline_ms: int | None = UNHURRIED_MS) -> subprocess.Popen[bytes]:
     """`xksproxy serve`. Without ``deadline_ms`` with the bounds of time that it has in production."""
     with log.open("ab") as output:
-        return subprocess.Popen(
-            [*program(deadline_ms), "serve", "--config", str(config)], stdout=output, stderr=output
-        )
+        return subprocess.Popen([*program(deadline_ms), "serve", "--config", str(config)], stdout=output, stderr=output)
 
 
 def program(deadline_ms: int | None = UNHURRIED_MS) -> list[str]:

@@ -25,7 +25,6 @@ from server_support import (
     stop,
     wait_for_every_worker,
     workers,
-    written_log,
 )
 from support import Proxy, eventually, lines_with, serve, wait_for_port
 
