@@ -75,7 +75,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The directory of `xksproxy dev`: token, keys, certificates, credentials, and more configuration than that makes."""
+    """The directory of `xksproxy dev`: token, keys, certificates, credentials; and more configuration than it makes."""
     made = make_environment(tmp_path_factory.mktemp("proxy") / "dev")
     text = made.config.read_text().replace('preset = "softhsm2"', 'preset = "softhsm2"\ncheck_interval_s = 2')
     text = text.replace('id = "demo-key"', f'id = "demo-key"\nlegacy_metadata = {_LEGACY_METADATA}')

@@ -23,6 +23,7 @@ from typing import Any, Self, TypeVar
 from fault_support import FaultyHsm
 from pkcs11 import Attribute, KeyType, ObjectClass
 from support import (
+    BODY_MS,
     PATIENCE_SECONDS,
     REGION,
     UNHURRIED_MS,
@@ -373,6 +374,7 @@ class OwnProxy:
         tls: str = "",
         edit: Callable[[str], str] = str,
         deadline_ms: int | None = UNHURRIED_MS,
+        body_ms: int = BODY_MS,
         serving: bool = True,
     ) -> Proxy:
         """A proxy that listens, and of which every worker serves unless ``serving`` is False.
@@ -392,7 +394,7 @@ class OwnProxy:
         (directory / "xksproxy.toml").write_text(edit(text))
         environment = DevEnvironment(directory, port)
         log = directory / "log"
-        process = serve(environment.config, log, deadline_ms=deadline_ms)
+        process = serve(environment.config, log, deadline_ms=deadline_ms, body_ms=body_ms)
         self._processes.append(process)
         wait_for_port(port, process)
         if serving:

@@ -136,7 +136,7 @@ class Soak:
         """Wait until every worker serves with both HSMs, and no call is stuck in one."""
         assert self.process is not None
         await asyncio.to_thread(wait_until_serving, self.environment.config, self.process)
-        while not await asyncio.to_thread(self._all_serve):
+        while not await asyncio.to_thread(self._all_serve):  # noqa: ASYNC110 - what is waited for knows no event
             await asyncio.sleep(0.1)
 
     def _all_serve(self) -> bool:
@@ -223,7 +223,7 @@ class Soak:
             await asyncio.sleep(self.random.uniform(0.5, 3))
             victim.tell()
             await asyncio.sleep(self.random.uniform(1.5, 3))
-            while not await asyncio.to_thread(self._all_serve):
+            while not await asyncio.to_thread(self._all_serve):  # noqa: ASYNC110 - what is waited for knows no event
                 await asyncio.sleep(0.1)
 
     async def _kill_workers(self) -> None:
@@ -307,7 +307,7 @@ def problems(
 async def soak(
     directory: Path, seconds: float, rate: float, seed: int, deadline_ms: int | None = None
 ) -> tuple[Outcome, Footprint, Footprint]:
-    """Run it in a new directory; ``deadline_ms`` stands for the deadline of production, 200 ms, and may be above 250."""
+    """Run it in a new directory; ``deadline_ms`` in place of the configured deadline, 200 ms, and above its limit."""
     run = Soak(directory, seed, deadline_ms)
     before, after = await run.run(seconds, rate)
     return run.outcome, before, after

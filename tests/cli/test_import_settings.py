@@ -16,7 +16,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from importing_support import ACCESS_KEY_ID, PIN, SECRET, SETTINGS, changed
-from support import REGION, free_port, make_environment, serve, wait_for_port
+from support import (
+    PATIENCE_SECONDS,
+    REGION,
+    free_port,
+    make_environment,
+    serve,
+    wait_for_port,
+    wait_until_serving,
+)
 
 from xksproxy.cli import import_settings as command
 from xksproxy.client.xks import Endpoint, XksClient
@@ -285,14 +293,17 @@ def serving(token: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> 
     assert pin not in _succeed("import-settings", home / "settings.toml", *options)
     _set(home / "out", '# directory = "/var/lib/xksproxy"', 'directory = "state"')
     _set(home / "out", '# environment = { NAME = "value" }', _softhsm_environment(token))
+    with config.open("a") as file:  # by default it would be a port that others may have
+        file.write(f'\n[admin]\nlisten = "127.0.0.1:{free_port()}"\n')
     _succeed("check-config", "--config", config)
     process = serve(config, home / "log")
     try:
         wait_for_port(port, process)
+        wait_until_serving(config, process)
         yield Endpoint(f"localhost:{port}", "/payments/eu", REGION, Credential(ACCESS_KEY_ID, SECRET))
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_SECONDS)
 
 
 def _settings_on(token: DevEnvironment, pin: str, port: int) -> str:

@@ -36,7 +36,7 @@ from server_support import (
     wait_until_sockets_are_closed,
     workers,
 )
-from support import PATIENCE_SECONDS, Proxy, eventually, lines_with, remains
+from support import PATIENCE_SECONDS, UNHURRIED_MS, Proxy, eventually, lines_with, remains
 
 from xksproxy.config.credentials import save_credential
 from xksproxy.sigv4.keyring import generate_credential
@@ -274,7 +274,7 @@ def test_stalled_handshakes_make_room_for_new_connections(own_proxy: OwnProxy) -
 
 @pytest.mark.slow
 def test_connections_in_use_are_not_cut_for_new_ones(own_proxy: OwnProxy) -> None:
-    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5")
+    proxy = own_proxy.start(server="workers = 1\nmax_connections = 5", body_ms=UNHURRIED_MS)
 
     with connections(proxy, 5, used=True) as wires:
         for wire in wires:
@@ -351,7 +351,8 @@ def test_a_request_above_max_in_flight_is_throttled_and_strangers_do_not_count(
     own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
 ) -> None:
     faulty = make_faulty()
-    proxy = own_proxy.start(server="workers = 1\nmax_in_flight = 1", edit=lambda text: on(faulty, text))
+    settings = "workers = 1\nmax_in_flight = 1"
+    proxy = own_proxy.start(server=settings, edit=lambda text: on(faulty, text), body_ms=UNHURRIED_MS)
     encrypt, body = key_path("encrypt"), encrypt_body(b"text")
 
     with connections(proxy, 8) as (busy, other, *strangers):
@@ -375,7 +376,7 @@ def test_a_request_above_max_in_flight_is_throttled_and_strangers_do_not_count(
 @pytest.mark.slow
 def test_sigterm_finishes_what_is_begun_and_asks_clients_to_close(own_proxy: OwnProxy) -> None:
     """Connections that are open go on to be served while the worker leaves, each answer asking to close."""
-    proxy = own_proxy.start(server="workers = 1")
+    proxy = own_proxy.start(server="workers = 1", body_ms=UNHURRIED_MS)
     with connections(proxy, 4, used=True) as (busy, asking, idle, late):
         begin(busy, proxy)
         proxy.process.terminate()

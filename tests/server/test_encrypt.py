@@ -333,7 +333,7 @@ def test_two_keys_of_one_label_are_an_invalid_state(
 def test_a_second_key_of_a_label_in_use_is_an_invalid_state_within_seconds(
     proxy: Proxy, roaming: Caller, session: HsmSession, unique_label: Callable[[str], str]
 ) -> None:
-    """An ambiguous key is refused also by sessions that know one of the two already, once a check has listed the keys."""
+    """An ambiguous key is refused also by sessions that know one of the two already, once a check has listed all."""
     label = unique_label("second")
     import_key(session, label, bytes(32))
     for _ in range(80):  # by then every session of every worker knows the key

@@ -202,7 +202,9 @@ def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_fau
 def test_a_worker_with_every_call_stuck_is_replaced(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:
     faulty = make_faulty()
 
-    proxy = own_proxy.start(server="workers = 1", edit=lambda text: on(faulty, text, "sessions = 1"))
+    proxy = own_proxy.start(
+        server="workers = 1", edit=lambda text: on(faulty, text, "sessions = 1\ncheck_interval_s = 1")
+    )
     (before,) = workers(proxy)
     faulty.tell("C_Encrypt hang")
 
@@ -217,7 +219,7 @@ def test_a_segfault_in_the_module_costs_one_worker_only(
 ) -> None:
     faulty = make_faulty()
 
-    proxy = own_proxy.start(edit=lambda text: on(faulty, text))
+    proxy = own_proxy.start(edit=lambda text: on(faulty, text, "check_interval_s = 1"))
     before = workers(proxy)
     faulty.tell("C_Encrypt segfault")
 
@@ -230,7 +232,7 @@ def test_sigterm_ends_the_service_although_a_call_is_stuck(
 ) -> None:
     faulty = make_faulty()
 
-    proxy = own_proxy.start(edit=lambda text: on(faulty, text))
+    proxy = own_proxy.start(edit=lambda text: on(faulty, text, "check_interval_s = 1"))
     faulty.tell("* hang")
     eventually(lambda: "does not return" in proxy.log.read_text())
 
