@@ -83,6 +83,10 @@ class Frontend:
     def up(self, name: str) -> bool:
         return self._server(name)["status"] == "UP"
 
+    def down(self, name: str) -> bool:
+        """Whether it gets no connections any more; between the first bad check and the last one it still does."""
+        return self._server(name)["status"].startswith("DOWN")
+
     def connections(self, name: str) -> int:
         """How many connections a server has had."""
         return int(self._server(name)["stot"])
@@ -183,7 +187,9 @@ class Clients:
         self._context = context
         self._metadata = metadata
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(count)]
+        self._tried = [0.0] * count
+        """When each sent the last request that has ended."""
         self.answered: list[float] = []
         self.failed: list[tuple[float, str]] = []
         """When a request that failed was sent, and why."""
@@ -198,7 +204,7 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         while not self._ended.is_set():
             with XksClient(self._endpoint, self._context, timeout=CLIENT_SECONDS) as client:
                 caller = Caller(client, self._metadata)
@@ -209,6 +215,8 @@ class Clients:
                     except (OSError, http.client.HTTPException) as error:
                         self.failed.append((sent, repr(error)))
                         break
+                    finally:
+                        self._tried[number] = sent
                     time.sleep(_PAUSE_SECONDS)
 
     def _round_trip(self, caller: Caller, sent: float) -> None:
@@ -223,6 +231,10 @@ class Clients:
     def failures_after(self, moment: float) -> list[tuple[float, str]]:
         """Seconds after a moment, and why."""
         return [(round(sent - moment, 2), why) for sent, why in self.failed if sent > moment]
+
+    def all_tried_after(self, moment: float) -> bool:
+        """Whether each has sent a request since, and so knows whether its connection still leads somewhere."""
+        return all(sent > moment for sent in self._tried)
 
     def answers_after(self, moment: float) -> int:
         return sum(sent > moment for sent in self.answered)
@@ -247,7 +259,9 @@ def test_a_proxy_that_goes_down_costs_no_request_once_the_load_balancer_has_noti
     with Clients(endpoint, proxy.context(), request_metadata) as clients:
         eventually(lambda: len(clients.answered) > 100)
         pair.take_down(name, number)
-        eventually(lambda: not frontend.up(name))
+        eventually(lambda: frontend.down(name))
+        down = time.monotonic()
+        eventually(lambda: clients.all_tried_after(down))
         noticed = time.monotonic()
         eventually(lambda: clients.answers_after(noticed) > 50)
 
