@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ BODY_MS: Final = 1_500
 
 _UNHURRIED: Final = Path(__file__).with_name("unhurried.py")
 _TRUE: Final = object()
-_reserved: list[socket.socket] = []
+_reserved: deque[socket.socket] = deque(maxlen=64)
 
 Value = TypeVar("Value")
 
@@ -70,7 +71,7 @@ def lines_with(path: Path, *parts: str) -> list[str]:
 
 
 def free_port() -> int:
-    """A port for a server that is yet to start, kept free of everybody else until this process ends.
+    """A port for a server that is yet to start, kept free of everybody else until 64 more were asked for.
 
     It stays bound, not listening, with SO_REUSEADDR, which lets a server that sets it too bind the same port.
     """
@@ -96,6 +97,8 @@ def _reserve(port: int) -> int:
         holder.close()
         raise
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if len(_reserved) == _reserved.maxlen:
+        _reserved[0].close()
     _reserved.append(holder)
     return int(holder.getsockname()[1])
 
