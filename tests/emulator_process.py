@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from support import REGION, Proxy
+from support import PATIENCE_SECONDS, REGION, Proxy, eventually
 
 # What is slow on a loaded machine is no time-out of the proxy's.
 PATIENT = ("--time-limit-ms", "40000")
@@ -43,7 +42,7 @@ def running_emulator(state: Path, *options: str, **environment: str) -> Iterator
             yield _url(process, log)
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, log.read_text()
 
 
@@ -68,10 +67,12 @@ def kms_client(url: str, access_key_id: str = "alice") -> Any:
 
 
 def wait_for_state(kms: Any, store_id: str, state: str) -> dict[str, Any]:
-    """The entry of a key store once it has a connection state; the test's own time limit is the bound."""
-    while True:
-        (entry,) = kms.describe_custom_key_stores(CustomKeyStoreId=store_id)["CustomKeyStores"]
-        if entry["ConnectionState"] == state:
-            return dict(entry)
-        assert entry["ConnectionState"].endswith("ING"), entry
-        time.sleep(0.02)
+    """The entry of a key store once it has a connection state."""
+
+    def entry() -> dict[str, Any]:
+        (found,) = kms.describe_custom_key_stores(CustomKeyStoreId=store_id)["CustomKeyStores"]
+        assert found["ConnectionState"] == state or found["ConnectionState"].endswith("ING"), found
+        return dict(found)
+
+    eventually(lambda: entry()["ConnectionState"], state)
+    return entry()

@@ -159,13 +159,13 @@ def test_the_wait_for_a_connection_counts_and_is_told_apart(bench: Bench) -> Non
 
     def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if next(calls) == 10:
-            time.sleep(0.5)
+            time.sleep(2)
         return echo(operation, message)
 
     facts = _facts(bench(_answering(respond), "--mix", "health", "--connections", "1", "--json"))["figures"]
 
-    assert facts["waited_ms"]["maximum"] >= 400
-    assert facts["latency_ms"]["maximum"] >= facts["on_the_wire_ms"]["maximum"] >= 500
+    assert facts["waited_ms"]["maximum"] >= 400  # of what was due within half a second, however late the generator is
+    assert facts["latency_ms"]["maximum"] >= facts["on_the_wire_ms"]["maximum"] >= 2000
 
 
 def test_an_answer_that_does_not_come_is_given_up_and_its_connection_replaced(bench: Bench) -> None:

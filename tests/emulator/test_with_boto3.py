@@ -1,6 +1,5 @@
 """boto3, the emulator, a proxy and SoftHSM2: all real."""
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_process import PATIENT, kms_client, proxy_options, running_emulator, wait_for_state
 from emulator_support import CLUSTER_ID, trust_anchor
-from support import Proxy, free_port
+from support import Proxy, eventually, free_port, lines_with
 
 from xksproxy.devkit.softhsm import make_token
 from xksproxy.sigv4.keyring import generate_credential
@@ -140,12 +139,9 @@ def test_the_proxy_logs_the_request_id_that_the_caller_got(kms: Any, proxy: Prox
     answer = kms.generate_data_key(KeyId=key["KeyId"], KeySpec="AES_128")
     request_id = answer["ResponseMetadata"]["RequestId"]
 
-    # The proxy writes its log from a thread; the test's own time limit is the bound.
-    while not (lines := [line for line in proxy.log.read_text().splitlines() if request_id in line]):
-        time.sleep(0.02)
-
-    assert key["Arn"] in lines[0]
-    assert "arn:aws:iam::111122223333:user/alice" in lines[0]
+    line, *_ = eventually(lambda: lines_with(proxy.log, request_id))
+    assert key["Arn"] in line
+    assert "arn:aws:iam::111122223333:user/alice" in line
 
 
 def test_aliases_and_tags(kms: Any, key: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fault_support import FaultyHsm, until
+from fault_support import FaultyHsm, is_quiet, until
 from support import make_environment
 
 from xksproxy.config.model import Hsm
@@ -57,7 +57,7 @@ async def serving(hsm: Hsm, modules: Modules, sessions: int = 2) -> AsyncIterato
     """One whose first check is over, and the next one far away: it has no calls but those of the test."""
     quiet = msgspec.structs.replace(hsm, sessions=sessions, check_interval_s=600)
     async with started(quiet, modules) as instance:
-        await until(lambda: instance.serving and bool(instance.labels))
+        await until(lambda: is_quiet(instance))
         yield instance
 
 
