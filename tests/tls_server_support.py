@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,31 @@ async def byte_server(handle: Handle, context: ssl.SSLContext | None = None) -> 
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def refusing_server(context: ssl.SSLContext) -> Iterator[int]:
+    """A server whose handshakes fail, and which says so by an alert, as servers other than asyncio's do."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as executor:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    refuse_one(listener.accept()[0])
+
+        def refuse_one(connection: socket.socket) -> None:
+            with connection.dup() as raw, suppress(OSError):
+                shaken = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                with shaken, suppress(ssl.SSLError):
+                    shaken.do_handshake()
+                    raise AssertionError("the handshake should have failed")
+                while raw.recv(65536):  # unread data would make the kernel discard the alert
+                    pass
+
+        refusing = executor.submit(refuse)
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        refusing.result()
 
 
 async def never(*_: object, **__: object) -> Any:

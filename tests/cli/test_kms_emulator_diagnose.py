@@ -20,16 +20,17 @@ from tls_server_support import (
     Certificates,
     answering,
     byte_server,
+    client_of,
     http_server,
     never,
 )
 
 from xksproxy.cli.kms_emulator_diagnose import diagnose
-from xksproxy.client.target import Target
 from xksproxy.config.credentials import save_credential
 from xksproxy.devkit.certificates import create_authority
-from xksproxy.emulator.diagnose.run import diagnose as run_diagnosis
-from xksproxy.sigv4.keyring import Credential, generate_credential
+from xksproxy.emulator.diagnose.calls import Calls
+from xksproxy.emulator.proxy.address import ProxyAddress
+from xksproxy.sigv4.keyring import generate_credential
 
 HEALTHY = {
     "xksProxyFleetSize": 1,
@@ -128,7 +129,8 @@ async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, serving: Pr
         *("endpoint", "credential", "name", "tcp", "certificate", "suites"),
         *("signature", "health", "latency", "instances", "key", "cryptography"),
     ]
-    assert "xksproxy" in step_of(printed, "health")["seen"]
+    assert re.match(r"xksproxy \S+ of xksproxy, fleet size 1; key manager of ", step_of(printed, "health")["seen"])
+    assert "--resolve" not in step_of(printed, "name")["seen"]
     assert "TLSv1.3 TLS_AES_256_GCM_SHA384; TLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384" in step_of(printed, "suites")["seen"]
     assert "demo-key: AES_256, ENABLED" in step_of(printed, "key")["seen"]
 
@@ -211,11 +213,19 @@ async def test_a_bad_one_is_told_with_exception_code_and_fix(
     assert "would create" not in result.stdout
 
 
+async def test_what_a_proxy_says_does_not_move_the_cursor(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    details = [{"id": "hsm-1", "model": "\x1b[2JLuna\r\n7", "healthStatus": "ACTIVE"}]
+    async with http_server(answering({**HEALTHY, "ekmFleetDetails": details}), certificates.context()) as port:
+        result = await run_diagnose(port)
+
+    assert "hsm-1 (?[2JLuna??7) ACTIVE" in result.stdout
+
+
 def test_help_has_an_example() -> None:
     result = CliRunner().invoke(diagnose, ["--help"])
 
     assert result.exit_code == 0
-    assert re.search(r"Example:\n +xksproxy kms-emulator diagnose --endpoint https://xks.example.com", result.stdout)
+    assert re.search(r"Example:\n +xksproxy kms-emulator diagnose ", result.stdout)
 
 
 @pytest.mark.parametrize(
@@ -396,17 +406,17 @@ async def test_encryption_that_breaks_the_api(run_diagnose: Diagnose, certificat
 
 
 async def test_an_answer_that_comes_too_late_is_measured(certificates: Certificates) -> None:
-    """A second is enough for a connection on this machine, and the first two calls are never answered."""
-    requests = 0
+    """Two servers, so that it is certain which of the two clients is answered."""
+    address = ProxyAddress(f"https://{HOST}", "/kms/xks/v1", CREDENTIAL)
+    context = certificates.context()
+    async with (
+        http_server(never, context) as silent,
+        http_server(answering(HEALTHY), context) as late,
+        client_of(silent, certificates, 0.25) as client,
+        client_of(late, certificates) as patient,
+    ):
+        steps = [step async for step in Calls(address, "eu-west-1", client, patient, 0.25).examine()]
 
-    async def answer_the_third(_: web.BaseRequest) -> web.Response:
-        nonlocal requests
-        requests += 1
-        return web.json_response(HEALTHY) if requests > 2 else await never()
-
-    target = Target(HOST, 443, "", "eu-west-1", Credential("A" * 20, "s" * 43), certificates.ca)
-    async with http_server(answer_the_third, certificates.context()) as port:
-        diagnosis = await run_diagnosis(target, {(HOST, 443): ("127.0.0.1", port)}, time_limit=1.0)
-
-    assert diagnosis.connection_error_code == "XKS_PROXY_TIMED_OUT"
-    assert "given the time" in diagnosis.steps[-1].seen
+    assert [step.name for step in steps] == ["health", "latency"]
+    assert steps[0].refusals[1].answer == "XKS_PROXY_TIMED_OUT"
+    assert "given the time" in steps[1].seen

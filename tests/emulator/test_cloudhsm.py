@@ -133,6 +133,22 @@ async def test_a_wrong_password_is_found_out_each_time(cluster: CloudHsmCluster,
         await cluster.disconnect()
 
 
+async def test_no_session_that_is_slow_to_open_is_left_to_log_in_again(
+    cluster: CloudHsmCluster, faulty: FaultyHsm, password: str
+) -> None:
+    """It would find the log-in gone and renew it, and then any password would do."""
+    faulty.tell("C_OpenSession delay 100")
+    await cluster.connect(password)
+    instance = cluster._instance
+    assert instance is not None
+    lanes = tuple(instance._lanes)
+
+    await cluster.disconnect()
+
+    assert [lane for lane in lanes if lane._thread.is_alive()] == []
+    assert await outcome_of(cluster.connect("not the password")) is ClusterOutcome.WRONG_PASSWORD
+
+
 async def test_a_connected_cluster_may_be_connected_again_with_another_password(
     connected: CloudHsmCluster, password: str
 ) -> None:
@@ -212,7 +228,7 @@ async def test_a_cluster_whose_hsm_comes_back_is_used_again(connected: CloudHsmC
 async def test_a_module_that_hangs_does_not_hold_up_whoever_connects(
     faulty: FaultyHsm, tmp_path: Path, password: str
 ) -> None:
-    cluster = CloudHsmClusters({CLUSTER: faulty.hsm}, tmp_path, time_limit=1.0).get(CLUSTER)
+    cluster = CloudHsmClusters({CLUSTER: faulty.hsm}, tmp_path, time_limit=0.3).get(CLUSTER)
     assert cluster is not None
     faulty.tell("C_Login hang")
 

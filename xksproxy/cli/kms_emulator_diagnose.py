@@ -49,12 +49,13 @@ def diagnose(
 
     Run it from where KMS comes from, or close to it: latency and firewalls are those of this machine.
 
+    The first example takes all it needs from client.env.
+
     \b
     Example:
-      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --path /kms/xks/v1 \\
-          --credential-file kms-console.json
-      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --path /dev/kms/xks/v1 \\
-          --credential-file kms-console.json --resolve xks.example.com:443=127.0.0.1:8443 --ca ca.pem --key demo-key
+      xksproxy kms-emulator diagnose --json
+      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --path /kms/xks/v1 --credential-file kms.json
+      xksproxy kms-emulator diagnose --endpoint https://xks.example.com --resolve xks.example.com:443=127.0.0.1:8443
     """
     try:
         diagnosis = asyncio.run(run_diagnosis(target, rules, key_id=key_id, time_limit=time_limit_ms / 1000))
@@ -82,13 +83,20 @@ def _facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _tell(diagnosis: Diagnosis) -> None:
-    print_table(("STEP", "RESULT", "SEEN"), [(step.name, step.result.value, step.seen) for step in diagnosis.steps])
+    rows: list[tuple[str, ...]] = [(step.name, step.result.value, _printable(step.seen)) for step in diagnosis.steps]
+    print_table(("STEP", "RESULT", "SEEN"), rows)
     click.echo()
     if diagnosis.good:
         click.echo("AWS KMS would create this key store, and connect it")
     for refusal in diagnosis.refusals:
-        click.echo(f"{refusal.operation}: {refusal.answer}" + (f": {refusal.message}" if refusal.message else ""))
+        message = f": {_printable(refusal.message)}" if refusal.message else ""
+        click.echo(f"{refusal.operation}: {refusal.answer}{message}")
     for step in diagnosis.steps:
         if step.advice:
             word = "fix" if step.result is Result.WRONG else "advice"
             click.echo(f"{word} ({step.name}): {step.advice}")
+
+
+def _printable(text: str) -> str:
+    """Without what moves a terminal's cursor: part of the text is the proxy's."""
+    return "".join(character if character.isprintable() else "?" for character in text)

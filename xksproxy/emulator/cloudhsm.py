@@ -113,6 +113,7 @@ class CloudHsmCluster:
         instance, self._instance = self._instance, None
         if instance is not None:
             instance.stop()
+            await instance.ended(self._time_limit)
             await _on_daemon_thread(lambda: self._modules.log_out(self._hsm), self._time_limit)
 
     async def create_key(self, label: str) -> None:

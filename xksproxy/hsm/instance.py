@@ -155,6 +155,12 @@ class Instance:
         for _ in self._lanes:
             self._queue.put(None)
 
+    async def ended(self, seconds: float) -> None:
+        """After :meth:`stop`, wait until its threads have ended, so that none logs in again; no longer than that."""
+        deadline = Deadline.after(seconds)
+        for lane in tuple(self._lanes):
+            await asyncio.to_thread(lane.join, deadline.remaining())
+
     async def tried(self) -> None:
         """Wait until it was reached for the first time, or could not be."""
         await self._tried.wait()

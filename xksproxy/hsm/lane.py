@@ -140,6 +140,10 @@ class Lane:
         """Let the thread run; a None in the queue ends it."""
         self._thread.start()
 
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, but no longer than so many seconds."""
+        self._thread.join(seconds)
+
     def _run(self) -> None:
         while not self.replaced and (job := self._queue.get()) is not None:
             if job.claim(self):

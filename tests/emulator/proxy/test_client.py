@@ -29,6 +29,7 @@ from tls_server_support import (
     client_of,
     http_server,
     never,
+    refusing_server,
 )
 
 from xksproxy.client.target import TargetError
@@ -64,9 +65,6 @@ HEALTHY_BODY = json.dumps(HEALTHY).encode()
 HTTP_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 SHORT_SECONDS = 0.25
 """KMS's own limit, where it must run out whatever the machine does."""
-
-LONGER_SECONDS = 1.0
-"""A limit that must run out, and not before a connection on this machine is made, in one of two attempts."""
 
 
 def encoded(data: bytes) -> str:
@@ -348,7 +346,11 @@ async def test_an_old_tls_version(certificates: Certificates, version: ssl.TLSVe
         context.minimum_version = context.maximum_version = version
     context.set_ciphers("ALL:@SECLEVEL=0")
 
-    assert (await refusal(context, certificates)).outcome is Outcome.NO_TLS
+    with refusing_server(context) as port:
+        error = await failure(client_of(port, certificates))
+
+    assert error.outcome is Outcome.NO_TLS
+    assert "PROTOCOL_VERSION" in error.detail
 
 
 @pytest.mark.parametrize(
@@ -360,7 +362,11 @@ async def test_no_common_suite(certificates: Certificates, suite: str) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(f"{suite}:@SECLEVEL=0")
 
-    assert (await refusal(context, certificates)).outcome is Outcome.NO_TLS
+    with refusing_server(context) as port:
+        error = await failure(client_of(port, certificates))
+
+    assert error.outcome is Outcome.NO_TLS
+    assert "HANDSHAKE_FAILURE" in error.detail
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -396,12 +402,16 @@ async def test_a_server_that_hangs_up_in_the_handshake(certificates: Certificate
 async def test_a_server_that_demands_a_certificate_where_there_is_none(
     certificates: Certificates, version: ssl.TLSVersion
 ) -> None:
+    """In TLS 1.3 the refusal comes after the client's handshake, when the request is on its way."""
     context = certificates.context()
     context.minimum_version = context.maximum_version = version
     context.load_verify_locations(certificates.ca)
     context.verify_mode = ssl.CERT_REQUIRED
 
-    assert (await refusal(context, certificates)).outcome in (Outcome.NO_TLS, Outcome.CONNECTION_LOST)
+    with refusing_server(context) as port:
+        error = await failure(client_of(port, certificates))
+
+    assert error.outcome is Outcome.NO_TLS
 
 
 async def test_a_client_certificate_is_shown_to_who_asks_for_it(certificates: Certificates) -> None:
@@ -454,32 +464,37 @@ async def test_a_proxy_that_never_answers_is_tried_twice(certificates: Certifica
     assert raised.value.detail == "there was no whole answer within 250 ms, twice"
 
 
+class TwoLimits(ProxyClient):
+    """The first attempt has KMS's limit; the second has all the time it needs."""
+
+    attempts = 0
+
+    @property
+    def _time_limit(self) -> float:
+        self.attempts += 1
+        return SHORT_SECONDS if self.attempts == 1 else PATIENT_SECONDS
+
+    @_time_limit.setter
+    def _time_limit(self, _: float) -> None:
+        pass
+
+
 async def test_a_second_attempt_may_succeed(certificates: Certificates) -> None:
-    connections = 0
+    async def answer_the_second(_: web.BaseRequest) -> web.Response:
+        return await never() if client.attempts == 1 else web.json_response(HEALTHY)
 
-    async def answer_on_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        if connections == 1:
-            client._time_limit = PATIENT_SECONDS
-            await never()
-        await read_request(reader)
-        writer.write(HTTP_OK + b"Content-Length: %d\r\n\r\n%b" % (len(HEALTHY_BODY), HEALTHY_BODY))
-        await reader.read()
+    async with http_server(answer_the_second, certificates.context()) as port:
+        rules = {(HOST, 443): ("127.0.0.1", port)}
+        async with TwoLimits(REGION, resolve=rules, ca=certificates.ca) as client:
+            assert (await client.health(ADDRESS, HEALTH_METADATA)).xks_proxy_fleet_size == 1
 
-    async with (
-        byte_server(answer_on_the_second, certificates.context()) as port,
-        client_of(port, certificates, LONGER_SECONDS) as client,
-    ):
-        assert (await client.health(ADDRESS, HEALTH_METADATA)).xks_proxy_fleet_size == 1
-
-    assert connections == 2
+    assert client.attempts == 2
 
 
 async def test_a_handshake_that_is_never_finished(certificates: Certificates) -> None:
     """There was a connection, so this is no unreachable proxy."""
     async with byte_server(never) as port:
-        error = await failure(client_of(port, certificates, LONGER_SECONDS))
+        error = await failure(client_of(port, certificates, SHORT_SECONDS))
 
     assert error.outcome is Outcome.TIMED_OUT
     assert "TLS handshake" in error.detail
@@ -492,7 +507,7 @@ async def test_half_an_answer_is_no_answer_in_time(certificates: Certificates) -
         await never()
 
     async with byte_server(answer_half, certificates.context()) as port:
-        error = await failure(client_of(port, certificates, LONGER_SECONDS))
+        error = await failure(client_of(port, certificates, SHORT_SECONDS))
 
     assert error.outcome is Outcome.TIMED_OUT
 

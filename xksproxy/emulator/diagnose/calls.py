@@ -152,10 +152,8 @@ def _instances_step(instances: list[EkmInstance]) -> Step:
 
 
 def _described(health: GetHealthStatusResponse) -> str:
-    return (
-        f"{health.xks_proxy_vendor} {health.xks_proxy_model}, {health.xks_proxy_fleet_size} of them;"
-        f" key manager of {health.ekm_vendor}"
-    )
+    fleet = f"{health.xks_proxy_model} of {health.xks_proxy_vendor}, fleet size {health.xks_proxy_fleet_size}"
+    return f"{fleet}; key manager of {health.ekm_vendor}"
 
 
 async def _timed(call: Callable[[], Awaitable[object]]) -> float:

@@ -58,15 +58,20 @@ class Network:
         self._rules = rules
         self._time_limit = time_limit
         self._addresses: list[SocketAddress] = []
-        self._context()
+        self._context()  # so that a file that cannot be used is an error now, and not the proxy's later
 
     async def examine(self) -> AsyncIterator[Step]:
         """Name, TCP, certificate and suites, up to the first of them that fails."""
-        for examine in (self._examine_name, self._examine_tcp, self._examine_certificate, self._examine_suites):
+        steps = {
+            "name": self._examine_name,
+            "tcp": self._examine_tcp,
+            "certificate": self._examine_certificate,
+            "suites": self._examine_suites,
+        }
+        for name, examine in steps.items():
             try:
                 step = await examine()
             except ProxyFailure as failure:
-                name = examine.__name__.removeprefix("_examine_")
                 yield failed_connection(name, await self._explained(failure), advice_on(failure))
                 return
             yield step
@@ -76,7 +81,7 @@ class Network:
         async with _limited(self._time_limit, Outcome.NO_TCP, "the name service does not answer in time"):
             self._addresses = await resolve(host, HTTPS_PORT, self._rules)
         seen = f"{host} is at {', '.join(dict.fromkeys(str(address) for address in self._addresses))}"
-        if (host.lower(), HTTPS_PORT) in self._rules:
+        if self._rules.get((host.lower(), HTTPS_PORT), (host, HTTPS_PORT))[0] != host:
             return good("name", f"{seen}, by --resolve")
         if any(_is_private(address) for address in self._addresses):
             advice = "from there KMS reaches it through a VPC endpoint service only, not as a public endpoint"
@@ -94,7 +99,9 @@ class Network:
         return good("tcp", seen)
 
     async def _examine_certificate(self) -> Step:
-        certificate = x509.load_der_x509_certificate((await self._handshake(self._context())).certificate)
+        certificate = _certificate(await self._handshake(self._context()))
+        if certificate is None:
+            return good("certificate", "accepted")
         left = certificate.not_valid_after_utc - datetime.now(UTC)
         seen = f"{_described(certificate)}, expires in {left.days} days"
         if left.days < _WARN_DAYS:
@@ -127,10 +134,12 @@ class Network:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         try:
-            certificate = x509.load_der_x509_certificate((await self._handshake(context)).certificate)
-            return ProxyFailure(failure.outcome, f"{failure.detail}; it is {_described(certificate)}")
-        except (ProxyFailure, ValueError):
+            certificate = _certificate(await self._handshake(context))
+        except ProxyFailure:
             return failure
+        if certificate is None:
+            return failure
+        return ProxyFailure(failure.outcome, f"{failure.detail}; it is {_described(certificate)}")
 
     async def _connect(self) -> socket.socket:
         async with _limited(self._time_limit, Outcome.NO_TCP, "no connection in time; packets may be dropped"):
@@ -158,6 +167,14 @@ async def _limited(seconds: float, outcome: Outcome, detail: str) -> AsyncIterat
             yield
     except TimeoutError:
         raise ProxyFailure(outcome, f"{detail} ({1000 * seconds:.0f} ms)") from None
+
+
+def _certificate(handshake: Handshake) -> x509.Certificate | None:
+    """The server's certificate; None where only OpenSSL can read it."""
+    try:
+        return x509.load_der_x509_certificate(handshake.certificate)
+    except ValueError:
+        return None
 
 
 def _described(certificate: x509.Certificate) -> str:
