@@ -182,6 +182,7 @@ class Gate:
         self._open = asyncio.Event()
         self._open.set()
         self.waits: list[float] = []
+        self.waiting = 0
 
     def hold(self) -> None:
         self._open.clear()
@@ -191,7 +192,11 @@ class Gate:
 
     async def __call__(self, seconds: float) -> None:
         self.waits.append(seconds)
-        await self._open.wait()
+        self.waiting += 1
+        try:
+            await self._open.wait()
+        finally:
+            self.waiting -= 1
 
 
 class Harness:

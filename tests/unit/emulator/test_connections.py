@@ -1,5 +1,6 @@
 """Connecting and disconnecting: transitions, their failures, and a restart in the middle."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from emulator_support import VPC, Harness
 
 from xksproxy.emulator.cloudhsm import ClusterOutcome
 from xksproxy.emulator.durations import Durations
-from xksproxy.emulator.proxy.outcome import Outcome
+from xksproxy.emulator.proxy.outcome import Outcome, ProxyFailure
 
 
 async def test_connecting_answers_at_once_and_takes_its_time(kms: Harness) -> None:
@@ -64,6 +65,39 @@ async def test_a_connection_under_way_can_be_given_up(kms: Harness) -> None:
     await kms.settle()
 
     assert await kms.state(store_id) == "DISCONNECTED"
+
+
+async def test_a_transition_that_is_replaced_waits_no_longer(kms: Harness) -> None:
+    store_id = await kms.create_store()
+    kms.gate.hold()
+    await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
+    await kms.settle()
+
+    await kms.call("DisconnectCustomKeyStore", CustomKeyStoreId=store_id)
+    await kms.settle()
+
+    assert (len(kms.gate.waits), kms.gate.waiting) == (2, 1)
+
+
+async def test_a_connection_that_fails_while_it_is_given_up_does_not_show(
+    kms: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail_when_cancelled(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ProxyFailure(Outcome.CONNECTION_LOST, "cancelled") from None
+
+    store_id = await kms.create_store()
+    monkeypatch.setattr(kms.proxy, "health", fail_when_cancelled)
+    await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
+    await kms.settle()
+    kms.gate.hold()
+
+    await kms.call("DisconnectCustomKeyStore", CustomKeyStoreId=store_id)
+    await kms.settle()
+
+    assert await kms.state(store_id) == "DISCONNECTING"
 
 
 @pytest.mark.parametrize(

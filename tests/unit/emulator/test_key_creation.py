@@ -86,6 +86,7 @@ async def test_each_key_has_key_material_of_its_own(kms: Harness) -> None:
         ({"Policy": "no policy"}, "MalformedPolicyDocumentException"),
         ({"Policy": '{"a": "' + "x" * 33_000 + '"}'}, "LimitExceededException"),
         ({"Tags": [{"TagKey": "aws:a", "TagValue": "b"}]}, "TagException"),
+        ({"Tags": [{"TagKey": f"{number}", "TagValue": ""} for number in range(51)]}, "LimitExceededException"),
     ],
 )
 async def test_what_cannot_be_is_refused_before_the_proxy_is_asked(

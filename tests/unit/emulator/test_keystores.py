@@ -279,6 +279,38 @@ async def test_a_connected_store_takes_a_new_credential_and_stays_connected(kms:
     assert (entry["ConnectionState"], entry["XksProxyConfiguration"]["AccessKeyId"]) == ("CONNECTED", "B" * 20)
 
 
+async def test_a_connected_store_behind_a_vpc_proves_its_new_path_with_the_proxy(kms: Harness) -> None:
+    store_id = await kms.connected_store(**VPC)
+    kms.proxy.failure = Outcome.INVALID_URI_PATH
+
+    async with refused("XksProxyInvalidConfigurationException"):
+        await kms.call("UpdateCustomKeyStore", CustomKeyStoreId=store_id, XksProxyUriPath="/new/kms/xks/v1")
+
+
+async def test_a_store_that_connects_while_a_new_endpoint_is_tried_keeps_its_own(
+    kms: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_id = await kms.create_store()
+    health = kms.proxy.health
+
+    async def connected_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(kms.proxy, "health", health)
+        await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
+        return await health(*arguments)
+
+    monkeypatch.setattr(kms.proxy, "health", connected_meanwhile)
+
+    async with refused("CustomKeyStoreInvalidStateException"):
+        await kms.call("UpdateCustomKeyStore", CustomKeyStoreId=store_id, XksProxyUriEndpoint="https://n.example.com")
+
+    await kms.settle()
+    entry = await kms.entry(store_id)
+    assert (entry["ConnectionState"], entry["XksProxyConfiguration"]["UriEndpoint"]) == (
+        "CONNECTED",
+        "https://xks.example.com",
+    )
+
+
 async def test_a_deleted_store_is_gone(kms: Harness) -> None:
     store_id = await kms.create_store()
 

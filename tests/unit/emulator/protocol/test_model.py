@@ -48,6 +48,7 @@ def test_what_is_no_json_object_cannot_be_read(body: bytes) -> None:
         ("DescribeKey", {"KeyId": 1}, "NUMBER_VALUE can not be converted to a string"),
         ("DescribeKey", {"KeyId": "\ud800"}, "STRING_VALUE is no Unicode text: it has half a surrogate pair"),
         ("Encrypt", {"Plaintext": "a?=="}, "STRING_VALUE can not be converted to a blob: no Base64"),
+        ("Encrypt", {"Plaintext": "aG?k="}, "STRING_VALUE can not be converted to a blob: no Base64"),
         ("Encrypt", {"Plaintext": "aGk"}, "STRING_VALUE can not be converted to a blob: no Base64"),
         ("Encrypt", {"EncryptionContext": []}, "START_ARRAY can not be converted to a map"),
         ("Encrypt", {"EncryptionContext": {"a": 1}}, "NUMBER_VALUE can not be converted to a string"),
