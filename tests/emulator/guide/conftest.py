@@ -18,15 +18,16 @@ from xksproxy.cli.main import cli
 from xksproxy.client.xks import XksClient
 from xksproxy.emulator.durations import FAST
 from xksproxy.emulator.serve import Settings, running
-from xksproxy.hsm.module import Connection
 from xksproxy.hsm.session import HsmSession
 
 StartEmulator = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def every_worker_serves(proxy: Proxy, connection: Connection) -> None:
-    """All have logged in before the first test, this process too: SoftHSM2 fails other calls while one does."""
+def every_worker_serves(proxy: Proxy, request: pytest.FixtureRequest) -> None:
+    """All have logged in before the first test, one after another: SoftHSM2 fails other calls while one does."""
+    wait_for_every_worker(proxy)
+    request.getfixturevalue("connection")
     wait_for_every_worker(proxy)
 
 

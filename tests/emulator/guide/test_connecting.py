@@ -1,6 +1,7 @@
 """The statements and examples of AWS's page "Connecting and disconnecting an external key store"
 (xks-connect-disconnect)."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from emulator_guide_support import (
     was_never_asked,
 )
 from support import Proxy
-from tls_server_support import Certificates, answering, http_server
+from tls_server_support import HEALTHY, Certificates, answering, byte_server, http_server
 
 from xksproxy.devkit.certificates import create_authority
 from xksproxy.emulator.durations import LIKE_AWS
@@ -56,13 +57,6 @@ EXAMPLE_FAILED = {
     "ConnectionErrorCode": "XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND",
 }
 EXAMPLE_DISCONNECTED = {**EXAMPLE_CONNECTED, "ConnectionState": "DISCONNECTED"}
-HEALTHY = {
-    "xksProxyFleetSize": 1,
-    "xksProxyVendor": "Acme",
-    "xksProxyModel": "Acme XKS 1.0",
-    "ekmVendor": "Thales",
-    "ekmFleetDetails": [{"id": "hsm-1", "model": "Luna 7", "healthStatus": "ACTIVE"}],
-}
 UNAVAILABLE = {**HEALTHY, "ekmFleetDetails": [{"id": "hsm-1", "model": "Luna 7", "healthStatus": "UNAVAILABLE"}]}
 
 
@@ -183,6 +177,16 @@ def test_connecting_answers_an_object_without_properties_and_takes_minutes(
         is_refused("CustomKeyStoreInvalidStateException", kms.connect_custom_key_store, CustomKeyStoreId=store_id)
 
 
+def test_what_fails_to_connect_may_fail_quickly(start_emulator: Callable[..., Any], proxy: Proxy) -> None:
+    """xks-connect-disconnect: here at once, though connecting would take minutes."""
+    wrong = for_kms(generate_credential())
+    with start_emulator(durations=LIKE_AWS) as url:
+        account = Accounts.of(url, proxy).new()
+        store_id = account.create_store(**account.vpc_settings(XksProxyAuthenticationCredential=wrong))
+
+        assert account.connect(store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
+
+
 @pytest.mark.parametrize("connectivity", ["PUBLIC_ENDPOINT", "VPC_ENDPOINT_SERVICE"])
 def test_connecting_asks_the_proxy_for_its_health(account: Account, proxy: Proxy, connectivity: str) -> None:
     """xks-connect-disconnect: one GetHealthStatus validates endpoint, path and credential."""
@@ -221,6 +225,7 @@ def test_connected_does_not_mean_that_the_proxy_works(
         server.close()
 
         is_refused("KMSInvalidStateException", account.kms.encrypt, KeyId=key_id, Plaintext=b"x")
+        is_refused("CustomKeyStoreInvalidStateException", account.create_key, store_id, "another-key")
         assert describe(account, store_id)["ConnectionState"] == "CONNECTED"
         assert account.key_state(key_id) == "Enabled"
 
@@ -252,7 +257,15 @@ def bad_proxies(
             host = f"{name}.example.com"
             server = http_server(answer, certificates.context(host, **certificate))
             hosts[host] = stack.enter_context(loop_thread.entered(server))
+        hosts["rude.example.com"] = stack.enter_context(
+            loop_thread.entered(byte_server(hang_up, certificates.context("rude.example.com")))
+        )
         yield Accounts.of(stack.enter_context(start_emulator(hosts)), proxy)
+
+
+async def hang_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Read of a request, and end the connection."""
+    await reader.read(1)
 
 
 DISORDERS = {
@@ -263,6 +276,7 @@ DISORDERS = {
     "expired": "XKS_PROXY_INVALID_TLS_CONFIGURATION",
     "untrusted": "XKS_PROXY_INVALID_TLS_CONFIGURATION",
     "misnamed": "XKS_PROXY_INVALID_TLS_CONFIGURATION",
+    "rude": "NETWORK_ERRORS",
 }
 
 

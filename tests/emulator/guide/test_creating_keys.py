@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +23,10 @@ from emulator_guide_support import (
     request_id,
 )
 from server_support import Caller
-from support import Proxy
+from support import REGION, Proxy
 
 from xksproxy.emulator.blob import unpack
+from xksproxy.emulator.state.database import Database
 from xksproxy.hsm.session import HsmSession
 
 pytestmark = pytest.mark.slow
@@ -209,9 +212,24 @@ def test_the_proxy_gets_the_external_key_id_with_each_request(
 
 
 def test_a_key_has_key_material_of_its_own_beside_the_external_key(
+    start_emulator: Callable[..., Any], proxy: Proxy, tmp_path: Path
+) -> None:
+    """create-xks-keys: the AWS KMS key material of a KMS key."""
+    with start_emulator(state=tmp_path / "state") as url:
+        accounts = Accounts.of(url, proxy)
+        for account in (accounts.new(), accounts.new()):
+            account.create_key(account.connected_store(), "demo-key")
+
+    with closing(Database.open(tmp_path / "state", REGION)) as database:
+        materials = [key.material for number in (1, 2) for key in database.keys(f"{number:012d}")]
+    assert [len(material or b"") for material in materials] == [32, 32]
+    assert materials[0] != materials[1]
+
+
+def test_a_kms_key_is_not_recreated_by_another_on_the_same_external_key(
     account: Account, accounts: Accounts, key: dict[str, Any], proxy_caller: Caller
 ) -> None:
-    """create-xks-keys: so a KMS key cannot be recreated, even with the external key."""
+    """create-xks-keys: you cannot recreate it, even if you have the external key material."""
     other = accounts.new()
     again = other.create_key(other.connected_store(), "demo-key")
     blob = encrypt(account.kms, key["KeyId"], b"", {})["CiphertextBlob"]
