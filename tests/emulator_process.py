@@ -15,13 +15,13 @@ from botocore.config import Config
 from support import REGION, Proxy
 
 # What is slow on a loaded machine is no time-out of the proxy's.
-_PATIENT_MS = 20_000
+PATIENT = ("--time-limit-ms", "40000")
 
 
 def proxy_options(proxy: Proxy) -> list[str]:
     """What makes the emulator reach a proxy of the tests as https://localhost."""
     trust = ["--ca", str(proxy.environment.authority)]
-    return [*trust, "--resolve", f"localhost:443=127.0.0.1:{proxy.port}", "--time-limit-ms", str(_PATIENT_MS)]
+    return [*trust, "--resolve", f"localhost:443=127.0.0.1:{proxy.port}", *PATIENT]
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """The one instant by which a request must be answered, passed down explicitly."""
 
 import time
-from dataclasses import dataclass
 from typing import Self
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+
+class Deadline(msgspec.Struct, frozen=True):
     """A moment on the monotonic clock (seconds).
 
     KMS gives up after 250 ms (R-TIME-1), so every step of a request asks how much is left.

@@ -20,6 +20,9 @@ _VARIABLES = (
     "SIGV4_SECRET_ACCESS_KEY",
     "REGION",
     "KEY_ID",
+    "ENCRYPT_ONLY_KEY_ID",
+    "DECRYPT_ONLY_KEY_ID",
+    "IMPOTENT_KEY_ID",
     "SECURE",
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_process import kms_client, proxy_options, running_emulator, wait_for_state
+from emulator_process import PATIENT, kms_client, proxy_options, running_emulator, wait_for_state
 from emulator_support import CLUSTER_ID, trust_anchor
 from support import Proxy, free_port
 
@@ -323,7 +323,7 @@ def test_a_certificate_of_an_unknown_authority_is_no_connection(proxy: Proxy, tm
 
 def test_a_cloudhsm_key_store_over_a_token(tmp_path: Path) -> None:
     token = make_token(tmp_path, label="kms", pin="kmspassword", so_pin="so-password")
-    cluster = ("--fast", "--cluster", f"{CLUSTER_ID}={token.module}:kms")
+    cluster = (*PATIENT, "--fast", "--cluster", f"{CLUSTER_ID}={token.module}:kms")
     environment = {"SOFTHSM2_CONF": str(token.configuration)}
     with running_emulator(tmp_path / "state", *cluster, **environment) as url:
         kms = kms_client(url)

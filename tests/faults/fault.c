@@ -9,6 +9,7 @@
  *     FUNCTION delay MILLISECONDS [count=N] [rate=P]    sleep before the call
  *     FUNCTION hang               [count=N] [rate=P]    do not return while the rule stands
  *     FUNCTION return CK_RV       [count=N] [rate=P]    do not call, return this instead (hexadecimal)
+ *     FUNCTION corrupt            [count=N] [rate=P]    change a bit of what it returns (C_Encrypt, C_Decrypt)
  *     FUNCTION segfault                                 crash the process and forget all rules
  *     iv zero                     demand a zeroed 12-byte IV in C_EncryptInit and write one of its own (CloudHSM)
  *     iv append                   demand an empty IV, use a 16-byte one of its own and append it to the output (Luna)
@@ -62,7 +63,7 @@ enum index {
     DECRYPT_INIT = 33, DECRYPT, GENERATE_KEY = 58, GENERATE_RANDOM = 64
 };
 
-enum action { DELAY, HANG, RETURN, SEGFAULT };
+enum action { DELAY, HANG, RETURN, CORRUPT, SEGFAULT };
 struct rule {
     char function[32];
     enum action action;
@@ -98,7 +99,9 @@ static void read_rules(FILE *file) {
         struct rule *rule = &rules[rule_count++];
         strcpy(rule->function, function);
         rule->action = !strcmp(action, "delay") ? DELAY : !strcmp(action, "hang") ? HANG
-                     : !strcmp(action, "return") ? RETURN : SEGFAULT;
+                     : !strcmp(action, "return")  ? RETURN
+                     : !strcmp(action, "corrupt") ? CORRUPT
+                                                  : SEGFAULT;
         rule->value = strtoul(argument, NULL, rule->action == RETURN ? 16 : 10);
         char *count = strstr(line, "count="), *rate = strstr(line, "rate=");
         rule->left = count ? strtol(count + 6, NULL, 10) : -1;
@@ -152,8 +155,11 @@ static int still_hanging(const char *function) {
     return found;
 }
 
+static __thread int corrupt_output;
+
 /* CKR_OK: go on with the call. */
 static CK_RV before(const char *function) {
+    corrupt_output = 0;
     pthread_mutex_lock(&lock);
     refresh();
     int drop = drop_wanted;
@@ -172,6 +178,7 @@ static CK_RV before(const char *function) {
     case DELAY: wait_ms(rule.value); return CKR_OK;
     case HANG: while (still_hanging(function)) wait_ms(5); return CKR_OK;
     case RETURN: return rule.value;
+    case CORRUPT: corrupt_output = 1; return CKR_OK;
     case SEGFAULT: /* one process only: the rules go with it */
         unlink(control_path);
         *(volatile int *)0 = 0;
@@ -271,6 +278,7 @@ static CK_RV encrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     CK_ULONG room = *output_length;
     rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[ENCRYPT])(session, data, length,
                                                                                                   output, output_length);
+    if (rv == CKR_OK && corrupt_output && output && *output_length) output[0] ^= 1;
     if (rv != CKR_OK || iv_mode != IV_APPEND || !output) return rv;
     if (room < *output_length + sizeof appended_iv) return CKR_GENERAL_ERROR;
     memcpy(output + *output_length, appended_iv, sizeof appended_iv);
@@ -281,8 +289,12 @@ static CK_RV decrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULON
     FORWARD(DECRYPT_INIT, "C_DecryptInit", (CK_ULONG, struct mechanism *, CK_ULONG), session, mechanism, key);
 }
 static CK_RV decrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *output, CK_ULONG *output_length) {
-    FORWARD(DECRYPT, "C_Decrypt", (CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *), session, data, length, output,
-            output_length);
+    CK_RV rv = before("C_Decrypt");
+    if (rv != CKR_OK) return rv;
+    rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[DECRYPT])(session, data, length,
+                                                                                                  output, output_length);
+    if (rv == CKR_OK && corrupt_output && output && *output_length) output[0] ^= 1;
+    return rv;
 }
 
 CK_RV C_GetFunctionList(struct function_list **list) {

@@ -341,6 +341,19 @@ def test_callers_cannot_make_series_without_bound(
     assert "no-such-key" not in text
 
 
+def test_a_worker_that_must_refuse_what_it_cannot_record_is_not_ready(own_proxy: OwnProxy, callers: Callers) -> None:
+    proxy = own_proxy.start(
+        server="workers = 1", edit=lambda text: chained(text, Path("/dev/full"), 'when_full = "refuse"')
+    )
+    caller = callers(proxy)
+    assert eventually(lambda: caller.encrypt("demo-key", HELLO).status == 500)
+
+    assert eventually(lambda: ask_admin(proxy, "/readyz").status == 503)
+    assert eventually(
+        lambda: json.loads(ask_admin(proxy, "/status").content)["problems"] == ["the audit log cannot be written"]
+    )
+
+
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/ping", 404), ("/status/", 404)])
 def test_the_admin_listener_has_the_probes_and_nothing_else(proxy: Proxy, path: str, status: int) -> None:
     assert ask_admin(proxy, path).status == status

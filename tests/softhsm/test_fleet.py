@@ -12,6 +12,7 @@ from fault_support import FaultyHsm, until
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
     CiphertextRejected,
+    CiphertextWrong,
     DeadlinePassed,
     HsmBusy,
     KeyDiffers,
@@ -173,6 +174,58 @@ async def test_a_general_error_of_a_broken_hsm_is_not_taken_for_a_wrong_tag(
             await fleet.decrypt(TokenKey("demo-key"), sealed, b"aad", deadline())
 
 
+async def first_check(fleet: Fleet) -> None:
+    """Until the background has no call to make for a while that a fault could hit instead."""
+    await until(lambda: all(instance.labels for instance in fleet.instances))
+
+
+def nothing(_: Sealed) -> None:
+    """A witness without interest."""
+
+
+@pytest.mark.parametrize("fault", ["C_Encrypt corrupt", "C_Encrypt corrupt rate=0.5", "C_Decrypt corrupt"])
+async def test_a_proven_encryption_that_comes_out_wrong_is_made_again_elsewhere(
+    make_faulty: Faulty, modules: Modules, fault: str
+) -> None:
+    """R-CDIV-6: only what was seen to decrypt is given out."""
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        a.tell(fault)
+        sealed = [
+            (await fleet.encrypt_proven(TokenKey("demo-key"), b"text", b"aad", nothing, deadline()))[0]
+            for _ in range(12)
+        ]
+        a.tell()
+
+        for item in sealed:
+            assert await fleet.decrypt(TokenKey("demo-key"), item, b"aad", deadline()) == b"text"
+
+
+@pytest.mark.parametrize("fault", ["C_Encrypt corrupt count=1", "C_Decrypt corrupt count=1"])
+async def test_a_proven_encryption_that_comes_out_wrong_everywhere_is_an_error(
+    make_faulty: Faulty, modules: Modules, fault: str
+) -> None:
+    a = make_faulty(check_interval_s=600)
+    async with fleet_of(modules, a) as fleet:
+        await first_check(fleet)
+        a.tell(fault)
+
+        with pytest.raises(CiphertextWrong):
+            await fleet.encrypt_proven(TokenKey("demo-key"), b"text", b"aad", nothing, deadline())
+
+
+async def test_the_integrity_value_is_made_before_the_proof(make_faulty: Faulty, modules: Modules) -> None:
+    """R-CDIV-6: what is corrupted after the hash must fail the proof."""
+    a = make_faulty(check_interval_s=600)
+    async with fleet_of(modules, a) as fleet:
+        await first_check(fleet)
+
+        with pytest.raises(CiphertextWrong):
+            await fleet.encrypt_proven(
+                TokenKey("demo-key"), b"text", b"aad", lambda _: a.tell("C_Decrypt corrupt count=1"), deadline()
+            )
+
+
 async def test_a_key_on_one_hsm_only_is_used_there(make_faulty: Faulty, modules: Modules, pin: str) -> None:
     a, b = make_faulty(), make_faulty()
     change_key(b, pin, "only-b", bytes(range(32)))
@@ -246,7 +299,7 @@ async def test_another_key_that_tells_no_check_value_is_never_used_either(
 
         for item in (item for group in sealed for item in group):
             assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
-        assert fleet.health()[1].status is Status.DEGRADED
+        await until(lambda: fleet.health()[1].status is Status.DEGRADED)
 
 
 @pytest.mark.parametrize(("silent_a", "silent_b"), [(False, False), (False, True), (True, True)])

@@ -1,6 +1,5 @@
 """The deadline of a request (R-TIME-1), on a clock that moves only when told."""
 
-import dataclasses
 import time
 
 import pytest
@@ -66,5 +65,5 @@ def test_a_deadline_does_not_move(clock: Clock) -> None:
     clock.now += 0.125
 
     assert deadline.at == 1000.25
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         deadline.at = 2000  # type: ignore[misc]

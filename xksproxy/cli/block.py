@@ -139,6 +139,8 @@ def _tell(document: dict[str, Any]) -> None:
     ready = "serving" if document["ready"] else "NOT READY"
     workers = len(document["workers"])
     click.echo(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers\n")
+    for problem in document["problems"]:
+        click.echo(f"PROBLEM: {problem}\n")
     print_table(
         ("HSM", "STATE", "SERVED BY", "SESSIONS", "STUCK", "DEVICE"),
         [

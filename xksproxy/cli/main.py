@@ -6,9 +6,11 @@ import click
 
 from xksproxy import __version__
 from xksproxy.cli.audit import audit
+from xksproxy.cli.bench import bench
 from xksproxy.cli.block import block, status, unblock
 from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
+from xksproxy.cli.conformance import conformance
 from xksproxy.cli.credentials import credentials
 from xksproxy.cli.dev import dev
 from xksproxy.cli.hsm import hsm
@@ -41,7 +43,7 @@ def cli() -> None:
 
 
 for command in (
-    *(audit, block, call, check_config, credentials, dev, hsm, import_settings),
+    *(audit, bench, block, call, check_config, conformance, credentials, dev, hsm, import_settings),
     *(keys, kms_config, kms_emulator, policy, serve, status, unblock, version),
 ):
     cli.add_command(command)

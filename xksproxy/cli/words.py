@@ -1,6 +1,7 @@
 """How commands speak: facts on standard output, complaints on standard error."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -33,7 +34,7 @@ def print_json(facts: Any) -> None:
     click.echo(json.dumps(facts, indent=2))
 
 
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Facts for a person; every value whole, also where the output is narrow or no terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

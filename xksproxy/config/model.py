@@ -193,8 +193,8 @@ class Health(_Table, frozen=True):
     """``[health]``: plain HTTP for the load balancer's health checks; it works while mutual TLS is on."""
 
     listen: Text | None = None
-    """``address:port`` where ``/livez`` and ``/readyz`` answer; off without it. ``/readyz`` is 200 only while every key
-    store has an HSM that serves."""
+    """``address:port`` where ``/livez`` and ``/readyz`` answer; off without it. ``/readyz`` is 200 only while
+    Encrypt and Decrypt can be served for every key store."""
 
 
 class Admin(_Table, frozen=True):

@@ -28,6 +28,7 @@ from xksproxy.emulator.vpcservices import VpcServices
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 
 _SHUTDOWN_SECONDS: Final = 5.0
+_CLUSTER_SECONDS: Final = 10.0
 
 __all__ = ["CannotListen", "ModelUnusable", "Settings", "running", "serve"]
 
@@ -60,7 +61,7 @@ class Settings:
     vpc_services: frozenset[str] = frozenset()
     requests_per_second: int = REQUESTS_PER_SECOND
     time_limit_ms: int = KMS_TIMEOUT_MS
-    """For one call to a proxy."""
+    """For one call to a proxy. A cluster has ten seconds; whoever gives proxies more than that gives it to clusters."""
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -95,7 +96,11 @@ async def running(settings: Settings) -> AsyncIterator[str]:
                 time_limit=settings.time_limit_ms / 1000,
             )
         )
-        clusters = CloudHsmClusters(settings.clusters, settings.state.with_name(f"{settings.state.name}-hsm"))
+        clusters = CloudHsmClusters(
+            settings.clusters,
+            settings.state.with_name(f"{settings.state.name}-hsm"),
+            time_limit=max(_CLUSTER_SECONDS, settings.time_limit_ms / 1000),
+        )
         stack.push_async_callback(clusters.close)
         emulator = assemble(
             database,

@@ -69,6 +69,10 @@ class ProofFailed(TokenUnavailable):
     """The token behaves otherwise than its settings say, so it must not serve."""
 
 
+class CiphertextWrong(TokenUnavailable):
+    """What the HSM encrypted does not decrypt to what it was given."""
+
+
 class DataTooLarge(HsmError):
     """More bytes than the module takes in one call."""
 

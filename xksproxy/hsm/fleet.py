@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
@@ -21,7 +22,7 @@ from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyproof import KeyProofs
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.session import HsmSession, KeyProof, Sealed
+from xksproxy.hsm.session import HsmSession, KeyProof, Sealed, Witness
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _LEAST_SECONDS: Final = 0.02
 _BUSY_PAUSE_SECONDS: Final = (0.003, 0.012)
 
 Result = TypeVar("Result")
-Work = Callable[[HsmSession], Result]
+Work = Callable[[KeyProof | None, HsmSession], Result]
 
 _ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
 """Failures that another instance may not have."""
@@ -77,17 +78,25 @@ class Fleet:
 
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
         """AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
+        label, maximum = key.label, key.maximum_encryptions
+        return await self._hedged(
+            key, lambda proof, session: session.encrypt(label, plaintext, aad, proof, maximum), deadline
+        )
 
-        def work(proof: KeyProof | None) -> Work[Sealed]:
-            return lambda session: session.encrypt(key.label, plaintext, aad, proof, key.maximum_encryptions)
-
-        return await self._hedged(key, work, deadline)
+    async def encrypt_proven(
+        self, key: TokenKey, plaintext: bytes, aad: bytes, witness: Callable[[Sealed], Witness], deadline: Deadline
+    ) -> tuple[Sealed, Witness]:
+        """:meth:`encrypt` with the proof that it decrypts; see :meth:`HsmSession.encrypt_proven`."""
+        label, maximum = key.label, key.maximum_encryptions
+        return await self._hedged(
+            key,
+            lambda proof, session: session.encrypt_proven(label, plaintext, aad, witness, proof=proof, maximum=maximum),
+            deadline,
+        )
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
-        return await self._hedged(
-            key, lambda proof: lambda session: session.decrypt(key.label, sealed, aad, proof), deadline
-        )
+        return await self._hedged(key, lambda proof, session: session.decrypt(key.label, sealed, aad, proof), deadline)
 
     def has_seen(self, label: str) -> bool:
         """Whether an instance had a key of this label when its keys were last listed."""
@@ -95,11 +104,9 @@ class Fleet:
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """What a serving instance says of a key now; see :meth:`HsmSession.describe_key`."""
-        return await self._anywhere(label, lambda _: lambda session: session.describe_key(label), deadline, set())
+        return await self._anywhere(label, lambda _, session: session.describe_key(label), deadline, set())
 
-    async def _hedged(
-        self, key: TokenKey, work: Callable[[KeyProof | None], Work[Result]], deadline: Deadline
-    ) -> Result:
+    async def _hedged(self, key: TokenKey, work: Work[Result], deadline: Deadline) -> Result:
         """The call; and, if it is slow, the same once more elsewhere: the first answer wins."""
         label, used = key.label, set[str]()
         if key.hedge_after is None or len(self._instances) == 1:
@@ -111,9 +118,7 @@ class Fleet:
         second = asyncio.create_task(self._anywhere(label, work, deadline, set(used)))
         return await _first_answer(first, second)
 
-    async def _anywhere(
-        self, label: str, work: Callable[[KeyProof | None], Work[Result]], deadline: Deadline, used: set[str]
-    ) -> Result:
+    async def _anywhere(self, label: str, work: Work[Result], deadline: Deadline, used: set[str]) -> Result:
         """Try instance after instance until one answers, none is left or the time is up."""
         failure: HsmError | None = None
         while True:
@@ -130,14 +135,14 @@ class Fleet:
                     continue
                 raise self._verdict(failure)
             used.add(instance.id)
-            others_left = self._choose(label, used) is not None
+            others_left = len(self._instances) > 1 and self._choose(label, used) is not None
             budget = deadline.share(_SHARE) if others_left else deadline
             try:
                 if label in instance.ambiguous:
                     # Sessions may know the handle of one of them; a search tells whether there still are several.
                     await instance.call(lambda session: session.describe_key(label), budget)
                 proof = await self._proofs.proof(label, budget)
-                return await instance.call(work(proof), budget)
+                return await instance.call(partial(work, proof), budget)
             except _ELSEWHERE as error:
                 failure = _graver(failure, error)
                 if isinstance(error, KeyDiffers):

@@ -17,8 +17,7 @@ class Gate:
         self._inside = 0
         self._closed = False
 
-    @contextmanager
-    def passed(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Be inside while the block runs.
 
         Raises:
@@ -28,11 +27,12 @@ class Gate:
             if self._closed:
                 raise SessionLost("the module is being initialised again")
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
+
+    def __exit__(self, *_: object) -> None:
+        """Leave, and tell who waits for that."""
+        with self._condition:
+            self._inside -= 1
+            if self._closed:
                 self._condition.notify_all()
 
     @contextmanager

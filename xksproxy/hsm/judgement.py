@@ -1,7 +1,6 @@
 """From a return value to the exception of its consequence."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from xksproxy.hsm import ckr
@@ -38,11 +37,20 @@ _EXCEPTIONS: Final[Mapping[Consequence, type[HsmError]]] = {
 }
 
 
-@contextmanager
-def failures_judged(quirks: Quirks) -> Iterator[None]:
-    """Raise, for a return value within the block, the exception of its consequence under the module's quirks."""
-    try:
-        yield
-    except CryptokiError as error:
-        kind = _EXCEPTIONS[ckr.consequence(quirks, error.function, error.return_value)]
-        raise kind(str(error)) from error
+class FailuresJudged:
+    """Raise, for a return value within the block, the exception of its consequence under the module's quirks.
+
+    It holds nothing of a block, so one serves all of them.
+    """
+
+    def __init__(self, quirks: Quirks) -> None:
+        self._quirks = quirks
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Judge a CryptokiError; let all else pass."""
+        if isinstance(error, CryptokiError):
+            kind = _EXCEPTIONS[ckr.consequence(self._quirks, error.function, error.return_value)]
+            raise kind(str(error)) from error

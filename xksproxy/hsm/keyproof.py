@@ -32,7 +32,8 @@ class KeyProofs:
 
     def trusted(self, label: str, instance: Instance) -> bool:
         """Whether the instance may be asked for the label."""
-        return self._distrusted.get((label, instance.id), 0.0) <= time.monotonic()
+        until = self._distrusted.get((label, instance.id)) if self._distrusted else None
+        return until is None or until <= time.monotonic()
 
     def distrust(self, label: str, instance: Instance, reason: str) -> None:
         """Keep the label away from the instance for 15 s, and say so; after that it is proven anew."""

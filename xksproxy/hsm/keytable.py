@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from xksproxy.hsm.cryptoki import Cryptoki
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, KeyRefusesUse, SessionLost
-from xksproxy.hsm.judgement import HandleStale, failures_judged
+from xksproxy.hsm.judgement import FailuresJudged, HandleStale
 from xksproxy.hsm.keys import KEY_ATTRIBUTES, KEY_CLASSES, KeyDescription, describe, key_template
 from xksproxy.hsm.quirks import Quirks
 
@@ -37,7 +37,7 @@ class KeyTable:
     def __init__(self, cryptoki: Cryptoki, session: int, quirks: Quirks, require_token: Callable[[], None]) -> None:
         self._cryptoki = cryptoki
         self._session = session
-        self._quirks = quirks
+        self._failures_judged = FailuresJudged(quirks)
         self._require_token = require_token
         self._known: dict[str, KnownKey] = {}
 
@@ -92,7 +92,7 @@ class KeyTable:
         """The handles of all keys of a label, or of all keys."""
         handles: list[int] = []
         for key_class in KEY_CLASSES:
-            with failures_judged(self._quirks):
+            with self._failures_judged:
                 handles += self._cryptoki.find_objects(self._session, key_template(key_class, label))
         return handles
 
@@ -117,5 +117,5 @@ class KeyTable:
         return handles[0]
 
     def _describe(self, handle: int) -> KeyDescription:
-        with failures_judged(self._quirks):
+        with self._failures_judged:
             return describe(self._cryptoki.read_attributes(self._session, handle, KEY_ATTRIBUTES))

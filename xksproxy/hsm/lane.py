@@ -157,7 +157,7 @@ class Lane:
 
     def _serve(self, job: Job) -> None:
         try:
-            with self._opener.gate().passed():
+            with self._opener.gate():
                 self._run_on_session(job)
         except HsmError as error:
             job.fail(error)
@@ -191,7 +191,7 @@ class Lane:
         if self._session is None or not self._session.alive:
             return
         try:
-            with self._opener.gate().passed():
+            with self._opener.gate():
                 self._session.close()
         except HsmError:
             return

@@ -180,7 +180,7 @@ class Connection:
 
     def log_out(self) -> None:
         """End the log-in of this whole process; its other sessions see no private objects any more."""
-        with suppress(SessionLost), self._module.gate.passed():  # lost: the module forgets all log-ins just now
+        with suppress(SessionLost), self._module.gate:  # lost: the module forgets all log-ins just now
             if self._anchor is not None and self.alive:
                 close_session(self._anchor)
 

@@ -23,6 +23,7 @@ class SessionOpener:
         self._modules = modules
         self._lock = threading.Lock()
         """So that one thread at a time decides whether to log in again."""
+        self._module: Module | None = None
         self.info: TokenInfo | None = None
         """What the token says of itself; None until a first session was opened."""
 
@@ -32,7 +33,9 @@ class SessionOpener:
         Raises:
             TokenUnavailable: it cannot be.
         """
-        return self._modules.module(self._hsm)
+        if self._module is None:
+            self._module = self._modules.module(self._hsm)
+        return self._module
 
     def gate(self) -> Gate:
         """The gate of the module; see :meth:`module`."""

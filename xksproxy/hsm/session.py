@@ -1,5 +1,6 @@
 """One PKCS#11 session: AES-256-GCM under keys found by label, and the tests by which it proves itself."""
 
+import hmac
 import os
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -11,6 +12,7 @@ from xksproxy.hsm.ckr import Consequence
 from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
+    CiphertextWrong,
     DataTooLarge,
     EncryptionsSpent,
     KeyAmbiguous,
@@ -20,7 +22,7 @@ from xksproxy.hsm.errors import (
     SessionLost,
     TokenUnavailable,
 )
-from xksproxy.hsm.judgement import Ambiguous, failures_judged
+from xksproxy.hsm.judgement import Ambiguous, FailuresJudged
 from xksproxy.hsm.keymaking import generate_aes_key
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.keytable import KeyTable, KnownKey
@@ -42,6 +44,7 @@ _POINTS_AT_SETTINGS: Final = frozenset(
 )
 
 Result = TypeVar("Result")
+Witness = TypeVar("Witness")
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -76,6 +79,7 @@ class HsmSession:
         self._cryptoki = connection.cryptoki
         self._connection = connection
         self._quirks = connection.quirks
+        self._failures_judged = FailuresJudged(connection.quirks)
         self._session = connection.open_session()
         self._handle: int = self._session.handle
         self._keys = KeyTable(self._cryptoki, self._handle, self._quirks, self._require_token)
@@ -94,7 +98,7 @@ class HsmSession:
 
     def logged_in(self) -> bool:
         """Whether private objects can be seen, where that needs a log-in."""
-        with failures_judged(self._quirks):
+        with self._failures_judged:
             state = self._cryptoki.session_state(self._handle)
         return not self._connection.needs_login or state in _USER_STATES
 
@@ -131,6 +135,34 @@ class HsmSession:
         except Ambiguous as error:
             self._prove_own_innocence(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
+
+    def encrypt_proven(
+        self,
+        label: str,
+        plaintext: bytes,
+        aad: bytes,
+        witness: Callable[[Sealed], Witness],
+        *,
+        proof: KeyProof | None = None,
+        maximum: int | None = None,
+    ) -> tuple[Sealed, Witness]:
+        """:meth:`encrypt`, and the proof that its result decrypts (R-CDIV-6).
+
+        ``witness`` sees the result before the proof: what is corrupted in between then fails to decrypt.
+
+        Raises:
+            CiphertextWrong: it does not decrypt, or not to the plaintext.
+            HsmError: what :meth:`encrypt` and :meth:`decrypt` raise.
+        """
+        sealed = self.encrypt(label, plaintext, aad, proof, maximum)
+        witnessed = witness(sealed)
+        try:
+            opened = self.decrypt(label, sealed, aad, proof)
+        except CiphertextRejected as error:
+            raise CiphertextWrong(f"the HSM refuses what it has just encrypted: {error}") from error
+        if not hmac.compare_digest(opened, plaintext):
+            raise CiphertextWrong("what the HSM has just encrypted decrypts to something else")
+        return sealed, witnessed
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.
@@ -268,7 +300,7 @@ class HsmSession:
             key = self._keys.usable(label, permits)
             if proof is not None:
                 self._require_proven(key, proof)
-            with failures_judged(self._quirks):
+            with self._failures_judged:
                 return operation(key.handle)
 
         return self._keys.retry_stale(label, attempt)
@@ -286,7 +318,7 @@ class HsmSession:
 
     def _try_canary(self, key: int, canary: Sealed) -> None:
         try:
-            with failures_judged(self._quirks):
+            with self._failures_judged:
                 self._open(key, canary, b"")
         except CiphertextRejected as error:
             raise KeyDiffers(
@@ -305,7 +337,7 @@ class HsmSession:
             raise SessionLost("the session is not logged in any more")
 
     def _require_present(self) -> None:
-        with failures_judged(self._quirks):
+        with self._failures_judged:
             self._cryptoki.check_token(self._connection.slot)
 
     def _seal(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:

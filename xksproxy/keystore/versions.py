@@ -28,7 +28,8 @@ class KeyVersions:
 
     def __init__(self, records: SharedTable[VersionRecord]) -> None:
         self._records = records
-        self._problem = ""
+        self.problem = ""
+        """Why the record cannot be read; empty if it can."""
         self._ever_read = False
         self.refresh()
 
@@ -37,11 +38,11 @@ class KeyVersions:
         try:
             self._records.refresh()
         except StateUnusable as error:
-            if str(error) != self._problem:
+            if str(error) != self.problem:
                 _log.error("key versions cannot be read", extra={"fields": {"reason": str(error)}})
-            self._problem = str(error)
+            self.problem = str(error)
         else:
-            self._problem, self._ever_read = "", True
+            self.problem, self._ever_read = "", True
 
     def primary(self, key: ExternalKey) -> KeyVersion:
         """The version that encrypts; version 1 until a rotation made another one primary.
@@ -50,7 +51,7 @@ class KeyVersions:
             InternalException: the record cannot be read, or names a version that the configuration does not have.
         """
         if not self._ever_read:
-            raise InternalException("The proxy cannot read which version of the key encrypts", detail=self._problem)
+            raise InternalException("The proxy cannot read which version of the key encrypts", detail=self.problem)
         record = self._records.get(key.id)
         number = key.first_version if record is None else record.primary
         label = key.label_of(number)

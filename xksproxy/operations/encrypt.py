@@ -1,15 +1,16 @@
 """Encrypt."""
 
-import hmac
+from functools import partial
 
 from xksproxy.aead.aad import compose_aad
 from xksproxy.aead.cdiv import integrity_value
 from xksproxy.aead.metadata import CiphertextMetadata
 from xksproxy.deadline import Deadline
+from xksproxy.hsm.session import Sealed
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
 from xksproxy.operations.translate import hsm_errors_translated
-from xksproxy.spec.errors import InternalException, ValidationException
+from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.messages import CDIV_ALGORITHM, EncryptRequest, EncryptResponse
 
 
@@ -31,22 +32,25 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
     version, token_key = access.for_encryption(key)
     metadata = CiphertextMetadata(version.number, key.aad_encoding).pack()
     composed_aad = compose_aad(aad, metadata, key.aad_encoding)
-    with hsm_errors_translated():
-        sealed = await access.engine.encrypt(token_key, request.plaintext, composed_aad, deadline)
     integrity = None
-    if request.ciphertext_data_integrity_value_algorithm is not None:
-        # Computed before the proof: what is corrupted in between then fails to decrypt, and is not hashed as right.
-        integrity = integrity_value(
-            aad=aad or b"", ciphertext_metadata=metadata, iv=sealed.iv, ciphertext=sealed.ciphertext, tag=sealed.tag
-        )
-        with hsm_errors_translated():
-            opened = await access.engine.decrypt(token_key, sealed, composed_aad, deadline)
-        if not hmac.compare_digest(opened, request.plaintext):
-            raise InternalException("The HSM's ciphertext does not decrypt to what was encrypted")
+    with hsm_errors_translated():
+        if request.ciphertext_data_integrity_value_algorithm is None:
+            sealed = await access.engine.encrypt(token_key, request.plaintext, composed_aad, deadline)
+        else:
+            hashed = partial(_integrity_value, aad or b"", metadata)
+            sealed, integrity = await access.engine.encrypt_proven(
+                token_key, request.plaintext, composed_aad, hashed, deadline
+            )
     return EncryptResponse(
         authentication_tag=sealed.tag,
         ciphertext=sealed.ciphertext,
         ciphertext_metadata=metadata,
         initialization_vector=sealed.iv,
         ciphertext_data_integrity_value=integrity,
+    )
+
+
+def _integrity_value(aad: bytes, ciphertext_metadata: bytes, sealed: Sealed) -> bytes:
+    return integrity_value(
+        aad=aad, ciphertext_metadata=ciphertext_metadata, iv=sealed.iv, ciphertext=sealed.ciphertext, tag=sealed.tag
     )

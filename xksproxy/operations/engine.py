@@ -1,12 +1,12 @@
 """What the operations ask of the HSM engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.health import InstanceHealth
 from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.session import Sealed, Witness
 
 
 class Engine(Protocol):
@@ -14,6 +14,11 @@ class Engine(Protocol):
 
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
         """AES-256-GCM with a fresh IV."""
+
+    async def encrypt_proven(
+        self, key: TokenKey, plaintext: bytes, aad: bytes, witness: Callable[[Sealed], Witness], deadline: Deadline
+    ) -> tuple[Sealed, Witness]:
+        """The same, then what ``witness`` makes of the result, then the proof that it decrypts to the plaintext."""
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of encrypt."""

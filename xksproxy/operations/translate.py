@@ -1,7 +1,7 @@
 """HSM failures as errors of the API: one table."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 from xksproxy.hsm import errors as hsm
@@ -29,6 +29,10 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
         xks.InvalidCiphertextException,
         "The HSM refuses the ciphertext: ciphertext, metadata, IV, AAD or tag is not what this key encrypted",
     ),
+    hsm.CiphertextWrong: (
+        xks.InternalException,
+        "What the HSM encrypted does not decrypt to what it was given; check the HSM and the proxy's log",
+    ),
     hsm.KeyDiffers: (
         xks.InternalException,
         "The HSMs hold different keys under the label of this external key; check the proxy's log",
@@ -42,12 +46,22 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
 }
 
 
-@contextmanager
-def hsm_errors_translated() -> Iterator[None]:
+class _Translation:
+    """The context manager of :func:`hsm_errors_translated`; a generator would cost each request more."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, hsm.HsmError):
+            kind = next((kind for kind in type(error).__mro__ if kind in _TRANSLATION), hsm.TokenUnavailable)
+            name, message = _TRANSLATION[kind]
+            raise name(message, detail=str(error)) from error
+
+
+_TRANSLATED: Final = _Translation()
+
+
+def hsm_errors_translated() -> AbstractContextManager[None]:
     """Raise the API's error for an HsmError; what the HSM said goes into its detail, for the log alone."""
-    try:
-        yield
-    except hsm.HsmError as error:
-        kind = next((kind for kind in type(error).__mro__ if kind in _TRANSLATION), hsm.TokenUnavailable)
-        name, message = _TRANSLATION[kind]
-        raise name(message, detail=str(error)) from error
+    return _TRANSLATED

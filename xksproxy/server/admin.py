@@ -48,6 +48,7 @@ class Admin:
         """Answer an operator or Prometheus."""
         if request.method not in ("GET", "HEAD"):
             return respond.probe(405)
+        self._recorder.metrics.hand_over()
         match request.raw_path:
             case "/metrics":
                 body = await asyncio.to_thread(self._metrics)

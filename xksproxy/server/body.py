@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from xksproxy.deadline import Deadline
@@ -22,21 +22,28 @@ async def read_body(request: web.BaseRequest, deadline: Deadline) -> bytes:
     """
     if (request.content_length or 0) > MAXIMUM_BODY_BYTES:
         raise _too_large()
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(_CONTINUE)
-    chunks: list[bytes] = []
-    length = 0
     try:
+        if request.content.is_eof():
+            # All of it came with the head, as a small body does: there is nothing to wait for.
+            return await _collect(request.content)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(_CONTINUE)
         async with asyncio.timeout(deadline.remaining()):
-            while chunk := await request.content.readany():
-                chunks.append(chunk)
-                length += len(chunk)
-                if length > MAXIMUM_BODY_BYTES:
-                    raise _too_large()
+            return await _collect(request.content)
     except TimeoutError:
         raise ValidationException("The request body did not arrive in time") from None
     except RequestPayloadError:
         raise ValidationException("The request body is framed wrongly") from None
+
+
+async def _collect(content: StreamReader) -> bytes:
+    chunks: list[bytes] = []
+    length = 0
+    while chunk := await content.readany():
+        chunks.append(chunk)
+        length += len(chunk)
+        if length > MAXIMUM_BODY_BYTES:
+            raise _too_large()
     return b"".join(chunks)
 
 

@@ -1,8 +1,6 @@
 """The order of a request, from its first line to its answer."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiohttp import HttpVersion11, web
 
@@ -19,7 +17,6 @@ from xksproxy.server.protocol import Connection
 from xksproxy.server.record import Recorder, RequestRecord
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
-from xksproxy.server.tls import client_name
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
 from xksproxy.sigv4.verify import Identity, verify
 from xksproxy.spec.errors import (
@@ -55,7 +52,8 @@ class Pipeline:
         """Answer a request, always with JSON, and take it down."""
         if request.raw_path == "/ping" and request.method == "GET":
             return respond.pong()
-        record = RequestRecord(request.remote, time.monotonic(), client_name(request.get_extra_info("ssl_object")))
+        connection = request.protocol if isinstance(request.protocol, Connection) else None
+        record = RequestRecord(request.remote, time.monotonic(), connection.client_name if connection else None)
         current_account.set(record.account)
         try:
             response = respond.success(await self._answer(request, record))
@@ -81,7 +79,7 @@ class Pipeline:
         _require_post_over_http_1_1(request)
         body = await read_body(request, deadline)
 
-        headers = group_headers((_text(name), _text(value)) for name, value in request.raw_headers)
+        headers = group_headers(request.raw_headers)
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
         record.access_key_id, record.region = identity.access_key_id, identity.region
@@ -92,21 +90,14 @@ class Pipeline:
             raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
         if service.quota is not None and not service.quota.take():
             raise ThrottlingException("The key store has more requests than its requests_per_second and burst allow")
-        with self._in_flight_counted():
-            _require_json(headers)
-            return await self._operate(path, service, identity, body, deadline, record=record)
-
-    @contextmanager
-    def _in_flight_counted(self) -> Iterator[None]:
-        """Count requests from their authentication on, so that strangers cannot use up what KMS needs.
-
-        Before it, a request holds only its connection, whose number is bounded, and for no longer than the deadline.
-        """
+        # Counted from here on, so that strangers cannot use up what KMS needs: before it, a request holds only its
+        # connection, whose number is bounded, and for no longer than the deadline.
         if self._recorder.in_flight >= self._settings.max_in_flight:
             raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
         self._recorder.in_flight += 1
         try:
-            yield
+            _require_json(headers)
+            return await self._operate(path, service, identity, body, deadline, record=record)
         finally:
             self._recorder.in_flight -= 1
 
@@ -148,11 +139,6 @@ def _require_post_over_http_1_1(request: web.BaseRequest) -> None:
         raise MethodNotAllowed("The XKS proxy API knows only the method POST")
     if request.version != HttpVersion11:
         raise ValidationException("This proxy speaks HTTP/1.1, which every client of the XKS proxy API does")
-
-
-def _text(header: bytes) -> str:
-    """Bytes of a header as text that turns back into the same bytes when it is hashed."""
-    return header.decode("utf-8", "surrogateescape")
 
 
 def _require_json(headers: dict[str, list[str]]) -> None:

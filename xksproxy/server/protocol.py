@@ -11,6 +11,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from xksproxy.server import respond
+from xksproxy.server.tls import client_name
 from xksproxy.spec.errors import InternalException, ValidationException, XksError
 from xksproxy.spec.limits import MAXIMUM_BODY_BYTES
 
@@ -29,7 +30,7 @@ _MAXIMUM_HEAD_LINE_BYTES: Final = 8190
 class Connection(RequestHandler):
     """A connection whose TLS handshake, if any, is done."""
 
-    __slots__ = ("_head_timer", "_last_payload", "_refusal", "authenticated", "idle_since")
+    __slots__ = ("_head_timer", "_last_payload", "_refusal", "authenticated", "client_name", "idle_since")
 
     def __init__(self, manager: "HttpServer", refusal: Callable[[Any], str | None]) -> None:
         super().__init__(
@@ -47,6 +48,8 @@ class Connection(RequestHandler):
         self._refusal = refusal
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_payload: StreamReader = EMPTY_PAYLOAD
+        self.client_name: str | None = None
+        """The common name of the client's certificate, if it showed one."""
         self.authenticated = False
         """Whether a signed request has come on it."""
         self.idle_since: float | None = None
@@ -61,6 +64,7 @@ class Connection(RequestHandler):
             self._force_close = True
             transport.abort()  # type: ignore[attr-defined]
             return
+        self.client_name = client_name(connection)
         self.idle_since = self._loop.time()
         super().connection_made(transport)
 

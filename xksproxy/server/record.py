@@ -98,6 +98,11 @@ class Recorder:
         """Authenticated requests in progress."""
         self._dropped = 0
 
+    @property
+    def problem(self) -> str:
+        """Why requests are refused that could not be recorded; empty if they are not."""
+        return "the audit log cannot be written" if self.audit.refuses else ""
+
     def take_down(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
@@ -122,6 +127,7 @@ class Recorder:
     def beat(self) -> None:
         """What is due once a second."""
         self.audit.beat()
+        self.metrics.hand_over()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
 

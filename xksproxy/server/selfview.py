@@ -24,11 +24,15 @@ class SelfView:
         self._started = time.time()
         self._returns: dict[str, int] = {}
 
+    @property
+    def _problem(self) -> str:
+        return self._services.problem or self._recorder.problem
+
     def lay_out(self) -> None:
         """Set the gauges and publish the view; call it on a thread."""
         metrics = self._recorder.metrics
         metrics.workers.set(1)
-        metrics.workers_ready.set(self._services.ready)
+        metrics.workers_ready.set(self._services.ready and not self._problem)
         metrics.in_flight.set(self._recorder.in_flight)
         metrics.connections.set(self._connections())
         metrics.loaded_at.set(self._services.snapshot.loaded_at)
@@ -52,7 +56,8 @@ class SelfView:
             at=time.time(),
             started=self._started,
             in_flight=self._recorder.in_flight,
-            ready=self._services.ready,
+            ready=self._services.ready and not self._problem,
+            problem=self._problem,
             hsms=tuple(map(hsm_view, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
         )

@@ -18,6 +18,7 @@ from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
+from xksproxy.state.check import StateCheck
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Services:
         self._runtime = runtime
         state = Path(config.state.directory)
         self.usage = UsageBook(state)
+        self._state_check = StateCheck(state)
         modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
@@ -74,6 +76,7 @@ class Services:
         """
         services = self._snapshot.services.values()
         changes = [(service.store.name, change) for service in services for change in service.refresh_state()]
+        self._state_check.refresh()
         self._follow_files()
         return changes
 
@@ -142,6 +145,12 @@ class Services:
     def ready(self) -> bool:
         """Whether every key store has an HSM that serves."""
         return all(service.ready for service in self._snapshot.services.values())
+
+    @property
+    def problem(self) -> str:
+        """Why requests that could be served are refused all the same; empty if they are not."""
+        versions = (service.store.versions.problem for service in self._snapshot.services.values())
+        return self._state_check.problem or next(filter(None, versions), "")
 
     @property
     def hopeless(self) -> bool:

@@ -38,6 +38,7 @@ def status_document(
         "time": _time(time.time()),
         "fleet_size": fleet_size,
         "ready": any(view.ready for view in views),
+        "problems": sorted({view.problem for view in views if view.problem}),
         "configuration_loaded": _time(snapshot.loaded_at),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(view) for view in views],

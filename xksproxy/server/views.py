@@ -36,6 +36,9 @@ class WorkerView(msgspec.Struct, frozen=True):
     started: float
     in_flight: int
     ready: bool
+    problem: str
+    """Why it refuses what its HSMs could serve; empty if it does not."""
+
     hsms: tuple[HsmView, ...]
     refusals: tuple[Refusal, ...]
 

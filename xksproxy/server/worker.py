@@ -1,6 +1,7 @@
 """A gunicorn worker process: it builds everything after the fork, serves, drains and leaves."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -93,12 +94,15 @@ class XksWorker(GunicornUVLoopWebWorker):
         recorder.metrics.reload_failed.set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
         server = HttpServer(pipeline.handle, services.refusal)
-        probes = Probes(lambda: services.ready and not pipeline.draining)
+        probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size)
         self_view = SelfView(services, recorder, directory, lambda: len(server.connections))
         acceptors = self._acceptors(config, services, server, probes, admin)
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
+        # What stands by now stays: the collector need not look at it again and again while it serves.
+        gc.collect()
+        gc.freeze()
         for acceptor in acceptors:
             acceptor.start()
         following = asyncio.create_task(self._follow_state(services, recorder, self_view))
@@ -106,6 +110,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         await self._drain(pipeline, server, acceptors)
         following.cancel()
         services.stop()
+        recorder.metrics.hand_over()
         recorder.audit.close()
         _leave(0)
 

@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 TERMINATOR: Final = "aws4_request"
@@ -19,8 +20,7 @@ class MalformedAuthorization(Exception):
     """The header is not a SigV4 Authorization header; the text says where it goes wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialScope:
+class CredentialScope(NamedTuple):
     """Date (``YYYYMMDD``) and AWS Region a signature is bound to; the service is always ``kms-xks-proxy``."""
 
     date: str
@@ -65,6 +65,7 @@ def _elements(text: str) -> dict[str, str]:
     return elements
 
 
+@lru_cache(maxsize=64)  # KMS sends the same one all day
 def _parse_credential(text: str) -> tuple[str, CredentialScope]:
     match text.split("/"):
         case [access_key_id, date, region, service, terminator]:
@@ -80,6 +81,7 @@ def _parse_credential(text: str) -> tuple[str, CredentialScope]:
     return access_key_id, CredentialScope(date, region)
 
 
+@lru_cache(maxsize=64)
 def _parse_signed_headers(text: str) -> tuple[str, ...]:
     names = tuple(text.split(";"))
     if len(set(names)) != len(names) or not all(_HEADER_NAME.fullmatch(name) for name in names):

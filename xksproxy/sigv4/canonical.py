@@ -4,8 +4,11 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from xksproxy.sigv4.authorization import ALGORITHM, SERVICE, TERMINATOR, CredentialScope
+
+_EXACTLY: Final = ("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +24,11 @@ class HttpRequest:
     body: bytes
 
 
-def group_headers(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Gather header lines by lower-case name."""
+def group_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:
+    """Gather header lines by lower-case name, as text that turns back into the same bytes when it is hashed."""
     grouped: dict[str, list[str]] = {}
     for name, value in headers:
-        grouped.setdefault(name.lower(), []).append(value)
+        grouped.setdefault(name.lower().decode(*_EXACTLY), []).append(value.decode(*_EXACTLY))
     return grouped
 
 
@@ -42,12 +45,12 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 def _canonical_value(values: Sequence[str]) -> str:
     """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas."""
-    return ",".join(" ".join(value.split()) for value in values)
+    return ",".join([" ".join(value.split()) for value in values])
 
 
 def string_to_sign(timestamp: str, scope: CredentialScope, canonical: str) -> str:
     """Step 2. ``timestamp`` is the X-Amz-Date value."""
-    digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(canonical.encode(*_EXACTLY)).hexdigest()
     return f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
 
 
@@ -61,4 +64,5 @@ def derive_signing_key(secret_access_key: str, scope: CredentialScope) -> bytes:
 
 def sign_string(signing_key: bytes, text: str) -> str:
     """Step 3, second half: the signature in lower-case hexadecimal."""
-    return hmac.digest(signing_key, text.encode(), "sha256").hex()
+    # Not hmac.digest: that lets other threads take the interpreter at each call, however short.
+    return hmac.new(signing_key, text.encode(), "sha256").hexdigest()

@@ -4,6 +4,7 @@ Fields of type ``bytes`` are Base64 on the wire (RFC 4648 section 4, padded), ra
 accepted at every level (R-REQ-7), and nothing in ``requestMetadata`` is judged beyond presence and type (R-REQ-6).
 """
 
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -179,10 +180,15 @@ def encode(message: Request | Response | ErrorResponse) -> bytes:
     return _ENCODER.encode(message)
 
 
+class _Texts(msgspec.Struct, rename="camel"):
+    request_metadata: dict[str, str]
+
+
 class _Received(msgspec.Struct, rename="camel"):
     request_metadata: dict[str, msgspec.Raw]
 
 
+_TEXTS: Final = msgspec.json.Decoder(_Texts)
 _RECEIVED: Final = msgspec.json.Decoder(_Received)
 _LOGGED_MEMBERS: Final = 32
 _NAME_CHARACTERS: Final = 64
@@ -194,11 +200,15 @@ def received_metadata(body: bytes) -> dict[str, str]:
 
     At most 32 members, names of at most 64 characters and values of at most 2048; what is no string is its JSON.
     """
-    members = _RECEIVED.decode(body).request_metadata
-    return {name[:_NAME_CHARACTERS]: _as_text(value) for name, value in list(members.items())[:_LOGGED_MEMBERS]}
+    try:
+        members = _TEXTS.decode(body).request_metadata
+    except msgspec.ValidationError:
+        members = {name: _as_text(value) for name, value in _RECEIVED.decode(body).request_metadata.items()}
+    return {
+        name[:_NAME_CHARACTERS]: value[:_LOGGED_CHARACTERS] for name, value in islice(members.items(), _LOGGED_MEMBERS)
+    }
 
 
 def _as_text(value: msgspec.Raw) -> str:
     raw = bytes(value)
-    text = msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode("utf-8", "replace")
-    return text[:_LOGGED_CHARACTERS]
+    return msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode("utf-8", "replace")

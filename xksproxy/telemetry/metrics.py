@@ -7,11 +7,13 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+
+from xksproxy.telemetry.tally import CounterTally, HistogramTally
 
 _BUCKETS: Final = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25),
@@ -37,8 +39,6 @@ _RETRYABLE: Final = frozenset({"InternalException", "DependencyTimeoutException"
 _MAXIMUM_DECRYPTERS: Final = 500
 _OTHER: Final = "other"
 
-Series = TypeVar("Series", Counter, Histogram)
-
 
 def forget_worker(directory: Path, pid: int) -> None:
     """Take what a worker that has ended said of its present out of the sums; what it counted stays."""
@@ -46,14 +46,18 @@ def forget_worker(directory: Path, pid: int) -> None:
 
 
 class Metrics:
-    """The metrics of one worker. The number of series is bounded, whatever callers send."""
+    """The metrics of one worker. The number of series is bounded, whatever callers send.
+
+    What it counts of requests is for others to see once :meth:`hand_over` was called.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Count into files of ``directory``; call it in the process that serves, once."""
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._directory = directory
-        self._kept: dict[tuple[int, tuple[str, ...]], Any] = {}
+        self._counters: dict[tuple[Counter, tuple[str, ...]], CounterTally] = {}
+        self._histograms: dict[tuple[str, ...], HistogramTally] = {}
         registry = CollectorRegistry()
         self._requests = Counter(
             "xksproxy_requests",
@@ -153,20 +157,32 @@ class Metrics:
         """Count an answered request. ``keystore`` and ``xks_operation`` are empty where its path named none."""
         operation = kms_operation if not kms_operation or kms_operation in _KMS_OPERATIONS else _OTHER
         error_type = "none" if exception is None else "retryable" if exception in _RETRYABLE else "non_retryable"
-        self._series(self._requests, keystore, operation, xks_operation, error_type, exception or "None").inc()
-        self._series(self._durations["request"], keystore, xks_operation).observe(seconds)
+        self._counter(self._requests, keystore, operation, xks_operation, error_type, exception or "None").inc()
+        self._histogram("request", keystore, xks_operation).observe(seconds)
         if hsm_seconds:
-            self._series(self._durations["queue"], keystore, xks_operation).observe(queue_seconds)
-            self._series(self._durations["hsm"], keystore, xks_operation).observe(hsm_seconds)
+            self._histogram("queue", keystore, xks_operation).observe(queue_seconds)
+            self._histogram("hsm", keystore, xks_operation).observe(hsm_seconds)
 
-    def _series(self, metric: Series, *labels: str) -> Series:
-        """A metric's child for some labels; kept, since looking one up costs the library more than counting."""
-        key = (id(metric), labels)
-        child = self._kept.get(key)
-        if child is None:
-            child = self._kept[key] = metric.labels(*labels)
-        found: Series = child
-        return found
+    def hand_over(self) -> None:
+        """Let all processes see what was counted; call it once a second, and before a scrape is answered."""
+        for counter in self._counters.values():
+            counter.hand_over()
+        for histogram in self._histograms.values():
+            histogram.hand_over()
+
+    def _counter(self, metric: Counter, *labels: str) -> CounterTally:
+        tally = self._counters.get((metric, labels))
+        if tally is None:
+            tally = self._counters[metric, labels] = CounterTally(metric.labels(*labels))
+        return tally
+
+    def _histogram(self, part: str, *labels: str) -> HistogramTally:
+        key = (part, *labels)
+        tally = self._histograms.get(key)
+        if tally is None:
+            child = self._durations[part].labels(*labels)
+            tally = self._histograms[key] = HistogramTally(child, (*_BUCKETS, math.inf))
+        return tally
 
     def count_decrypt(self, keystore: str, key_id: str, principal: str) -> None:
         """Count a Decrypt that succeeded; beyond 500 keys and principals in a worker, the principal is ``other``."""
@@ -175,7 +191,7 @@ class Metrics:
             if len(self._decrypters) >= _MAXIMUM_DECRYPTERS:
                 labels = (keystore, _OTHER, _OTHER)
             self._decrypters.add(labels)
-        self._series(self._decrypts, *labels).inc()
+        self._counter(self._decrypts, *labels).inc()
 
     def latency(self) -> list[dict[str, Any]]:
         """By operation, over all key stores and workers: the bucket edges below which shares of the requests lie."""

@@ -94,7 +94,7 @@ class Recorder:
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         body = await request.read()
-        headers = group_headers(request.headers.items())
+        headers = group_headers(request.raw_headers)
         verify(HttpRequest(request.method, request.path, headers, body), Keyring([CREDENTIAL]), time.time())
         self.requests.append((request.path, json.loads(body)))
         self.connections.add(request.transport)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from emulator_support import ALICE, CLUSTER, CLUSTER_ID, PUBLIC, Harness, refused
+from emulator_support import ALICE, CLUSTER, CLUSTER_ID, PUBLIC, FakeCluster, Harness, refused
 
 from xksproxy.emulator.cloudhsm import ClusterOutcome
 
@@ -138,6 +138,16 @@ async def test_a_wrong_password_is_mended_by_an_update_while_disconnected(kms: H
     await kms.settle()
 
     assert await kms.state(store_id) == "CONNECTED"
+
+
+async def test_a_store_does_not_move_to_another_cluster(kms: Harness) -> None:
+    store_id = await kms.create_store(**CLUSTER)
+    kms.clusters["cluster-aaaaaaaaaaa"] = FakeCluster()
+
+    async with refused("CloudHsmClusterNotRelatedException"):
+        await kms.call("UpdateCustomKeyStore", CustomKeyStoreId=store_id, CloudHsmClusterId="cluster-aaaaaaaaaaa")
+    async with refused("CloudHsmClusterNotFoundException"):
+        await kms.call("UpdateCustomKeyStore", CustomKeyStoreId=store_id, CloudHsmClusterId="cluster-bbbbbbbbbbb")
 
 
 @pytest.mark.parametrize(

@@ -44,19 +44,25 @@ TABLE: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 NAMED_BY_TARGET = {"CreateAlias": "TargetKeyId", "UpdateAlias": "TargetKeyId", "DeleteAlias": None}
 
 
-async def key_in(kms: Harness, state: str) -> str:
-    store_id = await kms.connected_store()
-    key_id, other = await kms.create_key(store_id), await kms.create_key(store_id, "another-key")
-    await kms.call("CreateAlias", AliasName="alias/of-the-key", TargetKeyId=key_id)
-    await kms.call("CreateAlias", AliasName="alias/of-another", TargetKeyId=other)
+async def bring(kms: Harness, key_id: str, state: str) -> None:
+    """Take an enabled key in an external key store to a state."""
     match state:
         case "Disabled":
             await kms.call("DisableKey", KeyId=key_id)
         case "PendingDeletion":
             await kms.call("ScheduleKeyDeletion", KeyId=key_id)
         case "Unavailable":
-            await kms.bring(store_id, "DISCONNECTED")
+            (store,) = (await kms.call("DescribeCustomKeyStores"))["CustomKeyStores"]
+            await kms.bring(store["CustomKeyStoreId"], "DISCONNECTED")
     assert await kms.key_state(key_id) == state
+
+
+async def key_in(kms: Harness, state: str) -> str:
+    store_id = await kms.connected_store()
+    key_id, other = await kms.create_key(store_id), await kms.create_key(store_id, "another-key")
+    await kms.call("CreateAlias", AliasName="alias/of-the-key", TargetKeyId=key_id)
+    await kms.call("CreateAlias", AliasName="alias/of-another", TargetKeyId=other)
+    await bring(kms, key_id, state)
     return key_id
 
 
@@ -83,14 +89,7 @@ async def test_decrypt_and_re_encrypt(kms: Harness, state: str, expected: str) -
     other = await kms.create_key()
     key_id = await key_in(kms, "Enabled")
     blob = (await kms.call("Encrypt", KeyId=key_id, Plaintext=b"x"))["CiphertextBlob"]
-    match state:
-        case "Disabled":
-            await kms.call("DisableKey", KeyId=key_id)
-        case "PendingDeletion":
-            await kms.call("ScheduleKeyDeletion", KeyId=key_id)
-        case "Unavailable":
-            (store,) = (await kms.call("DescribeCustomKeyStores"))["CustomKeyStores"]
-            await kms.bring(store["CustomKeyStoreId"], "DISCONNECTED")
+    await bring(kms, key_id, state)
 
     async with refused(expected):
         await kms.call("Decrypt", CiphertextBlob=blob)

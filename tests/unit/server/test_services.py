@@ -109,3 +109,12 @@ def test_a_private_key_that_others_can_read_is_not_taken_up(config: Config, buil
         services.refresh_state()
 
     assert services._snapshot is before
+
+
+@pytest.mark.usefixtures("built")
+def test_a_state_directory_that_cannot_be_written_is_a_problem(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "no-directory").write_text("")
+    services = Services(replace(config, state=State(directory=str(tmp_path / "no-directory"))), tmp_path / "run")
+    services.refresh_state()
+
+    assert "no-directory" in services.problem

@@ -1,7 +1,7 @@
 """What the tests of SigV4 share: requests signed by botocore, which shares no code with us, and ways to draw them."""
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -53,7 +53,7 @@ class Signed:
 
     @property
     def request(self) -> HttpRequest:
-        return HttpRequest("POST", self.path, group_headers(self.lines), self.body)
+        return HttpRequest("POST", self.path, group_headers(on_the_wire(self.lines)), self.body)
 
     @property
     def signed_names(self) -> list[str]:
@@ -72,6 +72,13 @@ class Signed:
     def with_header(self, name: str, values: Sequence[str]) -> HttpRequest:
         """The request with other values of a header: several make several lines, none removes it."""
         return replace(self, lines=_changed(self.lines, name, values)).request
+
+
+def on_the_wire(lines: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Header lines as the HTTP parser hands them on."""
+    return [
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape")) for name, value in lines
+    ]
 
 
 def _changed(lines: Lines, name: str, values: Sequence[str]) -> Lines:

@@ -123,7 +123,7 @@ def test_the_canonical_request_is_hashed_as_the_bytes_that_were_received(receive
 
 
 def test_headers_are_grouped_by_lower_case_name_and_keep_their_order() -> None:
-    lines = [("X-Many", "1"), ("Host", "h"), ("x-many", "2"), ("X-MANY", " 3 ")]
+    lines = [(b"X-Many", b"1"), (b"Host", b"h"), (b"x-many", b"2"), (b"X-MANY", b" 3 ")]
 
     assert group_headers(lines) == {"x-many": ["1", "2", " 3 "], "host": ["h"]}
 

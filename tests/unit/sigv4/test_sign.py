@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.sigv4.botocore_oracle import BODIES, CREDENTIALS, PATHS, REGIONS, TIMES, signed_by_botocore
+from unit.sigv4.botocore_oracle import BODIES, CREDENTIALS, PATHS, REGIONS, TIMES, on_the_wire, signed_by_botocore
 
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
 from xksproxy.sigv4.keyring import Credential, Keyring
@@ -56,7 +56,7 @@ def test_the_authorization_header_is_that_of_botocore(call: dict[str, Any], now:
 def test_what_we_sign_is_accepted_at_once(call: dict[str, Any], now: float) -> None:
     credential = call["credential"]
     headers = signed_headers(**call, now=now)
-    request = HttpRequest("POST", call["path"], group_headers(headers.items()), call["body"])
+    request = HttpRequest("POST", call["path"], group_headers(on_the_wire(headers.items())), call["body"])
 
     assert verify(request, Keyring([credential]), now) == Identity(credential.access_key_id, call["region"])
 
@@ -77,7 +77,9 @@ def test_dates_are_in_utc_wherever_the_machine_stands() -> None:
     assert time.localtime(NOON).tm_mday == 16
 
     assert headers["X-Amz-Date"] == "20240515T120000Z"
-    assert verify(HttpRequest("POST", PATH, group_headers(headers.items()), BODY), Keyring([CREDENTIAL]), NOON)
+    assert verify(
+        HttpRequest("POST", PATH, group_headers(on_the_wire(headers.items())), BODY), Keyring([CREDENTIAL]), NOON
+    )
 
 
 @given(credential=CREDENTIALS)

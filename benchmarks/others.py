@@ -1,0 +1,53 @@
+"""Other proxies, as a file names them."""
+
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.processes import listening_on
+from benchmarks.servers import Server
+from benchmarks.workbench import Other
+from xksproxy.client.target import Target, TargetError, parse_endpoint, parse_uri_path, read_credential
+from xksproxy.prove.bench.plan import Destination
+
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    endpoint: str
+    path: str
+    credential_file: str
+    key: str
+    keys_on_token: int
+    ca: str | None = None
+    region: str = "us-east-1"
+
+
+def read_others(file: Path) -> list[Other]:
+    """Read a JSON list of proxies; paths count from the file.
+
+    The processes of one on this machine are found by its port.
+
+    Raises:
+        TargetError: the file, or what it names, cannot be used.
+    """
+    try:
+        entries = msgspec.json.decode(file.read_bytes(), type=list[_Entry])
+    except (OSError, msgspec.DecodeError) as error:
+        raise TargetError(f"{file}: {error}") from None
+    return [_other(entry, file.parent) for entry in entries]
+
+
+def _other(entry: _Entry, directory: Path) -> Other:
+    host, port = parse_endpoint(entry.endpoint)
+    target = Target(
+        host,
+        port,
+        parse_uri_path(entry.path),
+        entry.region,
+        read_credential(directory / entry.credential_file),
+        directory / entry.ca if entry.ca else None,
+    )
+    pid = listening_on(port) if host in _THIS_MACHINE else None
+    return Other(entry.name, Server((Destination(target, entry.key),), pid), entry.keys_on_token)

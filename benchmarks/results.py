@@ -1,0 +1,146 @@
+"""What a scenario found, as it is kept in JSON and shown in the documentation."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Final, Literal
+
+import msgspec
+
+Scale = Literal["linear", "logarithmic", "nines"]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One phase of load on one variant."""
+
+    variant: str
+    round: int
+    throughput: float
+    """Good answers a second."""
+
+    requests: int
+    failed: int
+    late: int
+    """No answer within 250 ms."""
+
+    p50: float
+    p99: float
+    p99_9: float
+    maximum: float
+    """Latencies in milliseconds."""
+
+    server_cpu: float
+    """Microseconds of the server's processes for each request; 0 where they are on another machine."""
+
+    generator_cpu: float
+    """The same of the load generator."""
+
+    generator_limit: str | None
+    wrong: dict[str, int]
+    """False answers."""
+
+    failures: dict[str, int]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Rows of text; from the second column on they are numbers."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """What was to be reached, and what was."""
+
+    text: str
+    found: str
+    reached: bool
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A line of a chart."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+
+class Chart(msgspec.Struct, frozen=True):
+    """A line chart, or with ``bars`` a bar for each of them."""
+
+    name: str
+    """Of its file."""
+
+    title: str
+    x: str = ""
+    y: str = ""
+    x_scale: Scale = "linear"
+    y_scale: Scale = "linear"
+    series: list[Series] = []
+    bars: list[tuple[str, float]] = []
+    mark: tuple[float, str] | None = None
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """All that a scenario has to say."""
+
+    tables: list[Table]
+    goals: list[Goal] = []
+    charts: list[Chart] = []
+    samples: list[Sample] = []
+    notes: list[str] = []
+    seconds: float = 0.0
+    """How long it took."""
+
+
+class Results(msgspec.Struct):
+    """Of the scenarios that ran, by name, and the machine they ran on."""
+
+    machine: dict[str, str] = {}
+    findings: dict[str, Finding] = {}
+
+
+USUAL_COLUMNS: Final = ("", "requests/s", "spread", "server CPU µs/request", "spread", "p50 ms", "p99 ms")
+
+
+def usual_table(samples: Sequence[Sample], variants: Sequence[str]) -> Table:
+    """For each variant the medians over its rounds, and how far the rounds lie apart."""
+    return Table(USUAL_COLUMNS, [_usual_row(variant, of(samples, variant)) for variant in variants])
+
+
+def of(samples: Sequence[Sample], variant: str) -> list[Sample]:
+    """The samples of a variant, in the order of rounds."""
+    return sorted((sample for sample in samples if sample.variant == variant), key=lambda sample: sample.round)
+
+
+def spread(values: Sequence[float]) -> float:
+    """How far the highest lies above the lowest, as a share of the median."""
+    return (max(values) - min(values)) / median(values) if median(values) else 0.0
+
+
+def median_ratio(samples: Sequence[Sample], variant: str, other: str) -> float:
+    """Throughput of a variant as a share of the other's: the median over rounds, each of which had both in turn."""
+    pairs = zip(of(samples, variant), of(samples, other), strict=True)
+    return median(one.throughput / two.throughput if two.throughput else 0.0 for one, two in pairs)
+
+
+def throughput(samples: Sequence[Sample], variant: str) -> float:
+    """The median over rounds."""
+    return median(sample.throughput for sample in of(samples, variant))
+
+
+def server_cpu(samples: Sequence[Sample], variant: str) -> float:
+    """The median over rounds, in microseconds a request."""
+    return median(sample.server_cpu for sample in of(samples, variant))
+
+
+def _usual_row(variant: str, samples: Sequence[Sample]) -> tuple[str, ...]:
+    throughputs = [sample.throughput for sample in samples]
+    cpu = [sample.server_cpu for sample in samples]
+    return (
+        variant,
+        f"{median(throughputs):,.0f}",
+        f"{spread(throughputs):.0%}",
+        f"{median(cpu):,.0f}" if any(cpu) else "not here",
+        f"{spread(cpu):.0%}" if any(cpu) else "",
+        f"{median(sample.p50 for sample in samples):.2f}",
+        f"{median(sample.p99 for sample in samples):.2f}",
+    )

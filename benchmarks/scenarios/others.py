@@ -1,0 +1,59 @@
+"""(d) Other proxies, named by URL, on the same tokens."""
+
+from contextlib import ExitStack
+from typing import Final
+
+from benchmarks import servers
+from benchmarks.results import Chart, Finding, Goal, Table, median_ratio, throughput, usual_table
+from benchmarks.servers import Setting
+from benchmarks.side_by_side import ENCRYPTS, interleave
+from benchmarks.workbench import Scenario, Workbench
+
+_GOALS: Final = {1: 1.5, 600: 20.0}
+"""How many times the other's throughput, by keys on the token."""
+
+
+def _run(workbench: Workbench) -> Finding:
+    if not workbench.others:
+        return Finding([Table(("",), [])], notes=["No other proxy was named: see `./dev bench --help`, `--others`."])
+    counts = sorted({other.keys_on_token for other in workbench.others})
+    with ExitStack() as stack:
+        contenders = []
+        for count in counts:
+            setting = Setting(keys_on_token=count, workers=2)
+            server = stack.enter_context(servers.proxy(workbench.tokens, workbench.home(), setting))
+            contenders.append(workbench.contender(_named("xksproxy", count), server, ENCRYPTS))
+            contenders += [
+                workbench.contender(_named(other.name, count), other.server, ENCRYPTS)
+                for other in workbench.others
+                if other.keys_on_token == count
+            ]
+        samples = interleave(contenders, workbench.rounds(4), workbench.say)
+    goals = []
+    for other in workbench.others:
+        count = other.keys_on_token
+        ratio = median_ratio(samples, _named("xksproxy", count), _named(other.name, count))
+        wanted = _GOALS.get(count, 1.0)
+        goals.append(
+            Goal(
+                f"{wanted:g} times the throughput of {_named(other.name, count)}",
+                f"{ratio:.1f}",
+                reached=ratio >= wanted,
+            )
+        )
+    names = [contender.name for contender in contenders]
+    chart = Chart("others", "Encrypts a second", bars=[(name, throughput(samples, name)) for name in names])
+    return Finding([usual_table(samples, names)], goals, [chart], samples)
+
+
+def _named(name: str, keys: int) -> str:
+    return f"{name}, {keys} key{'s' if keys > 1 else ''}"
+
+
+SCENARIO: Final = Scenario(
+    "others",
+    "Other proxies",
+    "Encrypts as above on the same SoftHSM2 token, with one key and with 600; all servers run, and get load in turn."
+    " This proxy has two workers, and the other its own settings.",
+    _run,
+)

@@ -1,0 +1,209 @@
+"""Servers to be measured: this proxy in a given configuration, the floor, the echo, or any other proxy by its URL."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks import processes
+from benchmarks.tokens import Tokens
+from xksproxy.client.target import Target
+from xksproxy.config.model import Hsm
+from xksproxy.prove.bench.plan import Destination
+
+REGION: Final = "us-east-1"
+PREFIX: Final = "/bench"
+_ROOT: Final = Path(__file__).parents[1]
+_ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": str(_ROOT / "tests")}
+_READY_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.01
+_STOP_SECONDS: Final = 30.0
+_OK: Final = 200
+
+
+class ServerFailed(Exception):
+    """A server does not start; the text says where its output is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: what is sent where, and its first process, None where that is on another machine."""
+
+    destinations: tuple[Destination, ...]
+    pid: int | None
+    started_in: float = 0.0
+    """Seconds from its start to being ready."""
+
+    def cpu_seconds(self) -> float:
+        """Of all its processes."""
+        return 0.0 if self.pid is None else processes.cpu_seconds(self.pid)
+
+    def workers(self) -> list[int]:
+        """Its worker processes: the children of the first."""
+        return [] if self.pid is None else processes.tree(self.pid)[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A configuration of this proxy, in what the benchmarks vary. Audit log, metrics and state are always on."""
+
+    keys_on_token: int = 1
+    key_ids: tuple[str, ...] = ("key-0000",)
+    """Those that requests are for; each is exposed."""
+
+    exposed: tuple[str, ...] = ("key-*",)
+    key_stores: int = 1
+    workers: int = 1
+    sessions: int = 4
+    hsm: Hsm | None = None
+    """Instead of the token with :attr:`keys_on_token`."""
+
+
+@contextmanager
+def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
+    """This proxy, in a new directory ``home``."""
+    home.mkdir(parents=True)
+    port, admin = free_port(), free_port()
+    config = write_config(tokens, home, setting, port, admin)
+    prefixes = [_prefix(number) for number in range(setting.key_stores)]
+    destinations = tuple(
+        Destination(target(tokens, port, prefix), key_id) for prefix in prefixes for key_id in setting.key_ids
+    )
+    command = [sys.executable, "-m", "xksproxy", "serve", "--config", str(config)]
+    with _running(command, home / "log", lambda: _ready(admin)) as (pid, seconds):
+        yield Server(destinations, pid, seconds)
+
+
+@contextmanager
+def floor(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
+    """The floor, on the same token with as many workers and sessions."""
+    home.mkdir(parents=True)
+    port = free_port()
+    config = write_config(tokens, home, setting, port, free_port())
+    command = [sys.executable, "-m", "benchmarks.floor", str(config), str(port)]
+    with _running(command, home / "log", lambda: _listens(port)) as (pid, seconds):
+        yield Server((Destination(target(tokens, port, PREFIX), "key-0000"),), pid, seconds)
+
+
+@contextmanager
+def echo(tokens: Tokens, home: Path) -> Iterator[Server]:
+    """A server that does nothing, to see what the load generator can do."""
+    home.mkdir(parents=True)
+    port = free_port()
+    command = [sys.executable, "-m", "echo_proxy", str(port), str(home)]
+    with _running(command, home / "log", lambda: _listens(port)) as (pid, seconds):
+        found = Target("localhost", port, PREFIX, REGION, tokens.credential, home / "ca.pem")
+        yield Server((Destination(found, "key-0000"),), pid, seconds)
+
+
+def target(tokens: Tokens, port: int, prefix: str) -> Target:
+    """A key store of a server here."""
+    return Target("localhost", port, prefix, REGION, tokens.credential, tokens.authority)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_config(tokens: Tokens, home: Path, setting: Setting, port: int, admin: int) -> Path:
+    """Write the configuration file of a setting."""
+    hsm = setting.hsm or tokens.hsm(setting.keys_on_token, setting.sessions)
+    stores = "".join(_store_text(tokens, number, hsm.id, setting.exposed) for number in range(setting.key_stores))
+    config = home / "xksproxy.toml"
+    config.write_text(
+        f"""\
+[server]
+listen = "127.0.0.1:{port}"
+workers = {setting.workers}
+
+[server.tls]
+certificate = "{tokens.certificate}"
+private_key = "{tokens.directory / "server-key.pem"}"
+
+[[hsm]]
+id = "{hsm.id}"
+module = "{hsm.module}"
+token = "{hsm.token}"
+pin = "{hsm.pin}"
+preset = "softhsm2"
+sessions = {hsm.sessions}
+environment = {{ SOFTHSM2_CONF = {json.dumps(hsm.environment["SOFTHSM2_CONF"])} }}
+
+{stores}
+[state]
+directory = "state"
+
+[admin]
+listen = "127.0.0.1:{admin}"
+
+[audit]
+file = "audit.log"
+""",
+        "utf-8",
+    )
+    config.chmod(0o600)
+    return config
+
+
+def _store_text(tokens: Tokens, number: int, hsm: str, exposed: tuple[str, ...]) -> str:
+    keys = "".join(f'[[keystore.keys]]\nid = "{key}"\n\n' for key in exposed)
+    return f"""\
+[[keystore]]
+name = "store-{number}"
+uri_path_prefix = "{_prefix(number)}"
+hsms = ["{hsm}"]
+credentials = "{tokens.credentials}"
+
+{keys}"""
+
+
+def _prefix(number: int) -> str:
+    return f"{PREFIX}-{number}" if number else PREFIX
+
+
+@contextmanager
+def _running(command: Sequence[str], log: Path, ready: Callable[[], bool]) -> Iterator[tuple[int, float]]:
+    """A process from when it is ready, and how many seconds that took."""
+    started = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=_ROOT, env=_ENVIRONMENT)
+    try:
+        while not ready():
+            if process.poll() is not None or time.monotonic() > started + _READY_SECONDS:
+                raise ServerFailed(f"{' '.join(command)} is not ready; it said: {log.read_text()[-2000:]}")
+            time.sleep(_POLL_SECONDS)
+        yield process.pid, time.monotonic() - started
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ready(admin: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == _OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,150 @@
+"""Load on several servers in turn, round after round, so that what disturbs the machine disturbs them all."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, Final
+
+from benchmarks.results import Sample
+from benchmarks.servers import Server
+from xksproxy.prove.bench import measure
+from xksproxy.prove.bench.load import Load
+from xksproxy.prove.bench.measure import Bench, Measurement, Phase
+from xksproxy.prove.bench.plan import Plan, Weighted, parse_mix
+from xksproxy.prove.bench.requests import Request
+from xksproxy.prove.bench.signing import SignedPool
+from xksproxy.spec.uri import Operation
+
+ENCRYPTS: Final = Plan(
+    closed=True,
+    connections=32,
+    duration=4,
+    warm_up=1,
+    mix=parse_mix("encrypt"),
+    plaintext_bytes=Weighted(((236, 1),)),
+    aad_bytes=Weighted(((160, 1),)),
+)
+"""As many Encrypts as the server can do, each of a data key, with AAD and integrity value."""
+
+_UNCHECKED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A server under a name, and the load on it."""
+
+    name: str
+    server: Server
+    plan: Plan = ENCRYPTS
+    checked: bool = True
+    """Whether its answers are those of an XKS proxy. If not, it gets Encrypts, and may answer any JSON."""
+
+
+class Meter:
+    """Tells the server's processor time of the load itself, without warm-up and what follows."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._before = 0.0
+        self.seconds = 0.0
+
+    def phase(self, phase: Phase, _seconds: float, _load: Load | None) -> None:
+        """The bench's."""
+        if phase is Phase.LOAD:
+            self._before = self._server.cpu_seconds()
+        elif phase is Phase.SAMPLE:
+            self.seconds = self._server.cpu_seconds() - self._before
+
+
+def interleave(
+    contenders: Sequence[Contender],
+    rounds: int,
+    say: Callable[[Sample], None],
+    before: Callable[[str], None] = lambda _: None,
+) -> list[Sample]:
+    """Rounds in which each contender has its turn; ``before`` is told whose turn is next."""
+
+    async def main() -> list[Sample]:
+        samples = []
+        async with AsyncExitStack() as stack:
+            opened = [(item, *await _opened(stack, item)) for item in contenders]
+            for number in range(rounds):
+                for item, bench, meter in opened:
+                    before(item.name)
+                    measurement = await bench.measure()
+                    samples.append(sample_of(item.name, number, measurement, meter.seconds))
+                    say(samples[-1])
+        return samples
+
+    return measure.run(main())
+
+
+def once(contender: Contender, number: int, say: Callable[[Sample], None]) -> tuple[Sample, Measurement]:
+    """One phase on one server; ``number`` is that of the round."""
+
+    async def main() -> tuple[Sample, Measurement]:
+        async with AsyncExitStack() as stack:
+            bench, meter = await _opened(stack, contender)
+            measurement = await bench.measure()
+            return sample_of(contender.name, number, measurement, meter.seconds), measurement
+
+    found = measure.run(main())
+    say(found[0])
+    return found
+
+
+async def _opened(stack: AsyncExitStack, contender: Contender) -> tuple[Bench, Meter]:
+    meter = Meter(contender.server)
+    plan, destinations = contender.plan, contender.server.destinations
+    if contender.checked:
+        return await stack.enter_async_context(measure.opened(plan, destinations, meter)), meter
+    dispatcher = await stack.enter_async_context(measure.connected(destinations[0].target, plan))
+    return Bench(plan, dispatcher, SignedPool(_unchecked(contender)), meter), meter
+
+
+def _unchecked(contender: Contender) -> list[Request]:
+    """Encrypts like those of :data:`ENCRYPTS` whose answer may be any JSON."""
+    random = Random(1)  # noqa: S311 - plaintexts of a measurement
+    destination = contender.server.destinations[0]
+    return [
+        Request(
+            destination,
+            Operation.ENCRYPT,
+            {
+                "plaintext": random.randbytes(236),
+                "additionalAuthenticatedData": random.randbytes(160),
+                "encryptionAlgorithm": "AES_GCM",
+                "ciphertextDataIntegrityValueAlgorithm": "SHA_256",
+            },
+            Any,
+        )
+        for _ in range(_UNCHECKED)
+    ]
+
+
+def sample_of(variant: str, number: int, measurement: Measurement, server_seconds: float) -> Sample:
+    """A measurement in the numbers that are compared."""
+    figures = measurement.figures
+    return Sample(
+        variant=variant,
+        round=number,
+        throughput=figures.throughput,
+        requests=figures.requests,
+        failed=figures.requests - figures.ok,
+        late=figures.late,
+        p50=figures.latency.p50,
+        p99=figures.latency.p99,
+        p99_9=figures.latency.p99_9,
+        maximum=figures.latency.maximum,
+        server_cpu=1e6 * server_seconds / figures.requests,
+        generator_cpu=measurement.generator.cpu_microseconds_a_request,
+        generator_limit=measurement.generator.limit,
+        wrong=measurement.wrong,
+        failures={outcome.name: outcome.count for outcome in figures.outcomes},
+    )
+
+
+def shortened(plan: Plan, share: float) -> Plan:
+    """The same load for a share of the time, at least half a second."""
+    return replace(plan, duration=max(0.5, plan.duration * share), warm_up=min(plan.warm_up, plan.duration * share))

@@ -1,0 +1,136 @@
+"""SoftHSM2 tokens with one key and with thousands, a certificate and a credential: made once and kept."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.credentials import load_credentials, save_credential
+from xksproxy.config.model import Hsm
+from xksproxy.config.secret import Secret
+from xksproxy.devkit import certificates
+from xksproxy.devkit.softhsm import find_module, make_token, write_configuration
+from xksproxy.hsm.direct import open_session
+from xksproxy.hsm.keymaking import generate_aes_key
+from xksproxy.sigv4.keyring import Credential, generate_credential
+
+KEY_COUNTS: Final = (1, 100, 600, 1000, 5000)
+"""There is a token with so many keys, named ``key-0000`` and so on."""
+
+LABEL: Final = "bench"
+PIN: Final = "1234"
+"""Nothing of worth lies on these tokens, and other proxies want to be configured for them by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The directory that holds them."""
+
+    directory: Path
+
+    @property
+    def authority(self) -> Path:
+        """The CA of the server's certificate."""
+        return self.directory / "ca.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate of a server on localhost, and after it its private key."""
+        return self.directory / "server.pem"
+
+    @property
+    def credentials(self) -> Path:
+        """The directory with the credential of every key store here."""
+        return self.directory / "credentials"
+
+    @property
+    def credential(self) -> Credential:
+        """That credential."""
+        return load_credentials(self.credentials)[0]
+
+    def home(self, keys: int) -> Path:
+        """The directory of the token with so many keys: ``softhsm2.conf`` and ``tokens``."""
+        return self.directory / f"keys-{keys}"
+
+    def hsm(self, keys: int, sessions: int = 4) -> Hsm:
+        """The token as an ``[[hsm]]``."""
+        environment = {"SOFTHSM2_CONF": str(self.home(keys) / "softhsm2.conf")}
+        return Hsm(
+            id="hsm",
+            module=str(find_module()),
+            token=LABEL,
+            pin=PIN,
+            preset="softhsm2",
+            sessions=sessions,
+            environment=environment,
+        )
+
+
+def key_id(number: int) -> str:
+    """Label of a key, and its external key id."""
+    return f"key-{number:04}"
+
+
+def prepared(directory: Path, counts: Sequence[int] = KEY_COUNTS) -> Tokens:
+    """The tokens below ``directory``; the first time it takes a minute or two to make them."""
+    tokens = Tokens(directory.absolute() / "tokens")
+    if not tokens.directory.exists():
+        # PKCS#11 is initialised there, and this process starts others.
+        command = [sys.executable, "-m", __name__, str(tokens.directory), *map(str, counts)]
+        subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
+    return tokens
+
+
+def make(directory: Path, counts: Sequence[int]) -> None:
+    """Make everything aside, and rename it into place. At most one call of this in a process."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
+    try:
+        _make_certificate(workshop)
+        (workshop / "credentials").mkdir(0o700)
+        save_credential(workshop / "credentials", generate_credential())
+        _make_tokens(workshop, directory, counts)
+        workshop.rename(directory)
+    except BaseException:
+        shutil.rmtree(workshop, ignore_errors=True)
+        raise
+
+
+def _make_certificate(workshop: Path) -> None:
+    authority = certificates.create_authority("xksproxy benchmarks")
+    certificate, key = certificates.issue(authority, "localhost", hosts=("localhost", "127.0.0.1"))
+    (workshop / "ca.pem").write_bytes(certificates.certificate_pem(authority.certificate))
+    certificates.write_private(workshop / "server.pem", certificate + key)
+    certificates.write_private(workshop / "server-key.pem", key)
+
+
+def _make_tokens(workshop: Path, directory: Path, counts: Sequence[int]) -> None:
+    """One token that grows; it is copied whenever it has as many keys as are wanted."""
+    nursery = workshop / "nursery"
+    nursery.mkdir()
+    token = make_token(nursery, label=LABEL, pin=PIN, so_pin=PIN)
+    hsm = Hsm(
+        id="hsm",
+        module=str(token.module),
+        token=LABEL,
+        preset="softhsm2",
+        environment={"SOFTHSM2_CONF": str(token.configuration)},
+    )
+    session = open_session(hsm, Secret(PIN), workshop / "state")
+    for number in range(max(counts)):
+        generate_aes_key(session.binding, 256, label=key_id(number), encrypt=True, decrypt=True)
+        if number + 1 in counts:
+            home = f"keys-{number + 1}"
+            print(f"a token with {number + 1} keys", flush=True)  # noqa: T201 - it takes a while
+            shutil.copytree(nursery / "tokens", workshop / home / "tokens")
+            write_configuration(workshop / home / "softhsm2.conf", directory / home / "tokens")
+    session.close()
+    shutil.rmtree(nursery)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), [int(count) for count in sys.argv[2:]])

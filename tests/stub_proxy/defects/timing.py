@@ -1,0 +1,20 @@
+"""What the checks of `timing` must find."""
+
+from stub_proxy import api
+from stub_proxy.api import Call
+from stub_proxy.defect import Defect
+from xksproxy.spec.uri import Operation
+
+
+def always_active(call: Call) -> dict[str, object]:
+    return {**api.get_health_status(call), "ekmFleetDetails": [{**api.INSTANCE, "healthStatus": "ACTIVE"}]}
+
+
+DEFECTS: tuple[Defect, ...] = (
+    Defect("slow", ("time-answers", "time-new-connections"), {"delay_seconds": 0.2}),
+    Defect(
+        "health-of-yesterday",
+        ("time-health-freshness",),
+        {"operations": {**api.OPERATIONS, Operation.GET_HEALTH_STATUS: always_active}},
+    ),
+)

@@ -1,0 +1,1 @@
+"""Load on a proxy as AWS KMS makes it, and what every request met with."""

@@ -1,0 +1,55 @@
+"""A timer of the event loop that is exact to some ten microseconds.
+
+The loop's own timers count whole milliseconds, as long as a whole request takes.
+"""
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Final
+
+_CLOCK_MONOTONIC: Final = 1
+_TFD_TIMER_ABSTIME: Final = 1
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class _TimeSpec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _TimerSpec(ctypes.Structure):
+    _fields_ = (("interval", _TimeSpec), ("value", _TimeSpec))
+
+
+class Timer:
+    """Calls back at instants of :func:`time.monotonic`, one set at a time: a Linux timerfd."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        """OSError when the system has no such timer."""
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._loop = loop
+        self._callback = callback
+        self._spec = _TimerSpec()
+        self._descriptor: int = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        loop.add_reader(self._descriptor, self._due)
+
+    def set(self, when: float) -> None:
+        """Call back at ``when``, at once if that has passed."""
+        nanoseconds = max(1, int(when * _NANOSECONDS))
+        self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, _NANOSECONDS)
+        self._libc.timerfd_settime(self._descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None)
+
+    def close(self) -> None:
+        """Call back no more."""
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+    def _due(self) -> None:
+        try:
+            os.read(self._descriptor, 8)
+        except BlockingIOError:
+            return
+        self._callback()

@@ -1,0 +1,1 @@
+"""Whether a proxy keeps to the XKS proxy API, requirement by requirement, seen from outside alone."""

@@ -1,0 +1,1 @@
+"""Reports that are one file: HTML that loads nothing, with charts drawn in it."""
