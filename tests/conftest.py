@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm, unique
 from hypothesis import HealthCheck, settings
-from support import Proxy, make_environment, serve, wait_for_port
+from support import PATIENCE_SECONDS, Proxy, make_environment, serve, wait_for_port, wait_until_serving
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.check import read_pin
@@ -21,11 +22,13 @@ from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.hsm.module import Connection, Modules
 from xksproxy.hsm.pinguard import PinGuard
 from xksproxy.hsm.session import HsmSession
-from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.usage import UsageBook
 
 # How fast an example runs or is drawn is no property of the code: a loaded machine must not fail a test.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("unhurried")
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
@@ -60,31 +63,49 @@ id = "demo-key"
 """
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
-    """The directory of `xksproxy dev`: token, keys, certificates, credential, configuration."""
-    return make_environment(tmp_path_factory.mktemp("proxy") / "dev")
+@dataclass(frozen=True)
+class Site:
+    """What the tests' proxy serves, and who may call it: two credentials of the first key store, one of the other."""
+
+    environment: DevEnvironment
+    first: Credential
+    second: Credential
+    other: Credential
 
 
 @pytest.fixture(scope="session")
-def proxy(environment: DevEnvironment) -> Iterator[Proxy]:
-    """A proxy that serves the token of the tests."""
-    text = environment.config.read_text().replace('preset = "softhsm2"', 'preset = "softhsm2"\ncheck_interval_s = 2')
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The directory of `xksproxy dev`: token, keys, certificates, credentials; and more configuration than it makes."""
+    made = make_environment(tmp_path_factory.mktemp("proxy") / "dev")
+    text = made.config.read_text().replace('preset = "softhsm2"', 'preset = "softhsm2"\ncheck_interval_s = 2')
     text = text.replace('id = "demo-key"', f'id = "demo-key"\nlegacy_metadata = {_LEGACY_METADATA}')
-    environment.config.write_text(text + _MORE_CONFIGURATION)
-    first = environment.credential
-    second, other = generate_credential(), generate_credential()
-    save_credential(environment.directory / "credentials", second)
-    (environment.directory / "other-credentials").mkdir(0o700)
-    save_credential(environment.directory / "other-credentials", other)
+    made.config.write_text(text + _MORE_CONFIGURATION)
+    site = Site(made, made.credential, generate_credential(), generate_credential())
+    save_credential(made.directory / "credentials", site.second)
+    (made.directory / "other-credentials").mkdir(0o700)
+    save_credential(made.directory / "other-credentials", site.other)
+    return site
+
+
+@pytest.fixture(scope="session")
+def environment(site: Site) -> DevEnvironment:
+    """The same, for tests that bring their own callers."""
+    return site.environment
+
+
+@pytest.fixture(scope="session")
+def proxy(site: Site) -> Iterator[Proxy]:
+    """A proxy that serves the token of the tests, with all of its workers."""
+    environment = site.environment
     log = environment.directory / "log"
     process = serve(environment.config, log)
     try:
         wait_for_port(environment.port, process)
-        yield Proxy(environment, process, log, first, second, other)
+        wait_until_serving(environment.config, process)
+        yield Proxy(environment, process, log, site.first, site.second, site.other)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import os
+import random
 import re
 import shutil
 import signal
@@ -16,11 +18,25 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from fault_support import FaultyHsm
 from pkcs11 import Attribute, KeyType, ObjectClass
-from support import REGION, Proxy, free_port, serve, wait_for_port, with_free_ports
+from support import (
+    BODY_MS,
+    PATIENCE_SECONDS,
+    REGION,
+    UNHURRIED_MS,
+    Proxy,
+    children,
+    eventually,
+    free_port,
+    lines_with,
+    serve,
+    wait_for_port,
+    wait_until_serving,
+    with_free_ports,
+)
 
 from xksproxy.client.xks import Answer, XksClient
 from xksproxy.config.load import load_config
@@ -34,8 +50,10 @@ HEALTH = "/dev/kms/xks/v1/health"
 HEALTH_MESSAGE = {"requestMetadata": {"kmsRequestId": "4112f4d6-db54-4af4-ae30-c55a22a8dfae", "kmsOperation": "K"}}
 HEALTH_BODY = json.dumps(HEALTH_MESSAGE).encode()
 
-SOCKET_SECONDS = 20.0
+SOCKET_SECONDS = PATIENCE_SECONDS
 """Longer than anything the proxy bounds, so a test that waits this long has found a hang."""
+
+Made = TypeVar("Made")
 
 
 def encoded(data: bytes) -> str:
@@ -81,8 +99,9 @@ class ClosedByProxy(Exception):
 class Wire:
     """One TLS connection, written and read by hand."""
 
-    def __init__(self, proxy: Proxy, context: ssl.SSLContext | None = None, *, seconds: float = SOCKET_SECONDS) -> None:
-        raw = socket.create_connection(("127.0.0.1", proxy.port), timeout=seconds)
+    def __init__(self, proxy: Proxy, context: ssl.SSLContext | None = None, *, source: str = "") -> None:
+        """``source`` is the address that the proxy sees as the peer's, which may be any of 127.0.0.0/8."""
+        raw = socket.create_connection(("127.0.0.1", proxy.port), SOCKET_SECONDS, (source, 0) if source else None)
         try:
             self.socket = (context or proxy.context()).wrap_socket(raw, server_hostname="localhost")
         except BaseException:
@@ -347,8 +366,22 @@ class OwnProxy:
     directory: Path
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, name: str = "own", *, server: str = "", tls: str = "", edit: Callable[[str], str] = str) -> Proxy:
-        """``server`` and ``tls`` are lines added to these tables; ``edit`` may change the text of the whole file."""
+    def start(
+        self,
+        name: str = "own",
+        *,
+        server: str = "",
+        tls: str = "",
+        edit: Callable[[str], str] = str,
+        deadline_ms: int | None = UNHURRIED_MS,
+        body_ms: int = BODY_MS,
+        serving: bool = True,
+    ) -> Proxy:
+        """A proxy that listens, and of which every worker serves unless ``serving`` is False.
+
+        ``server`` and ``tls`` are lines added to these tables; ``edit`` may change the text of the whole file. Without
+        ``deadline_ms`` it has the bounds of time of production.
+        """
         directory = self.directory / name
         shutil.copytree(self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log"))
         port = free_port()
@@ -361,9 +394,11 @@ class OwnProxy:
         (directory / "xksproxy.toml").write_text(edit(text))
         environment = DevEnvironment(directory, port)
         log = directory / "log"
-        process = serve(environment.config, log)
+        process = serve(environment.config, log, deadline_ms=deadline_ms, body_ms=body_ms)
         self._processes.append(process)
         wait_for_port(port, process)
+        if serving:
+            wait_until_serving(environment.config, process)
         return Proxy(environment, process, log, environment.credential, environment.credential, generate_credential())
 
     def adopt(self, process: subprocess.Popen[bytes]) -> None:
@@ -375,7 +410,7 @@ class OwnProxy:
             process.send_signal(signal.SIGQUIT)  # which waits for no client
         for process in self._processes:
             try:
-                process.wait(20)
+                process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -411,29 +446,65 @@ def encrypt_body(plaintext: bytes) -> bytes:
 def stop(proxy: Proxy) -> int:
     """SIGTERM, and the exit code."""
     proxy.process.send_signal(signal.SIGTERM)
-    return proxy.process.wait(20)
+    return proxy.process.wait(PATIENCE_SECONDS)
 
 
 def workers(proxy: Proxy) -> set[int]:
     """The process ids of the workers."""
-    master = proxy.process.pid
-    return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
+    return children(proxy.process.pid)
 
 
 def wait_for_every_worker(proxy: Proxy) -> set[int]:
-    """The process ids of the workers, once each of them has served a request with an HSM behind it."""
+    """The process ids of the workers, once each of them serves with an HSM behind it."""
+    return wait_until_serving(proxy.environment.config, proxy.process)
 
-    def served() -> bool:
+
+def on_each_worker(proxy: Proxy, connect: Callable[[], Made]) -> list[Made]:
+    """What ``connect`` makes, once with each worker; the others stand still meanwhile.
+
+    It must do no more than make a connection, and send what needs neither HSM nor state: they may hold locks of these.
+    """
+    made = []
+    pids = sorted(workers(proxy))
+    for pid in pids:
+        others = [other for other in pids if other != pid]
         try:
-            assert_serving(proxy)
-        except AssertionError:
-            return False
-        text = proxy.log.read_text(errors="replace")
-        return all(re.search(rf'request"?, *"?pid"?[=:]{pid}\b|request  pid={pid}\b', text) for pid in workers(proxy))
+            for other in others:
+                os.kill(other, signal.SIGSTOP)
+            eventually(lambda others=others: all(map(_stands_still, others)))
+            made.append(connect())
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+    return made
 
-    assert eventually(lambda: bool(workers(proxy)))
-    assert eventually(served)
-    return workers(proxy)
+
+def _stands_still(pid: int) -> bool:
+    """Whether a process, each of its threads, has stopped."""
+    try:
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has ended since the listing, and so not all of them stand still
+        return False
+    return set(states) == {"T"}
+
+
+def written_log(proxy: Proxy) -> str:
+    """The log, once it holds all that was caused before: what it lacks by then never comes.
+
+    Each worker writes its audit lines and its other lines in order. So it is asked for one more of either.
+    """
+
+    def leave_marks() -> str:
+        mark = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
+        with Wire(proxy, source=mark) as wire:
+            assert wire.ask(signed_post(proxy)).status == 200
+            assert wire.ask(b"nonsense\r\n\r\n").status == 400
+        return mark
+
+    for mark in on_each_worker(proxy, leave_marks):
+        eventually(lambda mark=mark: lines_with(proxy.log, mark, "request"))
+        eventually(lambda mark=mark: lines_with(proxy.log, mark, "bad HTTP"))
+    return proxy.log.read_text(errors="replace")
 
 
 def sockets(pid: int) -> int:
@@ -456,14 +527,14 @@ def settled_sockets(pid: int) -> int:
     return counts[-1]
 
 
-def eventually(condition: Callable[[], bool], seconds: float = SOCKET_SECONDS) -> bool:
-    """Whether a condition comes true; only how long one is patient depends on the clock."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
+def wait_until_sockets_are_closed(before: Mapping[int, int]) -> None:
+    """Until each process holds no more sockets than ``before``."""
+    eventually(lambda: {pid: sockets(pid) for pid, count in before.items() if sockets(pid) > count}, {})
+
+
+def audit_lines(path: Path, *parts: str) -> list[dict[str, Any]]:
+    """The lines of an audit log in JSON that hold all of these."""
+    return [json.loads(line) for line in lines_with(path, *parts)]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""Processes, ports and endpoints for the tests."""
+"""Waiting, processes, ports and endpoints for the tests."""
 
+import json
 import re
 import socket
 import ssl
@@ -7,20 +8,99 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from xksproxy.client.xks import Endpoint
+from xksproxy.config.load import load_config
 from xksproxy.devkit.environment import DevEnvironment, admin_port, open_environment
 from xksproxy.sigv4.keyring import Credential
 
 REGION = "eu-west-1"
 
+PATIENCE_SECONDS: Final = 60.0
+"""So long a test waits for what must come about. It costs only where a test fails, so a busy machine may take it."""
+
+UNHURRIED_MS: Final = 30_000
+"""A deadline of requests that no busy machine misses."""
+
+BODY_MS: Final = 1_500
+"""The part of it within which a body must arrive: those that tests keep back would cost them all of it."""
+
+_UNHURRIED: Final = Path(__file__).with_name("unhurried.py")
+_TRUE: Final = object()
+_reserved: deque[socket.socket] = deque(maxlen=64)
+
+Value = TypeVar("Value")
+
+
+def eventually(look: Callable[[], Value], wanted: object = _TRUE, *, seconds: float = PATIENCE_SECONDS) -> Value:
+    """Look until what is seen is as ``wanted``, or true where nothing is named, and return it.
+
+    For whatever follows its cause a moment later: lines of logs, metrics, states, processes. The failure tells what was
+    seen last.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if bool(seen) if wanted is _TRUE else seen == wanted:
+            return seen
+        if time.monotonic() >= end:
+            expected = "something true" if wanted is _TRUE else repr(wanted)
+            raise AssertionError(f"not within {seconds:.0f} s: {expected}; last seen: {seen!r}")
+        time.sleep(0.02)
+
+
+def remains(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether something that is true stays true for a while; on a slow machine it only looks less often."""
+    end = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() >= end:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def lines_with(path: Path, *parts: str) -> list[str]:
+    """The lines of a log that hold all of these; a line that is still being written is none yet."""
+    *lines, _ = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    return [line for line in lines if all(part in line for part in parts)]
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that is yet to start, kept free of everybody else until 64 more were asked for.
+
+    It stays bound, not listening, with SO_REUSEADDR, which lets a server that sets it too bind the same port.
+    """
+    return _reserve(0)
+
+
+def two_free_ports() -> int:
+    """The first of two free ports in a row."""
+    while True:
+        first = free_port()
+        try:
+            _reserve(first + 1)
+        except OSError:
+            continue
+        return first
+
+
+def _reserve(port: int) -> int:
+    holder = socket.socket()
+    try:
+        holder.bind(("127.0.0.1", port))
+    except OSError:
+        holder.close()
+        raise
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if len(_reserved) == _reserved.maxlen:
+        _reserved[0].close()
+    _reserved.append(holder)
+    return int(holder.getsockname()[1])
 
 
 def with_free_ports(text: str, *ports: int) -> str:
@@ -33,16 +113,21 @@ def with_free_ports(text: str, *ports: int) -> str:
     )
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until something listens; a process that has ended fails the test with what it said."""
-    for _ in range(200):
+def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:
+    """Until something listens; a process that has ended fails the test with its exit code."""
+
+    def listens() -> bool:
         if process.poll() is not None:
             raise AssertionError(f"the proxy ended with {process.returncode}")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing listens on port {port}")
+        return is_listening(port)
+
+    eventually(listens)
+
+
+def is_listening(port: int) -> bool:
+    """Whether a server takes connections at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass(frozen=True)
@@ -82,16 +167,57 @@ def make_environment(directory: Path) -> DevEnvironment:
     return environment
 
 
-def serve(config: Path, log: Path) -> subprocess.Popen[bytes]:
+def serve(
+    config: Path, log: Path, *, deadline_ms: int | None = UNHURRIED_MS, body_ms: int = BODY_MS
+) -> subprocess.Popen[bytes]:
+    """`xksproxy serve`. Without ``deadline_ms`` with the bounds of time that it has in production."""
     with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "xksproxy", "serve", "--config", str(config)], stdout=output, stderr=output
-        )
+        command = [*program(deadline_ms, body_ms), "serve", "--config", str(config)]
+        return subprocess.Popen(command, stdout=output, stderr=output)
+
+
+def program(deadline_ms: int | None = UNHURRIED_MS, body_ms: int = BODY_MS) -> list[str]:
+    """The command `xksproxy`; requests that it serves have as long as ``deadline_ms``, which may be above its limit."""
+    if deadline_ms is None:
+        return [sys.executable, "-m", "xksproxy"]
+    return [sys.executable, str(_UNHURRIED), str(deadline_ms), str(body_ms)]
+
+
+def children(pid: int) -> set[int]:
+    """The process ids of a process's children: of a master, its workers."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def wait_until_serving(config: Path, process: subprocess.Popen[Any]) -> set[int]:
+    """The process ids of all workers, once each of them says that it has an HSM for every key store.
+
+    SoftHSM2 fails calls while another process logs in to the same token: wait for this before the first request.
+    """
+    settings = load_config(config)
+
+    def ready() -> set[int]:
+        assert process.poll() is None, f"the proxy ended with {process.returncode}"
+        try:
+            views = status(settings.admin.listen)["workers"]
+        except OSError:  # it does not listen yet, or the worker that was to answer has gone
+            return set()
+        serving = {view["pid"] for view in views if view["ready"]} & children(process.pid)
+        return serving if len(serving) == settings.server.workers else set()
+
+    return eventually(ready)
+
+
+def status(admin: str) -> dict[str, Any]:
+    """What an admin listener tells operators."""
+    with urllib.request.urlopen(f"http://{admin}/status", timeout=PATIENCE_SECONDS) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
 
 
 def metrics_text(proxy: Proxy) -> str:
     """What a proxy's admin listener tells Prometheus."""
+    # The configuration may be one that cannot be loaded: that is what some tests are about.
     listener = re.search(r'(?m)^\[admin\]\nlisten += "([^"]+)"', proxy.environment.config.read_text())
     assert listener
-    with urllib.request.urlopen(f"http://{listener[1]}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{listener[1]}/metrics", timeout=PATIENCE_SECONDS) as answer:
         return answer.read().decode()

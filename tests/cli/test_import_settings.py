@@ -13,10 +13,18 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from importing_support import ACCESS_KEY_ID, PIN, SECRET, SETTINGS, changed
-from support import REGION, free_port, make_environment, serve, wait_for_port
+from support import (
+    PATIENCE_SECONDS,
+    REGION,
+    free_port,
+    make_environment,
+    serve,
+    wait_for_port,
+    wait_until_serving,
+)
 
 from xksproxy.cli import import_settings as command
 from xksproxy.client.xks import Endpoint, XksClient
@@ -248,7 +256,7 @@ def test_help_has_an_example(run: Run) -> None:
 
 
 @given(st.integers(0, len(SETTINGS)), st.integers(0, 60), st.text(max_size=6))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 def test_no_damage_to_the_file_makes_a_traceback(
     run: Run, tmp_path_factory: pytest.TempPathFactory, start: int, length: int, inserted: str
 ) -> None:
@@ -285,14 +293,17 @@ def serving(token: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> 
     assert pin not in _succeed("import-settings", home / "settings.toml", *options)
     _set(home / "out", '# directory = "/var/lib/xksproxy"', 'directory = "state"')
     _set(home / "out", '# environment = { NAME = "value" }', _softhsm_environment(token))
+    with config.open("a") as file:  # by default it would be a port that others may have
+        file.write(f'\n[admin]\nlisten = "127.0.0.1:{free_port()}"\n')
     _succeed("check-config", "--config", config)
     process = serve(config, home / "log")
     try:
         wait_for_port(port, process)
+        wait_until_serving(config, process)
         yield Endpoint(f"localhost:{port}", "/payments/eu", REGION, Credential(ACCESS_KEY_ID, SECRET))
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_SECONDS)
 
 
 def _settings_on(token: DevEnvironment, pin: str, port: int) -> str:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from server_support import Caller, OwnProxy, SealedMessage, encoded, eventually, workers
-from support import REGION, Proxy, free_port, serve
+from server_support import Caller, OwnProxy, SealedMessage, encoded, workers
+from support import PATIENCE_SECONDS, REGION, Proxy, eventually, free_port, serve
 
 from xksproxy.client.xks import Endpoint, XksClient
 from xksproxy.devkit.environment import DevEnvironment
@@ -29,27 +29,26 @@ from xksproxy.devkit.softhsm import write_configuration
 
 pytestmark = pytest.mark.slow
 
-CHECK_SECONDS = 0.2
-CHECK_TIMEOUT_SECONDS = 0.2
-FALL = 2
-SLACK_SECONDS = 1.0
-"""For a slow machine."""
+CHECK_SECONDS = 0.05
+CHECK_TIMEOUT_SECONDS = 2
+"""A busy machine may take long to answer."""
 
-NOTICED_SECONDS = FALL * (CHECK_SECONDS + CHECK_TIMEOUT_SECONDS) + SLACK_SECONDS
-"""So long after a proxy went down, at most, the load balancer has noticed: from then on no request may fail."""
+FALL = 2
+SERVER_SECONDS = 60
+CLIENT_SECONDS = 40
+"""So long a client waits for an answer: not as long as the load balancer, which has to cut it off before."""
 
 _CALLS_OF_A_CONNECTION = 10
 _PAUSE_SECONDS = 0.02
-_TOO_SLOW = ("ThrottlingException", "DependencyTimeoutException")
 
 _CONFIGURATION = """\
 global
     stats socket {stats} level admin
 defaults
     mode tcp
-    timeout connect 200ms
-    timeout client 30s
-    timeout server 30s
+    timeout connect 5s
+    timeout client {patience}s
+    timeout server {patience}s
     timeout check {timeout}ms
     # No second try that would hide a refused connection: a network load balancer makes none.
     retries 0
@@ -84,6 +83,10 @@ class Frontend:
     def up(self, name: str) -> bool:
         return self._server(name)["status"] == "UP"
 
+    def down(self, name: str) -> bool:
+        """Whether it gets no connections any more; between the first bad check and the last one it still does."""
+        return self._server(name)["status"].startswith("DOWN")
+
     def connections(self, name: str) -> int:
         """How many connections a server has had."""
         return int(self._server(name)["stot"])
@@ -107,7 +110,7 @@ class Pair:
         for pid in (proxy.process.pid, *others):
             os.kill(pid, number)
         if number != signal.SIGSTOP:
-            proxy.process.wait(20)
+            proxy.process.wait(PATIENCE_SECONDS)
 
     def bring_back(self, name: str) -> None:
         proxy = self.proxies[name]
@@ -137,22 +140,25 @@ def pair(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) 
         for name in ("one", "two"):
             health = free_port()
             edit = _on_a_machine_of_its_own(environment, directory / f"{name}-hsm", health)
-            made.proxies[name] = own.start(name, edit=edit)
+            # One worker: a second would log in, and SoftHSM2 fail calls, while the first already serves.
+            made.proxies[name] = own.start(name, server="workers = 1", edit=edit)
             servers += f"    server {name} 127.0.0.1:{made.proxies[name].port} port {health}\n"
         configuration = directory / "haproxy.cfg"
         configuration.write_text(_configuration(frontends, servers))
         process = subprocess.Popen(["haproxy", "-db", "-f", str(configuration)])
-        at_end.callback(process.wait, 10)
+        at_end.callback(process.wait, PATIENCE_SECONDS)
         at_end.callback(process.terminate)
-        assert eventually(stats.exists)
-        assert eventually(lambda: all(frontend.up(name) for frontend in frontends for name in made.proxies))
+        eventually(stats.exists)
+        eventually(lambda: all(frontend.up(name) for frontend in frontends for name in made.proxies))
         yield made
 
 
 def _configuration(frontends: Iterable[Frontend], servers: str) -> str:
     text = ""
     for frontend in frontends:
-        text = text or _CONFIGURATION.format(stats=frontend.stats, timeout=round(1000 * CHECK_TIMEOUT_SECONDS))
+        text = text or _CONFIGURATION.format(
+            stats=frontend.stats, timeout=round(1000 * CHECK_TIMEOUT_SECONDS), patience=SERVER_SECONDS
+        )
         then = "on-marked-down shutdown-sessions" if frontend.name == "cutting" else ""
         inter = round(1000 * CHECK_SECONDS)
         text += _FRONTEND.format(name=frontend.name, port=frontend.port, inter=inter, fall=FALL, then=then) + servers
@@ -174,23 +180,19 @@ def _on_a_machine_of_its_own(environment: DevEnvironment, hsm: Path, health: int
 
 
 class Clients:
-    """Connections that encrypt and decrypt, are given up for new ones from time to time, and come back when cut.
-
-    An answer that the HSM was too slow is none that was lost: on a busy machine it is true of SoftHSM2.
-    """
+    """Connections that encrypt and decrypt, are given up for new ones from time to time, and come back when cut."""
 
     def __init__(self, endpoint: Endpoint, context: ssl.SSLContext, metadata: dict[str, str], count: int = 6) -> None:
         self._endpoint = endpoint
         self._context = context
         self._metadata = metadata
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(count)]
+        self._tried = [0.0] * count
+        """When each sent the last request that has ended."""
         self.answered: list[float] = []
-        self.slow: list[float] = []
         self.failed: list[tuple[float, str]] = []
         """When a request that failed was sent, and why."""
-        self.longest = 0.0
-        """Seconds that one waited for an answer or an end."""
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -202,9 +204,9 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         while not self._ended.is_set():
-            with XksClient(self._endpoint, self._context, timeout=5) as client:
+            with XksClient(self._endpoint, self._context, timeout=CLIENT_SECONDS) as client:
                 caller = Caller(client, self._metadata)
                 for _ in range(_CALLS_OF_A_CONNECTION):
                     sent = time.monotonic()
@@ -214,7 +216,7 @@ class Clients:
                         self.failed.append((sent, repr(error)))
                         break
                     finally:
-                        self.longest = max(self.longest, time.monotonic() - sent)
+                        self._tried[number] = sent
                     time.sleep(_PAUSE_SECONDS)
 
     def _round_trip(self, caller: Caller, sent: float) -> None:
@@ -223,14 +225,16 @@ class Clients:
             answer = caller.decrypt("demo-key", SealedMessage.of(answer))
         if answer.body.get("plaintext") == encoded(b"plaintext"):
             self.answered.append(sent)
-        elif answer.body.get("errorName") in _TOO_SLOW:
-            self.slow.append(sent)
         else:
             self.failed.append((sent, str(answer.body)))
 
     def failures_after(self, moment: float) -> list[tuple[float, str]]:
         """Seconds after a moment, and why."""
         return [(round(sent - moment, 2), why) for sent, why in self.failed if sent > moment]
+
+    def all_tried_after(self, moment: float) -> bool:
+        """Whether each has sent a request since, and so knows whether its connection still leads somewhere."""
+        return all(sent > moment for sent in self._tried)
 
     def answers_after(self, moment: float) -> int:
         return sum(sent > moment for sent in self.answered)
@@ -253,15 +257,16 @@ def test_a_proxy_that_goes_down_costs_no_request_once_the_load_balancer_has_noti
     proxy = pair.proxies[name]
     endpoint = Endpoint(f"localhost:{frontend.port}", "/dev", REGION, proxy.credential)
     with Clients(endpoint, proxy.context(), request_metadata) as clients:
-        assert eventually(lambda: len(clients.answered) > 100)
-        down = time.monotonic()
+        eventually(lambda: len(clients.answered) > 100)
         pair.take_down(name, number)
-        noticed = down + NOTICED_SECONDS
-        assert eventually(lambda: time.monotonic() > noticed and clients.answers_after(noticed) > 50)
-        assert not frontend.up(name)
+        eventually(lambda: frontend.down(name))
+        down = time.monotonic()
+        eventually(lambda: clients.all_tried_after(down))
+        noticed = time.monotonic()
+        eventually(lambda: clients.answers_after(noticed) > 50)
 
         pair.bring_back(name)
-        assert eventually(lambda: frontend.up(name))
+        eventually(lambda: frontend.up(name))
         before = frontend.connections(name)
         for _ in range(4):
             with XksClient(endpoint, proxy.context()) as client:
@@ -270,7 +275,7 @@ def test_a_proxy_that_goes_down_costs_no_request_once_the_load_balancer_has_noti
         assert frontend.connections(name) > before
 
     assert clients.failures_after(noticed) == []
-    assert clients.longest < NOTICED_SECONDS
-    assert len(clients.slow) < len(clients.answered) / 10
+    # Nobody was left waiting by a proxy that is down.
+    assert not [why for _, why in clients.failed if "timed out" in why]
     if number == signal.SIGTERM:
         assert clients.failed == []

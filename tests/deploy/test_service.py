@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from deploy_support import TOP, UNIT, Unit, pip
-from server_support import Caller, eventually
-from support import REGION, with_free_ports
+from server_support import Caller, SealedMessage, decoded
+from support import PATIENCE_SECONDS, REGION, eventually, lines_with, with_free_ports
 
 from xksproxy.client.xks import Endpoint, XksClient
 from xksproxy.devkit.environment import DevEnvironment
@@ -101,13 +102,32 @@ def _client(etc: Path, credential: Credential) -> XksClient:
     return XksClient(Endpoint(f"localhost:{match[1]}", "/dev", REGION, credential), context)
 
 
+def _round_trip(caller: Caller, plaintext: bytes) -> bytes | None:
+    """What comes back from an Encrypt and a Decrypt; None where one of them is refused."""
+    answer = caller.encrypt("demo-key", plaintext)
+    if answer.status == 200:
+        answer = caller.decrypt("demo-key", SealedMessage.of(answer))
+    return decoded(answer.body["plaintext"]) if answer.status == 200 else None
+
+
+def _modes(directory: Path) -> set[int]:
+    """The modes of all files; one that is written aside may go while one looks."""
+    modes = set()
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                modes.add(stat.S_IMODE(status.st_mode))
+    return modes
+
+
 def test_the_wheel_serves_reloads_and_stops_by_the_unit(
     service: Service, tmp_path: Path, request_metadata: dict[str, str]
 ) -> None:
     log = tmp_path / "log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(service.variables["NOTIFY_SOCKET"])
-        channel.settimeout(30)
+        channel.settimeout(PATIENCE_SECONDS)
         process = service.start(log)
         try:
             assert channel.recv(1000).startswith(b"READY=1\n"), log.read_text()
@@ -115,15 +135,15 @@ def test_the_wheel_serves_reloads_and_stops_by_the_unit(
             credential = DevEnvironment(service.etc, 0).credential
             with _client(service.etc, credential) as client:
                 caller = Caller(client, request_metadata)
-                assert caller.open("demo-key", caller.seal("demo-key", b"plaintext")) == b"plaintext"
+                # It has the deadline of production, which a busy machine may miss, and its second worker may log in.
+                eventually(lambda: _round_trip(caller, b"plaintext"), b"plaintext")
 
-            state = service.etc / "state"
-            assert {stat.S_IMODE(path.stat().st_mode) for path in state.rglob("*") if path.is_file()} <= {0o600}
+            assert _modes(service.etc / "state") == {0o600}
 
             config = service.etc / "xksproxy.toml"
             config.write_text(config.read_text().replace('id = "impotent-key"', 'id = "impotent-*"'))
             assert service.reload(process.pid) == 0
-            assert eventually(lambda: "configuration in place" in log.read_text())
+            eventually(lambda: lines_with(log, "configuration in place"))
 
             config.write_text(config.read_text() + "\n[unknown]\n")
             assert service.reload(process.pid) == 1
@@ -144,7 +164,7 @@ def test_without_the_credential_it_says_so_and_leaves(service: Service, tmp_path
 
     process = service.start(tmp_path / "log")
 
-    assert process.wait(30) not in (0, -signal.SIGKILL)
+    assert process.wait(PATIENCE_SECONDS) not in (0, -signal.SIGKILL)
     assert "hsm[0].pin" in (tmp_path / "log").read_text()
 
 

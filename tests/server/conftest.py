@@ -5,17 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from server_support import Caller, OwnProxy, RoamingClient, Wire, wait_for_every_worker
+from server_support import Caller, OwnProxy, RoamingClient, Wire
 from support import Proxy
 
 from xksproxy.client.xks import XksClient
 from xksproxy.devkit.environment import DevEnvironment
-
-
-@pytest.fixture(scope="session", autouse=True)
-def every_worker_serves(proxy: Proxy) -> None:
-    """Each worker has logged in before the first test: SoftHSM2 fails other calls while a process does."""
-    wait_for_every_worker(proxy)
 
 
 @pytest.fixture
@@ -45,3 +39,13 @@ def own_proxy(environment: DevEnvironment, tmp_path: Path) -> Iterator[OwnProxy]
     made = OwnProxy(environment, tmp_path)
     yield made
     made.end()
+
+
+@pytest.fixture(scope="session")
+def punctual(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy with the bounds of time of production, for tests of these bounds alone."""
+    made = OwnProxy(environment, tmp_path_factory.mktemp("punctual"))
+    try:
+        yield made.start(server="workers = 1", deadline_ms=None)
+    finally:
+        made.end()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from fault_support import FaultyHsm
-from server_support import OwnProxy, eventually, on
-from support import Proxy
+from server_support import OwnProxy, on
+from support import Proxy, eventually
 
 from xksproxy.devkit.certificates import certificate_pem, create_authority, issue, write_private
 from xksproxy.keystore.kmsconfig import console_json
@@ -50,7 +50,7 @@ def test_this_proxy_passes_every_check(
     def health_is_known() -> bool:
         return _run([*command, "--only", "tls-keep-alive"]).returncode == 0
 
-    assert eventually(health_is_known)
+    eventually(health_is_known)
     done = _run(command)
 
     facts = json.loads(done.stdout)
@@ -66,4 +66,4 @@ def _tell(faulty: FaultyHsm, rule: str) -> str:
 
 
 def _run(command: list[object]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([str(part) for part in command], capture_output=True, check=False, timeout=100)
+    return subprocess.run([str(part) for part in command], capture_output=True, check=False)

@@ -3,16 +3,20 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from server_support import HEALTH_MESSAGE, OwnProxy, Wire, assert_serving, eventually, wait_for_every_worker, workers
-from support import Proxy
+from server_support import HEALTH_MESSAGE, OwnProxy, Wire, assert_serving, workers, written_log
+from support import PATIENCE_SECONDS, Proxy, eventually
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.credentials import load_credentials, save_credential
@@ -46,7 +50,9 @@ class Host:
         try:
             while not self._ended.is_set():
                 credential = self.credential
-                with XksClient(self._proxy.endpoint(credential=credential), self._proxy.context()) as client:
+                with XksClient(
+                    self._proxy.endpoint(credential=credential), self._proxy.context(), timeout=PATIENCE_SECONDS
+                ) as client:
                     while credential is self.credential and not self._ended.is_set():
                         answer = client.call(Operation.GET_HEALTH_STATUS, HEALTH_MESSAGE)
                         self.answers.append((credential.access_key_id, answer.status))
@@ -76,9 +82,20 @@ def _own(made: OwnProxy, **options: Any) -> Proxy:
             path.unlink()
         return text
 
-    proxy = made.start(edit=only_one, **options)
-    wait_for_every_worker(proxy)
-    return proxy
+    return made.start(edit=only_one, **options)
+
+
+@contextmanager
+def _seen_at_once(proxy: Proxy) -> Iterator[None]:
+    """What is done to files inside no worker sees half-way."""
+    pids = workers(proxy)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _statuses(proxy: Proxy, credential: Credential, times: int = 12) -> set[int]:
@@ -98,7 +115,6 @@ def _last_used(proxy: Proxy) -> dict[str, str | None]:
 
 def test_a_credential_is_rotated_under_load_without_a_failed_request(own_proxy: OwnProxy) -> None:
     proxy = _own(own_proxy)
-    assert eventually(lambda: len(workers(proxy)) == 2)
     before = workers(proxy)
     directory = proxy.environment.directory / "credentials"
     (old,) = load_credentials(directory)
@@ -106,35 +122,35 @@ def test_a_credential_is_rotated_under_load_without_a_failed_request(own_proxy: 
         made = _command(proxy, "credentials", "create", "--keystore", "dev", "--json")
         new = next(item for item in load_credentials(directory) if item != old)
         assert json.loads(made.stdout)["access_key_id"] == new.access_key_id
-        assert eventually(lambda: _statuses(proxy, new) == {200})
+        eventually(lambda: _statuses(proxy, new) == {200})
 
         first.credential = new
-        assert eventually(lambda: first.calls(new) > 20)
+        eventually(lambda: first.calls(new) > 20)
+        eventually(lambda: _last_used(proxy)[old.access_key_id])
         refused = _command(proxy, "credentials", "retire", "--keystore", "dev", old.access_key_id)
         assert refused.returncode == 1
         assert "was used" in refused.stderr
         for host in (second, third):
             host.credential = new
-        assert eventually(lambda: all(host.calls(new) > 20 for host in (first, second, third)))
-        assert eventually(lambda: all(_last_used(proxy).values()))
+        eventually(lambda: all(host.calls(new) > 20 for host in (first, second, third)))
+        eventually(lambda: all(_last_used(proxy).values()))
 
         retired = _command(proxy, "credentials", "retire", "--keystore", "dev", old.access_key_id, "--within", "0")
         assert retired.returncode == 0, retired.stderr
-        assert eventually(lambda: _statuses(proxy, old) == {401})
+        eventually(lambda: _statuses(proxy, old) == {401})
         after = first.calls(new)
-        assert eventually(lambda: first.calls(new) > after + 20)
+        eventually(lambda: first.calls(new) > after + 20)
 
     assert [host.failures for host in (first, second, third)] == [[], [], []]
     assert {status for host in (first, second, third) for _, status in host.answers} == {200}
     assert workers(proxy) == before
-    said = proxy.log.read_text() + made.stdout + refused.stderr + retired.stdout
+    said = written_log(replace(proxy, credential=new)) + made.stdout + refused.stderr + retired.stdout
     assert old.secret_access_key not in said
     assert new.secret_access_key not in said
 
 
 def test_a_certificate_that_was_replaced_is_served_without_cutting_a_connection(own_proxy: OwnProxy) -> None:
     proxy = _own(own_proxy)
-    assert eventually(lambda: len(workers(proxy)) == 2)
     tls = proxy.environment.directory / "tls"
     authority = certificates.load_authority((tls / "ca.pem").read_bytes(), (tls / "ca-key.pem").read_bytes())
     certificate, key = certificates.issue(authority, "renewed", hosts=("localhost",))
@@ -154,9 +170,9 @@ def test_a_certificate_that_was_replaced_is_served_without_cutting_a_connection(
             (tls / "next").chmod(0o600)
             (tls / "next").rename(tls / name)
 
-        assert eventually(lambda: served() == {"renewed"})
+        eventually(lambda: served() == {"renewed"})
         answers = len(host.answers)
-        assert eventually(lambda: len(host.answers) > answers + 20)
+        eventually(lambda: len(host.answers) > answers + 20)
 
     assert host.failures == []
 
@@ -167,29 +183,31 @@ def test_what_cannot_be_used_leaves_the_old_in_place_and_is_said_once(own_proxy:
     directory, tls = proxy.environment.directory / "credentials", proxy.environment.directory / "tls"
     kept = {path: path.read_bytes() for path in (tls / "server.pem", tls / "server-key.pem")}
     new = generate_credential()
-    bad = save_credential(directory, new)
-    match what:
-        case "half a credential":
-            bad.write_text(f'access_key_id = "{new.access_key_id}"\nsecret_acc')
-        case "open to others":
-            bad.chmod(0o644)
-        case "half a certificate":
-            (tls / "server.pem").write_bytes(kept[tls / "server.pem"][:200])
-        case _:
-            shutil.copy(tls / "ca-key.pem", tls / "server-key.pem")
+    with _seen_at_once(proxy):
+        bad = save_credential(directory, new)
+        match what:
+            case "half a credential":
+                bad.write_text(f'access_key_id = "{new.access_key_id}"\nsecret_acc')
+            case "open to others":
+                bad.chmod(0o644)
+            case "half a certificate":
+                (tls / "server.pem").write_bytes(kept[tls / "server.pem"][:200])
+            case _:
+                shutil.copy(tls / "ca-key.pem", tls / "server-key.pem")
 
-    assert eventually(lambda: "changed credentials or certificates refused" in proxy.log.read_text())
+    eventually(lambda: "changed credentials or certificates refused" in proxy.log.read_text())
     assert_serving(proxy)
     assert _statuses(proxy, new, 2) == {401}
     time.sleep(3)  # the watch looks once a second: were it to repeat itself, it would have
-    assert proxy.log.read_text().count("changed credentials or certificates refused") == 1
+    assert written_log(proxy).count("changed credentials or certificates refused") == 1
     assert new.secret_access_key not in proxy.log.read_text()
 
-    for path, content in kept.items():
-        path.write_bytes(content)
-    bad.unlink()
-    save_credential(directory, new)
-    assert eventually(lambda: _statuses(proxy, new, 2) == {200})
+    with _seen_at_once(proxy):
+        for path, content in kept.items():
+            path.write_bytes(content)
+        bad.unlink()
+        save_credential(directory, new)
+    eventually(lambda: _statuses(proxy, new, 2) == {200})
 
 
 def test_an_edit_of_the_configuration_waits_for_sighup_although_credentials_change(own_proxy: OwnProxy) -> None:
@@ -199,20 +217,22 @@ def test_an_edit_of_the_configuration_waits_for_sighup_although_credentials_chan
     new = generate_credential()
     save_credential(proxy.environment.directory / "credentials", new)
 
-    assert eventually(lambda: _statuses(proxy, new, 2) == {200})
+    eventually(lambda: _statuses(proxy, new, 2) == {200})
     assert_serving(proxy)
 
 
 def test_only_verified_requests_count_as_use(own_proxy: OwnProxy) -> None:
     proxy = _own(own_proxy, server="workers = 1")
-    known, new = generate_credential(), generate_credential()
+    known, new, last = generate_credential(), generate_credential(), generate_credential()
     forged = Credential(known.access_key_id, generate_credential().secret_access_key)
-    for credential in (known, new):
+    for credential in (known, new, last):
         save_credential(proxy.environment.directory / "credentials", credential)
-    assert eventually(lambda: _statuses(proxy, new, 2) == {200})
+    eventually(lambda: _statuses(proxy, new, 2) == {200})
 
     assert _statuses(proxy, forged, 3) == {401}
     assert _statuses(proxy, generate_credential(), 3) == {401}
 
-    assert eventually(lambda: bool(_last_used(proxy)[new.access_key_id]))
+    eventually(lambda: _last_used(proxy)[new.access_key_id])
+    eventually(lambda: _statuses(proxy, last, 2) == {200})  # whose use is recorded after whatever was used before
+    eventually(lambda: _last_used(proxy)[last.access_key_id])
     assert _last_used(proxy)[known.access_key_id] is None

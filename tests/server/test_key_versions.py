@@ -5,12 +5,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from server_support import Caller, SealedMessage, assert_refused, decoded, hand_composed_aad, import_key
-from support import Proxy
+from server_support import (
+    Caller,
+    SealedMessage,
+    assert_refused,
+    decoded,
+    hand_composed_aad,
+    import_key,
+    on_each_worker,
+)
+from support import Proxy, eventually
 
 from xksproxy.client.xks import Answer, XksClient
 from xksproxy.hsm.module import Connection
@@ -32,11 +41,22 @@ def composed_with_digest(aad: bytes | None, ctm: bytes) -> bytes:
     return len(aad or b"").to_bytes(2, "big") + digest + bytes([len(ctm)]) + ctm
 
 
+REQUEST_METADATA = dict.fromkeys(("awsPrincipalArn", "kmsKeyArn", "kmsOperation", "kmsRequestId"), "x")
+
+
 def rotate(proxy: Proxy, key_id: str) -> None:
-    """Rotate as an operator does, and wait until every worker follows."""
+    """Rotate to version 2 as an operator does, and wait until every worker follows."""
     command = ["keys", "rotate", key_id, "--config", str(proxy.environment.config), "--keystore", "dev"]
     subprocess.run([sys.executable, "-m", "xksproxy", *command], check=True, capture_output=True)
-    time.sleep(2.5)
+    with ExitStack() as stack:
+
+        def connect() -> Caller:
+            client = stack.enter_context(XksClient(proxy.endpoint(), proxy.context()))
+            client.connect()
+            return Caller(client, REQUEST_METADATA)
+
+        for caller in on_each_worker(proxy, connect):
+            eventually(lambda caller=caller: SealedMessage.of(caller.encrypt(key_id, HELLO)).ctm, metadata(2))
 
 
 def assert_rejected(answer: Answer) -> None:
@@ -58,9 +78,8 @@ def versions(proxy: Proxy, connection: Connection) -> tuple[str, dict[int, Seale
     label = f"test-rotated-{time.time_ns():x}"
     session.create_key(label, bits=256, encrypt=True, decrypt=True)
     session.close()
-    request_metadata = dict.fromkeys(("awsPrincipalArn", "kmsKeyArn", "kmsOperation", "kmsRequestId"), "x")
     with XksClient(proxy.endpoint(), proxy.context()) as client:
-        caller = Caller(client, request_metadata)
+        caller = Caller(client, REQUEST_METADATA)
         first = caller.seal(label, HELLO, AAD)
         rotate(proxy, label)
         return label, {1: first, 2: caller.seal(label, HELLO, AAD)}

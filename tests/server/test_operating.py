@@ -6,9 +6,9 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,18 @@ from server_support import (
     RoamingClient,
     ask_admin,
     assert_refused,
-    eventually,
+    audit_lines,
     stop,
     wait_for_every_worker,
+    workers,
 )
-from support import Proxy, serve, wait_for_port
+from support import Proxy, eventually, lines_with, serve, wait_for_port
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.session import HsmSession
+from xksproxy.server import worker
 from xksproxy.spec.uri import Operation
-from xksproxy.telemetry.chain import verify_lines
+from xksproxy.telemetry.chain import CHECKPOINT, verify_lines
 
 HELLO = b"Hello World!"
 KEY = "k" * 64
@@ -72,19 +73,32 @@ def samples(proxy: Proxy, name: str, **labels: str) -> list[float]:
     ]
 
 
+def status(proxy: Proxy) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ask_admin(proxy, "/status").content)
+    return found
+
+
 # --- The kill switch
 
 
-def test_a_block_takes_effect_in_every_worker_within_a_second_and_survives_a_restart(
+def wait_until_audited(proxy: Proxy, event: str) -> None:
+    """Until each worker has said that a block took or lost effect in it."""
+    eventually(lambda: all(lines_with(proxy.log, f" {event} ", f" pid={pid} ") for pid in workers(proxy)))
+
+
+def test_workers_follow_blocks_more_often_than_once_a_second() -> None:
+    assert worker._FOLLOW_SECONDS < 1
+
+
+def test_a_block_takes_effect_in_every_worker_and_survives_a_restart(
     own_proxy: OwnProxy, request_metadata: dict[str, Any], callers: Callers
 ) -> None:
     proxy = own_proxy.start()
-    wait_for_every_worker(proxy)
     caller = callers(proxy)
     sealed = caller.seal("demo-key", HELLO)
 
     done = run(proxy, "block", "--keystore", "dev", "--key", "demo-key", "--reason", "incident 4711")
-    time.sleep(1)
+    wait_until_audited(proxy, "blocked")
 
     assert done.returncode == 0
     assert "data keys that they already hold" in done.stdout
@@ -102,23 +116,24 @@ def test_a_block_takes_effect_in_every_worker_within_a_second_and_survives_a_res
     again = serve(proxy.environment.config, proxy.log)
     own_proxy.adopt(again)
     wait_for_port(proxy.port, again)
+    proxy = replace(proxy, process=again)
+    wait_for_every_worker(proxy)
     caller = callers(proxy)
     assert statuses(caller) == {400}
 
     assert run(proxy, "unblock", "--keystore", "dev", "--key", "demo-key").returncode == 0
-    time.sleep(1)
+    wait_until_audited(proxy, "unblocked")
     assert statuses(caller) == {200}
     assert run(proxy, "unblock", "--keystore", "dev", "--key", "demo-key").returncode == 1
 
 
 def test_a_blocked_key_store_leaves_others_alone(own_proxy: OwnProxy, callers: Callers) -> None:
     proxy = own_proxy.start()
-    wait_for_every_worker(proxy)
     run(proxy, "block", "--keystore", "other")
-    time.sleep(1)
+    wait_until_audited(proxy, "blocked")
 
     assert statuses(callers(proxy)) == {200}
-    assert json.loads(ask_admin(proxy, "/status").content)["keystores"][1]["blocked"] is not None
+    assert status(proxy)["keystores"][1]["blocked"] is not None
 
 
 def test_a_key_that_is_not_exposed_is_not_blocked(proxy: Proxy) -> None:
@@ -163,15 +178,12 @@ def other_credential(proxy: Proxy) -> Any:
 
 
 def test_a_quota_fills_up_again(own_proxy: OwnProxy, callers: Callers) -> None:
-    quota = 'uri_path_prefix = "/dev"\nrequests_per_second = 5\nburst = 1'
+    quota = 'uri_path_prefix = "/dev"\nrequests_per_second = 0.5\nburst = 1'
     proxy = own_proxy.start(edit=lambda text: text.replace('uri_path_prefix = "/dev"', quota))
     caller = callers(proxy)
-    while caller.encrypt("demo-key", HELLO).status == 200:
-        pass
 
-    time.sleep(0.5)
-
-    assert caller.encrypt("demo-key", HELLO).status == 200
+    eventually(lambda: caller.encrypt("demo-key", HELLO).status, 429)
+    eventually(lambda: caller.encrypt("demo-key", HELLO).status, 200)
 
 
 # --- The audit log
@@ -196,7 +208,7 @@ def test_each_request_is_one_chained_line_of_its_worker(
         caller.encrypt("demo-key", HELLO)
     caller.encrypt("no-such-key", HELLO)
     caller.decrypt("demo-key", caller.seal("demo-key", b"plaintext of no concern to a log"))
-    time.sleep(2)
+    eventually(lambda: lines_with(log, f'"message":"{CHECKPOINT}"'))
     assert stop(proxy) == 0
 
     lines = log.read_bytes().splitlines(keepends=True)
@@ -232,7 +244,7 @@ def test_a_log_that_is_renamed_goes_on_in_a_new_file_and_verifies_with_the_old_o
     caller = callers(proxy)
     for _ in range(20):
         caller.encrypt("demo-key", HELLO)
-    assert eventually(log.exists)
+    eventually(log.exists)
     log.rename(old)
     for _ in range(20):
         caller.encrypt("demo-key", HELLO)
@@ -247,14 +259,13 @@ def test_a_log_that_is_renamed_goes_on_in_a_new_file_and_verifies_with_the_old_o
 def test_blocks_are_audited(own_proxy: OwnProxy, tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     proxy = own_proxy.start(edit=lambda text: chained(text, log))
-    assert eventually(lambda: samples(proxy, "xksproxy_workers") == [2])
     run(proxy, "block", "--keystore", "dev", "--reason", "incident 4711")
 
     def blocked() -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        return [line for line in lines if line["message"] == "blocked"]
+        return audit_lines(log, '"message":"blocked"')
 
-    assert eventually(lambda: log.exists() and len(blocked()) == 2)
+    eventually(lambda: {line["pid"] for line in blocked()}, workers(proxy))
+    assert len(blocked()) == 2
     assert {(line["keystore"], line["block_reason"]) for line in blocked()} == {("dev", "incident 4711")}
 
 
@@ -267,13 +278,13 @@ def test_what_cannot_be_recorded_is_refused_where_the_settings_ask_for_it(
     caller = callers(proxy)
     assert caller.encrypt("demo-key", HELLO).status == 200
 
-    assert eventually(log.exists)
+    eventually(log.exists)
     log.unlink()
     log.mkdir()
 
-    assert eventually(lambda: caller.encrypt("demo-key", HELLO).status == 500)
+    eventually(lambda: caller.encrypt("demo-key", HELLO).status, 500)
     log.rmdir()
-    assert eventually(lambda: statuses(caller) == {200})
+    eventually(lambda: statuses(caller), {200})
 
 
 # --- Metrics and status
@@ -288,37 +299,39 @@ def test_metrics_are_summed_over_the_workers(own_proxy: OwnProxy, callers: Calle
     for _ in range(5):
         caller.encrypt("no-such-key", HELLO)
 
+    def counted(name: str, **labels: str) -> list[float]:
+        return samples(proxy, f"xksproxy_{name}", **labels)
+
     ok = {"keystore": "dev", "xks_operation": "Encrypt", "exception": "None", "error_type": "none"}
-    assert samples(proxy, "xksproxy_requests_total", **ok) == [30]
-    assert samples(proxy, "xksproxy_requests_total", exception="KeyNotFoundException") == [5]
-    assert samples(proxy, "xksproxy_request_duration_seconds_count", xks_operation="Decrypt") == [7]
-    assert samples(proxy, "xksproxy_decrypts_total", key_id="demo-key") == [7]
-    assert eventually(lambda: samples(proxy, "xksproxy_workers") == [2])
-    assert eventually(lambda: samples(proxy, "xksproxy_hsm_state", state="serving") == [2])
-    (encryptions,) = samples(proxy, "xksproxy_key_encryptions", key_id="demo-key", version="1", keystore="dev")
-    assert encryptions >= 30
-    assert samples(proxy, "xksproxy_key_encryptions_limit", key_id="demo-key", keystore="dev") == [2**32]
+    eventually(lambda: counted("requests_total", **ok), [30])
+    eventually(lambda: counted("requests_total", exception="KeyNotFoundException"), [5])
+    eventually(lambda: counted("request_duration_seconds_count", xks_operation="Decrypt"), [7])
+    eventually(lambda: counted("decrypts_total", key_id="demo-key"), [7])
+    eventually(lambda: counted("workers"), [2])
+    eventually(lambda: counted("hsm_state", state="serving"), [2])
+    key = {"key_id": "demo-key", "keystore": "dev"}
+    eventually(lambda: [count >= 30 for count in counted("key_encryptions", version="1", **key)], [True])
+    eventually(lambda: counted("key_encryptions_limit", **key), [2**32])
 
 
 def test_what_a_dead_worker_counted_stays_and_what_it_said_of_its_present_goes(
     own_proxy: OwnProxy, callers: Callers
 ) -> None:
     proxy = own_proxy.start()
-    pids = wait_for_every_worker(proxy)
+    pids = workers(proxy)
     caller = callers(proxy)
     for _ in range(20):
         caller.seal("demo-key", HELLO)
     good = {"xks_operation": "Encrypt", "exception": "None", "keystore": "dev"}
-    (before,) = samples(proxy, "xksproxy_requests_total", **good)
+    eventually(lambda: samples(proxy, "xksproxy_requests_total", **good), [20])
 
     os.kill(min(pids), 9)
 
-    assert eventually(lambda: samples(proxy, "xksproxy_workers") == [2])
-    assert samples(proxy, "xksproxy_requests_total", xks_operation="Encrypt", exception="None", keystore="dev") == [
-        before
-    ]
-    views = json.loads(ask_admin(proxy, "/status").content)["workers"]
-    assert min(pids) not in {view["pid"] for view in views}
+    eventually(lambda: len(workers(proxy)) == 2 and min(pids) not in workers(proxy))
+    wait_for_every_worker(proxy)
+    eventually(lambda: samples(proxy, "xksproxy_workers"), [2])
+    assert samples(proxy, "xksproxy_requests_total", **good) == [20]
+    assert {view["pid"] for view in status(proxy)["workers"]} == workers(proxy)
 
 
 def test_callers_cannot_make_series_without_bound(
@@ -333,6 +346,7 @@ def test_callers_cannot_make_series_without_bound(
         caller.decrypt("demo-key", sealed)
         caller.encrypt(f"no-such-key-{number}", HELLO)
 
+    eventually(lambda: sum(samples(proxy, "xksproxy_requests_total")), 61)
     text = ask_admin(proxy, "/metrics").content.decode()
     assert 'kms_operation="other"' in text
     assert "New" not in text
@@ -343,30 +357,34 @@ def test_callers_cannot_make_series_without_bound(
 
 def test_a_worker_that_must_refuse_what_it_cannot_record_is_not_ready(own_proxy: OwnProxy, callers: Callers) -> None:
     proxy = own_proxy.start(
-        server="workers = 1", edit=lambda text: chained(text, Path("/dev/full"), 'when_full = "refuse"')
+        server="workers = 1",
+        edit=lambda text: chained(text, Path("/dev/full"), 'when_full = "refuse"'),
+        serving=False,  # for it stops to be ready by itself, with its first checkpoint
     )
     caller = callers(proxy)
-    assert eventually(lambda: caller.encrypt("demo-key", HELLO).status == 500)
+    eventually(lambda: caller.encrypt("demo-key", HELLO).status, 500)
 
-    assert eventually(lambda: ask_admin(proxy, "/readyz").status == 503)
-    assert eventually(
-        lambda: json.loads(ask_admin(proxy, "/status").content)["problems"] == ["the audit log cannot be written"]
-    )
+    eventually(lambda: ask_admin(proxy, "/readyz").status, 503)
+    eventually(lambda: status(proxy)["problems"], ["the audit log cannot be written"])
 
 
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/ping", 404), ("/status/", 404)])
 def test_the_admin_listener_has_the_probes_and_nothing_else(proxy: Proxy, path: str, status: int) -> None:
-    assert ask_admin(proxy, path).status == status
+    eventually(lambda: ask_admin(proxy, path).status, status)
 
 
-def test_the_status_page_escapes_what_callers_send(proxy: Proxy, caller: Caller, session: HsmSession) -> None:
-    caller.client.call(Operation.ENCRYPT, caller.encryption(HELLO), "<script>alert(1)</script>")
+def test_the_status_page_escapes_what_callers_and_operators_send(own_proxy: OwnProxy, callers: Callers) -> None:
+    proxy = own_proxy.start()
+    script = "<script>alert(1)</script>"
+    callers(proxy).encrypt(script.replace("/", ""), HELLO)
+    run(proxy, "block", "--keystore", "other", "--reason", script)
 
-    page = ask_admin(proxy, "/")
+    def page() -> bytes:
+        return ask_admin(proxy, "/").content
 
-    assert page.status == 200
-    assert b"<script" not in page.content
-    assert (page.header("content-security-policy") or "").startswith("default-src 'none'")
+    eventually(lambda: b"KeyNotFoundException" in page() and b"&lt;script&gt;alert(1)" in page())
+    assert b"<script" not in page()
+    assert (ask_admin(proxy, "/").header("content-security-policy") or "").startswith("default-src 'none'")
 
 
 def test_the_status_page_asks_for_nothing_from_elsewhere(proxy: Proxy) -> None:
@@ -382,9 +400,9 @@ def test_the_status_shows_refusals_grouped_by_reason(own_proxy: OwnProxy, caller
         caller.encrypt("no-such-key", HELLO)
 
     def grouped() -> list[tuple[str, int]]:
-        return [(row["error"], row["count"]) for row in json.loads(ask_admin(proxy, "/status").content)["refusals"]]
+        return [(row["error"], row["count"]) for row in status(proxy)["refusals"]]
 
-    assert eventually(lambda: grouped() == [("KeyNotFoundException", 12)])
+    eventually(grouped, [("KeyNotFoundException", 12)])
 
 
 def test_no_secret_stands_in_metrics_status_or_page(proxy: Proxy) -> None:

@@ -25,6 +25,7 @@ from server_support import (
     request,
     signed,
     signed_post,
+    written_log,
 )
 from support import Proxy
 
@@ -33,18 +34,28 @@ from xksproxy.sigv4.keyring import Credential, generate_credential
 API_PATHS = [HEALTH, key_path("metadata"), key_path("encrypt"), key_path("decrypt")]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_unforeseen(proxy: Proxy) -> Iterator[None]:
+    """Whatever the tests did, nothing failed in the proxy unforeseen, as its log tells when all of it is written."""
+    before = len(written_log(proxy))
+    yield
+    assert_foreseen(written_log(proxy)[before:])
+
+
 @pytest.fixture(autouse=True)
-def serving_afterwards(proxy: Proxy) -> Iterator[None]:
-    """Whatever a test did, the proxy serves when it is over, and nothing failed in it unforeseen."""
+def serving_afterwards(proxy: Proxy, nothing_unforeseen: None) -> Iterator[None]:
+    """Whatever a test did, the proxy serves when it is over. The log may tell more of it later: see above."""
     before = proxy.log.stat().st_size
     yield
     assert_serving(proxy)
     with proxy.log.open("rb") as log:
         log.seek(before)
-        written = log.read()
-    assert b"Traceback" not in written
-    assert b"Logging error" not in written
-    assert b"InternalException" not in written
+        assert_foreseen(log.read().decode(errors="replace"))
+
+
+def assert_foreseen(log: str) -> None:
+    for word in ("Traceback", "Logging error", "InternalException"):
+        assert word not in log
 
 
 def with_body(proxy: Proxy, path: str, message: object) -> bytes:

@@ -18,14 +18,14 @@ from server_support import (
     SealedMessage,
     Wire,
     encoded,
-    eventually,
     key_path,
     request,
     signed,
     signed_post,
-    wait_for_every_worker,
+    workers,
+    written_log,
 )
-from support import Proxy
+from support import Proxy, lines_with
 
 from xksproxy.client.xks import XksClient
 from xksproxy.sigv4.authorization import CredentialScope
@@ -160,7 +160,7 @@ def check(proxy: Proxy, metadata: dict[str, Any]) -> None:
     spread.run()
 
     secrets = [*spread.plaintexts, *secrets_of(proxy)]
-    assert eventually(lambda: spread.metadata["kmsRequestId"].encode() in proxy.log.read_bytes())
+    assert spread.metadata["kmsRequestId"] in written_log(proxy)
     assert_absent(proxy.log.read_bytes(), secrets)
     assert_absent(b"".join(reply.content + repr(reply.headers).encode() for reply in spread.refusals), secrets)
 
@@ -179,7 +179,6 @@ def test_no_secret_stands_in_the_most_talkative_log(
             "[logging]", '[logging]\nlevel = "debug"'
         )
     )
-    wait_for_every_worker(proxy)
 
     check(proxy, request_metadata)
 
@@ -187,7 +186,7 @@ def test_no_secret_stands_in_the_most_talkative_log(
 def test_no_secret_stands_in_arguments_or_environment_of_the_processes(proxy: Proxy) -> None:
     secrets = secrets_of(proxy)
 
-    for pid in (proxy.process.pid, *wait_for_every_worker(proxy)):
+    for pid in (proxy.process.pid, *workers(proxy)):
         for name in ("cmdline", "environ"):
             assert_absent(Path(f"/proc/{pid}/{name}").read_bytes(), secrets)
 
@@ -196,11 +195,9 @@ def test_no_secret_stands_in_arguments_or_environment_of_the_processes(proxy: Pr
 
 
 def lines_about(proxy: Proxy, text: str) -> list[str]:
-    def found() -> list[str]:
-        return [line for line in proxy.log.read_text(errors="replace").split("\n") if text in line]
-
-    assert eventually(lambda: bool(found()))
-    return found()
+    """All that is ever written about what has happened so far."""
+    written_log(proxy)
+    return lines_with(proxy.log, text)
 
 
 def test_each_call_leaves_one_line_with_its_metadata_time_and_outcome(proxy: Proxy, caller: Caller) -> None:

@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from server_support import ClosedByProxy, OwnProxy, Wire, assert_serving, eventually, signed_post
-from support import Proxy
+from server_support import ClosedByProxy, OwnProxy, Wire, assert_serving, signed_post
+from support import PATIENCE_SECONDS, Proxy, eventually
 
 from xksproxy.devkit.certificates import (
     Authority,
@@ -54,7 +54,11 @@ def openssl(proxy: Proxy, *options: str) -> bytes:
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", "-servername", "localhost", "-quiet"]
     command += ["-CAfile", str(proxy.environment.authority), "-verify_return_error", "-verify_quiet", *options]
     done = subprocess.run(
-        command, input=signed_post(proxy, Connection="close"), capture_output=True, check=False, timeout=30
+        command,
+        input=signed_post(proxy, Connection="close"),
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     return done.stdout
 
@@ -64,7 +68,7 @@ def logged(proxy: Proxy, text: str) -> Iterator[None]:
     """What is done inside makes the proxy log a text."""
     before = proxy.log.stat().st_size
     yield
-    assert eventually(lambda: text.encode() in proxy.log.read_bytes()[before:])
+    eventually(lambda: text.encode() in proxy.log.read_bytes()[before:])
 
 
 # --- Versions and suites
@@ -153,7 +157,7 @@ def test_a_client_of_http_1_1_is_served_whatever_else_it_offers(proxy: Proxy, pr
 
 @pytest.mark.parametrize("data", [b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n" * 50, bytes(1000), b"\xff" * 1000])
 def test_what_is_not_tls_gets_nothing_and_does_no_harm(proxy: Proxy, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE_SECONDS) as raw:
         raw.sendall(data)
         with suppress(ConnectionResetError):
             answer = raw.recv(1000)
@@ -274,7 +278,7 @@ def club(own_proxy: OwnProxy) -> Club:
         tls=f'client_ca = "{own_proxy.directory / "clients.pem"}"\nclient_names = ["{KMS_NAME}", "{SECOND_NAME}"]',
     )
     club = Club(proxy, authority, own_proxy.directory)
-    assert eventually(lambda: status(proxy, club.member(KMS_NAME)) == 200)
+    eventually(lambda: status(proxy, club.member(KMS_NAME)) == 200)
     return club
 
 
@@ -413,6 +417,6 @@ def test_a_proxy_without_client_ca_asks_for_no_certificate(own_proxy: OwnProxy, 
             input=b"",
             capture_output=True,
             check=False,
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
         ).stdout
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pkcs11 import Attribute, KeyType, ObjectClass
 
@@ -41,7 +41,7 @@ def known_key(session: HsmSession) -> Iterator[int]:
 
 
 @given(iv=st.sampled_from([12, 16]).flatmap(lambda n: st.binary(min_size=n, max_size=n)), data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_the_token_computes_the_same_gcm_as_another_implementation(
     cryptoki: Cryptoki, session: HsmSession, known_key: int, iv: bytes, data: st.DataObject
 ) -> None:

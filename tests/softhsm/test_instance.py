@@ -34,11 +34,12 @@ Faulty = Callable[..., FaultyHsm]
 
 
 def soon() -> Deadline:
-    return Deadline.after(0.1)
+    """For calls that hang; far enough for an idle lane to take the call before."""
+    return Deadline.after(1)
 
 
 def later() -> Deadline:
-    return Deadline.after(20)
+    return Deadline.after(60)
 
 
 @asynccontextmanager
@@ -53,8 +54,10 @@ async def started(hsm: Hsm, modules: Modules) -> AsyncIterator[Instance]:
 
 @asynccontextmanager
 async def serving(hsm: Hsm, modules: Modules, sessions: int = 2) -> AsyncIterator[Instance]:
-    async with started(msgspec.structs.replace(hsm, sessions=sessions), modules) as instance:
-        await until(lambda: instance.serving)
+    """One whose first check is over, and the next one far away: it has no calls but those of the test."""
+    quiet = msgspec.structs.replace(hsm, sessions=sessions, check_interval_s=600)
+    async with started(quiet, modules) as instance:
+        await until(lambda: instance.serving and bool(instance.labels))
         yield instance
 
 
@@ -125,7 +128,7 @@ async def test_the_event_loop_is_not_blocked_by_hsm_calls(hsm: Hsm, modules: Mod
 
     def work(_: HsmSession) -> bool:
         entered.set()
-        return release.wait(20)
+        return release.wait(60)
 
     async with serving(hsm, modules, sessions=1) as instance:
         call = asyncio.create_task(instance.call(work, later()))
@@ -337,7 +340,7 @@ async def test_a_hung_hsm_is_out_of_service_and_returns_when_its_calls_do(
     async with serving(faulty.hsm, modules) as instance:
         faulty.tell("C_Encrypt hang")
         for _ in range(3):
-            with pytest.raises((DeadlinePassed, HsmBusy)):
+            with pytest.raises(DeadlinePassed):
                 await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), soon())
         assert not instance.serving
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fault_support import until
 
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
@@ -106,9 +107,9 @@ async def test_an_instance_serves(nss: Hsm, nss_modules: Modules, key: str) -> N
     instance = Instance(nss, nss_modules)
     instance.start()
     try:
-        await instance.tried()
-        sealed = await instance.call(lambda session: session.encrypt(key, b"text", b""), Deadline.after(20))
-        opened = await instance.call(lambda session: session.decrypt(key, sealed, b""), Deadline.after(20))
+        await until(lambda: instance.serving)
+        sealed = await instance.call(lambda session: session.encrypt(key, b"text", b""), Deadline.after(60))
+        opened = await instance.call(lambda session: session.decrypt(key, sealed, b""), Deadline.after(60))
     finally:
         instance.stop()
 

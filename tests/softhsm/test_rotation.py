@@ -239,11 +239,18 @@ def test_a_version_encrypts_only_after_every_hsm_has_it(two: Site, pair: tuple[F
     assert (two.primary, two.labels()) == ("key.v2", [["key", "key.v2"], ["key", "key.v2"]])
 
 
-def test_a_rotation_waits_for_the_hsms_own_replication(two: Site, pair: tuple[FaultyHsm, FaultyHsm]) -> None:
-    timer = threading.Timer(0.7, replicate, pair)
-    timer.start()
+def test_a_rotation_waits_for_the_hsms_own_replication(
+    two: Site, pair: tuple[FaultyHsm, FaultyHsm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, timer = Holdings.make, threading.Timer(0.7, replicate, pair)
 
-    assert two.rotate(Reach(wait_seconds=20)) == 2
+    def make_and_replicate(holdings: Holdings, label: str, **named: Any) -> None:
+        make(holdings, label, **named)
+        timer.start()
+
+    monkeypatch.setattr(Holdings, "make", make_and_replicate)
+
+    assert two.rotate(Reach(wait_seconds=60)) == 2
     timer.join()
 
 

@@ -131,15 +131,74 @@ def test_output_of_a_wrong_length_is_refused(session: HsmSession, monkeypatch: p
         session.encrypt("demo-key", b"text!", b"")
 
 
-def test_a_key_is_searched_once_and_its_handle_kept(session: HsmSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    searches = []
+def searches(session: HsmSession, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What a session searches for from now on."""
+    made: list[object] = []
     find = session._cryptoki.find_objects
-    monkeypatch.setattr(session._cryptoki, "find_objects", lambda *args: searches.append(args) or find(*args))
+
+    def noted(handle: int, template: Any) -> list[int]:
+        made.append(template)
+        return find(handle, template)
+
+    monkeypatch.setattr(session._cryptoki, "find_objects", noted)
+    return made
+
+
+def test_a_key_is_searched_once_and_its_handle_kept(session: HsmSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session._connection, "key_hints", {})
+    made = searches(session, monkeypatch)
 
     for _ in range(5):
         session.encrypt("demo-key", b"text", b"")
 
-    assert len(searches) == 2  # one for secret keys, one for private ones
+    assert len(made) == 2  # one for secret keys, one for private ones
+
+
+def test_a_key_that_one_session_listed_is_not_searched_for_by_another(
+    session: HsmSession, other: HsmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = session.encrypt("demo-key", b"text", b"")
+    other.list_keys()
+    made = searches(other, monkeypatch)
+
+    assert other.decrypt("demo-key", sealed, b"") == b"text"
+    assert made == []
+
+
+@pytest.mark.parametrize("hint", ["another key", "no object"])
+def test_a_hint_that_is_wrong_is_not_believed(
+    session: HsmSession, other: HsmSession, unique_label: Label, monkeypatch: pytest.MonkeyPatch, hint: str
+) -> None:
+    label = unique_label("hinted")
+    make_key(session, label)
+    sealed = session.encrypt(label, b"text", b"")
+    handle = session._keys.find("demo-key").handle if hint == "another key" else 999_999
+    monkeypatch.setattr(other._connection, "key_hints", {label: handle})
+
+    assert other.decrypt(label, sealed, b"") == b"text"
+
+
+def test_no_hint_is_given_for_a_label_of_two_keys(session: HsmSession, other: HsmSession, unique_label: Label) -> None:
+    label = unique_label("twins")
+    for _ in range(2):
+        make_key(session, label)
+    session.list_keys()
+
+    with pytest.raises(KeyAmbiguous):
+        other.encrypt(label, b"text", b"")
+
+
+def test_a_key_is_described_from_a_search_whatever_was_hinted(
+    session: HsmSession, other: HsmSession, unique_label: Label
+) -> None:
+    """GetKeyMetadata, with which KMS takes up a key, notices a second one of its label at once."""
+    label = unique_label("twin")
+    make_key(session, label)
+    session.list_keys()
+    make_key(session, label)
+
+    with pytest.raises(KeyAmbiguous):
+        other.describe_key(label)
 
 
 def test_a_key_that_is_not_there_is_missing(session: HsmSession, unique_label: Label) -> None:

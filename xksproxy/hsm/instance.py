@@ -39,6 +39,7 @@ _PROBE_SECONDS: Final = 2.0
 _RECHECK_SECONDS: Final = 1.0
 _ENUMERATION_SECONDS: Final = 40.0
 _ENUMERATION_PAUSES: Final = 10
+_LISTING_SECONDS: Final = 2.0
 _REINITIALIZE_AFTER_PROBES: Final = 2
 _REINITIALIZE_WAIT_SECONDS: Final = 1.0
 _FIRST_BACKOFF_SECONDS: Final = 0.1
@@ -92,6 +93,8 @@ class Instance:
         self._tried = asyncio.Event()
         self._wake = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._listing: asyncio.Task[None] | None = None
+        """The listing of keys that it began before it served; it may take long."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
         """Asked before C_Finalize, which hits every HSM of the same module."""
 
@@ -150,8 +153,9 @@ class Instance:
 
     def stop(self) -> None:
         """Let the threads end once they have done what is queued; none is waited for."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for task in (self._watcher, self._listing):
+            if task is not None:
+                task.cancel()
         for _ in self._lanes:
             self._queue.put(None)
 
@@ -266,6 +270,10 @@ class Instance:
             self._tried.set()
             await self._pause(self._backoff(failed_probes + 1))
             return failed_probes + 1
+        # A session that has to search for a key while requests wait would cost them their deadline.
+        self._enumerate_at = -math.inf
+        self._listing = asyncio.create_task(self._enumerate_keys())
+        await asyncio.wait({self._listing}, timeout=_LISTING_SECONDS)
         self.state, self.reason, self._failures = State.SERVING, "", 0
         self.returns += 1
         self._tried.set()
@@ -282,7 +290,8 @@ class Instance:
             _log.warning("HSM fails its check", extra={"fields": {"hsm": self.id, "reason": str(error)}})
         else:
             self._checked_at = time.monotonic()
-            await self._enumerate_keys()
+            if self._listing is None or self._listing.done():
+                await self._enumerate_keys()
 
     async def _probe(self, failed_before: int) -> bool:
         """Try to bring it into service; from the third time on by initialising the module again, if that may be."""

@@ -1,7 +1,7 @@
 """The keys of a token as one session knows them: found by label, their handles kept and checked."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -31,13 +31,24 @@ class KnownKey:
 class KeyTable:
     """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
 
+    A handle may also come from ``hints``, where another session left what it found by label. Some modules give each
+    session handles of its own, so a hint counts for nothing until its object is seen to carry the label here too.
     ``require_token`` raises if the token is gone or logged out: then a search finds nothing, as for a missing key.
     """
 
-    def __init__(self, cryptoki: Cryptoki, session: int, quirks: Quirks, require_token: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        cryptoki: Cryptoki,
+        session: int,
+        quirks: Quirks,
+        *,
+        hints: Callable[[], Mapping[str, int]],
+        require_token: Callable[[], None],
+    ) -> None:
         self._cryptoki = cryptoki
         self._session = session
         self._failures_judged = FailuresJudged(quirks)
+        self._hints = hints
         self._require_token = require_token
         self._known: dict[str, KnownKey] = {}
 
@@ -50,8 +61,7 @@ class KeyTable:
         key = self.find(label)
         if key.description.is_aes_256 and permits(key.description):
             return key
-        self.forget(label)
-        key = self.find(label)
+        key = self.find_anew(label)
         if not key.description.is_aes_256:
             raise KeyRefusesUse(f"the key is {key.description.spec}, not AES_256")
         if not permits(key.description):
@@ -59,7 +69,7 @@ class KeyTable:
         return key
 
     def find(self, label: str) -> KnownKey:
-        """The key of a label: the known one, whose attributes are read again every 5 s, or by a search.
+        """The key of a label: the known one, whose attributes are read again every 5 s, a hinted one, or by a search.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -67,8 +77,7 @@ class KeyTable:
         now = time.monotonic()
         key = self._known.get(label)
         if key is None:
-            handle = self._search_one(label)
-            self._known[label] = key = KnownKey(handle, self._describe(handle), now)
+            key = self._known[label] = self._hinted(label) or self._searched(label)
         elif now - key.checked_at > _RECHECK_SECONDS:
             key.description = self._describe(key.handle)
             key.checked_at = now
@@ -76,16 +85,26 @@ class KeyTable:
                 raise HandleStale("the handle has come to mean another object")
         return key
 
+    def find_anew(self, label: str) -> KnownKey:
+        """The key of a label by a search, whatever was known of it.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
+        """
+        self.forget(label)
+        key = self._known[label] = self._searched(label)
+        return key
+
     def forget(self, label: str) -> None:
         """Search for the key when it is next asked for."""
         self._known.pop(label, None)
 
-    def everything(self) -> list[KeyDescription]:
-        """All secret and private keys that the token keeps, in the order it gives them."""
+    def everything(self) -> list[tuple[int, KeyDescription]]:
+        """Handles and descriptions of all secret and private keys that the token keeps, in the order it gives them."""
         keys = []
         for handle in self.search(None):
             with suppress(HandleStale):  # destroyed since the search
-                keys.append(self._describe(handle))
+                keys.append((handle, self._describe(handle)))
         return keys
 
     def search(self, label: str | None) -> list[int]:
@@ -107,14 +126,24 @@ class KeyTable:
         except HandleStale as error:
             raise SessionLost(f"a key handle was refused although just found: {error}") from error
 
-    def _search_one(self, label: str) -> int:
+    def _hinted(self, label: str) -> KnownKey | None:
+        handle = self._hints().get(label)
+        if handle is None:
+            return None
+        with suppress(HandleStale):
+            description = self._describe(handle)
+            if description.label == label:
+                return KnownKey(handle, description, time.monotonic())
+        return None
+
+    def _searched(self, label: str) -> KnownKey:
         handles = self.search(label)
         if len(handles) > 1:
             raise KeyAmbiguous(f"{len(handles)} keys on the token have the same label")
         if not handles:
             self._require_token()
             raise KeyMissing("the token has no key of this label")
-        return handles[0]
+        return KnownKey(handles[0], self._describe(handles[0]), time.monotonic())
 
     def _describe(self, handle: int) -> KeyDescription:
         with self._failures_judged:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -133,6 +133,8 @@ class Connection:
         self.quirks = quirks
         self.usage = usage
         self.needs_login = needs_login
+        self.key_hints: Mapping[str, int] = {}
+        """By label the handles of keys as a session that looked at all of them found them; replaced whole."""
         self._module = module
         self._generation = module.generation
         self._label = label

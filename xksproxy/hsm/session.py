@@ -2,6 +2,7 @@
 
 import hmac
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -82,7 +83,13 @@ class HsmSession:
         self._failures_judged = FailuresJudged(connection.quirks)
         self._session = connection.open_session()
         self._handle: int = self._session.handle
-        self._keys = KeyTable(self._cryptoki, self._handle, self._quirks, self._require_token)
+        self._keys = KeyTable(
+            self._cryptoki,
+            self._handle,
+            self._quirks,
+            hints=lambda: connection.key_hints,
+            require_token=self._require_token,
+        )
         self._ivs = b""
         self._test_key: int | None = None
 
@@ -170,8 +177,7 @@ class HsmSession:
         Raises:
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable
         """
-        self._keys.forget(label)
-        return self._keys.retry_stale(label, lambda: self._keys.find(label).description)
+        return self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
 
     def make_proof(self, label: str) -> KeyProof:
         """A proof of the key as it is on this token now.
@@ -191,12 +197,16 @@ class HsmSession:
             KeyDiffers: it is another key, or there is nothing to hold it against.
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
         """
-        self._keys.forget(label)
-        self._keys.retry_stale(label, lambda: self._require_proven(self._keys.find(label), proof))
+        self._keys.retry_stale(label, lambda: self._require_proven(self._keys.find_anew(label), proof))
 
     def list_keys(self) -> list[KeyDescription]:
-        """All secret and private keys of the token, in the order it gives them."""
-        return self._keys.everything()
+        """All secret and private keys of the token, in the order it gives them; it saves other sessions the search."""
+        found = self._keys.everything()
+        times = Counter(description.label for _, description in found)
+        self._connection.key_hints = {
+            description.label: handle for handle, description in found if times[description.label] == 1
+        }
+        return [description for _, description in found]
 
     def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool, extractable: bool = False) -> None:
         """Make an AES key on the token; an ``extractable`` one can be wrapped; see :mod:`xksproxy.hsm.keycopy`.

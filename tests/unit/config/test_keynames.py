@@ -69,7 +69,7 @@ def test_any_other_label_is_that_of_no_later_version(label: str) -> None:
     assert split_version_label(label) is None
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_label_of_any_length_is_split_without_trying_every_way_to() -> None:
     assert split_version_label(".v2" * 100_000 + "!") is None
     assert split_version_label(".v2" * 100_000) == (".v2" * 99_999, 2)

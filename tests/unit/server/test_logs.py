@@ -259,9 +259,9 @@ def test_a_reader_that_stalls_holds_up_nobody_and_what_is_dropped_is_counted(mon
     for number in range(11_500):
         handler.emit(logging.LogRecord("test", logging.INFO, "", 0, f"line {number}", None, None))
     released.set()
-    handler.flush()
+    handler._writer.flush(60)
     handler.emit(logging.LogRecord("test", logging.INFO, "", 0, "the last", None, None))
-    handler.flush()
+    handler._writer.flush(60)
 
     lines = "".join(written).splitlines()
     assert lines[-1] == "the last"

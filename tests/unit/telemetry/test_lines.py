@@ -43,7 +43,7 @@ def test_lines_come_in_order() -> None:
     writer = LineWriter(written.extend, lambda count: -count, 100_000)
     for number in range(5000):
         writer.put(number)
-    writer.flush(20)
+    writer.flush(60)
 
     assert written == list(range(5000))
 
@@ -60,9 +60,9 @@ def test_what_is_above_the_maximum_is_dropped_counted_and_told_once_there_is_roo
         writer.put(number)
     assert writer.full
     released.set()
-    writer.flush(20)
+    writer.flush(60)
     writer.put("last")
-    writer.flush(20)
+    writer.flush(60)
 
     assert written[-1] == "last"
     assert written[-2] == f"dropped {writer.dropped_in_all}"
@@ -80,7 +80,7 @@ def test_a_write_that_fails_loses_its_batch_and_nothing_else() -> None:
     writer = LineWriter(write, str, 10)
     for line in ("good", "bad", "better"):
         writer.put(line)
-        writer.flush(20)
+        writer.flush(60)
 
     assert written == ["good", "better"]
 
@@ -89,11 +89,11 @@ def test_a_child_process_has_a_thread_of_its_own() -> None:
     reader, output = os.pipe()
     writer = LineWriter(lambda lines: [os.write(output, line) for line in lines] and None, str, 10)
     writer.put(b"parent\n")
-    writer.flush(20)
+    writer.flush(60)
     child = os.fork()
     if child == 0:
         writer.put(b"child\n")
-        writer.flush(20)
+        writer.flush(60)
         os._exit(0)
     os.waitpid(child, 0)
 
