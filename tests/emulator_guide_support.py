@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from emulator_process import kms_client, wait_for_state
 from server_support import Caller as ProxyCaller
 from server_support import SealedMessage
-from support import Proxy
+from support import Proxy, eventually, lines_with
 
 from xksproxy.emulator.blob import Blob as CiphertextBlob
 from xksproxy.emulator.blob import Header, authenticated_data, pack, unpack
@@ -227,18 +227,17 @@ def share_quota_of_one_a_second(kms: Any, first: str, second: str) -> None:
 def soon(call: Callable[[], Any], *, refused: str | None = None, saying: str = "") -> None:
     """Repeat a call until it works, or until it is refused with this exception and words.
 
-    What changes at a proxy reaches all its workers within seconds; the test's own time limit is the bound.
+    What changes at a proxy reaches its workers one by one, within seconds.
     """
-    while True:
+
+    def as_wanted() -> bool:
         try:
             call()
         except ClientError as error:
-            if error.response["Error"]["Code"] == refused and saying in str(error):
-                return
-        else:
-            if refused is None:
-                return
-        time.sleep(0.02)
+            return error.response["Error"]["Code"] == refused and saying in str(error)
+        return refused is None
+
+    eventually(as_wanted)
 
 
 # --- The layers of a ciphertext
@@ -267,25 +266,18 @@ def request_id(answer: Mapping[str, Any]) -> str:
 
 
 def calls_of(proxy: Proxy, kms_request_id: str, number: int = 1) -> list[str]:
-    """What the proxy's log has about a request of KMS, once there are so many lines.
-
-    The proxy writes its log from a thread; the test's own time limit is the bound.
-    """
-    while len(lines := _logged(proxy, kms_request_id)) < number:
-        time.sleep(0.02)
+    """What the proxy's log has about a request of KMS, which called it so many times."""
+    eventually(lambda: len(lines_with(proxy.log, kms_request_id)) >= number)
+    lines = lines_with(proxy.log, kms_request_id)
     assert len(lines) == number, lines
     return lines
 
 
 def was_never_asked(proxy: Proxy, kms_request_ids: list[str]) -> None:
-    assert [line for kms_request_id in kms_request_ids for line in _logged(proxy, kms_request_id)] == []
+    assert [line for kms_request_id in kms_request_ids for line in lines_with(proxy.log, kms_request_id)] == []
 
 
 def logged(line: str, name: str) -> str | None:
     """A field of a line of the proxy's log, or of the request metadata in it."""
     match = re.search(rf'\b{name}(?:=|":)"([^"]*)"', line)
     return match[1] if match else None
-
-
-def _logged(proxy: Proxy, text: str) -> list[str]:
-    return [line for line in proxy.log.read_text(errors="replace").splitlines() if text in line]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import program
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +17,7 @@ _PROGRAMS = ("aws", "python", "xksproxy")
 _COMMANDS = 60
 """More than the demo shows."""
 
-_IDLE_PROXY = "echo serving; mkdir proxy; touch proxy/client.env; exec sleep 600"
+_IDLE_PROXY = "mkdir proxy; touch proxy/client.env; echo serving; exec sleep 600"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,7 +29,21 @@ def programs(tmp_path: Path) -> Path:
     made.mkdir(parents=True)
     for name in _PROGRAMS:
         _write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
+    _write_program(made / "xksproxy", f'exec "{sys.executable}" "{_write_unhurried(tmp_path)}" "$@"')
     return made
+
+
+def _write_unhurried(directory: Path) -> Path:
+    """The command `xksproxy`, of which `dev` goes on as a proxy that no busy machine makes late."""
+    script = directory / "unhurried-dev.py"
+    script.write_text(f"""
+import os
+from xksproxy.cli.main import main
+execute = os.execv
+os.execv = lambda path, arguments: execute(path, {program()!r} + arguments[3:])
+main()
+""")
+    return script
 
 
 @pytest.fixture

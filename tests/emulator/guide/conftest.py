@@ -10,25 +10,26 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from emulator_guide_support import Account, Accounts, LoopThread, account_callers
-from server_support import Caller, wait_for_every_worker
-from support import REGION, Proxy
-from tls_server_support import PATIENT_SECONDS, Certificates
+from server_support import Caller
+from support import REGION, Proxy, wait_until_serving
+from tls_server_support import Certificates
 
 from xksproxy.cli.main import cli
 from xksproxy.client.xks import XksClient
 from xksproxy.emulator.durations import FAST
 from xksproxy.emulator.serve import Settings, running
+from xksproxy.hsm.module import Connection
 from xksproxy.hsm.session import HsmSession
+
+_PATIENT_MS = 40_000
 
 StartEmulator = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def every_worker_serves(proxy: Proxy, request: pytest.FixtureRequest) -> None:
-    """All have logged in before the first test, one after another: SoftHSM2 fails other calls while one does."""
-    wait_for_every_worker(proxy)
-    request.getfixturevalue("connection")
-    wait_for_every_worker(proxy)
+def everybody_has_logged_in(proxy: Proxy, connection: Connection) -> None:
+    """This process too, before the first test: SoftHSM2 fails the proxy's calls while it does."""
+    wait_until_serving(proxy.environment.config, proxy.process)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +67,7 @@ def start_emulator(
             "ca": ca,
             "durations": FAST,
             "callers": account_callers(),
-            "time_limit_ms": int(1000 * PATIENT_SECONDS),
+            "time_limit_ms": _PATIENT_MS,
             **changes,
         }
         return loop_thread.entered(running(Settings(**settings)))
