@@ -123,6 +123,11 @@ class Account:
         )
         return dict(answer["KeyMetadata"])
 
+    def describe_store(self, store_id: str) -> dict[str, Any]:
+        """The entry of a key store."""
+        (entry,) = self.kms.describe_custom_key_stores(CustomKeyStoreId=store_id)["CustomKeyStores"]
+        return dict(entry)
+
     def key_state(self, key_id: str) -> str:
         return str(self.kms.describe_key(KeyId=key_id)["KeyMetadata"]["KeyState"])
 

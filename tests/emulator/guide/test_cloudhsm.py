@@ -102,7 +102,7 @@ def made_store_id(account: Account, cluster: Cluster) -> str:
 def store_id(account: Account, cluster: Cluster, made_store_id: str) -> Iterator[str]:
     """The key store, connected, however the test before left it."""
     cluster.tell()
-    (entry,) = account.kms.describe_custom_key_stores(CustomKeyStoreId=made_store_id)["CustomKeyStores"]
+    entry = account.describe_store(made_store_id)
     if entry["ConnectionState"] != "DISCONNECTED":
         account.disconnect(made_store_id)
     account.connect(made_store_id)
@@ -217,7 +217,7 @@ def test_the_cluster_must_have_an_active_hsm(
     store_id = key["CustomKeyStoreId"]
     cluster.tell("* return 0x30")
     all_refused("KMSInvalidStateException", kms, key["KeyId"], blob)
-    (entry,) = kms.describe_custom_key_stores(CustomKeyStoreId=store_id)["CustomKeyStores"]
+    entry = account.describe_store(store_id)
     assert entry["ConnectionState"] == "CONNECTED"
     assert account.key_state(key["KeyId"]) == "Enabled"
 

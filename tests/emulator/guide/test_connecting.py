@@ -1,10 +1,9 @@
 """The statements and examples of AWS's page "Connecting and disconnecting an external key store"
 (xks-connect-disconnect)."""
 
-import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
@@ -27,9 +26,8 @@ from emulator_guide_support import (
     was_never_asked,
 )
 from support import Proxy
-from tls_server_support import HEALTHY, Certificates, answering, byte_server, http_server
+from tls_server_support import HEALTHY, Certificates, http_server
 
-from xksproxy.devkit.certificates import create_authority
 from xksproxy.emulator.durations import LIKE_AWS
 from xksproxy.sigv4.keyring import generate_credential
 
@@ -57,12 +55,6 @@ EXAMPLE_FAILED = {
     "ConnectionErrorCode": "XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND",
 }
 EXAMPLE_DISCONNECTED = {**EXAMPLE_CONNECTED, "ConnectionState": "DISCONNECTED"}
-UNAVAILABLE = {**HEALTHY, "ekmFleetDetails": [{"id": "hsm-1", "model": "Luna 7", "healthStatus": "UNAVAILABLE"}]}
-
-
-def describe(account: Account, store_id: str) -> dict[str, Any]:
-    (entry,) = account.kms.describe_custom_key_stores(CustomKeyStoreId=store_id)["CustomKeyStores"]
-    return dict(entry)
 
 
 def assert_like(entry: Mapping[str, Any], example: Mapping[str, Any]) -> None:
@@ -119,7 +111,7 @@ def test_a_disconnected_store_is_described_as_in_the_example(account: Account) -
 
 
 def test_a_public_store_has_no_vpc_endpoint_service(account: Account, store_id: str) -> None:
-    configuration = describe(account, store_id)["XksProxyConfiguration"]
+    configuration = account.describe_store(store_id)["XksProxyConfiguration"]
 
     assert configuration.keys() == {"AccessKeyId", "Connectivity", "UriEndpoint", "UriPath"}
     assert configuration["Connectivity"] == "PUBLIC_ENDPOINT"
@@ -148,7 +140,7 @@ def test_a_new_store_is_not_connected_and_need_not_be(account: Account) -> None:
     """xks-connect-disconnect: DISCONNECTED, when it has never been connected; it can be viewed and managed."""
     for settings in (account.settings(), account.vpc_settings(XksProxyUriEndpoint="https://nobody.example.com")):
         store_id = account.create_store(**settings)
-        assert describe(account, store_id)["ConnectionState"] == "DISCONNECTED"
+        assert account.describe_store(store_id)["ConnectionState"] == "DISCONNECTED"
         account.kms.update_custom_key_store(
             CustomKeyStoreId=store_id, NewCustomKeyStoreName=f"{settings['CustomKeyStoreName']}2"
         )
@@ -167,24 +159,14 @@ def test_connecting_answers_an_object_without_properties_and_takes_minutes(
         answer = kms.connect_custom_key_store(CustomKeyStoreId=store_id)
         assert answer.pop("ResponseMetadata")["HTTPStatusCode"] == 200
         assert answer == {}
-        assert describe(account, store_id)["ConnectionState"] == "CONNECTING"
+        assert account.describe_store(store_id)["ConnectionState"] == "CONNECTING"
         is_refused("CustomKeyStoreInvalidStateException", account.create_key, store_id)
 
         answer = kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
         assert answer.pop("ResponseMetadata")["HTTPStatusCode"] == 200
         assert answer == {}
-        assert describe(account, store_id)["ConnectionState"] == "DISCONNECTING"
+        assert account.describe_store(store_id)["ConnectionState"] == "DISCONNECTING"
         is_refused("CustomKeyStoreInvalidStateException", kms.connect_custom_key_store, CustomKeyStoreId=store_id)
-
-
-def test_what_fails_to_connect_may_fail_quickly(start_emulator: Callable[..., Any], proxy: Proxy) -> None:
-    """xks-connect-disconnect: here at once, though connecting would take minutes."""
-    wrong = for_kms(generate_credential())
-    with start_emulator(durations=LIKE_AWS) as url:
-        account = Accounts.of(url, proxy).new()
-        store_id = account.create_store(**account.vpc_settings(XksProxyAuthenticationCredential=wrong))
-
-        assert account.connect(store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
 
 
 @pytest.mark.parametrize("connectivity", ["PUBLIC_ENDPOINT", "VPC_ENDPOINT_SERVICE"])
@@ -226,98 +208,8 @@ def test_connected_does_not_mean_that_the_proxy_works(
 
         is_refused("KMSInvalidStateException", account.kms.encrypt, KeyId=key_id, Plaintext=b"x")
         is_refused("CustomKeyStoreInvalidStateException", account.create_key, store_id, "another-key")
-        assert describe(account, store_id)["ConnectionState"] == "CONNECTED"
+        assert account.describe_store(store_id)["ConnectionState"] == "CONNECTED"
         assert account.key_state(key_id) == "Enabled"
-
-
-# --- A connection that fails
-
-
-@pytest.fixture(scope="module")
-def bad_proxies(
-    start_emulator: Callable[..., Any], loop_thread: LoopThread, certificates: Certificates, proxy: Proxy
-) -> Iterator[Accounts]:
-    """An emulator for which the hosts of DISORDERS are proxies that are out of order in their ways."""
-
-    def error(name: str) -> dict[str, str]:
-        return {"errorName": name, "errorMessage": "in a test"}
-
-    strangers = create_authority("a CA that nobody trusts")
-    servers = {
-        "denying": (answering(error("AccessDeniedException"), 403), {}),
-        "unintelligible": (answering({"status": "fine"}), {}),
-        "without-hsm": (answering(UNAVAILABLE), {}),
-        "late": (answering(error("DependencyTimeoutException"), 503), {}),
-        "expired": (answering(HEALTHY), {"days": 0}),
-        "untrusted": (answering(HEALTHY), {"authority": strangers}),
-    }
-    with ExitStack() as stack:
-        hosts = {"misnamed.example.com": proxy.port}
-        for name, (answer, certificate) in servers.items():
-            host = f"{name}.example.com"
-            server = http_server(answer, certificates.context(host, **certificate))
-            hosts[host] = stack.enter_context(loop_thread.entered(server))
-        hosts["rude.example.com"] = stack.enter_context(
-            loop_thread.entered(byte_server(hang_up, certificates.context("rude.example.com")))
-        )
-        yield Accounts.of(stack.enter_context(start_emulator(hosts)), proxy)
-
-
-async def hang_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Read of a request, and end the connection."""
-    await reader.read(1)
-
-
-DISORDERS = {
-    "denying": "XKS_PROXY_ACCESS_DENIED",
-    "unintelligible": "XKS_PROXY_INVALID_RESPONSE",
-    "without-hsm": "XKS_PROXY_NOT_REACHABLE",
-    "late": "XKS_PROXY_TIMED_OUT",
-    "expired": "XKS_PROXY_INVALID_TLS_CONFIGURATION",
-    "untrusted": "XKS_PROXY_INVALID_TLS_CONFIGURATION",
-    "misnamed": "XKS_PROXY_INVALID_TLS_CONFIGURATION",
-    "rude": "NETWORK_ERRORS",
-}
-
-
-@pytest.mark.parametrize(("name", "code"), DISORDERS.items())
-def test_the_error_code_says_what_is_wrong_with_the_proxy(bad_proxies: Accounts, name: str, code: str) -> None:
-    """xks-connect-disconnect: the connection error codes for external key stores, as far as a proxy causes them."""
-    account = bad_proxies.new()
-    store_id = account.create_store(**account.vpc_settings(XksProxyUriEndpoint=f"https://{name}.example.com"))
-
-    assert account.connect(store_id, "FAILED")["ConnectionErrorCode"] == code
-
-
-def test_the_error_code_says_what_is_wrong_with_the_settings(account: Account) -> None:
-    """xks-connect-disconnect: INVALID_CREDENTIALS, XKS_PROXY_INVALID_CONFIGURATION, XKS_PROXY_NOT_REACHABLE."""
-    stranger = for_kms(generate_credential())
-    for changes, code in (
-        ({"XksProxyAuthenticationCredential": stranger}, "INVALID_CREDENTIALS"),
-        ({"XksProxyUriPath": "/no/kms/xks/v1"}, "XKS_PROXY_INVALID_CONFIGURATION"),
-        ({"XksProxyUriEndpoint": "https://nobody.example.com"}, "XKS_PROXY_NOT_REACHABLE"),
-    ):
-        store_id = account.create_store(**account.vpc_settings(**changes))
-        assert account.connect(store_id, "FAILED")["ConnectionErrorCode"] == code
-        account.disconnect(store_id)
-        account.kms.delete_custom_key_store(CustomKeyStoreId=store_id)
-
-
-def test_a_failed_store_must_be_disconnected_first_and_only_then_has_no_error_code(
-    account: Account, proxy: Proxy
-) -> None:
-    """xks-connect-disconnect: resolve the problem, disconnect, connect; the element appears only while FAILED."""
-    kms = account.kms
-    wrong = account.vpc_settings(XksProxyAuthenticationCredential=for_kms(generate_credential()))
-    store_id = account.create_store(**wrong)
-    assert "ConnectionErrorCode" not in describe(account, store_id)
-
-    account.connect(store_id, "FAILED")
-    is_refused("CustomKeyStoreInvalidStateException", kms.connect_custom_key_store, CustomKeyStoreId=store_id)
-
-    assert "ConnectionErrorCode" not in account.disconnect(store_id)
-    kms.update_custom_key_store(CustomKeyStoreId=store_id, XksProxyAuthenticationCredential=for_kms(proxy.credential))
-    assert "ConnectionErrorCode" not in account.connect(store_id)
 
 
 # --- Disconnecting
@@ -330,7 +222,7 @@ def test_a_disconnected_store_gets_no_requests_and_can_be_managed(
     kms, key_id = account.kms, key["KeyId"]
     answers = [kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)]
     assert account.key_state(key_id) == "Unavailable"
-    assert describe(account, store_id)["ConnectionState"] in ("DISCONNECTING", "DISCONNECTED")
+    assert account.describe_store(store_id)["ConnectionState"] in ("DISCONNECTING", "DISCONNECTED")
     all_refused("KMSInvalidStateException", kms, key_id, blob)
     refusal = is_refused("CustomKeyStoreInvalidStateException", account.create_key, store_id, "demo-key")
     answers += [
@@ -370,7 +262,7 @@ def test_a_store_is_reconnected_at_any_time_as_it_is(
     account: Account, store_id: str, key: dict[str, Any], blob: bytes
 ) -> None:
     """xks-connect-disconnect: typically no reconfiguration is necessary."""
-    before = describe(account, store_id)
+    before = account.describe_store(store_id)
     for _ in range(2):
         account.disconnect(store_id)
         assert account.connect(store_id) == before
@@ -399,7 +291,7 @@ def test_name_path_and_credential_are_edited_while_connected(
         XksProxyAuthenticationCredential=for_kms(proxy.other_credential),
     )
 
-    entry = describe(account, store_id)
+    entry = account.describe_store(store_id)
     assert (entry["CustomKeyStoreName"], entry["ConnectionState"]) == ("ExampleXks2", "CONNECTED")
     assert entry["XksProxyConfiguration"]["UriPath"] == "/kms/xks/v1"
     (line,) = calls_of(proxy, request_id(decrypt(account.kms, key["KeyId"], blob, {})))
@@ -422,14 +314,14 @@ def test_connectivity_endpoint_and_service_are_edited_while_disconnected(
     """xks-connect-disconnect: to edit these, you must first disconnect the external key store."""
     store_id = account.connected_store(**account.vpc_settings())
     update = account.kms.update_custom_key_store
-    before = describe(account, store_id)
+    before = account.describe_store(store_id)
     is_refused("CustomKeyStoreInvalidStateException", update, CustomKeyStoreId=store_id, **changes)
-    assert describe(account, store_id) == before
+    assert account.describe_store(store_id) == before
 
     account.disconnect(store_id)
     update(CustomKeyStoreId=store_id, **changes)
 
-    configuration = describe(account, store_id)["XksProxyConfiguration"]
+    configuration = account.describe_store(store_id)["XksProxyConfiguration"]
     assert {f"XksProxy{name}": value for name, value in configuration.items()}.items() >= changes.items()
 
 

@@ -78,7 +78,7 @@ def test_create_key_answers_with_the_fields_of_the_example(account: Account, sto
 def test_a_key_is_viewed_with_the_same_properties(account: Account, key: dict[str, Any]) -> None:
     """create-xks-keys: key id, spec, usage, state, creation date, key store, external key; state of the connection."""
     assert account.kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"] == key
-    (store,) = account.kms.describe_custom_key_stores(CustomKeyStoreId=key["CustomKeyStoreId"])["CustomKeyStores"]
+    store = account.describe_store(key["CustomKeyStoreId"])
     assert store["ConnectionState"] == "CONNECTED"
 
 
