@@ -22,6 +22,14 @@ CREDENTIAL = Credential("AKIAEXAMPLEEXAMPLE23", "PleaseReplaceThisWithSomeSecret
 ADDRESS = ProxyAddress(f"https://{HOST}", "/payments/kms/xks/v1", CREDENTIAL)
 REGION = "eu-west-1"
 
+HEALTHY = {
+    "xksProxyFleetSize": 1,
+    "xksProxyVendor": "Acme",
+    "xksProxyModel": "Acme XKS 1.0",
+    "ekmVendor": "Thales",
+    "ekmFleetDetails": [{"id": "hsm-1", "model": "Luna 7", "healthStatus": "ACTIVE"}],
+}
+
 PATIENT_SECONDS = 60.0
 """A time limit for what must not run out of time, however loaded the machine is."""
 

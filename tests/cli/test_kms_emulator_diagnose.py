@@ -15,6 +15,7 @@ from server_support import wait_for_every_worker
 from support import Proxy, free_port
 from tls_server_support import (
     CREDENTIAL,
+    HEALTHY,
     HOST,
     PATIENT_SECONDS,
     Certificates,
@@ -32,13 +33,6 @@ from xksproxy.emulator.diagnose.calls import Calls
 from xksproxy.emulator.proxy.address import ProxyAddress
 from xksproxy.sigv4.keyring import generate_credential
 
-HEALTHY = {
-    "xksProxyFleetSize": 1,
-    "xksProxyVendor": "Acme",
-    "xksProxyModel": "Acme XKS 1.0",
-    "ekmVendor": "Thales",
-    "ekmFleetDetails": [{"id": "hsm-1", "model": "Luna 7", "healthStatus": "ACTIVE"}],
-}
 Diagnose = Callable[..., Any]
 
 

@@ -20,6 +20,7 @@ from support import free_port
 from tls_server_support import (
     ADDRESS,
     CREDENTIAL,
+    HEALTHY,
     HOST,
     PATIENT_SECONDS,
     REGION,
@@ -54,13 +55,6 @@ CRYPTO_METADATA = CryptoRequestMetadata(
     kms_request_id="4112f4d6-db54",
     aws_source_vpc="vpc-1",
 )
-HEALTHY = {
-    "xksProxyFleetSize": 1,
-    "xksProxyVendor": "Acme",
-    "xksProxyModel": "Acme XKS 1.0",
-    "ekmVendor": "Thales",
-    "ekmFleetDetails": [{"id": "hsm-1", "model": "Luna 7", "healthStatus": "ACTIVE"}],
-}
 HEALTHY_BODY = json.dumps(HEALTHY).encode()
 HTTP_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 SHORT_SECONDS = 0.25
