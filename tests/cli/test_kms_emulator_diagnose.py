@@ -26,7 +26,7 @@ from tls_server_support import (
     never,
 )
 
-from xksproxy.cli.kms_emulator_diagnose import diagnose
+from xksproxy.cli.main import cli
 from xksproxy.config.credentials import save_credential
 from xksproxy.devkit.certificates import create_authority
 from xksproxy.emulator.diagnose.calls import Calls
@@ -70,7 +70,7 @@ def run_diagnose(certificates: Certificates, credential_file: Path) -> Diagnose:
             **{name.replace("_", "-"): value for name, value in changes.items()},
         }
         arguments = [text for name, value in options.items() if value is not None for text in (f"--{name}", value)]
-        return await asyncio.to_thread(CliRunner().invoke, diagnose, [*arguments, *more])
+        return await asyncio.to_thread(CliRunner().invoke, cli, ["kms-emulator", "diagnose", *arguments, *more])
 
     return run
 
@@ -216,7 +216,7 @@ async def test_what_a_proxy_says_does_not_move_the_cursor(run_diagnose: Diagnose
 
 
 def test_help_has_an_example() -> None:
-    result = CliRunner().invoke(diagnose, ["--help"])
+    result = CliRunner().invoke(cli, ["kms-emulator", "diagnose", "--help"])
 
     assert result.exit_code == 0
     assert re.search(r"Example:\n +xksproxy kms-emulator diagnose ", result.stdout)

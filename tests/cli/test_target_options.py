@@ -96,7 +96,7 @@ def test_the_variables_of_client_env_serve_where_no_option_is_given(
 
     assert (found["host"], found["port"], found["prefix"]) == ("localhost", environment.port, "/dev")
     assert (found["region"], found["ca"]) == ("us-east-1", str(environment.authority))
-    assert found["access_key_id"] == environment.credential.access_key_id
+    assert found["access_key_id"] == variables["SIGV4_ACCESS_KEY_ID"]
 
 
 def test_an_option_wins_over_a_variable(ask: Callable[..., Result]) -> None:

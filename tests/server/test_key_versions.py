@@ -15,6 +15,7 @@ from server_support import (
     SealedMessage,
     assert_refused,
     decoded,
+    encoded,
     hand_composed_aad,
     import_key,
     on_each_worker,
@@ -55,8 +56,9 @@ def rotate(proxy: Proxy, key_id: str) -> None:
             client.connect()
             return Caller(client, REQUEST_METADATA)
 
+        wanted = encoded(metadata(2))
         for caller in on_each_worker(proxy, connect):
-            eventually(lambda caller=caller: SealedMessage.of(caller.encrypt(key_id, HELLO)).ctm, metadata(2))
+            eventually(lambda caller=caller: caller.encrypt(key_id, HELLO).body.get("ciphertextMetadata"), wanted)
 
 
 def assert_rejected(answer: Answer) -> None:
