@@ -5,10 +5,11 @@ from stub_proxy.defect import Defect
 from stub_proxy.defects import DEFECTS
 from stub_proxy.server import StubProxy
 
-from xksproxy.prove.conformance.check import Chapter, Check, Outcome
+from xksproxy.prove.conformance.check import Chapter, Check
 from xksproxy.prove.conformance.checks import CHAPTERS
 from xksproxy.prove.conformance.runner import JUDGEABLE, run_check
 from xksproxy.prove.conformance.subject import Limits, Subject
+from xksproxy.prove.conformance.verdict import Outcome
 
 # Here nothing is lost if time runs out: the proxy is wrong, and the check has to say so.
 STRICT = Limits(

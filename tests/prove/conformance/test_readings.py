@@ -11,10 +11,10 @@ from stub_proxy.behaviour import Behaviour
 from stub_proxy.http import Request, Response, json_response
 from stub_proxy.server import StubProxy
 
-from xksproxy.prove.conformance.check import Outcome
 from xksproxy.prove.conformance.checks import CHAPTERS
 from xksproxy.prove.conformance.runner import run_check
 from xksproxy.prove.conformance.subject import Keys, Subject
+from xksproxy.prove.conformance.verdict import Outcome
 from xksproxy.spec.errors import (
     AccessDeniedException,
     UnsupportedOperationException,

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from xksproxy.prove.conformance.catalogue import CATALOGUE
-from xksproxy.prove.conformance.check import Chapter, Check, Level, Outcome
+from xksproxy.prove.conformance.check import Chapter, Check, Level
 from xksproxy.prove.conformance.html import html
 from xksproxy.prove.conformance.junit import junit
 from xksproxy.prove.conformance.report import Report
 from xksproxy.prove.conformance.runner import Result
 from xksproxy.prove.conformance.text import print_report
+from xksproxy.prove.conformance.verdict import Outcome
 
 NASTY = "<script>&\x1b\x00"
 

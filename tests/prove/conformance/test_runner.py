@@ -7,12 +7,13 @@ from stub_proxy import api
 from stub_proxy.behaviour import Behaviour
 from stub_proxy.server import StubProxy
 
-from xksproxy.prove.conformance.check import Chapter, Check, CheckFailed, Level, NotApplicable, Outcome
+from xksproxy.prove.conformance.check import Chapter, Check, Level
 from xksproxy.prove.conformance.checks import CHAPTERS
 from xksproxy.prove.conformance.messages import bare
 from xksproxy.prove.conformance.runner import JUDGEABLE, run_checks
 from xksproxy.prove.conformance.selection import select
 from xksproxy.prove.conformance.subject import Limits, Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, Outcome
 from xksproxy.prove.conformance.wire import ConnectionEnded, NotHttp
 from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException, XksError
 from xksproxy.spec.uri import Operation

@@ -4,8 +4,8 @@ import base64
 import binascii
 from typing import Any
 
-from xksproxy.prove.conformance.check import CheckFailed, expect
 from xksproxy.prove.conformance.messages import Sealed
+from xksproxy.prove.conformance.verdict import CheckFailed, expect
 from xksproxy.prove.conformance.wire import HttpResponse, NotHttp
 from xksproxy.spec.errors import XksError
 

@@ -1,14 +1,10 @@
-"""What a check is, and the ways in which it can end."""
+"""What a check is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
 
-if TYPE_CHECKING:
-    from xksproxy.prove.conformance.subject import Subject
-
-Value = TypeVar("Value")
+from xksproxy.prove.conformance.subject import Subject
 
 
 class Level(Enum):
@@ -17,28 +13,6 @@ class Level(Enum):
     MUST = "MUST"
     SHOULD = "SHOULD"
     MAY = "MAY"
-
-
-class Outcome(Enum):
-    """How a check ended."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    NOT_APPLICABLE = "not applicable"
-    NOT_RUN = "not run"
-
-
-class CheckFailed(Exception):
-    """The proxy did something else than what the requirement asks for. Texts show no secret and no plaintext."""
-
-    def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"expected {expected}, got {got}")
-        self.expected = expected
-        self.got = got
-
-
-class NotApplicable(Exception):
-    """The check cannot be made here; the text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +29,7 @@ class Check:
     title: str
     """What is right, as a statement."""
 
-    run: Callable[["Subject"], str | None]
+    run: Callable[[Subject], str | None]
     """Asks. Returns what is worth telling about a pass, or None.
 
     Raises:
@@ -71,16 +45,3 @@ class Chapter:
     name: str
     title: str
     checks: tuple[Check, ...]
-
-
-def expect(holds: object, expected: str, got: object) -> None:
-    """Fail the check unless something holds."""
-    if not holds:
-        raise CheckFailed(expected, str(got))
-
-
-def required(value: Value | None, option: str) -> Value:
-    """What a check needs, which an option of the command names."""
-    if value is None:
-        raise NotApplicable(f"{option} was not given")
-    return value

@@ -4,9 +4,9 @@ from typing import Final
 
 from markupsafe import Markup
 
-from xksproxy.prove.conformance.check import Outcome
 from xksproxy.prove.conformance.report import UNCHECKED, Report, Verdict
 from xksproxy.prove.conformance.runner import Result
+from xksproxy.prove.conformance.verdict import Outcome
 from xksproxy.prove.report.page import Page, Section, paragraph, render, table
 
 _KINDS: Final = {Outcome.FAILED.value: "bad", Outcome.NOT_RUN.value: "bad", Outcome.PASSED.value: "good"}

@@ -5,9 +5,10 @@ from itertools import groupby
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from xksproxy.prove.conformance.check import Level, Outcome
+from xksproxy.prove.conformance.check import Level
 from xksproxy.prove.conformance.report import Report
 from xksproxy.prove.conformance.runner import Result
+from xksproxy.prove.conformance.verdict import Outcome
 
 _NOT_OF_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

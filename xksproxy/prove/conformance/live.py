@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from xksproxy.prove.conformance.check import Level, Outcome
+from xksproxy.prove.conformance.check import Level
 from xksproxy.prove.conformance.runner import Result
+from xksproxy.prove.conformance.verdict import Outcome
 
 
 def watched(results: Iterable[Result], total: int, console: Console) -> Iterator[Result]:

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from xksproxy import __version__
 from xksproxy.prove.conformance.catalogue import CATALOGUE, Requirement
-from xksproxy.prove.conformance.check import Level, Outcome
+from xksproxy.prove.conformance.check import Level
 from xksproxy.prove.conformance.runner import Result
+from xksproxy.prove.conformance.verdict import Outcome
 
 UNCHECKED: Final = "not checked"
 _GRAVEST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_APPLICABLE)

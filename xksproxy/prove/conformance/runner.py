@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from xksproxy.prove.conformance.check import Chapter, Check, CheckFailed, NotApplicable, Outcome
+from xksproxy.prove.conformance.check import Chapter, Check
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, Outcome
 from xksproxy.prove.conformance.wire import ConnectionEnded, NotHttp
 
 JUDGEABLE: Final = "an answer that can be judged"

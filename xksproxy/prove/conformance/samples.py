@@ -4,9 +4,9 @@ import hashlib
 from typing import Final
 
 from xksproxy.prove.conformance.answers import bytes_member, expect_error, expect_success, sealed_of
-from xksproxy.prove.conformance.check import expect
 from xksproxy.prove.conformance.messages import Sealed
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import expect
 from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 

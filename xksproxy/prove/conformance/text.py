@@ -7,9 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xksproxy.prove.conformance.check import Level, Outcome
+from xksproxy.prove.conformance.check import Level
 from xksproxy.prove.conformance.report import UNCHECKED, Report
 from xksproxy.prove.conformance.runner import Result
+from xksproxy.prove.conformance.verdict import Outcome
 
 _STYLES: Final = {Outcome.PASSED: "green", Outcome.NOT_APPLICABLE: "dim", Outcome.NOT_RUN: "bold red"}
 _WORDS: Final = {Outcome.PASSED: "ok", Outcome.NOT_APPLICABLE: "n/a", Outcome.NOT_RUN: "not run"}

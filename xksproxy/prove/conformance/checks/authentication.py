@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_success
-from xksproxy.prove.conformance.check import Check, Level, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import Message, Sealed, bare, decryption, encryption
 from xksproxy.prove.conformance.requests import Request, Signer, timestamp
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import expect, required
 from xksproxy.prove.conformance.wire import HttpResponse
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.errors import AuthenticationFailedException

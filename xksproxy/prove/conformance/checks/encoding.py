@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_json, expect_success
-from xksproxy.prove.conformance.check import Check, Level, expect
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import Message, bare, decryption, encoded, encryption
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import expect
 from xksproxy.prove.conformance.wire import ConnectionEnded
 from xksproxy.spec.errors import InvalidCiphertextException, ValidationException
 from xksproxy.spec.uri import Operation

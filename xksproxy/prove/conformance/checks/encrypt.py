@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_success, sealed_of
-from xksproxy.prove.conformance.check import Check, Level, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import encryption
 from xksproxy.prove.conformance.samples import (
     AAD_LENGTHS,
@@ -16,6 +16,7 @@ from xksproxy.prove.conformance.samples import (
     seal_sample,
 )
 from xksproxy.prove.conformance.subject import Keys, Subject
+from xksproxy.prove.conformance.verdict import expect, required
 from xksproxy.prove.conformance.wire import ConnectionEnded
 from xksproxy.spec.errors import (
     InvalidCiphertextException,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from xksproxy.prove.conformance.answers import Body, expect_error, expect_json, expect_success
-from xksproxy.prove.conformance.check import Check, CheckFailed, Level, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import (
     Message,
     Sealed,
@@ -17,6 +17,7 @@ from xksproxy.prove.conformance.messages import (
 )
 from xksproxy.prove.conformance.samples import sample
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, expect, required
 from xksproxy.prove.conformance.wire import HttpResponse, NotHttp
 from xksproxy.spec.errors import (
     AccessDeniedException,

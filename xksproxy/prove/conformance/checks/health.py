@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 from xksproxy.prove.conformance.answers import Body, expect_success, text_member
-from xksproxy.prove.conformance.check import Check, CheckFailed, Level, NotApplicable, expect
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import bare
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, expect
 from xksproxy.spec.limits import MAXIMUM_FLEET_DETAILS
 from xksproxy.spec.uri import Operation
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_success
-from xksproxy.prove.conformance.check import Check, CheckFailed, Level, NotApplicable, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import Sealed
 from xksproxy.prove.conformance.samples import (
     AAD_LENGTHS,
@@ -21,6 +21,7 @@ from xksproxy.prove.conformance.samples import (
     seal_sample,
 )
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, expect, required
 from xksproxy.prove.conformance.wire import HttpResponse
 from xksproxy.spec.errors import InvalidCiphertextException, InvalidKeyUsageException, ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_CIPHERTEXT_METADATA_BYTES, MINIMUM_PLAINTEXT_BYTES

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Final
 
 from xksproxy.prove.conformance.answers import Body, expect_error, expect_success, text_member
-from xksproxy.prove.conformance.check import Check, CheckFailed, Level, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import bare
 from xksproxy.prove.conformance.subject import Keys, Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, expect, required
 from xksproxy.spec.errors import InvalidKeyUsageException, InvalidStateException
 from xksproxy.spec.limits import MAXIMUM_KEY_USAGES
 from xksproxy.spec.uri import Operation

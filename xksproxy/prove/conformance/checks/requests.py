@@ -4,9 +4,10 @@ import json
 from typing import Any, Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_json, expect_success
-from xksproxy.prove.conformance.check import Check, Level, expect
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import Message, bare, decryption, encryption, request_metadata
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import expect
 from xksproxy.prove.conformance.wire import HttpResponse
 from xksproxy.spec.errors import (
     AccessDeniedException,

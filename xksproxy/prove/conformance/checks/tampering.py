@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from xksproxy.prove.conformance.answers import expect_error
-from xksproxy.prove.conformance.check import Check, Level, NotApplicable, expect
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import Sealed
 from xksproxy.prove.conformance.samples import expect_opened, sample
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import NotApplicable, expect
 from xksproxy.spec.errors import InvalidCiphertextException, ValidationException, XksError
 from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES, TAG_BYTES
 

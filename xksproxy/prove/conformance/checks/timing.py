@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from xksproxy.prove.conformance.answers import expect_success
-from xksproxy.prove.conformance.check import Check, CheckFailed, Level, NotApplicable, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import bare, decryption, encryption
 from xksproxy.prove.conformance.subject import Outage, Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, expect, required
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import Operation
 

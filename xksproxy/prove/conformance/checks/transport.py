@@ -4,12 +4,13 @@ import ssl
 from typing import Any, Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_success
-from xksproxy.prove.conformance.check import Check, CheckFailed, Level, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.clients import self_signed, with_certificate, without_certificate
 from xksproxy.prove.conformance.hello import OUT_OF_DATE, SUITES_BEFORE_TLS_1_2, SUITES_OF_KMS, HelloRefused, greet
 from xksproxy.prove.conformance.messages import bare
 from xksproxy.prove.conformance.requests import Request
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import CheckFailed, expect, required
 from xksproxy.prove.conformance.wire import NotHttp, Wire
 from xksproxy.spec.errors import InvalidUriPathException, ValidationException
 from xksproxy.spec.uri import Operation

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Final
 
 from xksproxy.prove.conformance.answers import expect_error, expect_refusal, expect_success
-from xksproxy.prove.conformance.check import Check, Level, NotApplicable, expect, required
+from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import bare, encryption
 from xksproxy.prove.conformance.subject import Subject
+from xksproxy.prove.conformance.verdict import NotApplicable, expect, required
 from xksproxy.spec.errors import (
     AuthenticationFailedException,
     InvalidCiphertextException,
