@@ -258,7 +258,9 @@ def test_the_report_is_one_file(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_p99_above_the_bound_is_exit_code_1(bench: Bench) -> None:
-    assert bench(_answering(echo), "--p99", "0.001").code == 1
+    exceeded = bench(_answering(echo), "--p99", "0.001")
+    assert exceeded.code == 1
+    assert "above the 0.001 ms of --p99" in exceeded.err
     assert bench(_answering(echo), "--p99", "60000").code == 0
 
 
@@ -290,6 +292,7 @@ def test_the_search_ends_at_a_rate_that_passes(bench: Bench) -> None:
         (("--plaintext-bytes", "9000"), "0 to 8192"),
         (("--rate", "1e9"), "at most 50000"),
         (("--find-max",), "needs --p99"),
+        *((("--p99", value), "expected milliseconds above 0") for value in ("nan", "0", "-1", "inf")),
         (("--find-max", "--p99", "10", "--html", "report.html"), "one measurement"),
         (("--key", "a/b"), "no external key id"),
     ],

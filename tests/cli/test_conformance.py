@@ -98,6 +98,18 @@ def test_reports_are_written_to_files_beside_the_table(run: Run, options: list[s
     assert files["html"].read_text().startswith("<!doctype html>")
 
 
+def test_a_report_of_before_stays_where_there_is_none_to_replace_it(
+    run: Run, options: list[str], tmp_path: Path
+) -> None:
+    before = tmp_path / "report.html"
+    before.write_text("precious")
+
+    done = run("conformance", *options, "--endpoint", "https://localhost:1", "--html", str(before))
+
+    assert done.code == 2
+    assert before.read_text() == "precious"
+
+
 def test_json_to_standard_output_is_nothing_but_json(run: Run, stub: StubProxy, options: list[str]) -> None:
     behave(stub, "get-is-not-found")
 
@@ -123,6 +135,7 @@ def test_the_list_names_every_check_and_needs_no_proxy(run: Run) -> None:
     ("arguments", "complaint"),
     [
         (("--only", "nothing"), "no check is named by nothing; --list names them all"),
+        (("--only", "uri-*", "--only", "uro-*"), "no check is named by uro-*; --list names them all"),
         (("--other-path", "/stub/other/kms/xks/v1"), "--other-path and --other-credential-file go together"),
         (("--outage-command", "true"), "--outage-command and --recovery-command go together"),
         (("--outage-command", "'", "--recovery-command", "true"), "a command cannot be read"),

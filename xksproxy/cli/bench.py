@@ -1,5 +1,6 @@
 """``xksproxy bench``: load on a proxy, and how fast every request was answered."""
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,8 @@ def bench(
     not hidden. An answer after 250 ms has failed, as it has for KMS. Every answer is checked; a false one (a wrong
     plaintext, a wrong integrity value) is exit code 1.
 
-    With --find-max, each rate is tried for --duration seconds (5 if it is not given).
+    With --find-max, which needs --p99, each rate is tried for --duration seconds (5 if it is not given). Requests that
+    are answered with errors are told, and leave the exit code at 0.
 
     \b
     Example:
@@ -96,10 +98,7 @@ def bench(
     for key_id in key_ids:
         if not is_key_id(key_id):
             raise click.UsageError(f"{key_id!r} is no external key id")
-    if find_max and (p99_bound is None or settings["closed"]):
-        raise click.UsageError("--find-max needs --p99, and an open loop")
-    if find_max and html_file:
-        raise click.UsageError("--html is for one measurement; make it at the rate that --find-max finds")
+    _require_sense(p99_bound, find_max=find_max, closed=settings["closed"], html_file=html_file)
     plan = _plan(settings, find_max=find_max)
     destinations = [Destination(target, key_id) for key_id in key_ids]
     try:
@@ -114,12 +113,25 @@ def bench(
             if html_file:
                 html_file.write_text(report(plan, destinations[0], measurement), "utf-8")
             measurements = [measurement]
-            missed = p99_bound is not None and measurement.figures.latency.p99 > p99_bound
+            p99 = measurement.figures.latency.p99
+            missed = p99_bound is not None and p99 > p99_bound
+            if missed:
+                complain(f"the p99 is {p99:.2f} ms, above the {p99_bound:g} ms of --p99")
     except (BenchError, TargetError) as error:
         complain(f"https://{target.authority}: {error}")
         sys.exit(COULD_NOT_RUN)
     if text.gravest(measurements) or missed:
         sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _require_sense(p99_bound: float | None, *, find_max: bool, closed: bool, html_file: Path | None) -> None:
+    """Refuse options that do not go together."""
+    if p99_bound is not None and not 0 < p99_bound < math.inf:
+        raise click.UsageError(f"--p99 is {p99_bound:g}; expected milliseconds above 0")
+    if find_max and (p99_bound is None or closed):
+        raise click.UsageError("--find-max needs --p99, and an open loop")
+    if find_max and html_file:
+        raise click.UsageError("--html is for one measurement; make it at the rate that --find-max finds")
 
 
 def _plan(settings: dict[str, Any], *, find_max: bool) -> Plan:

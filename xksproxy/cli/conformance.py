@@ -1,12 +1,14 @@
 """``xksproxy conformance``: whether a proxy keeps to the API."""
 
 import json
+import os
 import ssl
 import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -33,21 +35,34 @@ Rows = list[tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a document goes; opened before the run, so that a wrong name does not cost one."""
+    """Where a document goes. What stands there is replaced once the document is whole."""
 
-    file: IO[Any]
+    path: Path
     standard: bool
     """Whether it is standard output, which then has nothing else."""
 
+    def write(self, document: str) -> None:
+        """Put the document in place."""
+        if self.standard:
+            click.echo(document, nl=False)
+        else:
+            self.path.write_text(document, "utf-8")
 
-class _Output(click.File):
+
+class _Output(click.Path):
+    """Looked at before the run, so that a wrong name does not cost one."""
+
     name = "file"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        return Output(super().convert(value, parameter, context), standard=value == "-")
+        path = Path(os.fsdecode(super().convert(value, parameter, context)))
+        standard = value == "-"
+        if not standard and not path.exists() and not os.access(path.parent, os.W_OK):
+            self.fail(f"no file can be made at {path}", parameter, context)
+        return Output(path, standard)
 
 
-_OUTPUT: Final = _Output("w", encoding="utf-8", lazy=False)
+_OUTPUT: Final = _Output(dir_okay=False, writable=True, allow_dash=True)
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - as click calls it
@@ -89,17 +104,17 @@ def conformance(
       xksproxy conformance --endpoint https://xks.example.com --path /eu/kms/xks/v1 --key k1 --credential-file c.json
       xksproxy conformance --only 'auth-*' --only R-ENC-1 --junit report.xml
     """
+    for pattern in only:
+        if not select(CHAPTERS, [pattern]):
+            raise click.UsageError(f"no check is named by {pattern or 'nothing at all'}; --list names them all")
     chapters = select(CHAPTERS, only)
-    if not chapters:
-        raise click.UsageError(f"no check is named by {' or '.join(only)}; --list names them all")
     with subject:
         _look(subject)
         report = _examine(subject, chapters)
     documents = ((json_file, _as_json), (junit_file, junit), (html_file, html))
     wanted = [(output, document) for output, document in documents if output is not None]
     for output, document in wanted:
-        output.file.write(document(report))
-        output.file.flush()
+        output.write(document(report))
     if not any(output.standard for output, _ in wanted):
         print_report(report)
     sys.exit(0 if report.conforms else FOUND_SOMETHING_WRONG)

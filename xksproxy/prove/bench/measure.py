@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
 from typing import Any, Final, Protocol, TypeVar
 
@@ -31,6 +31,8 @@ _LARGEST_REQUEST_BYTES: Final = 28 * 1024
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _START_DELAY_SECONDS: Final = 0.05
 _SLACK_SECONDS: Final = 30.0
+_SAMPLE_SECONDS: Final = 10.0
+"""What cannot be decrypted in this time is left: a proxy that went away would cost each of them its time-out."""
 _LAG_LIMIT_MS: Final = 1.0
 _LAG_SHARE: Final = 0.25
 _CPU_LIMIT: Final = 0.9
@@ -141,15 +143,17 @@ class Bench:
     async def _decrypt_sample(self, sample: Sequence[tuple[EncryptRequest, bytes]]) -> "Counter[Verdict]":
         """What Encrypts of the phase answered must decrypt to their plaintexts.
 
-        Other errors are no finding here: a key may be for encryption only, a proxy still be out of breath.
+        Other errors are no finding here: a key may be for encryption only, a proxy still be out of breath or gone.
         """
         self._watcher.phase(Phase.SAMPLE, 1, None)
         verdicts = Counter[Verdict]()
-        for request, answer in sample:
-            verdict, _ = await _asked(self._dispatcher, request.inverse(answer))
-            if verdict == _NOT_ITS_OWN:
-                verdict = Verdict("decrypt: A CIPHERTEXT THAT ENCRYPT GAVE IS REFUSED", wrong=True)
-            verdicts[verdict] += 1
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SAMPLE_SECONDS):
+                for request, answer in sample:
+                    verdict, _ = await _asked(self._dispatcher, request.inverse(answer))
+                    if verdict == _NOT_ITS_OWN:
+                        verdict = Verdict("decrypt: A CIPHERTEXT THAT ENCRYPT GAVE IS REFUSED", wrong=True)
+                    verdicts[verdict] += 1
         return verdicts
 
 
