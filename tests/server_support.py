@@ -383,7 +383,9 @@ class OwnProxy:
         ``deadline_ms`` it has the bounds of time of production.
         """
         directory = self.directory / name
-        shutil.copytree(self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log"))
+        shutil.copytree(
+            self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+        )
         port = free_port()
         text = (directory / "xksproxy.toml").read_text()
         text = with_free_ports(text, port)

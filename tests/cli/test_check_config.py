@@ -18,7 +18,9 @@ from xksproxy.devkit.environment import DevEnvironment
 @pytest.fixture
 def copy(environment: DevEnvironment, tmp_path: Path) -> Path:
     """The configuration of the tests with its files, to be broken."""
-    shutil.copytree(environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log"))
+    shutil.copytree(
+        environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+    )
     return tmp_path / "dev" / "xksproxy.toml"
 
 
@@ -213,7 +215,9 @@ class TestLive:
         """Run it on a configuration with one key, changed as the test says."""
 
         def check(keys: str, *options: str, edit: Callable[[str], str] = str) -> Any:
-            shutil.copytree(environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log"))
+            shutil.copytree(
+                environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+            )
             config = tmp_path / "dev" / "xksproxy.toml"
             text = config.read_text().partition("[[keystore.keys]]")[0].replace("[[keystore]]", f"[[keystore]]\n{keys}")
             config.write_text(edit(text + '\n[state]\ndirectory = "state"\n'))

@@ -24,7 +24,7 @@ _ENDPOINT = ("--endpoint", "https://xks.example.com")
 @pytest.fixture
 def config(environment: DevEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration with one key store and one credential, named by XKSPROXY_CONFIG."""
-    ignored = shutil.ignore_patterns("tokens", "log", "state", "*.toml", "other-credentials")
+    ignored = shutil.ignore_patterns("tokens", "log", "state", "*.partial", "*.toml", "other-credentials")
     shutil.copytree(environment.directory, tmp_path / "dev", ignore=ignored)
     text = environment.config.read_text().partition('\n[[keystore]]\nname = "other"')[0]
     path = tmp_path / "dev" / "xksproxy.toml"

@@ -30,7 +30,9 @@ Run = Callable[..., Any]
 @pytest.fixture
 def directory(environment: DevEnvironment, tmp_path: Path) -> Path:
     """The environment of the tests with policies."""
-    shutil.copytree(environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log"))
+    shutil.copytree(
+        environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+    )
     (tmp_path / "dev" / "policies").mkdir()
     (tmp_path / "dev" / "policies" / "p.cedar").write_text(_POLICIES)
     set_policies(tmp_path / "dev", '["policies"]')
