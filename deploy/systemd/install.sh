@@ -64,6 +64,7 @@ put_release() {
     fi
     if [ -z "$wheel" ]; then
         say "building a wheel from $top"
+        rm -rf "$top/build"
         "$PYTHON" -m venv "$work/build"
         "$work/build/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" "$top"
         wheel=$(echo "$work"/xksproxy-*.whl)

@@ -6,7 +6,19 @@ request path. Every call releases the interpreter lock. None is safe on a sessio
 
 import os
 from collections.abc import Mapping, Sequence
-from ctypes import CDLL, CFUNCTYPE, Array, addressof, byref, c_char, c_ulong, c_void_p, create_string_buffer, sizeof
+from ctypes import (
+    CDLL,
+    CFUNCTYPE,
+    Array,
+    addressof,
+    byref,
+    c_char,
+    c_ulong,
+    c_void_p,
+    cast,
+    create_string_buffer,
+    sizeof,
+)
 from typing import Any, Final
 
 from xksproxy.hsm import ckr
@@ -68,6 +80,15 @@ class Cryptoki:
         self._decrypt = bind("C_Decrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
         self._generate_random = bind("C_GenerateRandom", c_ulong, c_void_p, c_ulong)
         self._initialized_by: int | None = None
+
+    @property
+    def gcm_functions(self) -> tuple[int, int, int, int]:
+        """The addresses of C_EncryptInit, C_Encrypt, C_DecryptInit and C_Decrypt."""
+        encrypt_init, encrypt, decrypt_init, decrypt = (
+            cast(function, c_void_p).value or 0
+            for function in (self._encrypt_init, self._encrypt, self._decrypt_init, self._decrypt)
+        )
+        return encrypt_init, encrypt, decrypt_init, decrypt
 
     def initialize(self, reserved: str | None = None) -> None:
         """C_Initialize with CKF_OS_LOCKING_OK: without it, two threads in SoftHSM2 crash the process.

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
@@ -22,7 +21,9 @@ from xksproxy.hsm.instance import Instance
 from xksproxy.hsm.keyproof import KeyProofs
 from xksproxy.hsm.keyrecords import KeyRecords
 from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.session import HsmSession, KeyProof, Sealed, Witness
+from xksproxy.hsm.proven import Witness
+from xksproxy.hsm.session import KeyProof, Sealed
+from xksproxy.hsm.work import Decryption, Encryption
 
 _log: Final = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ _LEAST_SECONDS: Final = 0.02
 _BUSY_PAUSE_SECONDS: Final = (0.003, 0.012)
 
 Result = TypeVar("Result")
-Work = Callable[[KeyProof | None, HsmSession], Result]
+Attempt = Callable[[Instance, KeyProof | None, Deadline], Awaitable[Result]]
+"""What is asked of one instance, with the proof of its key and the time it may take."""
 
 _ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
 """Failures that another instance may not have."""
@@ -78,25 +80,30 @@ class Fleet:
 
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
         """AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
-        label, maximum = key.label, key.maximum_encryptions
-        return await self._hedged(
-            key, lambda proof, session: session.encrypt(label, plaintext, aad, proof, maximum), deadline
-        )
+
+        def attempt(instance: Instance, proof: KeyProof | None, budget: Deadline) -> Awaitable[Sealed]:
+            return instance.call(Encryption(key.label, plaintext, aad, proof, key.maximum_encryptions), budget)
+
+        return await self._hedged(key, attempt, deadline)
 
     async def encrypt_proven(
         self, key: TokenKey, plaintext: bytes, aad: bytes, witness: Callable[[Sealed], Witness], deadline: Deadline
     ) -> tuple[Sealed, Witness]:
-        """:meth:`encrypt` with the proof that it decrypts; see :meth:`HsmSession.encrypt_proven`."""
-        label, maximum = key.label, key.maximum_encryptions
-        return await self._hedged(
-            key,
-            lambda proof, session: session.encrypt_proven(label, plaintext, aad, witness, proof=proof, maximum=maximum),
-            deadline,
-        )
+        """:meth:`encrypt` with the proof that it decrypts; see :func:`xksproxy.hsm.proven.encrypt_proven`."""
+
+        def attempt(instance: Instance, proof: KeyProof | None, budget: Deadline) -> Awaitable[tuple[Sealed, Witness]]:
+            encryption = Encryption(key.label, plaintext, aad, proof, key.maximum_encryptions)
+            return instance.encrypt_proven(encryption, witness, budget)
+
+        return await self._hedged(key, attempt, deadline)
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
-        return await self._hedged(key, lambda proof, session: session.decrypt(key.label, sealed, aad, proof), deadline)
+
+        def attempt(instance: Instance, proof: KeyProof | None, budget: Deadline) -> Awaitable[bytes]:
+            return instance.call(Decryption(key.label, sealed, aad, proof), budget)
+
+        return await self._hedged(key, attempt, deadline)
 
     def has_seen(self, label: str) -> bool:
         """Whether an instance had a key of this label when its keys were last listed."""
@@ -104,21 +111,25 @@ class Fleet:
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """What a serving instance says of a key now; see :meth:`HsmSession.describe_key`."""
-        return await self._anywhere(label, lambda _, session: session.describe_key(label), deadline, set())
 
-    async def _hedged(self, key: TokenKey, work: Work[Result], deadline: Deadline) -> Result:
+        def attempt(instance: Instance, _: KeyProof | None, budget: Deadline) -> Awaitable[KeyDescription]:
+            return instance.call(lambda session: session.describe_key(label), budget)
+
+        return await self._anywhere(label, attempt, deadline, set())
+
+    async def _hedged(self, key: TokenKey, attempt: Attempt[Result], deadline: Deadline) -> Result:
         """The call; and, if it is slow, the same once more elsewhere: the first answer wins."""
         label, used = key.label, set[str]()
         if key.hedge_after is None or len(self._instances) == 1:
-            return await self._anywhere(label, work, deadline, used)
-        first = asyncio.create_task(self._anywhere(label, work, deadline, used))
+            return await self._anywhere(label, attempt, deadline, used)
+        first = asyncio.create_task(self._anywhere(label, attempt, deadline, used))
         done, _ = await asyncio.wait({first}, timeout=key.hedge_after)
         if done or self._choose(label, used) is None:
             return await first
-        second = asyncio.create_task(self._anywhere(label, work, deadline, set(used)))
+        second = asyncio.create_task(self._anywhere(label, attempt, deadline, set(used)))
         return await _first_answer(first, second)
 
-    async def _anywhere(self, label: str, work: Work[Result], deadline: Deadline, used: set[str]) -> Result:
+    async def _anywhere(self, label: str, attempt: Attempt[Result], deadline: Deadline, used: set[str]) -> Result:
         """Try instance after instance until one answers, none is left or the time is up."""
         failure: HsmError | None = None
         while True:
@@ -142,7 +153,7 @@ class Fleet:
                     # Sessions may know the handle of one of them; a search tells whether there still are several.
                     await instance.call(lambda session: session.describe_key(label), budget)
                 proof = await self._proofs.proof(label, budget)
-                return await instance.call(partial(work, proof), budget)
+                return await attempt(instance, proof, budget)
             except _ELSEWHERE as error:
                 failure = _graver(failure, error)
                 if isinstance(error, KeyDiffers):

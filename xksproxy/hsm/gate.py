@@ -1,21 +1,17 @@
 """Counting the calls inside a module, so that it is never finalised under one."""
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from xksproxy.hsm import _crossing
 from xksproxy.hsm.errors import SessionLost
 
 
-class Gate:
-    """Open, any number of threads pass; closed, none does. C_Finalize under a running call crashes the process."""
+class Gate(_crossing.Gate):
+    """Open, any number of threads pass; closed, none does. C_Finalize under a running call crashes the process.
 
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        """Guards both fields."""
-        self._inside = 0
-        self._closed = False
+    It knows how often its module was initialised again: ``generation``, which :meth:`renew` counts.
+    """
 
     def __enter__(self) -> None:
         """Be inside while the block runs.
@@ -23,27 +19,18 @@ class Gate:
         Raises:
             SessionLost: the gate is closed; every session is about to be gone.
         """
-        with self._condition:
-            if self._closed:
-                raise SessionLost("the module is being initialised again")
-            self._inside += 1
+        if not self.enter():
+            raise SessionLost("the module is being initialised again")
 
     def __exit__(self, *_: object) -> None:
         """Leave, and tell who waits for that."""
-        with self._condition:
-            self._inside -= 1
-            if self._closed:
-                self._condition.notify_all()
+        self.leave()
 
     @contextmanager
     def closed(self, timeout: float) -> Iterator[bool]:
         """Close the gate while the block runs; the value is whether all had left within ``timeout`` seconds."""
-        end = time.monotonic() + timeout
-        with self._condition:
-            self._closed = True
-            emptied = self._condition.wait_for(lambda: self._inside == 0, end - time.monotonic())
+        emptied = self.close(timeout)
         try:
             yield emptied
         finally:
-            with self._condition:
-                self._closed = False
+            self.open()

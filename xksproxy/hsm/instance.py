@@ -6,14 +6,14 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from queue import SimpleQueue
 from typing import Final, TypeVar
 
 from xksproxy.account import Account, current_account
 from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
+from xksproxy.hsm._crossing import Queue
 from xksproxy.hsm.errors import (
     DeadlinePassed,
     HsmBusy,
@@ -28,7 +28,9 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.lane import Job, Lane
 from xksproxy.hsm.module import Modules, TokenInfo
 from xksproxy.hsm.opener import SessionOpener
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.proven import Witness, encrypt_proven
+from xksproxy.hsm.session import HsmSession, Sealed
+from xksproxy.hsm.work import Decryption, Encryption, Work
 
 _log: Final = logging.getLogger(__name__)
 
@@ -73,8 +75,12 @@ class Instance:
         """How often it has come into service, the first time included."""
         self._hsm = hsm
         self._opener = SessionOpener(hsm, modules)
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._lanes: set[Lane] = set()
+        self._usage = modules.usage
+        self._queue: Queue[Job] = Queue()
+        self._lanes: dict[int, Lane] = {}
+        """By number."""
+        self._key_numbers: dict[str, int] = {}
+        """By label the numbers under which desks know keys; for keys that were once listed."""
         self._stuck: set[Lane] = set()
         self._started_lanes = 0
         self._outstanding = 0
@@ -148,6 +154,7 @@ class Instance:
 
     def start(self) -> None:
         """Start threads and watcher. The HSM need not be reachable yet."""
+        asyncio.get_running_loop().add_reader(self._queue.fileno(), self._settle_finished)
         self._top_up_lanes()
         self._watcher = asyncio.create_task(self._watch())
 
@@ -156,20 +163,19 @@ class Instance:
         for task in (self._watcher, self._listing):
             if task is not None:
                 task.cancel()
-        for _ in self._lanes:
-            self._queue.put(None)
+        self._queue.end(len(self._lanes))
 
     async def ended(self, seconds: float) -> None:
         """After :meth:`stop`, wait until its threads have ended, so that none logs in again; no longer than that."""
         deadline = Deadline.after(seconds)
-        for lane in tuple(self._lanes):
+        for lane in tuple(self._lanes.values()):
             await asyncio.to_thread(lane.join, deadline.remaining())
 
     async def tried(self) -> None:
         """Wait until it was reached for the first time, or could not be."""
         await self._tried.wait()
 
-    async def call(self, work: Callable[[HsmSession], Result], deadline: Deadline) -> Result:
+    async def call(self, work: Work[Result], deadline: Deadline) -> Result:
         """Run ``work`` on a session; if that turns out to be lost, once more on a fresh one.
 
         Raises:
@@ -177,9 +183,19 @@ class Instance:
             DeadlinePassed: the HSM was too slow.
             HsmError: what ``work`` raised.
         """
+        return await self._judged(self._submit(work, deadline))
+
+    async def encrypt_proven(
+        self, encryption: Encryption, witness: Callable[[Sealed], Witness], deadline: Deadline
+    ) -> tuple[Sealed, Witness]:
+        """An encryption with its proof, as one call; see :func:`xksproxy.hsm.proven.encrypt_proven`."""
+        return await self._judged(encrypt_proven(self._submit, encryption, witness, deadline))
+
+    async def _judged(self, call: Awaitable[Result]) -> Result:
+        """Await a call, and let its outcome tell how the HSM is."""
         self._outstanding += 1
         try:
-            result = await self._submit(work, deadline)
+            result = await call
         except (TokenUnavailable, SessionLost, DeadlinePassed) as error:
             self._count_failure(error)
             raise
@@ -194,37 +210,47 @@ class Instance:
         self._failures = 0
         return result
 
-    async def _submit(self, work: Callable[[HsmSession], Result], deadline: Deadline) -> Result:
-        job = Job(work, deadline, self._lane_stuck)
-        self._queue.put(job)
+    async def _submit(self, work: Work[Result], deadline: Deadline) -> Result:
+        made_at = time.monotonic()
+        job = Job(work, deadline, self._queue, self._lane_stuck)
+        if isinstance(work, Encryption | Decryption) and (number := self._key_number(work.label)) is not None:
+            job.offer(work, number, self._usage)
         try:
             result: Result = await job.result()
         finally:
             if account := current_account.get():
-                self._enter(account, job)
+                self._enter(account, job, made_at)
         return result
 
-    def _enter(self, account: Account, job: Job) -> None:
+    def _key_number(self, label: str) -> int | None:
+        """None for what is no key's label, as far as is known: a client can think of any number of those."""
+        number = self._key_numbers.get(label)
+        if number is None and label in self.labels:
+            number = self._key_numbers[label] = len(self._key_numbers)
+        return number
+
+    def _settle_finished(self) -> None:
+        for job in self._queue.finished():
+            job.settle()
+
+    def _enter(self, account: Account, job: Job, made_at: float) -> None:
         now = time.monotonic()
         claimed_at = now if job.claimed_at is None else job.claimed_at
-        account.queue_seconds += claimed_at - job.made_at
+        account.queue_seconds += claimed_at - made_at
         account.hsm_seconds += now - claimed_at
         account.hsms.append(self.id)
 
     def _top_up_lanes(self) -> None:
         """As many lanes as the configuration has sessions, and never more than twice that, stuck ones included."""
         while len(self._lanes) < self._hsm.sessions and len(self._lanes) + len(self._stuck) < self._maximum_lanes:
-            lane = Lane(f"{self.id}-{self._started_lanes}", self._queue, self._opener, self._lane_returned)
+            number = self._started_lanes
             self._started_lanes += 1
-            self._lanes.add(lane)
+            lane = Lane(f"{self.id}-{number}", number, self._queue, self._opener, self._lane_returned)
+            self._lanes[number] = lane
             lane.start()
 
-    def _lane_stuck(self, lane: Lane) -> None:
-        if lane not in self._lanes:
-            return
-        self._lanes.discard(lane)
-        self._stuck.add(lane)
-        lane.replaced = True
+    def _lane_stuck(self, number: int) -> None:
+        self._stuck.add(self._lanes.pop(number))
         _log.error("HSM call does not return", extra={"fields": {"hsm": self.id, "stuck": len(self._stuck)}})
         self._top_up_lanes()
         if not self._lanes:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from xksproxy.hsm._crossing import Desk
 from xksproxy.hsm.cryptoki import Cryptoki
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, KeyRefusesUse, SessionLost
 from xksproxy.hsm.judgement import FailuresJudged, HandleStale
@@ -27,6 +28,9 @@ class KnownKey:
     proven_by: object = None
     """The canary that it was seen to decrypt; a key that is found again has to do so again."""
 
+    number: int | None = None
+    """By which the desk knows it; None if it does not."""
+
 
 class KeyTable:
     """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
@@ -41,12 +45,14 @@ class KeyTable:
         cryptoki: Cryptoki,
         session: int,
         quirks: Quirks,
+        desk: Desk,
         *,
         hints: Callable[[], Mapping[str, int]],
         require_token: Callable[[], None],
     ) -> None:
         self._cryptoki = cryptoki
         self._session = session
+        self._desk = desk
         self._failures_judged = FailuresJudged(quirks)
         self._hints = hints
         self._require_token = require_token
@@ -97,7 +103,24 @@ class KeyTable:
 
     def forget(self, label: str) -> None:
         """Search for the key when it is next asked for."""
-        self._known.pop(label, None)
+        key = self._known.pop(label, None)
+        if key is not None and key.number is not None:
+            self._desk.disarm(key.number)
+
+    def arm(self, label: str, number: int, proof: object, *, encrypt: bool) -> None:
+        """Let the desk use a key that was just used, until its attributes have to be read again.
+
+        With ``encrypt`` false only to decrypt; it is used as long as calls bring the same ``proof``.
+        """
+        key = self._known.get(label)
+        if key is None:
+            return
+        key.number = number
+        told, until = key.description, key.checked_at + _RECHECK_SECONDS
+        usable = told.is_aes_256
+        self._desk.arm(
+            number, key.handle, until, usable and encrypt and told.can_encrypt, usable and told.can_decrypt, proof
+        )
 
     def everything(self) -> list[tuple[int, KeyDescription]]:
         """Handles and descriptions of all secret and private keys that the token keeps, in the order it gives them."""

@@ -3,50 +3,43 @@
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, Final
 
 from xksproxy.deadline import Deadline
+from xksproxy.hsm._crossing import Call, Desk, Queue
 from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
 from xksproxy.hsm.opener import SessionOpener
 from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.work import Decryption, Encryption, Work
+from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 
 
-class Job:
-    """A call that waits for a lane. Made on the event loop, run on a lane's thread, answered on the loop."""
+class Job(Call):
+    """Work that waits for a lane. Made on the event loop, done on a lane's thread, answered on the loop."""
 
-    __slots__ = (
-        "_claim",
-        "_deadline",
-        "_expired",
-        "_future",
-        "_lane",
-        "_loop",
-        "_on_stuck",
-        "_work",
-        "claimed_at",
-        "made_at",
-    )
+    __slots__ = ("_deadline", "_error", "_future", "_gcm", "_key", "_on_stuck", "_queue", "_served", "_value", "_work")
 
     def __init__(
-        self, work: Callable[[HsmSession], Any], deadline: Deadline, on_stuck: Callable[["Lane"], None]
+        self, work: Work[Any], deadline: Deadline, queue: "Queue[Job]", on_stuck: Callable[[int], None]
     ) -> None:
         self._work = work
         self._deadline = deadline
+        self._queue = queue
         self._on_stuck = on_stuck
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[Any] = self._loop.create_future()
-        self._claim = threading.Lock()
-        """Guards the two below: a job is either claimed by a lane or has expired, whichever comes first."""
-        self._lane: Lane | None = None
-        self._expired = False
-        self.made_at = time.monotonic()
-        self.claimed_at: float | None = None
-        """When a lane took it, on the monotonic clock; None while it waits."""
+        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._gcm: Encryption | Decryption | None = None
+        self._key = -1
+        self._served = False
+        self._value: Any = None
+        self._error: HsmError | None = None
+
+    def offer(self, gcm: Encryption | Decryption, key: int, usage: UsageBook) -> None:
+        """Say that the work is this and its key has this number, so that a desk which knows the key can do it."""
+        self._gcm, self._key = gcm, key
+        gcm.prepare(self, key, usage)
 
     async def result(self) -> Any:
         """Wait for the answer until the deadline. A call that does not return by then makes its lane a stuck one.
@@ -56,66 +49,60 @@ class Job:
             DeadlinePassed: the HSM did not answer in time.
             HsmError: what the session raised.
         """
-        timer = self._loop.call_later(self._deadline.remaining(), self._expire)
+        timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
+        self._queue.put(self)
         try:
             return await self._future
+        except asyncio.CancelledError:
+            self._queue.withdraw(self)
+            raise
         finally:
             timer.cancel()
 
-    def claim(self, lane: "Lane") -> bool:
-        """Take the job for a lane; False if nobody waits for it any more."""
-        with self._claim:
-            if self._expired or self._future.done():
-                return False
-            self._lane = lane
-            self.claimed_at = time.monotonic()
-            return True
-
-    def abandoned(self) -> bool:
+    def given_up(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self._deadline.passed() or self._future.done()
 
-    def run(self, session: HsmSession) -> None:
-        """Do the work and hand the result over.
+    def serve(self, session: HsmSession) -> None:
+        """Do the work in Python; what a desk's call came to is judged as if it had happened here.
 
         Raises:
-            HsmError: the work failed; the lane hands that over and judges its session by it.
+            HsmError: the work failed; the lane judges its session by it, and has :meth:`fail` answer with it.
         """
+        session.judge_next(self.take_failure())
         try:
-            result = self._work(session)
+            self._value = self._work(session)
         except HsmError:
             raise
         except Exception as error:
             raise TokenUnavailable(f"unexpected {type(error).__name__} in an HSM call") from error
-        self._hand_over(self._resolve, result)
+        self._served = True
+        if self._gcm is not None:
+            session.let_desk(self._gcm.label, self._key, self._gcm.proof)
 
     def fail(self, error: HsmError) -> None:
         """Answer with a failure."""
-        self._hand_over(self._reject, error)
+        self._error = error
 
-    def _hand_over(self, settle: Callable[[Any], None], value: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(settle, value)
-        except RuntimeError:
-            # The loop has closed: the worker is leaving.
+    def settle(self) -> None:
+        """Answer who waits; on the event loop, when the job is finished."""
+        if self._future.done():
             return
-
-    def _resolve(self, result: Any) -> None:
-        if not self._future.done():
-            self._future.set_result(result)
-
-    def _reject(self, error: HsmError) -> None:
-        if not self._future.done():
-            self._future.set_exception(error)
+        if self._error is not None:
+            self._future.set_exception(self._error)
+        elif self._served or self._gcm is None:
+            self._future.set_result(self._value)
+        else:
+            self._future.set_result(self._gcm.outcome(self))
 
     def _expire(self) -> None:
-        with self._claim:
-            self._expired = True
-        if self._lane is None:
-            self._reject(HsmBusy("no HSM session came free in time"))
-        else:
-            self._on_stuck(self._lane)
-            self._reject(DeadlinePassed("the HSM call did not return in time"))
+        if self._future.done():
+            return
+        if self._queue.withdraw(self):
+            self._future.set_exception(HsmBusy("no HSM session came free in time"))
+        elif (lane := self._queue.abandon(self)) is not None:
+            self._on_stuck(lane)
+            self._future.set_exception(DeadlinePassed("the HSM call did not return in time"))
 
 
 class Lane:
@@ -125,19 +112,18 @@ class Lane:
     """
 
     def __init__(
-        self, name: str, queue: SimpleQueue[Job | None], opener: SessionOpener, on_return: Callable[["Lane"], None]
+        self, name: str, number: int, queue: "Queue[Job]", opener: SessionOpener, on_return: Callable[["Lane"], None]
     ) -> None:
+        self.number = number
         self._queue = queue
         self._opener = opener
         self._on_return = on_return
         self._session: HsmSession | None = None
         self._loop = asyncio.get_running_loop()
-        self.replaced = False
-        """Set on the event loop when the lane is stuck; read by its thread."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Let the thread run; a None in the queue ends it."""
+        """Let the thread run, until the queue ends it."""
         self._thread.start()
 
     def join(self, seconds: float) -> None:
@@ -145,15 +131,21 @@ class Lane:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self.replaced and (job := self._queue.get()) is not None:
-            if job.claim(self):
+        replaced = False
+        while not replaced and (job := self._queue.get(self.number, self._desk())) is not None:
+            if not job.abandoned:
                 self._serve(job)
+            replaced = not self._queue.finish(job)
         self._discard()
-        if self.replaced:
+        if replaced:
             try:
                 self._loop.call_soon_threadsafe(self._on_return, self)
             except RuntimeError:
+                # The loop has closed: the worker is leaving.
                 return
+
+    def _desk(self) -> Desk | None:
+        return None if self._session is None else self._session.desk
 
     def _serve(self, job: Job) -> None:
         try:
@@ -170,7 +162,7 @@ class Lane:
         try:
             self._try_on_session(job)
         except SessionLost:
-            if job.abandoned():
+            if job.given_up():
                 raise
             self._try_on_session(job)
 
@@ -178,7 +170,7 @@ class Lane:
         if self._session is None or not self._session.alive:
             self._session = self._opener.open()
         try:
-            job.run(self._session)
+            job.serve(self._session)
         except HsmError as error:
             if error.discards_session:
                 _log.warning("HSM session given up", extra={"fields": {"reason": str(error)}})

@@ -58,8 +58,6 @@ class Module:
         """
         self.path = path
         self.gate = Gate()
-        self.generation = 0
-        """Counts initialisations; what was made in an earlier one is gone."""
         self._environment = environment
         self._initialize_string = initialize_string
         with self._failures_named():
@@ -78,7 +76,7 @@ class Module:
         with self.gate.closed(timeout) as emptied:
             if not emptied:
                 raise ModuleStuck(f"{self.path}: a call does not return, so the module cannot be initialised again")
-            self.generation += 1
+            self.gate.renew()
             with self._failures_named():
                 os.environ.update(self._environment)
                 with suppress(CryptokiError):  # it may not be initialised, after a failure half-way
@@ -135,8 +133,9 @@ class Connection:
         self.needs_login = needs_login
         self.key_hints: Mapping[str, int] = {}
         """By label the handles of keys as a session that looked at all of them found them; replaced whole."""
+        self.gate = module.gate
         self._module = module
-        self._generation = module.generation
+        self._generation = module.gate.generation
         self._label = label
         self._token = module.token(label)
         self._anchor: Any = None
@@ -151,7 +150,7 @@ class Connection:
     @property
     def alive(self) -> bool:
         """Whether the module has not been initialised again since."""
-        return self._generation == self._module.generation
+        return self._generation == self.gate.generation
 
     def log_in(self, pin: Secret | None) -> None:
         """Open the anchor session and log in on it.
@@ -182,7 +181,7 @@ class Connection:
 
     def log_out(self) -> None:
         """End the log-in of this whole process; its other sessions see no private objects any more."""
-        with suppress(SessionLost), self._module.gate:  # lost: the module forgets all log-ins just now
+        with suppress(SessionLost), self.gate:  # lost: the module forgets all log-ins just now
             if self._anchor is not None and self.alive:
                 close_session(self._anchor)
 
@@ -203,9 +202,9 @@ class Modules:
     """The modules and log-ins of this process, made when first asked for. Safe to use from several threads."""
 
     def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
-        """``usage`` counts what its sessions encrypt."""
+        self.usage = usage
+        """Counts what its sessions encrypt."""
         self._guard = guard
-        self._usage = usage
         self._lock = threading.Lock()
         """Guards the tables, and so that a module is initialised and a PIN is tried by one thread at a time."""
         self._modules: dict[str, Module] = {}
@@ -237,7 +236,7 @@ class Modules:
             connection = self._connections.get(hsm.id)
             if connection is None or not connection.alive:
                 connection = Connection(
-                    self._loaded(hsm), hsm.token, quirks_of(hsm), self._usage, needs_login=pin is not None
+                    self._loaded(hsm), hsm.token, quirks_of(hsm), self.usage, needs_login=pin is not None
                 )
                 if pin is None:
                     connection.log_in(None)

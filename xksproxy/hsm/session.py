@@ -1,6 +1,5 @@
 """One PKCS#11 session: AES-256-GCM under keys found by label, and the tests by which it proves itself."""
 
-import hmac
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +8,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from xksproxy.hsm import ckr
+from xksproxy.hsm._crossing import Desk
 from xksproxy.hsm.ckr import Consequence
 from xksproxy.hsm.cryptoki import CryptokiError
 from xksproxy.hsm.errors import (
     CiphertextRejected,
-    CiphertextWrong,
     DataTooLarge,
     EncryptionsSpent,
     KeyAmbiguous,
@@ -45,7 +44,6 @@ _POINTS_AT_SETTINGS: Final = frozenset(
 )
 
 Result = TypeVar("Result")
-Witness = TypeVar("Witness")
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -83,14 +81,23 @@ class HsmSession:
         self._failures_judged = FailuresJudged(connection.quirks)
         self._session = connection.open_session()
         self._handle: int = self._session.handle
+        self.desk = Desk(
+            connection.gate,
+            self._handle,
+            self._cryptoki.gcm_functions,
+            self._quirks.maximum_data_bytes or 0,
+            self._quirks.iv == "written-back",
+        )
+        """Makes, without the interpreter, calls under keys that it was let use."""
         self._keys = KeyTable(
             self._cryptoki,
             self._handle,
             self._quirks,
+            self.desk,
             hints=lambda: connection.key_hints,
             require_token=self._require_token,
         )
-        self._ivs = b""
+        self._failed_at_desk: CryptokiError | None = None
         self._test_key: int | None = None
 
     @property
@@ -113,12 +120,28 @@ class HsmSession:
         """Give the session back to the token."""
         close_session(self._session)
 
+    def judge_next(self, failure: tuple[str, int] | None) -> None:
+        """Let the next encryption or decryption begin as it ended at the desk: a function and its return value."""
+        self._failed_at_desk = None if failure is None else CryptokiError(*failure)
+
+    def let_desk(self, label: str, number: int, proof: KeyProof | None) -> None:
+        """Let the desk make calls with this proof under the key of a label, which was just used, by its number."""
+        self._keys.arm(label, number, proof, encrypt=self._quirks.iv != "appended")
+
     def encrypt(
-        self, label: str, plaintext: bytes, aad: bytes, proof: KeyProof | None = None, maximum: int | None = None
+        self,
+        label: str,
+        plaintext: bytes,
+        aad: bytes,
+        proof: KeyProof | None = None,
+        maximum: int | None = None,
+        *,
+        counted: bool = False,
     ) -> Sealed:
         """AES-256-GCM under the key of a label, which must fit ``proof`` if one is given.
 
-        An IV serves one attempt, and each attempt is counted before it is made; with ``maximum``, up to so many.
+        An IV serves one attempt, and each attempt is counted before it is made, up to ``maximum`` if that is given;
+        ``counted``: the first one is already.
 
         Raises:
             EncryptionsSpent, NotCounted
@@ -126,7 +149,11 @@ class HsmSession:
         """
 
         def seal(key: int) -> Sealed:
-            self._count(label, maximum)
+            nonlocal counted
+            paid, counted = counted, False
+            self._raise_failure_at_desk()
+            if not paid:
+                self._count(label, maximum)
             return self._seal(key, plaintext, aad)
 
         return self._with_key(label, _can_encrypt, proof, seal)
@@ -137,39 +164,16 @@ class HsmSession:
         Raises:
             CiphertextRejected, and what :meth:`encrypt` raises
         """
+
+        def unseal(key: int) -> bytes:
+            self._raise_failure_at_desk()
+            return self._open(key, sealed, aad)
+
         try:
-            return self._with_key(label, _can_decrypt, proof, lambda key: self._open(key, sealed, aad))
+            return self._with_key(label, _can_decrypt, proof, unseal)
         except Ambiguous as error:
             self._prove_own_innocence(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
-
-    def encrypt_proven(
-        self,
-        label: str,
-        plaintext: bytes,
-        aad: bytes,
-        witness: Callable[[Sealed], Witness],
-        *,
-        proof: KeyProof | None = None,
-        maximum: int | None = None,
-    ) -> tuple[Sealed, Witness]:
-        """:meth:`encrypt`, and the proof that its result decrypts (R-CDIV-6).
-
-        ``witness`` sees the result before the proof: what is corrupted in between then fails to decrypt.
-
-        Raises:
-            CiphertextWrong: it does not decrypt, or not to the plaintext.
-            HsmError: what :meth:`encrypt` and :meth:`decrypt` raise.
-        """
-        sealed = self.encrypt(label, plaintext, aad, proof, maximum)
-        witnessed = witness(sealed)
-        try:
-            opened = self.decrypt(label, sealed, aad, proof)
-        except CiphertextRejected as error:
-            raise CiphertextWrong(f"the HSM refuses what it has just encrypted: {error}") from error
-        if not hmac.compare_digest(opened, plaintext):
-            raise CiphertextWrong("what the HSM has just encrypted decrypts to something else")
-        return sealed, witnessed
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.
@@ -385,13 +389,20 @@ class HsmSession:
             raise DataTooLarge(f"the module takes at most {maximum} bytes, not {len(data)}")
 
     def _next_iv(self) -> bytes:
-        """The next 12 bytes of a block from the generator; a block saves a round trip on each Encrypt."""
-        if not self._ivs:
+        """The next 12 bytes of a block from the generator, which the desk draws from too; it saves round trips."""
+        iv = self.desk.take_iv()
+        if iv is None:
             count = _IV_BYTES * _IV_BLOCK
             system = self._quirks.iv_source == "system"
-            self._ivs = os.urandom(count) if system else self._cryptoki.random_bytes(self._handle, count)
-        iv, self._ivs = self._ivs[:_IV_BYTES], self._ivs[_IV_BYTES:]
+            block = os.urandom(count) if system else self._cryptoki.random_bytes(self._handle, count)
+            iv = block[:_IV_BYTES]
+            self.desk.stock(block[_IV_BYTES:])
         return iv
+
+    def _raise_failure_at_desk(self) -> None:
+        failure, self._failed_at_desk = self._failed_at_desk, None
+        if failure is not None:
+            raise failure
 
 
 def _can_encrypt(description: KeyDescription) -> bool:

@@ -6,7 +6,8 @@ from typing import Protocol
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.health import InstanceHealth
 from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.session import Sealed, Witness
+from xksproxy.hsm.proven import Witness
+from xksproxy.hsm.session import Sealed
 
 
 class Engine(Protocol):

@@ -95,11 +95,19 @@ class UsageBook:
             yield _read(path, "")
 
     def spend(self, label: str, maximum: int | None) -> None:
-        """Count one encryption before it is made. The next block is taken on a thread of its own, well before need.
+        """Count one encryption before it is made; it may wait for the disk.
 
         Raises:
             LimitReached: this would be more than ``maximum`` on this machine.
             StateUnusable: it cannot be counted.
+        """
+        if not self.spend_ahead(label, maximum):
+            self._spend_from_new_block(label, self._leases.setdefault(label, _Lease()), maximum)
+
+    def spend_ahead(self, label: str, maximum: int | None) -> bool:
+        """Count one encryption before it is made, if that needs no wait for the disk; whether it is counted.
+
+        The next block is taken on a thread of its own, well before need.
         """
         with self._lock:
             lease = self._leases.get(label) or self._leases.setdefault(label, _Lease())
@@ -111,8 +119,7 @@ class UsageBook:
             lease.filling = lease.filling or fill
         if fill:
             threading.Thread(target=self._fill, args=(label, lease, maximum), daemon=True).start()
-        if not served:
-            self._spend_from_new_block(label, lease, maximum)
+        return served
 
     def decrypted(self, label: str) -> None:
         """Note a decryption that was asked for; on record within a moment, and anew every minute of use."""

@@ -1,0 +1,132 @@
+/* One piece of work for an HSM session, from the event loop to a thread and back. */
+#include "crossing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLACK_BYTES = 64 };
+
+static const char *const FUNCTION_NAMES[] = {
+    [NO_FUNCTION] = NULL,           [ENCRYPT_INIT] = "C_EncryptInit", [ENCRYPT] = "C_Encrypt",
+    [DECRYPT_INIT] = "C_DecryptInit", [DECRYPT] = "C_Decrypt",
+};
+
+static PyObject *call_new(PyTypeObject *type, PyObject *Py_UNUSED(arguments), PyObject *Py_UNUSED(keywords)) {
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Call *call = (Call *)allocate(type, 0);
+    if (call == NULL) return NULL;
+    call->lane = -1;
+    call->key = -1;
+    return (PyObject *)call;
+}
+
+/* for_desk(key, proof, encrypt, iv, aad, data): the same request as its Python work, in a form that a Desk can make. */
+static PyObject *for_desk(PyObject *self, PyObject *arguments) {
+    Call *call = (Call *)self;
+    Py_ssize_t key, iv_length, aad_length, data_length;
+    int encrypt;
+    const char *iv;
+    char *aad, *data;
+    PyObject *proof, *aad_bytes, *data_bytes;
+    if (!PyArg_ParseTuple(arguments, "nOpy#SS", &key, &proof, &encrypt, &iv, &iv_length, &aad_bytes, &data_bytes) ||
+        PyBytes_AsStringAndSize(aad_bytes, &aad, &aad_length) < 0 ||
+        PyBytes_AsStringAndSize(data_bytes, &data, &data_length) < 0) {
+        return NULL;
+    }
+    if (call->output != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a call has one request");
+        return NULL;
+    }
+    if (key < 0 || iv_length > MAXIMUM_IV_BYTES || (!encrypt && data_length < TAG_BYTES)) {
+        PyErr_SetString(PyExc_ValueError, "expected a key number, at most 16 bytes of IV, and a tag in what is decrypted");
+        return NULL;
+    }
+    call->output_capacity = (size_t)data_length + TAG_BYTES + SLACK_BYTES;
+    call->output = malloc(call->output_capacity);
+    if (call->output == NULL) return PyErr_NoMemory();
+    call->key = key;
+    call->encrypt = encrypt != 0;
+    call->iv_length = (size_t)iv_length;
+    memcpy(call->iv, iv, call->iv_length);
+    Py_INCREF(proof);
+    Py_INCREF(aad_bytes);
+    Py_INCREF(data_bytes);
+    call->proof = proof;
+    call->aad_bytes = aad_bytes;
+    call->data_bytes = data_bytes;
+    call->aad = aad;
+    call->data = data;
+    call->aad_length = (size_t)aad_length;
+    call->data_length = (size_t)data_length;
+    Py_RETURN_NONE;
+}
+
+static void call_dealloc(PyObject *self) {
+    Call *call = (Call *)self;
+    if (call->output != NULL) {
+        explicit_bzero(call->output, call->output_capacity);
+        free(call->output);
+    }
+    Py_XDECREF(call->proof);
+    Py_XDECREF(call->aad_bytes);
+    Py_XDECREF(call->data_bytes);
+    free_instance(self);
+}
+
+static PyObject *get_iv(PyObject *self, void *Py_UNUSED(closure)) {
+    Call *call = (Call *)self;
+    return PyBytes_FromStringAndSize((const char *)call->iv, (Py_ssize_t)call->iv_length);
+}
+
+static PyObject *get_output(PyObject *self, void *Py_UNUSED(closure)) {
+    Call *call = (Call *)self;
+    return PyBytes_FromStringAndSize((const char *)call->output, (Py_ssize_t)call->output_length);
+}
+
+static PyObject *get_claimed_at(PyObject *self, void *Py_UNUSED(closure)) {
+    Call *call = (Call *)self;
+    if (call->lane < 0) Py_RETURN_NONE;
+    return PyFloat_FromDouble(call->claimed_at);
+}
+
+static PyObject *get_abandoned(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((Call *)self)->state == ABANDONED);
+}
+
+static PyObject *take_failure(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Call *call = (Call *)self;
+    Function failed = call->failed;
+    if (failed == NO_FUNCTION) Py_RETURN_NONE;
+    call->failed = NO_FUNCTION;
+    return Py_BuildValue("(sk)", FUNCTION_NAMES[failed], call->return_value);
+}
+
+static PyMethodDef methods[] = {
+    {"for_desk", for_desk, METH_VARARGS, "Let a Desk make it: for_desk(key, proof, encrypt, iv, aad, data)."},
+    {"take_failure", take_failure, METH_NOARGS, "The function that failed and its return value, once; or None."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"iv", get_iv, NULL, "The IV that was used.", NULL},
+    {"output", get_output, NULL, "What a Desk's call gave.", NULL},
+    {"claimed_at", get_claimed_at, NULL, "When a lane took it, on the monotonic clock; None before.", NULL},
+    {"abandoned", get_abandoned, NULL, "Whether nobody waits for it any more.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "One piece of work for an HSM session; a Desk can make it by itself after for_desk."},
+    {Py_tp_new, call_new},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {0, NULL},
+};
+
+PyType_Spec Call_Spec = {
+    .name = "xksproxy.hsm._crossing.Call",
+    .basicsize = sizeof(Call),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = slots,
+};

@@ -1,0 +1,226 @@
+/* AES-GCM calls of one session under the keys that its thread has looked at (PKCS#11 mechanisms, section 2.12). */
+#include "crossing.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CKR_OK = 0, CKM_AES_GCM = 0x1087, TAG_BITS = 128, IV_BYTES = 12 };
+
+typedef struct {
+    void *iv;
+    CK_ULONG iv_length, iv_bits;
+    void *aad;
+    CK_ULONG aad_length, tag_bits;
+} GcmParameters;
+
+typedef struct {
+    CK_ULONG mechanism;
+    void *parameter;
+    CK_ULONG parameter_length;
+} Mechanism;
+
+typedef CK_ULONG (*InitFunction)(CK_ULONG session, Mechanism *mechanism, CK_ULONG key);
+typedef CK_ULONG (*RunFunction)(CK_ULONG session, void *data, CK_ULONG length, void *output, CK_ULONG *output_length);
+
+typedef struct {
+    CK_ULONG handle;
+    double until; /* CLOCK_MONOTONIC; 0: not armed */
+    bool encrypt, decrypt;
+    PyObject *proof;
+} Key;
+
+struct Desk {
+    PyObject_HEAD
+    Gate *gate;
+    unsigned long generation;
+    CK_ULONG session;
+    InitFunction encrypt_init, decrypt_init;
+    RunFunction encrypt, decrypt;
+    size_t maximum_data_bytes;
+    bool hsm_writes_iv; /* into the zeroed buffer that it is given */
+    Key *keys;
+    Py_ssize_t key_count;
+    unsigned char *ivs; /* drawn ahead; each serves one attempt */
+    size_t iv_count, iv_next;
+};
+
+static Key *armed_key(Desk *desk, const Call *call) {
+    if (call->key < 0 || call->key >= desk->key_count) return NULL;
+    Key *key = &desk->keys[call->key];
+    bool usable = key->until > monotonic() && key->proof == call->proof && (call->encrypt ? key->encrypt : key->decrypt);
+    return usable ? key : NULL;
+}
+
+/* The IV of an encryption: one of the stock, or zeros for the HSM to replace. */
+static bool draw_iv(Desk *desk, Call *call) {
+    if (desk->hsm_writes_iv) {
+        memset(call->iv, 0, IV_BYTES);
+    } else {
+        if (desk->iv_next == desk->iv_count) return false;
+        memcpy(call->iv, desk->ivs + IV_BYTES * desk->iv_next++, IV_BYTES);
+    }
+    call->iv_length = IV_BYTES;
+    return true;
+}
+
+static bool run(Desk *desk, Call *call, const Key *key) {
+    GcmParameters parameters = {
+        call->iv, call->iv_length, 8 * call->iv_length,
+        call->aad, call->aad_length, TAG_BITS,
+    };
+    Mechanism mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
+    call->return_value = (call->encrypt ? desk->encrypt_init : desk->decrypt_init)(desk->session, &mechanism, key->handle);
+    if (call->return_value != CKR_OK) {
+        call->failed = call->encrypt ? ENCRYPT_INIT : DECRYPT_INIT;
+        return false;
+    }
+    call->output_length = call->output_capacity;
+    call->return_value = (call->encrypt ? desk->encrypt : desk->decrypt)(
+        desk->session, call->data, call->data_length, call->output, &call->output_length);
+    if (call->return_value != CKR_OK) {
+        call->failed = call->encrypt ? ENCRYPT : DECRYPT;
+        return false;
+    }
+    return true;
+}
+
+/* Whether lengths and IV are what they must be; else Python makes the call again, and says what is wrong. */
+static bool plausible(const Call *call) {
+    static const unsigned char zeros[IV_BYTES];
+    if (!call->encrypt) return call->output_length + TAG_BYTES == call->data_length;
+    return call->output_length == call->data_length + TAG_BYTES && memcmp(call->iv, zeros, IV_BYTES) != 0;
+}
+
+bool desk_make(Desk *desk, Call *call) {
+    Key *key = armed_key(desk, call);
+    if (key == NULL) return false;
+    size_t text = call->data_length - (call->encrypt ? 0 : TAG_BYTES);
+    if (desk->maximum_data_bytes > 0 && text > desk->maximum_data_bytes) return false;
+    if (!gate_enter(desk->gate, desk->generation)) return false;
+    bool made = (!call->encrypt || draw_iv(desk, call)) && run(desk, call, key) && plausible(call);
+    gate_leave(desk->gate);
+    return made;
+}
+
+static PyObject *desk_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    static char *names[] = {"gate", "session", "functions", "maximum_data_bytes", "hsm_writes_iv", NULL};
+    PyObject *gate_object;
+    CK_ULONG session;
+    unsigned long long functions[4];
+    Py_ssize_t maximum;
+    int hsm_writes_iv;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!k(KKKK)np", names, Gate_Type, &gate_object, &session, &functions[0],
+                                     &functions[1], &functions[2], &functions[3], &maximum, &hsm_writes_iv)) {
+        return NULL;
+    }
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Desk *desk = (Desk *)allocate(type, 0);
+    if (desk == NULL) return NULL;
+    desk->gate = (Gate *)gate_object;
+    Py_INCREF(gate_object);
+    desk->generation = desk->gate->generation; /* steady, since the session was opened inside the gate */
+    desk->session = session;
+    desk->encrypt_init = (InitFunction)(uintptr_t)functions[0];
+    desk->encrypt = (RunFunction)(uintptr_t)functions[1];
+    desk->decrypt_init = (InitFunction)(uintptr_t)functions[2];
+    desk->decrypt = (RunFunction)(uintptr_t)functions[3];
+    desk->maximum_data_bytes = (size_t)maximum;
+    desk->hsm_writes_iv = hsm_writes_iv != 0;
+    return (PyObject *)desk;
+}
+
+static void desk_dealloc(PyObject *self) {
+    Desk *desk = (Desk *)self;
+    for (Py_ssize_t number = 0; number < desk->key_count; number++) Py_XDECREF(desk->keys[number].proof);
+    free(desk->keys);
+    free(desk->ivs);
+    Py_XDECREF((PyObject *)desk->gate);
+    free_instance(self);
+}
+
+static bool make_room(Desk *desk, Py_ssize_t number) {
+    if (number < desk->key_count) return true;
+    Py_ssize_t count = number < 8 ? 16 : 2 * number;
+    Key *keys = realloc(desk->keys, (size_t)count * sizeof *keys);
+    if (keys == NULL) return false;
+    memset(keys + desk->key_count, 0, (size_t)(count - desk->key_count) * sizeof *keys);
+    desk->keys = keys;
+    desk->key_count = count;
+    return true;
+}
+
+static PyObject *arm(PyObject *self, PyObject *arguments) {
+    Desk *desk = (Desk *)self;
+    Py_ssize_t number;
+    CK_ULONG handle;
+    double until;
+    int encrypt, decrypt;
+    PyObject *proof;
+    if (!PyArg_ParseTuple(arguments, "nkdppO", &number, &handle, &until, &encrypt, &decrypt, &proof)) return NULL;
+    if (number < 0 || number > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "expected a key number of 0 or more");
+        return NULL;
+    }
+    if (!make_room(desk, number)) return PyErr_NoMemory();
+    Py_INCREF(proof);
+    Py_XDECREF(desk->keys[number].proof);
+    desk->keys[number] = (Key){handle, until, encrypt != 0, decrypt != 0, proof};
+    Py_RETURN_NONE;
+}
+
+static PyObject *disarm(PyObject *self, PyObject *argument) {
+    Desk *desk = (Desk *)self;
+    Py_ssize_t number = PyLong_AsSsize_t(argument);
+    if (PyErr_Occurred()) return NULL;
+    if (number >= 0 && number < desk->key_count) desk->keys[number].until = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *stock(PyObject *self, PyObject *argument) {
+    Desk *desk = (Desk *)self;
+    char *bytes;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(argument, &bytes, &length) < 0) return NULL;
+    if (length % IV_BYTES != 0) {
+        PyErr_SetString(PyExc_ValueError, "expected IVs of 12 bytes");
+        return NULL;
+    }
+    unsigned char *ivs = malloc((size_t)length + 1);
+    if (ivs == NULL) return PyErr_NoMemory();
+    memcpy(ivs, bytes, (size_t)length);
+    free(desk->ivs);
+    desk->ivs = ivs;
+    desk->iv_count = (size_t)length / IV_BYTES;
+    desk->iv_next = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *take_iv(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Desk *desk = (Desk *)self;
+    if (desk->iv_next == desk->iv_count) Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize((const char *)desk->ivs + IV_BYTES * desk->iv_next++, IV_BYTES);
+}
+
+static PyMethodDef methods[] = {
+    {"arm", arm, METH_VARARGS, "Allow calls: arm(key, handle, until, encrypt, decrypt, proof)."},
+    {"disarm", disarm, METH_O, "Allow no calls under a key until it is armed again."},
+    {"stock", stock, METH_O, "Replace the IVs that are left."},
+    {"take_iv", take_iv, METH_NOARGS, "The next IV, which no call will get any more; None if none is left."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "What the calls of one session need, and the keys that its thread has found and looked at."},
+    {Py_tp_new, desk_new},
+    {Py_tp_dealloc, desk_dealloc},
+    {Py_tp_methods, methods},
+    {0, NULL},
+};
+
+PyType_Spec Desk_Spec = {
+    .name = "xksproxy.hsm._crossing.Desk",
+    .basicsize = sizeof(Desk),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = slots,
+};

@@ -1,0 +1,43 @@
+/* The extension module xksproxy.hsm._crossing: its types, and what they share. */
+#include "crossing.h"
+
+#include <time.h>
+
+PyTypeObject *Gate_Type, *Call_Type, *Desk_Type, *Queue_Type;
+
+double monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+void free_instance(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
+
+static int execute(PyObject *module) {
+    if (add_type(module, &Gate_Spec, &Gate_Type) < 0 || add_type(module, &Call_Spec, &Call_Type) < 0 ||
+        add_type(module, &Desk_Spec, &Desk_Type) < 0 || add_type(module, &Queue_Spec, &Queue_Type) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "xksproxy.hsm._crossing",
+    .m_doc = "AES-GCM calls of HSM sessions, made without the interpreter.",
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__crossing(void) { return PyModuleDef_Init(&definition); }

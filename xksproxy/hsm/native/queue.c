@@ -1,0 +1,254 @@
+/* Calls that wait for a lane, and those that are finished and wait for the event loop. */
+#include "crossing.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+typedef struct {
+    Call *first, *last;
+} Chain;
+
+typedef struct {
+    PyObject_HEAD
+    pthread_mutex_t mutex; /* guards all that follows but the descriptor, which never changes */
+    pthread_cond_t filled;
+    Chain waiting, finished; /* each holds a reference to its calls */
+    unsigned long idle, ending;
+    int descriptor; /* readable while calls are finished */
+} Queue;
+
+static void append(Chain *chain, Call *call) {
+    call->next = NULL;
+    if (chain->last == NULL) {
+        chain->first = call;
+    } else {
+        chain->last->next = call;
+    }
+    chain->last = call;
+}
+
+static Call *pop(Chain *chain) {
+    Call *call = chain->first;
+    if (call != NULL) {
+        chain->first = call->next;
+        if (chain->first == NULL) chain->last = NULL;
+    }
+    return call;
+}
+
+static bool take_out(Chain *chain, Call *call) {
+    Call **link = &chain->first, *before = NULL;
+    while (*link != NULL && *link != call) {
+        before = *link;
+        link = &before->next;
+    }
+    if (*link == NULL) return false;
+    *link = call->next;
+    if (chain->last == call) chain->last = before;
+    return true;
+}
+
+/* Wait for a call and claim it; NULL if the lane shall end. */
+static Call *claim(Queue *queue, long lane) {
+    pthread_mutex_lock(&queue->mutex);
+    while (queue->waiting.first == NULL && queue->ending == 0) {
+        queue->idle++;
+        pthread_cond_wait(&queue->filled, &queue->mutex);
+        queue->idle--;
+    }
+    Call *call = pop(&queue->waiting);
+    if (call == NULL) {
+        queue->ending--;
+    } else {
+        call->state = CLAIMED;
+        call->lane = lane;
+        call->claimed_at = monotonic();
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    return call;
+}
+
+/* Hand a claimed call to the event loop; false if nobody waits for it any more, and it stays with the caller. */
+static bool finish_call(Queue *queue, Call *call) {
+    bool tell = false;
+    pthread_mutex_lock(&queue->mutex);
+    bool awaited = call->state != ABANDONED;
+    if (awaited) {
+        tell = queue->finished.first == NULL;
+        call->state = FINISHED;
+        append(&queue->finished, call);
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    uint64_t one = 1;
+    while (tell && write(queue->descriptor, &one, sizeof one) < 0 && errno == EINTR) continue;
+    return awaited;
+}
+
+static PyObject *queue_new(PyTypeObject *type, PyObject *Py_UNUSED(arguments), PyObject *Py_UNUSED(keywords)) {
+    int descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (descriptor < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Queue *queue = (Queue *)allocate(type, 0);
+    if (queue == NULL) {
+        close(descriptor);
+        return NULL;
+    }
+    pthread_mutex_init(&queue->mutex, NULL);
+    pthread_cond_init(&queue->filled, NULL);
+    queue->descriptor = descriptor;
+    return (PyObject *)queue;
+}
+
+static void queue_dealloc(PyObject *self) {
+    Queue *queue = (Queue *)self;
+    Call *call;
+    while ((call = pop(&queue->waiting)) != NULL) Py_DECREF((PyObject *)call);
+    while ((call = pop(&queue->finished)) != NULL) Py_DECREF((PyObject *)call);
+    close(queue->descriptor);
+    pthread_cond_destroy(&queue->filled);
+    pthread_mutex_destroy(&queue->mutex);
+    free_instance(self);
+}
+
+static bool is_call(PyObject *object) {
+    if (PyObject_TypeCheck(object, Call_Type)) return true;
+    PyErr_SetString(PyExc_TypeError, "expected a Call");
+    return false;
+}
+
+static PyObject *put(PyObject *self, PyObject *object) {
+    Queue *queue = (Queue *)self;
+    if (!is_call(object)) return NULL;
+    Call *call = (Call *)object;
+    if (call->state != MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "a call is put into a queue once");
+        return NULL;
+    }
+    Py_INCREF(object);
+    pthread_mutex_lock(&queue->mutex);
+    call->state = WAITING;
+    append(&queue->waiting, call);
+    bool wake = queue->idle > 0;
+    pthread_mutex_unlock(&queue->mutex);
+    if (wake) pthread_cond_signal(&queue->filled);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get(PyObject *self, PyObject *arguments) {
+    Queue *queue = (Queue *)self;
+    long lane;
+    PyObject *desk;
+    if (!PyArg_ParseTuple(arguments, "lO", &lane, &desk)) return NULL;
+    if (desk != Py_None && !PyObject_TypeCheck(desk, Desk_Type)) {
+        PyErr_SetString(PyExc_TypeError, "expected a Desk or None");
+        return NULL;
+    }
+    Call *call;
+    Py_BEGIN_ALLOW_THREADS
+    do {
+        call = claim(queue, lane);
+    } while (call != NULL && desk != Py_None && desk_make((Desk *)desk, call) && finish_call(queue, call));
+    Py_END_ALLOW_THREADS
+    if (call == NULL) Py_RETURN_NONE;
+    return (PyObject *)call;
+}
+
+static PyObject *finish(PyObject *self, PyObject *object) {
+    if (!is_call(object)) return NULL;
+    if (((Call *)object)->lane < 0) {
+        PyErr_SetString(PyExc_RuntimeError, "only a call that a lane has claimed can be finished");
+        return NULL;
+    }
+    Py_INCREF(object);
+    bool awaited = finish_call((Queue *)self, (Call *)object);
+    if (!awaited) Py_DECREF(object);
+    return PyBool_FromLong(awaited);
+}
+
+static PyObject *withdraw(PyObject *self, PyObject *object) {
+    Queue *queue = (Queue *)self;
+    if (!is_call(object)) return NULL;
+    Call *call = (Call *)object;
+    pthread_mutex_lock(&queue->mutex);
+    bool waited = call->state == WAITING && take_out(&queue->waiting, call);
+    if (waited) call->state = ABANDONED;
+    pthread_mutex_unlock(&queue->mutex);
+    if (waited) Py_DECREF(object);
+    return PyBool_FromLong(waited);
+}
+
+static PyObject *abandon(PyObject *self, PyObject *object) {
+    Queue *queue = (Queue *)self;
+    if (!is_call(object)) return NULL;
+    Call *call = (Call *)object;
+    pthread_mutex_lock(&queue->mutex);
+    bool claimed = call->state == CLAIMED;
+    if (claimed) call->state = ABANDONED;
+    pthread_mutex_unlock(&queue->mutex);
+    if (!claimed) Py_RETURN_NONE;
+    return PyLong_FromLong(call->lane);
+}
+
+static PyObject *finished(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Queue *queue = (Queue *)self;
+    uint64_t count;
+    while (read(queue->descriptor, &count, sizeof count) < 0 && errno == EINTR) continue;
+    pthread_mutex_lock(&queue->mutex);
+    Call *call = queue->finished.first;
+    queue->finished.first = queue->finished.last = NULL;
+    pthread_mutex_unlock(&queue->mutex);
+    PyObject *calls = PyList_New(0);
+    bool listed = calls != NULL;
+    while (call != NULL) {
+        Call *next = call->next;
+        listed = listed && PyList_Append(calls, (PyObject *)call) == 0;
+        Py_DECREF((PyObject *)call);
+        call = next;
+    }
+    if (!listed) Py_CLEAR(calls);
+    return calls;
+}
+
+static PyObject *end(PyObject *self, PyObject *argument) {
+    Queue *queue = (Queue *)self;
+    long lanes = PyLong_AsLong(argument);
+    if (PyErr_Occurred()) return NULL;
+    pthread_mutex_lock(&queue->mutex);
+    queue->ending += (unsigned long)lanes;
+    pthread_mutex_unlock(&queue->mutex);
+    pthread_cond_broadcast(&queue->filled);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyLong_FromLong(((Queue *)self)->descriptor);
+}
+
+static PyMethodDef methods[] = {
+    {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
+    {"put", put, METH_O, "Let a call wait for a lane."},
+    {"get", get, METH_VARARGS, "get(lane, desk): serve calls, until one is for Python or, None, the lane shall end."},
+    {"finish", finish, METH_O, "Hand a claimed call to the event loop; False if nobody waits for it any more."},
+    {"withdraw", withdraw, METH_O, "Take back a call that no lane has claimed yet; whether it was one."},
+    {"abandon", abandon, METH_O, "Wait no more for a claimed call: the lane that has it; None if it is none, or finished."},
+    {"finished", finished, METH_NOARGS, "The calls that were finished since the last time."},
+    {"end", end, METH_O, "Let so many lanes end, once nothing waits any more."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "Calls that wait for a lane, and those that are finished and wait for the event loop."},
+    {Py_tp_new, queue_new},
+    {Py_tp_dealloc, queue_dealloc},
+    {Py_tp_methods, methods},
+    {0, NULL},
+};
+
+PyType_Spec Queue_Spec = {
+    .name = "xksproxy.hsm._crossing.Queue",
+    .basicsize = sizeof(Queue),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = slots,
+};
