@@ -77,6 +77,7 @@ class Instance:
         self._opener = SessionOpener(hsm, modules)
         self._usage = modules.usage
         self._queue: Queue[Job] = Queue()
+        self._waking = False
         self._lanes: dict[int, Lane] = {}
         """By number."""
         self._key_numbers: dict[str, int] = {}
@@ -216,11 +217,23 @@ class Instance:
         if isinstance(work, Encryption | Decryption) and (number := self._key_number(work.label)) is not None:
             job.offer(work, number, self._usage)
         try:
+            self._put(job)
             result: Result = await job.result()
         finally:
             if account := current_account.get():
                 self._enter(account, job, made_at)
         return result
+
+    def _put(self, job: Job) -> None:
+        """Queue a job, and wake the lanes once for all that are queued in this turn of the loop: waking costs more."""
+        self._queue.put(job)
+        if not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake_lanes)
+
+    def _wake_lanes(self) -> None:
+        self._waking = False
+        self._queue.wake()
 
     def _key_number(self, label: str) -> int | None:
         """None for what is no key's label, as far as is known: a client can think of any number of those."""

@@ -50,7 +50,6 @@ class Job(Call):
             HsmError: what the session raised.
         """
         timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
-        self._queue.put(self)
         try:
             return await self._future
         except asyncio.CancelledError:

@@ -16,6 +16,7 @@ typedef struct {
     pthread_cond_t filled;
     Chain waiting, finished; /* each holds a reference to its calls */
     unsigned long idle, ending;
+    bool waking; /* an idle lane has been signalled and has not looked at what waits yet */
     int descriptor; /* readable while calls are finished */
 } Queue;
 
@@ -50,6 +51,13 @@ static bool take_out(Chain *chain, Call *call) {
     return true;
 }
 
+/* Signal an idle lane if calls wait and none is on its way; it will signal the next. The caller holds the mutex. */
+static void wake_one(Queue *queue) {
+    if (queue->waiting.first == NULL || queue->idle == 0 || queue->waking) return;
+    queue->waking = true;
+    pthread_cond_signal(&queue->filled);
+}
+
 /* Wait for a call and claim it; NULL if the lane shall end. */
 static Call *claim(Queue *queue, long lane) {
     pthread_mutex_lock(&queue->mutex);
@@ -57,6 +65,7 @@ static Call *claim(Queue *queue, long lane) {
         queue->idle++;
         pthread_cond_wait(&queue->filled, &queue->mutex);
         queue->idle--;
+        queue->waking = false;
     }
     Call *call = pop(&queue->waiting);
     if (call == NULL) {
@@ -65,6 +74,7 @@ static Call *claim(Queue *queue, long lane) {
         call->state = CLAIMED;
         call->lane = lane;
         call->claimed_at = monotonic();
+        wake_one(queue);
     }
     pthread_mutex_unlock(&queue->mutex);
     return call;
@@ -130,9 +140,15 @@ static PyObject *put(PyObject *self, PyObject *object) {
     pthread_mutex_lock(&queue->mutex);
     call->state = WAITING;
     append(&queue->waiting, call);
-    bool wake = queue->idle > 0;
     pthread_mutex_unlock(&queue->mutex);
-    if (wake) pthread_cond_signal(&queue->filled);
+    Py_RETURN_NONE;
+}
+
+static PyObject *wake(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Queue *queue = (Queue *)self;
+    pthread_mutex_lock(&queue->mutex);
+    wake_one(queue);
+    pthread_mutex_unlock(&queue->mutex);
     Py_RETURN_NONE;
 }
 
@@ -228,7 +244,8 @@ static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyMethodDef methods[] = {
     {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
-    {"put", put, METH_O, "Let a call wait for a lane."},
+    {"put", put, METH_O, "Let a call wait for a lane; idle lanes see it after a wake."},
+    {"wake", wake, METH_NOARGS, "See to it that as many lanes as there are calls look at what waits."},
     {"get", get, METH_VARARGS, "get(lane, desk): serve calls, until one is for Python or, None, the lane shall end."},
     {"finish", finish, METH_O, "Hand a claimed call to the event loop; False if nobody waits for it any more."},
     {"withdraw", withdraw, METH_O, "Take back a call that no lane has claimed yet; whether it was one."},
