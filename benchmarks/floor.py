@@ -1,21 +1,24 @@
 """The floor: what the parts cost that no proxy of this kind can do without, and nothing else.
 
-The same aiohttp, uvloop, gunicorn and TLS, the same session threads and interpreter settings, and for each request one
-GCM encryption and one decryption of it. No SigV4, no JSON, no key store, no log, no metrics: it takes bytes of the
-body as text and AAD, and answers as many bytes as an Encrypt does.
+The same aiohttp, uvloop, gunicorn and TLS, the same interpreter settings, a thread for each session, and for each
+request one GCM encryption and one decryption of it. No SigV4, no JSON, no key store, no log, no metrics: it takes bytes
+of the body as text and AAD, and answers as many bytes as an Encrypt does.
 
-    python -m benchmarks.floor CONFIG PORT
+    python -m benchmarks.floor CONFIG PORT (python | crossing)
 
-CONFIG is a configuration of xksproxy, of which ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` count.
+CONFIG is a configuration of xksproxy, of which ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` count. The
+session threads call the module from Python, or are those of the proxy, which call it without the interpreter.
 """
 
 import asyncio
+import math
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 from aiohttp.worker import GunicornUVLoopWebWorker
@@ -25,6 +28,7 @@ from benchmarks.tokens import key_id
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
+from xksproxy.hsm._crossing import Call, Desk, Queue
 from xksproxy.hsm.keys import KEY_CLASSES, key_template
 from xksproxy.hsm.module import Connection, Modules
 from xksproxy.hsm.pinguard import PinGuard
@@ -33,58 +37,128 @@ from xksproxy.state.usage import UsageBook
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _PLAINTEXT_BYTES: Final = 236
 _AAD_BYTES: Final = 160
+_IV_BYTES: Final = 12
+_IVS: Final = 1_000_000
+"""For each session: more than a measurement uses."""
+
 _ANSWER: Final = b'{"padding":"%s"}' % (b"x" * 520)
 
-Job = tuple[asyncio.Future[bytes], bytes, bytes]
+
+class _Sessions(Protocol):
+    async def both(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Encrypt, then decrypt what that gave."""
 
 
-class _Lane(threading.Thread):
-    """A thread with a session of its own, and the handle of the one key."""
+class _PythonThreads:
+    """Threads that take both calls of a request from a queue and make them in Python."""
 
-    def __init__(self, connection: Connection, jobs: "SimpleQueue[Job]") -> None:
-        super().__init__(daemon=True)
-        self._cryptoki = connection.cryptoki
-        self._binding = connection.open_session()
-        self._session: int = self._binding.handle
-        self._jobs = jobs
+    def __init__(self, connection: Connection, sessions: int) -> None:
+        self._connection = connection
+        self._jobs: SimpleQueue[tuple[asyncio.Future[bytes], bytes, bytes]] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        templates = (key_template(key_class, key_id(0)) for key_class in KEY_CLASSES)
-        self._key = next(
-            handle for template in templates for handle in self._cryptoki.find_objects(self._session, template)
-        )
+        _start(sessions, self._serve)
 
-    def run(self) -> None:
-        """Serve the queue."""
+    async def both(self, plaintext: bytes, aad: bytes) -> bytes:
+        """One crossing to a thread and back."""
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._jobs.put((future, plaintext, aad))
+        return await future
+
+    def _serve(self) -> None:
+        cryptoki, binding = self._connection.cryptoki, self._connection.open_session()
+        session = int(binding.handle)
+        key = _find_key(self._connection, session)
         while True:
             future, plaintext, aad = self._jobs.get()
-            sealed, iv = self._cryptoki.gcm_encrypt(
-                self._session, self._key, iv=os.urandom(12), aad=aad, plaintext=plaintext
-            )
-            opened = self._cryptoki.gcm_decrypt(self._session, self._key, iv=iv, aad=aad, sealed=sealed)
+            sealed, iv = cryptoki.gcm_encrypt(session, key, iv=os.urandom(_IV_BYTES), aad=aad, plaintext=plaintext)
+            opened = cryptoki.gcm_decrypt(session, key, iv=iv, aad=aad, sealed=sealed)
             self._loop.call_soon_threadsafe(future.set_result, opened)
+
+
+class _Job(Call):
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[_Job] = asyncio.get_running_loop().create_future()
+
+
+class _CrossingThreads:
+    """The queue and the desks of the proxy: each call crosses to a thread and back, without the interpreter."""
+
+    def __init__(self, connection: Connection, sessions: int) -> None:
+        self._connection = connection
+        self._queue: Queue[_Job] = Queue()
+        self._loop = asyncio.get_running_loop()
+        self._waking = False
+        self._loop.add_reader(self._queue.fileno(), self._settle)
+        _start(sessions, self._serve)
+
+    async def both(self, plaintext: bytes, aad: bytes) -> bytes:
+        """One crossing for each call."""
+        sealed = await self._call(True, b"", aad, plaintext)
+        return (await self._call(False, sealed.iv, aad, sealed.output)).output
+
+    async def _call(self, encrypt: bool, iv: bytes, aad: bytes, data: bytes) -> _Job:  # noqa: FBT001 - as Call has it
+        job = _Job()
+        job.for_desk(0, None, encrypt, iv, aad, data)
+        self._queue.put(job)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
+        return await job.future
+
+    def _wake(self) -> None:
+        self._waking = False
+        self._queue.wake()
+
+    def _settle(self) -> None:
+        for job in self._queue.finished():
+            job.future.set_result(job)
+
+    def _serve(self) -> None:
+        binding = self._connection.open_session()
+        session = int(binding.handle)
+        desk = Desk(self._connection.gate, session, self._connection.cryptoki.gcm_functions, 0, False)
+        desk.arm(0, _find_key(self._connection, session), math.inf, True, True, None)
+        desk.stock(os.urandom(_IVS * _IV_BYTES))
+        self._queue.get(0, desk)
+        sys.exit("a call failed, or the IVs are used up")
+
+
+def _start(count: int, serve: Callable[[], None]) -> None:
+    for _ in range(count):
+        threading.Thread(target=serve, daemon=True).start()
+
+
+def _find_key(connection: Connection, session: int) -> int:
+    templates = (key_template(key_class, key_id(0)) for key_class in KEY_CLASSES)
+    return next(handle for template in templates for handle in connection.cryptoki.find_objects(session, template))
+
+
+_SESSIONS: Final[dict[str, Callable[[Connection, int], _Sessions]]] = {
+    "python": _PythonThreads,
+    "crossing": _CrossingThreads,
+}
 
 
 class _Runner(web.AppRunner):
     """Serves with aiohttp's bare server, as the proxy does, and not through an application's router."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, threads: str) -> None:
         super().__init__(web.Application())
         self._config = config
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._threads = threads
 
     async def _make_server(self) -> web.Server:
         hsm, state = self._config.hsm[0], Path(self._config.state.directory)
         connection = Modules(PinGuard(state), UsageBook(state)).connect(hsm, read_pin(hsm))
-        for _ in range(hsm.sessions):
-            _Lane(connection, self._jobs).start()
+        self._sessions = _SESSIONS[self._threads](connection, hsm.sessions)
         return web.Server(self._answer, access_log=None)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         aad, plaintext = body[:_AAD_BYTES], body[_AAD_BYTES : _AAD_BYTES + _PLAINTEXT_BYTES]
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._jobs.put((future, plaintext, aad))
-        await future
+        await self._sessions.both(plaintext, aad)
         return web.Response(body=_ANSWER, content_type="application/json")
 
 
@@ -98,9 +172,10 @@ class FloorWorker(GunicornUVLoopWebWorker):
 
 
 class _Floor(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    def __init__(self, config: Config, port: int) -> None:
+    def __init__(self, config: Config, port: int, threads: str) -> None:
         self._config = config
         self._port = port
+        self._threads = threads
         super().__init__(prog="floor")
 
     def load_config(self) -> None:
@@ -119,10 +194,10 @@ class _Floor(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
 
     def load(self) -> Any:
         async def runner() -> web.AppRunner:
-            return _Runner(self._config)
+            return _Runner(self._config, self._threads)
 
         return runner
 
 
 if __name__ == "__main__":
-    _Floor(load_config(Path(sys.argv[1])), int(sys.argv[2])).run()
+    _Floor(load_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]).run()

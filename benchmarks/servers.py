@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from benchmarks import processes
 from benchmarks.tokens import Tokens
@@ -83,12 +83,14 @@ def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
 
 
 @contextmanager
-def floor(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
-    """The floor, on the same token with as many workers and sessions."""
+def floor(
+    tokens: Tokens, home: Path, setting: Setting, threads: Literal["python", "crossing"] = "python"
+) -> Iterator[Server]:
+    """The floor, on the same token with as many workers and sessions; see :mod:`benchmarks.floor`."""
     home.mkdir(parents=True)
     port = free_port()
     config = write_config(tokens, home, setting, port, free_port())
-    command = [sys.executable, "-m", "benchmarks.floor", str(config), str(port)]
+    command = [sys.executable, "-m", "benchmarks.floor", str(config), str(port), threads]
     with _running(command, home / "log", lambda: _listens(port)) as (pid, seconds):
         yield Server((Destination(target(tokens, port, PREFIX), "key-0000"),), pid, seconds)
 

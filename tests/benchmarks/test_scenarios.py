@@ -24,9 +24,9 @@ def test_the_floor_and_the_proxy_answer_in_every_round(tmp_path: Path, tokens: T
     finding = overhead.SCENARIO.run(workbench)
 
     assert finding.samples == heard
-    assert [sample.variant for sample in heard] == ["floor", "xksproxy"] * 2
+    assert [sample.variant for sample in heard] == ["floor", "floor with the crossing", "xksproxy"] * 2
     for sample in heard:
         assert sample.requests > sample.failed
         assert sample.wrong == {}
         assert sample.server_cpu > 0
-    assert len(finding.tables[0].rows) == 2
+    assert len(finding.tables[0].rows) == 3
