@@ -257,6 +257,10 @@ def test_the_report_is_one_file(bench: Bench, tmp_path: Path) -> None:
     assert "http://" not in report.replace("http://www.w3.org/2000/svg", "")
 
 
+def test_a_report_to_standard_output_is_nothing_else(bench: Bench) -> None:
+    assert bench(_answering(echo), "--html", "-").text.lower().startswith("<!doctype html")
+
+
 def test_a_p99_above_the_bound_is_exit_code_1(bench: Bench) -> None:
     exceeded = bench(_answering(echo), "--p99", "0.001")
     assert exceeded.code == 1
@@ -295,6 +299,7 @@ def test_the_search_ends_at_a_rate_that_passes(bench: Bench) -> None:
         *((("--p99", value), "expected milliseconds above 0") for value in ("nan", "0", "-1", "inf")),
         (("--find-max", "--p99", "10", "--html", "report.html"), "one measurement"),
         (("--key", "a/b"), "no external key id"),
+        (("--html", "/absent/report.html"), "no file can be made at /absent/report.html"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(bench: Bench, arguments: tuple[str, ...], said: str) -> None:

@@ -161,6 +161,7 @@ def test_without_a_key_it_cannot_run(run: Run, options: list[str]) -> None:
     [
         ({"--path": "/stub/absent/kms/xks/v1"}, "it serves no key store at /stub/absent/kms/xks/v1"),
         ({"--key": "absent"}, "it has no key absent"),
+        ({"--decrypt-only-key": "mistyped"}, "it has no key mistyped"),
         ({"--endpoint": "https://localhost:1"}, "Connection refused"),
     ],
 )
@@ -168,7 +169,10 @@ def test_where_a_run_would_say_nothing_there_is_none(
     run: Run, options: list[str], changes: dict[str, str], complaint: str
 ) -> None:
     for name, value in changes.items():
-        options[options.index(name) + 1] = value
+        if name in options:
+            options[options.index(name) + 1] = value
+        else:
+            options += [name, value]
 
     done = run("conformance", *options)
 
@@ -216,3 +220,10 @@ def test_everything_that_can_be_given_is_used(run: Run, stub: StubProxy, options
     assert facts["counts"]["not applicable"] == 0
     # How fast the stub is on a loaded machine is no property of the command.
     assert [one["id"] for one in facts["checks"] if one["outcome"] != "passed" and one["chapter"] != "timing"] == []
+
+
+def test_an_outage_that_cannot_be_made_is_no_conformity(run: Run, options: list[str]) -> None:
+    done = run("conformance", *options, "--outage-command", "false", "--recovery-command", "true", "--only", "*fresh*")
+
+    assert done.code == 1
+    assert "the command false ended with 1" in " ".join(done.text.split())

@@ -3,12 +3,12 @@
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from xksproxy.cli.output_file import OUTPUT, Output
 from xksproxy.cli.target_options import target_options
 from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json, print_table
 from xksproxy.client.target import Target, TargetError
@@ -69,7 +69,7 @@ _DEFAULT: Plan = Plan()
 @click.option("--p99", "p99_bound", type=float, help="Milliseconds; a p99 above it is exit code 1.")
 @click.option("--find-max", is_flag=True, help="Search the highest rate whose p99 stays within --p99.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a report, one file.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write a report, one file.")
 def bench(
     *,
     target: Target,
@@ -77,7 +77,7 @@ def bench(
     p99_bound: float | None,
     find_max: bool,
     as_json: bool,
-    html_file: Path | None,
+    html_file: Output | None,
     **settings: Any,
 ) -> None:
     """Put load on any XKS proxy as AWS KMS does, and tell how every request fared.
@@ -109,9 +109,10 @@ def bench(
             missed = not found.rate
         else:
             measurement = _measure(plan, destinations)
-            _print_measurement(plan, measurement, as_json=as_json)
+            if not (html_file and html_file.standard):
+                _print_measurement(plan, measurement, as_json=as_json)
             if html_file:
-                html_file.write_text(report(plan, destinations[0], measurement), "utf-8")
+                html_file.write(report(plan, destinations[0], measurement))
             measurements = [measurement]
             p99 = measurement.figures.latency.p99
             missed = p99_bound is not None and p99 > p99_bound
@@ -124,7 +125,7 @@ def bench(
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
-def _require_sense(p99_bound: float | None, *, find_max: bool, closed: bool, html_file: Path | None) -> None:
+def _require_sense(p99_bound: float | None, *, find_max: bool, closed: bool, html_file: Output | None) -> None:
     """Refuse options that do not go together."""
     if p99_bound is not None and not 0 < p99_bound < math.inf:
         raise click.UsageError(f"--p99 is {p99_bound:g}; expected milliseconds above 0")

@@ -1,18 +1,16 @@
 """``xksproxy conformance``: whether a proxy keeps to the API."""
 
 import json
-import os
 import ssl
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import NoReturn
 
 import click
 from rich.console import Console
 
+from xksproxy.cli.output_file import OUTPUT, Output
 from xksproxy.cli.subject_options import subject_options
 from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_table
 from xksproxy.prove.conformance.catalogue import CATALOGUE
@@ -33,38 +31,6 @@ from xksproxy.spec.uri import BASE_PATH, Operation
 Rows = list[tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Where a document goes. What stands there is replaced once the document is whole."""
-
-    path: Path
-    standard: bool
-    """Whether it is standard output, which then has nothing else."""
-
-    def write(self, document: str) -> None:
-        """Put the document in place."""
-        if self.standard:
-            click.echo(document, nl=False)
-        else:
-            self.path.write_text(document, "utf-8")
-
-
-class _Output(click.Path):
-    """Looked at before the run, so that a wrong name does not cost one."""
-
-    name = "file"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        path = Path(os.fsdecode(super().convert(value, parameter, context)))
-        standard = value == "-"
-        if not standard and not path.exists() and not os.access(path.parent, os.W_OK):
-            self.fail(f"no file can be made at {path}", parameter, context)
-        return Output(path, standard)
-
-
-_OUTPUT: Final = _Output(dir_okay=False, writable=True, allow_dash=True)
-
-
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - as click calls it
     if not wanted or context.resilient_parsing:
         return
@@ -80,9 +46,9 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @click.command()
 @subject_options
 @click.option("--only", multiple=True, metavar="PATTERN", help="Ids of checks, of requirements, or chapters, with *.")
-@click.option("--json", "json_file", type=_OUTPUT, metavar="FILE", help="Write the report as JSON; - for stdout.")
-@click.option("--junit", "junit_file", type=_OUTPUT, metavar="FILE", help="Write it as JUnit XML.")
-@click.option("--html", "html_file", type=_OUTPUT, metavar="FILE", help="Write it as a web page.")
+@click.option("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the report as JSON; - for stdout.")
+@click.option("--junit", "junit_file", type=OUTPUT, metavar="FILE", help="Write it as JUnit XML.")
+@click.option("--html", "html_file", type=OUTPUT, metavar="FILE", help="Write it as a web page.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name the checks.")
 def conformance(
     *,
@@ -127,22 +93,28 @@ def _as_json(report: Report) -> str:
 def _look(subject: Subject) -> None:
     """End the command where a run would say nothing about the proxy: no connection, wrong path, credential or key."""
     url = f"https://{subject.target.authority}"
+    named = subject.keys.named
     try:
-        response = subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA))
-        name = response.json().get("errorName")
+        names = {option: _error_of(subject, key_id) for option, key_id in named.items()}
     except ssl.SSLCertVerificationError as error:
         _give_up(f"{url}: {error.verify_message}", "name the CA with --ca FILE; KMS itself trusts public CAs only")
     except NotHttp:
         return  # which the checks will say better
     except OSError as error:
         _give_up(f"{url}: {error}")
-    match name:
-        case "AuthenticationFailedException":
-            _give_up(f"{url}: it refuses the credential", "check --path, --credential-file, and both clocks")
-        case "InvalidUriPathException":
-            _give_up(f"{url}: it serves no key store at {subject.target.path_prefix}{BASE_PATH}", "check --path")
-        case "KeyNotFoundException":
-            _give_up(f"{url}: it has no key {subject.keys.usable}", "check --key")
+    for option, name in names.items():
+        match name:
+            case "AuthenticationFailedException":
+                _give_up(f"{url}: it refuses the credential", "check --path, --credential-file, and both clocks")
+            case "InvalidUriPathException":
+                _give_up(f"{url}: it serves no key store at {subject.target.path_prefix}{BASE_PATH}", "check --path")
+            case "KeyNotFoundException":
+                _give_up(f"{url}: it has no key {named[option]}", f"check {option}")
+
+
+def _error_of(subject: Subject, key_id: str) -> object:
+    operation = Operation.GET_KEY_METADATA
+    return subject.call(operation, bare(operation), key_id).json().get("errorName")
 
 
 def _examine(subject: Subject, chapters: tuple[Chapter, ...]) -> Report:

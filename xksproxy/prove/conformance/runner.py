@@ -7,7 +7,7 @@ from typing import Final
 
 from xksproxy.prove.conformance.check import Chapter, Check
 from xksproxy.prove.conformance.subject import Subject
-from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, Outcome
+from xksproxy.prove.conformance.verdict import CheckFailed, CheckNotMade, NotApplicable, Outcome
 from xksproxy.prove.conformance.wire import ConnectionEnded, NotHttp
 
 JUDGEABLE: Final = "an answer that can be judged"
@@ -53,6 +53,8 @@ def run_check(chapter: Chapter, check: Check, subject: Subject) -> Result:
         outcome = Outcome.PASSED
     except NotApplicable as reason:
         outcome, note = Outcome.NOT_APPLICABLE, str(reason)
+    except CheckNotMade as reason:
+        outcome, note = Outcome.NOT_RUN, str(reason)
     except Exception as failure:  # noqa: BLE001 - whatever a proxy provokes, the other checks must be made
         outcome = Outcome.FAILED
         expected, got = _told(failure, subject)

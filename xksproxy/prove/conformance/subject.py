@@ -61,6 +61,18 @@ class Keys:
 
     disabled: str | None = None
 
+    @property
+    def named(self) -> dict[str, str]:
+        """Those that must be there, by the option of the command that names them."""
+        given = {
+            "--key": self.usable,
+            "--encrypt-only-key": self.encrypt_only,
+            "--decrypt-only-key": self.decrypt_only,
+            "--impotent-key": self.impotent,
+            "--disabled-key": self.disabled,
+        }
+        return {option: key_id for option, key_id in given.items() if key_id is not None}
+
 
 class Subject:
     """A proxy under examination. Belongs to one thread.

@@ -28,6 +28,10 @@ class NotApplicable(Exception):
     """The check cannot be made here; the text says what is missing."""
 
 
+class CheckNotMade(Exception):
+    """Something else than the proxy kept the check from being made; the text says what."""
+
+
 def expect(holds: object, expected: str, got: object) -> None:
     """Fail the check unless something holds."""
     if not holds:

@@ -10,7 +10,7 @@ from xksproxy.prove.conformance.answers import expect_success
 from xksproxy.prove.conformance.check import Check, Level
 from xksproxy.prove.conformance.messages import bare, decryption, encryption
 from xksproxy.prove.conformance.subject import Outage, Subject
-from xksproxy.prove.conformance.verdict import CheckFailed, NotApplicable, expect, required
+from xksproxy.prove.conformance.verdict import CheckFailed, CheckNotMade, NotApplicable, expect, required
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import Operation
 
@@ -108,9 +108,9 @@ def _run(command: tuple[str, ...]) -> None:
     try:
         done = subprocess.run(command, check=False, timeout=_COMMAND_SECONDS, stdin=subprocess.DEVNULL)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotApplicable(f"the command {command[0]} cannot be run: {error}") from None
+        raise CheckNotMade(f"the command {command[0]} cannot be run: {error}") from None
     if done.returncode:
-        raise NotApplicable(f"the command {command[0]} ended with {done.returncode}")
+        raise CheckNotMade(f"the command {command[0]} ended with {done.returncode}")
 
 
 def _seconds_until(condition: Callable[[], bool], limit: float) -> float | None:
