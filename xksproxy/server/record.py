@@ -3,9 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+import msgspec
 
 from xksproxy.account import Account
 from xksproxy.keystore.blocks import BlockChange
@@ -24,8 +26,7 @@ _XKS_OPERATIONS: Final = {
 }
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """The facts of one request, as far as it has come. Nothing secret is ever put in."""
 
     peer: str | None
@@ -38,8 +39,8 @@ class RequestRecord:
     key_id: str = ""
     access_key_id: str | None = None
     region: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    account: Account = field(default_factory=Account)
+    metadata: Mapping[str, str] = {}
+    account: Account = msgspec.field(default_factory=Account)
     status: int = 200
     error: str | None = None
     error_message: str | None = None

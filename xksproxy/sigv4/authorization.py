@@ -1,9 +1,10 @@
 """The Authorization header taken apart."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 TERMINATOR: Final = "aws4_request"
@@ -30,8 +31,7 @@ class CredentialScope(NamedTuple):
         return f"{self.date}/{self.region}/{SERVICE}/{TERMINATOR}"
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(msgspec.Struct, frozen=True):
     """The parts of a SigV4 Authorization header, each of legal form."""
 
     access_key_id: str

@@ -3,16 +3,16 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from xksproxy.sigv4.authorization import ALGORITHM, SERVICE, TERMINATOR, CredentialScope
 
 _EXACTLY: Final = ("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """What a signature covers, as received: the path undecoded, no query, header names in lower case.
 
     A header that came several times has its values in the order they came.

@@ -3,9 +3,10 @@
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from xksproxy.sigv4.authorization import Authorization, MalformedAuthorization, parse_authorization
 from xksproxy.sigv4.canonical import HttpRequest, canonical_request, sign_string, string_to_sign
@@ -17,8 +18,7 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _HOST_NAMES: Final = ("host", ":authority")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who signed a request, and for which AWS Region."""
 
     access_key_id: str

@@ -1,9 +1,10 @@
 """URIs of the XKS proxy API: ``[/<prefix>]/kms/xks/v1/...`` (requirements R-URI-*)."""
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.spec.limits import MAXIMUM_KEY_ID_CHARACTERS, MAXIMUM_URI_PATH_CHARACTERS
@@ -21,8 +22,7 @@ class Operation(Enum):
     DECRYPT = "decrypt"
 
 
-@dataclass(frozen=True, slots=True)
-class ApiPath:
+class ApiPath(msgspec.Struct, frozen=True):
     """A request path taken apart. ``key_id`` is what stood in the path, legal or not; empty for health."""
 
     prefix: str
