@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -107,7 +108,7 @@ class Recorder:
     def take_down(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
-        self.audit.write("request", record.line(seconds))
+        self.audit.write("request", partial(record.line, seconds))
         self._count(record, seconds)
         if record.error is not None:
             self._remember(record, record.error)
@@ -123,7 +124,7 @@ class Recorder:
             "block_reason": block.reason if block else None,
         }
         present = {name: value for name, value in fields.items() if value is not None}
-        self.audit.write("unblocked" if block is None else "blocked", present)
+        self.audit.write("unblocked" if block is None else "blocked", lambda: present)
 
     def beat(self) -> None:
         """What is due once a second."""
