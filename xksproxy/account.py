@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 
-@dataclass(slots=True)
-class Account:
+
+class Account(msgspec.Struct):
     """Facts of one request. Hedged and repeated HSM calls add up."""
 
     queue_seconds: float = 0.0
@@ -16,7 +16,7 @@ class Account:
     hsm_seconds: float = 0.0
     """Spent in HSM sessions."""
 
-    hsms: list[str] = field(default_factory=list)
+    hsms: list[str] = []
     """The HSMs that were asked, in the order in which they were done."""
 
     key_version: int | None = None

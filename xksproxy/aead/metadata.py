@@ -1,8 +1,9 @@
 """The ciphertext metadata that the proxy writes: which key version encrypted, and how its AAD was encoded."""
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from xksproxy.aead.aad import AadEncoding
 
@@ -20,8 +21,7 @@ class UnknownMetadata(ValueError):
     """Metadata that this release did not write and cannot read."""
 
 
-@dataclass(frozen=True, slots=True)
-class CiphertextMetadata:
+class CiphertextMetadata(msgspec.Struct, frozen=True):
     """What format 1 says, in four bytes.
 
     ::

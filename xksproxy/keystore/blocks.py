@@ -55,4 +55,5 @@ class Blocks:
         """
         if not self._ever_read:
             raise InternalException("The proxy cannot read whether the key is blocked", detail=self._problem)
-        return self._table.get(WHOLE_STORE) or self._table.get(key_id)
+        blocks = self._table.entries()
+        return blocks.get(WHOLE_STORE) or blocks.get(key_id)

@@ -57,7 +57,7 @@ class ExternalKey:
     @property
     def first_version(self) -> int:
         """The lowest version there can be."""
-        return min(self.explicit, default=1)
+        return min(self.explicit) if self.explicit else 1
 
     def label_of(self, version: int) -> str | None:
         """The label of a version; None if there can be none, or the configuration lists the versions without it."""

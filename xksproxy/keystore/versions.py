@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import CiphertextMetadata, UnknownMetadata
@@ -15,8 +16,7 @@ from xksproxy.state.versions import VersionRecord
 _log: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyVersion:
+class KeyVersion(msgspec.Struct, frozen=True):
     """One version of an external key."""
 
     number: int

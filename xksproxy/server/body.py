@@ -20,12 +20,12 @@ async def read_body(request: web.BaseRequest, deadline: Deadline) -> bytes:
         UnsupportedOperationException: it is above 64 KiB; the rest is not read.
         ValidationException: it did not arrive in time, or is framed wrongly.
     """
-    if (request.content_length or 0) > MAXIMUM_BODY_BYTES:
-        raise _too_large()
     try:
         if request.content.is_eof():
             # All of it came with the head, as a small body does: there is nothing to wait for.
-            return await _collect(request.content)
+            return _bounded(request.content.read_nowait())
+        if (request.content_length or 0) > MAXIMUM_BODY_BYTES:
+            raise _too_large()
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(_CONTINUE)
         async with asyncio.timeout(deadline.remaining()):
@@ -45,6 +45,12 @@ async def _collect(content: StreamReader) -> bytes:
         if length > MAXIMUM_BODY_BYTES:
             raise _too_large()
     return b"".join(chunks)
+
+
+def _bounded(body: bytes) -> bytes:
+    if len(body) > MAXIMUM_BODY_BYTES:
+        raise _too_large()
+    return body
 
 
 def _too_large() -> UnsupportedOperationException:

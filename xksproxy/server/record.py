@@ -3,9 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from xksproxy.account import Account
 from xksproxy.keystore.blocks import BlockChange
@@ -24,8 +27,7 @@ _XKS_OPERATIONS: Final = {
 }
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """The facts of one request, as far as it has come. Nothing secret is ever put in."""
 
     peer: str | None
@@ -38,8 +40,8 @@ class RequestRecord:
     key_id: str = ""
     access_key_id: str | None = None
     region: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    account: Account = field(default_factory=Account)
+    metadata: Mapping[str, str] = {}
+    account: Account = msgspec.field(default_factory=Account)
     status: int = 200
     error: str | None = None
     error_message: str | None = None
@@ -106,7 +108,7 @@ class Recorder:
     def take_down(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
-        self.audit.write("request", record.line(seconds))
+        self.audit.write("request", partial(record.line, seconds))
         self._count(record, seconds)
         if record.error is not None:
             self._remember(record, record.error)
@@ -122,7 +124,7 @@ class Recorder:
             "block_reason": block.reason if block else None,
         }
         present = {name: value for name, value in fields.items() if value is not None}
-        self.audit.write("unblocked" if block is None else "blocked", present)
+        self.audit.write("unblocked" if block is None else "blocked", lambda: present)
 
     def beat(self) -> None:
         """What is due once a second."""

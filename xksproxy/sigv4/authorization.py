@@ -1,14 +1,16 @@
 """The Authorization header taken apart."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 TERMINATOR: Final = "aws4_request"
 SERVICE: Final = "kms-xks-proxy"
 
+_ELEMENTS: Final = frozenset({"Credential", "SignedHeaders", "Signature"})
 _ACCESS_KEY_ID: Final = re.compile(r"[A-Za-z0-9]{1,128}")
 _DATE: Final = re.compile(r"[0-9]{8}")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
@@ -30,8 +32,7 @@ class CredentialScope(NamedTuple):
         return f"{self.date}/{self.region}/{SERVICE}/{TERMINATOR}"
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(msgspec.Struct, frozen=True):
     """The parts of a SigV4 Authorization header, each of legal form."""
 
     access_key_id: str
@@ -50,7 +51,10 @@ def parse_authorization(header: str) -> Authorization:
     if algorithm != ALGORITHM:
         raise MalformedAuthorization(f"the algorithm is not {ALGORITHM}")
     elements = _elements(rest)
-    access_key_id, scope = _parse_credential(elements["Credential"])
+    access_key_id, _, scope_text = elements["Credential"].partition("/")
+    scope = _parse_scope(scope_text)
+    if not _ACCESS_KEY_ID.fullmatch(access_key_id):
+        raise MalformedAuthorization("the access key id is not of letters and digits")
     signature = elements["Signature"]
     if not _SIGNATURE.fullmatch(signature):
         raise MalformedAuthorization("the signature is not 64 lower-case hexadecimal digits")
@@ -58,27 +62,28 @@ def parse_authorization(header: str) -> Authorization:
 
 
 def _elements(text: str) -> dict[str, str]:
-    pairs = [element.strip().partition("=") for element in text.split(",")]
-    elements = {name: value for name, _, value in pairs}
-    if len(pairs) != len(elements) or elements.keys() != {"Credential", "SignedHeaders", "Signature"}:
+    parts = text.split(",")
+    elements = {}
+    for part in parts:
+        name, _, value = part.strip().partition("=")
+        elements[name] = value
+    if len(parts) != len(elements) or elements.keys() != _ELEMENTS:
         raise MalformedAuthorization("expected Credential, SignedHeaders and Signature, each once")
     return elements
 
 
-@lru_cache(maxsize=64)  # KMS sends the same one all day
-def _parse_credential(text: str) -> tuple[str, CredentialScope]:
+@lru_cache(maxsize=64)  # KMS sends the same one all day; which ids do is no matter of time
+def _parse_scope(text: str) -> CredentialScope:
     match text.split("/"):
-        case [access_key_id, date, region, service, terminator]:
+        case [date, region, service, terminator]:
             pass
         case _:
             raise MalformedAuthorization("expected Credential=<access key id>/<date>/<region>/<service>/aws4_request")
-    if not _ACCESS_KEY_ID.fullmatch(access_key_id):
-        raise MalformedAuthorization("the access key id is not of letters and digits")
     if not _DATE.fullmatch(date) or not _REGION.fullmatch(region):
         raise MalformedAuthorization("the credential scope has no legal date and region")
     if service != SERVICE or terminator != TERMINATOR:
         raise MalformedAuthorization(f"the credential scope does not end in {SERVICE}/{TERMINATOR}")
-    return access_key_id, CredentialScope(date, region)
+    return CredentialScope(date, region)
 
 
 @lru_cache(maxsize=64)

@@ -3,16 +3,16 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from xksproxy.sigv4.authorization import ALGORITHM, SERVICE, TERMINATOR, CredentialScope
 
 _EXACTLY: Final = ("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """What a signature covers, as received: the path undecoded, no query, header names in lower case.
 
     A header that came several times has its values in the order they came.
@@ -28,7 +28,9 @@ def group_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]
     """Gather header lines by lower-case name, as text that turns back into the same bytes when it is hashed."""
     grouped: dict[str, list[str]] = {}
     for name, value in headers:
-        grouped.setdefault(name.lower().decode(*_EXACTLY), []).append(value.decode(*_EXACTLY))
+        grouped.setdefault(name.lower().decode("utf-8", "surrogateescape"), []).append(
+            value.decode("utf-8", "surrogateescape")
+        )
     return grouped
 
 
@@ -39,12 +41,14 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
         KeyError: a signed header is not in the request.
     """
     names = tuple(signed_headers)
-    block = "".join(f"{name}:{_canonical_value(request.headers[name])}\n" for name in names)
+    block = "".join([f"{name}:{_canonical_value(request.headers[name])}\n" for name in names])
     return "\n".join((request.method, request.path, "", block, ";".join(names), body_sha256))
 
 
 def _canonical_value(values: Sequence[str]) -> str:
     """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas."""
+    if len(values) == 1:
+        return " ".join(values[0].split())
     return ",".join([" ".join(value.split()) for value in values])
 
 

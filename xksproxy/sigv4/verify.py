@@ -3,9 +3,11 @@
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from xksproxy.sigv4.authorization import Authorization, MalformedAuthorization, parse_authorization
 from xksproxy.sigv4.canonical import HttpRequest, canonical_request, sign_string, string_to_sign
@@ -14,11 +16,10 @@ from xksproxy.spec.errors import AuthenticationFailedException
 from xksproxy.spec.limits import CLOCK_SKEW_SECONDS
 
 _TIMESTAMP: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-_HOST_NAMES: Final = ("host", ":authority")
+_HOST_NAMES: Final = frozenset({"host", ":authority"})
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who signed a request, and for which AWS Region."""
 
     access_key_id: str
@@ -59,23 +60,32 @@ def _single(request: HttpRequest, name: str) -> str:
 
 
 def _check_time(timestamp: str, authorization: Authorization, now: float) -> None:
-    if not _TIMESTAMP.fullmatch(timestamp):
-        raise AuthenticationFailedException("x-amz-date is not of the form YYYYMMDDTHHMMSSZ")
+    signed_at = _parse_time(timestamp)
     if timestamp[:8] != authorization.scope.date:
         raise AuthenticationFailedException("the date of the credential scope is not that of x-amz-date")
-    try:
-        signed_at = datetime.fromisoformat(timestamp).timestamp()
-    except ValueError:
-        raise AuthenticationFailedException("x-amz-date is no real time") from None
+    if signed_at is None:
+        raise AuthenticationFailedException("x-amz-date is no real time")
     if abs(now - signed_at) > CLOCK_SKEW_SECONDS:
         raise AuthenticationFailedException(f"the request was signed {now - signed_at:+.0f} s before the proxy's clock")
 
 
+@lru_cache(maxsize=64)  # many requests are of the same second
+def _parse_time(timestamp: str) -> float | None:
+    """Unix time in seconds; None where the calendar or the clock has no such time."""
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise AuthenticationFailedException("x-amz-date is not of the form YYYYMMDDTHHMMSSZ")
+    try:
+        return datetime.fromisoformat(timestamp).timestamp()
+    except ValueError:
+        return None
+
+
 def _check_signed_headers(request: HttpRequest, authorization: Authorization) -> None:
     signed = authorization.signed_headers
-    if "x-amz-date" not in signed or not any(name in signed for name in _HOST_NAMES):
+    if "x-amz-date" not in signed or _HOST_NAMES.isdisjoint(signed):
         raise AuthenticationFailedException("host and x-amz-date must be signed")
-    if missing := [name for name in signed if name not in request.headers]:
+    if not request.headers.keys() >= {*signed}:
+        missing = [name for name in signed if name not in request.headers]
         raise AuthenticationFailedException(f"signed headers missing from the request: {', '.join(missing)[:200]}")
 
 

@@ -5,7 +5,7 @@ accepted at every level (R-REQ-7), and nothing in ``requestMetadata`` is judged 
 """
 
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -180,19 +180,23 @@ def encode(message: Request | Response | ErrorResponse) -> bytes:
     return _ENCODER.encode(message)
 
 
-class _Texts(msgspec.Struct, rename="camel"):
-    request_metadata: dict[str, str]
+_LOGGED_MEMBERS: Final = 32
+_NAME_CHARACTERS: Final = 64
+_LOGGED_CHARACTERS: Final = 2048
+_Name = Annotated[str, msgspec.Meta(max_length=_NAME_CHARACTERS)]
+_Text = Annotated[str, msgspec.Meta(max_length=_LOGGED_CHARACTERS)]
+
+
+class _Loggable(msgspec.Struct, rename="camel"):
+    request_metadata: Annotated[dict[_Name, _Text], msgspec.Meta(max_length=_LOGGED_MEMBERS)]
 
 
 class _Received(msgspec.Struct, rename="camel"):
     request_metadata: dict[str, msgspec.Raw]
 
 
-_TEXTS: Final = msgspec.json.Decoder(_Texts)
+_LOGGABLE: Final = msgspec.json.Decoder(_Loggable)
 _RECEIVED: Final = msgspec.json.Decoder(_Received)
-_LOGGED_MEMBERS: Final = 32
-_NAME_CHARACTERS: Final = 64
-_LOGGED_CHARACTERS: Final = 2048
 
 
 def received_metadata(body: bytes) -> dict[str, str]:
@@ -201,7 +205,7 @@ def received_metadata(body: bytes) -> dict[str, str]:
     At most 32 members, names of at most 64 characters and values of at most 2048; what is no string is its JSON.
     """
     try:
-        members = _TEXTS.decode(body).request_metadata
+        return _LOGGABLE.decode(body).request_metadata
     except msgspec.ValidationError:
         members = {name: _as_text(value) for name, value in _RECEIVED.decode(body).request_metadata.items()}
     return {

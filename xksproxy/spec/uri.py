@@ -1,9 +1,10 @@
 """URIs of the XKS proxy API: ``[/<prefix>]/kms/xks/v1/...`` (requirements R-URI-*)."""
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.spec.limits import MAXIMUM_KEY_ID_CHARACTERS, MAXIMUM_URI_PATH_CHARACTERS
@@ -21,8 +22,7 @@ class Operation(Enum):
     DECRYPT = "decrypt"
 
 
-@dataclass(frozen=True, slots=True)
-class ApiPath:
+class ApiPath(msgspec.Struct, frozen=True):
     """A request path taken apart. ``key_id`` is what stood in the path, legal or not; empty for health."""
 
     prefix: str
@@ -30,9 +30,9 @@ class ApiPath:
     key_id: str
 
 
-_API_PATH: Final = re.compile(
-    r"(?P<prefix>(?:/[A-Za-z0-9_-]+)*)/kms/xks/v1/(?:health|keys/(?P<key_id>[^/%?#]+)/(?P<verb>metadata|encrypt|decrypt))",
-)
+_KEYS_PATH: Final = f"{BASE_PATH}/keys"
+_OPERATIONS: Final = {operation.value: operation for operation in Operation}
+_KEY_SEGMENT: Final = re.compile(r"[^/%?#]+")
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
 _KEY_ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MAXIMUM_KEY_ID_CHARACTERS}}}")
 _DOT_SEGMENTS: Final = frozenset({".", ".."})
@@ -47,16 +47,21 @@ def parse_path(target: str) -> ApiPath:
     Raises:
         InvalidUriPathException: the target is not one of the four API paths (R-URI-11).
     """
-    match = _API_PATH.fullmatch(target)
-    if match is None or match["key_id"] in _DOT_SEGMENTS:
+    base, _, verb = target.rpartition("/")
+    operation = _OPERATIONS.get(verb)
+    if operation is Operation.GET_HEALTH_STATUS:
+        before, key_id, is_legal = BASE_PATH, "", True
+    else:
+        base, _, key_id = base.rpartition("/")
+        before, is_legal = _KEYS_PATH, _KEY_SEGMENT.fullmatch(key_id) is not None and key_id not in _DOT_SEGMENTS
+    prefix = base.removesuffix(before)
+    if operation is None or not is_legal or not base.endswith(before) or not _PREFIX.fullmatch(prefix):
         raise InvalidUriPathException(
             "The URI path is not one of this proxy: expected [/<prefix>]/kms/xks/v1/health or"
             " [/<prefix>]/kms/xks/v1/keys/<key id>/metadata, encrypt or decrypt,"
             " without query string or percent-encoding",
         )
-    verb = match["verb"]
-    operation = Operation(verb) if verb else Operation.GET_HEALTH_STATUS
-    return ApiPath(match["prefix"], operation, match["key_id"] or "")
+    return ApiPath(prefix, operation, key_id)
 
 
 def compose_path(prefix: str, operation: Operation, key_id: str = "") -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xksproxy.config.model import Audit
 from xksproxy.config.secret import Secret
@@ -31,7 +31,7 @@ class AuditLog:
         self._settings = settings
         self._chain = Chain(key) if key is not None else None
         self._sink = _Sink(None if settings.file is None else Path(settings.file))
-        self._writer = LineWriter(self._write, _dropped_line, _MAXIMUM_WAITING_LINES)
+        self._writer = LineWriter(self._write, _dropped, _MAXIMUM_WAITING_LINES)
         self._checkpointed_at = time.monotonic()
         self._format: Callable[[Mapping[str, Any]], str] = (
             self._chain.seal if self._chain else console_line if settings.format == "console" else json_line
@@ -47,26 +47,41 @@ class AuditLog:
         """Lines that were not written for want of room."""
         return self._writer.dropped_in_all
 
-    def write(self, message: str, fields: Mapping[str, Any]) -> None:
-        """Record something now; never wait."""
+    def write(self, message: str, fields: Callable[[], Mapping[str, Any]]) -> None:
+        """Record something that happens now; never wait. What it says is asked for on the writing thread."""
         if self._settings.enabled:
-            self._writer.put(_line(message, fields))
+            self._writer.put(_Event(time.time(), message, fields))
 
     def beat(self) -> None:
         """Put a checkpoint into the chain when it is time; call it once a second."""
         now = time.monotonic()
         if self._chain and now - self._checkpointed_at >= self._settings.checkpoint_interval_s:
             self._checkpointed_at = now
-            self.write(CHECKPOINT, {})
+            self.write(CHECKPOINT, dict)
 
     def close(self) -> None:
         """End the chain with a checkpoint, and wait a moment until all is written."""
         if self._chain:
-            self.write(CHECKPOINT, {"end": True})
+            self.write(CHECKPOINT, lambda: {"end": True})
         self._writer.flush(_FAREWELL_SECONDS)
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        self._sink.write("".join(f"{self._format(line)}\n" for line in lines).encode())
+    def _write(self, events: Sequence["_Event"]) -> None:
+        self._sink.write("".join(f"{self._format(event.line())}\n" for event in events).encode())
+
+
+class _Event(NamedTuple):
+    """What a line is made of, once it is its turn: that costs more than a request should wait for."""
+
+    at: float
+    """Seconds since 1970."""
+
+    message: str
+    fields: Callable[[], Mapping[str, Any]]
+
+    def line(self) -> dict[str, Any]:
+        """All that the line says, in its order."""
+        time_of_day = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
+        return {"time": time_of_day, "message": self.message, "pid": os.getpid(), **self.fields()}
 
 
 class _Sink:
@@ -114,10 +129,5 @@ class _Sink:
         self._identity = (status.st_dev, status.st_ino)
 
 
-def _line(message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"time": now, "message": message, "pid": os.getpid(), **fields}
-
-
-def _dropped_line(count: int) -> dict[str, Any]:
-    return _line("audit lines dropped", {"count": count})
+def _dropped(count: int) -> _Event:
+    return _Event(time.time(), "audit lines dropped", lambda: {"count": count})

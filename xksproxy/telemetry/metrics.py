@@ -58,6 +58,8 @@ class Metrics:
         self._directory = directory
         self._counters: dict[tuple[Counter, tuple[str, ...]], CounterTally] = {}
         self._histograms: dict[tuple[str, ...], HistogramTally] = {}
+        self._answered: dict[tuple[str, str, str, str | None], tuple[CounterTally, HistogramTally]] = {}
+        self._asked: dict[tuple[str, str], tuple[HistogramTally, HistogramTally]] = {}
         registry = CollectorRegistry()
         self._requests = Counter(
             "xksproxy_requests",
@@ -156,12 +158,15 @@ class Metrics:
     ) -> None:
         """Count an answered request. ``keystore`` and ``xks_operation`` are empty where its path named none."""
         operation = kms_operation if not kms_operation or kms_operation in _KMS_OPERATIONS else _OTHER
-        error_type = "none" if exception is None else "retryable" if exception in _RETRYABLE else "non_retryable"
-        self._counter(self._requests, keystore, operation, xks_operation, error_type, exception or "None").inc()
-        self._histogram("request", keystore, xks_operation).observe(seconds)
+        kind = keystore, operation, xks_operation, exception
+        requests, duration = self._answered.get(kind) or self._first_answered(*kind)
+        requests.inc()
+        duration.observe(seconds)
         if hsm_seconds:
-            self._histogram("queue", keystore, xks_operation).observe(queue_seconds)
-            self._histogram("hsm", keystore, xks_operation).observe(hsm_seconds)
+            place = keystore, xks_operation
+            queue, hsm = self._asked.get(place) or self._first_asked(*place)
+            queue.observe(queue_seconds)
+            hsm.observe(hsm_seconds)
 
     def hand_over(self) -> None:
         """Let all processes see what was counted; call it once a second, and before a scrape is answered."""
@@ -169,6 +174,25 @@ class Metrics:
             counter.hand_over()
         for histogram in self._histograms.values():
             histogram.hand_over()
+
+    def _first_answered(
+        self, keystore: str, operation: str, xks_operation: str, exception: str | None
+    ) -> tuple[CounterTally, HistogramTally]:
+        """What counts requests that are answered alike, found once: the tables of all counters and histograms cost."""
+        error_type = "none" if exception is None else "retryable" if exception in _RETRYABLE else "non_retryable"
+        tallies = self._answered[keystore, operation, xks_operation, exception] = (
+            self._counter(self._requests, keystore, operation, xks_operation, error_type, exception or "None"),
+            self._histogram("request", keystore, xks_operation),
+        )
+        return tallies
+
+    def _first_asked(self, keystore: str, xks_operation: str) -> tuple[HistogramTally, HistogramTally]:
+        """What counts the time of requests that an HSM was asked for."""
+        tallies = self._asked[keystore, xks_operation] = (
+            self._histogram("queue", keystore, xks_operation),
+            self._histogram("hsm", keystore, xks_operation),
+        )
+        return tallies
 
     def _counter(self, metric: Counter, *labels: str) -> CounterTally:
         tally = self._counters.get((metric, labels))

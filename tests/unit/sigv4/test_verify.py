@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec import structs
 from unit.sigv4.botocore_oracle import (
     BODIES,
     CREDENTIALS,
@@ -87,7 +88,7 @@ def refusal(request: HttpRequest, keyring: Keyring | None = None, now: float = N
 def with_header(request: HttpRequest, name: str, *values: str) -> HttpRequest:
     """The request with other lines of a header; without it, if there are none."""
     others = {other: lines for other, lines in request.headers.items() if other != name}
-    return replace(request, headers=others | ({name: values} if values else {}))
+    return structs.replace(request, headers=others | ({name: values} if values else {}))
 
 
 def with_authorization(request: HttpRequest, old: str, new: str) -> HttpRequest:
@@ -220,7 +221,7 @@ def test_one_changed_character_of_the_path_is_refused(request: Signed, data: st.
 
 @given(request=signed_requests(), method=st.sampled_from(["GET", "PUT", "post"]))
 def test_another_method_is_refused(request: Signed, method: str) -> None:
-    assert refusal(replace(request.request, method=method), request.keyring, request.now)
+    assert refusal(structs.replace(request.request, method=method), request.keyring, request.now)
 
 
 @given(request=signed_requests(), data=st.data())

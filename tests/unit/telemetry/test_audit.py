@@ -1,0 +1,82 @@
+"""Audit lines are made on the writing thread, and tell what was when they were handed over."""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from xksproxy.config.model import Audit
+from xksproxy.config.secret import Secret
+from xksproxy.telemetry.audit import AuditLog
+
+
+def lines_of(path: Path, audit: AuditLog) -> list[dict[str, Any]]:
+    """All lines of a log that is closed here."""
+    audit.close()
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_a_line_begins_with_time_message_and_process_and_goes_on_with_its_fields_in_their_order(tmp_path: Path) -> None:
+    audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
+    audit.write("request", lambda: {"peer": "127.0.0.1", "a": [1], "status": 200})
+    audit.close()
+
+    own = rf'"time":"[0-9-]{{10}}T[0-9:]{{8}}\.[0-9]{{3}}\+00:00","message":"request","pid":{os.getpid()}'
+    line = (tmp_path / "log").read_text()
+    assert re.fullmatch(rf'\{{{own},"peer":"127\.0\.0\.1","a":\[1\],"status":200\}}\n', line)
+
+
+def test_the_time_of_a_line_is_when_it_was_handed_over(tmp_path: Path) -> None:
+    audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
+    entered, released = threading.Event(), threading.Event()
+
+    def slow() -> Mapping[str, Any]:
+        entered.set()
+        released.wait(60)
+        return {}
+
+    audit.write("first", slow)
+    entered.wait(60)
+    before = time.time()
+    audit.write("second", dict)
+    after = time.time()
+    time.sleep(0.05)
+    released.set()
+
+    second = lines_of(tmp_path / "log", audit)[1]
+    at = datetime.fromisoformat(second["time"]).timestamp()
+    assert before - 0.001 <= at <= after
+
+
+def test_a_line_is_made_on_a_thread_that_holds_up_no_request(tmp_path: Path) -> None:
+    audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
+    audit.write("request", lambda: {"thread": threading.get_ident()})
+
+    [line] = lines_of(tmp_path / "log", audit)
+    assert line["thread"] != threading.get_ident()
+
+
+def test_a_log_that_is_off_asks_for_no_fields(tmp_path: Path) -> None:
+    audit = AuditLog(Audit(enabled=False, file=str(tmp_path / "log")), None)
+    asked = list[int]()
+    audit.write("request", lambda: {"asked": asked.append(1)})
+    audit.close()
+
+    assert not asked
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_chain_ends_with_a_checkpoint_that_says_so(tmp_path: Path) -> None:
+    audit = AuditLog(Audit(file=str(tmp_path / "log"), checkpoint_interval_s=0), Secret("k" * 43))
+    audit.write("request", lambda: {"status": 200})
+    audit.beat()
+
+    request, checkpoint, end = lines_of(tmp_path / "log", audit)
+    assert (request["message"], request["status"], request["number"]) == ("request", 200, 0)
+    assert (checkpoint["message"], "end" in checkpoint) == ("checkpoint", False)
+    assert (end["message"], end["end"]) == ("checkpoint", True)
