@@ -164,6 +164,8 @@ def decode(message: type[Received], body: bytes) -> Received:
             the field and never quotes a value.
     """
     try:
+        if not body.isascii():
+            body.decode()  # the decoder looks into no string of a member that it skips
         return _DECODERS[message].decode(body)  # type: ignore[return-value]  # the table pairs them
     except msgspec.ValidationError as error:
         raise ValidationException(f"The request body does not fit the API: {error}") from None

@@ -375,6 +375,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "single quotes": lambda body: body.replace(b'"', b"'"),
     "NaN": lambda body: body[:-1] + b', "x": NaN}',
     "invalid UTF-8": lambda body: body.replace(b"4112f4d6", b"4112f4\xff6"),
+    "invalid UTF-8 in a member that nobody knows": lambda body: body[:-1] + b', "x": "\xff"}',
+    "invalid UTF-8 in metadata that nobody knows": lambda body: body.replace(b'adata": {', b'adata": {"x": "\xff", '),
     "an overlong form of UTF-8": lambda body: body.replace(b"4112f4d6", b"\xc0\xaf"),
     "a surrogate in UTF-8": lambda body: body.replace(b"4112f4d6", b"\xed\xa0\x80"),
     "an escaped lone surrogate": lambda body: body.replace(b"4112f4d6", b"\\ud800"),
