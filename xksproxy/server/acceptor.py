@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from xksproxy.server.protocol import HttpServer
+from xksproxy.server.protocol import Connection, HttpServer
 
 _log: Final = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ class Acceptor:
         self._context = context
         self._server = server
         self._maximum = maximum_connections
-        self._handshakes: dict[asyncio.Task[None], None] = {}
+        self._handshakes: dict[asyncio.Task[None], Connection | None] = {}
+        """In the order of their coming, with what is made of each."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -75,28 +76,36 @@ class Acceptor:
         """
         if len(self._server.connections) + len(self._handshakes) < self._maximum:
             return True
+        # A handshake that is just done has a connection already, and must be neither counted twice nor given up.
+        pending = [task for task, made in self._handshakes.items() if made is None or made.transport is None]
+        if len(self._server.connections) + len(pending) < self._maximum:
+            return True
         idle = self._server.idle_connections
-        if self._handshakes and not (idle and not idle[0].authenticated):
-            self._give_up_oldest_handshake()
+        if pending and not (idle and not idle[0].authenticated):
+            self._handshakes.pop(pending[0])
+            pending[0].cancel()
             return True
         if idle:
             idle[0].drop()
             return True
         return False
 
-    def _give_up_oldest_handshake(self) -> None:
-        oldest = next(iter(self._handshakes))
-        self._handshakes.pop(oldest)
-        oldest.cancel()
-
     async def _shake_hands(self, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+
+        def connection() -> Connection:
+            made = self._server()
+            if task in self._handshakes:
+                self._handshakes[task] = made
+            return made
+
         context = self._context()
         seconds = None if context is None else HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await loop.connect_accepted_socket(
-                self._server,
+                connection,
                 accepted,
                 ssl=context,
                 ssl_handshake_timeout=seconds,
