@@ -69,6 +69,8 @@ class Job(Call):
             HsmError: the work failed; the lane judges its session by it, and has :meth:`fail` answer with it.
         """
         session.judge_next(self.take_failure())
+        if self._gcm is not None and self.attempted:
+            self._gcm.attempted()
         try:
             self._value = self._work(session)
         except HsmError:

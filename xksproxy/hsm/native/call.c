@@ -101,6 +101,10 @@ static PyObject *take_failure(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return Py_BuildValue("(sk)", FUNCTION_NAMES[failed], call->return_value);
 }
 
+static PyObject *get_attempted(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((Call *)self)->attempted);
+}
+
 static PyMethodDef methods[] = {
     {"for_desk", for_desk, METH_VARARGS, "Let a Desk make it: for_desk(key, proof, encrypt, iv, aad, data)."},
     {"take_failure", take_failure, METH_NOARGS, "The function that failed and its return value, once; or None."},
@@ -111,6 +115,7 @@ static PyGetSetDef properties[] = {
     {"iv", get_iv, NULL, "The IV that was used.", NULL},
     {"output", get_output, NULL, "What a Desk's call gave.", NULL},
     {"claimed_at", get_claimed_at, NULL, "When a lane took it, on the monotonic clock; None before.", NULL},
+    {"attempted", get_attempted, NULL, "Whether a Desk called the module for it, with whatever outcome.", NULL},
     {"abandoned", get_abandoned, NULL, "Whether nobody waits for it any more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

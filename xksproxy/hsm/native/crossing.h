@@ -58,6 +58,7 @@ typedef struct Call {
     unsigned char *output;
     size_t output_capacity;
     CK_ULONG output_length;
+    bool attempted;         /* the desk has called the module for it, with whatever outcome */
     Function failed;
     CK_ULONG return_value;
 } Call;

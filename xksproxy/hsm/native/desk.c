@@ -70,6 +70,7 @@ static bool run(Desk *desk, Call *call, const Key *key) {
         call->aad, call->aad_length, TAG_BITS,
     };
     Mechanism mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
+    call->attempted = true;
     call->return_value = (call->encrypt ? desk->encrypt_init : desk->decrypt_init)(desk->session, &mechanism, key->handle);
     if (call->return_value != CKR_OK) {
         call->failed = call->encrypt ? ENCRYPT_INIT : DECRYPT_INIT;
