@@ -20,7 +20,19 @@ _log: Final = logging.getLogger(__name__)
 class Job(Call):
     """Work that waits for a lane. Made on the event loop, done on a lane's thread, answered on the loop."""
 
-    __slots__ = ("_deadline", "_error", "_future", "_gcm", "_key", "_on_stuck", "_queue", "_served", "_value", "_work")
+    __slots__ = (
+        "_deadline",
+        "_error",
+        "_future",
+        "_gcm",
+        "_key",
+        "_on_stuck",
+        "_queue",
+        "_served",
+        "_timer",
+        "_value",
+        "_work",
+    )
 
     def __init__(
         self, work: Work[Any], deadline: Deadline, queue: "Queue[Job]", on_stuck: Callable[[int], None]
@@ -30,6 +42,7 @@ class Job(Call):
         self._queue = queue
         self._on_stuck = on_stuck
         self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
         self._gcm: Encryption | Decryption | None = None
         self._key = -1
         self._served = False
@@ -44,19 +57,20 @@ class Job(Call):
     async def result(self) -> Any:
         """Wait for the answer until the deadline. A call that does not return by then makes its lane a stuck one.
 
+        So does one whose caller has gone before, as the slower of two hedged calls: it is watched all the same.
+
         Raises:
             HsmBusy: no lane came free in time.
             DeadlinePassed: the HSM did not answer in time.
             HsmError: what the session raised.
         """
-        timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
+        self._timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
         try:
             return await self._future
         except asyncio.CancelledError:
-            self._queue.withdraw(self)
+            if self._queue.withdraw(self):
+                self._timer.cancel()
             raise
-        finally:
-            timer.cancel()
 
     def given_up(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -87,6 +101,8 @@ class Job(Call):
 
     def settle(self) -> None:
         """Answer who waits; on the event loop, when the job is finished."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._future.done():
             return
         if self._error is not None:
@@ -97,13 +113,15 @@ class Job(Call):
             self._future.set_result(self._gcm.outcome(self))
 
     def _expire(self) -> None:
-        if self._future.done():
-            return
         if self._queue.withdraw(self):
-            self._future.set_exception(HsmBusy("no HSM session came free in time"))
+            self._refuse(HsmBusy("no HSM session came free in time"))
         elif (lane := self._queue.abandon(self)) is not None:
             self._on_stuck(lane)
-            self._future.set_exception(DeadlinePassed("the HSM call did not return in time"))
+            self._refuse(DeadlinePassed("the HSM call did not return in time"))
+
+    def _refuse(self, error: HsmError) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
 
 
 class Lane:
