@@ -155,6 +155,7 @@ class Lane:
             if not job.abandoned:
                 self._serve(job)
             replaced = not self._queue.finish(job)
+            del job  # it may hold a plaintext, and the next one may be long in coming
         self._discard()
         if replaced:
             try:
@@ -199,10 +200,11 @@ class Lane:
 
     def _discard(self) -> None:
         """Give the session back at the end, unless the module is being initialised again just now."""
-        if self._session is None or not self._session.alive:
+        if self._session is None:
             return
         try:
             with self._opener.gate():
-                self._session.close()
+                if self._session.alive:  # else its handle may be another session's by now
+                    self._session.close()
         except HsmError:
             return

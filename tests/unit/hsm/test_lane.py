@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._crossing import Queue
 from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, TokenUnavailable
-from xksproxy.hsm.lane import Job
+from xksproxy.hsm.gate import Gate
+from xksproxy.hsm.lane import Job, Lane
 
 
 class Waiting:
@@ -109,3 +111,27 @@ async def test_a_job_that_is_finished_before_its_deadline_is_answered_after_it()
         await waiting.result
     assert waiting.stuck == []
     assert waiting.timer_is_over()
+
+
+async def test_a_lane_closes_no_session_of_a_module_that_was_initialised_again() -> None:
+    """Its handle may be another session's by now."""
+    closed: list[bool] = []
+
+    class Renewed(Gate):
+        """One whose module is initialised again just before a thread enters."""
+
+        def __enter__(self) -> None:
+            session.alive = False
+            super().__enter__()
+
+    session = SimpleNamespace(alive=True, close=lambda: closed.append(True))
+    gate: Gate = Renewed()
+    lane = Lane("lane", 0, Queue(), SimpleNamespace(gate=lambda: gate), lambda _: None)  # type: ignore[arg-type]
+    lane._session = session  # type: ignore[assignment]
+
+    lane._discard()
+    assert closed == []
+
+    gate, session.alive = Gate(), True
+    lane._discard()
+    assert closed == [True]
