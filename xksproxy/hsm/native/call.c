@@ -33,8 +33,8 @@ static PyObject *for_desk(PyObject *self, PyObject *arguments) {
         PyBytes_AsStringAndSize(data_bytes, &data, &data_length) < 0) {
         return NULL;
     }
-    if (call->output != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a call has one request");
+    if (call->output != NULL || call->state != MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "a call has one request, from before it is put into a queue");
         return NULL;
     }
     if (key < 0 || iv_length > MAXIMUM_IV_BYTES || (!encrypt && data_length < TAG_BYTES)) {
@@ -42,7 +42,7 @@ static PyObject *for_desk(PyObject *self, PyObject *arguments) {
         return NULL;
     }
     call->output_capacity = (size_t)data_length + TAG_BYTES + SLACK_BYTES;
-    call->output = malloc(call->output_capacity);
+    call->output = calloc(1, call->output_capacity);
     if (call->output == NULL) return PyErr_NoMemory();
     call->key = key;
     call->encrypt = encrypt != 0;
