@@ -536,6 +536,32 @@ async def test_a_call_that_hangs_after_its_caller_has_gone_costs_its_lane_too(
         await until(lambda: instance.stuck_sessions == 0)
 
 
+async def test_an_instance_that_has_ended_leaves_nothing_to_the_event_loop(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """Its descriptor would stay open as long as the loop, for each log-in of the emulator's clusters."""
+    async with serving(make_faulty(), modules, sessions=2) as instance:
+        call = asyncio.create_task(encrypt(instance))
+        await asyncio.sleep(0)
+
+    assert isinstance(await call, Sealed)
+    assert not asyncio.get_running_loop().remove_reader(instance._queue.fileno())
+
+
+async def test_an_instance_whose_threads_do_not_end_in_time_answers_all_the_same(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    release = threading.Event()
+    async with serving(make_faulty(), modules) as instance:
+        call = asyncio.create_task(instance.call(lambda _: release.wait(), later()))
+        await asyncio.sleep(0)
+        instance.stop()
+        await instance.ended(0)
+        release.set()
+
+        assert await call
+
+
 # What is counted
 
 

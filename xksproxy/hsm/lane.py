@@ -145,6 +145,11 @@ class Lane:
         """Let the thread run, until the queue ends it."""
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread has not ended yet."""
+        return self._thread.is_alive()
+
     def join(self, seconds: float) -> None:
         """Wait for the thread to end, but no longer than so many seconds."""
         self._thread.join(seconds)
