@@ -116,8 +116,8 @@ class Job(Call):
         if self._queue.withdraw(self):
             self._refuse(HsmBusy("no HSM session came free in time"))
         elif (lane := self._queue.abandon(self)) is not None:
-            self._on_stuck(lane)
             self._refuse(DeadlinePassed("the HSM call did not return in time"))
+            self._on_stuck(lane)
 
     def _refuse(self, error: HsmError) -> None:
         if not self._future.done():

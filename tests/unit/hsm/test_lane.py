@@ -65,6 +65,23 @@ async def test_a_job_that_does_not_return_in_time_costs_its_lane() -> None:
     assert not waiting.queue.finish(waiting.job)
 
 
+async def test_a_job_that_does_not_return_in_time_is_answered_although_its_lane_cannot_be_replaced() -> None:
+    """A process that has too many threads can start none."""
+    waiting = Waiting(0.01)
+    waiting.claim()
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+
+    def fail(_: int) -> None:
+        raise RuntimeError("can't start new thread")
+
+    waiting.job._on_stuck = fail
+
+    with pytest.raises(DeadlinePassed):
+        await waiting.result
+    assert len(failures) == 1
+
+
 async def test_a_job_whose_caller_goes_before_a_lane_takes_it_is_taken_by_none() -> None:
     waiting = Waiting(3600)
     await waiting.goes()
