@@ -511,6 +511,7 @@ async def test_a_call_that_hangs_at_the_desk_costs_its_lane_which_ends_when_it_r
         await until(lambda: instance.stuck_sessions == 0)
         await asyncio.to_thread(lane.join, PATIENCE_SECONDS)
         assert not lane._thread.is_alive()
+        assert not in_python["encrypt"]  # nor did it do for nobody what had been given up
         assert await decrypt(instance, await encrypt(instance)) == b"text"
 
 
