@@ -171,6 +171,9 @@ class Instance:
         deadline = Deadline.after(seconds)
         for lane in tuple(self._lanes.values()):
             await asyncio.to_thread(lane.join, deadline.remaining())
+        if not any(lane.running for lane in self._lanes.values()):
+            self._settle_finished()
+            asyncio.get_running_loop().remove_reader(self._queue.fileno())
 
     async def tried(self) -> None:
         """Wait until it was reached for the first time, or could not be."""

@@ -20,7 +20,19 @@ _log: Final = logging.getLogger(__name__)
 class Job(Call):
     """Work that waits for a lane. Made on the event loop, done on a lane's thread, answered on the loop."""
 
-    __slots__ = ("_deadline", "_error", "_future", "_gcm", "_key", "_on_stuck", "_queue", "_served", "_value", "_work")
+    __slots__ = (
+        "_deadline",
+        "_error",
+        "_future",
+        "_gcm",
+        "_key",
+        "_on_stuck",
+        "_queue",
+        "_served",
+        "_timer",
+        "_value",
+        "_work",
+    )
 
     def __init__(
         self, work: Work[Any], deadline: Deadline, queue: "Queue[Job]", on_stuck: Callable[[int], None]
@@ -30,6 +42,7 @@ class Job(Call):
         self._queue = queue
         self._on_stuck = on_stuck
         self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
         self._gcm: Encryption | Decryption | None = None
         self._key = -1
         self._served = False
@@ -44,19 +57,20 @@ class Job(Call):
     async def result(self) -> Any:
         """Wait for the answer until the deadline. A call that does not return by then makes its lane a stuck one.
 
+        So does one whose caller has gone before, as the slower of two hedged calls: it is watched all the same.
+
         Raises:
             HsmBusy: no lane came free in time.
             DeadlinePassed: the HSM did not answer in time.
             HsmError: what the session raised.
         """
-        timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
+        self._timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
         try:
             return await self._future
         except asyncio.CancelledError:
-            self._queue.withdraw(self)
+            if self._queue.withdraw(self):
+                self._timer.cancel()
             raise
-        finally:
-            timer.cancel()
 
     def given_up(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -69,6 +83,8 @@ class Job(Call):
             HsmError: the work failed; the lane judges its session by it, and has :meth:`fail` answer with it.
         """
         session.judge_next(self.take_failure())
+        if self._gcm is not None and self.attempted:
+            self._gcm.attempted()
         try:
             self._value = self._work(session)
         except HsmError:
@@ -85,6 +101,8 @@ class Job(Call):
 
     def settle(self) -> None:
         """Answer who waits; on the event loop, when the job is finished."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._future.done():
             return
         if self._error is not None:
@@ -95,13 +113,15 @@ class Job(Call):
             self._future.set_result(self._gcm.outcome(self))
 
     def _expire(self) -> None:
-        if self._future.done():
-            return
         if self._queue.withdraw(self):
-            self._future.set_exception(HsmBusy("no HSM session came free in time"))
+            self._refuse(HsmBusy("no HSM session came free in time"))
         elif (lane := self._queue.abandon(self)) is not None:
+            self._refuse(DeadlinePassed("the HSM call did not return in time"))
             self._on_stuck(lane)
-            self._future.set_exception(DeadlinePassed("the HSM call did not return in time"))
+
+    def _refuse(self, error: HsmError) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
 
 
 class Lane:
@@ -125,6 +145,11 @@ class Lane:
         """Let the thread run, until the queue ends it."""
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread has not ended yet."""
+        return self._thread.is_alive()
+
     def join(self, seconds: float) -> None:
         """Wait for the thread to end, but no longer than so many seconds."""
         self._thread.join(seconds)
@@ -135,6 +160,7 @@ class Lane:
             if not job.abandoned:
                 self._serve(job)
             replaced = not self._queue.finish(job)
+            del job  # it may hold a plaintext, and the next one may be long in coming
         self._discard()
         if replaced:
             try:
@@ -179,10 +205,11 @@ class Lane:
 
     def _discard(self) -> None:
         """Give the session back at the end, unless the module is being initialised again just now."""
-        if self._session is None or not self._session.alive:
+        if self._session is None:
             return
         try:
             with self._opener.gate():
-                self._session.close()
+                if self._session.alive:  # else its handle may be another session's by now
+                    self._session.close()
         except HsmError:
             return

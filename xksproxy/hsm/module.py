@@ -60,6 +60,7 @@ class Module:
         self.gate = Gate()
         self._environment = environment
         self._initialize_string = initialize_string
+        self._reinitializing = threading.Lock()
         with self._failures_named():
             os.environ.update(environment)
             self.cryptoki = Cryptoki(path)
@@ -69,10 +70,18 @@ class Module:
     def reinitialize(self, timeout: float) -> None:
         """C_Finalize and C_Initialize: the only thing that heals some modules after their HSM was lost.
 
+        Threads that ask for it at once, each for its HSM, get it done once for all.
+
         Raises:
             ModuleStuck: a call has not left the module within ``timeout`` seconds; nothing was done.
             TokenUnavailable: the module refuses.
         """
+        generation = self.gate.generation
+        with self._reinitializing:
+            if generation == self.gate.generation:
+                self._reinitialize(timeout)
+
+    def _reinitialize(self, timeout: float) -> None:
         with self.gate.closed(timeout) as emptied:
             if not emptied:
                 raise ModuleStuck(f"{self.path}: a call does not return, so the module cannot be initialised again")

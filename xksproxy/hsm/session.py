@@ -121,7 +121,7 @@ class HsmSession:
         close_session(self._session)
 
     def judge_next(self, failure: tuple[str, int] | None) -> None:
-        """Let the next encryption or decryption begin as it ended at the desk: a function and its return value."""
+        """Let the next encryption or decryption begin as it ended at the desk: with a function and its return value."""
         self._failed_at_desk = None if failure is None else CryptokiError(*failure)
 
     def let_desk(self, label: str, number: int, proof: KeyProof | None) -> None:
@@ -151,7 +151,6 @@ class HsmSession:
         def seal(key: int) -> Sealed:
             nonlocal counted
             paid, counted = counted, False
-            self._raise_failure_at_desk()
             if not paid:
                 self._count(label, maximum)
             return self._seal(key, plaintext, aad)
@@ -164,13 +163,8 @@ class HsmSession:
         Raises:
             CiphertextRejected, and what :meth:`encrypt` raises
         """
-
-        def unseal(key: int) -> bytes:
-            self._raise_failure_at_desk()
-            return self._open(key, sealed, aad)
-
         try:
-            return self._with_key(label, _can_decrypt, proof, unseal)
+            return self._with_key(label, _can_decrypt, proof, lambda key: self._open(key, sealed, aad))
         except Ambiguous as error:
             self._prove_own_innocence(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
@@ -311,6 +305,8 @@ class HsmSession:
         """Run ``operation`` with the handle of a key, if that permits it and is the key it should be."""
 
         def attempt() -> Result:
+            with self._failures_judged:
+                self._raise_failure_at_desk()
             key = self._keys.usable(label, permits)
             if proof is not None:
                 self._require_proven(key, proof)

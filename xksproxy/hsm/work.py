@@ -36,6 +36,10 @@ class Encryption:
         if self._counted:
             call.for_desk(key, self.proof, True, b"", self.aad, self.plaintext)
 
+    def attempted(self) -> None:
+        """A desk has tried it: that was the one counted, and what follows counts anew."""
+        self._counted = False
+
     def outcome(self, call: Call) -> Sealed:
         """What a desk's call gave."""
         output, length = call.output, len(self.plaintext)
@@ -61,6 +65,9 @@ class Decryption:
         """Let a desk make it."""
         sealed = self.sealed
         call.for_desk(key, self.proof, False, sealed.iv, self.aad, sealed.ciphertext + sealed.tag)
+
+    def attempted(self) -> None:
+        """A desk has tried it; decryptions are not counted."""
 
     def outcome(self, call: Call) -> bytes:
         """What a desk's call gave."""

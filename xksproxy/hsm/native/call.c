@@ -33,8 +33,8 @@ static PyObject *for_desk(PyObject *self, PyObject *arguments) {
         PyBytes_AsStringAndSize(data_bytes, &data, &data_length) < 0) {
         return NULL;
     }
-    if (call->output != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a call has one request");
+    if (call->output != NULL || call->state != MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "a call has one request, from before it is put into a queue");
         return NULL;
     }
     if (key < 0 || iv_length > MAXIMUM_IV_BYTES || (!encrypt && data_length < TAG_BYTES)) {
@@ -42,7 +42,7 @@ static PyObject *for_desk(PyObject *self, PyObject *arguments) {
         return NULL;
     }
     call->output_capacity = (size_t)data_length + TAG_BYTES + SLACK_BYTES;
-    call->output = malloc(call->output_capacity);
+    call->output = calloc(1, call->output_capacity);
     if (call->output == NULL) return PyErr_NoMemory();
     call->key = key;
     call->encrypt = encrypt != 0;
@@ -101,6 +101,10 @@ static PyObject *take_failure(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return Py_BuildValue("(sk)", FUNCTION_NAMES[failed], call->return_value);
 }
 
+static PyObject *get_attempted(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((Call *)self)->attempted);
+}
+
 static PyMethodDef methods[] = {
     {"for_desk", for_desk, METH_VARARGS, "Let a Desk make it: for_desk(key, proof, encrypt, iv, aad, data)."},
     {"take_failure", take_failure, METH_NOARGS, "The function that failed and its return value, once; or None."},
@@ -111,6 +115,7 @@ static PyGetSetDef properties[] = {
     {"iv", get_iv, NULL, "The IV that was used.", NULL},
     {"output", get_output, NULL, "What a Desk's call gave.", NULL},
     {"claimed_at", get_claimed_at, NULL, "When a lane took it, on the monotonic clock; None before.", NULL},
+    {"attempted", get_attempted, NULL, "Whether a Desk called the module for it, with whatever outcome.", NULL},
     {"abandoned", get_abandoned, NULL, "Whether nobody waits for it any more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

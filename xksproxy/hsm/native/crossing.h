@@ -42,6 +42,7 @@ typedef enum { NO_FUNCTION, ENCRYPT_INIT, ENCRYPT, DECRYPT_INIT, DECRYPT } Funct
 typedef struct Call {
     PyObject_HEAD
     struct Call *next; /* in the queue or among the finished; guarded by the queue's mutex, as are state and lane */
+    void *queue;       /* that it was put into, to tell it from others; NULL before */
     CallState state;
     long lane;         /* who claimed it; -1 while nobody has */
     double claimed_at; /* CLOCK_MONOTONIC, in seconds */
@@ -57,7 +58,8 @@ typedef struct Call {
     size_t iv_length;
     unsigned char *output;
     size_t output_capacity;
-    CK_ULONG output_length;
+    CK_ULONG output_length; /* 0 until the desk has made it; never what a module said of a failure */
+    bool attempted;         /* the desk has called the module for it, with whatever outcome */
     Function failed;
     CK_ULONG return_value;
 } Call;

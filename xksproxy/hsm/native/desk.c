@@ -64,32 +64,35 @@ static bool draw_iv(Desk *desk, Call *call) {
     return true;
 }
 
+/* Whether length and IV are what they must be; else Python makes the call again, and says what is wrong. */
+static bool plausible(const Call *call, CK_ULONG output_length) {
+    static const unsigned char zeros[IV_BYTES];
+    if (!call->encrypt) return output_length == call->data_length - TAG_BYTES;
+    return output_length == call->data_length + TAG_BYTES && memcmp(call->iv, zeros, IV_BYTES) != 0;
+}
+
 static bool run(Desk *desk, Call *call, const Key *key) {
     GcmParameters parameters = {
         call->iv, call->iv_length, 8 * call->iv_length,
         call->aad, call->aad_length, TAG_BITS,
     };
     Mechanism mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
+    call->attempted = true;
     call->return_value = (call->encrypt ? desk->encrypt_init : desk->decrypt_init)(desk->session, &mechanism, key->handle);
     if (call->return_value != CKR_OK) {
         call->failed = call->encrypt ? ENCRYPT_INIT : DECRYPT_INIT;
         return false;
     }
-    call->output_length = call->output_capacity;
+    CK_ULONG length = call->output_capacity;
     call->return_value = (call->encrypt ? desk->encrypt : desk->decrypt)(
-        desk->session, call->data, call->data_length, call->output, &call->output_length);
+        desk->session, call->data, call->data_length, call->output, &length);
     if (call->return_value != CKR_OK) {
         call->failed = call->encrypt ? ENCRYPT : DECRYPT;
         return false;
     }
+    if (!plausible(call, length)) return false;
+    call->output_length = length;
     return true;
-}
-
-/* Whether lengths and IV are what they must be; else Python makes the call again, and says what is wrong. */
-static bool plausible(const Call *call) {
-    static const unsigned char zeros[IV_BYTES];
-    if (!call->encrypt) return call->output_length + TAG_BYTES == call->data_length;
-    return call->output_length == call->data_length + TAG_BYTES && memcmp(call->iv, zeros, IV_BYTES) != 0;
 }
 
 bool desk_make(Desk *desk, Call *call) {
@@ -98,7 +101,7 @@ bool desk_make(Desk *desk, Call *call) {
     size_t text = call->data_length - (call->encrypt ? 0 : TAG_BYTES);
     if (desk->maximum_data_bytes > 0 && text > desk->maximum_data_bytes) return false;
     if (!gate_enter(desk->gate, desk->generation)) return false;
-    bool made = (!call->encrypt || draw_iv(desk, call)) && run(desk, call, key) && plausible(call);
+    bool made = (!call->encrypt || draw_iv(desk, call)) && run(desk, call, key);
     gate_leave(desk->gate);
     return made;
 }
@@ -112,6 +115,10 @@ static PyObject *desk_new(PyTypeObject *type, PyObject *arguments, PyObject *key
     int hsm_writes_iv;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!k(KKKK)np", names, Gate_Type, &gate_object, &session, &functions[0],
                                      &functions[1], &functions[2], &functions[3], &maximum, &hsm_writes_iv)) {
+        return NULL;
+    }
+    if (maximum < 0 || !functions[0] || !functions[1] || !functions[2] || !functions[3]) {
+        PyErr_SetString(PyExc_ValueError, "expected the addresses of four functions, and a maximum of 0 or more");
         return NULL;
     }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -163,9 +170,10 @@ static PyObject *arm(PyObject *self, PyObject *arguments) {
         return NULL;
     }
     if (!make_room(desk, number)) return PyErr_NoMemory();
+    PyObject *former = desk->keys[number].proof;
     Py_INCREF(proof);
-    Py_XDECREF(desk->keys[number].proof);
     desk->keys[number] = (Key){handle, until, encrypt != 0, decrypt != 0, proof};
+    Py_XDECREF(former); /* last, for it may run anything */
     Py_RETURN_NONE;
 }
 

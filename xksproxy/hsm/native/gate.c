@@ -1,10 +1,9 @@
 /* Counting the threads inside a PKCS#11 module, so that it is never finalised under one. */
 #include "crossing.h"
 
-#include <errno.h>
 #include <time.h>
 
-enum { NANOSECONDS = 1000000000 };
+enum { NANOSECONDS = 1000000000, MAXIMUM_SECONDS = 1000000 };
 
 bool gate_enter(Gate *gate, unsigned long generation) {
     pthread_mutex_lock(&gate->mutex);
@@ -51,7 +50,15 @@ static PyObject *enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *leave(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    gate_leave((Gate *)self);
+    Gate *gate = (Gate *)self;
+    pthread_mutex_lock(&gate->mutex);
+    bool inside = gate->inside > 0;
+    pthread_mutex_unlock(&gate->mutex);
+    if (!inside) {
+        PyErr_SetString(PyExc_RuntimeError, "nobody is inside");
+        return NULL;
+    }
+    gate_leave(gate);
     Py_RETURN_NONE;
 }
 
@@ -72,13 +79,17 @@ static PyObject *shut(PyObject *self, PyObject *argument) {
     Gate *gate = (Gate *)self;
     double seconds = PyFloat_AsDouble(argument);
     if (PyErr_Occurred()) return NULL;
+    if (!(seconds <= MAXIMUM_SECONDS)) { /* nor if it is no number */
+        PyErr_SetString(PyExc_ValueError, "expected at most 1,000,000 seconds");
+        return NULL;
+    }
     struct timespec end = seconds_from_now(seconds);
     bool empty;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&gate->mutex);
     gate->closed = true;
     int outcome = 0;
-    while (gate->inside > 0 && outcome != ETIMEDOUT) {
+    while (gate->inside > 0 && outcome == 0) {
         outcome = pthread_cond_timedwait(&gate->emptied, &gate->mutex, &end);
     }
     empty = gate->inside == 0;

@@ -80,11 +80,11 @@ static Call *claim(Queue *queue, long lane) {
     return call;
 }
 
-/* Hand a claimed call to the event loop; false if nobody waits for it any more, and it stays with the caller. */
+/* Hand a claimed call to the event loop; false if it is not awaited, and stays with the caller. */
 static bool finish_call(Queue *queue, Call *call) {
     bool tell = false;
     pthread_mutex_lock(&queue->mutex);
-    bool awaited = call->state != ABANDONED;
+    bool awaited = call->state == CLAIMED;
     if (awaited) {
         tell = queue->finished.first == NULL;
         call->state = FINISHED;
@@ -128,6 +128,15 @@ static bool is_call(PyObject *object) {
     return false;
 }
 
+/* Whether it is a call of this queue, whose mutex then guards it, or of none yet. */
+static bool is_own_call(Queue *queue, PyObject *object) {
+    if (!is_call(object)) return false;
+    Call *call = (Call *)object;
+    if (call->queue == NULL || call->queue == queue) return true;
+    PyErr_SetString(PyExc_ValueError, "the call was put into another queue");
+    return false;
+}
+
 static PyObject *put(PyObject *self, PyObject *object) {
     Queue *queue = (Queue *)self;
     if (!is_call(object)) return NULL;
@@ -139,6 +148,7 @@ static PyObject *put(PyObject *self, PyObject *object) {
     Py_INCREF(object);
     pthread_mutex_lock(&queue->mutex);
     call->state = WAITING;
+    call->queue = queue;
     append(&queue->waiting, call);
     pthread_mutex_unlock(&queue->mutex);
     Py_RETURN_NONE;
@@ -157,6 +167,10 @@ static PyObject *get(PyObject *self, PyObject *arguments) {
     long lane;
     PyObject *desk;
     if (!PyArg_ParseTuple(arguments, "lO", &lane, &desk)) return NULL;
+    if (lane < 0) {
+        PyErr_SetString(PyExc_ValueError, "expected a lane's number of 0 or more");
+        return NULL;
+    }
     if (desk != Py_None && !PyObject_TypeCheck(desk, Desk_Type)) {
         PyErr_SetString(PyExc_TypeError, "expected a Desk or None");
         return NULL;
@@ -172,20 +186,25 @@ static PyObject *get(PyObject *self, PyObject *arguments) {
 }
 
 static PyObject *finish(PyObject *self, PyObject *object) {
-    if (!is_call(object)) return NULL;
-    if (((Call *)object)->lane < 0) {
-        PyErr_SetString(PyExc_RuntimeError, "only a call that a lane has claimed can be finished");
+    Queue *queue = (Queue *)self;
+    if (!is_own_call(queue, object)) return NULL;
+    Call *call = (Call *)object;
+    pthread_mutex_lock(&queue->mutex);
+    bool unfinished = call->lane >= 0 && call->state != FINISHED;
+    pthread_mutex_unlock(&queue->mutex);
+    if (!unfinished) {
+        PyErr_SetString(PyExc_RuntimeError, "only a call that a lane has claimed can be finished, and once");
         return NULL;
     }
     Py_INCREF(object);
-    bool awaited = finish_call((Queue *)self, (Call *)object);
+    bool awaited = finish_call(queue, call);
     if (!awaited) Py_DECREF(object);
     return PyBool_FromLong(awaited);
 }
 
 static PyObject *withdraw(PyObject *self, PyObject *object) {
     Queue *queue = (Queue *)self;
-    if (!is_call(object)) return NULL;
+    if (!is_own_call(queue, object)) return NULL;
     Call *call = (Call *)object;
     pthread_mutex_lock(&queue->mutex);
     bool waited = call->state == WAITING && take_out(&queue->waiting, call);
@@ -197,7 +216,7 @@ static PyObject *withdraw(PyObject *self, PyObject *object) {
 
 static PyObject *abandon(PyObject *self, PyObject *object) {
     Queue *queue = (Queue *)self;
-    if (!is_call(object)) return NULL;
+    if (!is_own_call(queue, object)) return NULL;
     Call *call = (Call *)object;
     pthread_mutex_lock(&queue->mutex);
     bool claimed = call->state == CLAIMED;
@@ -231,6 +250,10 @@ static PyObject *end(PyObject *self, PyObject *argument) {
     Queue *queue = (Queue *)self;
     long lanes = PyLong_AsLong(argument);
     if (PyErr_Occurred()) return NULL;
+    if (lanes < 0) {
+        PyErr_SetString(PyExc_ValueError, "expected a number of lanes");
+        return NULL;
+    }
     pthread_mutex_lock(&queue->mutex);
     queue->ending += (unsigned long)lanes;
     pthread_mutex_unlock(&queue->mutex);
