@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import msgspec
+
 from stub_proxy import api
 from stub_proxy.api import Call
 from stub_proxy.defect import Defect
@@ -62,7 +64,7 @@ def one_key(call: Call) -> StubKey:
 
 
 def any_case(call: Call) -> StubKey:
-    lowered = replace(call.route, key_id=call.route.key_id.lower())
+    lowered = msgspec.structs.replace(call.route, key_id=call.route.key_id.lower())
     return api.find_key(replace(call, route=lowered))
 
 
