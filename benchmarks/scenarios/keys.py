@@ -31,7 +31,7 @@ def _settings() -> dict[str, Setting]:
 def _run(workbench: Workbench) -> Finding:
     settings = _settings()
     samples = []
-    for number in range(workbench.rounds(3)):
+    for number in range(workbench.rounds(6)):
         for name, setting in settings.items():
             with servers.proxy(workbench.tokens, workbench.home(), setting) as server:
                 samples.append(once(workbench.contender(name, server, _PLAN), number, workbench.say)[0])

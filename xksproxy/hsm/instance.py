@@ -40,7 +40,7 @@ FAILURES_UNTIL_DOWN: Final = 3
 _PROBE_SECONDS: Final = 2.0
 _RECHECK_SECONDS: Final = 1.0
 _ENUMERATION_SECONDS: Final = 40.0
-_ENUMERATION_PAUSES: Final = 10
+_ENUMERATION_PAUSES: Final = 30
 _LISTING_SECONDS: Final = 2.0
 _REINITIALIZE_AFTER_PROBES: Final = 2
 _REINITIALIZE_WAIT_SECONDS: Final = 1.0
@@ -365,7 +365,7 @@ class Instance:
     async def _enumerate_keys(self) -> None:
         """Look at all keys at once: one enumeration, where a search for each would cost more with each key.
 
-        It takes at most a tenth of the time, however long it lasts, and says nothing of the HSM's health.
+        It takes at most a thirtieth of the time, however long it lasts, and says nothing of the HSM's health.
         """
         started = time.monotonic()
         if started < self._enumerate_at:
