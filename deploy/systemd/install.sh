@@ -118,6 +118,10 @@ umask 022
 [ -e "$top/requirements.lock" ] || fail "it stands in no checkout: $top/requirements.lock is missing"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$PYTHON is not Python 3.11 or newer"
 "$PYTHON" -c 'import venv, ensurepip' || fail "$PYTHON cannot make virtual environments: apt-get install python3-venv"
+# Part of the package is compiled when its wheel is built.
+[ -n "$wheel" ] || command -v cc >/dev/null || fail "there is no C compiler: apt-get install gcc libc6-dev, or give --wheel"
+[ -n "$wheel" ] || "$PYTHON" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
+    fail "the headers of $PYTHON are missing: apt-get install python3-dev, or give --wheel"
 command -v systemd-sysusers >/dev/null || fail "systemd is missing"
 
 work=$(mktemp -d)
