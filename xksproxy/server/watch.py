@@ -16,7 +16,7 @@ class FileWatch:
         """What is there now is taken for known; make it before the files are read."""
         tls = config.server.tls
         self._files = tuple(path for path in (tls.certificate, tls.private_key, tls.client_ca) if path is not None)
-        self._directories = tuple(store.credentials for store in config.keystore)
+        self._directories = tuple(dict.fromkeys(store.credentials for store in config.keystore))
         self._known = self._last = self._signature()
 
     def changed(self) -> bool:
