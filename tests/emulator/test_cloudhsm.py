@@ -149,7 +149,7 @@ async def test_no_session_that_is_slow_to_open_is_left_to_log_in_again(
     await cluster.connect(password)
     instance = cluster._instance
     assert instance is not None
-    lanes = tuple(instance._lanes.values())
+    lanes = tuple(instance._lanes._free.values())
 
     await cluster.disconnect()
 

@@ -108,7 +108,7 @@ async def armed(instance: Instance, in_python: Counter[str], label: str = "demo-
 
 
 def session_of(instance: Instance) -> HsmSession:
-    (lane,) = instance._lanes.values()
+    (lane,) = instance._lanes._free.values()
     assert lane._session
     return lane._session
 
@@ -229,7 +229,7 @@ async def test_each_session_has_to_look_at_a_key_itself(
         for _ in range(200):  # by whichever lane is the faster one
             await encrypt(instance)
 
-        desks = [lane._session.desk for lane in instance._lanes.values() if lane._session]
+        desks = [lane._session.desk for lane in instance._lanes._free.values() if lane._session]
         assert len(set(map(id, desks))) == 2
         assert 1 <= in_python["encrypt"] < 100
 
@@ -416,7 +416,7 @@ async def test_a_failure_at_the_desk_comes_to_the_same_as_in_python(
             else:
                 told = "done"
             faulty.tell()
-            kept = next(iter(instance._lanes.values()))._session is before
+            kept = next(iter(instance._lanes._free.values()))._session is before
             return told, kept, in_python["gcm_encrypt"] + in_python["gcm_decrypt"]
 
         if "Encrypt" in function:
@@ -496,7 +496,7 @@ async def test_a_call_that_hangs_at_the_desk_costs_its_lane_which_ends_when_it_r
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
         sealed = await armed(instance, in_python)
-        (lane,) = instance._lanes.values()
+        (lane,) = instance._lanes._free.values()
         faulty.tell(f"{function} hang")
 
         with pytest.raises(DeadlinePassed):
@@ -504,7 +504,7 @@ async def test_a_call_that_hangs_at_the_desk_costs_its_lane_which_ends_when_it_r
 
         assert not in_python
         assert instance.stuck_sessions == 1
-        assert lane not in instance._lanes.values()
+        assert lane not in instance._lanes._free.values()
         assert await decrypt(instance, sealed) == b"text"
 
         faulty.tell()
@@ -546,7 +546,7 @@ async def test_an_instance_that_has_ended_leaves_nothing_to_the_event_loop(
         await asyncio.sleep(0)
 
     assert isinstance(await call, Sealed)
-    assert not asyncio.get_running_loop().remove_reader(instance._queue.fileno())
+    assert not asyncio.get_running_loop().remove_reader(instance._lanes._queue.fileno())
 
 
 async def test_an_instance_whose_threads_do_not_end_in_time_answers_all_the_same(
@@ -616,7 +616,7 @@ async def test_two_attempts_in_python_are_two(
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
         await armed(instance, in_python)
-        await instance.call(lambda session: session.desk.disarm(instance._key_numbers["demo-key"]), later())
+        await instance.call(lambda session: session.desk.disarm(instance._lanes._key_numbers["demo-key"]), later())
         before = encryptions(modules)
         faulty.tell(f"C_EncryptInit return {value} count=1")
 

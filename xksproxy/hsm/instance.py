@@ -10,10 +10,8 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final, TypeVar
 
-from xksproxy.account import Account, current_account
 from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
-from xksproxy.hsm._crossing import Queue
 from xksproxy.hsm.errors import (
     DeadlinePassed,
     HsmBusy,
@@ -25,12 +23,12 @@ from xksproxy.hsm.errors import (
     SessionLost,
     TokenUnavailable,
 )
-from xksproxy.hsm.lane import Job, Lane
+from xksproxy.hsm.lanes import Lanes
 from xksproxy.hsm.module import Modules, TokenInfo
 from xksproxy.hsm.opener import SessionOpener
 from xksproxy.hsm.proven import Witness, encrypt_proven
 from xksproxy.hsm.session import HsmSession, Sealed
-from xksproxy.hsm.work import Decryption, Encryption, Work
+from xksproxy.hsm.work import Encryption, Work
 
 _log: Final = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class State(Enum):
 
 
 class Instance:
-    """The lanes of one HSM. Its methods are called on the event loop.
+    """One HSM: its lanes, and whether they get work. Its methods are called on the event loop.
 
     It serves after a session proved the settings on the token. Three failures in a row, or all lanes stuck, take it out
     of service; a watcher then probes it, with growing pauses, until it returns.
@@ -75,15 +73,15 @@ class Instance:
         """How often it has come into service, the first time included."""
         self._hsm = hsm
         self._opener = SessionOpener(hsm, modules)
-        self._usage = modules.usage
-        self._queue: Queue[Job] = Queue()
-        self._waking = False
-        self._lanes: dict[int, Lane] = {}
-        """By number."""
-        self._key_numbers: dict[str, int] = {}
-        """By label the numbers under which desks know keys; for keys that were once listed."""
-        self._stuck: set[Lane] = set()
-        self._started_lanes = 0
+        self._wake = asyncio.Event()
+        self._lanes = Lanes(
+            hsm.id,
+            hsm.sessions,
+            self._opener,
+            modules.usage,
+            on_stuck=self._lane_stuck,
+            on_return=self._wake.set,
+        )
         self._outstanding = 0
         self._failures = 0
         self._checked_at = -math.inf
@@ -91,14 +89,11 @@ class Instance:
         self._enumerate_at = -math.inf
         self._careful = False
         """Whether the last failure is one that trying again soon does not mend: a refused PIN, a wrong setting."""
-        self.labels: frozenset[str] = frozenset()
-        """The labels of its keys, as of the last check."""
         self.ambiguous: frozenset[str] = frozenset()
         """Those that several of its keys carry."""
         self.check_values: dict[str, bytes | None] = {}
         """By label the check values of its keys, as of the last check."""
         self._tried = asyncio.Event()
-        self._wake = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._listing: asyncio.Task[None] | None = None
         """The listing of keys that it began before it served; it may take long."""
@@ -111,6 +106,11 @@ class Instance:
         return self._opener.info
 
     @property
+    def labels(self) -> frozenset[str]:
+        """The labels of its keys, as of the last check."""
+        return self._lanes.labels
+
+    @property
     def module_path(self) -> str:
         """The shared object behind it."""
         return self._hsm.module
@@ -118,36 +118,32 @@ class Instance:
     @property
     def serving(self) -> bool:
         """Whether it should get calls."""
-        return self.state is State.SERVING and bool(self._lanes)
+        return self.state is State.SERVING and self._lanes.free > 0
 
     @property
     def load(self) -> int:
         """Calls that wait or run, stuck ones included."""
-        return self._outstanding + len(self._stuck)
+        return self._outstanding + self._lanes.stuck
 
     @property
     def sessions(self) -> int:
         """Sessions that can take calls."""
-        return len(self._lanes)
+        return self._lanes.free
 
     @property
     def stuck_sessions(self) -> int:
         """Sessions whose call did not return in time."""
-        return len(self._stuck)
+        return self._lanes.stuck
 
     @property
     def troubled(self) -> bool:
         """Whether it serves with less than it should: stuck sessions, or a failure since the last success."""
-        return bool(self._stuck) or self._failures > 0
+        return self._lanes.stuck > 0 or self._failures > 0
 
     @property
     def hopeless(self) -> bool:
         """Whether only another process can bring it back: every lane is stuck, or a call in its module is for good."""
-        return self._module_stuck or (not self._lanes and len(self._stuck) >= self._maximum_lanes)
-
-    @property
-    def _maximum_lanes(self) -> int:
-        return 2 * self._hsm.sessions
+        return self._module_stuck or self._lanes.exhausted
 
     def seconds_since_check(self) -> float:
         """Age of the last check that went well; infinite before the first."""
@@ -155,8 +151,7 @@ class Instance:
 
     def start(self) -> None:
         """Start threads and watcher. The HSM need not be reachable yet."""
-        asyncio.get_running_loop().add_reader(self._queue.fileno(), self._settle_finished)
-        self._top_up_lanes()
+        self._lanes.start()
         self._watcher = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
@@ -164,16 +159,11 @@ class Instance:
         for task in (self._watcher, self._listing):
             if task is not None:
                 task.cancel()
-        self._queue.end(len(self._lanes))
+        self._lanes.stop()
 
     async def ended(self, seconds: float) -> None:
         """After :meth:`stop`, wait until its threads have ended, so that none logs in again; no longer than that."""
-        deadline = Deadline.after(seconds)
-        for lane in tuple(self._lanes.values()):
-            await asyncio.to_thread(lane.join, deadline.remaining())
-        if not any(lane.running for lane in self._lanes.values()):
-            self._settle_finished()
-            asyncio.get_running_loop().remove_reader(self._queue.fileno())
+        await self._lanes.ended(seconds)
 
     async def tried(self) -> None:
         """Wait until it was reached for the first time, or could not be."""
@@ -187,13 +177,13 @@ class Instance:
             DeadlinePassed: the HSM was too slow.
             HsmError: what ``work`` raised.
         """
-        return await self._judged(self._submit(work, deadline))
+        return await self._judged(self._lanes.submit(work, deadline))
 
     async def encrypt_proven(
         self, encryption: Encryption, witness: Callable[[Sealed], Witness], deadline: Deadline
     ) -> tuple[Sealed, Witness]:
         """An encryption with its proof, as one call; see :func:`xksproxy.hsm.proven.encrypt_proven`."""
-        return await self._judged(encrypt_proven(self._submit, encryption, witness, deadline))
+        return await self._judged(encrypt_proven(self._lanes.submit, encryption, witness, deadline))
 
     async def _judged(self, call: Awaitable[Result]) -> Result:
         """Await a call, and let its outcome tell how the HSM is."""
@@ -214,68 +204,9 @@ class Instance:
         self._failures = 0
         return result
 
-    async def _submit(self, work: Work[Result], deadline: Deadline) -> Result:
-        made_at = time.monotonic()
-        job = Job(work, deadline, self._queue, self._lane_stuck)
-        if isinstance(work, Encryption | Decryption) and (number := self._key_number(work.label)) is not None:
-            job.offer(work, number, self._usage)
-        try:
-            self._put(job)
-            result: Result = await job.result()
-        finally:
-            if account := current_account.get():
-                self._enter(account, job, made_at)
-        return result
-
-    def _put(self, job: Job) -> None:
-        """Queue a job, and wake the lanes once for all that are queued in this turn of the loop: waking costs more."""
-        self._queue.put(job)
-        if not self._waking:
-            self._waking = True
-            asyncio.get_running_loop().call_soon(self._wake_lanes)
-
-    def _wake_lanes(self) -> None:
-        self._waking = False
-        self._queue.wake()
-
-    def _key_number(self, label: str) -> int | None:
-        """None for what is no key's label, as far as is known: a client can think of any number of those."""
-        number = self._key_numbers.get(label)
-        if number is None and label in self.labels:
-            number = self._key_numbers[label] = len(self._key_numbers)
-        return number
-
-    def _settle_finished(self) -> None:
-        for job in self._queue.finished():
-            job.settle()
-
-    def _enter(self, account: Account, job: Job, made_at: float) -> None:
-        now = time.monotonic()
-        claimed_at = now if job.claimed_at is None else job.claimed_at
-        account.queue_seconds += claimed_at - made_at
-        account.hsm_seconds += now - claimed_at
-        account.hsms.append(self.id)
-
-    def _top_up_lanes(self) -> None:
-        """As many lanes as the configuration has sessions, and never more than twice that, stuck ones included."""
-        while len(self._lanes) < self._hsm.sessions and len(self._lanes) + len(self._stuck) < self._maximum_lanes:
-            number = self._started_lanes
-            self._started_lanes += 1
-            lane = Lane(f"{self.id}-{number}", number, self._queue, self._opener, self._lane_returned)
-            self._lanes[number] = lane
-            lane.start()
-
-    def _lane_stuck(self, number: int) -> None:
-        self._stuck.add(self._lanes.pop(number))
-        _log.error("HSM call does not return", extra={"fields": {"hsm": self.id, "stuck": len(self._stuck)}})
-        self._top_up_lanes()
-        if not self._lanes:
+    def _lane_stuck(self) -> None:
+        if not self._lanes.free:
             self._go_down("every session is stuck in a call that does not return")
-
-    def _lane_returned(self, lane: Lane) -> None:
-        self._stuck.discard(lane)
-        self._top_up_lanes()
-        self._wake.set()
 
     def _count_failure(self, error: HsmError) -> None:
         self._failures += 1
@@ -340,7 +271,7 @@ class Instance:
         if failed_before >= _REINITIALIZE_AFTER_PROBES and not self._careful and self.may_reinitialize(self):
             await self._reinitialize()
         try:
-            await self._submit(HsmSession.prove, Deadline.after(_PROBE_SECONDS))
+            await self._lanes.submit(HsmSession.prove, Deadline.after(_PROBE_SECONDS))
         except HsmError as error:
             if str(error) != self.reason or self.state is State.CONNECTING:
                 _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": str(error)}})
@@ -371,7 +302,7 @@ class Instance:
         if started < self._enumerate_at:
             return
         try:
-            keys = await self._submit(HsmSession.list_keys, Deadline.after(_ENUMERATION_SECONDS))
+            keys = await self._lanes.submit(HsmSession.list_keys, Deadline.after(_ENUMERATION_SECONDS))
         except HsmError as error:
             _log.warning("keys not listed", extra={"fields": {"hsm": self.id, "reason": str(error)}})
             return
@@ -379,7 +310,7 @@ class Instance:
             now = time.monotonic()
             self._enumerate_at = now + _ENUMERATION_PAUSES * (now - started)
         counts = Counter(key.label for key in keys)
-        self.labels = frozenset(counts)
+        self._lanes.labels = frozenset(counts)
         self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)
         self.check_values = {key.label: key.check_value for key in keys}
 
