@@ -48,7 +48,8 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     key, known = keyring.signing_key(authorization.access_key_id, authorization.scope)
     expected = sign_string(key, string_to_sign(timestamp, authorization.scope, canonical))
     if not hmac.compare_digest(expected, authorization.signature) or not known:
-        raise AuthenticationFailedException("the signature does not match" if known else "unknown access key id")
+        cause = "the signature does not match, by access key id" if known else "unknown access key id"
+        raise AuthenticationFailedException(f"{cause} {authorization.access_key_id}")
     return Identity(authorization.access_key_id, authorization.scope.region)
 
 

@@ -160,7 +160,8 @@ def test_the_port_in_the_host_header_is_part_of_what_is_signed() -> None:
     request = signed(url=f"https://xks.example.com:8443{PATH}").request
     assert verify(request, Keyring([CREDENTIAL]), NOW)
 
-    assert refusal(with_header(request, "host", "xks.example.com")).detail == "the signature does not match"
+    detail = refusal(with_header(request, "host", "xks.example.com")).detail
+    assert detail == f"the signature does not match, by access key id {CREDENTIAL.access_key_id}"
 
 
 def test_bytes_of_a_signed_header_that_are_no_utf_8_are_hashed_as_they_are() -> None:
@@ -253,7 +254,7 @@ def test_lines_of_a_repeated_signed_header_must_keep_their_order() -> None:
     request = signed(headers=[("X-Many", "first"), ("X-Many", "second")])
     assert verify(request.request, request.keyring, NOW)
 
-    assert refusal(request.with_header("x-many", ["second", "first"])).detail == "the signature does not match"
+    assert refusal(request.with_header("x-many", ["second", "first"])).detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), data=st.data())
@@ -264,7 +265,7 @@ def test_one_changed_digit_of_the_signature_is_refused(request: Signed, data: st
     assume(digit != request.authorization[at])
     changed = request.with_authorization(lambda header: header[:at] + digit + header[at + 1 :])
 
-    assert refusal(changed, request.keyring, request.now).detail == "the signature does not match"
+    assert refusal(changed, request.keyring, request.now).detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), region=REGIONS)
@@ -272,7 +273,7 @@ def test_another_region_in_the_credential_scope_is_refused(request: Signed, regi
     assume(region != request.region)
     changed = request.with_authorization(lambda header: header.replace(f"/{request.region}/", f"/{region}/"))
 
-    assert refusal(changed, request.keyring, request.now).detail == "the signature does not match"
+    assert refusal(changed, request.keyring, request.now).detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), seconds=st.integers(-86400, 86400))
@@ -288,7 +289,7 @@ def test_another_date_in_the_headers_is_refused_even_where_it_is_recent(request:
 
     error = refusal(replace(request, lines=lines).request, request.keyring, request.now + seconds)
 
-    assert error.detail == "the signature does not match"
+    assert error.detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), other=CREDENTIALS)
@@ -301,7 +302,7 @@ def test_the_access_key_id_of_another_known_credential_is_refused(request: Signe
 
     error = refusal(changed, Keyring([request.credential, other]), request.now)
 
-    assert error.detail == "the signature does not match"
+    assert error.detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), secret=CREDENTIALS)
@@ -309,7 +310,7 @@ def test_another_secret_is_refused_r_auth_2(request: Signed, secret: Credential)
     assume(secret.secret_access_key != request.credential.secret_access_key)
     keyring = Keyring([Credential(request.credential.access_key_id, secret.secret_access_key)])
 
-    assert refusal(request.request, keyring, request.now).detail == "the signature does not match"
+    assert refusal(request.request, keyring, request.now).detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), data=st.data())
@@ -325,7 +326,7 @@ def test_taking_a_name_out_of_signed_headers_is_refused(request: Signed, data: s
 def test_changing_the_order_of_signed_headers_is_refused() -> None:
     request = with_authorization(GOOD, "host;x-amz-date", "x-amz-date;host")
 
-    assert refusal(request).detail == "the signature does not match"
+    assert refusal(request).detail.startswith("the signature does not match")
 
 
 # The request must be recent.
@@ -556,25 +557,25 @@ def test_a_credential_of_another_key_store_is_refused_r_auth_13() -> None:
     other = Credential("OTHERSTOREOTHERSTORE", "t" * 43)
     assert verify(GOOD, Keyring([CREDENTIAL]), NOW)
 
-    assert refusal(GOOD, Keyring([other])).detail == "unknown access key id"
+    assert refusal(GOOD, Keyring([other])).detail == f"unknown access key id {CREDENTIAL.access_key_id}"
 
 
 def test_a_credential_that_was_removed_is_refused_r_auth_12() -> None:
     new = Credential("NEWNEWNEWNEWNEWNEWNEW", "n" * 43)
     assert verify(GOOD, Keyring([CREDENTIAL, new]), NOW)
 
-    assert refusal(GOOD, Keyring([new])).detail == "unknown access key id"
+    assert refusal(GOOD, Keyring([new])).detail.startswith("unknown access key id")
 
 
 def test_a_keyring_without_credentials_refuses_everything() -> None:
-    assert refusal(GOOD, Keyring([])).detail == "unknown access key id"
+    assert refusal(GOOD, Keyring([])).detail.startswith("unknown access key id")
 
 
 def test_an_unknown_access_key_id_never_verifies_even_when_signed_with_the_decoy() -> None:
     keyring = Keyring([CREDENTIAL])
     request = signed_by_hand(access_key_id="UNKNOWNUNKNOWNUNKNOWN", secret=keyring._decoy)
 
-    assert refusal(request, keyring).detail == "unknown access key id"
+    assert refusal(request, keyring).detail.startswith("unknown access key id")
 
 
 def test_an_unknown_access_key_id_is_refused_for_its_other_faults_first_as_a_known_one_is() -> None:
@@ -587,7 +588,8 @@ def test_an_unknown_access_key_id_is_refused_for_its_other_faults_first_as_a_kno
     for fault in faults:
         known = refusal(signed_by_hand(**fault))  # type: ignore[arg-type]
         unknown = refusal(signed_by_hand(**fault, access_key_id="UNKNOWNUNKNOWNUNKNOWN"))  # type: ignore[arg-type]
-        assert unknown.detail == known.detail != "unknown access key id"
+        assert unknown.detail == known.detail
+        assert "access key id" not in known.detail
 
 
 def test_an_unknown_access_key_id_has_its_signature_computed_like_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
