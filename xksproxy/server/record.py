@@ -2,7 +2,6 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +12,7 @@ import msgspec
 from xksproxy.account import Account
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.spec.errors import XksError
+from xksproxy.spec.messages import ReceivedMetadata
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
@@ -40,7 +40,7 @@ class RequestRecord(msgspec.Struct):
     key_id: str = ""
     access_key_id: str | None = None
     region: str | None = None
-    metadata: Mapping[str, str] = {}
+    metadata: ReceivedMetadata = ReceivedMetadata()
     account: Account = msgspec.field(default_factory=Account)
     status: int = 200
     error: str | None = None
@@ -63,7 +63,8 @@ class RequestRecord(msgspec.Struct):
             "key_version": account.key_version,
             "access_key_id": self.access_key_id,
             "region": self.region,
-            "request_metadata": self.metadata or None,
+            "request_metadata": self.metadata.members or None,
+            "request_metadata_left_out": self.metadata.left_out or None,
             "hsms": account.hsms or None,
             "status": self.status,
             "error": self.error,
@@ -137,7 +138,7 @@ class Recorder:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
         self.metrics.count_request(
             keystore=record.keystore,
-            kms_operation=record.metadata.get("kmsOperation", ""),
+            kms_operation=record.metadata.members.get("kmsOperation", ""),
             xks_operation=operation,
             exception=record.error,
             seconds=seconds,
@@ -145,7 +146,7 @@ class Recorder:
             hsm_seconds=record.account.hsm_seconds,
         )
         if record.operation is Operation.DECRYPT and record.error is None:
-            principal = record.metadata.get("awsPrincipalArn", "")
+            principal = record.metadata.members.get("awsPrincipalArn", "")
             self.metrics.count_decrypt(record.keystore, record.key_id, principal)
 
     def _remember(self, record: RequestRecord, error: str) -> None:
