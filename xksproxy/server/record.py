@@ -15,6 +15,7 @@ from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import ReceivedMetadata
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.lines import escape
 from xksproxy.telemetry.metrics import Metrics
 
 _LOGGED_CHARACTERS: Final = 2048
@@ -151,7 +152,6 @@ class Recorder:
 
     def _remember(self, record: RequestRecord, error: str) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
-        message = record.reason or record.error_message or ""
-        self.refusals.append(
-            Refusal(time.time(), record.keystore, operation, record.key_id[:128], error, message[:256])
-        )
+        # It is shown on the status page and by commands, and may quote what a caller sent.
+        message = escape((record.reason or record.error_message or "")[:256])
+        self.refusals.append(Refusal(time.time(), record.keystore, operation, record.key_id[:128], error, message))
