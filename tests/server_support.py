@@ -425,11 +425,11 @@ def on(faulty: FaultyHsm, text: str, setting: str = "") -> str:
     return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
 
 
-def ask_admin(proxy: Proxy, path: str) -> Reply:
-    """A GET to the admin listener."""
+def ask_admin(proxy: Proxy, path: str, *, host: str | None = None) -> Reply:
+    """A GET to the admin listener, with its address as Host or with another one."""
     address = load_config(proxy.environment.config).admin.listen
     connection = HTTPConnection(address, timeout=SOCKET_SECONDS)
-    connection.request("GET", path)
+    connection.request("GET", path, headers={} if host is None else {"Host": host})
     answer = connection.getresponse()
     headers = tuple((name.lower(), value) for name, value in answer.getheaders())
     try:

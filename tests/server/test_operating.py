@@ -370,6 +370,25 @@ def test_the_admin_listener_has_the_probes_and_nothing_else(proxy: Proxy, path: 
     eventually(lambda: ask_admin(proxy, path).status, status)
 
 
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/livez"])
+def test_a_web_page_cannot_read_the_admin_listener_by_a_name_of_its_own(proxy: Proxy, path: str) -> None:
+    """DNS rebinding: its browser sends the page's host."""
+    refused = ask_admin(proxy, path, host="evil.example:9464")
+
+    assert refused.status == 421
+    assert b"[admin]" in refused.content
+    assert b"evil" not in refused.content
+    assert refused.header("content-type") == "text/plain; charset=utf-8"
+    assert ask_admin(proxy, path, host="localhost:9464").status == 200
+
+
+def test_the_admin_listener_can_be_asked_by_the_names_of_its_table(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(edit=lambda text: text.replace("[admin]\n", '[admin]\nhosts = ["proxy-1.example.com"]\n'))
+
+    assert ask_admin(proxy, "/status", host="proxy-1.example.com:9464").status == 200
+    assert ask_admin(proxy, "/status", host="proxy-2.example.com:9464").status == 421
+
+
 def test_the_status_page_escapes_what_callers_send(own_proxy: OwnProxy, callers: Callers) -> None:
     proxy = own_proxy.start()
     script = "<script>alert(1)</script>"

@@ -16,6 +16,7 @@ from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
 _OFF: Final = "off"
 _LEAST_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -27,6 +28,7 @@ def check_config(config: Config) -> list[str]:
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
         *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *_host_problems(config.admin.hosts),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *credential_problems(config.keystore),
@@ -84,6 +86,12 @@ def _listen_problems(at: str, listen: str) -> Iterator[str]:
     match = _ADDRESS.fullmatch(listen)
     if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
         yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+
+
+def _host_problems(hosts: Iterable[str]) -> Iterator[str]:
+    for index, host in enumerate(hosts):
+        if not _HOST_NAME.fullmatch(host):
+            yield f"admin.hosts[{index}]: expected a host name without port, such as proxy-1.example.com, got {host}"
 
 
 def _audit_problems(audit: Audit) -> Iterator[str]:

@@ -203,6 +203,10 @@ class Admin(_Table, frozen=True):
     listen: Text = "127.0.0.1:9464"
     """``address:port`` of ``/metrics``, ``/status``, ``/``, ``/livez`` and ``/readyz``; ``off`` for none."""
 
+    hosts: tuple[Text, ...] = ()
+    """Host names, without a port, by which it may be asked besides IP addresses, localhost and the machine's name. The
+    others are refused, so that no web page can read it through a browser (DNS rebinding)."""
+
 
 class Audit(_Table, frozen=True):
     """``[audit]``: one line for each request."""

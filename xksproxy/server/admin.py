@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.server import respond, views
+from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
 from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
@@ -34,8 +35,11 @@ class Admin:
         probes: Probes,
         directory: Path,
         fleet_size: int,
+        *,
+        hosts: AdminHosts,
     ) -> None:
         """``directory`` is where the workers lay out metrics and views."""
+        self._hosts = hosts
         self._services = services
         self._recorder = recorder
         self._probes = probes
@@ -45,7 +49,9 @@ class Admin:
         self._page = environment.get_template("status.html.jinja")
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer an operator or Prometheus."""
+        """Answer an operator or Prometheus; 421 (RFC 9110, 15.5.20) where the Host is not one of this listener."""
+        if not self._hosts.answers(request.headers.getall("Host", [])):
+            return _response(REFUSAL.encode(), "text/plain; charset=utf-8", 421)
         if request.method not in ("GET", "HEAD"):
             return respond.probe(405)
         self._recorder.metrics.hand_over()
@@ -103,6 +109,6 @@ def _is_primary(versions: KeyVersions, key: ExternalKey, label: str) -> bool:
         return False
 
 
-def _response(body: bytes, content_type: str) -> web.Response:
+def _response(body: bytes, content_type: str, status: int = 200) -> web.Response:
     headers = {**_HEADERS, "Content-Type": content_type, "Content-Security-Policy": _CONTENT_SECURITY}
-    return web.Response(body=body, headers=headers)
+    return web.Response(status=status, body=body, headers=headers)

@@ -17,6 +17,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server.acceptor import Acceptor
 from xksproxy.server.admin import Admin
+from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.probes import Probes
 from xksproxy.server.protocol import HttpServer
@@ -95,7 +96,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         pipeline = Pipeline(services, config.server, recorder)
         server = HttpServer(pipeline.handle, services.refusal)
         probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
-        admin = Admin(services, recorder, probes, directory, config.server.fleet_size)
+        hosts = AdminHosts.of(config.admin)
+        admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         self_view = SelfView(services, recorder, directory, lambda: len(server.connections))
         acceptors = self._acceptors(config, services, server, probes, admin)
         services.start()

@@ -12,7 +12,7 @@ from xksproxy.config.check import check_config, read_pin
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.keynames import is_pattern
 from xksproxy.config.load import load_config
-from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
+from xksproxy.config.model import Admin, Config, Hsm, Key, KeyStore, Server, Tls
 from xksproxy.config.secret import SecretError, SecretReference
 from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.spec.limits import MAXIMUM_URI_PATH_CHARACTERS
@@ -78,6 +78,20 @@ def test_anything_else_is_no_address_to_listen_on(sound: Config, listen: str) ->
 
     assert problem.startswith("server.listen: expected address:port")
     assert problem.endswith(listen)
+
+
+@pytest.mark.parametrize("host", ["proxy-1.example.com", "proxy-1", "PROXY", "a.example.", "xksproxy_1"])
+def test_a_host_name_is_one_that_the_admin_listener_may_have(sound: Config, host: str) -> None:
+    assert check_config(replace(sound, admin=Admin(hosts=(host,)))) == []
+
+
+@pytest.mark.parametrize(
+    "host", ["a.example:9464", "http://a.example", "*.example", "a b", "[::1]", "-a", "a..b", "a/"]
+)
+def test_anything_else_is_no_host_name(sound: Config, host: str) -> None:
+    (problem,) = check_config(replace(sound, admin=Admin(hosts=("ok.example", host))))
+
+    assert problem == (f"admin.hosts[1]: expected a host name without port, such as proxy-1.example.com, got {host}")
 
 
 @pytest.mark.parametrize("key", ["certificate", "private_key"])
