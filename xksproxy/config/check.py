@@ -10,7 +10,8 @@ from typing import Final
 from xksproxy.config.credentialchecks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.keychecks import key_problems
-from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
+from xksproxy.config.model import Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
+from xksproxy.config.networks import network_problems
 from xksproxy.config.secret import Secret, SecretError, read_secret
 from xksproxy.spec.uri import prefix_problem
 
@@ -28,6 +29,7 @@ def check_config(config: Config) -> list[str]:
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
         *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *_proxy_protocol_problems(config.server.proxy_protocol),
         *_host_problems(config.admin.hosts),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
@@ -86,6 +88,11 @@ def _listen_problems(at: str, listen: str) -> Iterator[str]:
     match = _ADDRESS.fullmatch(listen)
     if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
         yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+
+
+def _proxy_protocol_problems(settings: ProxyProtocol | None) -> Iterator[str]:
+    if settings is not None:
+        yield from network_problems("server.proxy_protocol.from", settings.from_)
 
 
 def _host_problems(hosts: Iterable[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from xksproxy.config.certificatechecks import certificate_findings, client_ca_fi
 from xksproxy.config.credentialchecks import credential_findings
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Config
+from xksproxy.config.networks import network_findings
 
 
 def examine(config: Config, now: datetime | None = None) -> list[Finding]:
@@ -14,8 +15,10 @@ def examine(config: Config, now: datetime | None = None) -> list[Finding]:
     They do not stop the proxy: one that refuses to start over a date would turn a wrong clock into an outage.
     """
     now = now or datetime.now(UTC)
+    proxy_protocol = config.server.proxy_protocol
     return [
         *certificate_findings(config.server.tls, now),
         *client_ca_findings(config.server.tls, now),
         *credential_findings(config.keystore),
+        *(network_findings("server.proxy_protocol.from", proxy_protocol.from_) if proxy_protocol else ()),
     ]

@@ -38,6 +38,14 @@ class Tls(_Table, frozen=True):
     """Common names, one of which the client's certificate must carry. Required with ``client_ca`` (R-TLS-7)."""
 
 
+class ProxyProtocol(_Table, frozen=True):
+    """``[server.proxy_protocol]``: the PROXY protocol, version 2, of a load balancer in front; off without this."""
+
+    from_: Annotated[tuple[Text, ...], Meta(min_length=1)] = msgspec.field(name="from")
+    """Networks in CIDR notation, those of the load balancer. Each connection to ``server.listen`` must come from one of
+    them and begin with a header of the protocol, or it is closed; who the client is stands in the header."""
+
+
 class Server(_Table, frozen=True):
     """``[server]``: the public listener."""
 
@@ -61,6 +69,8 @@ class Server(_Table, frozen=True):
 
     fleet_size: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""
+
+    proxy_protocol: ProxyProtocol | None = None
 
 
 class Hsm(_Table, frozen=True):
