@@ -162,6 +162,7 @@ def test_every_field_of_an_audit_line_is_explained() -> None:
     account = Account(queue_seconds=1, hsm_seconds=1, hsms=["a"], key_version=1, authorization={"decision": "allow"})
     metadata = ReceivedMetadata({"a": "a"}, 1)
     record = RequestRecord("a", 0.0, "a", "a", Operation.ENCRYPT, "a", "a", "a", metadata, account, 400)
+    record.vpc_endpoint_id = "a"
     record.refuse(errors.InternalException("a", detail="a"))
     section = (_DOCS / "operations.md").read_text("utf-8").partition("## Audit log")[2].partition("\n## ")[0]
     explained = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"(?m)^\| (`[^|]*) \|", section))))

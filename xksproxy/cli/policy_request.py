@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
+import msgspec
 
 from xksproxy.authorization.request import ACTIONS, AuthorizationRequest, key_arn_attributes
+from xksproxy.spec.messages import CryptoRequestMetadata
 from xksproxy.spec.uri import Operation
 
 _ASSUMED: Final = "assumed"
@@ -31,6 +33,7 @@ def request_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--via-service", "kms_via_service", help="kmsViaService, such as ebs."),
         click.option("--vpc", "aws_source_vpc", help="awsSourceVpc."),
         click.option("--vpce", "aws_source_vpce", help="awsSourceVpce."),
+        click.option("--vpc-endpoint-id", help="The VPC endpoint that the load balancer names, of its connection."),
         click.option("--region", help="The Region of the signature.  [default: that of the KMS key]"),
         click.option("--access-key-id", help="The access key id of the signature."),
         click.option("--request-id", "kms_request_id", help="kmsRequestId."),
@@ -76,8 +79,12 @@ def _of_body(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _members(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """``requestMetadata`` by the names of an authorization request."""
-    return {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in dict(metadata).items()}
+    """The members of ``requestMetadata`` that policies see, by the names of an authorization request.
+
+    Unknown ones may have any name, and say nothing of the signature or the connection.
+    """
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(CryptoRequestMetadata)}
+    return {names[name]: value for name, value in dict(metadata).items() if name in names}
 
 
 def compose_request(facts: Mapping[str, str]) -> AuthorizationRequest:

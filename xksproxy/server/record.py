@@ -47,6 +47,8 @@ class RequestRecord(msgspec.Struct):
     error: str | None = None
     error_message: str | None = None
     reason: str | None = None
+    vpc_endpoint_id: str | None = None
+    """The VPC endpoint through which the connection came, by the load balancer's PROXY protocol header."""
 
     def refuse(self, error: XksError) -> None:
         """Note an error of the API."""
@@ -57,6 +59,7 @@ class RequestRecord(msgspec.Struct):
         account = self.account
         fields = {
             "peer": self.peer,
+            "vpc_endpoint_id": self.vpc_endpoint_id,
             "tls_client_name": self.tls_client_name,
             "keystore": self.keystore or None,
             "operation": None if self.operation is None else _XKS_OPERATIONS[self.operation],
@@ -89,6 +92,7 @@ class Refusal:
     key_id: str
     error: str
     message: str
+    peer: str
 
 
 class Recorder:
@@ -154,4 +158,5 @@ class Recorder:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
         # It is shown on the status page and by commands, and may quote what a caller sent.
         message = escape((record.reason or record.error_message or "")[:256])
-        self.refusals.append(Refusal(time.time(), record.keystore, operation, record.key_id[:128], error, message))
+        key_id, peer = record.key_id[:128], record.peer or ""
+        self.refusals.append(Refusal(time.time(), record.keystore, operation, key_id, error, message, peer))

@@ -45,11 +45,12 @@ class Service:
         path: ApiPath,
         identity: Identity,
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
+        vpc_endpoint_id: str | None = None,
     ) -> KeyAccess:
-        """The way to the keys for one request."""
+        """The way to the keys for one request. ``vpc_endpoint_id`` is what the load balancer said of its connection."""
         if self.authorizer is None:
             return self.access
-        request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
+        request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata, vpc_endpoint_id)
         return self.access.admitting(Admission(self.authorizer, request))
 
     def refresh_state(self) -> list[BlockChange]:

@@ -140,12 +140,12 @@ def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
     """Those of the last 15 minutes, grouped by error and reason, the most frequent first."""
     since = time.time() - _RECENT_SECONDS
     recent = [refusal for refusal in refusals if refusal.at >= since]
-    last: dict[tuple[str, ...], float] = {}
+    last: dict[tuple[str, ...], Refusal] = {}
     counts: Counter[tuple[str, ...]] = Counter()
     for refusal in recent:
         group = (refusal.error, refusal.message, refusal.keystore, refusal.operation)
         counts[group] += 1
-        last[group] = max(last.get(group, 0.0), refusal.at)
+        last[group] = max(last.get(group, refusal), refusal, key=lambda item: item.at)
     return [
         {
             "error": error,
@@ -153,7 +153,8 @@ def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
             "keystore": keystore,
             "operation": operation,
             "count": count,
-            "last": _time(last[error, message, keystore, operation]),
+            "last": _time(last[error, message, keystore, operation].at),
+            "last_peer": last[error, message, keystore, operation].peer,
         }
         for (error, message, keystore, operation), count in counts.most_common(_MAXIMUM_REASONS)
     ]

@@ -112,6 +112,12 @@ class Metrics:
         self.audit_dropped = Counter(
             "xksproxy_audit_lines_dropped", "Audit lines that were not written for want of room.", registry=registry
         )
+        self.proxy_protocol_refusals = Counter(
+            "xksproxy_proxy_protocol_refusals",
+            "Connections that were closed for their PROXY protocol header or the want of one.",
+            ("cause",),
+            registry=registry,
+        )
         self.hsm_state = Gauge(
             "xksproxy_hsm_state",
             "Workers that see an HSM in a state (CloudWatch: XksExternalKeyManagerStates).",

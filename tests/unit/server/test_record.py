@@ -19,9 +19,10 @@ def test_a_full_line_has_all_fields_in_their_order() -> None:
         500,
     )
     record.refuse(InternalException("a message", detail="a reason"))
+    record.vpc_endpoint_id = "vpce-1"
 
     assert json_line(record.line(0.0123456)) == (
-        '{"peer":"192.0.2.1","tls_client_name":"kms.example","keystore":"store","operation":"Decrypt","key_id":"key",'
+        '{"peer":"192.0.2.1","vpc_endpoint_id":"vpce-1","tls_client_name":"kms.example","keystore":"store","operation":"Decrypt","key_id":"key",'
         '"key_version":3,"access_key_id":"ID","region":"eu-west-1","request_metadata":{"kmsOperation":"Decrypt"},'
         '"request_metadata_left_out":2,'
         '"hsms":["one","two"],"status":500,"error":"InternalException","error_message":"a message",'
