@@ -15,13 +15,19 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from server_support import (
+    HEALTH,
+    HEALTH_BODY,
     HEALTH_MESSAGE,
     Caller,
     OwnProxy,
     RoamingClient,
+    Wire,
     ask_admin,
+    assert_error,
     assert_refused,
     audit_lines,
+    request,
+    signed,
     stop,
     wait_for_every_worker,
     workers,
@@ -368,6 +374,25 @@ def test_a_worker_that_must_refuse_what_it_cannot_record_is_not_ready(own_proxy:
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/ping", 404), ("/status/", 404)])
 def test_the_admin_listener_has_the_probes_and_nothing_else(proxy: Proxy, path: str, status: int) -> None:
     eventually(lambda: ask_admin(proxy, path).status, status)
+
+
+def test_a_wrong_clock_is_told_once_by_its_offset_and_shown(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1")
+    with Wire(proxy) as wire:
+        for _ in range(5):
+            headers = signed(proxy, HEALTH, HEALTH_BODY, late_by=10_800)
+            assert_error(wire.ask(request("POST", HEALTH, headers, HEALTH_BODY)), 401, "AuthenticationFailedException")
+
+    def problems() -> list[str]:
+        return [re.sub(r"1080\d", "10800", text) for text in status(proxy)["problems"]]
+
+    wanted = "the clock is 10800 s ahead of that of the requests; most are refused for it; set it right (NTP)"
+    eventually(problems, [wanted])
+    assert samples(proxy, "xksproxy_clock_offset_seconds") == [pytest.approx(10_800, abs=10)]
+    assert status(proxy)["clock_offset_seconds"] == pytest.approx(10_800, abs=10)
+    assert run(proxy, "status").returncode == 1
+    (line,) = lines_with(proxy.log, "clock is wrong")
+    assert "ahead_seconds=1080" in line
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/livez"])

@@ -83,6 +83,7 @@ class Pipeline:
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
         record.access_key_id, record.region = identity.access_key_id, identity.region
+        record.clock_offset = identity.clock_offset
         service.store.credential_uses.used(identity.access_key_id)
         if isinstance(request.protocol, Connection):
             request.protocol.authenticated = True

@@ -1,5 +1,6 @@
 """What is told of each request: its line in the audit log, its place in the metrics, and recent refusals."""
 
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ import msgspec
 
 from xksproxy.account import Account
 from xksproxy.keystore.blocks import BlockChange
+from xksproxy.sigv4.verify import SignedAtAnotherTime
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import ReceivedMetadata
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.clock import ClockObservations
 from xksproxy.telemetry.lines import escape
 from xksproxy.telemetry.metrics import Metrics
 
+_log: Final = logging.getLogger(__name__)
 _LOGGED_CHARACTERS: Final = 2048
 _REMEMBERED_REFUSALS: Final = 200
 _XKS_OPERATIONS: Final = {
@@ -47,12 +51,22 @@ class RequestRecord(msgspec.Struct):
     error: str | None = None
     error_message: str | None = None
     reason: str | None = None
+    clock_offset: float | None = None
+    """Seconds by which this machine's clock was ahead of the time of a signature that was right."""
+
     vpc_endpoint_id: str | None = None
     """The VPC endpoint through which the connection came, by the load balancer's PROXY protocol header."""
 
     def refuse(self, error: XksError) -> None:
         """Note an error of the API."""
         self.error, self.error_message, self.reason = error.name, error.message, error.detail or None
+        if isinstance(error, SignedAtAnotherTime):
+            self.clock_offset = error.clock_offset
+
+    @property
+    def refused_by_the_clock(self) -> bool:
+        """Whether nothing was wrong but the time of signature."""
+        return self.clock_offset is not None and self.access_key_id is None
 
     def line(self, seconds: float) -> dict[str, Any]:
         """The fields of its audit line; what is not known of it is left out."""
@@ -104,6 +118,8 @@ class Recorder:
         self.refusals: deque[Refusal] = deque(maxlen=_REMEMBERED_REFUSALS)
         self.in_flight = 0
         """Authenticated requests in progress."""
+        self.clock = ClockObservations()
+        self._clock_is_wrong = False
         self._dropped = 0
 
     @property
@@ -115,6 +131,8 @@ class Recorder:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
         self.audit.write("request", partial(record.line, seconds))
+        if record.clock_offset is not None:
+            self.clock.add(record.clock_offset, refused=record.refused_by_the_clock, now=time.monotonic())
         self._count(record, seconds)
         if record.error is not None:
             self._remember(record, record.error)
@@ -135,9 +153,20 @@ class Recorder:
     def beat(self) -> None:
         """What is due once a second."""
         self.audit.beat()
+        self._watch_clock()
         self.metrics.hand_over()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
+
+    def _watch_clock(self) -> None:
+        """Show the offset, and warn once when most signatures come to fail by the clock alone."""
+        now = time.monotonic()
+        if (offset := self.clock.offset(now)) is not None:
+            self.metrics.clock_offset.set(offset)
+        wrong_by = self.clock.wrong_by(now)
+        if wrong_by is not None and not self._clock_is_wrong:
+            _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(wrong_by)}})
+        self._clock_is_wrong = wrong_by is not None
 
     def _count(self, record: RequestRecord, seconds: float) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]

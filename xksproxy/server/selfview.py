@@ -60,4 +60,6 @@ class SelfView:
             problem=self._problem,
             hsms=tuple(map(hsm_view, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
+            clock_offset=self._recorder.clock.offset(time.monotonic()),
+            clock_wrong_by=self._recorder.clock.wrong_by(time.monotonic()),
         )

@@ -38,7 +38,8 @@ def status_document(
         "time": _time(time.time()),
         "fleet_size": fleet_size,
         "ready": any(view.ready for view in views),
-        "problems": sorted({view.problem for view in views if view.problem}),
+        "problems": [*sorted({view.problem for view in views if view.problem}), *_clock_problems(views)],
+        "clock_offset_seconds": next((view.clock_offset for view in views if view.clock_offset is not None), None),
         "configuration_loaded": _time(snapshot.loaded_at),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(view) for view in views],
@@ -50,6 +51,16 @@ def status_document(
 
 def _worker(view: WorkerView) -> dict[str, Any]:
     return {"pid": view.pid, "started": _time(view.started), "ready": view.ready, "in_flight": view.in_flight}
+
+
+def _clock_problems(views: Sequence[WorkerView]) -> list[str]:
+    """The clock is the machine's, so one worker that sees it wrong is enough."""
+    offsets = [view.clock_wrong_by for view in views if view.clock_wrong_by is not None]
+    if not offsets:
+        return []
+    direction = "ahead of" if offsets[0] > 0 else "behind"
+    seconds = abs(round(offsets[0]))
+    return [f"the clock is {seconds} s {direction} that of the requests; most are refused for it; set it right (NTP)"]
 
 
 def _hsms(views: Sequence[WorkerView]) -> list[dict[str, Any]]:

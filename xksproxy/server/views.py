@@ -41,6 +41,11 @@ class WorkerView(msgspec.Struct, frozen=True):
 
     hsms: tuple[HsmView, ...]
     refusals: tuple[Refusal, ...]
+    clock_offset: float | None = None
+    """Seconds by which the clock is ahead of the times of the latest signatures."""
+
+    clock_wrong_by: float | None = None
+    """The same of those that were refused by the clock alone, if these are most of them."""
 
 
 def hsm_view(instance: Instance) -> HsmView:

@@ -24,6 +24,26 @@ class Identity(msgspec.Struct, frozen=True):
 
     access_key_id: str
     region: str
+    clock_offset: float = 0.0
+    """Seconds by which this machine's clock is ahead of the time of signature."""
+
+
+class SignedAtAnotherTime(AuthenticationFailedException):
+    """The signature is right, and only its time is too far from this machine's clock (R-AUTH-10).
+
+    The answer is that of every other cause.
+    """
+
+    def __init__(self, access_key_id: str, clock_offset: float) -> None:
+        self.clock_offset = clock_offset
+        super().__init__(
+            f"the request was signed {clock_offset:+.0f} s before the proxy's clock, by access key id {access_key_id}"
+        )
+
+    @property
+    def name(self) -> str:
+        """The ``errorName`` of every cause."""
+        return AuthenticationFailedException.__name__
 
 
 def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
@@ -32,7 +52,10 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     The signed headers are those that the Authorization header lists, in that order (R-AUTH-8); host and x-amz-date
     must be among them. The body is always hashed, whatever x-amz-content-sha256 claims.
 
+    The time is checked last, so that a wrong clock can be told from what strangers send.
+
     Raises:
+        SignedAtAnotherTime: the time of signature is the only thing that is wrong.
         AuthenticationFailedException: for every cause alike; ``detail`` has the cause for the log.
     """
     try:
@@ -40,7 +63,7 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     except MalformedAuthorization as error:
         raise AuthenticationFailedException(str(error)) from None
     timestamp = _single(request, "x-amz-date")
-    _check_time(timestamp, authorization, now)
+    clock_offset = now - _signing_time(timestamp, authorization)
     _check_signed_headers(request, authorization)
     body_sha256 = hashlib.sha256(request.body).hexdigest()
     _check_body_hash(request, body_sha256)
@@ -50,7 +73,9 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     if not hmac.compare_digest(expected, authorization.signature) or not known:
         cause = "the signature does not match, by access key id" if known else "unknown access key id"
         raise AuthenticationFailedException(f"{cause} {authorization.access_key_id}")
-    return Identity(authorization.access_key_id, authorization.scope.region)
+    if abs(clock_offset) > CLOCK_SKEW_SECONDS:
+        raise SignedAtAnotherTime(authorization.access_key_id, clock_offset)
+    return Identity(authorization.access_key_id, authorization.scope.region, clock_offset)
 
 
 def _single(request: HttpRequest, name: str) -> str:
@@ -60,14 +85,13 @@ def _single(request: HttpRequest, name: str) -> str:
     return values[0].strip()
 
 
-def _check_time(timestamp: str, authorization: Authorization, now: float) -> None:
+def _signing_time(timestamp: str, authorization: Authorization) -> float:
     signed_at = _parse_time(timestamp)
     if timestamp[:8] != authorization.scope.date:
         raise AuthenticationFailedException("the date of the credential scope is not that of x-amz-date")
     if signed_at is None:
         raise AuthenticationFailedException("x-amz-date is no real time")
-    if abs(now - signed_at) > CLOCK_SKEW_SECONDS:
-        raise AuthenticationFailedException(f"the request was signed {now - signed_at:+.0f} s before the proxy's clock")
+    return signed_at
 
 
 @lru_cache(maxsize=64)  # many requests are of the same second

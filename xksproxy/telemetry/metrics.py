@@ -112,6 +112,12 @@ class Metrics:
         self.audit_dropped = Counter(
             "xksproxy_audit_lines_dropped", "Audit lines that were not written for want of room.", registry=registry
         )
+        self.clock_offset = Gauge(
+            "xksproxy_clock_offset_seconds",
+            "Seconds by which this machine's clock is ahead of the times of the latest signatures; their median.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
         self.proxy_protocol_refusals = Counter(
             "xksproxy_proxy_protocol_refusals",
             "Connections that were closed for their PROXY protocol header or the want of one.",
