@@ -99,10 +99,16 @@ class ClosedByProxy(Exception):
 class Wire:
     """One TLS connection, written and read by hand."""
 
-    def __init__(self, proxy: Proxy, context: ssl.SSLContext | None = None, *, source: str = "") -> None:
-        """``source`` is the address that the proxy sees as the peer's, which may be any of 127.0.0.0/8."""
+    def __init__(
+        self, proxy: Proxy, context: ssl.SSLContext | None = None, *, source: str = "", before: bytes = b""
+    ) -> None:
+        """``source`` is the address that the proxy sees as the peer's, which may be any of 127.0.0.0/8.
+
+        ``before`` is sent before TLS begins.
+        """
         raw = socket.create_connection(("127.0.0.1", proxy.port), SOCKET_SECONDS, (source, 0) if source else None)
         try:
+            raw.sendall(before)
             self.socket = (context or proxy.context()).wrap_socket(raw, server_hostname="localhost")
         except BaseException:
             raw.close()

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from xksproxy.server.opening import Opening, Peer, RefusedOpening
 from xksproxy.server.protocol import Connection, HttpServer
 
 _log: Final = logging.getLogger(__name__)
@@ -26,13 +27,18 @@ class Acceptor:
         context: Callable[[], ssl.SSLContext | None],
         server: HttpServer,
         maximum_connections: int,
+        opening: Opening | None,
     ) -> None:
-        """``context`` gives the TLS context of the next connection, or None for plain HTTP."""
+        """``context`` gives the TLS context of the next connection, or None for plain HTTP.
+
+        ``opening`` says who is at the other end of a connection; None: whoever the socket names.
+        """
         listener.setblocking(False)
         self._listener = listener
         self._context = context
         self._server = server
         self._maximum = maximum_connections
+        self._opening = opening
         self._handshakes: dict[asyncio.Task[None], Connection | None] = {}
         """In the order of their coming, with what is made of each."""
         self._task: asyncio.Task[None] | None = None
@@ -52,8 +58,8 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(self._listener)
-                self._admit(accepted)
+                accepted, address = await loop.sock_accept(self._listener)
+                self._admit(accepted, address)
             except OSError as error:
                 _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -61,11 +67,11 @@ class Acceptor:
                 _log.exception("a connection could not be taken in")
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    def _admit(self, accepted: socket.socket) -> None:
+    def _admit(self, accepted: socket.socket, address: tuple[str, ...]) -> None:
         if not self._make_room():
             accepted.close()
             return
-        task = asyncio.create_task(self._shake_hands(accepted))
+        task = asyncio.create_task(self._shake_hands(accepted, address))
         self._handshakes[task] = None
         task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
@@ -90,12 +96,14 @@ class Acceptor:
             return True
         return False
 
-    async def _shake_hands(self, accepted: socket.socket) -> None:
+    async def _shake_hands(self, accepted: socket.socket, address: tuple[str, ...]) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
+        peer = Peer.of(address)
 
         def connection() -> Connection:
             made = self._server()
+            made.peer = peer
             if task in self._handshakes:
                 self._handshakes[task] = made
             return made
@@ -104,6 +112,9 @@ class Acceptor:
         seconds = None if context is None else HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if self._opening is not None:
+                async with asyncio.timeout(HANDSHAKE_SECONDS):
+                    peer = await self._opening.read(accepted, address)
             await loop.connect_accepted_socket(
                 connection,
                 accepted,
@@ -111,6 +122,8 @@ class Acceptor:
                 ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=seconds,
             )
+        except RefusedOpening:
+            accepted.close()
         except (OSError, EOFError) as error:
             # ssl.SSLError and TimeoutError are OSErrors.
             _log.info("no TLS connection", extra={"fields": {"reason": str(error) or type(error).__name__}})

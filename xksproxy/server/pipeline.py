@@ -53,7 +53,10 @@ class Pipeline:
         if request.raw_path == "/ping" and request.method == "GET":
             return respond.pong()
         connection = request.protocol if isinstance(request.protocol, Connection) else None
-        record = RequestRecord(request.remote, time.monotonic(), connection.client_name if connection else None)
+        record = RequestRecord(request.remote, time.monotonic())
+        if connection is not None:
+            record.peer, record.vpc_endpoint_id = connection.peer.address, connection.peer.vpc_endpoint_id
+            record.tls_client_name = connection.client_name
         current_account.set(record.account)
         try:
             response = respond.success(await self._answer(request, record))
@@ -117,17 +120,17 @@ class Pipeline:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
                 record.metadata = received_metadata(body)
-                access = service.access_for(path, identity, encryption.request_metadata)
+                access = service.access_for(path, identity, encryption.request_metadata, record.vpc_endpoint_id)
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
                 record.metadata = received_metadata(body)
-                access = service.access_for(path, identity, decryption.request_metadata)
+                access = service.access_for(path, identity, decryption.request_metadata, record.vpc_endpoint_id)
                 return await decrypt(decryption, path.key_id, access, deadline)
             case Operation.GET_KEY_METADATA:
                 query = decode(GetKeyMetadataRequest, body)
                 record.metadata = received_metadata(body)
-                access = service.access_for(path, identity, query.request_metadata)
+                access = service.access_for(path, identity, query.request_metadata, record.vpc_endpoint_id)
                 return await get_key_metadata(path.key_id, access, deadline)
             case Operation.GET_HEALTH_STATUS:
                 decode(GetHealthStatusRequest, body)

@@ -11,6 +11,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from xksproxy.server import respond
+from xksproxy.server.opening import Peer
 from xksproxy.server.tls import client_name
 from xksproxy.spec.errors import InternalException, ValidationException, XksError
 from xksproxy.spec.limits import MAXIMUM_BODY_BYTES
@@ -30,7 +31,7 @@ _MAXIMUM_HEAD_LINE_BYTES: Final = 8190
 class Connection(RequestHandler):
     """A connection whose TLS handshake, if any, is done."""
 
-    __slots__ = ("_head_timer", "_last_payload", "_refusal", "authenticated", "client_name", "idle_since")
+    __slots__ = ("_head_timer", "_last_payload", "_refusal", "authenticated", "client_name", "idle_since", "peer")
 
     def __init__(self, manager: "HttpServer", refusal: Callable[[Any], str | None]) -> None:
         super().__init__(
@@ -48,6 +49,8 @@ class Connection(RequestHandler):
         self._refusal = refusal
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_payload: StreamReader = EMPTY_PAYLOAD
+        self.peer = Peer("unknown")
+        """Who is at the other end; the acceptor says it."""
         self.client_name: str | None = None
         """The common name of the client's certificate, if it showed one."""
         self.authenticated = False
@@ -60,7 +63,7 @@ class Connection(RequestHandler):
         connection = transport.get_extra_info("ssl_object")
         reason = None if connection is None else self._refusal(connection)
         if reason is not None:
-            _log.warning("connection refused", extra={"fields": {"reason": reason, "peer": _peer(transport)}})
+            _log.warning("connection refused", extra={"fields": {"reason": reason, "peer": self.peer.address}})
             self._force_close = True
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -97,7 +100,7 @@ class Connection(RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
         status: int = 500,  # noqa: ARG002 - aiohttp's signature
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
@@ -108,7 +111,7 @@ class Connection(RequestHandler):
             error = ValidationException(f"Not an HTTP request this proxy reads: {type(exc).__name__}")
         else:
             error = InternalException("The proxy failed; its log says where")
-        _log.warning("bad HTTP", extra={"fields": {"peer": request.remote, "reason": type(exc).__name__}})
+        _log.warning("bad HTTP", extra={"fields": {"peer": self.peer.address, "reason": type(exc).__name__}})
         response = respond.failure(error)
         response.force_close()
         return response
@@ -157,8 +160,3 @@ class HttpServer(web.Server):
             return response
 
         return tracked
-
-
-def _peer(transport: asyncio.BaseTransport) -> str:
-    peer = transport.get_extra_info("peername")
-    return peer[0] if isinstance(peer, tuple) else "unknown"

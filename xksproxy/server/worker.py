@@ -18,6 +18,7 @@ from xksproxy.config.model import Config
 from xksproxy.server.acceptor import Acceptor
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.opening import Opening
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.probes import Probes
 from xksproxy.server.protocol import HttpServer
@@ -99,7 +100,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         hosts = AdminHosts.of(config.admin)
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         self_view = SelfView(services, recorder, directory, lambda: len(server.connections))
-        acceptors = self._acceptors(config, services, server, probes, admin)
+        acceptors = self._acceptors(config, services, server, probes, admin, metrics=recorder.metrics)
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
         # What stands by now stays: the collector need not look at it again and again while it serves.
@@ -117,16 +118,29 @@ class XksWorker(GunicornUVLoopWebWorker):
         _leave(0)
 
     def _acceptors(
-        self, config: Config, services: Services, server: HttpServer, probes: Probes, admin: Admin
+        self,
+        config: Config,
+        services: Services,
+        server: HttpServer,
+        probes: Probes,
+        admin: Admin,
+        *,
+        metrics: Metrics,
     ) -> list[Acceptor]:
         """One for each listener, in the order in which the master binds them."""
         listeners = [listener.sock for listener in self.sockets]
         maximum = config.server.max_connections
-        acceptors = [Acceptor(listeners.pop(0), services.context, server, maximum)]
-        for handle, wanted in ((probes.handle, config.health.listen is not None), (admin.handle, has_admin(config))):
+        proxy_protocol = config.server.proxy_protocol
+        public = Opening(proxy_protocol, metrics.count_proxy_protocol_refusal)
+        probed = Opening(proxy_protocol, metrics.count_proxy_protocol_refusal, required=False)
+        acceptors = [Acceptor(listeners.pop(0), services.context, server, maximum, public)]
+        for handle, opening, wanted in (
+            (probes.handle, probed, config.health.listen is not None),
+            (admin.handle, None, has_admin(config)),
+        ):
             if wanted:
                 plain = HttpServer(handle, lambda _: None)
-                acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum))
+                acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum, opening))
         return acceptors
 
     async def _beat(self, services: Services, recorder: Recorder) -> None:

@@ -118,7 +118,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
-        self.proxy_protocol_refusals = Counter(
+        self._proxy_protocol_refusals = Counter(
             "xksproxy_proxy_protocol_refusals",
             "Connections that were closed for their PROXY protocol header or the want of one.",
             ("cause",),
@@ -228,6 +228,10 @@ class Metrics:
                 labels = (keystore, _OTHER, _OTHER)
             self._decrypters.add(labels)
         self._counter(self._decrypts, *labels).inc()
+
+    def count_proxy_protocol_refusal(self, cause: str) -> None:
+        """Count a connection that was closed for its PROXY protocol header or the want of one. The causes are few."""
+        self._counter(self._proxy_protocol_refusals, cause).inc()
 
     def latency(self) -> list[dict[str, Any]]:
         """By operation, over all key stores and workers: the bucket edges below which shares of the requests lie."""

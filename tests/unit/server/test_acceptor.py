@@ -18,7 +18,7 @@ def server() -> Any:
 @pytest.fixture
 def acceptor(server: Any) -> Acceptor:
     with socket.socket() as listener:
-        return Acceptor(listener, lambda: None, server, 3)
+        return Acceptor(listener, lambda: None, server, 3, None)
 
 
 def shake_hands(acceptor: Acceptor, *, done: bool) -> asyncio.Task[None]:
