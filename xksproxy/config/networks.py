@@ -34,16 +34,15 @@ class Networks:
 def network_problems(at: str, texts: Iterable[str]) -> Iterator[str]:
     """What is wrong with networks of the configuration; ``at`` is the path of their key."""
     for index, text in enumerate(texts):
-        try:
-            ip_network(text)
-        except ValueError:
+        if _network(text) is None:
             yield f"{at}[{index}]: expected a network such as 10.0.0.0/8 or fd00::/8, got {text}{_hint(text)}"
 
 
 def network_findings(at: str, texts: Iterable[str]) -> Iterator[Finding]:
-    """Networks that hold every address."""
+    """Networks that hold every address. What is no network is passed over."""
     for index, text in enumerate(texts):
-        if ip_network(text).prefixlen == 0:
+        network = _network(text)
+        if network is not None and network.prefixlen == 0:
             yield Finding.warning(
                 f"{at}[{index}]: {text} holds every address, so any client can say that it is another; name the"
                 " networks of the load balancer alone"
@@ -52,7 +51,12 @@ def network_findings(at: str, texts: Iterable[str]) -> Iterator[Finding]:
 
 def _hint(text: str) -> str:
     """The network that an address with a prefix length is in."""
+    network = _network(text, strict=False)
+    return "" if network is None else f"; the network of that address is {network}"
+
+
+def _network(text: str, *, strict: bool = True) -> IPv4Network | IPv6Network | None:
     try:
-        return f"; the network of that address is {ip_network(text, strict=False)}"
+        return ip_network(text, strict)
     except ValueError:
-        return ""
+        return None

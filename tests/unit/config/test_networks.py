@@ -28,6 +28,11 @@ def test_it_is_the_prefix_that_decides(first: object, second: object, bits: int)
     assert (str(second) in Networks.of([str(network)])) == (ip_address(str(second)) in network)
 
 
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "x", ""])
+def test_what_is_no_network_is_left_to_the_check(text: str) -> None:
+    assert list(network_findings("server.proxy_protocol.from", [text])) == []
+
+
 @pytest.mark.parametrize("text", ["0.0.0.0/0", "::/0"])
 def test_a_network_of_every_address_is_warned_of(text: str) -> None:
     (finding,) = network_findings("server.proxy_protocol.from", ["10.0.0.0/8", text])
