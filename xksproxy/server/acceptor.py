@@ -13,7 +13,9 @@ from xksproxy.server.protocol import Connection, HttpServer
 _log: Final = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 2.0
-"""A TLS handshake must be done after this; KMS waits 250 ms for handshake and answer together (R-TIME-1)."""
+"""A TLS handshake, and what comes before it, must be done after this; KMS waits 250 ms in all (R-TIME-1)."""
+
+_LEAST_SECONDS: Final = 0.001
 
 _PAUSE_SECONDS: Final = 0.1
 
@@ -109,18 +111,19 @@ class Acceptor:
             return made
 
         context = self._context()
-        seconds = None if context is None else HANDSHAKE_SECONDS
+        end = loop.time() + HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if self._opening is not None:
-                async with asyncio.timeout(HANDSHAKE_SECONDS):
+                async with asyncio.timeout_at(end):
                     peer = await self._opening.read(accepted, address)
+            seconds = None if context is None else max(end - loop.time(), _LEAST_SECONDS)
             await loop.connect_accepted_socket(
                 connection,
                 accepted,
                 ssl=context,
                 ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=seconds,
+                ssl_shutdown_timeout=None if context is None else HANDSHAKE_SECONDS,
             )
         except RefusedOpening:
             accepted.close()
