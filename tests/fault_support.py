@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from xksproxy_tools.development.softhsm import find_module, write_configuration
 
 from xksproxy.config.model import Hsm
-from xksproxy.devkit.softhsm import find_module, write_configuration
-from xksproxy.hsm.instance import Instance
+from xksproxy.hsm.instance.instance import Instance
 
 _SOURCE = Path(__file__).parent / "faults" / "fault.c"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from xksproxy.account import Account
 from xksproxy.cli.main import cli
+from xksproxy.request_stats import Account
 from xksproxy.server.record import RequestRecord
 from xksproxy.spec import errors
 from xksproxy.spec.uri import Operation

@@ -17,9 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Proxy, eventually, free_port, lines_with
-
-from xksproxy.devkit import certificates
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development import certificates
+from xksproxy_tools.development.environment import DevEnvironment
 
 Run = Callable[..., Any]
 

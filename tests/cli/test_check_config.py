@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xksproxy_tools.development import certificates
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.config_option import load_checked
-from xksproxy.devkit import certificates
-from xksproxy.devkit.environment import DevEnvironment
 
 
 @pytest.fixture

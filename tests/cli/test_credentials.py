@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.credentials import load_credentials, save_credential
-from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.credentials import CredentialUses
 

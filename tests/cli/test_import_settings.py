@@ -25,12 +25,12 @@ from support import (
     wait_for_port,
     wait_until_serving,
 )
+from xksproxy_tools.development.environment import TOKEN_LABEL, DevEnvironment
 
 from xksproxy.cli import import_settings as command
 from xksproxy.client.xks import Endpoint, XksClient
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
-from xksproxy.devkit.environment import TOKEN_LABEL, DevEnvironment
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
 
@@ -45,7 +45,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.check import read_pin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
-from xksproxy.hsm.direct import open_session
+from xksproxy.hsm.instance.direct import open_session
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from support import make_environment
-
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development.environment import DevEnvironment
 
 # Two keys of one label, one of 128 bits, some that nothing exposes; then a key store with something of everything.
 _MORE_KEYS = """
@@ -18,8 +17,8 @@ import sys
 from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
-from xksproxy.hsm.direct import open_session
-from xksproxy.hsm.keymaking import generate_aes_key
+from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session

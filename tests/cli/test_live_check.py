@@ -11,15 +11,14 @@ from xksproxy.cli import live_check
 from xksproxy.cli.live_check import HsmResult, check_live
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
 from xksproxy.hsm.errors import KeyDiffers, TokenUnavailable
-from xksproxy.hsm.keyrecords import KeyRecords
-from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.module import TokenInfo
-from xksproxy.hsm.session import KeyProof
-from xksproxy.hsm.trial import Trial
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.live_check import LiveCheck
+from xksproxy.hsm.keys import KeyDescription, KeyFingerprint
+from xksproxy.hsm.pkcs11.module import TokenInfo
 from xksproxy.state.versions import VersionRecord, version_table
 
 _INFO = TokenInfo("maker", "model", "1", "2.6")
-_RECORD_OF_ANOTHER = KeyProof(b"xyz", None)
+_RECORD_OF_ANOTHER = KeyFingerprint(b"xyz", None)
 
 
 def _key(label: str, spec: str = "AES_256", usages: str = "ENCRYPT DECRYPT", **more: Any) -> KeyDescription:
@@ -38,7 +37,7 @@ class _Session:
             raise self.failure
         return self.keys
 
-    def verify_key(self, label: str, proof: KeyProof) -> None:
+    def verify_key(self, label: str, proof: KeyFingerprint) -> None:
         if proof == _RECORD_OF_ANOTHER:
             raise KeyDiffers("its check value is another")
 
@@ -52,9 +51,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
 
         def trials(*_: object) -> Any:
             for table, hsm in zip(tables, hsms, strict=True):
-                yield Trial(table, failure=hsm) if isinstance(hsm, str) else Trial(table, _INFO, hsm)
+                yield LiveCheck(table, failure=hsm) if isinstance(hsm, str) else LiveCheck(table, _INFO, hsm)
 
-        monkeypatch.setattr(live_check, "try_each", trials)
+        monkeypatch.setattr(live_check, "check_each", trials)
         store = KeyStore(
             name="s", uri_path_prefix="", hsms=tuple(table.id for table in tables), credentials="c", keys=keys
         )
@@ -146,7 +145,7 @@ def test_two_keys_of_one_label_on_two_hsms_are_wrong(check: Callable[..., list[H
 
 
 def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
-    KeyRecords(tmp_path / "keys-s.json").propose("k", _RECORD_OF_ANOTHER)
+    FingerprintRecords(tmp_path / "keys-s.json").propose("k", _RECORD_OF_ANOTHER)
 
     (result,) = check(_Session([_key("k")]))
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development.environment import DevEnvironment
 
 _ALICE = "arn:aws:iam::123456789012:user/Alice"
 _KEY_ARN = "arn:aws:kms:eu-west-1:123456789012:key/1"

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 from support import make_environment
-
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development.environment import DevEnvironment
 
 _NSS_MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/aarch64-linux-gnu/libsoftokn3.so")
 
@@ -23,8 +22,8 @@ import sys
 from pathlib import Path
 from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.load import load_config
-from xksproxy.hsm.direct import open_sessions
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.instance.direct import open_sessions
+from xksproxy.hsm.keys import Sealed
 from xksproxy.state.usage import UsageBook
 config = load_config(Path(sys.argv[1]))
 sessions = open_sessions(config.hsm, Path(config.state.directory), UsageBook(Path(config.state.directory)))

@@ -9,11 +9,11 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from xksproxy_tools.development.certificates import write_private
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target
-from xksproxy.devkit.certificates import write_private
-from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.keystore.kmsconfig import console_json
 from xksproxy.sigv4.keyring import generate_credential
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json
 from xksproxy.config.check import read_audit_key
 from xksproxy.telemetry.chain import ChainReport, verify_lines
 
@@ -42,7 +42,7 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
     """
     key = read_audit_key(load_checked(config_file).audit)
     if key is None:
-        complain("the configuration chains no audit log: audit.chain is false", "set audit.chain and audit.key")
+        print_error("the configuration chains no audit log: audit.chain is false", "set audit.chain and audit.key")
         sys.exit(COULD_NOT_RUN)
     verification = verify_lines(_lines(files), key)
     chains = list(verification.chains.values())
@@ -52,12 +52,12 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
         for chain in chains:
             click.echo(_sentence(chain))
         for problem in verification.problems[:_SHOWN_PROBLEMS]:
-            complain(problem)
+            print_error(problem)
         if len(verification.problems) > _SHOWN_PROBLEMS:
-            complain(f"and {len(verification.problems) - _SHOWN_PROBLEMS} more")
+            print_error(f"and {len(verification.problems) - _SHOWN_PROBLEMS} more")
     if verification.problems or not chains:
         if not chains:
-            complain("there is no line of a chain in it")
+            print_error("there is no line of a chain in it")
         sys.exit(FOUND_SOMETHING_WRONG)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
 from xksproxy.config.check import has_admin
 from xksproxy.config.model import Config
 from xksproxy.keystore.keymap import KeyMap
@@ -73,7 +73,7 @@ def unblock(config_file: Path, keystore_name: str | None, key_id: str | None) ->
 
     table.update(name, remove)
     if was == [None]:
-        complain(f"{_what(store.name, key_id)} is not blocked on this machine; nothing was changed")
+        print_error(f"{_what(store.name, key_id)} is not blocked on this machine; nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
     click.echo(f"{_what(store.name, key_id)} is not blocked any more on this machine, within a second")
     if remaining := [other for other in table.entries() if other != name]:
@@ -109,7 +109,7 @@ def _name(keystore: str, keys: KeyMap, key_id: str | None) -> str:
     try:
         return keys.resolve(key_id).id
     except KeyNotFoundException:
-        complain(f"the key store {keystore} exposes no external key {key_id}; nothing was blocked")
+        print_error(f"the key store {keystore} exposes no external key {key_id}; nothing was blocked")
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
@@ -119,7 +119,7 @@ def _what(keystore: str, key_id: str | None) -> str:
 
 def _ask(config: Config) -> dict[str, Any]:
     if not has_admin(config):
-        complain("the configuration has no admin listener to ask: admin.listen is off")
+        print_error("the configuration has no admin listener to ask: admin.listen is off")
         sys.exit(COULD_NOT_RUN)
     host, _, port = config.admin.listen.rpartition(":")
     everywhere = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
@@ -128,7 +128,7 @@ def _ask(config: Config) -> dict[str, Any]:
         connection.request("GET", "/status")
         document: dict[str, Any] = json.load(connection.getresponse())
     except (OSError, ValueError, http.client.HTTPException) as error:
-        complain(f"no proxy answers at http://{config.admin.listen}/status: {error}")
+        print_error(f"no proxy answers at http://{config.admin.listen}/status: {error}")
         sys.exit(COULD_NOT_RUN)
     finally:
         connection.close()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error
 from xksproxy.client.xks import Endpoint, XksClient
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
@@ -195,5 +195,5 @@ def _base64(data: bytes) -> str:
 
 
 def _give_up(what: str, *more: str) -> NoReturn:
-    complain(what, *more)
+    print_error(what, *more)
     sys.exit(COULD_NOT_RUN)

@@ -9,7 +9,7 @@ import click
 
 from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.examine import examine
 from xksproxy.config.load import load_config
@@ -66,14 +66,14 @@ def _refuse(problems: list[str], warnings: list[str], code: int, *, as_json: boo
     if as_json:
         print_json({"ok": False, "problems": problems, "warnings": warnings})
     else:
-        complain("the configuration cannot be used:", *problems)
+        print_error("the configuration cannot be used:", *problems)
         _warn(warnings)
     sys.exit(code)
 
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
 
 
 def _facts(config: Config, warnings: list[str], results: list[HsmResult] | None, *, good: bool) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _tell(config_file: Path, config: Config, results: list[HsmResult] | None, *,
         click.echo()
         _tell_of_hsm(result)
     if not good:
-        complain("something is wrong with the HSMs or their keys")
+        print_error("something is wrong with the HSMs or their keys")
 
 
 def _tell_of_hsm(result: HsmResult) -> None:

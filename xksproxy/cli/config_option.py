@@ -14,7 +14,7 @@ from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.presets import quirks_of
+from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.keymap import KeyMap
 from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.words import print_json, print_table
+from xksproxy.cli.output import print_json, print_table
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
-from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain
-from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 
 
 @click.group()
@@ -39,7 +39,7 @@ def allow_login(config_file: Path, hsm_id: str) -> None:
         known = ", ".join(item.id for item in config.hsm)
         raise click.UsageError(f"no [[hsm]] has the id {hsm_id}; there are: {known}")
     if not PinGuard(Path(config.state.directory)).forget(hsm_id):
-        complain(f"no PIN of {hsm_id} was refused on this machine; nothing was stopped")
+        print_error(f"no PIN of {hsm_id} was refused on this machine; nothing was stopped")
         sys.exit(FOUND_SOMETHING_WRONG)
     click.echo(
         f"the next log-in on {hsm_id} may try its PIN again; if that is wrong, it counts towards the token's lock"

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from xksproxy.cli.config_option import load_checked
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json
 from xksproxy.config.errors import ConfigError
 from xksproxy.importing.findings import Finding, Severity, to_do
 from xksproxy.importing.plan import Plan, make_plan
@@ -79,7 +79,7 @@ def import_settings(settings_file: str, out: str, token: str | None, base: str |
     try:
         plan = make_plan(read_settings(Path(settings_file)), started_in, token)
     except SettingsError as error:
-        complain("the settings cannot be imported:", *error.problems)
+        print_error("the settings cannot be imported:", *error.problems)
         sys.exit(COULD_NOT_RUN)
     files = write_plan(plan, directory)
     findings = (*plan.findings, *_what_the_check_finds(plan, directory))

@@ -8,13 +8,13 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
-from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json, print_table
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_table
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.direct import open_session
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
+from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.session import HsmSession
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.usage import UsageBook
@@ -97,7 +97,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
     try:
         key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
     except KeyNotFoundException:
-        complain(f"the key store {store.name} exposes no external key {key_id}")
+        print_error(f"the key store {store.name} exposes no external key {key_id}")
         sys.exit(FOUND_SOMETHING_WRONG)
     state = Path(config.state.directory)
     versions = version_rows(key, session.list_keys(), version_table(state, store.name), UsageBook(state))
@@ -105,7 +105,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
         primary = next(version for version in versions if version.role == "primary")
         row = _row(key, session.describe_key(primary.label))
     except (KeyMissing, KeyAmbiguous) as error:
-        complain(f"{key_id}: {error}")
+        print_error(f"{key_id}: {error}")
         sys.exit(FOUND_SOMETHING_WRONG)
     if as_json:
         print_json({**asdict(row), "versions": [asdict(version) for version in versions]})
@@ -143,7 +143,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     try:
         label = KeyMap(store.keys).resolve(key_id).label
     except KeyNotFoundException:
-        complain(
+        print_error(
             f"the key store {store.name} does not expose {key_id}, so KMS could not use the key",
             f'add it to the configuration first: [[keystore.keys]] with id = "{key_id}"',
         )
@@ -151,7 +151,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     try:
         session.create_key(label, bits=256, encrypt=usage in ("both", "encrypt"), decrypt=usage in ("both", "decrypt"))
     except KeyAmbiguous as error:
-        complain(str(error), "nothing was made")
+        print_error(str(error), "nothing was made")
         sys.exit(FOUND_SOMETHING_WRONG)
     click.echo(f"made an AES-256 key of the label {label}")
 

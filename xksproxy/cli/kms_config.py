@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.words import complain
+from xksproxy.cli.output import print_error
 from xksproxy.config.certificatechecks import certified_names, covers
 from xksproxy.config.credentials import read_credentials
 from xksproxy.config.load import load_config
@@ -120,7 +120,7 @@ def _choose_credential(store: KeyStore, access_key_id: str | None) -> Credential
 def _warn_of_other_names(config: Config, endpoint: str) -> None:
     names, host = certified_names(config.server.tls), host_of_endpoint(endpoint) or ""
     if names and not covers(names, host):
-        complain(f"warning: the server's certificate is for {', '.join(names)}, and KMS will look for {host} in it")
+        print_error(f"warning: the server's certificate is for {', '.join(names)}, and KMS will look for {host} in it")
 
 
 def _give(text: str, out: Path | None, *, show_secret: bool) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from xksproxy.cli.key_versions import VersionRow, version_rows
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.errors import HsmError
-from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.live_check import LiveCheck, check_each
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.session import HsmSession
-from xksproxy.hsm.trial import Trial, try_each
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
@@ -60,11 +60,11 @@ def check_live(config: Config) -> list[HsmResult]:
     """
     state = Path(config.state.directory)
     first_seen: dict[tuple[str, str], tuple[str, bytes]] = {}
-    return [_result(config, trial, state, first_seen) for trial in try_each(config.hsm, state)]
+    return [_result(config, trial, state, first_seen) for trial in check_each(config.hsm, state)]
 
 
 def _result(
-    config: Config, trial: Trial, state: Path, first_seen: dict[tuple[str, str], tuple[str, bytes]]
+    config: Config, trial: LiveCheck, state: Path, first_seen: dict[tuple[str, str], tuple[str, bytes]]
 ) -> HsmResult:
     info, hsm = trial.info, trial.hsm
     device = f"{info.manufacturer} {info.model}, firmware {info.firmware}, serial {info.serial}" if info else ""
@@ -97,7 +97,7 @@ class _StoreOnHsm:
 
     def results(self) -> Iterator[KeyResult]:
         versions, usage = version_table(self.state, self.store.name), UsageBook(self.state)
-        records = KeyRecords(self.state / f"keys-{self.store.name}.json")
+        records = FingerprintRecords(self.state / f"keys-{self.store.name}.json")
         records.refresh()
         for key in self._keys().values():
             for row in version_rows(key, self.on_token, versions, usage):
@@ -113,7 +113,7 @@ class _StoreOnHsm:
                 keys.setdefault(holder.id, holder)
         return keys
 
-    def _judge(self, key: ExternalKey, row: VersionRow, records: KeyRecords) -> KeyResult:
+    def _judge(self, key: ExternalKey, row: VersionRow, records: FingerprintRecords) -> KeyResult:
         found = [description for description in self.on_token if description.label == row.label]
         problems: list[str] = []
         if len(found) > 1:
@@ -135,7 +135,7 @@ class _StoreOnHsm:
             tuple(_loose(found)),
         )
 
-    def _unlike(self, description: KeyDescription, records: KeyRecords) -> Iterator[str]:
+    def _unlike(self, description: KeyDescription, records: FingerprintRecords) -> Iterator[str]:
         """The same label is not the same key: hold it against the record and against the HSMs before."""
         proof = records.get(description.label)
         if proof is not None:

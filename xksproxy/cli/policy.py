@@ -10,8 +10,8 @@ from xksproxy.authorization.authorizer import Authorizer, Decision
 from xksproxy.authorization.policies import Policies, load_policies
 from xksproxy.authorization.request import AuthorizationRequest, context_of, principal_attributes
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json
 from xksproxy.cli.policy_request import compose_request, read_facts, request_options
-from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json
 from xksproxy.config.load import load_config
 from xksproxy.config.model import KeyStore
 from xksproxy.keystore.keymap import KeyMap
@@ -64,7 +64,9 @@ def explain(
     else:
         _print(found)
     if not exposed:
-        complain(f"the key store {store.name} exposes no key {request.key_id}: it answers KeyNotFoundException first")
+        print_error(
+            f"the key store {store.name} exposes no key {request.key_id}: it answers KeyNotFoundException first"
+        )
     sys.exit(0 if decision.allowed else FOUND_SOMETHING_WRONG)
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
-from xksproxy.cli.words import print_json
+from xksproxy.cli.output import print_json
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.direct import open_sessions
-from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.direct import open_sessions
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.rotation.holdings import Holdings, proof_from_text, proof_to_text
+from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Prepared, Proof, Reach, Rotation
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.statefile import locked
@@ -70,7 +70,7 @@ def rotate(
             rotation = _rotation(config, store, key, usage)
             if activate:
                 _require_prepared(rotation, key_id, wanted)
-            proof = None if proof_text is None else Proof(*proof_from_text(proof_text))
+            proof = None if proof_text is None else Proof(*fingerprint_from_text(proof_text))
             prepared = rotation.prepare(wanted, Reach(wait, copy_with), proof)
             if activate or config.server.fleet_size == 1:
                 rotation.activate(prepared, usage)
@@ -144,9 +144,9 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),
-        Holdings(sessions),
+        KeyInventory(sessions),
         version_table(state, store.name),
-        KeyRecords(state / f"keys-{store.name}.json"),
+        FingerprintRecords(state / f"keys-{store.name}.json"),
     )
 
 
@@ -166,7 +166,7 @@ def _facts(prepared: Prepared, primary: int) -> dict[str, object]:
         "label": prepared.label,
         "made": prepared.made,
         "primary": primary,
-        "proof": proof_to_text(prepared.proof.number, prepared.proof.key),
+        "proof": fingerprint_to_text(prepared.proof.number, prepared.proof.key),
     }
 
 
@@ -181,6 +181,8 @@ def _tell(config: Config, store: KeyStore, key_id: str, prepared: Prepared, prim
         return
     click.echo(f"prepared on this machine; version {primary} goes on encrypting")
     click.echo(f"next, on each of the other {config.server.fleet_size - 1}:")
-    click.echo(f"  xksproxy keys rotate {key_id} --proof {proof_to_text(prepared.proof.number, prepared.proof.key)}")
+    click.echo(
+        f"  xksproxy keys rotate {key_id} --proof {fingerprint_to_text(prepared.proof.number, prepared.proof.key)}"
+    )
     click.echo("and then, on every machine, when all of them have said this:")
     click.echo(f"  xksproxy keys rotate {key_id} --activate")

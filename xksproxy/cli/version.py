@@ -7,7 +7,7 @@ from importlib import metadata
 import click
 
 from xksproxy import __version__
-from xksproxy.cli.words import print_json
+from xksproxy.cli.output import print_json
 
 _LIBRARIES = ("aiohttp", "uvloop", "gunicorn", "python-pkcs11", "msgspec", "cryptography")
 

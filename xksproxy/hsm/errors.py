@@ -1,4 +1,4 @@
-"""What can go wrong at an HSM, sorted by consequence."""
+"""What can go wrong at an HSM, sorted by error_class."""
 
 from typing import ClassVar
 
@@ -65,7 +65,7 @@ class ModuleStuck(TokenUnavailable):
     """A call does not return, so its module can only be left behind, with the process."""
 
 
-class ProofFailed(TokenUnavailable):
+class SettingsMismatch(TokenUnavailable):
     """The token behaves otherwise than its settings say, so it must not serve."""
 
 

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from xksproxy.account import current_account
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.keys import TokenKey
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersion, KeyVersions
-from xksproxy.operations.admission import Admission
+from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.engine import Engine
 from xksproxy.operations.translate import hsm_errors_translated
 from xksproxy.operations.versions import VersionSearch
+from xksproxy.request_stats import current_request_stats
 from xksproxy.spec.errors import InvalidCiphertextException, InvalidStateException
 from xksproxy.state.usage import UsageBook
 
@@ -29,12 +29,12 @@ class KeyAccess:
     engine: Engine
     usage: UsageBook
 
-    admission: Admission | None = None
+    authorization: AuthorizationCheck | None = None
     """What the policies of the key store are asked about this request; None where it has none."""
 
-    def admitting(self, admission: Admission) -> Self:
+    def authorized_by(self, authorization: AuthorizationCheck) -> Self:
         """The same for one request that the policies have to admit."""
-        return replace(self, admission=admission)
+        return replace(self, authorization=authorization)
 
     def resolve(self, key_id: str) -> ExternalKey:
         """The key of an id, if the key store exposes it and its policies allow the request.
@@ -44,8 +44,8 @@ class KeyAccess:
             AccessDeniedException: the policies do not allow it.
         """
         key = self.keys.resolve(key_id)
-        if self.admission is not None:
-            self.admission.require()
+        if self.authorization is not None:
+            self.authorization.require()
         return key
 
     async def enabled_key(self, key_id: str, deadline: Deadline) -> ExternalKey:
@@ -98,5 +98,5 @@ class KeyAccess:
 
 
 def _enter(version: KeyVersion) -> None:
-    if account := current_account.get():
+    if account := current_request_stats.get():
         account.key_version = version.number

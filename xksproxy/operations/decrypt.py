@@ -2,8 +2,7 @@
 
 from xksproxy.aead.aad import compose_aad
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.keys import TokenKey
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.keys import Sealed, TokenKey
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
 from xksproxy.operations.translate import hsm_errors_translated

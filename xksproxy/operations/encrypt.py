@@ -6,7 +6,7 @@ from xksproxy.aead.aad import compose_aad
 from xksproxy.aead.cdiv import integrity_value
 from xksproxy.aead.metadata import CiphertextMetadata
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.keys import Sealed
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
 from xksproxy.operations.translate import hsm_errors_translated
@@ -38,7 +38,7 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
             sealed = await access.engine.encrypt(token_key, request.plaintext, composed_aad, deadline)
         else:
             hashed = partial(_integrity_value, aad or b"", metadata)
-            sealed, integrity = await access.engine.encrypt_proven(
+            sealed, integrity = await access.engine.encrypt_verified(
                 token_key, request.plaintext, composed_aad, hashed, deadline
             )
     return EncryptResponse(

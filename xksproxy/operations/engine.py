@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.health import InstanceHealth
-from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.proven import Witness
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.instance.health import InstanceHealth
+from xksproxy.hsm.instance.verified_encrypt import IntegrityValue
+from xksproxy.hsm.keys import KeyDescription, Sealed, TokenKey
 
 
 class Engine(Protocol):
@@ -16,10 +15,15 @@ class Engine(Protocol):
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
         """AES-256-GCM with a fresh IV."""
 
-    async def encrypt_proven(
-        self, key: TokenKey, plaintext: bytes, aad: bytes, witness: Callable[[Sealed], Witness], deadline: Deadline
-    ) -> tuple[Sealed, Witness]:
-        """The same, then what ``witness`` makes of the result, then the proof that it decrypts to the plaintext."""
+    async def encrypt_verified(
+        self,
+        key: TokenKey,
+        plaintext: bytes,
+        aad: bytes,
+        integrity_of: Callable[[Sealed], IntegrityValue],
+        deadline: Deadline,
+    ) -> tuple[Sealed, IntegrityValue]:
+        """The same, then what ``integrity_of`` makes of the result, then the proof that it decrypts to the plaintext."""
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of encrypt."""

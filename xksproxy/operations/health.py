@@ -3,7 +3,7 @@
 from typing import Final
 
 from xksproxy import __version__
-from xksproxy.hsm.health import Status
+from xksproxy.hsm.instance.health import Status
 from xksproxy.operations.engine import Engine
 from xksproxy.spec.limits import MAXIMUM_FLEET_DETAILS
 from xksproxy.spec.messages import EkmInstance, GetHealthStatusResponse

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from xksproxy.hsm.errors import TokenUnavailable
-from xksproxy.hsm.keyrecords import KeyRecords
-from xksproxy.hsm.session import KeyProof
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.rotation.holdings import Holdings
+from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.state.statefile import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
@@ -43,7 +43,7 @@ class Proof:
     """What tells a version from every other key, on other machines too."""
 
     number: int
-    key: KeyProof
+    key: KeyFingerprint
 
 
 class Rotation:
@@ -53,15 +53,15 @@ class Rotation:
         self,
         key: ExternalKey,
         keys: KeyMap,
-        holdings: Holdings,
+        inventory: KeyInventory,
         versions: SharedTable[VersionRecord],
-        proofs: KeyRecords,
+        proofs: FingerprintRecords,
     ) -> None:
         self._key = key
         self._keys = keys
-        self._holdings = holdings
+        self._holdings = inventory
         self._versions = versions
-        self._proofs = proofs
+        self._identity = proofs
 
     def record(self) -> VersionRecord:
         """What is on record for the key now (StateUnusable if it cannot be read)."""
@@ -168,12 +168,12 @@ class Rotation:
             raise RotationRefused(f"the label {label} belongs to {owner}, not to {self._key.id}")
         return label
 
-    def _proven(self, label: str, foreign: KeyProof | None) -> KeyProof:
+    def _proven(self, label: str, foreign: KeyFingerprint | None) -> KeyFingerprint:
         """Prove the key on every HSM, and let the workers know the proof before they meet the key."""
         if foreign is not None:
             self._holdings.prove(label, foreign)
-        own = self._holdings.make_proof(label)
-        known = self._proofs.propose(label, own)
+        own = self._holdings.make_fingerprint(label)
+        known = self._identity.propose(label, own)
         if known.canary is None:
             raise TokenUnavailable(f"the record of the key {label} has no canary to prove it by")
         self._holdings.prove(label, known)

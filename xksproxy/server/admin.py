@@ -12,13 +12,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import respond, views
+from xksproxy.server import respond, worker_status
 from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
 from xksproxy.spec.errors import XksError
-from xksproxy.telemetry.facts import CredentialFacts, Facts, FactsCollector, KeyLimit
+from xksproxy.telemetry.collectors import CredentialInfo, KeyLimit, MachineCollector, MachineInfo
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _CONTENT_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -35,7 +35,7 @@ class Admin:
         directory: Path,
         fleet_size: int,
     ) -> None:
-        """``directory`` is where the workers lay out metrics and views."""
+        """``directory`` is where the workers publish metrics and status."""
         self._services = services
         self._recorder = recorder
         self._probes = probes
@@ -48,7 +48,7 @@ class Admin:
         """Answer an operator or Prometheus."""
         if request.method not in ("GET", "HEAD"):
             return respond.probe(405)
-        self._recorder.metrics.hand_over()
+        self._recorder.metrics.flush()
         match request.raw_path:
             case "/metrics":
                 body = await asyncio.to_thread(self._metrics)
@@ -63,13 +63,13 @@ class Admin:
 
     def _metrics(self) -> bytes:
         snapshot = self._services.snapshot
-        facts = Facts(
+        facts = MachineInfo(
             limits=self._limits,
             credentials=tuple(self._credentials()),
             certificate_name=snapshot.certificate.name,
             certificate_expiry=snapshot.certificate.expires,
         )
-        return self._recorder.metrics.render([FactsCollector(facts, self._services.usage)])
+        return self._recorder.metrics.render([MachineCollector(facts, self._services.usage)])
 
     def _limits(self, label: str) -> Iterable[KeyLimit]:
         for service in self._services.snapshot.services.values():
@@ -80,17 +80,17 @@ class Admin:
                 primary = _is_primary(store.versions, key, label)
                 yield KeyLimit(store.name, key.id, version, key.maximum_encryptions, primary)
 
-    def _credentials(self) -> Iterable[CredentialFacts]:
+    def _credentials(self) -> Iterable[CredentialInfo]:
         for service in self._services.snapshot.services.values():
             store, used = service.store, service.store.credentials_used()
             for access_key_id, created in store.credentials_created.items():
-                yield CredentialFacts(store.name, access_key_id, created, used.get(access_key_id))
+                yield CredentialInfo(store.name, access_key_id, created, used.get(access_key_id))
 
     def _document(self) -> dict[str, Any]:
         services = self._services
         labels = {label for instance in services.instances for label in instance.labels}
         document = status_document(
-            services.snapshot, views.collect(self._directory), labels, services.usage, self._fleet_size
+            services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
         )
         return {**document, "latency": self._recorder.metrics.latency()}
 

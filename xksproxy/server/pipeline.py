@@ -4,13 +4,13 @@ import time
 
 from aiohttp import HttpVersion11, web
 
-from xksproxy.account import current_account
 from xksproxy.config.model import Server
 from xksproxy.deadline import Deadline
 from xksproxy.operations.decrypt import decrypt
 from xksproxy.operations.encrypt import encrypt
 from xksproxy.operations.health import get_health_status
 from xksproxy.operations.metadata import get_key_metadata
+from xksproxy.request_stats import current_request_stats
 from xksproxy.server import respond
 from xksproxy.server.body import read_body
 from xksproxy.server.protocol import Connection
@@ -54,7 +54,7 @@ class Pipeline:
             return respond.pong()
         connection = request.protocol if isinstance(request.protocol, Connection) else None
         record = RequestRecord(request.remote, time.monotonic(), connection.client_name if connection else None)
-        current_account.set(record.account)
+        current_request_stats.set(record.account)
         try:
             response = respond.success(await self._answer(request, record))
         except XksError as error:
@@ -68,7 +68,7 @@ class Pipeline:
         if self.draining:
             response.force_close()
         record.status = response.status
-        self._recorder.take_down(record)
+        self._recorder.record_request(record)
         return response
 
     async def _answer(self, request: web.BaseRequest, record: RequestRecord) -> Response:

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from xksproxy.account import Account
 from xksproxy.keystore.blocks import BlockChange
+from xksproxy.request_stats import RequestStats
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.audit import AuditLog
@@ -41,7 +41,7 @@ class RequestRecord(msgspec.Struct):
     access_key_id: str | None = None
     region: str | None = None
     metadata: Mapping[str, str] = {}
-    account: Account = msgspec.field(default_factory=Account)
+    account: RequestStats = msgspec.field(default_factory=RequestStats)
     status: int = 200
     error: str | None = None
     error_message: str | None = None
@@ -105,7 +105,7 @@ class Recorder:
         """Why requests are refused that could not be recorded; empty if they are not."""
         return "the audit log cannot be written" if self.audit.refuses else ""
 
-    def take_down(self, record: RequestRecord) -> None:
+    def record_request(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
         self.audit.write("request", partial(record.line, seconds))
@@ -113,7 +113,7 @@ class Recorder:
         if record.error is not None:
             self._remember(record, record.error)
 
-    def note_block(self, keystore: str, change: BlockChange) -> None:
+    def record_block(self, keystore: str, change: BlockChange) -> None:
         """Record that a block took or lost effect in this worker."""
         block = change.block
         since = None if block is None else datetime.fromtimestamp(block.since, UTC).isoformat(timespec="seconds")
@@ -129,7 +129,7 @@ class Recorder:
     def beat(self) -> None:
         """What is due once a second."""
         self.audit.beat()
-        self.metrics.hand_over()
+        self.metrics.flush()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
 

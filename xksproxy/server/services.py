@@ -10,9 +10,9 @@ from typing import Any, Final
 from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.hsm.instance import Instance
-from xksproxy.hsm.module import Modules
-from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from xksproxy.authorization.authorizer import Authorizer
 from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config.model import Config, Tls
-from xksproxy.hsm.fleet import Fleet
-from xksproxy.hsm.instance import Instance
-from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.fleet.fleet import Fleet
+from xksproxy.hsm.instance.instance import Instance
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
-from xksproxy.operations.admission import Admission
+from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.versions import VersionSearch
 from xksproxy.server.quota import Quota
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
@@ -34,7 +34,7 @@ class Service:
 
     store: KeyStore
     access: KeyAccess
-    records: KeyRecords
+    records: FingerprintRecords
     ready: "Readiness"
     quota: Quota | None = None
     authorizer: Authorizer | None = None
@@ -50,7 +50,7 @@ class Service:
         if self.authorizer is None:
             return self.access
         request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
-        return self.access.admitting(Admission(self.authorizer, request))
+        return self.access.authorized_by(AuthorizationCheck(self.authorizer, request))
 
     def refresh_state(self) -> list[BlockChange]:
         """Take over what others have changed on disk, and record there what is due; call it on a thread."""
@@ -116,7 +116,7 @@ def built_with(config: Config) -> tuple[object, ...]:
 
 
 def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
-    records = KeyRecords(state / f"keys-{store.name}.json")
+    records = FingerprintRecords(state / f"keys-{store.name}.json")
     fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     return Service(store, access, records, Readiness(tuple(instances)))

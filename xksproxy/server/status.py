@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from xksproxy import __version__
-from xksproxy.hsm.instance import State
+from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.keystore.store import KeyStore
 from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
-from xksproxy.server.views import WorkerView
+from xksproxy.server.worker_status import WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.state.blocks import WHOLE_STORE
 from xksproxy.state.statefile import StateUnusable
@@ -25,7 +25,7 @@ _MAXIMUM_REASONS: Final = 50
 
 
 def status_document(
-    snapshot: Snapshot, views: Sequence[WorkerView], labels: Iterable[str], usage: UsageBook, fleet_size: int
+    snapshot: Snapshot, workers: Sequence[WorkerStatus], labels: Iterable[str], usage: UsageBook, fleet_size: int
 ) -> dict[str, Any]:
     """Everything that ``/status`` tells, ready for JSON. ``labels`` are those that were seen on the tokens.
 
@@ -37,26 +37,26 @@ def status_document(
         "machine": platform.node(),
         "time": _time(time.time()),
         "fleet_size": fleet_size,
-        "ready": any(view.ready for view in views),
-        "problems": sorted({view.problem for view in views if view.problem}),
+        "ready": any(worker.ready for worker in workers),
+        "problems": sorted({worker.problem for worker in workers if worker.problem}),
         "configuration_loaded": _time(snapshot.loaded_at),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
-        "workers": [_worker(view) for view in views],
-        "hsms": _hsms(views),
+        "workers": [_worker(worker) for worker in workers],
+        "hsms": _hsms(workers),
         "keystores": [_keystore(service, seen, usage) for service in snapshot.services.values()],
-        "refusals": _refusals([refusal for view in views for refusal in view.refusals]),
+        "refusals": _refusals([refusal for worker in workers for refusal in worker.refusals]),
     }
 
 
-def _worker(view: WorkerView) -> dict[str, Any]:
-    return {"pid": view.pid, "started": _time(view.started), "ready": view.ready, "in_flight": view.in_flight}
+def _worker(worker: WorkerStatus) -> dict[str, Any]:
+    return {"pid": worker.pid, "started": _time(worker.started), "ready": worker.ready, "in_flight": worker.in_flight}
 
 
-def _hsms(views: Sequence[WorkerView]) -> list[dict[str, Any]]:
+def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
     """Each HSM, with the worst that a worker sees in it."""
     by_id: dict[str, list[Any]] = {}
-    for view in views:
-        for hsm in view.hsms:
+    for worker in workers:
+        for hsm in worker.hsms:
             by_id.setdefault(hsm.id, []).append(hsm)
     documents = []
     for hsm_id, seen in by_id.items():

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from xksproxy.telemetry.tally import CounterTally, HistogramTally
+from xksproxy.telemetry.counters import BufferedCounter, BufferedHistogram
 
 _BUCKETS: Final = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25),
@@ -48,7 +48,7 @@ def forget_worker(directory: Path, pid: int) -> None:
 class Metrics:
     """The metrics of one worker. The number of series is bounded, whatever callers send.
 
-    What it counts of requests is for others to see once :meth:`hand_over` was called.
+    What it counts of requests is for others to see once :meth:`flush` was called.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -56,10 +56,10 @@ class Metrics:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._directory = directory
-        self._counters: dict[tuple[Counter, tuple[str, ...]], CounterTally] = {}
-        self._histograms: dict[tuple[str, ...], HistogramTally] = {}
-        self._answered: dict[tuple[str, str, str, str | None], tuple[CounterTally, HistogramTally]] = {}
-        self._asked: dict[tuple[str, str], tuple[HistogramTally, HistogramTally]] = {}
+        self._counters: dict[tuple[Counter, tuple[str, ...]], BufferedCounter] = {}
+        self._histograms: dict[tuple[str, ...], BufferedHistogram] = {}
+        self._answered: dict[tuple[str, str, str, str | None], tuple[BufferedCounter, BufferedHistogram]] = {}
+        self._asked: dict[tuple[str, str], tuple[BufferedHistogram, BufferedHistogram]] = {}
         registry = CollectorRegistry()
         self._requests = Counter(
             "xksproxy_requests",
@@ -168,16 +168,16 @@ class Metrics:
             queue.observe(queue_seconds)
             hsm.observe(hsm_seconds)
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Let all processes see what was counted; call it once a second, and before a scrape is answered."""
         for counter in self._counters.values():
-            counter.hand_over()
+            counter.flush()
         for histogram in self._histograms.values():
-            histogram.hand_over()
+            histogram.flush()
 
     def _first_answered(
         self, keystore: str, operation: str, xks_operation: str, exception: str | None
-    ) -> tuple[CounterTally, HistogramTally]:
+    ) -> tuple[BufferedCounter, BufferedHistogram]:
         """What counts requests that are answered alike, found once: the tables of all counters and histograms cost."""
         error_type = "none" if exception is None else "retryable" if exception in _RETRYABLE else "non_retryable"
         tallies = self._answered[keystore, operation, xks_operation, exception] = (
@@ -186,7 +186,7 @@ class Metrics:
         )
         return tallies
 
-    def _first_asked(self, keystore: str, xks_operation: str) -> tuple[HistogramTally, HistogramTally]:
+    def _first_asked(self, keystore: str, xks_operation: str) -> tuple[BufferedHistogram, BufferedHistogram]:
         """What counts the time of requests that an HSM was asked for."""
         tallies = self._asked[keystore, xks_operation] = (
             self._histogram("queue", keystore, xks_operation),
@@ -194,18 +194,18 @@ class Metrics:
         )
         return tallies
 
-    def _counter(self, metric: Counter, *labels: str) -> CounterTally:
+    def _counter(self, metric: Counter, *labels: str) -> BufferedCounter:
         tally = self._counters.get((metric, labels))
         if tally is None:
-            tally = self._counters[metric, labels] = CounterTally(metric.labels(*labels))
+            tally = self._counters[metric, labels] = BufferedCounter(metric.labels(*labels))
         return tally
 
-    def _histogram(self, part: str, *labels: str) -> HistogramTally:
+    def _histogram(self, part: str, *labels: str) -> BufferedHistogram:
         key = (part, *labels)
         tally = self._histograms.get(key)
         if tally is None:
             child = self._durations[part].labels(*labels)
-            tally = self._histograms[key] = HistogramTally(child, (*_BUCKETS, math.inf))
+            tally = self._histograms[key] = BufferedHistogram(child, (*_BUCKETS, math.inf))
         return tally
 
     def count_decrypt(self, keystore: str, key_id: str, principal: str) -> None:

@@ -6,10 +6,10 @@ import ssl
 from pathlib import Path
 
 import pytest
+from xksproxy_tools.development.certificates import certificate_pem, create_authority, issue, write_private
 
 from xksproxy.client.target import Target, TargetError, parse_endpoint, parse_uri_path, read_credential
 from xksproxy.config.credentials import save_credential
-from xksproxy.devkit.certificates import certificate_pem, create_authority, issue, write_private
 from xksproxy.keystore.kmsconfig import console_json
 from xksproxy.sigv4.keyring import Credential, generate_credential
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.check import check_config, read_pin
 from xksproxy.config.credentials import load_credentials
@@ -14,7 +15,6 @@ from xksproxy.config.keynames import is_pattern
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
 from xksproxy.config.secret import SecretError, SecretReference
-from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.spec.limits import MAXIMUM_URI_PATH_CHARACTERS
 from xksproxy.spec.uri import BASE_PATH, Operation, compose_path
 

@@ -8,7 +8,7 @@ from importing_support import ACCESS_KEY_ID, PIN, SECRET
 
 from xksproxy.config.model import Key
 from xksproxy.config.secret import SecretReference
-from xksproxy.hsm.presets import PRESETS
+from xksproxy.hsm.pkcs11.presets import PRESETS
 from xksproxy.importing import keystores
 from xksproxy.importing.findings import Finding, Severity
 from xksproxy.importing.hsm import IV_OF_PRESET, TOKEN_PLACEHOLDER

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xksproxy.hsm.health import InstanceHealth, Status
+from xksproxy.hsm.instance.health import InstanceHealth, Status
 from xksproxy.operations.health import get_health_status
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import DeadlinePassed, HsmError, KeyAmbiguous, KeyMissing, TokenUnavailable
-from xksproxy.hsm.health import InstanceHealth
-from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.instance.health import InstanceHealth
+from xksproxy.hsm.keys import KeyDescription, Sealed, TokenKey
 from xksproxy.operations import versions
 from xksproxy.operations.versions import VersionSearch
 from xksproxy.spec.errors import (

@@ -1,5 +1,5 @@
 /* One piece of work for an HSM session, from the event loop to a thread and back. */
-#include "crossing.h"
+#include "native.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,20 +15,20 @@ static PyObject *call_new(PyTypeObject *type, PyObject *Py_UNUSED(arguments), Py
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Call *call = (Call *)allocate(type, 0);
     if (call == NULL) return NULL;
-    call->lane = -1;
+    call->worker = -1;
     call->key = -1;
     return (PyObject *)call;
 }
 
-/* for_desk(key, proof, encrypt, iv, aad, data): the same request as its Python work, in a form that a Desk can make. */
-static PyObject *for_desk(PyObject *self, PyObject *arguments) {
+/* set_gcm(key, fingerprint, encrypt, iv, aad, data): the same request as its Python work, in a form that a NativeSession can make. */
+static PyObject *set_gcm(PyObject *self, PyObject *arguments) {
     Call *call = (Call *)self;
     Py_ssize_t key, iv_length, aad_length, data_length;
     int encrypt;
     const char *iv;
     char *aad, *data;
-    PyObject *proof, *aad_bytes, *data_bytes;
-    if (!PyArg_ParseTuple(arguments, "nOpy#SS", &key, &proof, &encrypt, &iv, &iv_length, &aad_bytes, &data_bytes) ||
+    PyObject *fingerprint, *aad_bytes, *data_bytes;
+    if (!PyArg_ParseTuple(arguments, "nOpy#SS", &key, &fingerprint, &encrypt, &iv, &iv_length, &aad_bytes, &data_bytes) ||
         PyBytes_AsStringAndSize(aad_bytes, &aad, &aad_length) < 0 ||
         PyBytes_AsStringAndSize(data_bytes, &data, &data_length) < 0) {
         return NULL;
@@ -48,10 +48,10 @@ static PyObject *for_desk(PyObject *self, PyObject *arguments) {
     call->encrypt = encrypt != 0;
     call->iv_length = (size_t)iv_length;
     memcpy(call->iv, iv, call->iv_length);
-    Py_INCREF(proof);
+    Py_INCREF(fingerprint);
     Py_INCREF(aad_bytes);
     Py_INCREF(data_bytes);
-    call->proof = proof;
+    call->fingerprint = fingerprint;
     call->aad_bytes = aad_bytes;
     call->data_bytes = data_bytes;
     call->aad = aad;
@@ -67,7 +67,7 @@ static void call_dealloc(PyObject *self) {
         explicit_bzero(call->output, call->output_capacity);
         free(call->output);
     }
-    Py_XDECREF(call->proof);
+    Py_XDECREF(call->fingerprint);
     Py_XDECREF(call->aad_bytes);
     Py_XDECREF(call->data_bytes);
     free_instance(self);
@@ -85,7 +85,7 @@ static PyObject *get_output(PyObject *self, void *Py_UNUSED(closure)) {
 
 static PyObject *get_claimed_at(PyObject *self, void *Py_UNUSED(closure)) {
     Call *call = (Call *)self;
-    if (call->lane < 0) Py_RETURN_NONE;
+    if (call->worker < 0) Py_RETURN_NONE;
     return PyFloat_FromDouble(call->claimed_at);
 }
 
@@ -106,22 +106,22 @@ static PyObject *get_attempted(PyObject *self, void *Py_UNUSED(closure)) {
 }
 
 static PyMethodDef methods[] = {
-    {"for_desk", for_desk, METH_VARARGS, "Let a Desk make it: for_desk(key, proof, encrypt, iv, aad, data)."},
+    {"set_gcm", set_gcm, METH_VARARGS, "Let a NativeSession make it: set_gcm(key, fingerprint, encrypt, iv, aad, data)."},
     {"take_failure", take_failure, METH_NOARGS, "The function that failed and its return value, once; or None."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef properties[] = {
     {"iv", get_iv, NULL, "The IV that was used.", NULL},
-    {"output", get_output, NULL, "What a Desk's call gave.", NULL},
-    {"claimed_at", get_claimed_at, NULL, "When a lane took it, on the monotonic clock; None before.", NULL},
-    {"attempted", get_attempted, NULL, "Whether a Desk called the module for it, with whatever outcome.", NULL},
+    {"output", get_output, NULL, "What a NativeSession's call gave.", NULL},
+    {"claimed_at", get_claimed_at, NULL, "When a worker took it, on the monotonic clock; None before.", NULL},
+    {"attempted", get_attempted, NULL, "Whether a NativeSession called the module for it, with whatever outcome.", NULL},
     {"abandoned", get_abandoned, NULL, "Whether nobody waits for it any more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "One piece of work for an HSM session; a Desk can make it by itself after for_desk."},
+    {Py_tp_doc, "One piece of work for an HSM session; a NativeSession can make it by itself after set_gcm."},
     {Py_tp_new, call_new},
     {Py_tp_dealloc, call_dealloc},
     {Py_tp_methods, methods},
@@ -130,7 +130,7 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec Call_Spec = {
-    .name = "xksproxy.hsm._crossing.Call",
+    .name = "xksproxy.hsm._native.Call",
     .basicsize = sizeof(Call),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = slots,

@@ -1,0 +1,220 @@
+"""A worker: one thread that owns one session and takes its work from a queue."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from xksproxy.deadline import Deadline
+from xksproxy.hsm._native import Call, CallQueue, NativeSession
+from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
+from xksproxy.hsm.instance.gcm import Decryption, Encryption, Operation
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.instance.session_opener import SessionOpener
+from xksproxy.state.usage import UsageBook
+
+_log: Final = logging.getLogger(__name__)
+
+
+class SessionCall(Call):
+    """Operation that waits for a worker. Made on the event loop, done on a worker's thread, answered on the loop."""
+
+    __slots__ = (
+        "_deadline",
+        "_error",
+        "_future",
+        "_gcm",
+        "_key",
+        "_on_stuck",
+        "_operation",
+        "_queue",
+        "_served",
+        "_timer",
+        "_value",
+    )
+
+    def __init__(
+        self, work: Operation[Any], deadline: Deadline, queue: "CallQueue[SessionCall]", on_stuck: Callable[[int], None]
+    ) -> None:
+        self._operation = work
+        self._deadline = deadline
+        self._queue = queue
+        self._on_stuck = on_stuck
+        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._gcm: Encryption | Decryption | None = None
+        self._key = -1
+        self._served = False
+        self._value: Any = None
+        self._error: HsmError | None = None
+
+    def offer(self, gcm: Encryption | Decryption, key: int, usage: UsageBook) -> None:
+        """Say that the work is this and its key has this number, so that a native_session which knows the key can do it."""
+        self._gcm, self._key = gcm, key
+        gcm.prepare(self, key, usage)
+
+    async def result(self) -> Any:
+        """Wait for the answer until the deadline. A call that does not return by then makes its worker a stuck one.
+
+        So does one whose caller has gone before, as the slower of two hedged calls: it is watched all the same.
+
+        Raises:
+            HsmBusy: no worker came free in time.
+            DeadlinePassed: the HSM did not answer in time.
+            HsmError: what the session raised.
+        """
+        self._timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
+        try:
+            return await self._future
+        except asyncio.CancelledError:
+            if self._queue.withdraw(self):
+                self._timer.cancel()
+            raise
+
+    def given_up(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._deadline.passed() or self._future.done()
+
+    def serve(self, session: HsmSession) -> None:
+        """Do the work in Python; what a native_session's call came to is judged as if it had happened here.
+
+        Raises:
+            HsmError: the work failed; the worker judges its session by it, and has :meth:`fail` answer with it.
+        """
+        session.raise_next(self.take_failure())
+        if self._gcm is not None and self.attempted:
+            self._gcm.attempted()
+        try:
+            self._value = self._operation(session)
+        except HsmError:
+            raise
+        except Exception as error:
+            raise TokenUnavailable(f"unexpected {type(error).__name__} in an HSM call") from error
+        self._served = True
+        if self._gcm is not None:
+            session.allow_native(self._gcm.label, self._key, self._gcm.fingerprint)
+
+    def fail(self, error: HsmError) -> None:
+        """Answer with a failure."""
+        self._error = error
+
+    def settle(self) -> None:
+        """Answer who waits; on the event loop, when the call is finished."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._future.done():
+            return
+        if self._error is not None:
+            self._future.set_exception(self._error)
+        elif self._served or self._gcm is None:
+            self._future.set_result(self._value)
+        else:
+            self._future.set_result(self._gcm.outcome(self))
+
+    def _expire(self) -> None:
+        if self._queue.withdraw(self):
+            self._refuse(HsmBusy("no HSM session came free in time"))
+        elif (worker := self._queue.abandon(self)) is not None:
+            self._refuse(DeadlinePassed("the HSM call did not return in time"))
+            self._on_stuck(worker)
+
+    def _refuse(self, error: HsmError) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class SessionWorker:
+    """A daemon thread with a session of its own, opened when first needed and replaced when it is lost.
+
+    A worker whose call did not return in time is replaced by another one; when the call returns after all, the worker ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        queue: "CallQueue[SessionCall]",
+        opener: SessionOpener,
+        on_return: Callable[["SessionWorker"], None],
+    ) -> None:
+        self.number = number
+        self._queue = queue
+        self._opener = opener
+        self._on_return = on_return
+        self._session: HsmSession | None = None
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Let the thread run, until the queue ends it."""
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread has not ended yet."""
+        return self._thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, but no longer than so many seconds."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        replaced = False
+        while not replaced and (call := self._queue.get(self.number, self._native_session())) is not None:
+            if not call.abandoned:
+                self._serve(call)
+            replaced = not self._queue.finish(call)
+            del call  # it may hold a plaintext, and the next one may be long in coming
+        self._discard()
+        if replaced:
+            try:
+                self._loop.call_soon_threadsafe(self._on_return, self)
+            except RuntimeError:
+                # The loop has closed: the worker is leaving.
+                return
+
+    def _native_session(self) -> NativeSession | None:
+        return None if self._session is None else self._session.native_session
+
+    def _serve(self, call: SessionCall) -> None:
+        try:
+            with self._opener.module_lock():
+                self._run_on_session(call)
+        except HsmError as error:
+            call.fail(error)
+        except Exception as error:  # noqa: BLE001 - a worker must outlive whatever a module or its binding does
+            _log.exception("unexpected failure of an HSM session")
+            call.fail(TokenUnavailable(f"unexpected {type(error).__name__} in an HSM session"))
+
+    def _run_on_session(self, call: SessionCall) -> None:
+        """Run the call; if its session turns out to be lost, once more on a fresh one. All calls are safe to repeat."""
+        try:
+            self._try_on_session(call)
+        except SessionLost:
+            if call.given_up():
+                raise
+            self._try_on_session(call)
+
+    def _try_on_session(self, call: SessionCall) -> None:
+        if self._session is None or not self._session.alive:
+            self._session = self._opener.open()
+        try:
+            call.serve(self._session)
+        except HsmError as error:
+            if error.discards_session:
+                _log.warning("HSM session given up", extra={"fields": {"reason": str(error)}})
+                self._session.close()
+                self._session = None
+            raise
+
+    def _discard(self) -> None:
+        """Give the session back at the end, unless the module is being initialised again just now."""
+        if self._session is None:
+            return
+        try:
+            with self._opener.module_lock():
+                if self._session.alive:  # else its handle may be another session's by now
+                    self._session.close()
+        except HsmError:
+            return
