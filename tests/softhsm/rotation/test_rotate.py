@@ -45,8 +45,8 @@ class Site:
     @property
     def rotation(self) -> Rotation:
         """As a new process has it."""
-        table, fingerprints = version_table(self.state, "store"), FingerprintRecords(self.state / "keys-store.json")
-        return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, fingerprints)
+        table, proofs = version_table(self.state, "store"), FingerprintRecords(self.state / "keys-store.json")
+        return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, proofs)
 
     def rotate(self, reach: Reach = NO_WAIT, wanted: int | None = None) -> int:
         rotation = self.rotation
@@ -99,9 +99,9 @@ def replicate(source: FaultyHsm, target: FaultyHsm) -> None:
     (there / "generation").write_bytes((generation + 1000).to_bytes(8, "big"))
 
 
-def handed_over(fingerprint: Proof) -> Proof:
+def handed_over(proof: Proof) -> Proof:
     """As an operator carries it from one machine to another."""
-    return Proof(*fingerprint_from_text(fingerprint_to_text(fingerprint.number, fingerprint.key)))
+    return Proof(*fingerprint_from_text(fingerprint_to_text(proof.number, proof.key)))
 
 
 @pytest.fixture
@@ -297,9 +297,9 @@ def test_the_workers_know_the_proof_of_a_version_before_they_meet_it(
     records = FingerprintRecords(two.state / "keys-store.json")
     records.refresh()
 
-    fingerprint = records.get("key.v2")
-    assert fingerprint is not None
-    assert fingerprint.canary is not None
+    proof = records.get("key.v2")
+    assert proof is not None
+    assert proof.canary is not None
 
 
 def test_a_second_machine_proves_the_version_by_what_the_first_one_gave_it(
@@ -309,7 +309,7 @@ def test_a_second_machine_proves_the_version_by_what_the_first_one_gave_it(
     other = Site(tmp_path / "other-state", modules)
     other.sessions = one.sessions
 
-    prepared = other.rotation.prepare(None, NO_WAIT, handed_over(first.fingerprint))
+    prepared = other.rotation.prepare(None, NO_WAIT, handed_over(first.proof))
 
     assert (prepared.number, prepared.made) == (2, False)
     other.rotation.activate(prepared, other.usage)
@@ -324,7 +324,7 @@ def test_a_second_machine_with_another_key_is_refused(
     change_token(next(iter(other.sessions.values())), "key.v2", bytes(32))
 
     with pytest.raises(RotationRefused, match="holds another key"):
-        other.rotation.prepare(None, NO_WAIT, handed_over(first.fingerprint))
+        other.rotation.prepare(None, NO_WAIT, handed_over(first.proof))
     assert other.primary == "key"
 
 
@@ -337,7 +337,7 @@ def test_a_proof_never_makes_a_key_where_its_version_is_missing(
     change_token(next(iter(other.sessions.values())), "key", bytes(32))
 
     with pytest.raises(RotationRefused, match="has not reached"):
-        other.rotation.prepare(None, NO_WAIT, first.fingerprint)
+        other.rotation.prepare(None, NO_WAIT, first.proof)
 
     assert (other.primary, other.labels(), other.rotation.record().pending) == ("key", [["key"]], None)
 
@@ -349,7 +349,7 @@ def test_a_proof_is_held_against_the_version_it_is_of(tmp_path: Path, one: Site,
     other = Site(tmp_path / "other-state", modules)
     other.sessions = one.sessions
 
-    prepared = other.rotation.prepare(None, NO_WAIT, newest.fingerprint)
+    prepared = other.rotation.prepare(None, NO_WAIT, newest.proof)
 
     assert (prepared.number, prepared.label) == (3, "key.v3")
 
@@ -359,7 +359,7 @@ def test_a_proof_that_is_refused_takes_back_what_was_proven_before(
 ) -> None:
     other = Site(tmp_path / "other-state", modules, make_faulty().hsm)
     other.rotation.prepare(None, NO_WAIT)
-    foreign = one.rotation.prepare(None, NO_WAIT).fingerprint
+    foreign = one.rotation.prepare(None, NO_WAIT).proof
 
     with pytest.raises(RotationRefused, match="holds another key"):
         other.rotation.prepare(None, NO_WAIT, foreign)
@@ -386,7 +386,7 @@ def test_a_version_made_to_be_copied_is_shut_in_before_it_encrypts(one: Site) ->
     "text", ["", "x", "AAAA", "ä", "A" * 60, "0:" + "A" * 60, "70000:" + "A" * 60, "2:AAAA", "²:x"]
 )
 def test_what_is_no_proof_is_refused(text: str) -> None:
-    with pytest.raises(RotationRefused, match="this is no fingerprint"):
+    with pytest.raises(RotationRefused, match="this is no proof"):
         fingerprint_from_text(text)
 
 
