@@ -1,4 +1,4 @@
-"""What can change in a running worker, built whole and then put in place by one assignment."""
+"""What can change in a running worker: built completely, then replaced by one assignment."""
 
 import dataclasses
 import ssl
@@ -30,7 +30,7 @@ from xksproxy.state.usage import UsageBook
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A key store and the way to its keys."""
+    """A key store and the access to its keys."""
 
     store: KeyStore
     access: KeyAccess
@@ -38,7 +38,7 @@ class Service:
     ready: "Readiness"
     quota: Quota | None = None
     authorizer: Authorizer | None = None
-    """Decides by the policies of the key store; None where it has none."""
+    """Applies the policies of the key store; None where it has none."""
 
     def access_for(
         self,
@@ -46,14 +46,14 @@ class Service:
         identity: Identity,
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
     ) -> KeyAccess:
-        """The way to the keys for one request."""
+        """The access to the keys for one request."""
         if self.authorizer is None:
             return self.access
         request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
         return self.access.authorized_by(AuthorizationCheck(self.authorizer, request))
 
     def refresh_state(self) -> list[BlockChange]:
-        """Take over what others have changed on disk, and record there what is due; call it on a thread."""
+        """Read what others have changed on disk, and write what is due; call it on a thread."""
         self.records.refresh()
         return self.store.refresh_state()
 
@@ -81,7 +81,7 @@ class Snapshot:
 
 
 def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook, runtime: Path) -> Snapshot:
-    """Build it all, or nothing. It reads files; ``runtime`` is where the workers share quotas.
+    """Build all of it, or raise. It reads files; the workers share quotas in ``runtime``.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
@@ -102,7 +102,7 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
 
 
 def built_with(config: Config) -> tuple[object, ...]:
-    """What a worker is built with, and so cannot change while it runs; all else is in the snapshot."""
+    """The settings that cannot change while a worker runs; all others are in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
     return (
         replace(config.server, tls=tls),

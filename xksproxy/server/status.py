@@ -1,4 +1,4 @@
-"""The state of one machine as a document, for operators: what serves, for whom, and what went wrong lately."""
+"""The state of one machine as a document for operators: workers, HSMs, key stores, recent refusals."""
 
 import platform
 import time
@@ -27,9 +27,9 @@ _MAXIMUM_REASONS: Final = 50
 def status_document(
     snapshot: Snapshot, workers: Sequence[WorkerStatus], labels: Iterable[str], usage: UsageBook, fleet_size: int
 ) -> dict[str, Any]:
-    """Everything that ``/status`` tells, ready for JSON. ``labels`` are those that were seen on the tokens.
+    """Everything that ``/status`` reports, ready for JSON. ``labels`` are the labels seen on the tokens.
 
-    It reads files: call it on a thread. No secret is in it.
+    It reads files: call it on a thread. It contains no secret.
     """
     seen = sorted(labels)
     return {
@@ -53,7 +53,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
 
 
 def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
-    """Each HSM, with the worst that a worker sees in it."""
+    """Each HSM, with the worst state that a worker reports."""
     by_id: dict[str, list[Any]] = {}
     for worker in workers:
         for hsm in worker.hsms:
@@ -137,7 +137,7 @@ def _block(service: Service, key_id: str) -> dict[str, str] | None:
 
 
 def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
-    """Those of the last 15 minutes, grouped by error and reason, the most frequent first."""
+    """The refusals of the last 15 minutes, grouped by error and reason, the most frequent first."""
     since = time.time() - _RECENT_SECONDS
     recent = [refusal for refusal in refusals if refusal.at >= since]
     last: dict[tuple[str, ...], float] = {}

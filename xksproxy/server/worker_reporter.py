@@ -1,4 +1,4 @@
-"""How a worker looks to itself, once a second: as gauges, and as a view for the others."""
+"""Reporting the status of this worker: as gauges, and in a file for the other workers."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from xksproxy.telemetry.metrics import Metrics
 
 
 class WorkerReporter:
-    """What this worker lays out for whoever asks any of them."""
+    """Publishes gauges and the status of this worker."""
 
     def __init__(self, services: Services, recorder: Recorder, directory: Path, connections: Callable[[], int]) -> None:
         """``connections`` counts those to the public port."""
@@ -29,7 +29,7 @@ class WorkerReporter:
         return self._services.problem or self._recorder.problem
 
     def report(self) -> None:
-        """Set the gauges and publish the view; call it on a thread."""
+        """Set the gauges and write the status file; call it on a thread."""
         metrics = self._recorder.metrics
         metrics.workers.set(1)
         metrics.workers_ready.set(self._services.ready and not self._problem)
@@ -38,7 +38,7 @@ class WorkerReporter:
         metrics.loaded_at.set(self._services.snapshot.loaded_at)
         for instance in self._services.instances:
             self._report_hsm(metrics, instance)
-        publish(self._directory, self._view())
+        publish(self._directory, self._status())
 
     def _report_hsm(self, metrics: Metrics, instance: Instance) -> None:
         for state in State:
@@ -50,7 +50,7 @@ class WorkerReporter:
         metrics.hsm_returns.labels(instance.id).inc(instance.returns - self._returns.get(instance.id, 0))
         self._returns[instance.id] = instance.returns
 
-    def _view(self) -> WorkerStatus:
+    def _status(self) -> WorkerStatus:
         return WorkerStatus(
             pid=os.getpid(),
             at=time.time(),

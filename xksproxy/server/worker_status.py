@@ -1,4 +1,4 @@
-"""What each worker sees of itself and its HSMs, laid out for the others: any of them can answer for all."""
+"""The status that each worker publishes of itself and its HSMs, so that any worker can answer for all."""
 
 import time
 from contextlib import suppress
@@ -14,7 +14,7 @@ _FRESH_SECONDS: Final = 10.0
 
 
 class HsmStatus(msgspec.Struct, frozen=True):
-    """An HSM as one worker sees it."""
+    """The status of one HSM in one worker."""
 
     id: str
     state: str
@@ -29,7 +29,7 @@ class HsmStatus(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """A worker as it sees itself. Times are seconds since 1970."""
+    """The status of one worker. Times are seconds since 1970."""
 
     pid: int
     at: float
@@ -37,14 +37,14 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     in_flight: int
     ready: bool
     problem: str
-    """Why it refuses what its HSMs could serve; empty if it does not."""
+    """Why it refuses requests although HSMs serve; empty if it does not."""
 
     hsms: tuple[HsmStatus, ...]
     refusals: tuple[Refusal, ...]
 
 
 def hsm_status(instance: Instance) -> HsmStatus:
-    """How an HSM looks from here."""
+    """The status of an HSM in this worker."""
     info = instance.info
     return HsmStatus(
         instance.id,
@@ -59,7 +59,7 @@ def hsm_status(instance: Instance) -> HsmStatus:
 
 
 def publish(directory: Path, worker: WorkerStatus) -> None:
-    """Lay a worker's worker out; call it on a thread."""
+    """Write the status file of a worker; call it on a thread."""
     path = _path(directory, worker.pid)
     partial = path.with_suffix(".partial")
     with suppress(OSError):
@@ -68,7 +68,7 @@ def publish(directory: Path, worker: WorkerStatus) -> None:
 
 
 def collect(directory: Path) -> list[WorkerStatus]:
-    """The workers of all workers that have said something in the last 10 s, by process id; call it on a thread."""
+    """The status of each worker that has published one in the last 10 s, by process id; call it on a thread."""
     workers = []
     for path in directory.glob("worker-*.json"):
         with suppress(OSError, msgspec.MsgspecError):
@@ -79,7 +79,7 @@ def collect(directory: Path) -> list[WorkerStatus]:
 
 
 def forget(directory: Path, pid: int) -> None:
-    """Take away the worker of a worker that has ended."""
+    """Remove the status file of a worker that has ended."""
     _path(directory, pid).unlink(missing_ok=True)
 
 
