@@ -1,12 +1,9 @@
 """Encrypt."""
 
-from functools import partial
-
 from xksproxy.aead.aad import compose_aad
-from xksproxy.aead.cdiv import integrity_value
+from xksproxy.aead.cdiv import integrity_prefix
 from xksproxy.aead.metadata import CiphertextMetadata
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.keys import Sealed
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
 from xksproxy.operations.translate import hsm_errors_translated
@@ -37,9 +34,9 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
         if request.ciphertext_data_integrity_value_algorithm is None:
             sealed = await access.engine.encrypt(token_key, request.plaintext, composed_aad, deadline)
         else:
-            hashed = partial(_integrity_value, aad or b"", metadata)
+            prefix = integrity_prefix(aad or b"", metadata)
             sealed, integrity = await access.engine.encrypt_verified(
-                token_key, request.plaintext, composed_aad, hashed, deadline
+                token_key, request.plaintext, composed_aad, prefix, deadline
             )
     return EncryptResponse(
         authentication_tag=sealed.tag,
@@ -47,10 +44,4 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
         ciphertext_metadata=metadata,
         initialization_vector=sealed.iv,
         ciphertext_data_integrity_value=integrity,
-    )
-
-
-def _integrity_value(aad: bytes, ciphertext_metadata: bytes, sealed: Sealed) -> bytes:
-    return integrity_value(
-        aad=aad, ciphertext_metadata=ciphertext_metadata, iv=sealed.iv, ciphertext=sealed.ciphertext, tag=sealed.tag
     )

@@ -1,11 +1,10 @@
 """What the operations ask of the HSM engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.instance.health import InstanceHealth
-from xksproxy.hsm.instance.verified_encrypt import IntegrityValue
 from xksproxy.hsm.keys import KeyDescription, Sealed, TokenKey
 
 
@@ -16,14 +15,9 @@ class Engine(Protocol):
         """AES-256-GCM with a fresh IV."""
 
     async def encrypt_verified(
-        self,
-        key: TokenKey,
-        plaintext: bytes,
-        aad: bytes,
-        integrity_of: Callable[[Sealed], IntegrityValue],
-        deadline: Deadline,
-    ) -> tuple[Sealed, IntegrityValue]:
-        """The same, then what ``integrity_of`` makes of the result, then the proof that it decrypts to the plaintext."""
+        self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
+    ) -> tuple[Sealed, bytes]:
+        """The same with the integrity value of the output, which is then decrypted and compared (R-CDIV-6)."""
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of encrypt."""

@@ -1,6 +1,7 @@
 """Calls that workers make without the interpreter, on a real token: when, and that they come to the same as in Python."""
 
 import asyncio
+import hashlib
 import os
 import random
 import sys
@@ -18,7 +19,6 @@ from support import PATIENCE_SECONDS
 
 from xksproxy.config.check import read_pin
 from xksproxy.deadline import Deadline
-from xksproxy.hsm import keytable
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     CiphertextWrong,
@@ -32,7 +32,8 @@ from xksproxy.hsm.errors import (
     SettingsMismatch,
     TokenUnavailable,
 )
-from xksproxy.hsm.instance.gcm import Decryption, Encryption
+from xksproxy.hsm.instance import key_table
+from xksproxy.hsm.instance.gcm import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
@@ -187,7 +188,7 @@ async def test_once_a_key_has_to_be_looked_at_again_the_next_call_is_pythons(
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
         with monkeypatch.context() as changed:
-            changed.setattr(keytable, "_RECHECK_SECONDS", 0)  # armed for no time at all
+            changed.setattr(key_table, "_RECHECK_SECONDS", 0)  # armed for no time at all
             sealed = await encrypt(instance)
         in_python.clear()
 
@@ -280,7 +281,7 @@ async def test_a_handle_that_has_come_to_mean_another_key_is_used_no_longer_than
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
-        monkeypatch.setattr(keytable, "_RECHECK_SECONDS", 0)
+        monkeypatch.setattr(key_table, "_RECHECK_SECONDS", 0)
         await armed(instance, in_python)
         key = session_of(instance)._keys._known["demo-key"]
         other = session_of(instance)._keys.search("encrypt-only-key")
@@ -312,7 +313,7 @@ async def test_a_stale_handle_is_held_against_the_old_key_alone(
         await armed(instance, in_python)
         session = session_of(instance)
         replace_key(instance, modules)
-        monkeypatch.setattr(keytable, "_RECHECK_SECONDS", -1)
+        monkeypatch.setattr(key_table, "_RECHECK_SECONDS", -1)
 
         sealed = await encrypt(instance)
 
@@ -468,35 +469,63 @@ async def test_any_changed_part_is_a_rejected_ciphertext_at_the_desk_too(
         assert not in_python
 
 
-async def test_what_is_corrupted_at_the_desk_after_the_witness_has_seen_it_is_never_an_answer(
+def verified() -> VerifiedEncryption:
+    return VerifiedEncryption(Encryption("demo-key", b"text", b"aad", None, None), b"prefix")
+
+
+async def test_a_verified_encryption_is_one_native_call(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
+) -> None:
+    """R-CDIV-5."""
+    async with serving(make_faulty(), modules) as instance:
+        await armed(instance, in_python)
+
+        sealed, integrity_value = await instance.call(verified(), later())
+
+        assert not in_python
+        assert integrity_value == hashlib.sha256(b"prefix" + sealed.iv + sealed.ciphertext + sealed.tag).digest()
+        assert await decrypt(instance, sealed) == b"text"
+
+
+async def test_a_verified_encryption_in_python_comes_to_the_same(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str]
+) -> None:
+    async with serving(make_faulty(), modules) as instance:
+        sealed, integrity_value = await instance.call(verified(), later())
+
+        assert in_python["encrypt"] == in_python["decrypt"] == 1
+        assert integrity_value == hashlib.sha256(b"prefix" + sealed.iv + sealed.ciphertext + sealed.tag).digest()
+        assert await decrypt(instance, sealed) == b"text"
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("rule", ["C_Encrypt corrupt count=1", "C_Decrypt corrupt count=1"])
+async def test_an_output_that_does_not_decrypt_to_the_plaintext_is_never_an_answer(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], native: bool, rule: str
+) -> None:
+    """R-CDIV-6."""
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        if native:
+            await armed(instance, in_python)
+        faulty.tell(rule)
+
+        with pytest.raises(CiphertextWrong):
+            await instance.call(verified(), later())
+
+
+@pytest.mark.parametrize("function", ["C_DecryptInit", "C_Decrypt"])
+async def test_a_session_that_is_lost_in_the_trial_decrypt_makes_the_encryption_anew(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], function: str
 ) -> None:
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
         await armed(instance, in_python)
-        for rule in ("C_Encrypt corrupt count=1", "C_Decrypt corrupt count=1"):
-            faulty.tell(rule)
-            seen: list[Sealed] = []
-            with pytest.raises(CiphertextWrong):
-                await instance.encrypt_verified(
-                    Encryption("demo-key", b"text", b"aad", None, None), seen.append, later()
-                )
-            assert len(seen) == 1
+        faulty.tell(f"{function} return 0xb3 count=1")
 
+        sealed, _ = await instance.call(verified(), later())
 
-async def test_the_witness_sees_an_encryption_before_it_is_decrypted(
-    make_faulty: Faulty, modules: Modules, in_python: Counter[str]
-) -> None:
-    faulty = make_faulty()
-    async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
-
-        def integrity_of(sealed: Sealed) -> bytes:
-            faulty.tell("C_DecryptInit return 0x30")  # which it does not matter to have asked before
-            return sealed.tag
-
-        with pytest.raises(TokenUnavailable, match="C_DecryptInit"):
-            await instance.encrypt_verified(Encryption("demo-key", b"text", b"aad", None, None), integrity_of, later())
+        assert await decrypt(instance, sealed) == b"text"
 
 
 @pytest.mark.parametrize("function", ["C_EncryptInit", "C_Encrypt"])

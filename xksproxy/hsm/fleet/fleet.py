@@ -18,10 +18,9 @@ from xksproxy.hsm.errors import (
 )
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
-from xksproxy.hsm.instance.gcm import Decryption, Encryption
+from xksproxy.hsm.instance.gcm import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
 from xksproxy.hsm.instance.instance import Instance
-from xksproxy.hsm.instance.verified_encrypt import IntegrityValue
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed, TokenKey
 
 _log: Final = logging.getLogger(__name__)
@@ -88,20 +87,15 @@ class Fleet:
         return await self._hedged(key, attempt, deadline)
 
     async def encrypt_verified(
-        self,
-        key: TokenKey,
-        plaintext: bytes,
-        aad: bytes,
-        integrity_of: Callable[[Sealed], IntegrityValue],
-        deadline: Deadline,
-    ) -> tuple[Sealed, IntegrityValue]:
-        """:meth:`encrypt` with the fingerprint that it decrypts; see :func:`xksproxy.hsm.instance.verified_encrypt.encrypt_verified`."""
+        self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
+    ) -> tuple[Sealed, bytes]:
+        """:meth:`encrypt` with an integrity value and a trial decrypt; see :class:`VerifiedEncryption`."""
 
         def attempt(
             instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline
-        ) -> Awaitable[tuple[Sealed, IntegrityValue]]:
+        ) -> Awaitable[tuple[Sealed, bytes]]:
             encryption = Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions)
-            return instance.encrypt_verified(encryption, integrity_of, budget)
+            return instance.call(VerifiedEncryption(encryption, integrity_prefix), budget)
 
         return await self._hedged(key, attempt, deadline)
 

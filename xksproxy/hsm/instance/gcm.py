@@ -1,16 +1,23 @@
 """AES-GCM work for a session, in a form that can cross to its thread without the interpreter."""
 
+import hmac
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from xksproxy.aead.cdiv import integrity_value_after
 from xksproxy.hsm._native import Call
+from xksproxy.hsm.errors import CiphertextRejected, CiphertextWrong
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
+from xksproxy.hsm.pkcs11.classification import Ambiguous
 from xksproxy.state.usage import UsageBook
 
 Result = TypeVar("Result")
 Operation = Callable[[HsmSession], Result]
-"""What is asked of a session, on the session's own thread; safe to repeat."""
+"""A function that runs on the thread of a session, with that session; safe to repeat."""
+
+
+OUTPUT_DIFFERS: Final = "the HSM decrypts its own output to something else than the plaintext"
 
 
 class Encryption:
@@ -33,11 +40,12 @@ class Encryption:
         counted, self._counted = self._counted, False
         return session.encrypt(self.label, self.plaintext, self.aad, self.fingerprint, self.maximum, counted=counted)
 
-    def prepare(self, call: Call, key: int, usage: UsageBook) -> None:
-        """Let a native_session make it, unless it cannot be counted at once: then the thread does, which may wait for a disk."""
+    def prepare(self, call: Call, key: int, usage: UsageBook) -> bool:
+        """Let the native session make it, if it can be counted without waiting for a disk; whether that is so."""
         self._counted = usage.spend_ahead(self.label, self.maximum)
         if self._counted:
             call.set_gcm(key, self.fingerprint, True, b"", self.aad, self.plaintext)
+        return self._counted
 
     def attempted(self) -> None:
         """A native_session has tried it: that was the one counted, and what follows counts anew."""
@@ -47,6 +55,58 @@ class Encryption:
         """What a native_session's call gave."""
         output, length = call.output, len(self.plaintext)
         return Sealed(call.iv, output[:length], output[length:])
+
+
+class VerifiedEncryption:
+    """An encryption, the integrity value of its output, and a trial decrypt of that output (R-CDIV-5, R-CDIV-6).
+
+    In this order: an output that is corrupted after it was hashed does not decrypt.
+    """
+
+    __slots__ = ("encryption", "fingerprint", "integrity_prefix", "label")
+
+    def __init__(self, encryption: Encryption, integrity_prefix: bytes) -> None:
+        """``integrity_prefix``: see :func:`xksproxy.aead.cdiv.integrity_prefix`."""
+        self.label = encryption.label
+        self.fingerprint = encryption.fingerprint
+        self.encryption = encryption
+        self.integrity_prefix = integrity_prefix
+
+    def __call__(self, session: HsmSession) -> tuple[Sealed, bytes]:
+        """Encrypt, hash and decrypt in Python, on the session's thread.
+
+        Raises:
+            CiphertextWrong: the output does not decrypt, or not to the plaintext.
+            HsmError: see :meth:`HsmSession.encrypt` and :meth:`HsmSession.decrypt`.
+        """
+        encryption = self.encryption
+        try:
+            sealed = encryption(session)
+            integrity_value = integrity_value_after(
+                self.integrity_prefix, iv=sealed.iv, ciphertext=sealed.ciphertext, tag=sealed.tag
+            )
+            opened = session.decrypt(self.label, sealed, encryption.aad, self.fingerprint)
+        except CiphertextRejected as error:
+            raise CiphertextWrong(f"the HSM does not decrypt its own output: {error}") from error
+        except Ambiguous as error:  # from the trial decrypt of a native call
+            session.require_self_test(error)
+            raise CiphertextWrong(f"the HSM does not decrypt its own output: {error}") from error
+        if not hmac.compare_digest(opened, encryption.plaintext):
+            raise CiphertextWrong(OUTPUT_DIFFERS)
+        return sealed, integrity_value
+
+    def prepare(self, call: Call, key: int, usage: UsageBook) -> None:
+        """Let the native session make it, if the encryption can be counted without waiting for a disk."""
+        if self.encryption.prepare(call, key, usage):
+            call.set_integrity_prefix(self.integrity_prefix)
+
+    def attempted(self) -> None:
+        """See :meth:`Encryption.attempted`."""
+        self.encryption.attempted()
+
+    def outcome(self, call: Call) -> tuple[Sealed, bytes]:
+        """The output of the native call, and its integrity value."""
+        return self.encryption.outcome(call), call.integrity_value
 
 
 class Decryption:
@@ -75,3 +135,7 @@ class Decryption:
     def outcome(self, call: Call) -> bytes:
         """What a native_session's call gave."""
         return call.output
+
+
+GcmOperation = Encryption | VerifiedEncryption | Decryption
+"""An operation that a native session can make."""

@@ -23,12 +23,10 @@ from xksproxy.hsm.errors import (
     SettingsMismatch,
     TokenUnavailable,
 )
-from xksproxy.hsm.instance.gcm import Encryption, Operation
+from xksproxy.hsm.instance.gcm import Operation
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.session_opener import SessionOpener
 from xksproxy.hsm.instance.session_pool import SessionPool
-from xksproxy.hsm.instance.verified_encrypt import IntegrityValue, encrypt_verified
-from xksproxy.hsm.keys import Sealed
 from xksproxy.hsm.pkcs11.module import Modules, TokenInfo
 
 _log: Final = logging.getLogger(__name__)
@@ -179,12 +177,6 @@ class Instance:
             HsmError: what ``work`` raised.
         """
         return await self._observed(self._pool.submit(work, deadline))
-
-    async def encrypt_verified(
-        self, encryption: Encryption, integrity_of: Callable[[Sealed], IntegrityValue], deadline: Deadline
-    ) -> tuple[Sealed, IntegrityValue]:
-        """An encryption with its fingerprint, as one call; see :func:`xksproxy.hsm.instance.verified_encrypt.encrypt_verified`."""
-        return await self._observed(encrypt_verified(self._pool.submit, encryption, integrity_of, deadline))
 
     async def _observed(self, call: Awaitable[Result]) -> Result:
         """Await a call, and let its outcome tell how the HSM is."""

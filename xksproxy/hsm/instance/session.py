@@ -18,6 +18,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.instance.key_table import KeyTable, KnownKey
+from xksproxy.hsm.instance.openssl import sha256_address
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
 from xksproxy.hsm.pkcs11 import return_values
 from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
@@ -63,6 +64,7 @@ class HsmSession:
             self._cryptoki.gcm_functions,
             self._quirks.maximum_data_bytes or 0,
             self._quirks.iv == "written-back",
+            sha256_address(),
         )
         """Makes, without the interpreter, calls under keys that it was let use."""
         self._keys = KeyTable(
@@ -142,7 +144,7 @@ class HsmSession:
         try:
             return self._with_key(label, _can_decrypt, fingerprint, lambda key: self._open(key, sealed, aad))
         except Ambiguous as error:
-            self._require_self_test(error)
+            self.require_self_test(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
 
     def describe_key(self, label: str) -> KeyDescription:
@@ -252,7 +254,7 @@ class HsmSession:
             ) from error
         raise SettingsMismatch("a ciphertext with a wrong tag was accepted")
 
-    def _require_self_test(self, failure: Ambiguous) -> None:
+    def require_self_test(self, failure: Ambiguous) -> None:
         """Raise TokenUnavailable unless the session works; then it was the ciphertext."""
         try:
             self.self_test()
@@ -313,7 +315,7 @@ class HsmSession:
                 "it does not decrypt what the key that was first used under the label encrypted"
             ) from error
         except Ambiguous as error:
-            self._require_self_test(error)
+            self.require_self_test(error)
             raise KeyDiffers(
                 "it does not decrypt what the key that was first used under the label encrypted"
             ) from error

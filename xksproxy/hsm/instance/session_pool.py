@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import CallQueue
-from xksproxy.hsm.instance.gcm import Decryption, Encryption, Operation
+from xksproxy.hsm.instance.gcm import GcmOperation, Operation
 from xksproxy.hsm.instance.session_opener import SessionOpener
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
 from xksproxy.request_stats import RequestStats, current_request_stats
@@ -100,7 +100,7 @@ class SessionPool:
         """
         made_at = time.monotonic()
         call = SessionCall(work, deadline, self._queue, self._replace)
-        if isinstance(work, Encryption | Decryption) and (number := self._key_number(work.label)) is not None:
+        if isinstance(work, GcmOperation) and (number := self._key_number(work.label)) is not None:
             call.offer(work, number, self._usage)
         try:
             self._put(call)

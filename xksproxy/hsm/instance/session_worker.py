@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
-from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
-from xksproxy.hsm.instance.gcm import Decryption, Encryption, Operation
+from xksproxy.hsm.errors import CiphertextWrong, DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
+from xksproxy.hsm.instance.gcm import OUTPUT_DIFFERS, GcmOperation, Operation
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.session_opener import SessionOpener
 from xksproxy.state.usage import UsageBook
@@ -43,13 +43,13 @@ class SessionCall(Call):
         self._on_stuck = on_stuck
         self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._gcm: Encryption | Decryption | None = None
+        self._gcm: GcmOperation | None = None
         self._key = -1
         self._served = False
         self._value: Any = None
         self._error: HsmError | None = None
 
-    def offer(self, gcm: Encryption | Decryption, key: int, usage: UsageBook) -> None:
+    def offer(self, gcm: GcmOperation, key: int, usage: UsageBook) -> None:
         """Say that the work is this and its key has this number, so that a native_session which knows the key can do it."""
         self._gcm, self._key = gcm, key
         gcm.prepare(self, key, usage)
@@ -85,6 +85,8 @@ class SessionCall(Call):
         session.raise_next(self.take_failure())
         if self._gcm is not None and self.attempted:
             self._gcm.attempted()
+        if self.differs:
+            raise CiphertextWrong(OUTPUT_DIFFERS)
         try:
             self._value = self._operation(session)
         except HsmError:

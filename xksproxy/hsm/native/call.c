@@ -61,12 +61,48 @@ static PyObject *set_gcm(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* set_integrity_prefix(prefix): hash prefix, IV and output of the encryption, and then decrypt the output (R-CDIV-5, R-CDIV-6). */
+static PyObject *set_integrity_prefix(PyObject *self, PyObject *argument) {
+    Call *call = (Call *)self;
+    char *prefix;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(argument, &prefix, &length) < 0) return NULL;
+    if (call->output == NULL || !call->encrypt || call->hashed != NULL || call->state != MADE) {
+        PyErr_SetString(PyExc_RuntimeError, "an integrity value belongs to one encryption, from before it is put into a queue");
+        return NULL;
+    }
+    size_t before_output = (size_t)length + IV_BYTES;
+    unsigned char *hashed = calloc(1, before_output + call->output_capacity);
+    unsigned char *decrypted = calloc(1, call->output_capacity);
+    if (hashed == NULL || decrypted == NULL) {
+        free(hashed);
+        free(decrypted);
+        return PyErr_NoMemory();
+    }
+    memcpy(hashed, prefix, (size_t)length);
+    free(call->output);
+    call->hashed = hashed;
+    call->prefix_length = (size_t)length;
+    call->output = hashed + before_output;
+    call->decrypted = decrypted;
+    Py_RETURN_NONE;
+}
+
+/* A buffer that may hold a plaintext is cleared before it is given back. */
+static void clear_and_free(unsigned char *buffer, size_t length) {
+    if (buffer == NULL) return;
+    explicit_bzero(buffer, length);
+    free(buffer);
+}
+
 static void call_dealloc(PyObject *self) {
     Call *call = (Call *)self;
-    if (call->output != NULL) {
-        explicit_bzero(call->output, call->output_capacity);
-        free(call->output);
+    if (call->hashed == NULL) {
+        clear_and_free(call->output, call->output_capacity);
+    } else {
+        free(call->hashed); /* AAD, IV and ciphertext */
     }
+    clear_and_free(call->decrypted, call->output_capacity);
     Py_XDECREF(call->fingerprint);
     Py_XDECREF(call->aad_bytes);
     Py_XDECREF(call->data_bytes);
@@ -81,6 +117,19 @@ static PyObject *get_iv(PyObject *self, void *Py_UNUSED(closure)) {
 static PyObject *get_output(PyObject *self, void *Py_UNUSED(closure)) {
     Call *call = (Call *)self;
     return PyBytes_FromStringAndSize((const char *)call->output, (Py_ssize_t)call->output_length);
+}
+
+static PyObject *get_integrity_value(PyObject *self, void *Py_UNUSED(closure)) {
+    Call *call = (Call *)self;
+    if (call->hashed == NULL || call->output_length == 0) {
+        PyErr_SetString(PyExc_RuntimeError, "the call has no verified output");
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)call->integrity_value, SHA256_BYTES);
+}
+
+static PyObject *get_differs(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((Call *)self)->differs);
 }
 
 static PyObject *get_claimed_at(PyObject *self, void *Py_UNUSED(closure)) {
@@ -107,6 +156,8 @@ static PyObject *get_attempted(PyObject *self, void *Py_UNUSED(closure)) {
 
 static PyMethodDef methods[] = {
     {"set_gcm", set_gcm, METH_VARARGS, "Let a NativeSession make it: set_gcm(key, fingerprint, encrypt, iv, aad, data)."},
+    {"set_integrity_prefix", set_integrity_prefix, METH_O,
+     "Verify the encryption: compute the integrity value over prefix, IV and output, then decrypt the output."},
     {"take_failure", take_failure, METH_NOARGS, "The function that failed and its return value, once; or None."},
     {NULL, NULL, 0, NULL},
 };
@@ -114,6 +165,8 @@ static PyMethodDef methods[] = {
 static PyGetSetDef properties[] = {
     {"iv", get_iv, NULL, "The IV that was used.", NULL},
     {"output", get_output, NULL, "What a NativeSession's call gave.", NULL},
+    {"integrity_value", get_integrity_value, NULL, "SHA-256 over prefix, IV and output of a verified encryption.", NULL},
+    {"differs", get_differs, NULL, "Whether the output decrypted to something else than the plaintext.", NULL},
     {"claimed_at", get_claimed_at, NULL, "When a worker took it, on the monotonic clock; None before.", NULL},
     {"attempted", get_attempted, NULL, "Whether a NativeSession called the module for it, with whatever outcome.", NULL},
     {"abandoned", get_abandoned, NULL, "Whether nobody waits for it any more.", NULL},

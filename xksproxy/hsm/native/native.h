@@ -18,7 +18,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-enum { MAXIMUM_IV_BYTES = 16, TAG_BYTES = 16 };
+enum { MAXIMUM_IV_BYTES = 16, IV_BYTES = 12, TAG_BYTES = 16, SHA256_BYTES = 32 };
 
 /* PKCS#11 sections 3.4 and 5: the types of its C interface, as they are on Unix. */
 typedef unsigned long CK_ULONG;
@@ -56,9 +56,17 @@ typedef struct Call {
 
     unsigned char iv[MAXIMUM_IV_BYTES];
     size_t iv_length;
-    unsigned char *output;
+    unsigned char *output; /* with an integrity value, the end of hashed */
     size_t output_capacity;
     CK_ULONG output_length; /* 0 until the native_session has made it; never what a module said of a failure */
+
+    /* For an encryption whose integrity value is wanted: what is hashed is one buffer of prefix, IV and output. */
+    unsigned char *hashed;
+    size_t prefix_length;
+    unsigned char *decrypted; /* the output of the trial decrypt, as large as the output */
+    unsigned char integrity_value[SHA256_BYTES];
+    bool differs; /* the trial decrypt succeeded, and gave something else than the plaintext */
+
     bool attempted;         /* the native_session has called the module for it, with whatever outcome */
     Function failed;
     CK_ULONG return_value;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CKR_OK = 0, CKM_AES_GCM = 0x1087, TAG_BITS = 128, IV_BYTES = 12 };
+enum { CKR_OK = 0, CKM_AES_GCM = 0x1087, TAG_BITS = 128 };
 
 typedef struct {
     void *iv;
@@ -23,6 +23,9 @@ typedef struct {
 typedef CK_ULONG (*InitFunction)(CK_ULONG session, Mechanism *mechanism, CK_ULONG key);
 typedef CK_ULONG (*RunFunction)(CK_ULONG session, void *data, CK_ULONG length, void *output, CK_ULONG *output_length);
 
+/* OpenSSL's one-shot SHA256(3). */
+typedef unsigned char *(*Sha256Function)(const unsigned char *data, size_t length, unsigned char *digest);
+
 typedef struct {
     CK_ULONG handle;
     double until; /* CLOCK_MONOTONIC; 0: not armed */
@@ -37,6 +40,7 @@ struct NativeSession {
     CK_ULONG session;
     InitFunction encrypt_init, decrypt_init;
     RunFunction encrypt, decrypt;
+    Sha256Function sha256; /* NULL: encryptions are not verified here */
     size_t maximum_data_bytes;
     bool hsm_writes_iv; /* into the zeroed buffer that it is given */
     Key *keys;
@@ -48,8 +52,8 @@ struct NativeSession {
 static Key *armed_key(NativeSession *native_session, const Call *call) {
     if (call->key < 0 || call->key >= native_session->key_count) return NULL;
     Key *key = &native_session->keys[call->key];
-    bool usable = key->until > monotonic() && key->fingerprint == call->fingerprint && (call->encrypt ? key->encrypt : key->decrypt);
-    return usable ? key : NULL;
+    bool permitted = (!call->encrypt || key->encrypt) && ((call->encrypt && call->hashed == NULL) || key->decrypt);
+    return permitted && key->until > monotonic() && key->fingerprint == call->fingerprint ? key : NULL;
 }
 
 /* The IV of an encryption: one of the stock, or zeros for the HSM to replace. */
@@ -95,26 +99,63 @@ static bool run(NativeSession *native_session, Call *call, const Key *key) {
     return true;
 }
 
+static bool equal(const unsigned char *one, const unsigned char *other, size_t length) {
+    unsigned char difference = 0;
+    for (size_t at = 0; at < length; at++) difference |= one[at] ^ other[at];
+    return difference == 0;
+}
+
+/*
+ * The integrity value of an output, and then the trial decrypt of that very output (R-CDIV-6): what is corrupted after it was
+ * hashed does not decrypt. The module gets a copy of the IV, in case it writes to it.
+ */
+static bool verify(NativeSession *native_session, Call *call, const Key *key) {
+    memcpy(call->hashed + call->prefix_length, call->iv, IV_BYTES);
+    size_t hashed_length = call->prefix_length + IV_BYTES + call->output_length;
+    if (native_session->sha256(call->hashed, hashed_length, call->integrity_value) == NULL) return false;
+    unsigned char iv[IV_BYTES];
+    memcpy(iv, call->iv, IV_BYTES);
+    GcmParameters parameters = {iv, IV_BYTES, 8 * IV_BYTES, call->aad, call->aad_length, TAG_BITS};
+    Mechanism mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
+    call->return_value = native_session->decrypt_init(native_session->session, &mechanism, key->handle);
+    if (call->return_value != CKR_OK) {
+        call->failed = DECRYPT_INIT;
+        return false;
+    }
+    CK_ULONG length = call->output_capacity;
+    call->return_value = native_session->decrypt(
+        native_session->session, call->output, call->output_length, call->decrypted, &length);
+    if (call->return_value != CKR_OK) {
+        call->failed = DECRYPT;
+        return false;
+    }
+    call->differs = length != call->data_length || !equal(call->decrypted, (unsigned char *)call->data, call->data_length);
+    return !call->differs;
+}
+
 bool native_session_run(NativeSession *native_session, Call *call) {
     Key *key = armed_key(native_session, call);
     if (key == NULL) return false;
     size_t text = call->data_length - (call->encrypt ? 0 : TAG_BYTES);
     if (native_session->maximum_data_bytes > 0 && text > native_session->maximum_data_bytes) return false;
+    if (call->hashed != NULL && native_session->sha256 == NULL) return false;
     if (!module_lock_enter(native_session->module_lock, native_session->generation)) return false;
-    bool made = (!call->encrypt || draw_iv(native_session, call)) && run(native_session, call, key);
+    bool made = (!call->encrypt || draw_iv(native_session, call)) && run(native_session, call, key) &&
+                (call->hashed == NULL || verify(native_session, call, key));
+    if (!made) call->output_length = 0;
     module_lock_leave(native_session->module_lock);
     return made;
 }
 
 static PyObject *native_session_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"module_lock", "session", "functions", "maximum_data_bytes", "hsm_writes_iv", NULL};
+    static char *names[] = {"module_lock", "session", "functions", "maximum_data_bytes", "hsm_writes_iv", "sha256", NULL};
     PyObject *lock_object;
     CK_ULONG session;
-    unsigned long long functions[4];
+    unsigned long long functions[4], sha256 = 0;
     Py_ssize_t maximum;
     int hsm_writes_iv;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!k(KKKK)np", names, ModuleLock_Type, &lock_object, &session, &functions[0],
-                                     &functions[1], &functions[2], &functions[3], &maximum, &hsm_writes_iv)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!k(KKKK)np|K", names, ModuleLock_Type, &lock_object, &session, &functions[0],
+                                     &functions[1], &functions[2], &functions[3], &maximum, &hsm_writes_iv, &sha256)) {
         return NULL;
     }
     if (maximum < 0 || !functions[0] || !functions[1] || !functions[2] || !functions[3]) {
@@ -132,6 +173,7 @@ static PyObject *native_session_new(PyTypeObject *type, PyObject *arguments, PyO
     native_session->encrypt = (RunFunction)(uintptr_t)functions[1];
     native_session->decrypt_init = (InitFunction)(uintptr_t)functions[2];
     native_session->decrypt = (RunFunction)(uintptr_t)functions[3];
+    native_session->sha256 = (Sha256Function)(uintptr_t)sha256;
     native_session->maximum_data_bytes = (size_t)maximum;
     native_session->hsm_writes_iv = hsm_writes_iv != 0;
     return (PyObject *)native_session;
