@@ -1,4 +1,4 @@
-"""An encryption with the fingerprint that its result decrypts (R-CDIV-6)."""
+"""An encryption whose result is decrypted again before it is answered (R-CDIV-6)."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -6,14 +6,14 @@ from typing import Any, Protocol, TypeVar
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import CiphertextRejected, CiphertextWrong
-from xksproxy.hsm.instance.gcm import Decryption, Encryption, Operation
+from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, Operation
 from xksproxy.hsm.keys import Sealed
 
 IntegrityValue = TypeVar("IntegrityValue")
 
 
 class Submit(Protocol):
-    """Has work done by a session of one HSM."""
+    """Runs work on a session of one HSM."""
 
     def __call__(self, work: Operation[Any], deadline: Deadline, /) -> Awaitable[Any]:
         """The result of the work."""
@@ -22,13 +22,13 @@ class Submit(Protocol):
 async def encrypt_verified(
     submit: Submit, encryption: Encryption, integrity_of: Callable[[Sealed], IntegrityValue], deadline: Deadline
 ) -> tuple[Sealed, IntegrityValue]:
-    """Encrypt, show the result to ``integrity_of``, then decrypt it.
+    """Encrypt, compute the integrity value with ``integrity_of``, then decrypt the result.
 
-    In this order: what is corrupted after the integrity_of has seen it fails to decrypt.
+    The order matters: a ciphertext that is corrupted after its integrity value was computed fails to decrypt.
 
     Raises:
-        CiphertextWrong: it does not decrypt, or not to the plaintext.
-        HsmError: what either of the two raises.
+        CiphertextWrong: the result does not decrypt to the plaintext.
+        HsmError: the encryption or the decryption failed.
     """
     sealed = await submit(encryption, deadline)
     integrity_value = integrity_of(sealed)

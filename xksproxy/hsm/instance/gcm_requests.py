@@ -1,4 +1,4 @@
-"""AES-GCM work for a session, in a form that can cross to its thread without the interpreter."""
+"""Encryptions and decryptions as requests to a session, in a form that the native session can serve too."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +10,7 @@ from xksproxy.state.usage import UsageBook
 
 Result = TypeVar("Result")
 Operation = Callable[[HsmSession], Result]
-"""What is asked of a session, on the session's own thread; safe to repeat."""
+"""A request to a session. It runs on the session's own thread and is safe to repeat."""
 
 
 class Encryption:
@@ -34,17 +34,17 @@ class Encryption:
         return session.encrypt(self.label, self.plaintext, self.aad, self.fingerprint, self.maximum, counted=counted)
 
     def prepare(self, call: Call, key: int, usage: UsageBook) -> None:
-        """Let a native_session make it, unless it cannot be counted at once: then the thread does, which may wait for a disk."""
+        """Allow the native session to make the call, unless counting it would wait for a disk; then Python makes it."""
         self._counted = usage.spend_ahead(self.label, self.maximum)
         if self._counted:
             call.set_gcm(key, self.fingerprint, True, b"", self.aad, self.plaintext)
 
     def attempted(self) -> None:
-        """A native_session has tried it: that was the one counted, and what follows counts anew."""
+        """Note that the native session tried: the counted encryption is used up, and another attempt counts anew."""
         self._counted = False
 
     def outcome(self, call: Call) -> Sealed:
-        """What a native_session's call gave."""
+        """The result of a call that the native session made."""
         output, length = call.output, len(self.plaintext)
         return Sealed(call.iv, output[:length], output[length:])
 
@@ -65,13 +65,13 @@ class Decryption:
         return session.decrypt(self.label, self.sealed, self.aad, self.fingerprint)
 
     def prepare(self, call: Call, key: int, _: UsageBook) -> None:
-        """Let a native_session make it."""
+        """Allow the native session to make the call."""
         sealed = self.sealed
         call.set_gcm(key, self.fingerprint, False, sealed.iv, self.aad, sealed.ciphertext + sealed.tag)
 
     def attempted(self) -> None:
-        """A native_session has tried it; decryptions are not counted."""
+        """Note that the native session tried; decryptions are not counted."""
 
     def outcome(self, call: Call) -> bytes:
-        """What a native_session's call gave."""
+        """The result of a call that the native session made."""
         return call.output
