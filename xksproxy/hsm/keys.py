@@ -6,7 +6,7 @@ import msgspec
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """What an encryption gives: the IV it used, the ciphertext and the 16-byte tag."""
+    """The result of an encryption: IV, ciphertext and 16-byte tag."""
 
     iv: bytes
     ciphertext: bytes
@@ -14,17 +14,17 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class KeyFingerprint(msgspec.Struct, frozen=True):
-    """What tells a key from every other without disclosing it. It is kept on disk.
+    """Identifies the value of a key without disclosing it. It is kept on disk.
 
-    Two keys are the same if both tell the same check value; or, where one tells none, if it decrypts the canary. A key
-    that can be held against neither is refused.
+    Two keys are the same if they have the same check value. If one of them has no check value, they are the same if the
+    key decrypts the canary. A key that can be compared in neither way is refused.
     """
 
     check_value: bytes | None
-    """CKA_CHECK_VALUE; None where the token tells none."""
+    """CKA_CHECK_VALUE; None if the token has none."""
 
     canary: Sealed | None
-    """Random bytes that the key encrypted; None where it does not do both."""
+    """Random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class KeyDescription:
     sensitive: bool
     extractable: bool
     check_value: bytes | None = None
-    """CKA_CHECK_VALUE: three bytes that tell keys apart without disclosing them; None where the token has none."""
+    """CKA_CHECK_VALUE: three bytes that identify the key's value without disclosing it; None if the token has none."""
 
     @property
     def is_aes_256(self) -> bool:
-        """Whether it is the kind of key that the API works with (R-REQ-9)."""
+        """Whether it is an AES-256 secret key, the only kind that the API uses (R-REQ-9)."""
         return self.spec == "AES_256"
 
     @property
@@ -57,11 +57,11 @@ class KeyDescription:
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """A key to be used: its label on the tokens, and what its use is bound to."""
+    """A key to use: its label on the tokens, and the limits of its use."""
 
     label: str
     hedge_after: float | None = None
-    """Seconds after which a slow call is sent to a second HSM too."""
+    """After so many seconds without an answer, the call is also sent to a second HSM."""
 
     maximum_encryptions: int | None = None
-    """Encryptions it may make on this machine."""
+    """The number of encryptions that it may make on this machine."""

@@ -10,7 +10,6 @@ import pytest
 from fault_support import FaultyHsm, is_quiet, until
 
 from xksproxy.deadline import Deadline
-from xksproxy.hsm import fleet as fleet_module
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     CiphertextWrong,
@@ -20,6 +19,7 @@ from xksproxy.hsm.errors import (
     KeyMissing,
     TokenUnavailable,
 )
+from xksproxy.hsm.fleet import fleet as fleet_module
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.health import Status

@@ -74,7 +74,7 @@ async def test_errors_of_the_session_reach_the_caller(hsm: Hsm, modules: Modules
             await instance.call(lambda session: session.describe_key("no such key"), later())
 
 
-async def test_a_hung_call_ends_at_its_deadline_and_another_lane_takes_its_place(hsm: Hsm, modules: Modules) -> None:
+async def test_a_hung_call_ends_at_its_deadline_and_another_worker_takes_its_place(hsm: Hsm, modules: Modules) -> None:
     release = threading.Event()
     async with serving(hsm, modules, sessions=1) as instance:
         try:
@@ -89,7 +89,7 @@ async def test_a_hung_call_ends_at_its_deadline_and_another_lane_takes_its_place
         await instance.call(HsmSession.self_test, later())
 
 
-async def test_when_every_lane_is_stuck_the_instance_is_out_of_service_until_they_return(
+async def test_when_every_session_worker_is_stuck_the_instance_is_out_of_service_until_they_return(
     hsm: Hsm, modules: Modules
 ) -> None:
     release = threading.Event()
@@ -107,7 +107,7 @@ async def test_when_every_lane_is_stuck_the_instance_is_out_of_service_until_the
         await until(lambda: instance.serving)
 
 
-async def test_a_call_that_no_lane_could_take_in_time_is_refused_as_busy_and_never_run(
+async def test_a_call_that_no_worker_could_take_in_time_is_refused_as_busy_and_never_run(
     hsm: Hsm, modules: Modules
 ) -> None:
     release, ran = threading.Event(), threading.Event()
@@ -314,21 +314,21 @@ async def test_data_above_the_modules_limit_is_refused_before_it_is_sent(make_fa
 async def test_health_says_unavailable_when_the_last_good_check_is_a_minute_old(hsm: Hsm, modules: Modules) -> None:
     """R-HLTH-6: a checker that stalls must not go on saying that all is well."""
     async with serving(hsm, modules) as instance:
-        await until(lambda: health_of(instance, odd=0, missing=0).status is Status.ACTIVE)
+        await until(lambda: health_of(instance, differing=0, missing=0).status is Status.ACTIVE)
         instance._checked_at = time.monotonic() - 61
 
-        assert health_of(instance, odd=0, missing=0).status is Status.UNAVAILABLE
+        assert health_of(instance, differing=0, missing=0).status is Status.UNAVAILABLE
 
 
 async def test_health_says_degraded_for_stuck_sessions_and_for_keys(hsm: Hsm, modules: Modules) -> None:
     release = threading.Event()
     async with serving(hsm, modules) as instance:
-        assert health_of(instance, odd=1, missing=0).status is Status.DEGRADED
-        assert health_of(instance, odd=0, missing=1).status is Status.DEGRADED
+        assert health_of(instance, differing=1, missing=0).status is Status.DEGRADED
+        assert health_of(instance, differing=0, missing=1).status is Status.DEGRADED
         try:
             with pytest.raises(DeadlinePassed):
                 await instance.call(lambda _: release.wait(), soon())
-            assert health_of(instance, odd=0, missing=0).status is Status.DEGRADED
+            assert health_of(instance, differing=0, missing=0).status is Status.DEGRADED
         finally:
             release.set()
 

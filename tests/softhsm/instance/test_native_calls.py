@@ -1,4 +1,4 @@
-"""Calls that workers make without the interpreter, on a real token: when, and that they come to the same as in Python."""
+"""Calls that workers make without the interpreter, on a real token: when, and with the same outcome as in Python."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.instance import key_table
-from xksproxy.hsm.instance.gcm import Decryption, Encryption, VerifiedEncryption
+from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
@@ -134,7 +134,7 @@ def encryptions(modules: Modules, label: str = "demo-key") -> int:
     return lease.taken - lease.left
 
 
-# When calls are made at the native_session
+# When calls are made natively
 
 
 async def test_calls_after_the_first_one_need_no_python(
@@ -151,16 +151,16 @@ async def test_calls_after_the_first_one_need_no_python(
     assert len({item.iv for item in sealed}) == 10
 
 
-async def test_what_the_desk_encrypts_python_decrypts_and_the_reverse(
+async def test_what_the_native_session_encrypts_python_decrypts_and_the_reverse(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
         for text in (b"", b"x", bytes(8192)):
             await armed(instance, in_python)
-            at_desk = await encrypt(instance, text)
+            natively = await encrypt(instance, text)
             assert not in_python
 
-            def in_session(session: HsmSession, sealed: Sealed = at_desk, text: bytes = text) -> Sealed:
+            def in_session(session: HsmSession, sealed: Sealed = natively, text: bytes = text) -> Sealed:
                 assert session.decrypt("demo-key", sealed, b"aad") == text
                 return session.encrypt("demo-key", text, b"aad")
 
@@ -170,7 +170,7 @@ async def test_what_the_desk_encrypts_python_decrypts_and_the_reverse(
             assert not in_python
 
 
-async def test_a_key_that_no_listing_has_shown_is_never_the_desks(
+async def test_a_key_that_no_listing_has_shown_is_never_served_natively(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
@@ -198,7 +198,7 @@ async def test_once_a_key_has_to_be_looked_at_again_the_next_call_is_pythons(
         assert in_python["decrypt"] == 1
 
 
-async def test_a_key_is_the_desks_until_five_seconds_after_it_was_looked_at(
+async def test_a_key_is_served_natively_until_five_seconds_after_it_was_checked(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not after it was last used: a key in constant use would never be looked at again."""
@@ -243,7 +243,7 @@ async def test_each_session_has_to_look_at_a_key_itself(
         assert 1 <= in_python["encrypt"] < 100
 
 
-async def test_a_lane_that_waits_holds_nobodys_plaintext(
+async def test_a_waiting_worker_keeps_no_plaintext(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
@@ -327,8 +327,8 @@ async def test_keys_are_not_mixed_up(make_faulty: Faulty, modules: Modules, in_p
         for label in labels:
             create = lambda session, label=label: session.create_key(label, bits=256, encrypt=True, decrypt=True)  # noqa: E731
             await instance.call(create, later())
-        instance._enumerate_at = 0
-        await instance._enumerate_keys()
+        instance._listing._not_before = 0
+        await instance._listing.refresh()
         for label in labels:
             await armed(instance, in_python, label)
         sealed = {label: await encrypt(instance, label.encode(), label=label) for label in labels}
@@ -343,7 +343,7 @@ async def test_keys_are_not_mixed_up(make_faulty: Faulty, modules: Modules, in_p
                         await decrypt(instance, sealed[label], label=other)
 
 
-async def test_a_key_is_held_against_each_proof_before_the_desk_uses_it_with_that(
+async def test_a_key_is_compared_with_each_fingerprint_before_the_native_session_uses_it(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
@@ -367,7 +367,7 @@ async def test_a_key_is_held_against_each_proof_before_the_desk_uses_it_with_tha
 
 
 @pytest.mark.parametrize(("label", "allowed"), [("encrypt-only-key", "encrypt"), ("decrypt-only-key", "decrypt")])
-async def test_a_key_is_used_at_the_desk_for_what_it_may_do(
+async def test_a_key_is_used_natively_for_what_it_may_do(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], label: str, allowed: str
 ) -> None:
     armings: list[tuple[bool, bool]] = []
@@ -407,7 +407,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("function", "value"), FAILURES)
-async def test_a_failure_at_the_desk_comes_to_the_same_as_in_python(
+async def test_a_native_failure_has_the_same_outcome_as_one_in_python(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], function: str, value: str
 ) -> None:
     faulty = make_faulty()
@@ -429,17 +429,17 @@ async def test_a_failure_at_the_desk_comes_to_the_same_as_in_python(
             return told, kept, in_python["gcm_encrypt"] + in_python["gcm_decrypt"]
 
         if "Encrypt" in function:
-            at_desk = await outcome(lambda _: Encryption("demo-key", b"text", b"aad", None, None))
+            natively = await outcome(lambda _: Encryption("demo-key", b"text", b"aad", None, None))
             in_session = await outcome(lambda _: lambda session: session.encrypt("demo-key", b"text", b"aad"))
         else:
-            at_desk = await outcome(lambda sealed: Decryption("demo-key", sealed, b"aad", None))
+            natively = await outcome(lambda sealed: Decryption("demo-key", sealed, b"aad", None))
             in_session = await outcome(lambda sealed: lambda session: session.decrypt("demo-key", sealed, b"aad"))
 
-    assert at_desk[:2] == in_session[:2]
-    assert at_desk[2] == in_session[2] - 1  # the one that failed was made at the native_session, and is not made again
+    assert natively[:2] == in_session[:2]
+    assert natively[2] == in_session[2] - 1  # the one that failed was made natively, and is not made again
 
 
-async def test_data_above_the_modules_limit_is_refused_at_the_desk_too(
+async def test_data_above_the_modules_limit_is_refused_natively_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(maximum_data_bytes=100), modules) as instance:
@@ -452,7 +452,7 @@ async def test_data_above_the_modules_limit_is_refused_at_the_desk_too(
 
 
 @pytest.mark.parametrize("part", ["iv", "ciphertext", "tag", "aad"])
-async def test_any_changed_part_is_a_rejected_ciphertext_at_the_desk_too(
+async def test_any_changed_part_is_a_rejected_ciphertext_natively_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], part: str
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
@@ -529,7 +529,7 @@ async def test_a_session_that_is_lost_in_the_trial_decrypt_makes_the_encryption_
 
 
 @pytest.mark.parametrize("function", ["C_EncryptInit", "C_Encrypt"])
-async def test_a_call_that_hangs_at_the_desk_costs_its_lane_which_ends_when_it_returns(
+async def test_a_call_that_hangs_natively_costs_its_worker_which_ends_when_it_returns(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], function: str
 ) -> None:
     faulty = make_faulty()
@@ -554,7 +554,7 @@ async def test_a_call_that_hangs_at_the_desk_costs_its_lane_which_ends_when_it_r
         assert await decrypt(instance, await encrypt(instance)) == b"text"
 
 
-async def test_a_call_that_hangs_after_its_caller_has_gone_costs_its_lane_too(
+async def test_a_call_that_hangs_after_its_caller_has_gone_costs_its_worker_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     """As the slower one of two hedged calls; else the worker would be missing, and nobody would know."""
@@ -632,7 +632,7 @@ async def test_a_limited_key_makes_as_many_encryptions_as_it_may(
     assert all(isinstance(outcome, Sealed | EncryptionsSpent) for outcome in outcomes)
 
 
-async def test_an_attempt_of_the_desk_and_one_in_python_are_two(
+async def test_an_native_attempt_and_one_in_python_are_two(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     faulty = make_faulty()
@@ -667,7 +667,7 @@ async def test_two_attempts_in_python_are_two(
     assert encryptions(modules) == before + 2
 
 
-async def test_an_attempt_of_the_desk_with_an_impossible_outcome_is_counted_too(
+async def test_an_native_attempt_with_an_impossible_outcome_is_counted_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     """An HSM that stops writing its own IV has encrypted under zeros twice before it is found out."""
@@ -711,7 +711,7 @@ async def test_no_iv_serves_two_attempts(
 
 
 @pytest.mark.parametrize("setting", ["written-back", "appended"])
-async def test_ivs_that_the_hsm_makes_come_back_from_the_desk_too(
+async def test_ivs_that_the_hsm_makes_come_back_natively_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], setting: str
 ) -> None:
     faulty = make_faulty(iv=setting)
@@ -806,7 +806,7 @@ async def test_threads_that_want_a_module_initialised_again_at_once_get_it_once(
 async def test_under_stress_every_answer_is_right(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
-    """SessionPool at once, callers that go, deadlines that pass, calls that fail: whoever gets an answer gets his own."""
+    """Workers at once, cancelled callers, passed deadlines, failing calls: every caller gets its own answer."""
     faulty = make_faulty()
     chance = random.Random(1)
     outcomes: Counter[str] = Counter()

@@ -65,7 +65,7 @@ def key(nss: Hsm, nss_modules: Modules) -> str:
 
 
 def test_the_settings_are_proven(nss_session: HsmSession) -> None:
-    nss_session.prove()
+    nss_session.test_settings()
 
 
 @pytest.mark.parametrize("size", [0, 1, 32, 4300, 8192])

@@ -1,4 +1,4 @@
-"""Which key a label meant when it was first used: remembered across workers and restarts."""
+"""The fingerprint of each key when it was first used, shared by workers and kept across restarts."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,34 +9,34 @@ from xksproxy.state.statefile import SharedTable, StateUnusable
 
 
 class FingerprintRecords:
-    """Proofs by label, in one file of the state directory for each key store that has several HSMs.
+    """Fingerprints by label, in one file of the state directory for each key store that has several HSMs.
 
-    The first fingerprint that is proposed for a label stays until it is replaced on purpose. The methods that write wait for
-    a file lock and for the disk: call them on a thread.
+    The first fingerprint that is proposed for a label stays until it is replaced on purpose. Methods that write wait
+    for a file lock and for the disk: call them on a thread.
     """
 
     def __init__(self, path: Path) -> None:
-        self._identity = SharedTable(path, KeyFingerprint)
+        self._table = SharedTable(path, KeyFingerprint)
 
     def get(self, label: str) -> KeyFingerprint | None:
-        """The fingerprint known to this worker."""
-        return self._identity.get(label)
+        """The fingerprint on record, as this worker last read it."""
+        return self._table.get(label)
 
     def refresh(self) -> None:
-        """Learn what other processes have recorded since; what cannot be read now changes nothing."""
+        """Read what other processes have recorded; a file that cannot be read changes nothing."""
         with suppress(StateUnusable):
-            self._identity.refresh()
+            self._table.refresh()
 
     def propose(self, label: str, fingerprint: KeyFingerprint) -> KeyFingerprint:
-        """Remember a label's fingerprint unless another process has; the one that counts.
+        """Record a label's fingerprint, unless one is on record. Returns the one on record.
 
         Raises:
-            TokenUnavailable: the state cannot be used, so nothing may be encrypted under an unproven key.
+            TokenUnavailable: the state cannot be used, so that nothing may be encrypted under the key.
         """
         return self._update(label, fingerprint, instead_of=None)
 
     def replace(self, label: str, old: KeyFingerprint, new: KeyFingerprint) -> KeyFingerprint:
-        """Put ``new`` in the place of ``old``; the one that counts, should another process have been faster."""
+        """Replace ``old`` by ``new``, unless another process has replaced it before. Returns the one on record."""
         return self._update(label, new, instead_of=old)
 
     def _update(self, label: str, fingerprint: KeyFingerprint, *, instead_of: KeyFingerprint | None) -> KeyFingerprint:
@@ -44,6 +44,6 @@ class FingerprintRecords:
             return fingerprint if known is None or known == instead_of else known
 
         try:
-            return self._identity.update(label, change) or fingerprint
+            return self._table.update(label, change) or fingerprint
         except StateUnusable as error:
-            raise TokenUnavailable(f"the record of keys cannot be used: {error}") from error
+            raise TokenUnavailable(f"the record of key fingerprints cannot be used: {error}") from error

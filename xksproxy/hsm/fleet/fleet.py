@@ -1,4 +1,4 @@
-"""Several HSMs that hold the same keys: choosing one, failing over, hedging, and never mixing up keys."""
+"""The HSMs of a key store, which hold the same keys: choice of an HSM, failover and hedged calls."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from xksproxy.hsm.errors import (
 )
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
-from xksproxy.hsm.instance.gcm import Decryption, Encryption, VerifiedEncryption
+from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed, TokenKey
@@ -26,32 +26,32 @@ from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed, TokenKey
 _log: Final = logging.getLogger(__name__)
 
 _SHARE: Final = 0.5
-"""What an attempt may use of the time left while there is another instance to turn to."""
+"""The share of the remaining time that an attempt may use while another instance can be tried."""
 
 _LEAST_SECONDS: Final = 0.02
-"""Below this much time left, no further attempt is worth while."""
+"""If less time is left, no further attempt is made."""
 
 _BUSY_PAUSE_SECONDS: Final = (0.003, 0.012)
 
 Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
-"""What is asked of one instance, with the fingerprint of its key and the time it may take."""
+"""A request to one instance, with the fingerprint of the key and the deadline."""
 
 _ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
-"""Failures that another instance may not have."""
+"""After these failures, another instance is tried."""
 
 
 class Fleet:
     """The instances of one key store, in the order of its configuration. Its methods are called on the event loop.
 
-    A call goes to the serving instance with the least work. What is the instance's fault is tried on the next one,
-    while time is left; everything here is safe to repeat.
+    A call goes to the serving instance with the least work. If the instance fails, the next one is tried while time is
+    left; every call is safe to repeat.
     """
 
     def __init__(
         self, instances: Iterable[Instance], records: FingerprintRecords, exposes: Callable[[str], bool]
     ) -> None:
-        """``exposes`` says whether a label belongs to the key store, so that its absence somewhere is worth a word."""
+        """``exposes`` says whether the key store exposes a label; only such labels count as missing."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._exposes = exposes
@@ -62,24 +62,26 @@ class Fleet:
         return self._instances
 
     def health(self) -> list[InstanceHealth]:
-        """The state of each instance, from checks made in the background."""
+        """The health of each instance, from checks in the background."""
         everywhere = {label for instance in self._instances for label in instance.labels if self._exposes(label)}
         return [
-            health_of(instance, odd=len(self._odd_keys(instance)), missing=len(everywhere - instance.labels))
+            health_of(
+                instance, differing=len(self._differing_keys(instance)), missing=len(everywhere - instance.labels)
+            )
             for instance in self._instances
         ]
 
-    def _odd_keys(self, instance: Instance) -> list[str]:
-        """The labels that the instance may not serve, or would not be allowed to if it were asked."""
-        told = [
+    def _differing_keys(self, instance: Instance) -> list[str]:
+        """The labels whose key on this instance does not match the record."""
+        differing = [
             label
             for label, value in instance.check_values.items()
             if self._exposes(label) and not self._identity.agrees(label, value)
         ]
-        return sorted({*told, *self._identity.odd_keys(instance)})
+        return sorted({*differing, *self._identity.refused_keys(instance)})
 
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
-        """AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
+        """Encrypt with AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
 
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[Sealed]:
             return instance.call(Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions), budget)
@@ -108,11 +110,11 @@ class Fleet:
         return await self._hedged(key, attempt, deadline)
 
     def has_seen(self, label: str) -> bool:
-        """Whether an instance had a key of this label when its keys were last listed."""
+        """Whether the last listing of an instance has a key with this label."""
         return any(label in instance.labels for instance in self._instances)
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
-        """What a serving instance says of a key now; see :meth:`HsmSession.describe_key`."""
+        """The description of a key, read now from a serving instance; see :meth:`HsmSession.describe_key`."""
 
         def attempt(instance: Instance, _: KeyFingerprint | None, budget: Deadline) -> Awaitable[KeyDescription]:
             return instance.call(lambda session: session.describe_key(label), budget)
@@ -120,7 +122,7 @@ class Fleet:
         return await self._anywhere(label, attempt, deadline, set())
 
     async def _hedged(self, key: TokenKey, attempt: Attempt[Result], deadline: Deadline) -> Result:
-        """The call; and, if it is slow, the same once more elsewhere: the first answer wins."""
+        """Make the call; if it is slow, make it on another instance too. The first answer is used."""
         label, used = key.label, set[str]()
         if key.hedge_after is None or len(self._instances) == 1:
             return await self._anywhere(label, attempt, deadline, used)
@@ -132,7 +134,7 @@ class Fleet:
         return await _first_answer(first, second)
 
     async def _anywhere(self, label: str, attempt: Attempt[Result], deadline: Deadline, used: set[str]) -> Result:
-        """Try instance after instance until one answers, none is left or the time is up."""
+        """Try one instance after another until one answers, none is left, or the time is up."""
         failure: HsmError | None = None
         while True:
             instance = self._choose(label, used)
@@ -146,13 +148,13 @@ class Fleet:
                     used.clear()
                     failure = None
                     continue
-                raise self._verdict(failure)
+                raise self._final_error(failure)
             used.add(instance.id)
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
             budget = deadline.share(_SHARE) if others_left else deadline
             try:
                 if label in instance.ambiguous:
-                    # Sessions may know the handle of one of them; a search tells whether there still are several.
+                    # A session may have the handle of one of them; a search finds out whether there still are several.
                     await instance.call(lambda session: session.describe_key(label), budget)
                 fingerprint = await self._identity.fingerprint(label, budget)
                 return await attempt(instance, fingerprint, budget)
@@ -161,17 +163,17 @@ class Fleet:
                 if isinstance(error, KeyDiffers):
                     self._identity.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:
-                    raise self._verdict(failure) from error
+                    raise self._final_error(failure) from error
 
     async def _adopt(self, label: str, deadline: Deadline) -> bool:
-        """Whether the key was replaced on every HSM, so that the record has to follow."""
+        """Whether the key was replaced on every HSM and the new one is on record now."""
         try:
             return await self._identity.adopt_if_unanimous(label, deadline)
         except HsmError:
             return False
 
     def _choose(self, label: str, used: set[str]) -> Instance | None:
-        """The serving instance with the least work that was not used yet and may serve the key."""
+        """The serving instance with the least work that was not tried yet and may serve the key."""
         candidates = [
             instance
             for instance in self._instances
@@ -179,15 +181,15 @@ class Fleet:
         ]
         return min(candidates, key=lambda instance: (instance.troubled, instance.load), default=None)
 
-    def _verdict(self, failure: HsmError | None) -> HsmError:
-        """What to say when no instance answered. A key is missing only if every instance was there to be asked."""
+    def _final_error(self, failure: HsmError | None) -> HsmError:
+        """The error if no instance answered. A key counts as missing only if every instance serves."""
         if failure is None and any(instance.serving for instance in self._instances):
-            return KeyDiffers("no HSM that serves holds the key that was first used under this label")
+            return KeyDiffers("no HSM in service has the key that was first used under this label")
         if failure is None:
             reasons = "; ".join(f"{item.id}: {item.reason or item.state.value}" for item in self._instances)
             return TokenUnavailable(f"no HSM serves this key ({reasons})")
         if isinstance(failure, KeyMissing) and not all(instance.serving for instance in self._instances):
-            return TokenUnavailable("the HSMs that serve do not have the key, and others are out of service")
+            return TokenUnavailable("the HSMs in service do not have the key, and others are out of service")
         return failure
 
 
@@ -195,7 +197,7 @@ _GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost,
 
 
 def _graver(one: HsmError | None, other: HsmError) -> HsmError:
-    """Of two failures the one that says less about the key and more about the HSM."""
+    """Of two failures, the one that comes later in ``_GRAVITY``."""
     if one is None:
         return other
     rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
@@ -203,7 +205,7 @@ def _graver(one: HsmError | None, other: HsmError) -> HsmError:
 
 
 async def _first_answer(*tasks: asyncio.Task[Result]) -> Result:
-    """The first success; when all fail, the failure of the first task. The rest is given up."""
+    """The first success, or the failure of the first task if all fail. The other tasks are cancelled."""
     pending = set(tasks)
     try:
         while pending:

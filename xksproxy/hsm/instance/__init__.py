@@ -1,1 +1,1 @@
-"""One HSM: its sessions, the threads that own them, its keys and its health."""
+"""One HSM: its sessions, their threads, its keys and its health."""

@@ -1,4 +1,4 @@
-"""What is said of an HSM's health, and when."""
+"""The health of an HSM, as GetHealthStatus reports it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,15 +7,15 @@ from typing import Final
 from xksproxy.hsm.instance.instance import Instance
 
 MAXIMUM_AGE_SECONDS: Final = 60.0
-"""No check older than this is ever reported (R-HLTH-6)."""
+"""A check older than this is not reported (R-HLTH-6)."""
 
 
 class Status(Enum):
-    """The three states of the API, each with what it means here (R-HLTH-1). Worst first."""
+    """The three states of the API and their meaning here (R-HLTH-1), the worst first."""
 
-    UNAVAILABLE = "out of service, or its last good check is more than a minute old"
-    DEGRADED = "serves, with stuck sessions, a failure since its last success, or keys that differ or are missing"
-    ACTIVE = "serves, and its last check went well"
+    UNAVAILABLE = "it is out of service, or its last good check is more than a minute old"
+    DEGRADED = "it serves, with stuck sessions, a failure since its last success, or keys that differ or are missing"
+    ACTIVE = "it serves, and its last check succeeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class InstanceHealth:
     reason: str
 
 
-def health_of(instance: Instance, *, odd: int, missing: int) -> InstanceHealth:
-    """Judge an instance by its last check and what happened since.
+def health_of(instance: Instance, *, differing: int, missing: int) -> InstanceHealth:
+    """The health of an instance, from its last check and the calls since.
 
-    ``odd`` counts the keys that differ from those of another HSM, ``missing`` those that only others have.
+    ``differing`` counts the keys that differ from those of another HSM, ``missing`` those that only other HSMs have.
     """
     info = instance.info
-    status, reason = _judge(instance, odd, missing)
+    status, reason = _status(instance, differing, missing)
     return InstanceHealth(
         id=instance.id,
         vendor=info.manufacturer if info else "unknown (not reached yet)",
@@ -45,7 +45,7 @@ def health_of(instance: Instance, *, odd: int, missing: int) -> InstanceHealth:
     )
 
 
-def _judge(instance: Instance, odd: int, missing: int) -> tuple[Status, str]:
+def _status(instance: Instance, differing: int, missing: int) -> tuple[Status, str]:
     if not instance.serving:
         return Status.UNAVAILABLE, instance.reason or instance.state.value
     if instance.seconds_since_check() > MAXIMUM_AGE_SECONDS:
@@ -54,6 +54,6 @@ def _judge(instance: Instance, odd: int, missing: int) -> tuple[Status, str]:
         return Status.DEGRADED, f"{instance.stuck_sessions} sessions are stuck in calls that do not return"
     if instance.troubled:
         return Status.DEGRADED, "a call has failed since the last success"
-    if odd or missing:
-        return Status.DEGRADED, f"{odd} keys differ from those of another HSM, and {missing} are missing"
+    if differing or missing:
+        return Status.DEGRADED, f"{differing} keys differ from those of another HSM, and {missing} are missing"
     return Status.ACTIVE, ""

@@ -1,4 +1,4 @@
-"""The keys of a token as one session knows them: found by label, their handles kept and checked."""
+"""The key handles of one session: found by label, kept, and checked again."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,24 +21,24 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class KnownKey:
-    """A key that was found: its handle in this session, and what it said of itself when last asked."""
+    """A key that was found: its handle in this session, and its description when last read."""
 
     handle: int
     description: KeyDescription
     checked_at: float
     verified_by: object = None
-    """The canary that it was seen to decrypt; a key that is found again has to do so again."""
+    """The canary that the key decrypted; a key that is found anew has to decrypt it again."""
 
     number: int | None = None
-    """By which the native_session knows it; None if it does not."""
+    """The number by which the native session knows it; None if it does not."""
 
 
 class KeyTable:
     """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
 
-    A handle may also come from ``hints``, where another session left what it found by label. Some modules give each
-    session handles of its own, so a hint counts for nothing until its object is seen to carry the label here too.
-    ``require_token`` raises if the token is gone or logged out: then a search finds nothing, as for a missing key.
+    A handle may also come from ``hints``: handles by label that another session found. Some modules have different
+    handles in each session, so a hint is used only if its object has the label in this session too.
+    ``require_token`` raises if the token is absent or logged out: then a search finds nothing, as for a missing key.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class KeyTable:
         self._known: dict[str, KnownKey] = {}
 
     def usable(self, label: str, permits: Callable[[KeyDescription], bool]) -> KnownKey:
-        """The key, if it is AES-256 and permits the use. What is refused is refused on a fresh look.
+        """The key, if it is AES-256 and permits the use. Before it is refused, it is searched for anew.
 
         Raises:
             KeyMissing, KeyAmbiguous, KeyRefusesUse, HandleStale, SessionLost, TokenUnavailable
@@ -76,7 +76,7 @@ class KeyTable:
         return key
 
     def find(self, label: str) -> KnownKey:
-        """The key of a label: the known one, whose attributes are read again every 5 s, a hinted one, or by a search.
+        """The key with a label: a known one, whose attributes are read again every 5 s, a hinted one, or by a search.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -89,11 +89,11 @@ class KeyTable:
             key.description = self._describe(key.handle)
             key.checked_at = now
             if key.description.label != label:
-                raise HandleStale("the handle has come to mean another object")
+                raise HandleStale("the handle belongs to another object now")
         return key
 
     def find_anew(self, label: str) -> KnownKey:
-        """The key of a label by a search, whatever was known of it.
+        """The key with a label, by a new search.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -103,28 +103,33 @@ class KeyTable:
         return key
 
     def forget(self, label: str) -> None:
-        """Search for the key when it is next asked for."""
+        """Drop the handle, so that the next use searches for the key."""
         key = self._known.pop(label, None)
         if key is not None and key.number is not None:
             self._native_session.disarm(key.number)
 
     def arm(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:
-        """Let the native_session use a key that was just used, until its attributes have to be read again.
+        """Allow the native session a key that was just used, until its attributes have to be read again.
 
-        With ``encrypt`` false only to decrypt; it is used as long as calls bring the same ``fingerprint``.
+        If ``encrypt`` is false, it may only decrypt. It serves only calls with the same ``fingerprint`` object.
         """
         key = self._known.get(label)
         if key is None:
             return
         key.number = number
-        told, until = key.description, key.checked_at + _RECHECK_SECONDS
-        usable = told.is_aes_256
+        description, until = key.description, key.checked_at + _RECHECK_SECONDS
+        usable = description.is_aes_256
         self._native_session.arm(
-            number, key.handle, until, usable and encrypt and told.can_encrypt, usable and told.can_decrypt, fingerprint
+            number,
+            key.handle,
+            until,
+            usable and encrypt and description.can_encrypt,
+            usable and description.can_decrypt,
+            fingerprint,
         )
 
     def everything(self) -> list[tuple[int, KeyDescription]]:
-        """Handles and descriptions of all secret and private keys that the token keeps, in the order it gives them."""
+        """Handles and descriptions of all secret and private token keys, in the order in which the token lists them."""
         keys = []
         for handle in self.search(None):
             with suppress(HandleStale):  # destroyed since the search
@@ -132,7 +137,7 @@ class KeyTable:
         return keys
 
     def search(self, label: str | None) -> list[int]:
-        """The handles of all keys of a label, or of all keys."""
+        """The handles of all keys with a label, or of all keys."""
         handles: list[int] = []
         for key_class in KEY_CLASSES:
             with self._errors_classified:
@@ -140,7 +145,7 @@ class KeyTable:
         return handles
 
     def retry_stale(self, label: str, function: Callable[[], Result]) -> Result:
-        """Run ``function``; when it meets a stale handle, forget the handle and run it once more."""
+        """Run ``function``; if a handle is stale, forget the handle and run it once more."""
         try:
             return function()
         except HandleStale:
@@ -148,7 +153,7 @@ class KeyTable:
         try:
             return function()
         except HandleStale as error:
-            raise SessionLost(f"a key handle was refused although just found: {error}") from error
+            raise SessionLost(f"a key handle was refused right after the search: {error}") from error
 
     def _hinted(self, label: str) -> KnownKey | None:
         handle = self._hints().get(label)

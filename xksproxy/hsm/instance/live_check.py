@@ -1,4 +1,4 @@
-"""Trying each HSM of a configuration once, for a command: what serves, and what does not and why."""
+"""One attempt on each HSM of a configuration, for commands: which HSMs work, and why others do not."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from xksproxy.state.usage import UsageBook
 
 @dataclass(frozen=True, slots=True)
 class LiveCheck:
-    """One HSM: a session that has passed its tests, or the reason why there is none."""
+    """The result for one HSM: a tested session, or the reason why there is none."""
 
     hsm: Hsm
     info: TokenInfo | None = None
@@ -25,9 +25,9 @@ class LiveCheck:
 
 
 def check_each(hsms: Iterable[Hsm], state_directory: Path) -> Iterator[LiveCheck]:
-    """Log in to each, with one attempt that the PIN guard knows of; then the self-test and the fingerprint of its settings.
+    """Log in to each HSM once, recorded by the PIN guard; then run the self-test and the test of its settings.
 
-    At most one call of this in a process, which then must not fork workers.
+    A process may call this once, and must not fork workers afterwards.
     """
     modules = Modules(PinGuard(state_directory), UsageBook(state_directory))
     for hsm in hsms:

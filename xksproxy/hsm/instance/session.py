@@ -1,4 +1,4 @@
-"""One PKCS#11 session: AES-256-GCM under keys found by label, and the tests by which it proves itself."""
+"""One PKCS#11 session: AES-256-GCM under keys found by label."""
 
 import os
 from collections import Counter
@@ -8,45 +8,33 @@ from typing import Any, Final, TypeVar
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import (
     CiphertextRejected,
-    DataTooLarge,
     EncryptionsSpent,
     KeyAmbiguous,
-    KeyDiffers,
     NotCounted,
     SessionLost,
-    SettingsMismatch,
     TokenUnavailable,
 )
-from xksproxy.hsm.instance.key_table import KeyTable, KnownKey
+from xksproxy.hsm.instance.fingerprint_check import FingerprintCheck
+from xksproxy.hsm.instance.gcm_calls import GcmCalls
+from xksproxy.hsm.instance.key_table import KeyTable
 from xksproxy.hsm.instance.openssl import sha256_address
+from xksproxy.hsm.instance.self_test import SelfTest
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
-from xksproxy.hsm.pkcs11 import return_values
 from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.module import Connection, close_session
-from xksproxy.hsm.pkcs11.return_values import ErrorClass
 from xksproxy.state.statefile import StateUnusable
 from xksproxy.state.usage import LimitReached
 
-_IV_BYTES: Final = 12
-_APPENDED_IV_BYTES: Final = 16
-_IV_BLOCK: Final = 64
-_TAG_BYTES: Final = 16
-_AES_256_BITS: Final = 256
 _USER_STATES: Final = frozenset({1, 3})
 _CANARY_BYTES: Final = 16
-_TEST_TEXT: Final = b"xksproxy self-test"
-_TEST_AAD: Final = b"xksproxy"
-_POINTS_AT_SETTINGS: Final = frozenset(
-    {ErrorClass.MECHANISM_REFUSED, ErrorClass.CIPHERTEXT_REJECTED, ErrorClass.AMBIGUOUS}
-)
 
 Result = TypeVar("Result")
 
 
 class HsmSession:
-    """A session, the keys known in it, and IVs drawn ahead. It belongs to one thread.
+    """A session and the keys known in it. It belongs to one thread.
 
     Every method raises an :class:`HsmError`; after one whose ``discards_session`` is set, close the session.
     """
@@ -66,7 +54,7 @@ class HsmSession:
             self._quirks.iv == "written-back",
             sha256_address(),
         )
-        """Makes, without the interpreter, calls under keys that it was let use."""
+        """Makes calls without the interpreter, under keys that :meth:`allow_native` has named."""
         self._keys = KeyTable(
             self._cryptoki,
             self._handle,
@@ -75,8 +63,12 @@ class HsmSession:
             hints=lambda: connection.key_hints,
             require_token=self._require_token,
         )
+        self._gcm_calls = GcmCalls(self._cryptoki, self._handle, self._quirks, self.native_session)
+        self._self_test = SelfTest(self._session, self._gcm_calls, self._quirks, require_present=self._require_present)
+        self._fingerprint_check = FingerprintCheck(
+            self._gcm_calls, self._quirks, require_self_test=self.require_self_test
+        )
         self._native_failure: CryptokiError | None = None
-        self._test_key: int | None = None
 
     @property
     def alive(self) -> bool:
@@ -95,15 +87,15 @@ class HsmSession:
         return not self._connection.needs_login or state in _USER_STATES
 
     def close(self) -> None:
-        """Give the session back to the token."""
+        """Close the session on the token."""
         close_session(self._session)
 
     def raise_next(self, failure: tuple[str, int] | None) -> None:
-        """Let the next encryption or decryption begin as it ended at the native_session: with a function and its return value."""
+        """Make the next encryption or decryption fail with what the native session saw: function and return value."""
         self._native_failure = None if failure is None else CryptokiError(*failure)
 
     def allow_native(self, label: str, number: int, fingerprint: KeyFingerprint | None) -> None:
-        """Let the native_session make calls with this fingerprint under the key of a label, which was just used, by its number."""
+        """Allow the native session calls with this fingerprint under a key that was just used; ``number`` names it."""
         self._keys.arm(label, number, fingerprint, encrypt=self._quirks.iv != "appended")
 
     def encrypt(
@@ -116,24 +108,24 @@ class HsmSession:
         *,
         counted: bool = False,
     ) -> Sealed:
-        """AES-256-GCM under the key of a label, which must fit ``fingerprint`` if one is given.
+        """AES-256-GCM under the key of a label, which must match ``fingerprint`` if one is given.
 
-        An IV serves one attempt, and each attempt is counted before it is made, up to ``maximum`` if that is given;
-        ``counted``: the first one is already.
+        An IV is used for one attempt. Each attempt is counted before it is made, up to ``maximum`` if that is given;
+        ``counted``: the first one is counted already.
 
         Raises:
             EncryptionsSpent, NotCounted
             KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse, DataTooLarge, SessionLost, TokenUnavailable, HsmBusy
         """
 
-        def seal(key: int) -> Sealed:
+        def count_and_encrypt(key: int) -> Sealed:
             nonlocal counted
-            paid, counted = counted, False
-            if not paid:
+            already, counted = counted, False
+            if not already:
                 self._count(label, maximum)
-            return self._seal(key, plaintext, aad)
+            return self._gcm_calls.encrypt(key, plaintext, aad)
 
-        return self._with_key(label, _can_encrypt, fingerprint, seal)
+        return self._with_key(label, _can_encrypt, fingerprint, count_and_encrypt)
 
     def decrypt(self, label: str, sealed: Sealed, aad: bytes, fingerprint: KeyFingerprint | None = None) -> bytes:
         """The inverse of :meth:`encrypt`.
@@ -142,7 +134,9 @@ class HsmSession:
             CiphertextRejected, and what :meth:`encrypt` raises
         """
         try:
-            return self._with_key(label, _can_decrypt, fingerprint, lambda key: self._open(key, sealed, aad))
+            return self._with_key(
+                label, _can_decrypt, fingerprint, lambda key: self._gcm_calls.decrypt(key, sealed, aad)
+            )
         except Ambiguous as error:
             self.require_self_test(error)
             raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
@@ -156,7 +150,7 @@ class HsmSession:
         return self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
 
     def make_fingerprint(self, label: str) -> KeyFingerprint:
-        """A fingerprint of the key as it is on this token now.
+        """A fingerprint of the key that is on this token now.
 
         Raises:
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
@@ -167,16 +161,16 @@ class HsmSession:
         return KeyFingerprint(description.check_value, canary)
 
     def verify_key(self, label: str, fingerprint: KeyFingerprint) -> None:
-        """Hold the key, found anew, against a fingerprint.
+        """Search for the key anew and compare it with a fingerprint.
 
         Raises:
-            KeyDiffers: it is another key, or there is nothing to hold it against.
+            KeyDiffers: it is another key, or there is nothing to compare.
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
         """
-        self._keys.retry_stale(label, lambda: self._require_fingerprint(self._keys.find_anew(label), fingerprint))
+        self._keys.retry_stale(label, lambda: self._fingerprint_check.require(self._keys.find_anew(label), fingerprint))
 
     def list_keys(self) -> list[KeyDescription]:
-        """All secret and private keys of the token, in the order it gives them; it saves other sessions the search."""
+        """All secret and private keys of the token, in its order. Other sessions use the handles that it finds."""
         found = self._keys.everything()
         times = Counter(description.label for _, description in found)
         self._connection.key_hints = {
@@ -185,7 +179,7 @@ class HsmSession:
         return [description for _, description in found]
 
     def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool, extractable: bool = False) -> None:
-        """Make an AES key on the token; an ``extractable`` one can be wrapped; see :mod:`xksproxy.hsm.instance.key_copy`.
+        """Make an AES key on the token. An ``extractable`` one can be wrapped; see :func:`~.key_copy.copy_key`.
 
         Raises:
             KeyAmbiguous: a key of this label exists already; nothing was made.
@@ -196,68 +190,25 @@ class HsmSession:
         generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt, extractable=extractable)
 
     def self_test(self) -> None:
-        """Encrypt and decrypt under a key of this session's own, so that no customer key is touched (R-HLTH-3).
-
-        A token that vanished is looked for too: its sessions may go on making session keys.
+        """Encrypt and decrypt under a session key; see :class:`SelfTest`.
 
         Raises:
-            SessionLost: the session is gone.
-            TokenUnavailable: the token does not do it, or does it wrongly.
+            SessionLost, TokenUnavailable
         """
-        self._require_present()
-        key = self._test_key_handle()
-        try:
-            sealed = self._seal(key, _TEST_TEXT, _TEST_AAD)
-            opened = self._open(key, sealed, _TEST_AAD)
-        except CryptokiError as error:
-            lost = (
-                return_values.error_class(self._quirks, error.function, error.return_value) is ErrorClass.SESSION_LOST
-            )
-            raise (SessionLost if lost else TokenUnavailable)(f"self-test failed: {error}") from error
-        if opened != _TEST_TEXT:
-            raise TokenUnavailable("self-test failed: decryption gave something else than was encrypted")
+        self._self_test.run()
 
     def test_settings(self) -> None:
-        """Prove the quirks on the token: IVs differ and come back, both outputs decrypt, a wrong tag is refused.
-
-        A module that is set up wrongly could reuse an IV or accept a changed ciphertext without any error.
+        """Check that the module behaves as its settings say; see :class:`SelfTest`.
 
         Raises:
-            SettingsMismatch: the token behaves otherwise than its settings say.
-            TokenUnavailable: the token fails.
+            SettingsMismatch, SessionLost, TokenUnavailable
         """
-        self._require_present()
-        key = self._test_key_handle()
-        try:
-            first, second = (self._seal(key, _TEST_TEXT, _TEST_AAD) for _ in range(2))
-            opened = {self._open(key, sealed, _TEST_AAD) for sealed in (first, second)}
-        except CryptokiError as error:
-            if return_values.error_class(self._quirks, error.function, error.return_value) in _POINTS_AT_SETTINGS:
-                raise SettingsMismatch(f"{error}; check the settings iv and iv_source") from error
-            raise TokenUnavailable(f"the fingerprint of the settings failed: {error}") from error
-        if first.iv == second.iv or first.ciphertext == second.ciphertext:
-            raise SettingsMismatch("two encryptions had the same IV or the same output; check the setting iv")
-        if opened != {_TEST_TEXT}:
-            raise SettingsMismatch("a ciphertext did not decrypt to what was encrypted; check the setting iv")
-        self._test_refusal(key, first)
-
-    def _test_refusal(self, key: int, sealed: Sealed) -> None:
-        broken = Sealed(sealed.iv, sealed.ciphertext, bytes([sealed.tag[0] ^ 1]) + sealed.tag[1:])
-        try:
-            self._open(key, broken, _TEST_AAD)
-        except CryptokiError as error:
-            refused = return_values.error_class(self._quirks, error.function, error.return_value)
-            if refused in (ErrorClass.CIPHERTEXT_REJECTED, ErrorClass.AMBIGUOUS):
-                return
-            raise SettingsMismatch(
-                f"a wrong tag is answered with {error}, which the settings do not name; add it to ambiguous_codes"
-            ) from error
-        raise SettingsMismatch("a ciphertext with a wrong tag was accepted")
+        self._self_test.check_settings()
 
     def require_self_test(self, failure: Ambiguous) -> None:
-        """Raise TokenUnavailable unless the session works; then it was the ciphertext."""
+        """Raise TokenUnavailable unless the session works; if it does, the ciphertext was wrong."""
         try:
-            self.self_test()
+            self._self_test.run()
         except SessionLost as error:
             raise TokenUnavailable(f"{failure}, and then {error}") from error
 
@@ -269,12 +220,6 @@ class HsmSession:
         except StateUnusable as error:
             raise NotCounted(f"the encryption cannot be counted: {error}") from error
 
-    def _test_key_handle(self) -> int:
-        """A key of this session's own, gone with it."""
-        if self._test_key is None:
-            self._test_key = generate_aes_key(self._session, _AES_256_BITS, label=None, encrypt=True, decrypt=True)
-        return self._test_key
-
     def _with_key(
         self,
         label: str,
@@ -282,46 +227,21 @@ class HsmSession:
         fingerprint: KeyFingerprint | None,
         operation: Callable[[int], Result],
     ) -> Result:
-        """Run ``operation`` with the handle of a key, if that permits it and is the key it should be."""
+        """Run ``operation`` with the handle of a key, if the key permits it and matches the fingerprint."""
 
         def attempt() -> Result:
             with self._errors_classified:
                 self._raise_native_failure()
             key = self._keys.usable(label, permits)
             if fingerprint is not None:
-                self._require_fingerprint(key, fingerprint)
+                self._fingerprint_check.require(key, fingerprint)
             with self._errors_classified:
                 return operation(key.handle)
 
         return self._keys.retry_stale(label, attempt)
 
-    def _require_fingerprint(self, key: KnownKey, fingerprint: KeyFingerprint) -> None:
-        told = key.description.check_value
-        if told is not None and fingerprint.check_value is not None:
-            if told != fingerprint.check_value:
-                raise KeyDiffers("its check value is not that of the key that was first used under the label")
-        elif fingerprint.canary is None or not key.description.can_decrypt:
-            raise KeyDiffers("it tells no check value and cannot be tried, so it may be another key than on other HSMs")
-        elif key.verified_by != fingerprint.canary:
-            self._try_canary(key.handle, fingerprint.canary)
-            key.verified_by = fingerprint.canary
-
-    def _try_canary(self, key: int, canary: Sealed) -> None:
-        try:
-            with self._errors_classified:
-                self._open(key, canary, b"")
-        except CiphertextRejected as error:
-            raise KeyDiffers(
-                "it does not decrypt what the key that was first used under the label encrypted"
-            ) from error
-        except Ambiguous as error:
-            self.require_self_test(error)
-            raise KeyDiffers(
-                "it does not decrypt what the key that was first used under the label encrypted"
-            ) from error
-
     def _require_token(self) -> None:
-        """A token that vanished or logged out also finds nothing; that is no missing key."""
+        """Require that the token is present and logged in: otherwise a search finds nothing, as for a missing key."""
         self._require_present()
         if not self.logged_in():
             raise SessionLost("the session is not logged in any more")
@@ -329,53 +249,6 @@ class HsmSession:
     def _require_present(self) -> None:
         with self._errors_classified:
             self._cryptoki.check_token(self._connection.slot)
-
-    def _seal(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
-        """One GCM encryption in the way of the module; its IV and lengths are checked before anyone relies on them."""
-        self._require_size(plaintext)
-        given = self._given_iv()
-        output, iv = self._cryptoki.gcm_encrypt(self._handle, key, iv=given, aad=aad, plaintext=plaintext)
-        if self._quirks.iv == "appended":
-            output, iv = output[:-_APPENDED_IV_BYTES], output[-_APPENDED_IV_BYTES:]
-        if not any(iv):
-            raise SettingsMismatch("an encryption used an empty or all-zero IV; check the setting iv")
-        if len(output) != len(plaintext) + _TAG_BYTES:
-            raise SettingsMismatch(
-                f"C_Encrypt gave {len(output)} bytes for {len(plaintext)} and a 16-byte tag; check iv"
-            )
-        return Sealed(iv, output[: len(plaintext)], output[len(plaintext) :])
-
-    def _open(self, key: int, sealed: Sealed, aad: bytes) -> bytes:
-        """One GCM decryption; it gives as many bytes as the ciphertext has."""
-        self._require_size(sealed.ciphertext)
-        plaintext = self._cryptoki.gcm_decrypt(
-            self._handle, key, iv=sealed.iv, aad=aad, sealed=sealed.ciphertext + sealed.tag
-        )
-        if len(plaintext) != len(sealed.ciphertext):
-            raise TokenUnavailable("C_Decrypt returned a plaintext of another length than the ciphertext")
-        return plaintext
-
-    def _given_iv(self) -> bytes:
-        """What C_EncryptInit gets as IV: ours, a zeroed buffer to write into, or nothing."""
-        if self._quirks.iv == "caller":
-            return self._next_iv()
-        return bytes(_IV_BYTES) if self._quirks.iv == "written-back" else b""
-
-    def _require_size(self, data: bytes) -> None:
-        maximum = self._quirks.maximum_data_bytes
-        if maximum is not None and len(data) > maximum:
-            raise DataTooLarge(f"the module takes at most {maximum} bytes, not {len(data)}")
-
-    def _next_iv(self) -> bytes:
-        """The next 12 bytes of a block from the generator, which the native_session draws from too; it saves round trips."""
-        iv = self.native_session.take_iv()
-        if iv is None:
-            count = _IV_BYTES * _IV_BLOCK
-            system = self._quirks.iv_source == "system"
-            block = os.urandom(count) if system else self._cryptoki.random_bytes(self._handle, count)
-            iv = block[:_IV_BYTES]
-            self.native_session.stock(block[_IV_BYTES:])
-        return iv
 
     def _raise_native_failure(self) -> None:
         failure, self._native_failure = self._native_failure, None

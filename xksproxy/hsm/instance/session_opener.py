@@ -1,4 +1,4 @@
-"""Opening sessions on one token, logging in where that is needed."""
+"""Opens sessions on one token, and logs in if that is needed."""
 
 import logging
 import threading
@@ -22,13 +22,13 @@ class SessionOpener:
         self._hsm = hsm
         self._modules = modules
         self._lock = threading.Lock()
-        """So that one thread at a time decides whether to log in again."""
+        """One thread at a time decides whether to log in again."""
         self._module: Module | None = None
         self.info: TokenInfo | None = None
-        """What the token says of itself; None until a first session was opened."""
+        """Vendor, model and serial number of the token; None until a first session was opened."""
 
     def module(self) -> Module:
-        """The module, loaded and initialised when first asked for.
+        """The module; it is loaded and initialised at the first call.
 
         Raises:
             TokenUnavailable: it cannot be.
@@ -38,13 +38,13 @@ class SessionOpener:
         return self._module
 
     def module_lock(self) -> ModuleLock:
-        """The module_lock of the module; see :meth:`module`."""
+        """The lock of the module; see :meth:`module`."""
         return self.module().module_lock
 
     def open(self) -> HsmSession:
-        """A logged-in session for the calling thread, which is inside the module_lock.
+        """A logged-in session for the calling thread, which must be inside the module lock.
 
-        A token that lost the log-in, for instance with all its sessions, is logged in to again.
+        If the token has lost the log-in, for instance with all its sessions, this logs in again.
 
         Raises:
             TokenUnavailable: the module, the token or the log-in fails.

@@ -1,4 +1,4 @@
-"""The workers of one HSM, and the work that waits for them."""
+"""The session workers of one HSM, and the queue of calls that wait for them."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import CallQueue
-from xksproxy.hsm.instance.gcm import GcmOperation, Operation
+from xksproxy.hsm.instance.gcm_requests import GcmOperation, Operation
 from xksproxy.hsm.instance.session_opener import SessionOpener
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
 from xksproxy.request_stats import RequestStats, current_request_stats
@@ -20,9 +20,9 @@ Result = TypeVar("Result")
 
 
 class SessionPool:
-    """As many workers as an HSM has sessions. The methods are called on the event loop.
+    """One worker for each session of an HSM. The methods are called on the event loop.
 
-    One whose call does not return is replaced, until there are twice as many, stuck ones included.
+    A worker whose call does not return is replaced, until there are twice as many, including the stuck ones.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SessionPool:
         on_stuck: Callable[[], None],
         on_return: Callable[[], None],
     ) -> None:
-        """``usage`` counts encryptions; the callbacks are for a worker that is stuck, and one that returns after all."""
+        """``usage`` counts encryptions. The callbacks run when a worker is stuck, and when a stuck one returns."""
         self._hsm_id = hsm_id
         self._sessions = sessions
         self._opener = opener
@@ -45,27 +45,27 @@ class SessionPool:
         self._queue: CallQueue[SessionCall] = CallQueue()
         self._waking = False
         self._free: dict[int, SessionWorker] = {}
-        """By number."""
+        """The workers that take calls, by number."""
         self._stuck: set[SessionWorker] = set()
         self._started = 0
         self._key_numbers: dict[str, int] = {}
-        """By label the numbers under which native sessions know keys; for keys that were once listed."""
+        """The numbers by which native sessions know keys, by label; only for keys that were once listed."""
         self.labels: frozenset[str] = frozenset()
-        """The labels of the HSM's keys, as far as is known: a client can think of any number of others."""
+        """The labels that the last listing found. Others get no number: clients can invent any number of them."""
 
     @property
     def free(self) -> int:
-        """SessionPool that take work or are doing some."""
+        """The number of workers that take calls, busy ones included."""
         return len(self._free)
 
     @property
     def stuck(self) -> int:
-        """SessionPool whose call did not return in time."""
+        """The number of workers whose call has not returned in time."""
         return len(self._stuck)
 
     @property
     def exhausted(self) -> bool:
-        """Whether every worker that there may be is stuck."""
+        """Whether all workers are stuck and no further one may be started."""
         return not self._free and self.stuck >= self._maximum
 
     @property
@@ -78,11 +78,11 @@ class SessionPool:
         self._top_up()
 
     def stop(self) -> None:
-        """Let the threads end once they have done what is queued; none is waited for."""
+        """Let the threads end after what is queued; do not wait for them."""
         self._queue.end(self.free)
 
     async def ended(self, seconds: float) -> None:
-        """After :meth:`stop`, wait until the threads have ended, but no longer than that."""
+        """After :meth:`stop`, wait until the threads have ended, for at most ``seconds``."""
         deadline = Deadline.after(seconds)
         for worker in tuple(self._free.values()):
             await asyncio.to_thread(worker.join, deadline.remaining())
@@ -91,14 +91,14 @@ class SessionPool:
             asyncio.get_running_loop().remove_reader(self._queue.fileno())
 
     async def submit(self, work: Operation[Result], deadline: Deadline) -> Result:
-        """Have work done by a session; if that turns out to be lost, once more on a fresh one.
+        """Run work on a session; if that session is lost, once more on a new one.
 
         Raises:
-            HsmBusy: no worker came free before the deadline, or the HSM asks to slow down.
+            HsmBusy: no worker became free before the deadline, or the HSM asks to slow down.
             DeadlinePassed: the HSM was too slow.
-            HsmError: what the work raised.
+            HsmError: the work raised it.
         """
-        made_at = time.monotonic()
+        submitted_at = time.monotonic()
         call = SessionCall(work, deadline, self._queue, self._replace)
         if isinstance(work, GcmOperation) and (number := self._key_number(work.label)) is not None:
             call.offer(work, number, self._usage)
@@ -106,12 +106,12 @@ class SessionPool:
             self._put(call)
             result: Result = await call.result()
         finally:
-            if account := current_request_stats.get():
-                self._enter(account, call, made_at)
+            if stats := current_request_stats.get():
+                self._record_times(stats, call, submitted_at)
         return result
 
     def _put(self, call: SessionCall) -> None:
-        """CallQueue a call, and wake the workers once for all that are queued in this turn of the loop: waking costs more."""
+        """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
         self._queue.put(call)
         if not self._waking:
             self._waking = True
@@ -131,12 +131,12 @@ class SessionPool:
             number = self._key_numbers[label] = len(self._key_numbers)
         return number
 
-    def _enter(self, account: RequestStats, call: SessionCall, made_at: float) -> None:
+    def _record_times(self, stats: RequestStats, call: SessionCall, submitted_at: float) -> None:
         now = time.monotonic()
         claimed_at = now if call.claimed_at is None else call.claimed_at
-        account.queue_seconds += claimed_at - made_at
-        account.hsm_seconds += now - claimed_at
-        account.hsms.append(self._hsm_id)
+        stats.queue_seconds += claimed_at - submitted_at
+        stats.hsm_seconds += now - claimed_at
+        stats.hsms.append(self._hsm_id)
 
     def _top_up(self) -> None:
         while self.free < self._sessions and self.free + self.stuck < self._maximum:
@@ -147,7 +147,7 @@ class SessionPool:
             worker.start()
 
     def _replace(self, number: int) -> None:
-        """Another worker takes the place of one whose call did not return."""
+        """Start another worker in the place of one whose call did not return."""
         self._stuck.add(self._free.pop(number))
         _log.error("HSM call does not return", extra={"fields": {"hsm": self._hsm_id, "stuck": self.stuck}})
         self._top_up()

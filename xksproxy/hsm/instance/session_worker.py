@@ -1,4 +1,4 @@
-"""A worker: one thread that owns one session and takes its work from a queue."""
+"""A session worker: one thread that owns one session and takes calls from a queue."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from typing import Any, Final
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.errors import CiphertextWrong, DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
-from xksproxy.hsm.instance.gcm import OUTPUT_DIFFERS, GcmOperation, Operation
+from xksproxy.hsm.instance.gcm_requests import OUTPUT_DIFFERS, GcmOperation, Operation
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.session_opener import SessionOpener
 from xksproxy.state.usage import UsageBook
@@ -18,7 +18,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class SessionCall(Call):
-    """Operation that waits for a worker. Made on the event loop, done on a worker's thread, answered on the loop."""
+    """A request to a session: made on the event loop, served on a worker's thread, answered on the loop."""
 
     __slots__ = (
         "_deadline",
@@ -50,19 +50,19 @@ class SessionCall(Call):
         self._error: HsmError | None = None
 
     def offer(self, gcm: GcmOperation, key: int, usage: UsageBook) -> None:
-        """Say that the work is this and its key has this number, so that a native_session which knows the key can do it."""
+        """Allow a native session that knows the key to make the call; ``key`` is the key's number."""
         self._gcm, self._key = gcm, key
         gcm.prepare(self, key, usage)
 
     async def result(self) -> Any:
-        """Wait for the answer until the deadline. A call that does not return by then makes its worker a stuck one.
+        """Wait for the answer until the deadline. If a claimed call has not returned by then, its worker is stuck.
 
-        So does one whose caller has gone before, as the slower of two hedged calls: it is watched all the same.
+        That also holds for a call whose caller was cancelled, as the slower of two hedged calls.
 
         Raises:
-            HsmBusy: no worker came free in time.
+            HsmBusy: no worker became free in time.
             DeadlinePassed: the HSM did not answer in time.
-            HsmError: what the session raised.
+            HsmError: the session raised it.
         """
         self._timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
         try:
@@ -73,14 +73,14 @@ class SessionCall(Call):
             raise
 
     def given_up(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the answer is not awaited any more."""
         return self._deadline.passed() or self._future.done()
 
     def serve(self, session: HsmSession) -> None:
-        """Do the work in Python; what a native_session's call came to is judged as if it had happened here.
+        """Run the operation in Python. A failure of the native session is classified as if it had happened here.
 
         Raises:
-            HsmError: the work failed; the worker judges its session by it, and has :meth:`fail` answer with it.
+            HsmError: the operation failed. The worker passes it to :meth:`fail`.
         """
         session.raise_next(self.take_failure())
         if self._gcm is not None and self.attempted:
@@ -102,7 +102,7 @@ class SessionCall(Call):
         self._error = error
 
     def settle(self) -> None:
-        """Answer who waits; on the event loop, when the call is finished."""
+        """Give the caller its answer; on the event loop, when the call is finished."""
         if self._timer is not None:
             self._timer.cancel()
         if self._future.done():
@@ -116,7 +116,7 @@ class SessionCall(Call):
 
     def _expire(self) -> None:
         if self._queue.withdraw(self):
-            self._refuse(HsmBusy("no HSM session came free in time"))
+            self._refuse(HsmBusy("no HSM session became free in time"))
         elif (worker := self._queue.abandon(self)) is not None:
             self._refuse(DeadlinePassed("the HSM call did not return in time"))
             self._on_stuck(worker)
@@ -127,9 +127,9 @@ class SessionCall(Call):
 
 
 class SessionWorker:
-    """A daemon thread with a session of its own, opened when first needed and replaced when it is lost.
+    """A daemon thread with a session of its own, which is opened at its first call and replaced when it is lost.
 
-    A worker whose call did not return in time is replaced by another one; when the call returns after all, the worker ends.
+    A worker whose call does not return in time is replaced; when the call returns later, the worker ends.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class SessionWorker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Let the thread run, until the queue ends it."""
+        """Start the thread; the queue ends it."""
         self._thread.start()
 
     @property
@@ -167,7 +167,7 @@ class SessionWorker:
             if not call.abandoned:
                 self._serve(call)
             replaced = not self._queue.finish(call)
-            del call  # it may hold a plaintext, and the next one may be long in coming
+            del call  # it may hold a plaintext, and the next call may come much later
         self._discard()
         if replaced:
             try:
@@ -205,18 +205,18 @@ class SessionWorker:
             call.serve(self._session)
         except HsmError as error:
             if error.discards_session:
-                _log.warning("HSM session given up", extra={"fields": {"reason": str(error)}})
+                _log.warning("HSM session closed after a failure", extra={"fields": {"reason": str(error)}})
                 self._session.close()
                 self._session = None
             raise
 
     def _discard(self) -> None:
-        """Give the session back at the end, unless the module is being initialised again just now."""
+        """Close the session at the end, unless the module is being initialised again."""
         if self._session is None:
             return
         try:
             with self._opener.module_lock():
-                if self._session.alive:  # else its handle may be another session's by now
+                if self._session.alive:  # otherwise its handle may belong to another session now
                     self._session.close()
         except HsmError:
             return

@@ -1,4 +1,4 @@
-/* One piece of work for an HSM session, from the event loop to a thread and back. */
+/* A request to an HSM session: it goes from the event loop to the session's thread and back. */
 #include "native.h"
 
 #include <stdlib.h>
@@ -20,7 +20,7 @@ static PyObject *call_new(PyTypeObject *type, PyObject *Py_UNUSED(arguments), Py
     return (PyObject *)call;
 }
 
-/* set_gcm(key, fingerprint, encrypt, iv, aad, data): the same request as its Python work, in a form that a NativeSession can make. */
+/* set_gcm(key, fingerprint, encrypt, iv, aad, data): the AES-GCM call, in a form that a NativeSession can make. */
 static PyObject *set_gcm(PyObject *self, PyObject *arguments) {
     Call *call = (Call *)self;
     Py_ssize_t key, iv_length, aad_length, data_length;
@@ -28,7 +28,8 @@ static PyObject *set_gcm(PyObject *self, PyObject *arguments) {
     const char *iv;
     char *aad, *data;
     PyObject *fingerprint, *aad_bytes, *data_bytes;
-    if (!PyArg_ParseTuple(arguments, "nOpy#SS", &key, &fingerprint, &encrypt, &iv, &iv_length, &aad_bytes, &data_bytes) ||
+    if (!PyArg_ParseTuple(arguments, "nOpy#SS", &key, &fingerprint, &encrypt, &iv, &iv_length, &aad_bytes,
+                          &data_bytes) ||
         PyBytes_AsStringAndSize(aad_bytes, &aad, &aad_length) < 0 ||
         PyBytes_AsStringAndSize(data_bytes, &data, &data_length) < 0) {
         return NULL;
@@ -38,7 +39,8 @@ static PyObject *set_gcm(PyObject *self, PyObject *arguments) {
         return NULL;
     }
     if (key < 0 || iv_length > MAXIMUM_IV_BYTES || (!encrypt && data_length < TAG_BYTES)) {
-        PyErr_SetString(PyExc_ValueError, "expected a key number, at most 16 bytes of IV, and a tag in what is decrypted");
+        PyErr_SetString(PyExc_ValueError,
+                        "expected a key number of 0 or more, an IV of at most 16 bytes, and a ciphertext with its tag");
         return NULL;
     }
     call->output_capacity = (size_t)data_length + TAG_BYTES + SLACK_BYTES;
@@ -155,26 +157,28 @@ static PyObject *get_attempted(PyObject *self, void *Py_UNUSED(closure)) {
 }
 
 static PyMethodDef methods[] = {
-    {"set_gcm", set_gcm, METH_VARARGS, "Let a NativeSession make it: set_gcm(key, fingerprint, encrypt, iv, aad, data)."},
+    {"set_gcm", set_gcm, METH_VARARGS,
+     "Allow a NativeSession to make the call: set_gcm(key, fingerprint, encrypt, iv, aad, data)."},
     {"set_integrity_prefix", set_integrity_prefix, METH_O,
      "Verify the encryption: compute the integrity value over prefix, IV and output, then decrypt the output."},
-    {"take_failure", take_failure, METH_NOARGS, "The function that failed and its return value, once; or None."},
+    {"take_failure", take_failure, METH_NOARGS,
+     "The function that failed and its return value; None if none failed or it was taken before."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef properties[] = {
     {"iv", get_iv, NULL, "The IV that was used.", NULL},
-    {"output", get_output, NULL, "What a NativeSession's call gave.", NULL},
+    {"output", get_output, NULL, "The output of a NativeSession's call.", NULL},
     {"integrity_value", get_integrity_value, NULL, "SHA-256 over prefix, IV and output of a verified encryption.", NULL},
     {"differs", get_differs, NULL, "Whether the output decrypted to something else than the plaintext.", NULL},
-    {"claimed_at", get_claimed_at, NULL, "When a worker took it, on the monotonic clock; None before.", NULL},
-    {"attempted", get_attempted, NULL, "Whether a NativeSession called the module for it, with whatever outcome.", NULL},
-    {"abandoned", get_abandoned, NULL, "Whether nobody waits for it any more.", NULL},
+    {"claimed_at", get_claimed_at, NULL, "When a worker claimed it, on the monotonic clock; None before that.", NULL},
+    {"attempted", get_attempted, NULL, "Whether a NativeSession called the module for it, successfully or not.", NULL},
+    {"abandoned", get_abandoned, NULL, "Whether its result is not awaited any more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "One piece of work for an HSM session; a NativeSession can make it by itself after set_gcm."},
+    {Py_tp_doc, "A request to an HSM session; after set_gcm a NativeSession can make it."},
     {Py_tp_new, call_new},
     {Py_tp_dealloc, call_dealloc},
     {Py_tp_methods, methods},

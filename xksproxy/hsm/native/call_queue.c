@@ -1,4 +1,4 @@
-/* Calls that wait for a worker, and those that are finished and wait for the event loop. */
+/* Calls that wait for a session worker, and finished calls that wait for the event loop. */
 #include "native.h"
 
 #include <errno.h>
@@ -12,11 +12,11 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    pthread_mutex_t mutex; /* guards all that follows but the descriptor, which never changes */
+    pthread_mutex_t mutex; /* guards the fields below, except the descriptor, which never changes */
     pthread_cond_t filled;
     Chain waiting, finished; /* each holds a reference to its calls */
     unsigned long idle, ending;
-    bool waking; /* an idle worker has been signalled and has not looked at what waits yet */
+    bool waking; /* an idle worker was signalled and has not run yet */
     int descriptor; /* readable while calls are finished */
 } CallQueue;
 
@@ -51,14 +51,14 @@ static bool take_out(Chain *chain, Call *call) {
     return true;
 }
 
-/* Signal an idle worker if calls wait and none is on its way; it will signal the next. The caller holds the mutex. */
+/* Signal an idle worker if calls wait and no signal is pending; that worker signals the next. Needs the mutex. */
 static void wake_one(CallQueue *queue) {
     if (queue->waiting.first == NULL || queue->idle == 0 || queue->waking) return;
     queue->waking = true;
     pthread_cond_signal(&queue->filled);
 }
 
-/* Wait for a call and claim it; NULL if the worker shall end. */
+/* Wait for a call and claim it; NULL if the worker must end. */
 static Call *claim(CallQueue *queue, long worker) {
     pthread_mutex_lock(&queue->mutex);
     while (queue->waiting.first == NULL && queue->ending == 0) {
@@ -80,19 +80,19 @@ static Call *claim(CallQueue *queue, long worker) {
     return call;
 }
 
-/* Hand a claimed call to the event loop; false if it is not awaited, and stays with the caller. */
+/* Pass a claimed call to the event loop; false if it is not awaited, then the caller keeps it. */
 static bool finish_call(CallQueue *queue, Call *call) {
-    bool tell = false;
+    bool notify = false;
     pthread_mutex_lock(&queue->mutex);
     bool awaited = call->state == CLAIMED;
     if (awaited) {
-        tell = queue->finished.first == NULL;
+        notify = queue->finished.first == NULL;
         call->state = FINISHED;
         append(&queue->finished, call);
     }
     pthread_mutex_unlock(&queue->mutex);
     uint64_t one = 1;
-    while (tell && write(queue->descriptor, &one, sizeof one) < 0 && errno == EINTR) continue;
+    while (notify && write(queue->descriptor, &one, sizeof one) < 0 && errno == EINTR) continue;
     return awaited;
 }
 
@@ -133,7 +133,7 @@ static bool is_own_call(CallQueue *queue, PyObject *object) {
     if (!is_call(object)) return false;
     Call *call = (Call *)object;
     if (call->queue == NULL || call->queue == queue) return true;
-    PyErr_SetString(PyExc_ValueError, "the call was put into another queue");
+    PyErr_SetString(PyExc_ValueError, "the call belongs to another queue");
     return false;
 }
 
@@ -175,11 +175,12 @@ static PyObject *get(PyObject *self, PyObject *arguments) {
         PyErr_SetString(PyExc_TypeError, "expected a NativeSession or None");
         return NULL;
     }
+    NativeSession *native = native_session == Py_None ? NULL : (NativeSession *)native_session;
     Call *call;
     Py_BEGIN_ALLOW_THREADS
     do {
         call = claim(queue, worker);
-    } while (call != NULL && native_session != Py_None && native_session_run((NativeSession *)native_session, call) && finish_call(queue, call));
+    } while (call != NULL && native != NULL && native_session_run(native, call) && finish_call(queue, call));
     Py_END_ALLOW_THREADS
     if (call == NULL) Py_RETURN_NONE;
     return (PyObject *)call;
@@ -268,18 +269,20 @@ static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyMethodDef methods[] = {
     {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
     {"put", put, METH_O, "Let a call wait for a worker; idle workers see it after a wake."},
-    {"wake", wake, METH_NOARGS, "See to it that as many workers as there are calls look at what waits."},
-    {"get", get, METH_VARARGS, "get(worker, native_session): serve calls, until one is for Python or, None, the worker shall end."},
-    {"finish", finish, METH_O, "Hand a claimed call to the event loop; False if nobody waits for it any more."},
-    {"withdraw", withdraw, METH_O, "Take back a call that no worker has claimed yet; whether it was one."},
-    {"abandon", abandon, METH_O, "Wait no more for a claimed call: the worker that has it; None if it is none, or finished."},
-    {"finished", finished, METH_NOARGS, "The calls that were finished since the last time."},
-    {"end", end, METH_O, "Let so many workers end, once nothing waits any more."},
+    {"wake", wake, METH_NOARGS, "Wake idle workers, at most one for each waiting call."},
+    {"get", get, METH_VARARGS,
+     "get(worker, native_session): serve calls; returns a call that Python must serve, or None at the worker's end."},
+    {"finish", finish, METH_O, "Pass a claimed call to the event loop; False if it is not awaited any more."},
+    {"withdraw", withdraw, METH_O, "Remove a call that no worker has claimed; False if one has."},
+    {"abandon", abandon, METH_O,
+     "Stop waiting for a claimed call; returns the number of its worker, or None if it is not claimed or is finished."},
+    {"finished", finished, METH_NOARGS, "The calls that were finished since the last call of this."},
+    {"end", end, METH_O, "Let so many workers end after the waiting calls are served."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Calls that wait for a worker, and those that are finished and wait for the event loop."},
+    {Py_tp_doc, "Calls that wait for a session worker, and finished calls that wait for the event loop."},
     {Py_tp_new, call_queue_new},
     {Py_tp_dealloc, call_queue_dealloc},
     {Py_tp_methods, methods},

@@ -1,4 +1,4 @@
-/* Counting the threads inside a PKCS#11 module, so that it is never finalised under one. */
+/* Counts the threads inside a PKCS#11 module, so that C_Finalize is never called while one is inside. */
 #include "native.h"
 
 #include <time.h>
@@ -55,7 +55,7 @@ static PyObject *leave(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     bool inside = module_lock->inside > 0;
     pthread_mutex_unlock(&module_lock->mutex);
     if (!inside) {
-        PyErr_SetString(PyExc_RuntimeError, "nobody is inside");
+        PyErr_SetString(PyExc_RuntimeError, "no thread is inside");
         return NULL;
     }
     module_lock_leave(module_lock);
@@ -79,7 +79,7 @@ static PyObject *shut(PyObject *self, PyObject *argument) {
     ModuleLock *module_lock = (ModuleLock *)self;
     double seconds = PyFloat_AsDouble(argument);
     if (PyErr_Occurred()) return NULL;
-    if (!(seconds <= MAXIMUM_SECONDS)) { /* nor if it is no number */
+    if (!(seconds <= MAXIMUM_SECONDS)) { /* also true for NaN */
         PyErr_SetString(PyExc_ValueError, "expected at most 1,000,000 seconds");
         return NULL;
     }
@@ -119,11 +119,11 @@ static PyObject *get_generation(PyObject *self, void *Py_UNUSED(closure)) {
 }
 
 static PyMethodDef methods[] = {
-    {"enter", enter, METH_NOARGS, "Be inside; False if the module_lock is closed."},
-    {"leave", leave, METH_NOARGS, "Be inside no more."},
-    {"close", shut, METH_O, "Let nobody in; whether all had left within so many seconds."},
-    {"open", reopen, METH_NOARGS, "Let threads in again."},
-    {"renew", renew, METH_NOARGS, "Void the sessions that were opened so far."},
+    {"enter", enter, METH_NOARGS, "Enter; False if the lock is closed."},
+    {"leave", leave, METH_NOARGS, "Leave."},
+    {"close", shut, METH_O, "Close it; returns whether all threads have left within so many seconds."},
+    {"open", reopen, METH_NOARGS, "Open it again."},
+    {"renew", renew, METH_NOARGS, "Count that the module is initialised again: sessions opened before are invalid."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -133,7 +133,7 @@ static PyGetSetDef properties[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "What a thread passes to be inside a module; closed while that is initialised again."},
+    {Py_tp_doc, "Counts the threads inside a module; closed while the module is initialised again."},
     {Py_tp_new, module_lock_new},
     {Py_tp_dealloc, module_lock_dealloc},
     {Py_tp_methods, methods},

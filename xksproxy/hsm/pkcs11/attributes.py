@@ -1,4 +1,4 @@
-"""What a key object says of itself."""
+"""The attributes of key objects."""
 
 from collections.abc import Mapping
 from ctypes import c_ulong
@@ -45,7 +45,7 @@ _CKO_PRIVATE_KEY: Final = 3
 _CKO_SECRET_KEY: Final = 4
 
 KEY_CLASSES: Final = (_CKO_SECRET_KEY, _CKO_PRIVATE_KEY)
-"""CKA_CLASS of what counts as a key; a label shared by two of these is ambiguous."""
+"""The values of CKA_CLASS that count as keys; a label that two of these objects have is ambiguous."""
 
 KEY_ATTRIBUTES: Final = (
     _CKA_CLASS,
@@ -62,9 +62,9 @@ KEY_ATTRIBUTES: Final = (
 
 
 def key_template(key_class: int, label: str | None) -> dict[int, bytes]:
-    """A search template for keys of a class that the token keeps, and of a label where one is given.
+    """A search template for token keys of a class, and with a label if one is given.
 
-    Session keys of any session would match otherwise.
+    Without CKA_TOKEN, session keys of every session would match too.
     """
     template = {_CKA_CLASS: bytes(c_ulong(key_class)), _CKA_TOKEN: b"\1"}
     if label is not None:
@@ -73,7 +73,7 @@ def key_template(key_class: int, label: str | None) -> dict[int, bytes]:
 
 
 def describe(attributes: Mapping[int, bytes]) -> KeyDescription:
-    """Read the attributes of a key object; what the token does not tell is not guessed (R-META-2, R-META-3)."""
+    """A description from the attributes of a key object; missing ones are not guessed (R-META-2, R-META-3)."""
     return KeyDescription(
         label=attributes.get(_CKA_LABEL, b"").decode("utf-8", "replace"),
         spec=_spec(attributes),

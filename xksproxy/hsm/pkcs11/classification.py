@@ -1,4 +1,4 @@
-"""From a return value to the exception of its error_class."""
+"""From a return value to the exception of its error class."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -18,11 +18,11 @@ from xksproxy.hsm.pkcs11.return_values import ErrorClass
 
 
 class HandleStale(HsmError):
-    """The handle means no object, or another one, by now."""
+    """The handle is invalid, or belongs to another object now."""
 
 
 class Ambiguous(HsmError):
-    """A wrong tag and a broken device look alike; only a self-test tells which it was."""
+    """The return value may mean a wrong tag or a broken device; a self-test decides."""
 
 
 _EXCEPTIONS: Final[Mapping[ErrorClass, type[HsmError]]] = {
@@ -38,9 +38,9 @@ _EXCEPTIONS: Final[Mapping[ErrorClass, type[HsmError]]] = {
 
 
 class ErrorsClassified:
-    """Raise, for a return value within the block, the exception of its error_class under the module's quirks.
+    """A context manager: turns a CryptokiError into the exception of its error class under the module's quirks.
 
-    It holds nothing of a block, so one serves all of them.
+    It has no state of its own, so one object serves all blocks.
     """
 
     def __init__(self, quirks: Quirks) -> None:
@@ -50,7 +50,7 @@ class ErrorsClassified:
         """Nothing to prepare."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Judge a CryptokiError; let all else pass."""
+        """Convert a CryptokiError; other exceptions pass unchanged."""
         if isinstance(error, CryptokiError):
             kind = _EXCEPTIONS[return_values.error_class(self._quirks, error.function, error.return_value)]
             raise kind(str(error)) from error

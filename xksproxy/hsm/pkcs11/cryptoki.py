@@ -1,7 +1,7 @@
-"""The functions of one PKCS#11 module, called directly, so that each return value is seen as it is.
+"""The functions of one PKCS#11 module, called directly, so that the exact return value is known.
 
-Sessions, tokens and log-in come from python-pkcs11 (see :mod:`xksproxy.hsm.pkcs11.module`); here stand the calls of the
-request path. Every call releases the interpreter lock. None is safe on a session that another thread uses.
+Sessions, tokens and log-in come from python-pkcs11 (see :mod:`xksproxy.hsm.pkcs11.module`). The calls of the
+request path are here. Every call releases the interpreter lock. No call is safe on a session that another thread uses.
 """
 
 import os
@@ -53,11 +53,17 @@ class CryptokiError(Exception):
 class Cryptoki:
     """The C functions of one shared object.
 
-    The object has one state per process however often it is opened, so there is one Cryptoki per path.
+    A shared object has one state per process however often it is loaded, so there is one Cryptoki per path.
     """
 
     def __init__(self, path: str) -> None:
-        """Load the shared object (OSError when that fails); nothing is initialised yet."""
+        """Load the shared object; it is not initialised yet.
+
+        Raises:
+            OSError: it cannot be loaded.
+            AttributeError: it has no C_GetFunctionList.
+            CryptokiError: C_GetFunctionList fails.
+        """
         library = CDLL(path)
         functions = CK_FUNCTION_LIST_PTR()
         _check("C_GetFunctionList", library.C_GetFunctionList(byref(functions)))
@@ -93,7 +99,7 @@ class Cryptoki:
     def initialize(self, reserved: str | None = None) -> None:
         """C_Initialize with CKF_OS_LOCKING_OK: without it, two threads in SoftHSM2 crash the process.
 
-        ``reserved`` is what the module wants as pReserved, such as the parameters of NSS.
+        ``reserved`` is passed as pReserved; NSS takes its parameters from there.
 
         Raises:
             CryptokiError: the module refuses; CKR_CANT_LOCK means that it cannot serve several threads.
@@ -104,7 +110,7 @@ class Cryptoki:
         self._initialized_by = os.getpid()
 
     def finalize(self) -> None:
-        """C_Finalize. Every session, handle and log-in is gone with it; no other call may be inside the module.
+        """C_Finalize. It ends every session, handle and log-in; no other call may be inside the module.
 
         Raises:
             CryptokiError: the module refuses.
@@ -113,7 +119,7 @@ class Cryptoki:
         self._initialized_by = None
 
     def require_own_process(self) -> None:
-        """Refuse a module that was initialised before a fork: its locks and sessions are the parent's.
+        """Refuse a module that was initialised before a fork: its locks and sessions belong to the parent.
 
         Raises:
             RuntimeError: this process is not the one that called :meth:`initialize`.
@@ -132,7 +138,7 @@ class Cryptoki:
         return int(info.state)
 
     def find_objects(self, session: int, template: Mapping[int, bytes]) -> list[int]:
-        """The handles of all objects that match; the search is always finished."""
+        """The handles of all objects that match a template. The search is always ended with C_FindObjectsFinal."""
         values = [create_string_buffer(value, len(value)) for value in template.values()]
         attributes = (CK_ATTRIBUTE * len(template))(
             *(
@@ -153,7 +159,7 @@ class Cryptoki:
             self._find_final(session)
 
     def read_attributes(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
-        """The values of those attributes that the object has and discloses."""
+        """The values of the attributes that the object has and does not hide."""
         attributes = (CK_ATTRIBUTE * len(kinds))(*(CK_ATTRIBUTE(kind, None, 0) for kind in kinds))
         self._get_some(session, object_handle, attributes)
         present = [item for item in attributes if item.ulValueLen != _UNAVAILABLE]
@@ -172,7 +178,7 @@ class Cryptoki:
         }
 
     def _get_some(self, session: int, object_handle: int, attributes: Array[CK_ATTRIBUTE]) -> None:
-        """C_GetAttributeValue; an attribute that is unknown or sensitive is marked, and is no failure."""
+        """C_GetAttributeValue. The module marks unknown and sensitive attributes; that is no failure."""
         return_value = self._get_attribute_value(session, object_handle, attributes, len(attributes))
         if return_value not in (return_values.OK, 0x011, 0x012):
             raise CryptokiError("C_GetAttributeValue", return_value)
@@ -186,12 +192,12 @@ class Cryptoki:
     def gcm_encrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
         """AES-GCM under a key handle (PKCS#11 mechanisms, section 2.12).
 
-        Returns what the module wrote: ciphertext, 16-byte tag and whatever it appends; and the IV buffer as it is after
-        the call, since some modules write their own IV into it. There is one C_Encrypt with room to spare: a size query
-        costs a round trip, and NSS answers it wrongly.
+        Returns the output (ciphertext, 16-byte tag and what the module appends) and the IV buffer after the call, since
+        some modules write their own IV into it. C_Encrypt is called once with a large enough buffer: a size query costs
+        a round trip, and NSS answers it wrongly.
 
         Raises:
-            CryptokiError: either call fails. After that the session is not to be used again.
+            CryptokiError: either call fails. Then the session must not be used again.
         """
         mechanism, _parameters, iv_buffer, _aad = _gcm_mechanism(iv, aad)
         _check("C_EncryptInit", self._encrypt_init(session, byref(mechanism), key))
@@ -204,7 +210,7 @@ class Cryptoki:
         """The inverse of :meth:`gcm_encrypt`; ``sealed`` is the ciphertext followed by the whole tag.
 
         Raises:
-            CryptokiError: either call fails; from C_Decrypt it may mean that the tag does not fit.
+            CryptokiError: either call fails; from C_Decrypt it may mean that the tag is wrong.
         """
         mechanism, _parameters, _iv, _aad = _gcm_mechanism(iv, aad)
         _check("C_DecryptInit", self._decrypt_init(session, byref(mechanism), key))
@@ -215,10 +221,10 @@ class Cryptoki:
 
 
 def _gcm_mechanism(iv: bytes, aad: bytes) -> tuple[CK_MECHANISM, CK_GCM_PARAMS, Array[c_char], Array[c_char]]:
-    """The mechanism, and the buffers it points into, which must live as long as the operation.
+    """The mechanism, and the buffers that it points to, which must live as long as the operation.
 
-    The IV stands in a fresh writable buffer each time: a module may write into it, and a bytes object that it
-    changed would be changed for every other holder too.
+    The IV is in a new writable buffer each time: a module may write into it, and a bytes object would then change for
+    all its users.
     """
     iv_buffer = create_string_buffer(iv, len(iv))
     aad_buffer = create_string_buffer(aad, len(aad))

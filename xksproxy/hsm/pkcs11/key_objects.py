@@ -1,4 +1,4 @@
-"""Making keys on a token, and copying one to another token in wrapped form. Part of the layer over python-pkcs11."""
+"""Making, wrapping, unwrapping and destroying keys on a token, with python-pkcs11."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ def generate_aes_key(
 ) -> int:
     """Make a sensitive AES key and return its handle. Unless it is ``extractable``, it never leaves the token.
 
-    Without a label it is a session key, gone with the session.
+    Without a label it is a session key, which is destroyed with the session.
 
     Raises:
         SessionLost: the session is gone.
-        TokenUnavailable: the token makes none.
+        TokenUnavailable: the token does not make the key.
     """
     flags = (MechanismFlag.ENCRYPT if encrypt else 0) | (MechanismFlag.DECRYPT if decrypt else 0)
     template = {
@@ -31,7 +31,7 @@ def generate_aes_key(
         Attribute.ENCRYPT: encrypt,
         Attribute.DECRYPT: decrypt,
     }
-    with _failures_told("the token makes no AES key"):
+    with _failures_translated("the token makes no AES key"):
         key = session.generate_key(
             KeyType.AES,
             bits,
@@ -44,15 +44,15 @@ def generate_aes_key(
 
 
 def wrap_key(session: Any, label: str, wrapping_label: str) -> bytes:
-    """A secret key, encrypted under another one that lies on both tokens (C_WrapKey, RFC 3394 or RFC 5649).
+    """A secret key, encrypted under another one that both tokens have (C_WrapKey, RFC 3394 or RFC 5649).
 
     Raises:
         KeyMissing, KeyAmbiguous: there is not exactly one key of either label.
         SessionLost: the session is gone.
-        TokenUnavailable: the token does not wrap it; perhaps one of the two keys does not allow it.
+        TokenUnavailable: the token does not wrap it; one of the two keys may not allow it.
     """
     wrapping, key = _secret_key(session, wrapping_label), _secret_key(session, label)
-    with _failures_told(f"the token does not wrap {label} with {wrapping_label}"):
+    with _failures_translated(f"the token does not wrap {label} with {wrapping_label}"):
         return bytes(_first_supported(lambda mechanism: wrapping.wrap_key(key, mechanism=mechanism)))
 
 
@@ -65,7 +65,7 @@ def unwrap_key(session: Any, wrapped: bytes, label: str, wrapping_label: str) ->
         TokenUnavailable: the token does not unwrap it.
     """
     wrapping = _secret_key(session, wrapping_label)
-    with _failures_told(f"the token does not unwrap a key with {wrapping_label}"):
+    with _failures_translated(f"the token does not unwrap a key with {wrapping_label}"):
         _first_supported(
             lambda mechanism: wrapping.unwrap_key(
                 ObjectClass.SECRET_KEY,
@@ -81,7 +81,7 @@ def unwrap_key(session: Any, wrapped: bytes, label: str, wrapping_label: str) ->
 
 
 def make_unextractable(session: Any, label: str) -> None:
-    """Make a key not extractable, for good.
+    """Make a key not extractable. This cannot be undone.
 
     Raises:
         KeyMissing, KeyAmbiguous: there is not exactly one key of the label.
@@ -89,12 +89,12 @@ def make_unextractable(session: Any, label: str) -> None:
         TokenUnavailable: the token refuses.
     """
     key = _secret_key(session, label)
-    with _failures_told(f"the token does not make {label} unextractable"):
+    with _failures_translated(f"the token does not make {label} unextractable"):
         key[Attribute.EXTRACTABLE] = False
 
 
 def destroy_key(session: Any, label: str) -> None:
-    """Remove a key from the token, for good.
+    """Destroy a key on the token. This cannot be undone.
 
     Raises:
         KeyMissing, KeyAmbiguous: there is not exactly one key of the label.
@@ -102,7 +102,7 @@ def destroy_key(session: Any, label: str) -> None:
         TokenUnavailable: the token refuses.
     """
     key = _secret_key(session, label)
-    with _failures_told(f"the token does not remove {label}"):
+    with _failures_translated(f"the token does not remove {label}"):
         key.destroy()
 
 
@@ -112,7 +112,7 @@ def _protection(*, extractable: bool) -> dict[Attribute, bool]:
 
 def _secret_key(session: Any, label: str) -> Any:
     try:
-        with _failures_told(f"the token does not look for {label}"):
+        with _failures_translated(f"the token does not look for {label}"):
             return session.get_key(object_class=ObjectClass.SECRET_KEY, label=label)
     except binding.NoSuchKey:
         raise KeyMissing(f"the token has no secret key of the label {label}") from None
@@ -121,7 +121,7 @@ def _secret_key(session: Any, label: str) -> Any:
 
 
 def _first_supported(operation: Any) -> Any:
-    """The result with the first mechanism that the token knows."""
+    """The result with the first mechanism that the token supports."""
     for mechanism in _WRAPPINGS[:-1]:
         try:
             return operation(mechanism)
@@ -131,7 +131,7 @@ def _first_supported(operation: Any) -> Any:
 
 
 @contextmanager
-def _failures_told(what: str) -> Iterator[None]:
+def _failures_translated(what: str) -> Iterator[None]:
     try:
         yield
     except (binding.NoSuchKey, binding.MultipleObjectsReturned):
@@ -139,10 +139,10 @@ def _failures_told(what: str) -> Iterator[None]:
     except _SESSION_GONE as error:
         raise SessionLost(f"{what}: {_text(error)}") from error
     except (binding.PKCS11Error, AttributeError) as error:
-        # The binding gives a key only the methods that its attributes allow.
+        # The binding gives a key object only the methods that its attributes allow.
         raise TokenUnavailable(f"{what}: {_text(error)}") from error
 
 
 def _text(error: Exception) -> str:
-    """The binding's exceptions mostly have no text; then the class says it."""
+    """The exception's text, or the name of its class: most exceptions of the binding have no text."""
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""PKCS#11 modules of this process: loaded once each, logged in once per token."""
+"""The PKCS#11 modules of this process, each loaded once, and the log-ins, one for each token."""
 
 import os
 import threading
@@ -26,7 +26,7 @@ _PIN_BARRED: Final = (binding.PinExpired, binding.PinLocked)
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What a token says of itself."""
+    """Vendor, model, serial number and firmware version of a token."""
 
     manufacturer: str
     model: str
@@ -37,17 +37,17 @@ class TokenInfo:
 class _Library(_BindingLibrary):
     """python-pkcs11's library on a module that Cryptoki has initialised.
 
-    Its own ``initialize`` promises the module that there is one thread, and then lets several in.
+    The library's own ``initialize`` promises the module a single thread, although several threads call it.
     """
 
     def initialize(self) -> None:
-        """Leave that to :meth:`Cryptoki.initialize`."""
+        """Do nothing: :meth:`Cryptoki.initialize` has done it."""
 
 
 class Module:
     """One shared object, initialised in this process. Safe to use from several threads.
 
-    However many tokens it serves, it has one state: initialising it again hits them all.
+    It has one state for all its tokens: initialising it again ends the sessions of all of them.
     """
 
     def __init__(self, path: str, environment: dict[str, str], initialize_string: str | None) -> None:
@@ -68,12 +68,12 @@ class Module:
             self._library = _Library(path)
 
     def reinitialize(self, timeout: float) -> None:
-        """C_Finalize and C_Initialize: the only thing that heals some modules after their HSM was lost.
+        """C_Finalize and C_Initialize: some modules recover from the loss of their HSM in no other way.
 
-        Threads that ask for it at once, each for its HSM, get it done once for all.
+        If several threads ask for it at once, it is done once.
 
         Raises:
-            ModuleStuck: a call has not left the module within ``timeout`` seconds; nothing was done.
+            ModuleStuck: a call is still inside after ``timeout`` seconds; nothing was done.
             TokenUnavailable: the module refuses.
         """
         generation = self.module_lock.generation
@@ -88,7 +88,7 @@ class Module:
             self.module_lock.renew()
             with self._failures_named():
                 os.environ.update(self._environment)
-                with suppress(CryptokiError):  # it may not be initialised, after a failure half-way
+                with suppress(CryptokiError):  # after a failed attempt it is not initialised
                     self.cryptoki.finalize()
                 self.cryptoki.initialize(self._initialize_string)
 
@@ -97,12 +97,12 @@ class Module:
         try:
             yield
         except AttributeError as error:
-            raise TokenUnavailable(f"{self.path}: it is no PKCS#11 module, having no C_GetFunctionList") from error
+            raise TokenUnavailable(f"{self.path}: it is no PKCS#11 module: it has no C_GetFunctionList") from error
         except (OSError, CryptokiError, binding.PKCS11Error) as error:
             raise TokenUnavailable(f"{self.path}: {_text(error)}") from error
 
     def token(self, label: str) -> Any:
-        """The binding's token of a label.
+        """The token with a label, as an object of the binding.
 
         Raises:
             TokenUnavailable: no token, or more than one, has the label.
@@ -124,10 +124,10 @@ class Module:
 
 
 class Connection:
-    """A token that this process is logged in to.
+    """A token that this process is logged in to. Safe to use from several threads.
 
-    The log-in happens on an anchor session which does no work and is never closed: closing it would log the whole
-    process out. All other sessions are opened without a PIN. Safe to use from several threads.
+    The log-in is made on an anchor session, which does no other work and stays open: the binding logs the whole process
+    out when it closes that session. All other sessions are opened without a PIN.
     """
 
     def __init__(self, module: Module, label: str, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
@@ -141,7 +141,7 @@ class Connection:
         self.usage = usage
         self.needs_login = needs_login
         self.key_hints: Mapping[str, int] = {}
-        """By label the handles of keys as a session that looked at all of them found them; replaced whole."""
+        """Handles of keys by label, from the last listing of all keys; replaced as a whole."""
         self.module_lock = module.module_lock
         self._module = module
         self._generation = module.module_lock.generation
@@ -166,7 +166,7 @@ class Connection:
 
         Raises:
             LoginRefused: the PIN is wrong.
-            LoginBarred: it is locked or expired, or there is no user.
+            LoginBarred: the PIN is locked or expired, or there is no user.
             TokenUnavailable: the token fails.
         """
         try:
@@ -181,7 +181,7 @@ class Connection:
             ) from None
         except _PIN_BARRED as error:
             raise LoginBarred(
-                f"token {self._label!r} lets nobody in: {_text(error)}; its owner has to unlock it"
+                f"token {self._label!r} refuses every log-in: {_text(error)}; its owner has to unlock it"
             ) from None
         except binding.UserPinNotInitialized:
             raise UserMissing(f"token {self._label!r} has no user PIN yet") from None
@@ -189,16 +189,16 @@ class Connection:
             raise TokenUnavailable(f"token {self._label!r}: {_text(error)}") from error
 
     def log_out(self) -> None:
-        """End the log-in of this whole process; its other sessions see no private objects any more."""
-        with suppress(SessionLost), self.module_lock:  # lost: the module forgets all log-ins just now
+        """Log this process out; its other sessions then see no private objects."""
+        with suppress(SessionLost), self.module_lock:  # SessionLost: initialising it again ends all log-ins
             if self._anchor is not None and self.alive:
                 close_session(self._anchor)
 
     def open_session(self) -> Any:
-        """A session of the binding's for one thread.
+        """A new session of the binding, for one thread.
 
         Raises:
-            TokenUnavailable: the token opens none.
+            TokenUnavailable: the token opens no session.
         """
         self.cryptoki.require_own_process()
         try:
@@ -208,14 +208,14 @@ class Connection:
 
 
 class Modules:
-    """The modules and log-ins of this process, made when first asked for. Safe to use from several threads."""
+    """The modules and log-ins of this process, each made at its first use. Safe to use from several threads."""
 
     def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
         self.usage = usage
-        """Counts what its sessions encrypt."""
+        """Counts the encryptions of the sessions."""
         self._guard = guard
         self._lock = threading.Lock()
-        """Guards the tables, and so that a module is initialised and a PIN is tried by one thread at a time."""
+        """Guards the tables. It is held while a module is initialised or a PIN is tried, so that one thread does it."""
         self._modules: dict[str, Module] = {}
         self._connections: dict[str, Connection] = {}
 
@@ -235,7 +235,7 @@ class Modules:
         return self._modules[hsm.module]
 
     def connect(self, hsm: Hsm, pin: Secret | None) -> Connection:
-        """The connection to a token, made anew when the last one is gone.
+        """The connection to a token; a new one if there is none or the module was initialised again.
 
         Raises:
             LoginRefused: the PIN is wrong, or was refused before.
@@ -256,12 +256,12 @@ class Modules:
             return connection
 
     def disconnect(self, hsm: Hsm) -> None:
-        """Forget the connection to a token, so that the next :meth:`connect` finds it and logs in anew."""
+        """Forget the connection to a token, so that the next :meth:`connect` finds the token and logs in again."""
         with self._lock:
             self._connections.pop(hsm.id, None)
 
     def log_out(self, hsm: Hsm) -> None:
-        """End the log-in to a token, so that the next :meth:`connect` needs the PIN."""
+        """Log out of a token, so that the next :meth:`connect` needs the PIN."""
         with self._lock:
             connection = self._connections.pop(hsm.id, None)
             if connection is not None:
@@ -269,7 +269,7 @@ class Modules:
 
 
 def close_session(session: Any) -> None:
-    """Close a session that carries no log-in; one that is gone already is no concern."""
+    """Close a session that was opened without a PIN; it may be gone already."""
     try:
         session.close()
     except binding.PKCS11Error:
@@ -277,5 +277,5 @@ def close_session(session: Any) -> None:
 
 
 def _text(error: Exception) -> str:
-    """The binding's exceptions mostly have no text; then the class says it."""
+    """The exception's text, or the name of its class: most exceptions of the binding have no text."""
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Counting the calls inside a module, so that it is never finalised under one."""
+"""Counts the calls inside a module, so that C_Finalize is never called while one runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,27 +8,28 @@ from xksproxy.hsm.errors import SessionLost
 
 
 class ModuleLock(_native.ModuleLock):
-    """Open, any number of threads pass; closed, none does. C_Finalize under a running call crashes the process.
+    """While it is open, any number of threads may be inside; while it is closed, no thread may enter.
 
-    It knows how often its module was initialised again: ``generation``, which :meth:`renew` counts.
+    C_Finalize during a call crashes the process. ``generation`` counts how often the module was initialised again; see
+    :meth:`renew`.
     """
 
     def __enter__(self) -> None:
-        """Be inside while the block runs.
+        """Enter; the thread is inside while the block runs.
 
         Raises:
-            SessionLost: the module_lock is closed; every session is about to be gone.
+            SessionLost: the lock is closed, and every session is about to end.
         """
         if not self.enter():
             raise SessionLost("the module is being initialised again")
 
     def __exit__(self, *_: object) -> None:
-        """Leave, and tell who waits for that."""
+        """Leave, and wake the thread that waits for it."""
         self.leave()
 
     @contextmanager
     def closed(self, timeout: float) -> Iterator[bool]:
-        """Close the module_lock while the block runs; the value is whether all had left within ``timeout`` seconds."""
+        """Close it while the block runs. The value says whether all threads left within ``timeout`` seconds."""
         emptied = self.close(timeout)
         try:
             yield emptied

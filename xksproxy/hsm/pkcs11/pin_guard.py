@@ -1,4 +1,4 @@
-"""Never trying a wrong PIN twice, whatever the number of workers and restarts: some tokens lock at the third."""
+"""A wrong PIN is tried once only, however many workers and restarts there are: some tokens lock after three tries."""
 
 import base64
 import hashlib
@@ -25,32 +25,32 @@ Outcome = Literal["accepted", "refused", "unresolved"]
 
 
 class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of the attempts with one PIN."""
+    """The outcome of the attempts with one PIN."""
 
     outcome: Outcome
     unresolved: int = 0
 
 
-class _Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The PINs that were tried on one HSM, by their salted slow hashes."""
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The PINs that were tried on one HSM, by their salted scrypt hashes."""
 
     salt: str
     pins: dict[str, _Pin]
 
 
 class PinGuard:
-    """The memory of log-in attempts of this machine: one file an HSM in the state directory, under a file lock."""
+    """The log-in attempts of this machine: one file for each HSM in the state directory, under a file lock."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     @contextmanager
     def attempt(self, hsm_id: str, pin: Secret) -> Iterator[None]:
-        """Allow the block to log in, once at a time on this machine.
+        """Record an attempt, and let the block log in. One process of this machine does so at a time.
 
-        The attempt is written down before the block runs. A block that raises LoginRefused marks the PIN as refused;
-        one that ends well marks it as accepted; one that is cut off leaves it as it was, and after two such
-        attempts a PIN that never was accepted counts as refused.
+        The attempt is recorded before the block runs. LoginRefused from the block marks the PIN as refused; success
+        marks it as accepted. An attempt that is cut off changes nothing else; after two of them, a PIN that was never
+        accepted counts as refused.
 
         Raises:
             LoginRefused: this PIN was refused before; it is not tried.
@@ -81,7 +81,7 @@ class PinGuard:
                 _write(path, memory, key, _Pin("accepted"))
 
     def forget(self, hsm_id: str) -> bool:
-        """Allow another attempt with every PIN that was not accepted; whether there was one.
+        """Forget every PIN that was not accepted, so that it can be tried again; whether there was one.
 
         Raises:
             TokenUnavailable: the state directory cannot be used.
@@ -89,7 +89,7 @@ class PinGuard:
         with self._locked(hsm_id) as path:
             memory = self._read(path)
             accepted = {key: pin for key, pin in memory.pins.items() if pin.outcome == "accepted"}
-            replace(path, msgspec.json.encode(_Memory(memory.salt, accepted)))
+            replace(path, msgspec.json.encode(_Record(memory.salt, accepted)))
             return len(accepted) < len(memory.pins)
 
     @contextmanager
@@ -99,17 +99,15 @@ class PinGuard:
             with locked(path, _LOCK_SECONDS):
                 yield path
         except StateUnusable as error:
-            raise TokenUnavailable(f"log-in attempts cannot be remembered, so none is made: {error}") from error
+            raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
 
     @staticmethod
-    def _read(path: Path) -> _Memory:
-        """What is remembered; a file that cannot be read stops the log-in, it is not ignored."""
+    def _read(path: Path) -> _Record:
+        """The record; a file that cannot be read stops the log-in."""
         try:
-            return read(path, _Memory) or _Memory(secrets.token_hex(16), {})
+            return read(path, _Record) or _Record(secrets.token_hex(16), {})
         except StateUnusable as error:
-            raise TokenUnavailable(
-                f"what is known of log-ins cannot be read, so no log-in is tried: {error}"
-            ) from error
+            raise TokenUnavailable(f"the record of log-ins cannot be read, so no log-in is tried: {error}") from error
 
 
 def _hash(pin: Secret, salt: str) -> str:
@@ -118,10 +116,10 @@ def _hash(pin: Secret, salt: str) -> str:
     return base64.b64encode(digest).decode("ascii")
 
 
-def _write(path: Path, memory: _Memory, key: str, pin: _Pin | None) -> None:
-    """Remember one PIN, the last of at most 16; on disk before the log-in goes on."""
+def _write(path: Path, memory: _Record, key: str, pin: _Pin | None) -> None:
+    """Record one PIN, the last of at most 16; it is on disk when this returns."""
     pins = {known: value for known, value in memory.pins.items() if known != key}
     if pin is not None:
         pins[key] = pin
     latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
-    replace(path, msgspec.json.encode(_Memory(memory.salt, latest)))
+    replace(path, msgspec.json.encode(_Record(memory.salt, latest)))

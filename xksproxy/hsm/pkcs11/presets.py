@@ -1,7 +1,7 @@
-"""How kinds of PKCS#11 modules differ, as named settings. Each can be set by hand in ``[[hsm]]``.
+"""Presets: named quirks for kinds of PKCS#11 modules. Each setting can be overridden in ``[[hsm]]``.
 
-Tested on the module itself: softhsm2, nss. Read in the vendor's documents and tested on a module that imitates them:
-cloudhsm, luna, nshield, vault.
+softhsm2 and nss are tested on the module itself. cloudhsm, luna, nshield and vault come from the vendors' documents and
+are tested on an imitation.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from xksproxy.hsm.pkcs11.quirks import Quirks
 PRESETS: Final[Mapping[str, Quirks]] = {
     # Measured: every bad tag, IV, AAD or length is CKR_GENERAL_ERROR.
     "softhsm2": Quirks(ambiguous=frozenset({0x005})),
-    # Measured: CKR_ENCRYPTED_DATA_INVALID, CKR_DATA_LEN_RANGE, which are the standard's.
+    # Measured: the standard's codes, CKR_ENCRYPTED_DATA_INVALID and CKR_DATA_LEN_RANGE.
     "nss": Quirks(),
     # Documented: IV into a zeroed buffer, 16 KB, throttling as CKR_FUNCTION_FAILED also inside a GCM decryption
     # (CKR_OPERATION_ACTIVE in SDK 3). Which code a bad tag has is not documented.
     "cloudhsm": Quirks(
         iv="written-back", maximum_data_bytes=16384, busy=frozenset({0x006, 0x090}), ambiguous=frozenset({0x005, 0x030})
     ),
-    # Documented: given no IV, it makes one of 16 bytes and appends it, as FIPS mode demands.
+    # Documented: in FIPS mode, it gets no IV, makes one of 16 bytes and appends it.
     "luna": Quirks(iv="appended", ambiguous=frozenset({0x005, 0x006, 0x030})),
     # Reported: CKR_FUNCTION_FAILED for a bad tag.
     "nshield": Quirks(iv="written-back", ambiguous=frozenset({0x005, 0x006})),
@@ -33,10 +33,10 @@ PRESETS: Final[Mapping[str, Quirks]] = {
 
 
 def quirks_of(hsm: Hsm) -> Quirks:
-    """The preset of an ``[[hsm]]``, changed by what is set by hand.
+    """The preset of an ``[[hsm]]`` with the settings that override it.
 
     Raises:
-        ValueError: a return value has a name that PKCS#11 does not know.
+        ValueError: a return value has a name that is not in PKCS#11.
     """
     quirks = PRESETS[hsm.preset]
     by_hand: dict[str, Any] = {

@@ -12,26 +12,26 @@ class Quirks:
     """The settings of one module."""
 
     iv: IvMode = "caller"
-    """Who makes the IV, and where it comes back: the caller; the HSM, writing it into the zeroed buffer it is given;
-    or the HSM, appending its 16 bytes to the output when it is given none."""
+    """Who makes the IV. ``caller``: the proxy. ``written-back``: the HSM, which writes it into a zeroed 12-byte buffer.
+    ``appended``: the HSM, which gets no IV and appends its 16 bytes to the output."""
 
     iv_source: IvSource = "token"
-    """Where a caller's IV comes from: the token's generator, or the operating system's where the module has none."""
+    """Where the proxy's IVs come from: the generator of the token or of the operating system."""
 
     read_write_sessions: bool = True
-    """CloudHSM opens no other; a token that is write-protected opens only read-only ones."""
+    """Whether sessions are read/write: CloudHSM opens no others, a write-protected token opens only read-only ones."""
 
     initialize_string: str | None = None
-    """What C_Initialize gets as pReserved; NSS cannot do without."""
+    """pReserved of C_Initialize; NSS needs it."""
 
     maximum_data_bytes: int | None = None
-    """Most bytes a GCM call may have; None where no limit below the API's is known."""
+    """The most bytes that a GCM call may have; None if no limit below the API's is known."""
 
     rejected: frozenset[int] = frozenset()
-    """Return values of C_Decrypt that say "wrong tag", besides the standard's own."""
+    """Return values of C_Decrypt that mean a wrong tag, besides the standard's own."""
 
     ambiguous: frozenset[int] = frozenset()
-    """Return values of C_Decrypt that may say "wrong tag" or "broken"; a self-test settles which."""
+    """Return values of C_Decrypt that mean a wrong tag or a broken device; a self-test decides."""
 
     busy: frozenset[int] = frozenset()
     """Return values of any function that ask to slow down."""

@@ -1,4 +1,4 @@
-"""PKCS#11 return values: their names and what each means for the engine, as tables."""
+"""PKCS#11 return values: tables of their names and of their error classes."""
 
 import re
 from collections.abc import Mapping
@@ -56,19 +56,19 @@ NAMES: Final[Mapping[int, str]] = {
     0x190: "CKR_CRYPTOKI_NOT_INITIALIZED",
     0x191: "CKR_CRYPTOKI_ALREADY_INITIALIZED",
 }
-"""PKCS#11 v3.0, section 3.7, as far as modules use them here."""
+"""PKCS#11 v3.0, section 3.7; those that modules use here."""
 
 
 class ErrorClass(Enum):
     """What a return value asks the engine to do."""
 
-    CIPHERTEXT_REJECTED = "the tag does not fit"
-    AMBIGUOUS = "a wrong tag and a broken device look alike: test the session to tell them apart"
-    KEY_REFUSES_USE = "the key may not be used so"
-    HANDLE_STALE = "look the key up again"
+    CIPHERTEXT_REJECTED = "the tag is wrong"
+    AMBIGUOUS = "a wrong tag or a broken device: a self-test of the session decides"
+    KEY_REFUSES_USE = "the key does not allow this use"
+    HANDLE_STALE = "search for the key again"
     SESSION_LOST = "open another session"
     TOKEN_UNAVAILABLE = "the token cannot serve"  # noqa: S105 - a PKCS#11 token, not a password
-    MECHANISM_REFUSED = "the module does not know AES-GCM, or not with these parameters"
+    MECHANISM_REFUSED = "the module does not support AES-GCM, or not with these parameters"
     BUSY = "the HSM asks to slow down"
 
 
@@ -94,11 +94,11 @@ _IN_DECRYPT: Final[Mapping[int, ErrorClass]] = {
     0x041: ErrorClass.CIPHERTEXT_REJECTED,
     0x042: ErrorClass.CIPHERTEXT_REJECTED,
 }
-"""Only from the C_Decrypt call itself: the same codes from C_DecryptInit say something else."""
+"""Of C_Decrypt only: from C_DecryptInit, the same codes mean something else."""
 
 
 def name(return_value: int) -> str:
-    """The name of a return value, or its number where it has none (vendor-defined ones)."""
+    """The name of a return value, or its number if it has no name (vendor-defined values)."""
     return NAMES.get(return_value, f"CK_RV 0x{return_value:08x}")
 
 

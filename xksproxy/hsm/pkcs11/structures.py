@@ -1,4 +1,4 @@
-"""The C structures of PKCS#11 v2.40 that the engine hands to a module (names as in the specification)."""
+"""The C structures of PKCS#11 v2.40 that the engine passes to a module, with the names of the specification."""
 
 from ctypes import POINTER, Structure, c_ubyte, c_ulong, c_void_p
 
@@ -73,4 +73,4 @@ class CK_GCM_PARAMS(Structure):
 
 
 CK_FUNCTION_LIST_PTR = POINTER(CK_FUNCTION_LIST)
-"""What C_GetFunctionList fills in."""
+"""The type that C_GetFunctionList fills in."""

@@ -38,7 +38,7 @@ class Waiting:
         return timer is not None and timer.cancelled()
 
 
-async def test_a_job_that_no_lane_takes_in_time_is_refused_as_busy_and_never_taken() -> None:
+async def test_a_call_that_no_worker_takes_in_time_is_refused_as_busy_and_never_taken() -> None:
     waiting = Waiting(0.01)
     with pytest.raises(HsmBusy):
         await waiting.result
@@ -48,7 +48,7 @@ async def test_a_job_that_no_lane_takes_in_time_is_refused_as_busy_and_never_tak
     assert waiting.stuck == []
 
 
-async def test_a_job_that_does_not_return_in_time_costs_its_lane() -> None:
+async def test_a_call_that_does_not_return_in_time_costs_its_worker() -> None:
     waiting = Waiting(0.01)
     waiting.claim()
     with pytest.raises(DeadlinePassed):
@@ -59,7 +59,7 @@ async def test_a_job_that_does_not_return_in_time_costs_its_lane() -> None:
     assert not waiting.queue.finish(waiting.call)
 
 
-async def test_a_job_that_does_not_return_in_time_is_answered_although_its_lane_cannot_be_replaced() -> None:
+async def test_a_call_that_does_not_return_in_time_is_answered_although_its_worker_cannot_be_replaced() -> None:
     """A process that has too many threads can start none."""
     waiting = Waiting(0.01)
     waiting.claim()
@@ -76,7 +76,7 @@ async def test_a_job_that_does_not_return_in_time_is_answered_although_its_lane_
     assert len(failures) == 1
 
 
-async def test_a_job_whose_caller_goes_before_a_lane_takes_it_is_taken_by_none() -> None:
+async def test_a_call_whose_caller_goes_before_a_worker_takes_it_is_taken_by_none() -> None:
     waiting = Waiting(3600)
     await waiting.goes()
 
@@ -85,7 +85,7 @@ async def test_a_job_whose_caller_goes_before_a_lane_takes_it_is_taken_by_none()
     assert waiting.timer_is_over()
 
 
-async def test_a_job_whose_caller_goes_costs_its_lane_all_the_same_if_it_does_not_return() -> None:
+async def test_a_call_whose_caller_goes_costs_its_worker_all_the_same_if_it_does_not_return() -> None:
     waiting = Waiting(3600)
     await asyncio.sleep(0)
     waiting.claim()
@@ -98,7 +98,7 @@ async def test_a_job_whose_caller_goes_costs_its_lane_all_the_same_if_it_does_no
     assert not waiting.queue.finish(waiting.call)
 
 
-async def test_a_job_whose_caller_goes_costs_nothing_if_it_returns() -> None:
+async def test_a_call_whose_caller_goes_costs_nothing_if_it_returns() -> None:
     waiting = Waiting(3600)
     waiting.claim()
     await waiting.goes()
@@ -109,7 +109,7 @@ async def test_a_job_whose_caller_goes_costs_nothing_if_it_returns() -> None:
     assert waiting.timer_is_over()
 
 
-async def test_a_job_that_is_finished_before_its_deadline_is_answered_after_it() -> None:
+async def test_a_call_that_is_finished_before_its_deadline_is_answered_after_it() -> None:
     """The event loop may see both at once."""
     waiting = Waiting(3600)
     await asyncio.sleep(0)
@@ -125,7 +125,7 @@ async def test_a_job_that_is_finished_before_its_deadline_is_answered_after_it()
     assert waiting.timer_is_over()
 
 
-async def test_a_lane_closes_no_session_of_a_module_that_was_initialised_again() -> None:
+async def test_a_worker_closes_no_session_of_a_module_that_was_initialised_again() -> None:
     """Its handle may be another session's by now."""
     closed: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""The queue between event loop and workers, and how the types of the crossing take what is wrong."""
+"""The queue between event loop and workers, and how the native types refuse wrong arguments."""
 
 import math
 import select
@@ -34,7 +34,7 @@ def readable(queue: CallQueue) -> bool:
 # What is wrong
 
 
-def desk_of(
+def native_session_of(
     functions: object = (1, 1, 1, 1), module_lock: object = None, maximum: object = 0, session: object = 7
 ) -> object:
     return NativeSession(ModuleLock() if module_lock is None else module_lock, session, functions, maximum, False)
@@ -57,15 +57,15 @@ WRONG: Final[dict[str, tuple[type[Exception], Callable[[Any], object]]]] = {
     "call: data that may change": (TypeError, lambda _: Call().set_gcm(0, None, True, b"", b"", bytearray())),
     "call: a ciphertext without a tag": (ValueError, lambda _: Call().set_gcm(0, None, False, b"", b"", bytes(15))),
     "call: a second request": (RuntimeError, lambda _: encryption().set_gcm(0, None, True, b"", b"", b"")),
-    "native_session: no module_lock": (TypeError, lambda _: desk_of(module_lock=object())),
-    "native_session: three functions": (TypeError, lambda _: desk_of((1, 1, 1))),
-    "native_session: a function that is no address": (TypeError, lambda _: desk_of((1, 1, 1, "1"))),
-    "native_session: the first function missing": (ValueError, lambda _: desk_of((0, 1, 1, 1))),
-    "native_session: the second function missing": (ValueError, lambda _: desk_of((1, 0, 1, 1))),
-    "native_session: the third function missing": (ValueError, lambda _: desk_of((1, 1, 0, 1))),
-    "native_session: the fourth function missing": (ValueError, lambda _: desk_of((1, 1, 1, 0))),
-    "native_session: a negative maximum": (ValueError, lambda _: desk_of(maximum=-1)),
-    "native_session: a session that is no number": (TypeError, lambda _: desk_of(session=None)),
+    "native_session: no module_lock": (TypeError, lambda _: native_session_of(module_lock=object())),
+    "native_session: three functions": (TypeError, lambda _: native_session_of((1, 1, 1))),
+    "native_session: a function that is no address": (TypeError, lambda _: native_session_of((1, 1, 1, "1"))),
+    "native_session: the first function missing": (ValueError, lambda _: native_session_of((0, 1, 1, 1))),
+    "native_session: the second function missing": (ValueError, lambda _: native_session_of((1, 0, 1, 1))),
+    "native_session: the third function missing": (ValueError, lambda _: native_session_of((1, 1, 0, 1))),
+    "native_session: the fourth function missing": (ValueError, lambda _: native_session_of((1, 1, 1, 0))),
+    "native_session: a negative maximum": (ValueError, lambda _: native_session_of(maximum=-1)),
+    "native_session: a session that is no number": (TypeError, lambda _: native_session_of(session=None)),
     "native_session: arm nothing": (TypeError, lambda native_session: native_session.arm()),
     "native_session: arm a negative key": (
         ValueError,
@@ -106,7 +106,7 @@ def test_a_wrong_argument_raises(native_session: NativeSession, name: str) -> No
         wrong(native_session)
 
 
-def test_a_desk_with_which_something_was_done_wrong_works_on(native_session: NativeSession) -> None:
+def test_a_native_session_with_which_something_was_done_wrong_works_on(native_session: NativeSession) -> None:
     for kind, wrong in WRONG.values():
         with pytest.raises(kind):
             wrong(native_session)
@@ -181,7 +181,7 @@ def test_only_a_call_that_waits_can_be_withdrawn() -> None:
     assert queue.finished() == [call]
 
 
-def test_only_a_claimed_call_can_be_abandoned_and_its_lane_is_told() -> None:
+def test_only_a_claimed_call_can_be_abandoned_and_its_worker_is_named() -> None:
     queue = CallQueue()
     call = Call()
     assert queue.abandon(call) is None
@@ -260,7 +260,7 @@ def test_the_descriptor_is_readable_while_calls_are_finished() -> None:
         assert not readable(queue)
 
 
-def test_a_lane_ends_when_nothing_waits_any_more() -> None:
+def test_a_worker_ends_when_nothing_waits_any_more() -> None:
     queue = CallQueue()
     call = Call()
     queue.put(call)
@@ -269,7 +269,7 @@ def test_a_lane_ends_when_nothing_waits_any_more() -> None:
     assert [queue.get(0, None) for _ in range(3)] == [call, None, None]
 
 
-def test_no_more_lanes_end_than_were_to() -> None:
+def test_no_more_workers_end_than_were_to() -> None:
     queue = CallQueue()
     for _ in range(50):
         queue.end(1)
@@ -283,7 +283,7 @@ def test_no_more_lanes_end_than_were_to() -> None:
         assert served == [call]
 
 
-def test_idle_lanes_end() -> None:
+def test_idle_workers_end() -> None:
     queue = CallQueue()
     workers = [started(lambda: queue.get(0, None)) for _ in range(3)]
 
@@ -292,7 +292,7 @@ def test_idle_lanes_end() -> None:
     assert ended(*workers)
 
 
-def test_one_wake_brings_as_many_idle_lanes_as_calls_wait() -> None:
+def test_one_wake_brings_as_many_idle_workers_as_calls_wait() -> None:
     queue = CallQueue()
     meeting = threading.Barrier(4)
 
@@ -447,7 +447,7 @@ class QueueAgainstModel(RuleBasedStateMachine):
 TestQueueAgainstModel = QueueAgainstModel.TestCase
 
 
-def test_many_lanes_give_each_call_its_own_answer(module_lock: ModuleLock) -> None:
+def test_many_workers_give_each_call_its_own_answer(module_lock: ModuleLock) -> None:
     """Loops of C that run at once, while calls are withdrawn and abandoned between them."""
     queue = CallQueue()
     modules = [Module() for _ in range(4)]

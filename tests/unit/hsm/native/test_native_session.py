@@ -32,7 +32,7 @@ from xksproxy.hsm.errors import SessionLost
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 
 
-def test_a_desk_encrypts_with_what_it_was_given(native_session: NativeSession, module: Module) -> None:
+def test_a_native_session_encrypts_with_what_it_was_given(native_session: NativeSession, module: Module) -> None:
     call = encryption(b"some text", aad=b"some aad")
 
     assert made_at(native_session, call)
@@ -43,7 +43,9 @@ def test_a_desk_encrypts_with_what_it_was_given(native_session: NativeSession, m
 
 
 @pytest.mark.parametrize("length", [0, 12, 16])
-def test_a_desk_decrypts_with_what_it_was_given(native_session: NativeSession, module: Module, length: int) -> None:
+def test_a_native_session_decrypts_with_what_it_was_given(
+    native_session: NativeSession, module: Module, length: int
+) -> None:
     call = decryption(b"SOME TEXT", iv=bytes(length))
 
     assert made_at(native_session, call)
@@ -62,14 +64,14 @@ def test_texts_of_any_length_are_made(native_session: NativeSession, text: bytes
     assert opened.output == text
 
 
-def test_a_call_that_is_not_for_a_desk_is_left_to_python(native_session: NativeSession) -> None:
+def test_a_call_that_is_not_for_a_native_session_is_left_to_python(native_session: NativeSession) -> None:
     call = Call()
 
     assert not made_at(native_session, call)
     assert (call.attempted, call.output, call.iv) == (False, b"", b"")
 
 
-def test_without_a_desk_calls_are_left_to_python() -> None:
+def test_without_a_native_session_calls_are_left_to_python() -> None:
     queue = CallQueue()
     call = encryption()
     queue.put(call)
@@ -184,7 +186,7 @@ def test_decryptions_need_no_iv_of_the_stock(native_session: NativeSession) -> N
     assert made_at(native_session, decryption(iv=iv(9)))
 
 
-def test_an_iv_that_the_hsm_writes_is_the_one_that_is_told(module_lock: ModuleLock) -> None:
+def test_an_iv_that_the_hsm_writes_is_the_one_in_the_result(module_lock: ModuleLock) -> None:
     module = Module(writes_iv=b"by the HSM..")
     native_session = ready(NativeSession(module_lock, 7, module.functions, 0, True))
     call = Call()
@@ -244,7 +246,7 @@ def test_a_failure_is_told_once_with_its_function_and_value(
     assert (call.output, call.attempted) == (b"", True)
 
 
-def test_a_desk_works_on_after_a_failure(native_session: NativeSession, module: Module) -> None:
+def test_a_native_session_works_on_after_a_failure(native_session: NativeSession, module: Module) -> None:
     module.returns = dict.fromkeys(FUNCTIONS, 5)
     assert not made_at(native_session, encryption())
     module.returns = {}
@@ -252,7 +254,7 @@ def test_a_desk_works_on_after_a_failure(native_session: NativeSession, module: 
     assert made_at(native_session, encryption())
 
 
-def test_a_lane_makes_all_that_its_desk_can_before_it_returns(native_session: NativeSession) -> None:
+def test_a_worker_makes_all_that_its_desk_can_before_it_returns(native_session: NativeSession) -> None:
     queue = CallQueue()
     first, second, other, third = encryption(b"1"), encryption(b"2"), Call(), decryption()
     for call in (first, second, other, third):
@@ -265,7 +267,7 @@ def test_a_lane_makes_all_that_its_desk_can_before_it_returns(native_session: Na
     assert queue.finished() == [third]
 
 
-def test_a_desk_holds_the_proof_of_its_keys_as_long_as_it_needs_them(native_session: NativeSession) -> None:
+def test_a_native_session_holds_the_proof_of_its_keys_as_long_as_it_needs_them(native_session: NativeSession) -> None:
     class Proof:
         """One that can be referred to weakly."""
 
@@ -365,7 +367,7 @@ def test_a_call_in_a_module_is_finished_when_it_returns(hanging: Hanging) -> Non
     assert hanging.returned == [None]
 
 
-def test_a_lane_whose_call_was_abandoned_within_the_module_gets_it_back(hanging: Hanging) -> None:
+def test_a_worker_whose_call_was_abandoned_within_the_module_gets_it_back(hanging: Hanging) -> None:
     assert hanging.queue.abandon(hanging.call) == 4
 
     hanging.let_go()

@@ -1,4 +1,4 @@
-"""AES-GCM work for a session, in a form that can cross to its thread without the interpreter."""
+"""Encryptions and decryptions as requests to a session, in a form that the native session can serve too."""
 
 import hmac
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from xksproxy.state.usage import UsageBook
 
 Result = TypeVar("Result")
 Operation = Callable[[HsmSession], Result]
-"""A function that runs on the thread of a session, with that session; safe to repeat."""
+"""A request to a session. It runs on the session's own thread and is safe to repeat."""
 
 
 OUTPUT_DIFFERS: Final = "the HSM decrypts its own output to something else than the plaintext"
@@ -41,18 +41,18 @@ class Encryption:
         return session.encrypt(self.label, self.plaintext, self.aad, self.fingerprint, self.maximum, counted=counted)
 
     def prepare(self, call: Call, key: int, usage: UsageBook) -> bool:
-        """Let the native session make it, if it can be counted without waiting for a disk; whether that is so."""
+        """Allow the native session to make the call, unless counting it would wait for a disk; whether it may."""
         self._counted = usage.spend_ahead(self.label, self.maximum)
         if self._counted:
             call.set_gcm(key, self.fingerprint, True, b"", self.aad, self.plaintext)
         return self._counted
 
     def attempted(self) -> None:
-        """A native_session has tried it: that was the one counted, and what follows counts anew."""
+        """Note that the native session tried: the counted encryption is used up, and another attempt counts anew."""
         self._counted = False
 
     def outcome(self, call: Call) -> Sealed:
-        """What a native_session's call gave."""
+        """The result of a call that the native session made."""
         output, length = call.output, len(self.plaintext)
         return Sealed(call.iv, output[:length], output[length:])
 
@@ -125,17 +125,17 @@ class Decryption:
         return session.decrypt(self.label, self.sealed, self.aad, self.fingerprint)
 
     def prepare(self, call: Call, key: int, _: UsageBook) -> None:
-        """Let a native_session make it."""
+        """Allow the native session to make the call."""
         sealed = self.sealed
         call.set_gcm(key, self.fingerprint, False, sealed.iv, self.aad, sealed.ciphertext + sealed.tag)
 
     def attempted(self) -> None:
-        """A native_session has tried it; decryptions are not counted."""
+        """Note that the native session tried; decryptions are not counted."""
 
     def outcome(self, call: Call) -> bytes:
-        """What a native_session's call gave."""
+        """The result of a call that the native session made."""
         return call.output
 
 
 GcmOperation = Encryption | VerifiedEncryption | Decryption
-"""An operation that a native session can make."""
+"""An operation that the native session can make."""
