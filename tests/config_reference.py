@@ -44,8 +44,8 @@ This page lists every configuration key, by table. The configuration is one TOML
 - A key whose default is "required" must be set.
 - A secret is a table with exactly one member: `{ file = "…" }`, a file that others cannot read; `{ env = "…" }`, an
   environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`).
-- On SIGHUP, some tables change inside the running workers, and no connection is closed. For others the workers are replaced
-  one after another. Each table says which. [operations.md](operations.md#reload) describes a reload.
+- On SIGHUP, some tables change inside the running workers, and no connection is closed. For others the workers are
+  replaced one after another. Each table says which. [operations.md](operations.md#reload) describes a reload.
 
 This file is generated from `xksproxy/config/model.py`. If it is out of date, a test fails and says how to generate it.
 """
