@@ -16,7 +16,7 @@ from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.credentials import load_credentials, save_credential
 from xksproxy.sigv4.keyring import Credential, generate_credential
-from xksproxy.state.credentials import CredentialUses
+from xksproxy.state.credential_uses import CredentialUses
 
 _ENDPOINT = ("--endpoint", "https://xks.example.com")
 
@@ -41,7 +41,7 @@ def _credentials(config: Path) -> dict[str, Credential]:
 
 def _use(config: Path, access_key_id: str) -> None:
     uses = CredentialUses(config.parent / "state", "dev")
-    uses.used(access_key_id)
+    uses.mark_used(access_key_id)
     uses.flush()
 
 

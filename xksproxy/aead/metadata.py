@@ -57,6 +57,6 @@ class CiphertextMetadata(msgspec.Struct, frozen=True):
         return cls(version, _ENCODINGS[code])
 
 
-def is_marked(data: bytes) -> bool:
+def is_proxy_metadata(data: bytes) -> bool:
     """Whether the first byte says that the proxy wrote it, in this format or in one of another release."""
     return bool(data) and data[0] in _MARKERS

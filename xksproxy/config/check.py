@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.credentialchecks import credential_problems
+from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.keychecks import key_problems
+from xksproxy.config.key_checks import key_problems
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.secret import Secret, SecretError, read_secret
 from xksproxy.spec.uri import prefix_problem

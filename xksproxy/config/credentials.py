@@ -103,7 +103,7 @@ def save_credential(directory: Path, credential: Credential, created: datetime |
     return path
 
 
-def set_aside(path: Path) -> Path:
+def retire_credential_file(path: Path) -> Path:
     """Rename a credential file so that it is loaded no more; to what. Renaming it back undoes that.
 
     Raises:
@@ -119,7 +119,7 @@ def set_aside(path: Path) -> Path:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
+def credential_directory_lock(directory: Path) -> Iterator[None]:
     """Let no other process that asks for the same change a directory of credentials meanwhile (OSError)."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

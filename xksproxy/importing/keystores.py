@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from xksproxy.config.keynames import split_version_label
+from xksproxy.config.key_names import split_version_label
 from xksproxy.config.model import Key, KeyStore
 from xksproxy.importing.findings import Finding, different, to_do
 from xksproxy.importing.quoting import printable, quote

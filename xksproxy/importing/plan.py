@@ -8,9 +8,9 @@ from xksproxy.config.secret import Secret
 from xksproxy.importing.findings import Finding
 from xksproxy.importing.hsm import map_hsm
 from xksproxy.importing.keystores import KeyStoreCredential, map_keystores
-from xksproxy.importing.leftovers import leftovers
 from xksproxy.importing.server import map_health, map_server
 from xksproxy.importing.settings import SettingsFile
+from xksproxy.importing.unsupported import unsupported_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +45,5 @@ def make_plan(file: SettingsFile, base: Path, token: str | None) -> Plan:
         Config(server=server, hsm=(hsm,), keystore=stores, health=health),
         pin,
         credentials,
-        (*server_findings, *health_findings, *hsm_findings, *store_findings, *leftovers(file)),
+        (*server_findings, *health_findings, *hsm_findings, *store_findings, *unsupported_settings(file)),
     )

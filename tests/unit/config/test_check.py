@@ -11,7 +11,7 @@ from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.check import check_config, read_pin
 from xksproxy.config.credentials import load_credentials
-from xksproxy.config.keynames import is_pattern
+from xksproxy.config.key_names import is_pattern
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
 from xksproxy.config.secret import SecretError, SecretReference

@@ -11,7 +11,7 @@ from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.rotation import disable
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 

@@ -35,7 +35,7 @@ class Encryption:
 
     def prepare(self, call: Call, key: int, usage: UsageBook) -> None:
         """Let a native_session make it, unless it cannot be counted at once: then the thread does, which may wait for a disk."""
-        self._counted = usage.spend_ahead(self.label, self.maximum)
+        self._counted = usage.count_if_reserved(self.label, self.maximum)
         if self._counted:
             call.set_gcm(key, self.fingerprint, True, b"", self.aad, self.plaintext)
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xksproxy.config.certificatechecks import (
+from xksproxy.config.certificate_checks import (
     certificate_findings,
     certificate_problems,
     certified_names,

@@ -11,7 +11,7 @@ from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES
 _SERVICE: Final = "kms-xks-proxy"
 
 
-def leftovers(file: SettingsFile) -> Iterator[Finding]:
+def unsupported_settings(file: SettingsFile) -> Iterator[Finding]:
     """One finding for each setting that stays behind, with what this proxy does instead."""
     yield from _server(file)
     yield from _security(file)

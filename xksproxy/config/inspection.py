@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 
-from xksproxy.config.certificatechecks import certificate_findings, client_ca_findings
-from xksproxy.config.credentialchecks import credential_findings
+from xksproxy.config.certificate_checks import certificate_findings, client_ca_findings
+from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Config
 
 
-def examine(config: Config, now: datetime | None = None) -> list[Finding]:
+def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]:
     """Findings besides those of :func:`xksproxy.config.check.check_config`.
 
     They do not stop the proxy: one that refuses to start over a date would turn a wrong clock into an outage.

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.keychecks import key_problems
+from xksproxy.config.key_checks import key_problems
 from xksproxy.config.load import load_config
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key, KeyStore
 from xksproxy.keystore.keymap import KeyMap

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from xksproxy.config.check import check_config
-from xksproxy.config.credentialchecks import credential_findings
+from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.model import Config
 from xksproxy.sigv4.keyring import Credential

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from xksproxy.aead.metadata import is_marked
-from xksproxy.config.keynames import compile_pattern, is_pattern, split_version_label
+from xksproxy.aead.metadata import is_proxy_metadata
+from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label
 from xksproxy.config.model import Key, KeyStore
 from xksproxy.spec.limits import MAXIMUM_URI_CHARACTERS
 from xksproxy.spec.uri import Operation, compose_path, is_key_id
@@ -18,7 +18,7 @@ def key_problems(at: str, store: KeyStore) -> Iterator[str]:
         yield from _id_problems(f"{at}[{index}]", key, store.uri_path_prefix)
         yield from _label_problems(f"{at}[{index}]", key)
         for place, metadata in enumerate(key.legacy_metadata):
-            if is_marked(metadata):
+            if is_proxy_metadata(metadata):
                 yield (
                     f"{at}[{index}].legacy_metadata[{place}]: starts with a byte from F8 to FF, by which the proxy"
                     " knows its own metadata"
