@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Callable
-from importlib.metadata import distribution
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ for path in sorted((root / "xksproxy").rglob("*.py")):
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def _installed(name: str) -> Distribution:
+    """An installed distribution. The source tree, which may hold older metadata, is not searched."""
+    (installed,) = distributions(name=name, path=[sysconfig.get_path("purelib")])
+    return installed
+
+
 def _applies(requirement: Requirement) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
 
@@ -41,7 +48,7 @@ def _needed_distributions() -> set[str]:
         name = canonicalize_name(waiting.pop())
         if name not in needed:
             needed.add(name)
-            requirements = map(Requirement, distribution(name).requires or [])
+            requirements = map(Requirement, _installed(name).requires or [])
             waiting += [requirement.name for requirement in requirements if _applies(requirement)]
     return needed
 
@@ -51,7 +58,7 @@ def production_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of installed packages that holds the dependencies of xksproxy and nothing else."""
     packages = tmp_path_factory.mktemp("packages")
     for name in _needed_distributions() - {"xksproxy"}:
-        installed = distribution(name)
+        installed = _installed(name)
         for top in {file.parts[0] for file in installed.files or ()} - {"..", "__pycache__"}:
             if not top.startswith("__editable__"):
                 (packages / top).symlink_to(installed.locate_file(top))
@@ -97,7 +104,7 @@ def test_the_wheel_holds_the_packages_of_the_proxy_and_no_tools() -> None:
 
 
 def test_the_installed_metadata_has_the_dependencies_of_the_project_file() -> None:
-    installed = {Requirement(text).name for text in distribution("xksproxy").requires or ()}
+    installed = {Requirement(text).name for text in _installed("xksproxy").requires or ()}
 
     assert installed == {Requirement(text).name for text in _PYPROJECT["project"]["dependencies"]}
 

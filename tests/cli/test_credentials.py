@@ -182,7 +182,7 @@ def test_with_out_the_secret_goes_into_a_private_file_alone(
 
     again = run("kms-config", *_ENDPOINT, "--as", form, "--out", name)
     assert again.code == 2
-    assert f"{tmp_path / name}: there is such a file already" in again.err
+    assert f"{tmp_path / name}: the file exists" in again.err
 
 
 def test_the_update_command_reads_the_secret_from_the_file(run: Callable[..., Any], config: Path) -> None:

@@ -1,4 +1,4 @@
-"""What will fail later, or is dangerous, in a configuration that can be served as it stands."""
+"""Risks in a valid configuration: what will fail later, or is dangerous."""
 
 from datetime import UTC, datetime
 
@@ -9,9 +9,9 @@ from xksproxy.config.model import Config
 
 
 def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]:
-    """Findings besides those of :func:`xksproxy.config.check.check_config`.
+    """Findings that :func:`xksproxy.config.check.check_config` does not report.
 
-    They do not stop the proxy: one that refuses to start over a date would turn a wrong clock into an outage.
+    They do not stop the proxy. If an expired certificate did, a wrong clock would cause an outage.
     """
     now = now or datetime.now(UTC)
     return [
