@@ -77,8 +77,8 @@ def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
             if split is not None and exposed_as is not None:
                 stem, number = split
                 yield (
-                    f"{at}[{index}]: by its name, the label {label} is version {number} of {stem}, which {exposed_as}"
-                    f' exposes; if it is another key, list the versions of that key: versions = {{ 1 = "{stem}" }}'
+                    f"{at}[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {exposed_as}"
+                    f' exposes {stem}; if it is another key, list the versions of {stem}: versions = {{ 1 = "{stem}" }}'
                 )
 
 

@@ -86,7 +86,7 @@ def test_another_length_is_refused_with_both_lengths(length: int) -> None:
     ],
 )
 def test_what_is_none_of_format_1_is_refused(data: str) -> None:
-    with pytest.raises(UnknownMetadata, match="none of format 1"):
+    with pytest.raises(UnknownMetadata, match="is not valid in format 1"):
         CiphertextMetadata.unpack(bytes.fromhex(data))
 
 

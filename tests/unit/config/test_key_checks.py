@@ -40,8 +40,8 @@ def _problems(*keys: Key, prefix: str = "/payments") -> list[str]:
 
 def _version_problem(index: int, label: str, number: int, stem: str, owner: str) -> str:
     return (
-        f"keys[{index}]: by its name, the label {label} is version {number} of {stem}, which {owner} exposes;"
-        f' if it is another key, list the versions of that key: versions = {{ 1 = "{stem}" }}'
+        f"keys[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {owner} exposes {stem};"
+        f' if it is another key, list the versions of {stem}: versions = {{ 1 = "{stem}" }}'
     )
 
 
@@ -173,9 +173,9 @@ def test_the_alarm_is_given_exactly_where_another_exposed_key_would_take_the_lab
     ]
     alarms = [f"keys[{index}]: the label {label} is" for index, label in claimed if is_version_of_another(label)]
 
-    given = [problem for problem in _problems(*keys) if "by its name" in problem]
+    given = [problem for problem in _problems(*keys) if "by the naming rule" in problem]
 
-    assert [problem.partition(" by its name")[0] for problem in given] == alarms
+    assert [problem.partition(" version ")[0] for problem in given] == alarms
 
 
 @pytest.fixture
