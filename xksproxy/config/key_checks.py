@@ -78,7 +78,7 @@ def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
                 stem, number = split
                 yield (
                     f"{at}[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {exposed_as}"
-                    f' exposes {stem}; if it is another key, list the versions of {stem}: versions = {{ 1 = "{stem}" }}'
+                    f' exposes {stem}; if it is another key, list the versions: versions = {{ 1 = "{stem}" }}'
                 )
 
 

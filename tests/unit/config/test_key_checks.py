@@ -40,8 +40,8 @@ def _problems(*keys: Key, prefix: str = "/payments") -> list[str]:
 
 def _version_problem(index: int, label: str, number: int, stem: str, owner: str) -> str:
     return (
-        f"keys[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {owner} exposes {stem};"
-        f' if it is another key, list the versions of {stem}: versions = {{ 1 = "{stem}" }}'
+        f"keys[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {owner}"
+        f' exposes {stem}; if it is another key, list the versions: versions = {{ 1 = "{stem}" }}'
     )
 
 
