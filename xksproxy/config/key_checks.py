@@ -77,8 +77,8 @@ def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
             if split is not None and exposed_as is not None:
                 stem, number = split
                 yield (
-                    f"{at}[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {exposed_as}"
-                    f' exposes {stem}; if it is another key, list the versions: versions = {{ 1 = "{stem}" }}'
+                    f"{at}[{index}]: the label {label} is version {number} of {stem} by the naming rule, and"
+                    f' {exposed_as} exposes {stem}; if it is another key, list the versions: versions = {{ 1 = "{stem}" }}'
                 )
 
 
