@@ -78,7 +78,8 @@ def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
                 stem, number = split
                 yield (
                     f"{at}[{index}]: the label {label} is version {number} of {stem} by the naming rule, and"
-                    f' {exposed_as} exposes {stem}; if it is another key, list the versions: versions = {{ 1 = "{stem}" }}'
+                    f" {exposed_as} exposes {stem}; if it is another key, list the versions:"
+                    f' versions = {{ 1 = "{stem}" }}'
                 )
 
 
