@@ -1,4 +1,4 @@
-"""What a request has cost and touched so far: filled in by each layer, for the audit log and the metrics."""
+"""Statistics of one request. Each layer adds what it measures; the audit log and the metrics use them."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -8,21 +8,21 @@ import msgspec
 
 
 class RequestStats(msgspec.Struct):
-    """MachineInfo of one request. Hedged and repeated HSM calls add up."""
+    """Statistics of one request. Times of hedged and repeated HSM calls are added."""
 
     queue_seconds: float = 0.0
-    """Spent waiting for an HSM session."""
+    """Time in the queue for an HSM session."""
 
     hsm_seconds: float = 0.0
-    """Spent in HSM sessions."""
+    """Time in HSM sessions."""
 
     hsms: list[str] = []
-    """The HSMs that were asked, in the order in which they were done."""
+    """The HSMs that were called, in the order in which their calls ended."""
 
     key_version: int | None = None
     authorization: Mapping[str, Any] | None = None
-    """Decision, mode, and the policies that decided; None where no policies were asked."""
+    """Decision, mode, and the policies that decided; None if no policies were evaluated."""
 
 
 current_request_stats: ContextVar[RequestStats | None] = ContextVar("current_request_stats", default=None)
-"""The account of the request that this task works for, inherited by its sub-tasks. None: nobody keeps one."""
+"""Statistics of the request that this task works for. Tasks that it starts inherit them. None: not collected."""

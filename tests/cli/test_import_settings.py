@@ -235,7 +235,7 @@ def test_a_directory_that_is_not_empty_is_left_alone(imported: Run, write: Calla
     done = imported(write())
 
     assert (done.code, done.out) == (2, b"")
-    assert done.err == f"xksproxy: {tmp_path / 'out'}: it exists and is no empty directory; choose another --out\n"
+    assert done.err == f"xksproxy: {tmp_path / 'out'}: it exists and is not an empty directory; choose another --out\n"
     assert (tmp_path / "out" / "pin").read_text() == "mine"
 
 

@@ -133,8 +133,8 @@ def test_what_is_missing_is_named(ask: Callable[..., Result], missing: str, comp
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--endpoint", "localhost"), "'localhost' is no endpoint"),
-        (("--path", "/kms"), "'/kms' is no path of a key store"),
+        (("--endpoint", "localhost"), "'localhost' is not an endpoint"),
+        (("--path", "/kms"), "'/kms' is not the path of a key store"),
         (("--region", "EU West"), "'EU West' is no Region; expected the form of eu-west-1"),
         (("--credential-file", "absent.json"), "absent.json"),
     ],

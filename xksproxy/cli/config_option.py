@@ -9,7 +9,7 @@ import click
 
 from xksproxy.authorization.findings import findings
 from xksproxy.authorization.policies import load_policies
-from xksproxy.config.certificatechecks import certificate_problems
+from xksproxy.config.certificate_checks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
@@ -18,7 +18,7 @@ from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.keymap import KeyMap
 from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import version_table
 
 

@@ -15,7 +15,7 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import retire_credential
 from xksproxy.sigv4.keyring import generate_credential
-from xksproxy.state.credentials import CredentialUses
+from xksproxy.state.credential_uses import CredentialUses
 
 _COLUMNS = ("ACCESS KEY ID", "CREATED", "LAST USED HERE", "FILE")
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.keystore.keymap import ExternalKey
-from xksproxy.state.statefile import SharedTable
+from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
 

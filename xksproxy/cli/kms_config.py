@@ -8,7 +8,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_error
-from xksproxy.config.certificatechecks import certified_names, covers
+from xksproxy.config.certificate_checks import certified_names, covers
 from xksproxy.config.credentials import read_credentials
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore

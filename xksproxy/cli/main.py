@@ -24,7 +24,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 
 
 @click.group(cls=CommandsOfTools, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

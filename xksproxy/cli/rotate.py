@@ -15,7 +15,7 @@ from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Prepared, Proof, Reach, Rotation
 from xksproxy.spec.errors import KeyNotFoundException
-from xksproxy.state.statefile import locked
+from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
@@ -66,7 +66,7 @@ def rotate(
     state = Path(config.state.directory)
     usage = UsageBook(state)
     try:
-        with locked(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
+        with file_lock(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
             if activate:
                 _require_prepared(rotation, key_id, wanted)
@@ -75,7 +75,7 @@ def rotate(
             if activate or config.server.fleet_size == 1:
                 rotation.activate(prepared, usage)
     finally:
-        usage.give_back()
+        usage.return_unused()
     primary = rotation.record().primary
     if as_json:
         print_json(_facts(prepared, primary))

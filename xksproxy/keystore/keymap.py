@@ -6,7 +6,7 @@ from typing import Self
 
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION
-from xksproxy.config.keynames import compile_pattern, is_pattern, split_version_label, version_label
+from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label, version_label
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.spec.uri import is_key_id

@@ -12,8 +12,8 @@ from xksproxy.keystore.keymap import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
 from xksproxy.state.blocks import block_table
-from xksproxy.state.credentials import CredentialUses
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import version_table
 
 

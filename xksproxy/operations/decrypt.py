@@ -31,7 +31,7 @@ async def decrypt(request: DecryptRequest, key_id: str, access: KeyAccess, deadl
     with hsm_errors_translated():
         token_key = TokenKey(version.label, key.hedge_after)
         plaintext = await access.engine.decrypt(token_key, sealed, compose_aad(aad, metadata, encoding), deadline)
-    access.usage.decrypted(version.label)
+    access.usage.record_decryption(version.label)
     return DecryptResponse(plaintext=plaintext)
 
 

@@ -5,9 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.credentials import StoredCredential, held, read_credentials, set_aside
+from xksproxy.config.credentials import (
+    StoredCredential,
+    credential_directory_lock,
+    read_credentials,
+    retire_credential_file,
+)
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.credentials import RECORD_SECONDS, CredentialUses
+from xksproxy.state.credential_uses import RECORD_SECONDS, CredentialUses
 
 _DAY_SECONDS: Final = 86_400.0
 
@@ -27,7 +32,7 @@ def retire_credential(
         StateUnusable: the record of uses cannot be read.
         OSError: the file cannot be renamed.
     """
-    with held(directory):
+    with credential_directory_lock(directory):
         stored = read_credentials(directory)
         retiring = _find(stored, access_key_id)
         others = tuple(item.credential.access_key_id for item in stored if item is not retiring)
@@ -39,7 +44,7 @@ def retire_credential(
             )
         if not force:
             _require_unused(access_key_id, others, uses.last_used((access_key_id, *others)), within_days)
-        return set_aside(retiring.path)
+        return retire_credential_file(retiring.path)
 
 
 def _find(stored: Sequence[StoredCredential], access_key_id: str) -> StoredCredential:

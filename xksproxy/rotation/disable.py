@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.statefile import SharedTable
+from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord
 

@@ -10,7 +10,7 @@ from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory
-from xksproxy.state.statefile import SharedTable
+from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
 

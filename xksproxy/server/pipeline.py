@@ -83,7 +83,7 @@ class Pipeline:
         signed = HttpRequest("POST", request.raw_path, headers, body)
         identity = verify(signed, service.store.keyring, time.time())
         record.access_key_id, record.region = identity.access_key_id, identity.region
-        service.store.credential_uses.used(identity.access_key_id)
+        service.store.credential_uses.mark_used(identity.access_key_id)
         if isinstance(request.protocol, Connection):
             request.protocol.authenticated = True
         if self._recorder.audit.refuses:

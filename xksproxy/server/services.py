@@ -18,7 +18,7 @@ from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
-from xksproxy.state.check import StateCheck
+from xksproxy.state.directory_check import StateDirectoryCheck
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Services:
         self._runtime = runtime
         state = Path(config.state.directory)
         self.usage = UsageBook(state)
-        self._state_check = StateCheck(state)
+        self._state_check = StateDirectoryCheck(state)
         modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
@@ -108,7 +108,7 @@ class Services:
         """Stop the HSM threads, and return counts that were reserved for encryptions but not used."""
         for instance in self._instances.values():
             instance.stop()
-        self.usage.give_back()
+        self.usage.return_unused()
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.

@@ -16,7 +16,7 @@ from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.worker_status import WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.state.blocks import WHOLE_STORE
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
 _MAXIMUM_KEYS: Final = 500

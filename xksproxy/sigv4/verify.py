@@ -1,4 +1,4 @@
-"""Verifying a signed request against a key store's credentials (requirements R-AUTH-*)."""
+"""Verification of a signed request against the credentials of a key store (requirements R-AUTH-*)."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ _HOST_NAMES: Final = frozenset({"host", ":authority"})
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who signed a request, and for which AWS Region."""
+    """The access key id that signed a request, and the AWS Region in its scope."""
 
     access_key_id: str
     region: str
@@ -29,11 +29,11 @@ class Identity(msgspec.Struct, frozen=True):
 def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     """Authenticate a request. ``now`` is the Unix time in seconds.
 
-    The signed headers are those that the Authorization header lists, in that order (R-AUTH-8); host and x-amz-date
-    must be among them. The body is always hashed, whatever x-amz-content-sha256 claims.
+    The signed headers are those that the Authorization header lists, in that order (R-AUTH-8). They must include host
+    and x-amz-date. The body is always hashed; x-amz-content-sha256 must match if it is there.
 
     Raises:
-        AuthenticationFailedException: for every cause alike; ``detail`` has the cause for the log.
+        AuthenticationFailedException: the same message for every cause; ``detail`` has the cause for the log.
     """
     try:
         authorization = parse_authorization(_single(request, "authorization"))

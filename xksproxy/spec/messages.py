@@ -1,7 +1,7 @@
 """Requests and responses of the four APIs, decoded strictly.
 
-Fields of type ``bytes`` are Base64 on the wire (RFC 4648 section 4, padded), raw here. Unknown members are
-accepted at every level (R-REQ-7), and nothing in ``requestMetadata`` is judged beyond presence and type (R-REQ-6).
+Fields of type ``bytes`` are Base64 in JSON (RFC 4648 section 4, padded) and raw here. Unknown members are
+accepted at every level (R-REQ-7). Members of ``requestMetadata`` are checked for presence and type only (R-REQ-6).
 """
 
 from itertools import islice
@@ -19,7 +19,7 @@ CDIV_ALGORITHM: Final = "SHA_256"
 
 
 class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """Common form: camelCase on the wire, and what is absent left out."""
+    """Base of all messages: names are in camelCase in JSON, and absent members are left out."""
 
 
 class HealthRequestMetadata(_Message, frozen=True):
@@ -157,16 +157,16 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def decode(message: type[Received], body: bytes) -> Received:
-    """Read a request body.
+    """Decode a request body.
 
     Raises:
-        ValidationException: it is not JSON, or a field is missing, of the wrong type or not Base64. The text names
+        ValidationException: it is not JSON, or a field is missing, of the wrong type or not Base64. The message names
             the field and never quotes a value.
     """
     try:
         if not body.isascii():
-            body.decode()  # the decoder looks into no string of a member that it skips
-        return _DECODERS[message].decode(body)  # type: ignore[return-value]  # the table pairs them
+            body.decode()  # msgspec does not check the UTF-8 of members that it skips
+        return _DECODERS[message].decode(body)  # type: ignore[return-value]  # the table maps each type to its decoder
     except msgspec.ValidationError as error:
         raise ValidationException(f"The request body does not fit the API: {error}") from None
     except RecursionError:
@@ -178,7 +178,7 @@ def decode(message: type[Received], body: bytes) -> Received:
 
 
 def encode(message: Request | Response | ErrorResponse) -> bytes:
-    """Write a body: one line, no blanks."""
+    """Encode a body as JSON on one line, without spaces."""
     return _ENCODER.encode(message)
 
 

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from xksproxy import __version__
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
 _MAXIMUM_KEYS: Final = 2000
@@ -78,7 +78,7 @@ class MachineCollector(Collector):
     def _keys(self) -> Iterator[Metric]:
         """The 2000 labels that encrypted most."""
         try:
-            usages = sorted(self._usage.everything(), key=lambda usage: -usage.encryptions)
+            usages = sorted(self._usage.read_all(), key=lambda usage: -usage.encryptions)
         except StateUnusable:
             usages = []
         rows = [

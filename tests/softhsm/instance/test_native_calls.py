@@ -130,8 +130,8 @@ def replace_key(instance: Instance, modules: Modules) -> None:
 
 def encryptions(modules: Modules, label: str = "demo-key") -> int:
     """How many this process has counted."""
-    lease = modules.usage._leases[label]
-    return lease.taken - lease.left
+    reservation = modules.usage._reservations[label]
+    return reservation.total - reservation.unused
 
 
 # When calls are made natively

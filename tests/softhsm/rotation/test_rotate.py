@@ -23,7 +23,7 @@ from xksproxy.keystore.versions import KeyVersions
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Proof, Reach, Rotation
-from xksproxy.state import statefile
+from xksproxy.state import state_file
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
@@ -398,7 +398,7 @@ def test_a_version_is_not_made_primary_that_has_no_encryptions_left(
     session.create_key(KEY, bits=256, encrypt=True, decrypt=True)
     prepared = site.rotation.prepare(None, NO_WAIT)
     for _ in range(3):
-        site.usage.spend("key.v2", None)
+        site.usage.count_encryption("key.v2", None)
 
     with pytest.raises(RotationRefused, match="has made all the encryptions it may"):
         site.rotation.activate(prepared, site.usage)
@@ -432,7 +432,7 @@ def crash_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
             (HsmSession, "decrypt"),
             (HsmSession, "describe_key"),
             (KeyTable, "everything"),
-            (statefile, "replace"),
+            (state_file, "replace_file"),
         ):
             monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
 

@@ -75,7 +75,7 @@ def test_the_prefix_is_what_precedes_the_base(path: str, prefix: str) -> None:
 )
 def test_a_path_that_kms_would_refuse_is_refused(path: str) -> None:
     """R-URI-2."""
-    with pytest.raises(TargetError, match=r"is no path of a key store; expected \[/<prefix>\]/kms/xks/v1"):
+    with pytest.raises(TargetError, match=r"is not the path of a key store; expected \[/<prefix>\]/kms/xks/v1"):
         parse_uri_path(path)
 
 

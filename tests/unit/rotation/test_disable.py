@@ -11,7 +11,7 @@ from xksproxy.keystore.keymap import ExternalKey, KeyMap
 from xksproxy.rotation import disable
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
@@ -53,7 +53,7 @@ def on_disk(tmp_path: Path) -> Callable[[], VersionRecord | None]:
 def decrypted_before(tmp_path: Path, label: str, days: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a version have decrypted last so many days ago."""
     book = UsageBook(tmp_path)
-    book._change(label, last_decrypted=1_700_000_000.0)
+    book._update_record(label, last_decrypted=1_700_000_000.0)
     monkeypatch.setattr(disable.time, "time", lambda: 1_700_000_000.0 + days * DAY)
 
 
@@ -233,7 +233,7 @@ def test_nothing_changes_while_the_state_cannot_be_read(
     assert versions.path.read_bytes() == b"nonsense"
 
     versions.path.unlink()
-    UsageBook(tmp_path)._change("prod/foo.v2", last_decrypted=time.time())
+    UsageBook(tmp_path)._update_record("prod/foo.v2", last_decrypted=time.time())
     for record in (tmp_path / "usage").glob("*.json"):
         record.write_bytes(b"nonsense")
     with pytest.raises(StateUnusable):

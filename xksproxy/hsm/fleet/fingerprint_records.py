@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.keys import KeyFingerprint
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 
 
 class FingerprintRecords:

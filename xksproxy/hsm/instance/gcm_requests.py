@@ -42,7 +42,7 @@ class Encryption:
 
     def prepare(self, call: Call, key: int, usage: UsageBook) -> bool:
         """Allow the native session to make the call, unless counting it would wait for a disk; whether it may."""
-        self._counted = usage.spend_ahead(self.label, self.maximum)
+        self._counted = usage.count_if_reserved(self.label, self.maximum)
         if self._counted:
             call.set_gcm(key, self.fingerprint, True, b"", self.aad, self.plaintext)
         return self._counted

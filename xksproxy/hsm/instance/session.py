@@ -24,7 +24,7 @@ from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.module import Connection, close_session
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import LimitReached
 
 _USER_STATES: Final = frozenset({1, 3})
@@ -214,7 +214,7 @@ class HsmSession:
 
     def _count(self, label: str, maximum: int | None) -> None:
         try:
-            self._connection.usage.spend(label, maximum)
+            self._connection.usage.count_encryption(label, maximum)
         except LimitReached as error:
             raise EncryptionsSpent(f"the key has made the {maximum} encryptions it may on this machine") from error
         except StateUnusable as error:

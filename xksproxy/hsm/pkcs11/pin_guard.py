@@ -12,7 +12,7 @@ import msgspec
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginBarred, LoginRefused, TokenUnavailable
-from xksproxy.state.statefile import StateUnusable, locked, read, replace
+from xksproxy.state.state_file import StateUnusable, file_lock, read_json, replace_file
 
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
@@ -89,14 +89,14 @@ class PinGuard:
         with self._locked(hsm_id) as path:
             memory = self._read(path)
             accepted = {key: pin for key, pin in memory.pins.items() if pin.outcome == "accepted"}
-            replace(path, msgspec.json.encode(_Record(memory.salt, accepted)))
+            replace_file(path, msgspec.json.encode(_Record(memory.salt, accepted)))
             return len(accepted) < len(memory.pins)
 
     @contextmanager
     def _locked(self, hsm_id: str) -> Iterator[Path]:
         path = self._directory / f"pin-{hashlib.sha256(hsm_id.encode()).hexdigest()[:16]}.json"
         try:
-            with locked(path, _LOCK_SECONDS):
+            with file_lock(path, _LOCK_SECONDS):
                 yield path
         except StateUnusable as error:
             raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
@@ -105,7 +105,7 @@ class PinGuard:
     def _read(path: Path) -> _Record:
         """The record; a file that cannot be read stops the log-in."""
         try:
-            return read(path, _Record) or _Record(secrets.token_hex(16), {})
+            return read_json(path, _Record) or _Record(secrets.token_hex(16), {})
         except StateUnusable as error:
             raise TokenUnavailable(f"the record of log-ins cannot be read, so no log-in is tried: {error}") from error
 
@@ -122,4 +122,4 @@ def _write(path: Path, memory: _Record, key: str, pin: _Pin | None) -> None:
     if pin is not None:
         pins[key] = pin
     latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
-    replace(path, msgspec.json.encode(_Record(memory.salt, latest)))
+    replace_file(path, msgspec.json.encode(_Record(memory.salt, latest)))

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from xksproxy.client.target import Target
-from xksproxy.config.certificatechecks import dns_names
+from xksproxy.config.certificate_checks import dns_names
 from xksproxy_tools.kms_emulator.diagnose.advice import advice_on
 from xksproxy_tools.kms_emulator.diagnose.findings import Result, Step, failed_connection, good
 from xksproxy_tools.kms_emulator.proxy.address import HTTPS_PORT

@@ -1,4 +1,4 @@
-"""Names of external keys and of their versions' labels on the token: patterns and the naming rule."""
+"""Patterns of external key ids, and the naming rule for the labels of key versions."""
 
 import fnmatch
 import re
@@ -11,12 +11,12 @@ _VERSION_LABEL: Final = re.compile(r"(?P<base>.+)\.v(?P<number>[1-9][0-9]{0,4})"
 
 
 def is_pattern(key_id: str) -> bool:
-    """Whether a configured key id is a pattern; no legal id holds a wildcard."""
+    """Whether a configured key id is a pattern. A legal id contains no wildcard."""
     return not _WILDCARDS.isdisjoint(key_id)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """``*`` and ``?`` as in file names, in an expression that never backtracks through its stars."""
+    """Compile ``*`` and ``?`` as in file names, to an expression that does not backtrack."""
     return re.compile(fnmatch.translate(pattern))
 
 
@@ -26,7 +26,7 @@ def version_label(base: str, number: int) -> str:
 
 
 def split_version_label(label: str) -> tuple[str, int] | None:
-    """The base label and number of a second or later version by the naming rule; None for any other label."""
+    """The base label and number of version 2 or later by the naming rule. None for other labels."""
     match = _VERSION_LABEL.fullmatch(label)
     number = int(match["number"]) if match else 0
     return (match["base"], number) if match and 1 < number <= MAXIMUM_VERSION else None

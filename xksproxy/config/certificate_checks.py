@@ -1,4 +1,4 @@
-"""The server's certificate, its chain and its key, as KMS will look at them (R-TLS-4, R-TLS-5)."""
+"""Checks of the server's certificate, its chain and its key, as KMS requires them (R-TLS-4, R-TLS-5)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
 
-_SOON: Final = timedelta(days=14)
-_PART_OF_ITS_LIFE: Final = 4
+_EXPIRY_WARNING: Final = timedelta(days=14)
+_LIFETIME_DIVISOR: Final = 4
+"""A certificate expires soon if less than a quarter of its lifetime, and less than 14 days, are left."""
 _SERVER_PURPOSES: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 
 def certificate_problems(tls: Tls) -> Iterator[str]:
-    """Why certificate and key cannot be loaded together; each line starts with the key's path."""
+    """Why the certificate and its key cannot be loaded. Each problem starts with the path of the configuration key."""
     chain, public_key = [], None
     try:
         chain = _read_chain(tls.certificate)
@@ -37,18 +38,18 @@ def certificate_problems(tls: Tls) -> Iterator[str]:
         yield f"server.tls.private_key: {tls.private_key}: {reason}"
     if not chain or public_key is None or public_key == _encoded(chain[0].public_key()):
         return
-    place = next((at for at, found in enumerate(chain) if _encoded(found.public_key()) == public_key), None)
-    if place is None:
+    position = next((index for index, each in enumerate(chain) if _encoded(each.public_key()) == public_key), None)
+    if position is None:
         yield f"server.tls.private_key: {tls.private_key} is not the key of the certificate {_name(chain[0])}"
     else:
         yield (
-            f"server.tls.certificate: the key is that of number {place + 1}, {_name(chain[place])}; expected the"
-            " server's certificate first"
+            f"server.tls.certificate: the key belongs to certificate number {position + 1},"
+            f" {_name(chain[position])}; expected the server's certificate first"
         )
 
 
 def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
-    """What KMS will refuse, or soon will, in a certificate that can be loaded."""
+    """What KMS refuses, or will soon refuse, in a certificate that can be loaded."""
     at = "server.tls.certificate"
     try:
         chain = _read_chain(tls.certificate)
@@ -57,24 +58,26 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
         return
     for certificate in chain:
         yield from _date_findings(at, certificate, now)
-    for place, (issued, issuer) in enumerate(pairwise(chain), 2):
+    for number, (issued, issuer) in enumerate(pairwise(chain), 2):
         if not _issued_by(issued, issuer):
             yield Finding.problem(
-                f"{at}: number {place}, {_name(issuer)}, did not issue number {place - 1}, {_name(issued)}; expected"
-                " each certificate to be followed by its issuer's"
+                f"{at}: certificate number {number}, {_name(issuer)}, did not issue number {number - 1},"
+                f" {_name(issued)}; expected the certificate of the issuer after each certificate"
             )
     if not own_names:
         yield Finding.problem(
-            f"{at}: {_name(chain[0])} has no DNS name; KMS calls a domain name and looks for it there"
+            f"{at}: {_name(chain[0])} has no DNS name; expected the domain name of the endpoint, which KMS verifies"
         )
     if purposes and not _SERVER_PURPOSES & purposes:
-        yield Finding.problem(f"{at}: {_name(chain[0])} is not for servers (its extended key usage)")
+        yield Finding.problem(
+            f"{at}: {_name(chain[0])} is not for servers; expected serverAuth in its extended key usage"
+        )
     if chain[0].issuer == chain[0].subject:
         yield Finding.warning(f"{at}: {_name(chain[0])} is self-signed; KMS trusts public CAs only")
 
 
 def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
-    """CAs for client certificates whose time is over; others of the file go on working."""
+    """Expired CAs for client certificates. The other CAs of the file still work."""
     if tls.client_ca is None:
         return
     try:
@@ -87,7 +90,7 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
 
 
 def certified_names(tls: Tls) -> tuple[str, ...]:
-    """The DNS names of the server's certificate, in lower case; none if it cannot be read."""
+    """The DNS names of the server's certificate, in lower case. Empty if the certificate cannot be read."""
     try:
         return dns_names(_read_chain(tls.certificate)[0])
     except (OSError, ValueError):
@@ -95,13 +98,13 @@ def certified_names(tls: Tls) -> tuple[str, ...]:
 
 
 def covers(names: Sequence[str], host: str) -> bool:
-    """Whether one of the names of a certificate is the host's; a wildcard stands for one label (RFC 6125)."""
+    """Whether one of a certificate's names matches the host. A wildcard matches one label (RFC 6125)."""
     _, _, parent = host.partition(".")
     return host in names or f"*.{parent}" in names
 
 
 def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The DNS names of the subject's alternative names, in lower case (ValueError if they cannot be read)."""
+    """The DNS names in subjectAltName, in lower case (ValueError if they cannot be read)."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -114,8 +117,8 @@ def _date_findings(at: str, certificate: x509.Certificate, now: datetime) -> Ite
     if end < now:
         yield Finding.problem(f"{at}: {_name(certificate)} expired {_day(certificate)}")
     elif start > now:
-        yield Finding.problem(f"{at}: {_name(certificate)} is valid only from {start:%Y-%m-%d %H:%M} UTC on")
-    elif end - now < min(_SOON, (end - start) / _PART_OF_ITS_LIFE):
+        yield Finding.problem(f"{at}: {_name(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC")
+    elif end - now < min(_EXPIRY_WARNING, (end - start) / _LIFETIME_DIVISOR):
         yield Finding.warning(f"{at}: {_name(certificate)} expires soon, {_day(certificate)}")
 
 
@@ -132,7 +135,7 @@ def _read_chain(path: str) -> list[x509.Certificate]:
 
 
 def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
-    """Its extended key usages; none where it is for everything."""
+    """The extended key usages; empty if the certificate does not restrict its use."""
     try:
         return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
@@ -144,7 +147,7 @@ def _encoded(public_key: PublicKeyTypes) -> bytes:
 
 
 def _name(certificate: x509.Certificate) -> str:
-    """The common name, which may hold anything, without what could break a line."""
+    """The common name, or else a DNS name. Characters that are not printable ASCII are replaced."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = str(names[0].value) if names else next(iter(dns_names(certificate)), "without a name")
     return re.sub(r"[^ -~]", "?", text)

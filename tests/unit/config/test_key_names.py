@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
-from xksproxy.config.keynames import compile_pattern, is_pattern, split_version_label, version_label
+from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label, version_label
 
 
 @given(st.text(min_size=1), st.integers(2, MAXIMUM_VERSION))

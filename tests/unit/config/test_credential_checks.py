@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from xksproxy.config.check import check_config
-from xksproxy.config.credentialchecks import credential_findings
+from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.model import Config
 from xksproxy.sigv4.keyring import Credential
@@ -45,7 +45,7 @@ def test_one_credential_for_two_key_stores_is_a_warning(two_stores: Callable[[st
     assert check_config(config) == []
     (finding,) = credential_findings(config.keystore)
     assert not finding.serious
-    assert finding.text.startswith(f"keystore[1].credentials: {_ID} opens the key store payments too")
+    assert finding.text.startswith(f"keystore[1].credentials: {_ID} is also a credential of the key store payments")
 
 
 @pytest.mark.parametrize(

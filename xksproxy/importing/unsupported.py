@@ -1,4 +1,4 @@
-"""What the settings say that nothing here answers to."""
+"""Settings that have no counterpart in this proxy."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,8 +11,8 @@ from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES
 _SERVICE: Final = "kms-xks-proxy"
 
 
-def leftovers(file: SettingsFile) -> Iterator[Finding]:
-    """One finding for each setting that stays behind, with what this proxy does instead."""
+def unsupported_settings(file: SettingsFile) -> Iterator[Finding]:
+    """One finding for each setting that is not imported, with what this proxy does instead."""
     yield from _server(file)
     yield from _security(file)
     yield from _pkcs11(file)
@@ -29,13 +29,13 @@ def leftovers(file: SettingsFile) -> Iterator[Finding]:
         )
         yield no_counterpart("limits", text)
     for key in file.unknown_keys:
-        yield no_counterpart(key, "unknown: the import knows no such setting, and has left it out.")
+        yield no_counterpart(key, "unknown: the import does not know this setting, and ignored it.")
 
 
 def _server(file: SettingsFile) -> Iterator[Finding]:
     server = file.settings.server
     if server.region is not None:
-        text = "not needed: the Region is the one that the request is signed for, whichever that is."
+        text = "not needed: the proxy accepts the Region for which the request is signed."
         yield no_counterpart("server.region", text)
     if server.service is not None:
         text = f"always {_SERVICE}, as KMS signs"
@@ -51,24 +51,24 @@ def _server(file: SettingsFile) -> Iterator[Finding]:
 def _security(file: SettingsFile) -> Iterator[Finding]:
     security = file.settings.security
     if not security.is_sigv4_auth_enabled:
-        yield no_counterpart("security.is_sigv4_auth_enabled", "every request's signature is verified, always.")
+        yield no_counterpart("security.is_sigv4_auth_enabled", "the signature of each request is always verified.")
     if security.secondary_auth is not None:
         text = (
-            f"{printable(security.secondary_auth)} decides nothing here: whoever holds a key store's credential may use"
-            " all of its keys. Its rules have to be written anew, as Cedar policies, which a coming release brings."
+            f"{printable(security.secondary_auth)} has no effect here: each credential of a key store may use all of"
+            " its keys. Write its rules as Cedar policies, and set policies of [[keystore]]."
         )
         yield no_counterpart("security.secondary_auth", text)
     elif security.oso is not None:
-        yield no_counterpart("security.oso", "not in use in the sample either: security.secondary_auth is not set.")
+        yield no_counterpart("security.oso", "not used in the sample: security.secondary_auth is not set.")
 
 
 def _pkcs11(file: SettingsFile) -> Iterator[Finding]:
     pkcs11 = file.settings.pkcs11
     if pkcs11.session_pool_timeout_milli is not None:
-        text = "a request waits for a session at most until its deadline: deadline_ms of [server]."
+        text = "a request waits for a session until its deadline: deadline_ms of [server]."
         yield no_counterpart("pkcs11.session_pool_timeout_milli", text)
     if pkcs11.session_eager_close is not None:
-        yield no_counterpart("pkcs11.session_eager_close", "sessions are kept, and replaced when they fail.")
+        yield no_counterpart("pkcs11.session_eager_close", "sessions stay open, and are replaced when they fail.")
     if pkcs11.context_read_timeout_milli is not None:
-        text = "there is no lock around the module to wait for; a call that hangs costs one session, which is replaced."
+        text = "there is no lock around the module; a session whose call hangs is replaced."
         yield no_counterpart("pkcs11.context_read_timeout_milli", text)

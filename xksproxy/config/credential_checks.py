@@ -1,4 +1,4 @@
-"""Rules for the credentials of all key stores together, and for the directories that hold them."""
+"""Checks of the credentials of all key stores, and of their directories."""
 
 import os
 import stat
@@ -12,14 +12,14 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import KeyStore
 
-_OTHERS_WRITE: Final = stat.S_IWOTH
-_GROUP_WRITES: Final = stat.S_IWGRP
+_WRITABLE_BY_OTHERS: Final = stat.S_IWOTH
+_WRITABLE_BY_GROUP: Final = stat.S_IWGRP
 
 
 def credential_problems(stores: Sequence[KeyStore]) -> Iterator[str]:
-    """What is wrong with the credentials; each line starts with the key's path.
+    """The problems of the credentials. Each starts with the path of the configuration key.
 
-    An access key id determines its secret, in all key stores together (R-AUTH-5).
+    An access key id must have the same secret in all key stores (R-AUTH-5).
     """
     seen: dict[str, tuple[str, str]] = {}
     for index, store in enumerate(stores):
@@ -36,7 +36,7 @@ def credential_problems(stores: Sequence[KeyStore]) -> Iterator[str]:
 
 
 def credential_findings(stores: Sequence[KeyStore]) -> Iterator[Finding]:
-    """What does not stop the proxy and is dangerous: who else may put credentials there, and shared ones."""
+    """Risks that do not stop the proxy: directories that others can write, and shared credentials."""
     owners: dict[str, str] = {}
     for index, store in enumerate(stores):
         at = f"keystore[{index}].credentials"
@@ -48,8 +48,8 @@ def credential_findings(stores: Sequence[KeyStore]) -> Iterator[Finding]:
                 owner = owners.setdefault(credential.access_key_id, store.name)
                 if owner != store.name:
                     yield Finding.warning(
-                        f"{at}: {credential.access_key_id} opens the key store {owner} too; expected credentials of its"
-                        " own, which keep the two apart"
+                        f"{at}: {credential.access_key_id} is also a credential of the key store {owner}; expected"
+                        " different credentials for each key store"
                     )
 
 
@@ -57,11 +57,11 @@ def _directory_findings(at: str, directory: Path) -> Iterator[Finding]:
     mode = stat.S_IMODE(directory.stat().st_mode)
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
         return
-    if mode & _OTHERS_WRITE:
+    if mode & _WRITABLE_BY_OTHERS:
         yield Finding.problem(
             f"{at}: the mode of {directory} is {mode:04o}, so everyone can add a credential; make it 0700"
         )
-    elif mode & _GROUP_WRITES:
+    elif mode & _WRITABLE_BY_GROUP:
         yield Finding.warning(
             f"{at}: the mode of {directory} is {mode:04o}, so its group can add a credential; make it 0700"
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from xksproxy.state import statefile
-from xksproxy.state.statefile import SharedTable, StateUnusable, locked, replace
+from xksproxy.state import state_file
+from xksproxy.state.state_file import SharedTable, StateUnusable, file_lock, replace_file
 
 
 class Count(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +24,7 @@ ADDING = """
 import sys
 from pathlib import Path
 import msgspec
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 
 class Count(msgspec.Struct, frozen=True):
     number: int
@@ -47,8 +47,8 @@ for name in ("shared", sys.argv[2]) * int(sys.argv[3]):
 HOLDING = """
 import sys, time
 from pathlib import Path
-from xksproxy.state.statefile import locked
-with locked(Path(sys.argv[1]), 10):
+from xksproxy.state.state_file import file_lock
+with file_lock(Path(sys.argv[1]), 10):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -153,7 +153,7 @@ def test_a_process_that_is_killed_lets_its_lock_go(table: Callable[[], SharedTab
     with subprocess.Popen([sys.executable, "-c", HOLDING, str(path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StateUnusable, match="another process has been holding it for long"), locked(path, 0):
+        with pytest.raises(StateUnusable, match="another process holds its lock"), file_lock(path, 0):
             pytest.fail("it was held")
         holder.kill()
 
@@ -172,8 +172,8 @@ def test_a_lock_is_waited_for_no_longer_than_allowed(path: Path, monkeypatch: py
         def sleep(seconds: float) -> None:
             pauses.append(seconds)
 
-    monkeypatch.setattr(statefile, "time", Clock)
-    with locked(path, 0), pytest.raises(StateUnusable, match="for long"), locked(path, 1.0):
+    monkeypatch.setattr(state_file, "time", Clock)
+    with file_lock(path, 0), pytest.raises(StateUnusable, match="holds its lock"), file_lock(path, 1.0):
         pytest.fail("it was held")
 
     assert sum(pauses) == pytest.approx(1.0, abs=0.05)
@@ -212,7 +212,7 @@ def test_a_file_that_was_repaired_is_read_again(table: Callable[[], SharedTable[
     assert one.get("a") == Count(7)
 
 
-def test_a_file_that_has_vanished_is_refused_and_not_begun_anew(
+def test_a_file_that_was_deleted_is_refused_and_not_started_again(
     table: Callable[[], SharedTable[Count]], path: Path
 ) -> None:
     one = table()
@@ -221,9 +221,9 @@ def test_a_file_that_has_vanished_is_refused_and_not_begun_anew(
     path.unlink()
 
     for _ in range(2):
-        with pytest.raises(StateUnusable, match="it has vanished"):
+        with pytest.raises(StateUnusable, match="it was deleted"):
             one.refresh()
-        with pytest.raises(StateUnusable, match="it has vanished"):
+        with pytest.raises(StateUnusable, match="it was deleted"):
             one.update("b", one_more)
     assert one.get("a") == Count(1)
     assert not path.exists()
@@ -236,15 +236,15 @@ def test_a_file_that_vanishes_while_it_is_read_does_not_empty_the_table(
     one.update("a", one_more)
     one.refresh()
     table().update("a", one_more)
-    look = statefile._signature
+    signature = state_file._signature
 
-    def look_and_lose(path: Path) -> tuple[int, ...] | None:
-        seen = look(path)
+    def signature_then_delete(path: Path) -> tuple[int, ...] | None:
+        seen = signature(path)
         path.unlink()
         return seen
 
-    monkeypatch.setattr(statefile, "_signature", look_and_lose)
-    with pytest.raises(StateUnusable, match="it has vanished"):
+    monkeypatch.setattr(state_file, "_signature", signature_then_delete)
+    with pytest.raises(StateUnusable, match="it was deleted"):
         one.refresh()
 
     assert one.get("a") == Count(1)
@@ -293,7 +293,7 @@ def test_a_content_that_cannot_be_written_leaves_the_old_one(
     with pytest.raises(StateUnusable, match="No space left on device"):
         one.update("a", one_more)
     with pytest.raises(StateUnusable):
-        replace(path, b"{}")
+        replace_file(path, b"{}")
 
     assert one.get("a") == Count(1)
     assert path.read_bytes() == b'{"a":{"number":1}}'

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xksproxy.state import check as module
-from xksproxy.state.check import StateCheck
+from xksproxy.state import directory_check as module
+from xksproxy.state.directory_check import StateDirectoryCheck
 
 
 class Clock:
@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.usefixtures("clock")
 def test_a_directory_that_can_be_written_is_no_problem(tmp_path: Path) -> None:
-    check = StateCheck(tmp_path / "state")
+    check = StateDirectoryCheck(tmp_path / "state")
     check.refresh()
 
     assert check.problem == ""
@@ -35,7 +35,7 @@ def test_a_directory_that_can_be_written_is_no_problem(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_written_is_one_until_it_can_be(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "state").write_text("no directory")
-    check = StateCheck(tmp_path / "state")
+    check = StateDirectoryCheck(tmp_path / "state")
     check.refresh()
     found = check.problem
     (tmp_path / "state").unlink()

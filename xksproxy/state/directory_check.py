@@ -1,4 +1,4 @@
-"""Whether the state directory can be written: without it no encryption is counted, and so none is made."""
+"""Checks that the state directory can be written. If it cannot, no encryption is counted, so none is made."""
 
 import logging
 import math
@@ -6,31 +6,31 @@ import time
 from pathlib import Path
 from typing import Final
 
-from xksproxy.state.statefile import StateUnusable, locked, replace
+from xksproxy.state.state_file import StateUnusable, file_lock, replace_file
 
 _log: Final = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 1.0
 
 
-class StateCheck:
-    """Tries every ten seconds."""
+class StateDirectoryCheck:
+    """Writes a file to the state directory every ten seconds."""
 
     def __init__(self, state_directory: Path) -> None:
         self._path = state_directory / "check.json"
         self._checked_at = -math.inf
         self.problem = ""
-        """Why it cannot be written, as of the last try; empty if it can."""
+        """Why the last write failed; empty if it succeeded."""
 
     def refresh(self) -> None:
-        """Try again if it is time. It waits for the disk: call it on a thread."""
+        """Write again if ten seconds have passed. Waits for the disk: call it on a thread."""
         now = time.monotonic()
         if now - self._checked_at < _CHECK_SECONDS:
             return
         self._checked_at = now
         try:
-            with locked(self._path, _LOCK_SECONDS):
-                replace(self._path, b"{}")
+            with file_lock(self._path, _LOCK_SECONDS):
+                replace_file(self._path, b"{}")
         except StateUnusable as error:
             if str(error) != self.problem:
                 _log.error("state directory cannot be written", extra={"fields": {"reason": str(error)}})

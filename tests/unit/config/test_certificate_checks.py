@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xksproxy.config.certificatechecks import (
+from xksproxy.config.certificate_checks import (
     certificate_findings,
     certificate_problems,
     certified_names,
@@ -94,7 +94,7 @@ def test_a_certificate_for_everything_is_one_for_servers(
 def test_a_certificate_for_clients_is_wrong(tls: Callable[..., Tls]) -> None:
     (text,) = _texts(tls(_certificate(purpose=ExtendedKeyUsageOID.CLIENT_AUTH)))
 
-    assert text == f"server.tls.certificate: {_HOST} is not for servers (its extended key usage)"
+    assert text == f"server.tls.certificate: {_HOST} is not for servers; expected serverAuth in its extended key usage"
 
 
 def test_expired_and_future_certificates_are_wrong_wherever_they_stand(tls: Callable[..., Tls]) -> None:
@@ -104,7 +104,7 @@ def test_expired_and_future_certificates_are_wrong_wherever_they_stand(tls: Call
         "server.tls.certificate: Intermediate expired on 2030-05-31 12:00 UTC",
     ]
     assert _texts(tls(_certificate(age=-1))) == [
-        f"server.tls.certificate: {_HOST} is valid only from 2030-06-02 12:00 UTC on"
+        f"server.tls.certificate: {_HOST} is not valid before 2030-06-02 12:00 UTC"
     ]
 
 
@@ -130,7 +130,8 @@ def test_an_issuer_of_the_right_name_with_another_key_did_not_issue_it(tls: Call
 
     (text,) = _texts(tls(_certificate(), other))
 
-    assert text.startswith(f"server.tls.certificate: number 2, Intermediate, did not issue number 1, {_HOST}")
+    expected = f"server.tls.certificate: certificate number 2, Intermediate, did not issue number 1, {_HOST}"
+    assert text.startswith(expected)
 
 
 @pytest.mark.parametrize("hosts", [(), (x509.IPAddress(ip_address("192.0.2.1")),)])
@@ -169,7 +170,8 @@ def test_a_chain_that_does_not_begin_with_the_servers_certificate_is_told_from_a
 ) -> None:
     (problem,) = certificate_problems(tls(_intermediate(), _certificate()))
 
-    assert problem.startswith(f"server.tls.certificate: the key is that of number 2, {_HOST}; expected the server's")
+    expected = f"server.tls.certificate: the key belongs to certificate number 2, {_HOST}; expected the server's"
+    assert problem.startswith(expected)
 
 
 def test_an_encrypted_key_is_told_from_nonsense(tls: Callable[..., Tls], tmp_path: Path) -> None:

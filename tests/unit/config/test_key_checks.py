@@ -11,14 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.keychecks import key_problems
+from xksproxy.config.key_checks import key_problems
 from xksproxy.config.load import load_config
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key, KeyStore
 from xksproxy.keystore.keymap import KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 
 _LEGAL_IDS = "expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got "
-_TWICE = " versions list the labels already; leave one of the two out"
+_TWICE = " not allowed with versions, which list the labels; remove one of the two"
 
 # Few names, so that they are versions of each other now and then; the slash makes a label that no id can be.
 _NAMES = st.builds(
@@ -40,8 +40,8 @@ def _problems(*keys: Key, prefix: str = "/payments") -> list[str]:
 
 def _version_problem(index: int, label: str, number: int, stem: str, owner: str) -> str:
     return (
-        f"keys[{index}]: the label {label} is by its name version {number} of {stem}, which {owner} exposes;"
-        f' if it is not, give that key its versions outright, as in versions = {{ 1 = "{stem}" }}'
+        f"keys[{index}]: the label {label} is version {number} of {stem} by the naming rule, and {owner}"
+        f' exposes {stem}; if it is another key, list the versions: versions = {{ 1 = "{stem}" }}'
     )
 
 
@@ -58,18 +58,20 @@ def test_legal_ids_and_patterns_are_accepted(key_id: str) -> None:
 def test_an_id_that_makes_the_uri_too_long_is_refused() -> None:
     (problem,) = _problems(Key(id="k" * 128), prefix="/" + "p" * 117)
 
-    assert problem.startswith("keys[0].id: with the prefix, its URI has more than ")
+    assert problem.startswith("keys[0].id: the URI with prefix and id has more than ")
 
 
 @pytest.mark.parametrize(
     ("key", "problems"),
     [
         pytest.param(
-            Key(id="a*", label="x"), ["keys[1].label: a pattern exposes keys under their own labels"], id="pattern"
+            Key(id="a*", label="x"),
+            ["keys[1].label: not allowed with a pattern, which exposes each key under its own label"],
+            id="pattern",
         ),
         pytest.param(
             Key(id="a*", versions={1: "x"}),
-            ["keys[1].versions: the keys of a pattern have versions by the naming rule, LABEL.v2 and so on"],
+            ["keys[1].versions: not allowed with a pattern; its keys have the versions LABEL.v2, LABEL.v3 and so on"],
             id="versions of a pattern",
         ),
         pytest.param(Key(id="a", label="x", versions={1: "x"}), [f"keys[1].label:{_TWICE}"], id="both"),
@@ -86,7 +88,7 @@ def test_labels_and_versions_that_contradict_each_other_are_refused(key: Key, pr
 
 @pytest.mark.parametrize(("first", "refused"), [(0x00, False), (0xF7, False), (0xF8, True), (0xF9, True), (0xFF, True)])
 def test_legacy_metadata_must_not_look_like_the_proxys_own(first: int, refused: bool) -> None:
-    problem = "keys[1].legacy_metadata[1]: starts with a byte from F8 to FF, by which the proxy knows its own metadata"
+    problem = "keys[1].legacy_metadata[1]: starts with a byte from F8 to FF; these bytes mark metadata of this proxy"
 
     problems = _problems(Key(id="a"), Key(id="b", legacy_metadata=(b"v0.0.1", bytes([first, 0, 0, 1]))))
 
@@ -171,9 +173,9 @@ def test_the_alarm_is_given_exactly_where_another_exposed_key_would_take_the_lab
     ]
     alarms = [f"keys[{index}]: the label {label} is" for index, label in claimed if is_version_of_another(label)]
 
-    given = [problem for problem in _problems(*keys) if "is by its name" in problem]
+    given = [problem for problem in _problems(*keys) if "by the naming rule" in problem]
 
-    assert [problem.partition(" by its name")[0] for problem in given] == alarms
+    assert [problem.partition(" version ")[0] for problem in given] == alarms
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Files of the state directory: read and replaced as a whole, under a lock that all processes share."""
+"""Files of the state directory. They are read and replaced as a whole, under a lock that all processes share."""
 
 import fcntl
 import os
@@ -18,15 +18,15 @@ Content = TypeVar("Content")
 
 
 class StateUnusable(Exception):
-    """The state directory or a file in it cannot be used; unreadable state is refused, never ignored."""
+    """The state directory or a file in it cannot be used. Unreadable state is refused, never ignored."""
 
 
 @contextmanager
-def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the lock of a file, for at most ``timeout`` seconds of waiting; the directory is made if need be.
+def file_lock(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock of a file. Waits at most ``timeout`` seconds; makes the directory if it is missing.
 
     Raises:
-        StateUnusable: the directory cannot be used, or another process holds the lock for too long.
+        StateUnusable: the directory cannot be used, or another process holds the lock.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -40,18 +40,18 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def read(path: Path, kind: type[Content]) -> Content | None:
-    """What a JSON file says; None where there is none (StateUnusable if it cannot be read)."""
+def read_json(path: Path, content_type: type[Content]) -> Content | None:
+    """The decoded content of a JSON file; None if there is no file (StateUnusable if it cannot be read)."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_bytes(), type=content_type)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateUnusable(f"{path}: {error}") from error
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Replace a file's content at once, safe on disk when this returns (StateUnusable if it cannot be)."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file atomically and sync it to disk (StateUnusable if that fails)."""
     partial = path.with_suffix(".partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -68,61 +68,61 @@ def replace(path: Path, content: bytes) -> None:
 class SharedTable(Generic[Entry]):
     """Entries by name in one JSON file that several processes read and change.
 
-    The methods that touch the disk wait for it and, where they write, for a lock: call them on a thread.
+    Methods that read or write the file wait for the disk, and writers wait for a lock. Call them on a thread.
     """
 
-    def __init__(self, path: Path, kind: type[Entry]) -> None:
+    def __init__(self, path: Path, entry_type: type[Entry]) -> None:
         self.path = path
-        self._type: type[dict[str, Entry]] = dict[str, kind]  # type: ignore[valid-type]
+        self._type: type[dict[str, Entry]] = dict[str, entry_type]  # type: ignore[valid-type]
         self._entries: Mapping[str, Entry] = {}
-        self._seen: tuple[int, ...] | None = None
+        self._signature: tuple[int, ...] | None = None
 
     def get(self, name: str) -> Entry | None:
-        """The entry as this process last saw it."""
+        """The entry as this process last read it."""
         return self._entries.get(name)
 
     def entries(self) -> Mapping[str, Entry]:
-        """All entries as this process last saw them."""
+        """All entries as this process last read them."""
         return self._entries
 
     def refresh(self) -> None:
-        """Read the file if it is another than before; one that never was there is empty.
+        """Read the file if it was replaced since the last read. A file that never existed counts as empty.
 
         Raises:
-            StateUnusable: it cannot be read, or has vanished; the entries stay what they were.
+            StateUnusable: the file cannot be read, or was deleted. The entries do not change.
         """
         signature = _signature(self.path)
-        if signature != self._seen:
-            self._entries = self._read(there=True)
-            self._seen = signature
+        if signature != self._signature:
+            self._entries = self._read(existed=True)
+            self._signature = signature
 
     def update(self, name: str, change: Callable[[Entry | None], Entry | None]) -> Entry | None:
-        """Put in place what ``change`` makes of the entry as it is now, None being no entry; the entry that counts.
+        """Replace an entry by ``change(entry)`` and return it. None stands for no entry.
 
         Raises:
-            StateUnusable: the file cannot be read or written; nothing has changed.
+            StateUnusable: the file cannot be read or written. Nothing changes.
         """
-        with locked(self.path, _LOCK_SECONDS):
-            entries = self._read(there=self._seen is not None)
+        with file_lock(self.path, _LOCK_SECONDS):
+            entries = self._read(existed=self._signature is not None)
             before = entries.get(name)
             after = change(before)
             if after != before:
-                kept = {known: entry for known, entry in entries.items() if known != name}
-                entries = kept if after is None else {**kept, name: after}
-                replace(self.path, msgspec.json.encode(entries))
+                others = {other: entry for other, entry in entries.items() if other != name}
+                entries = others if after is None else {**others, name: after}
+                replace_file(self.path, msgspec.json.encode(entries))
         self._entries = entries
         return after
 
-    def _read(self, *, there: bool) -> dict[str, Entry]:
-        """All entries; ``there``: the file was seen, so it cannot be that there are none yet."""
-        entries = read(self.path, self._type)
-        if entries is None and there:
-            raise StateUnusable(f"{self.path}: it has vanished")
+    def _read(self, *, existed: bool) -> dict[str, Entry]:
+        """All entries. ``existed``: this process has seen the file, so its absence is an error."""
+        entries = read_json(self.path, self._type)
+        if entries is None and existed:
+            raise StateUnusable(f"{self.path}: it was deleted; restore it")
         return entries or {}
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced; None where there is none."""
+    """Changes when the file is replaced; None if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut."""
+    """Make a rename survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -148,7 +148,7 @@ def _wait_for_lock(descriptor: int, path: Path, timeout: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
-                raise StateUnusable(f"{path}: another process has been holding it for long") from None
+                raise StateUnusable(f"{path}: another process holds its lock") from None
             time.sleep(_POLL_SECONDS)
         else:
             return
