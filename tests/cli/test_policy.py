@@ -294,7 +294,7 @@ def test_neither_credentials_nor_certificates_are_needed(explain: Run, directory
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no policy in it"),
+        ("", "the file has no policy"),
         ("permit", ":1: unexpected end of input"),
         ('@id("x")\npermit (principal, action == Xks::Action::"Sign", resource);', ":1: policy x: unrecognized action"),
     ],

@@ -227,7 +227,7 @@ def test_a_request_of_much_text_is_decided_but_not_remembered(make: Make) -> Non
     authorizer = make(when('context.region == "eu-west-1"'))
 
     assert authorizer.decide(_REQUEST._replace(aws_source_vpc="x" * 60_000)).allowed
-    assert authorizer._remembered.cache_info().currsize == 0
+    assert authorizer._evaluate_cached.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError, type("PanicException", (BaseException,), {}), MemoryError])
