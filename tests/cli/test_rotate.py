@@ -66,10 +66,10 @@ def test_a_rotation_tells_what_it_did(
 
     assert (done.code, done.err) == (0, "")
     assert done.text.splitlines() == [
-        "made version 2 of demo-key, the label demo-key.v2",
-        "proven: each HSM holds the same key and decrypts with it: softhsm",
-        "version 2 encrypts from now on; running workers follow within a second",
-        "older versions go on decrypting; see them with: xksproxy keys show demo-key",
+        "created version 2 of demo-key, the label demo-key.v2",
+        "verified: each HSM has the same key and decrypts with it: softhsm",
+        "version 2 is primary; running workers encrypt with it within a second",
+        "older versions still decrypt; list them with: xksproxy keys show demo-key",
     ]
     versions = shown(spawn, home)
     assert {number: version["role"] for number, version in versions.items()} == {1: "decrypts", 2: "primary"}
@@ -122,7 +122,7 @@ def test_of_several_machines_each_prepares_before_one_activates(
         1,
         "xksproxy: no version of demo-key is prepared on this machine",
     )
-    assert "version 1 goes on encrypting" in first.text
+    assert "version 1 is still primary" in first.text
     assert shown(spawn, home)[2]["role"] == "prepared"
     (proof,) = re.findall(r"--proof (\S+)", first.text)
     second = spawn("keys", "rotate", "demo-key", "--proof", proof, "--config", other)
@@ -153,7 +153,7 @@ def test_a_version_that_never_was_is_not_disabled(spawn: Callable[..., Any], hom
 
     assert (done.code, done.err) == (
         1,
-        "xksproxy: no version 99 of demo-key was ever used or prepared on this machine\n",
+        "xksproxy: version 99 of demo-key was never used or prepared on this machine\n",
     )
 
 
@@ -168,7 +168,9 @@ def test_a_configuration_without_the_primary_version_is_refused(
     done = spawn("check-config", "--config", home.config)
 
     assert done.code == 1
-    assert "keystore[0].keys: version 2 of demo-key encrypts on this machine, and versions lack it" in done.err
+    assert (
+        "keystore[0].keys: version 2 of demo-key is primary on this machine, but versions does not list it" in done.err
+    )
 
 
 def test_a_version_that_decrypted_lately_is_not_disabled_without_force(

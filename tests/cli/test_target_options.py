@@ -14,7 +14,7 @@ from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target
-from xksproxy.keystore.kmsconfig import console_json
+from xksproxy.keystore.kms_config import console_json
 from xksproxy.sigv4.keyring import generate_credential
 
 CREDENTIAL = generate_credential()

@@ -13,7 +13,7 @@ from xksproxy.cli.config_option import choose_keystore, config_option, keystore_
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
 from xksproxy.config.check import has_admin
 from xksproxy.config.model import Config
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
 

@@ -15,7 +15,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.pkcs11.presets import quirks_of
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context
 from xksproxy.state.statefile import StateUnusable

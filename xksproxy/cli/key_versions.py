@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.state.statefile import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
@@ -62,7 +62,7 @@ def version_rows(
     record = versions.get(key.id) or VersionRecord(key.first_version)
     labels = {description.label for description in on_token}
     present = {number for label in labels if (number := key.version_of(label)) is not None}
-    known = {record.primary, *record.proven, *record.disabled, *key.explicit, *present}
+    known = {record.primary, *record.proven, *record.disabled, *key.listed_versions, *present}
     if record.pending is not None:
         known.add(record.pending)
     return [_row(key, number, record, labels, usage) for number in sorted(known)]

@@ -15,7 +15,7 @@ from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
 from xksproxy.hsm.instance.direct import open_session
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
@@ -175,7 +175,7 @@ def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:
 def _rows_of(key_map: KeyMap, description: KeyDescription, same_label: int) -> list[_Row]:
     """A row for each external key id that means a key on the token, or one that says there is none."""
     exposed = [key for key in key_map.named_keys() if key.version_of(description.label) is not None]
-    if not exposed and (holder := key_map.holder(description.label)):
+    if not exposed and (holder := key_map.key_of_label(description.label)):
         exposed = [holder]
     if not exposed:
         return [_row(None, description)]

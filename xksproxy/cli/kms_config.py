@@ -13,7 +13,7 @@ from xksproxy.config.credentials import read_credentials
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.config.secret import write_private_file
-from xksproxy.keystore.kmsconfig import (
+from xksproxy.keystore.kms_config import (
     KmsKeyStore,
     console_json,
     credential_json,

@@ -11,7 +11,7 @@ from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.live_check import LiveCheck, check_each
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
@@ -108,7 +108,7 @@ class _StoreOnHsm:
         key_map = KeyMap(self.store.keys, self.config.server.fleet_size)
         keys = {key.id: key for key in key_map.named_keys()}
         for description in self.on_token:
-            holder = key_map.holder(description.label)
+            holder = key_map.key_of_label(description.label)
             if holder is not None:
                 keys.setdefault(holder.id, holder)
         return keys

@@ -14,7 +14,7 @@ from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json
 from xksproxy.cli.policy_request import compose_request, read_facts, request_options
 from xksproxy.config.load import load_config
 from xksproxy.config.model import KeyStore
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 
 _NO_POLICIES = Decision(allowed=True)
 

@@ -1,4 +1,4 @@
-"""Encrypt."""
+"""The operation Encrypt."""
 
 from functools import partial
 
@@ -9,18 +9,19 @@ from xksproxy.deadline import Deadline
 from xksproxy.hsm.keys import Sealed
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
-from xksproxy.operations.translate import hsm_errors_translated
+from xksproxy.operations.error_translation import hsm_errors_translated
 from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.messages import CDIV_ALGORITHM, EncryptRequest, EncryptResponse
 
 
 async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadline: Deadline) -> EncryptResponse:
-    """Encrypt under the primary version of an external key (R-ENC-*).
+    """Encrypt with the primary version of an external key (R-ENC-*).
 
-    The version stands in the ciphertext metadata (R-ENC-8). Asked for an integrity value, prove the result (R-CDIV-6).
+    The ciphertext metadata names the version (R-ENC-8). If the request asks for an integrity value, the result is
+    decrypted again and compared before it is returned (R-CDIV-6).
 
     Raises:
-        XksError: see the catalogue of errors.
+        XksError: see docs/errors.md.
     """
     aad = request.additional_authenticated_data
     require_algorithm(request.encryption_algorithm)
@@ -37,9 +38,9 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
         if request.ciphertext_data_integrity_value_algorithm is None:
             sealed = await access.engine.encrypt(token_key, request.plaintext, composed_aad, deadline)
         else:
-            hashed = partial(_integrity_value, aad or b"", metadata)
+            integrity_of = partial(_integrity_value, aad or b"", metadata)
             sealed, integrity = await access.engine.encrypt_verified(
-                token_key, request.plaintext, composed_aad, hashed, deadline
+                token_key, request.plaintext, composed_aad, integrity_of, deadline
             )
     return EncryptResponse(
         authentication_tag=sealed.tag,

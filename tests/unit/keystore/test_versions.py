@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION, CiphertextMetadata
 from xksproxy.config.model import Key
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersion, KeyVersions
 from xksproxy.spec.errors import InternalException, InvalidCiphertextException, InvalidStateException
 from xksproxy.state.versions import VersionRecord, version_table
@@ -92,7 +92,7 @@ def test_a_version_on_record_that_is_not_listed_does_not_encrypt(versions: Calla
     put(3)
     listed = external_key(Key(id="foo", versions={1: "a", 2: "b"}))
 
-    with pytest.raises(InternalException, match=r"^Version 3 of the key encrypts, and the proxy's configuration"):
+    with pytest.raises(InternalException, match=r"^Version 3 of the key is primary, but the proxy's configuration"):
         versions().primary(listed)
 
 
@@ -226,7 +226,7 @@ def test_metadata_that_is_neither_the_proxys_own_nor_configured_is_refused_r_dec
 ) -> None:
     key = external_key(Key(id="foo", legacy_metadata=(b"v0.0.1",)))
 
-    with pytest.raises(InvalidCiphertextException, match="not the proxy's own"):
+    with pytest.raises(InvalidCiphertextException, match="is not from this proxy"):
         versions().of_ciphertext(key, foreign)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xksproxy.config.model import Key
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation import disable
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
@@ -76,15 +76,15 @@ def test_the_version_that_encrypts_is_never_disabled(
     on_disk: Callable[[], VersionRecord | None],
     force: bool,
 ) -> None:
-    with pytest.raises(RotationRefused, match=r"^version 1 of foo is the one that encrypts$"):
+    with pytest.raises(RotationRefused, match=r"^version 1 of foo is the primary version$"):
         take_out(1, force=force)
     assert on_disk() is None
 
     versions.update("foo", lambda _: VersionRecord(2))
-    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the one that encrypts$") as caught:
+    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the primary version$") as caught:
         take_out(2, force=force)
 
-    assert caught.value.hints == ("make another one primary first: xksproxy keys rotate",)
+    assert caught.value.hints == ("make another version primary first: xksproxy keys rotate",)
     assert on_disk() == VersionRecord(2)
 
 
@@ -113,7 +113,7 @@ def test_a_version_that_becomes_primary_meanwhile_is_not_disabled(
 
     versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
 
-    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the one that encrypts$"):
+    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the primary version$"):
         disable_version(key, 2, versions, Slow(tmp_path), recent_days=30, force=True)
 
     assert on_disk() == VersionRecord(2, proven=(2,))
@@ -135,7 +135,8 @@ def test_a_version_that_decrypted_lately_is_disabled_by_force_alone(
         f"version 2 of foo last decrypted {days:.1f} days ago on this machine; data is still encrypted under it"
     )
     assert caught.value.hints == (
-        "without it, that data cannot be read; if you mean it, add --force (recent is 30 days)",
+        "if the version is disabled, this data cannot be decrypted",
+        "to disable it anyway, add --force (--recent is 30 days)",
     )
     assert on_disk() is None
 

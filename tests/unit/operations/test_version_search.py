@@ -9,8 +9,8 @@ from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import DeadlinePassed, HsmError, KeyAmbiguous, KeyMissing, TokenUnavailable
 from xksproxy.hsm.instance.health import InstanceHealth
 from xksproxy.hsm.keys import KeyDescription, Sealed, TokenKey
-from xksproxy.operations import versions
-from xksproxy.operations.versions import VersionSearch
+from xksproxy.operations import version_search
+from xksproxy.operations.version_search import VersionSearch
 from xksproxy.spec.errors import (
     DependencyTimeoutException,
     InternalException,
@@ -77,7 +77,7 @@ async def search(keys: Keys) -> VersionSearch:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the search; deadlines go by the real one."""
     clock = Clock()
-    monkeypatch.setattr(versions, "time", clock)
+    monkeypatch.setattr(version_search, "time", clock)
     return clock
 
 
@@ -86,7 +86,7 @@ def find(search: VersionSearch) -> Callable[..., asyncio.Task[bool]]:
     """Search with time enough."""
 
     def find(label: str, key_id: str = "foo", seconds: float = 60) -> asyncio.Task[bool]:
-        return asyncio.create_task(search.finds(key_id, label, Deadline.after(seconds)))
+        return asyncio.create_task(search.exists(key_id, label, Deadline.after(seconds)))
 
     return find
 

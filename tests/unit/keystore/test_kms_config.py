@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from xksproxy.keystore.kmsconfig import (
+from xksproxy.keystore.kms_config import (
     KmsKeyStore,
     console_json,
     credential_json,
