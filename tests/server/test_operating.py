@@ -250,7 +250,7 @@ def test_a_log_that_is_renamed_goes_on_in_a_new_file_and_verifies_with_the_old_o
     assert run(proxy, "audit", "verify", str(old), str(log)).returncode == 0
     alone = run(proxy, "audit", "verify", str(log))
     assert alone.returncode == 1
-    assert "lines before it are removed or in another file" in alone.stderr
+    assert "earlier lines were removed or are in another file" in alone.stderr
 
 
 def test_blocks_are_audited(own_proxy: OwnProxy, tmp_path: Path) -> None:

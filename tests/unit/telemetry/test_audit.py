@@ -74,7 +74,7 @@ def test_a_log_that_is_off_asks_for_no_fields(tmp_path: Path) -> None:
 def test_a_chain_ends_with_a_checkpoint_that_says_so(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log"), checkpoint_interval_s=0), Secret("k" * 43))
     audit.write("request", lambda: {"status": 200})
-    audit.beat()
+    audit.checkpoint_if_due()
 
     request, checkpoint, end = lines_of(tmp_path / "log", audit)
     assert (request["message"], request["status"], request["number"]) == ("request", 200, 0)
