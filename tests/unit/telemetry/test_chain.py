@@ -1,4 +1,4 @@
-"""Chained audit lines: whatever is done to a log shows, and nothing else is reported."""
+"""Chained audit lines: every change of a log is detected, and nothing else is reported."""
 
 import json
 from itertools import permutations
@@ -97,7 +97,7 @@ def test_chains_of_several_workers_may_be_mixed_in_any_way(data: st.DataObject) 
     assert [report.lines for report in verification.chains.values()] == [3, 3]
 
 
-def test_the_last_checkpoint_says_how_far_a_cut_off_end_would_show() -> None:
+def test_the_last_checkpoint_says_how_far_a_removed_end_is_detected() -> None:
     (report,) = check(chain_of("a", CHECKPOINT, "b", "c")).chains.values()
 
     assert (report.checkpoint, report.checkpoint_time, report.lines_after_checkpoint) == (1, "t1", 2)
@@ -109,7 +109,7 @@ def test_without_a_checkpoint_every_line_could_be_the_last() -> None:
     assert (report.checkpoint, report.lines_after_checkpoint) == (None, 2)
 
 
-def test_a_log_whose_beginning_is_elsewhere_is_told_and_its_rest_is_checked() -> None:
+def test_a_missing_beginning_is_reported_and_the_rest_is_verified() -> None:
     lines = chain_of("a", "b", "c", "d")
 
     assert len(check(lines[2:]).problems) == 1
