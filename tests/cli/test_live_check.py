@@ -1,4 +1,4 @@
-"""What --live makes of the answers of HSMs, here played by fakes."""
+"""The results of --live, with fake HSMs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,7 +100,7 @@ def test_a_key_that_can_leave_the_hsm_is_a_warning(
     (result,) = check(_Session([_key("k", **loose)]))
 
     assert result.good
-    assert result.keys[0].warnings[0].startswith("it can leave the HSM")
+    assert result.keys[0].warnings[0].startswith("the key can leave the HSM")
 
 
 def test_versions_are_judged_by_their_role(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_two_keys_of_one_label_on_two_hsms_are_wrong(check: Callable[..., list[H
     first, second = check(_Session([_key("k", check_value=b"abc")]), _Session([_key("k", check_value=b"xyz")]))
 
     assert first.good
-    assert second.keys[0].problems == ("another key than on hsm-0: their check values differ",)
+    assert second.keys[0].problems == ("not the same key as on hsm-0: their check values differ",)
 
 
 def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[
 
     (result,) = check(_Session([_key("k")]))
 
-    assert result.keys[0].problems == ("not the key on record: its check value is another",)
+    assert result.keys[0].problems == ("does not match the recorded fingerprint: its check value is another",)
 
 
 def test_one_hsm_that_fails_hides_none_of_the_others(check: Callable[..., list[HsmResult]]) -> None:

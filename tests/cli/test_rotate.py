@@ -1,4 +1,4 @@
-"""`xksproxy keys rotate` and what goes with it, each in a process of its own, on real tokens."""
+"""`xksproxy keys rotate` and related commands on real tokens, each in a separate process."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def shown(spawn: Callable[..., Any], home: DevEnvironment, *arguments: str) -> d
 
 
 def on_tokens(home: DevEnvironment, code: str) -> str:
-    """Run code with a session on each HSM, in a process of its own."""
+    """Run code with a session on each HSM, in a separate process."""
     done = subprocess.run(
         [sys.executable, "-c", _RUN_ON_TOKEN + code, str(home.config)], capture_output=True, text=True, check=False
     )
@@ -74,7 +74,7 @@ def test_a_rotation_tells_what_it_did(
     versions = shown(spawn, home)
     assert {number: version["role"] for number, version in versions.items()} == {1: "decrypts", 2: "primary"}
     assert {number: version["on_token"] for number, version in versions.items()} == {1: True, 2: True}
-    # The canary, and no more: what was leased beyond it is given back.
+    # Only the canary: the rest of the reservation is returned.
     assert versions[2]["encryptions"] == 1
 
 
@@ -256,7 +256,7 @@ for session in sessions.values():
 
 @pytest.fixture
 def with_nss(home: DevEnvironment) -> DevEnvironment:
-    """The same with an HSM of another make beside the first, and a wrapping key on both."""
+    """The same with a second HSM of another vendor, and a wrapping key on both."""
     database = home.directory / "nss"
     database.mkdir()
     pin = home.directory / "nss-pin"
@@ -293,7 +293,7 @@ for session in sessions.values():
 def test_a_copy_that_its_token_does_not_describe_as_aes_256_is_removed_and_never_primary(
     rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
 ) -> None:
-    """SoftHSM2 does not tell the length of what it unwrapped."""
+    """SoftHSM2 does not report the length of an unwrapped key."""
     second = home.directory / "second"
     shutil.copytree(home.directory / "tokens", second / "tokens")
     module = shutil.copy(re.search(r'module = "(.*)"', home.config.read_text())[1], second / "softhsm.so")  # type: ignore[index]
