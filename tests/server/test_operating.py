@@ -98,7 +98,7 @@ def test_a_block_takes_effect_in_every_worker_within_a_second_and_survives_a_res
     wait_until_audited(proxy, "blocked")
 
     assert done.returncode == 0
-    assert "data keys that they already hold" in done.stdout
+    assert "data keys that they have in memory" in done.stdout
     for _ in range(20):
         assert_refused(caller.encrypt("demo-key", HELLO), 400, "InvalidStateException")
         assert_refused(caller.decrypt("demo-key", sealed), 400, "InvalidStateException")

@@ -75,15 +75,15 @@ def _files(paths: Iterable[str], problems: list[str]) -> Iterator[Path]:
             if not path.is_dir():
                 yield path
                 continue
-            found = sorted(entry for entry in path.iterdir() if entry.suffix == _SUFFIX)
+            files = sorted(entry for entry in path.iterdir() if entry.suffix == _SUFFIX)
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {_reason(error)}")
             continue
-        if not found:
+        if not files:
             problems.append(
                 f"{path}: the directory has no *{_SUFFIX} file; without a policy every request would be refused"
             )
-        yield from found
+        yield from files
 
 
 def _read(file: Path, problems: list[str]) -> list[Policy]:
