@@ -83,7 +83,7 @@ class _Job(Call):
 
 
 class _CrossingThreads:
-    """The queue and the native sessions of the proxy: each call crosses to a thread and back, without the interpreter."""
+    """The call queue and the native sessions of the proxy: calls reach a thread and return without the interpreter."""
 
     def __init__(self, connection: Connection, sessions: int) -> None:
         self._connection = connection

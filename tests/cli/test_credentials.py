@@ -1,4 +1,4 @@
-"""`xksproxy credentials` and `xksproxy kms-config`: who is shown what, and where secrets go."""
+"""`xksproxy credentials` and `xksproxy kms-config`: their output, and the files with secrets."""
 
 import json
 import os
@@ -196,7 +196,7 @@ def test_a_certificate_for_another_name_is_a_warning(run: Callable[..., Any], co
     done = run("kms-config", *_ENDPOINT)
 
     assert done.code == 0
-    assert "warning: the server's certificate is for localhost, and KMS will look for xks.example.com" in done.err
+    assert "warning: the server certificate is for localhost, but KMS expects the name xks.example.com" in done.err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`xksproxy import-settings`: what it writes, says and returns; and that the proxy serves from it."""
+"""`xksproxy import-settings`: its files, output and exit code; and that the proxy serves with the result."""
 
 import base64
 import hashlib
@@ -59,7 +59,7 @@ session.create_object({
 
 @pytest.fixture
 def home(tmp_path: Path, environment: DevEnvironment) -> Path:
-    """Where the sample proxy was started: its settings in a directory `configuration`, and the files they name."""
+    """The directory of the sample proxy: its settings in `configuration`, and the files that they name."""
     home = tmp_path / "sample"
     (home / "configuration").mkdir(parents=True)
     (home / "certs").mkdir()
@@ -86,7 +86,7 @@ def write(home: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def imported(run: Run, tmp_path: Path) -> Run:
-    """The command, with an --out; no secret may be in what it writes to its streams."""
+    """Run the command with --out. Its output must contain no secret."""
 
     def run_import(*arguments: str | Path) -> Any:
         done = run("import-settings", "--out", tmp_path / "out", *arguments)
@@ -271,7 +271,7 @@ def test_no_damage_to_the_file_makes_a_traceback(
     assert (directory / "out").exists() == (done.code == 1)
 
 
-# From end to end.
+# End to end.
 
 
 @pytest.fixture(scope="module")

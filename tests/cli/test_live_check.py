@@ -1,4 +1,4 @@
-"""What --live makes of the answers of HSMs, here played by fakes."""
+"""The results of --live, with fake HSMs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,13 +81,13 @@ def test_a_key_that_cannot_serve_is_wrong(
     (result,) = check(_Session(keys))
 
     assert [key.problems for key in result.keys] == [(problem,)]
-    assert not result.good
+    assert not result.ok
 
 
 def test_a_sound_key_is_good(check: Callable[..., list[HsmResult]]) -> None:
     (result,) = check(_Session([_key("k"), _key("of no key store", "DES3")]))
 
-    assert result.good
+    assert result.ok
     assert [(key.id, key.version, key.role, key.problems, key.warnings) for key in result.keys] == [
         ("k", 1, "primary", (), ())
     ]
@@ -99,8 +99,8 @@ def test_a_key_that_can_leave_the_hsm_is_a_warning(
 ) -> None:
     (result,) = check(_Session([_key("k", **loose)]))
 
-    assert result.good
-    assert result.keys[0].warnings[0].startswith("it can leave the HSM")
+    assert result.ok
+    assert result.keys[0].warnings[0].startswith("the key can leave the HSM")
 
 
 def test_versions_are_judged_by_their_role(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_keys_of_a_pattern_are_looked_at_too(check: Callable[..., list[HsmResult
 def test_a_disabled_key_need_not_allow_anything(check: Callable[..., list[HsmResult]]) -> None:
     (result,) = check(_Session([_key("k", usages="")]), keys=(Key(id="k", disabled=True),))
 
-    assert result.good
+    assert result.ok
 
 
 def test_two_keys_of_one_label_on_two_hsms_are_wrong(check: Callable[..., list[HsmResult]]) -> None:
     first, second = check(_Session([_key("k", check_value=b"abc")]), _Session([_key("k", check_value=b"xyz")]))
 
-    assert first.good
-    assert second.keys[0].problems == ("another key than on hsm-0: their check values differ",)
+    assert first.ok
+    assert second.keys[0].problems == ("not the same key as on hsm-0: their check values differ",)
 
 
 def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[
 
     (result,) = check(_Session([_key("k")]))
 
-    assert result.keys[0].problems == ("not the key on record: its check value is another",)
+    assert result.keys[0].problems == ("does not match the recorded fingerprint: its check value is another",)
 
 
 def test_one_hsm_that_fails_hides_none_of_the_others(check: Callable[..., list[HsmResult]]) -> None:
@@ -157,6 +157,6 @@ def test_one_hsm_that_fails_hides_none_of_the_others(check: Callable[..., list[H
         "the token refuses the PIN", _Session(failure=TokenUnavailable("gone")), _Session([_key("k")])
     )
 
-    assert (refused.failure, refused.good) == ("the token refuses the PIN", False)
-    assert (lost.failure, lost.good) == ("its keys cannot be listed: gone", False)
-    assert good.good
+    assert (refused.failure, refused.ok) == ("the token refuses the PIN", False)
+    assert (lost.failure, lost.ok) == ("its keys cannot be listed: gone", False)
+    assert good.ok

@@ -98,7 +98,7 @@ def test_a_block_takes_effect_in_every_worker_within_a_second_and_survives_a_res
     wait_until_audited(proxy, "blocked")
 
     assert done.returncode == 0
-    assert "data keys that they already hold" in done.stdout
+    assert "data keys that they have in memory" in done.stdout
     for _ in range(20):
         assert_refused(caller.encrypt("demo-key", HELLO), 400, "InvalidStateException")
         assert_refused(caller.decrypt("demo-key", sealed), 400, "InvalidStateException")
@@ -250,7 +250,7 @@ def test_a_log_that_is_renamed_goes_on_in_a_new_file_and_verifies_with_the_old_o
     assert run(proxy, "audit", "verify", str(old), str(log)).returncode == 0
     alone = run(proxy, "audit", "verify", str(log))
     assert alone.returncode == 1
-    assert "lines before it are removed or in another file" in alone.stderr
+    assert "earlier lines were removed or are in another file" in alone.stderr
 
 
 def test_blocks_are_audited(own_proxy: OwnProxy, tmp_path: Path) -> None:

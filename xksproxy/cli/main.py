@@ -1,4 +1,4 @@
-"""The command ``xksproxy`` and its exit codes: 0 all is well, 1 something is wrong, 2 it could not be done."""
+"""The command ``xksproxy``. Exit codes: 0 success, 1 a problem was found, 2 the command could not run."""
 
 import sys
 
@@ -6,7 +6,7 @@ import click
 
 from xksproxy import __version__
 from xksproxy.cli.audit import audit
-from xksproxy.cli.block import block, status, unblock
+from xksproxy.cli.block import block, unblock
 from xksproxy.cli.call import call
 from xksproxy.cli.check_config import check_config
 from xksproxy.cli.credentials import credentials
@@ -18,6 +18,7 @@ from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, p
 from xksproxy.cli.policy import policy
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
+from xksproxy.cli.status import status
 from xksproxy.cli.tools import CommandsOfTools
 from xksproxy.cli.version import version
 from xksproxy.config.errors import ConfigError
@@ -30,7 +31,7 @@ from xksproxy.state.state_file import StateUnusable
 @click.group(cls=CommandsOfTools, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="xksproxy")
 def cli() -> None:
-    """An AWS KMS external key store (XKS) proxy: your keys stay in your HSM.
+    """An AWS KMS external key store (XKS) proxy. Your keys stay in your HSM.
 
     \b
     Try it on this machine:   xksproxy dev
@@ -48,7 +49,7 @@ for command in (rotate, disable, enable):
 
 
 def main() -> None:
-    """Run the command line; no traceback reaches a user for what a user can mend."""
+    """Run the command line. Errors that a user can fix are printed without a traceback."""
     try:
         cli()
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""How commands speak: facts on standard output, complaints on standard error."""
+"""Output of the commands: results on standard output, errors on standard error."""
 
 import json
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ COULD_NOT_RUN: Final = 2
 _WIDER_THAN_ANY_TABLE: Final = 100_000
 
 
-def print_error(what: str, *more: str) -> None:
-    """Say on standard error what is wrong, further lines indented."""
-    click.echo(f"xksproxy: {what}", err=True)
+def print_error(message: str, *more: str) -> None:
+    """Print an error message to standard error, with further lines indented."""
+    click.echo(f"xksproxy: {message}", err=True)
     for line in more:
         click.echo(f"  {line}", err=True)
 
 
 def explain(error: Exception) -> tuple[str, ...]:
-    """What to try next, where that is known."""
+    """Return hints for an error, if there are any."""
     if isinstance(error, LoginRefused):
-        return ("check the pin of this [[hsm]]; some tokens lock after three wrong ones, so do not guess",)
+        return ("check the pin of this [[hsm]]; some tokens lock after three wrong PINs, so do not guess",)
     return ()
 
 
-def print_json(facts: Any) -> None:
-    """MachineInfo for a machine."""
-    click.echo(json.dumps(facts, indent=2))
+def print_json(document: Any) -> None:
+    """Print a document as JSON."""
+    click.echo(json.dumps(document, indent=2))
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """MachineInfo for a person; every value whole, also where the output is narrow or no terminal."""
+    """Print a table for people. Values are never cut: a narrow terminal gets several lines per row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

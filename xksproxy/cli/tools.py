@@ -1,4 +1,4 @@
-"""The commands of the distribution xksproxy-tools, which is not installed beside an HSM."""
+"""The commands of the distribution xksproxy-tools. They are loaded from it if it is installed."""
 
 import sys
 from importlib.metadata import entry_points
@@ -18,14 +18,14 @@ _TOOLS: Final = {
 
 
 class CommandsOfTools(click.Group):
-    """A group that also has the commands of xksproxy-tools, loaded when they are asked for."""
+    """A group that also has the commands of xksproxy-tools. Each is loaded when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands, those that are not installed included."""
+        """Return the names of all commands, including those that are not installed."""
         return sorted({*super().list_commands(ctx), *_TOOLS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name; one of the tools from its entry point, or a stand-in that says how to install it."""
+        """Return a command. If a tool is not installed, its command prints how to install it."""
         if cmd_name not in _TOOLS:
             return super().get_command(ctx, cmd_name)
         for entry_point in entry_points(group=_ENTRY_POINT_GROUP, name=cmd_name):

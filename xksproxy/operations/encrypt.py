@@ -1,4 +1,4 @@
-"""Encrypt."""
+"""The operation Encrypt."""
 
 from xksproxy.aead.aad import compose_aad
 from xksproxy.aead.cdiv import integrity_prefix
@@ -6,18 +6,19 @@ from xksproxy.aead.metadata import CiphertextMetadata
 from xksproxy.deadline import Deadline
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
-from xksproxy.operations.translate import hsm_errors_translated
+from xksproxy.operations.error_translation import hsm_errors_translated
 from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.messages import CDIV_ALGORITHM, EncryptRequest, EncryptResponse
 
 
 async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadline: Deadline) -> EncryptResponse:
-    """Encrypt under the primary version of an external key (R-ENC-*).
+    """Encrypt with the primary version of an external key (R-ENC-*).
 
-    The version stands in the ciphertext metadata (R-ENC-8). Asked for an integrity value, prove the result (R-CDIV-6).
+    The ciphertext metadata names the version (R-ENC-8). If the request asks for an integrity value, the result is
+    decrypted again and compared before it is returned (R-CDIV-6).
 
     Raises:
-        XksError: see the catalogue of errors.
+        XksError: see docs/errors.md.
     """
     aad = request.additional_authenticated_data
     require_algorithm(request.encryption_algorithm)

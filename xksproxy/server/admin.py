@@ -10,7 +10,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.server import respond, worker_status
 from xksproxy.server.probes import Probes
@@ -74,7 +74,7 @@ class Admin:
     def _limits(self, label: str) -> Iterable[KeyLimit]:
         for service in self._services.snapshot.services.values():
             store = service.store
-            key = store.keys.holder(label)
+            key = store.keys.key_of_label(label)
             version = None if key is None else key.version_of(label)
             if key is not None and version is not None:
                 primary = _is_primary(store.versions, key, label)

@@ -128,7 +128,7 @@ class Recorder:
 
     def beat(self) -> None:
         """What is due once a second."""
-        self.audit.beat()
+        self.audit.checkpoint_if_due()
         self.metrics.flush()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped

@@ -19,7 +19,7 @@ from xksproxy.keystore.blocks import BlockChange
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
-from xksproxy.operations.versions import VersionSearch
+from xksproxy.operations.version_search import VersionSearch
 from xksproxy.server.quota import Quota
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
@@ -117,6 +117,6 @@ def built_with(config: Config) -> tuple[object, ...]:
 
 def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
     records = FingerprintRecords(state / f"keys-{store.name}.json")
-    fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
+    fleet = Fleet(instances, records, lambda label: store.keys.key_of_label(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     return Service(store, access, records, Readiness(tuple(instances)))

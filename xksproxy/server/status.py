@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from xksproxy import __version__
 from xksproxy.hsm.instance.instance import State
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
 from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
@@ -82,7 +82,7 @@ def _keystore(service: Service, labels: Sequence[str], usage: UsageBook) -> dict
     store = service.store
     keys: dict[str, ExternalKey] = {key.id: key for key in store.keys.named_keys()}
     for label in labels:
-        if holder := store.keys.holder(label):
+        if holder := store.keys.key_of_label(label):
             keys.setdefault(holder.id, holder)
     return {
         "name": store.name,

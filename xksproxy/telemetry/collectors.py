@@ -1,4 +1,4 @@
-"""Metrics that are read from files and configuration when Prometheus asks, not counted."""
+"""Metrics that are read from files and configuration at each scrape."""
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
@@ -17,19 +17,19 @@ _MAXIMUM_KEYS: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class KeyLimit:
-    """An external key's version that a label is, and the encryptions it may make on this machine."""
+    """A version of an external key, and the number of encryptions that it may make on this machine."""
 
     keystore: str
     key_id: str
     version: int
     maximum: int
     primary: bool
-    """Whether it is the version that encrypts."""
+    """Whether it is the primary version."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialInfo:
-    """A credential as an operator sees it. Times are seconds since 1970."""
+    """A credential without its secret. Times are seconds since 1970."""
 
     keystore: str
     access_key_id: str
@@ -39,10 +39,10 @@ class CredentialInfo:
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """What is true now of one machine."""
+    """The current state of one machine, for metrics."""
 
     limits: Callable[[str], Iterable[KeyLimit]]
-    """The external keys that a label on the tokens belongs to."""
+    """Returns the external keys that have a version with a label."""
 
     credentials: tuple[CredentialInfo, ...]
     certificate_name: str
@@ -51,17 +51,17 @@ class MachineInfo:
 
 
 class MachineCollector(Collector):
-    """Turns facts into metrics."""
+    """The metrics of one machine."""
 
-    def __init__(self, facts: MachineInfo, usage: UsageBook) -> None:
-        self._facts = facts
+    def __init__(self, machine: MachineInfo, usage: UsageBook) -> None:
+        self._machine = machine
         self._usage = usage
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as of now."""
+        """Yield the metrics with their current values."""
         yield _gauge(
             "xksproxy_build_info",
-            "What runs here.",
+            "Versions of the proxy and of Python.",
             [((__version__, platform.python_version()), 1)],
             "version",
             "python",
@@ -71,12 +71,12 @@ class MachineCollector(Collector):
         yield _gauge(
             "xksproxy_certificate_expiry_timestamp_seconds",
             "When the server certificate expires (CloudWatch: XksProxyCertificateDaysToExpire).",
-            [((self._facts.certificate_name,), self._facts.certificate_expiry)],
+            [((self._machine.certificate_name,), self._machine.certificate_expiry)],
             "name",
         )
 
     def _keys(self) -> Iterator[Metric]:
-        """The 2000 labels that encrypted most."""
+        """The metrics of the 2000 labels with the most encryptions."""
         try:
             usages = sorted(self._usage.read_all(), key=lambda usage: -usage.encryptions)
         except StateUnusable:
@@ -84,40 +84,40 @@ class MachineCollector(Collector):
         rows = [
             ((limit.keystore, limit.key_id, str(limit.version)), usage, limit)
             for usage in usages[:_MAXIMUM_KEYS]
-            for limit in self._facts.limits(usage.label)
+            for limit in self._machine.limits(usage.label)
         ]
         names = ("keystore", "key_id", "version")
         yield _gauge(
             "xksproxy_key_encryptions",
-            "Encryptions a key version has made on this machine, those in hand of workers included.",
+            "Encryptions that a key version made on this machine, including those that workers have reserved.",
             [(labels, usage.encryptions) for labels, usage, _ in rows],
             *names,
         )
         yield _gauge(
             "xksproxy_key_encryptions_limit",
-            "Encryptions a key version may make on this machine: AES-GCM's limit for random IVs, or less.",
+            "Encryptions that a key version may make on this machine: the limit of AES-GCM with random IVs, or less.",
             [(labels, limit.maximum) for labels, _, limit in rows],
             *names,
         )
         yield _gauge(
             "xksproxy_key_version_primary",
-            "1 for the version of an external key that encrypts, 0 for the others.",
+            "1 for the primary version of an external key, 0 for its other versions.",
             [(labels, limit.primary) for labels, _, limit in rows],
             *names,
         )
 
     def _credentials(self) -> Iterator[Metric]:
         names = ("keystore", "access_key_id")
-        credentials = self._facts.credentials
+        credentials = self._machine.credentials
         yield _gauge(
             "xksproxy_credential_created_timestamp_seconds",
-            "When a credential was made (CloudWatch: XksProxyCredentialAge).",
+            "When a credential was created (CloudWatch: XksProxyCredentialAge).",
             [((item.keystore, item.access_key_id), item.created) for item in credentials],
             *names,
         )
         yield _gauge(
             "xksproxy_credential_last_used_timestamp_seconds",
-            "When a credential last signed a request on this machine, to the minute; absent if it never did.",
+            "When this machine last verified a request of a credential, to the minute; absent if it never did.",
             [
                 ((item.keystore, item.access_key_id), item.last_used)
                 for item in credentials

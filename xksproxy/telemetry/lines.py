@@ -1,4 +1,4 @@
-"""Lines of a log: made so that no field can forge one, and written so that nobody waits for the reader."""
+"""Log lines: escaped so that no field can forge a line, and written on a thread so that no request waits."""
 
 import json
 import os
@@ -40,11 +40,11 @@ def one_line(text: str) -> str:
 
 
 class LineWriter:
-    """Hands lines to ``write`` on a thread, in batches; what comes above ``maximum`` waiting lines is dropped.
+    """Calls ``write`` on a thread, with batches of lines. If ``maximum`` lines wait, further lines are dropped.
 
-    The thread gathers lines for 10 ms before it writes them: woken for each, it would take the interpreter from the
-    requests as often. ``told`` makes the line that says how many were dropped. The thread belongs to the process that
-    first puts a line: one that was started before a fork stays with the parent.
+    The thread collects lines for 10 ms before it writes them. If it woke up for each line, it would interrupt requests
+    as often. ``told`` makes the line that reports how many lines were dropped. A process starts the thread with its
+    first line, because a fork does not copy threads.
     """
 
     def __init__(self, write: Callable[[Sequence[Any]], None], told: Callable[[int], Any], maximum: int) -> None:
@@ -53,7 +53,7 @@ class LineWriter:
         self._maximum = maximum
         self._lines: deque[Any] = deque()
         self._gathering = threading.Event()
-        """Set while there are lines that the thread knows of; so only the first of a batch wakes it."""
+        """Set after the first line of a batch, so that only this line wakes the thread."""
         self._process: int | None = None
         self._handed_over = 0
         self._written = 0
@@ -67,11 +67,11 @@ class LineWriter:
 
     @property
     def _waiting(self) -> int:
-        """Lines handed over and not written yet, those of the batch that is being written included."""
+        """The number of lines that are not written yet, including the current batch."""
         return self._handed_over - self._written
 
     def put(self, line: Any) -> None:
-        """Hand a line over; never wait."""
+        """Queue a line without waiting."""
         if self._process != os.getpid():
             self._start_thread()
         if self._waiting + bool(self._dropped) >= self._maximum:
@@ -86,7 +86,7 @@ class LineWriter:
             self._gathering.set()
 
     def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Wait, for at most so many seconds, until what was handed over is written."""
+        """Wait until all queued lines are written, at most ``seconds``."""
         end = time.monotonic() + seconds
         while self._waiting and self._process == os.getpid() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)

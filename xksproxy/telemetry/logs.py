@@ -13,9 +13,9 @@ _MAXIMUM_WAITING_LINES: Final = 10_000
 
 
 class StderrHandler(logging.Handler):
-    """Writes lines to standard error from a thread, so that whoever reads them slowly holds up no request.
+    """Writes lines to standard error on a thread, so that a slow reader does not delay requests.
 
-    At most 10,000 lines wait; what comes above that is dropped, counted, and the count is written once there is room.
+    At most 10,000 lines wait. Further lines are dropped, and the number of dropped lines is written when there is room.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class StderrHandler(logging.Handler):
         self._writer = LineWriter(_write, _dropped_line, _MAXIMUM_WAITING_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line over; never wait."""
+        """Queue a line without waiting."""
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a line that cannot be formatted must not fail its request
@@ -31,12 +31,12 @@ class StderrHandler(logging.Handler):
         self._writer.put(line)
 
     def flush(self) -> None:
-        """Wait, at most a second, until what was handed over is written."""
+        """Wait until all queued lines are written, at most one second."""
         self._writer.flush()
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; every value is escaped, so no field can forge a line."""
+    """Formats a record as one line of JSON. Every value is escaped, so no field can forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record with the fields of its ``fields`` attribute."""
@@ -44,7 +44,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """A line for people."""
+    """Formats a record as one line of text for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record with the fields of its ``fields`` attribute."""

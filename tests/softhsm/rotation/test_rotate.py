@@ -18,16 +18,16 @@ from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.key_table import KeyTable
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.module import Modules
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
-from xksproxy.rotation.rotate import Proof, Reach, Rotation
+from xksproxy.rotation.rotate import Distribution, Rotation, VersionFingerprint
 from xksproxy.state import state_file
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
-NO_WAIT = Reach(wait_seconds=0)
+NO_WAIT = Distribution(wait_seconds=0)
 KEY = "key"
 
 
@@ -48,9 +48,9 @@ class Site:
         table, proofs = version_table(self.state, "store"), FingerprintRecords(self.state / "keys-store.json")
         return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, proofs)
 
-    def rotate(self, reach: Reach = NO_WAIT, wanted: int | None = None) -> int:
+    def rotate(self, distribution: Distribution = NO_WAIT, wanted: int | None = None) -> int:
         rotation = self.rotation
-        prepared = rotation.prepare(wanted, reach)
+        prepared = rotation.prepare(wanted, distribution)
         rotation.activate(prepared, self.usage)
         return prepared.number
 
@@ -99,9 +99,9 @@ def replicate(source: FaultyHsm, target: FaultyHsm) -> None:
     (there / "generation").write_bytes((generation + 1000).to_bytes(8, "big"))
 
 
-def handed_over(proof: Proof) -> Proof:
+def transferred(fingerprint: VersionFingerprint) -> VersionFingerprint:
     """As an operator carries it from one machine to another."""
-    return Proof(*fingerprint_from_text(fingerprint_to_text(proof.number, proof.key)))
+    return VersionFingerprint(*fingerprint_from_text(fingerprint_to_text(fingerprint.number, fingerprint.key)))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_new_version_can_never_leave_its_token(one: Site) -> None:
 def test_a_prepared_version_does_not_encrypt_yet(one: Site) -> None:
     prepared = one.rotation.prepare(None, NO_WAIT)
 
-    assert (prepared.number, prepared.made, one.primary) == (2, True, "key")
+    assert (prepared.number, prepared.created, one.primary) == (2, True, "key")
 
 
 def test_a_prepared_version_is_not_made_again(one: Site) -> None:
@@ -191,7 +191,7 @@ def test_a_key_that_kms_could_not_use_never_becomes_primary(
 ) -> None:
     next(iter(one.sessions.values())).create_key("key.v2", bits=bits, encrypt=encrypt, decrypt=decrypt)
 
-    with pytest.raises(RotationRefused, match="no AES-256 key that may encrypt and decrypt"):
+    with pytest.raises(RotationRefused, match="is not an AES-256 key that may encrypt and decrypt"):
         one.rotate()
     assert one.primary == "key"
 
@@ -201,7 +201,7 @@ def test_two_keys_of_the_next_label_are_refused(one: Site) -> None:
     for value in (bytes(32), bytes(31) + b"\1"):
         change_token(session, "key.v2", value)
 
-    with pytest.raises(RotationRefused, match=r"has 2 keys of the label key.v2"):
+    with pytest.raises(RotationRefused, match=r"has 2 keys with the label key.v2"):
         one.rotate()
     assert one.primary == "key"
 
@@ -242,15 +242,15 @@ def test_a_version_encrypts_only_after_every_hsm_has_it(two: Site, pair: tuple[F
 def test_a_rotation_waits_for_the_hsms_own_replication(
     two: Site, pair: tuple[FaultyHsm, FaultyHsm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, timer = KeyInventory.make, threading.Timer(0.7, replicate, pair)
+    make, timer = KeyInventory.create_key, threading.Timer(0.7, replicate, pair)
 
     def make_and_replicate(inventory: KeyInventory, label: str, **named: Any) -> None:
         make(inventory, label, **named)
         timer.start()
 
-    monkeypatch.setattr(KeyInventory, "make", make_and_replicate)
+    monkeypatch.setattr(KeyInventory, "create_key", make_and_replicate)
 
-    assert two.rotate(Reach(wait_seconds=60)) == 2
+    assert two.rotate(Distribution(wait_seconds=60)) == 2
     timer.join()
 
 
@@ -258,7 +258,7 @@ def test_different_keys_under_one_label_never_become_primary(two: Site) -> None:
     for number, session in enumerate(two.sessions.values()):
         change_token(session, "key.v2", bytes([number]) * 32)
 
-    with pytest.raises(RotationRefused, match=r"holds another key under the label key.v2"):
+    with pytest.raises(RotationRefused, match=r"has another key with the label key.v2"):
         two.rotate()
     assert two.primary == "key"
 
@@ -269,7 +269,7 @@ def test_different_keys_are_told_apart_without_check_values_too(two: Site) -> No
         for item in session.binding.get_objects({Attribute.LABEL: "key.v2"}):
             item[Attribute.CHECK_VALUE] = b""
 
-    with pytest.raises(RotationRefused, match=r"holds another key under the label key.v2"):
+    with pytest.raises(RotationRefused, match=r"has another key with the label key.v2"):
         two.rotate()
     assert two.primary == "key"
 
@@ -309,9 +309,9 @@ def test_a_second_machine_proves_the_version_by_what_the_first_one_gave_it(
     other = Site(tmp_path / "other-state", modules)
     other.sessions = one.sessions
 
-    prepared = other.rotation.prepare(None, NO_WAIT, handed_over(first.proof))
+    prepared = other.rotation.prepare(None, NO_WAIT, transferred(first.fingerprint))
 
-    assert (prepared.number, prepared.made) == (2, False)
+    assert (prepared.number, prepared.created) == (2, False)
     other.rotation.activate(prepared, other.usage)
     assert (other.primary, one.primary) == ("key.v2", "key")
 
@@ -323,8 +323,8 @@ def test_a_second_machine_with_another_key_is_refused(
     other = Site(tmp_path / "other-state", modules, make_faulty().hsm)
     change_token(next(iter(other.sessions.values())), "key.v2", bytes(32))
 
-    with pytest.raises(RotationRefused, match="holds another key"):
-        other.rotation.prepare(None, NO_WAIT, handed_over(first.proof))
+    with pytest.raises(RotationRefused, match="has another key"):
+        other.rotation.prepare(None, NO_WAIT, transferred(first.fingerprint))
     assert other.primary == "key"
 
 
@@ -361,7 +361,7 @@ def test_a_proof_that_is_refused_takes_back_what_was_proven_before(
     other.rotation.prepare(None, NO_WAIT)
     foreign = one.rotation.prepare(None, NO_WAIT).proof
 
-    with pytest.raises(RotationRefused, match="holds another key"):
+    with pytest.raises(RotationRefused, match="has another key"):
         other.rotation.prepare(None, NO_WAIT, foreign)
 
     assert other.rotation.record().proven == ()
@@ -386,7 +386,7 @@ def test_a_version_made_to_be_copied_is_shut_in_before_it_encrypts(one: Site) ->
     "text", ["", "x", "AAAA", "ä", "A" * 60, "0:" + "A" * 60, "70000:" + "A" * 60, "2:AAAA", "²:x"]
 )
 def test_what_is_no_proof_is_refused(text: str) -> None:
-    with pytest.raises(RotationRefused, match="this is no proof"):
+    with pytest.raises(RotationRefused, match="the value of --proof is not valid"):
         fingerprint_from_text(text)
 
 
@@ -400,7 +400,7 @@ def test_a_version_is_not_made_primary_that_has_no_encryptions_left(
     for _ in range(3):
         site.usage.count_encryption("key.v2", None)
 
-    with pytest.raises(RotationRefused, match="has made all the encryptions it may"):
+    with pytest.raises(RotationRefused, match="has reached its maximum number of encryptions"):
         site.rotation.activate(prepared, site.usage)
 
 

@@ -10,7 +10,7 @@ from xksproxy_tools.development.certificates import certificate_pem, create_auth
 
 from xksproxy.client.target import Target, TargetError, parse_endpoint, parse_uri_path, read_credential
 from xksproxy.config.credentials import save_credential
-from xksproxy.keystore.kmsconfig import console_json
+from xksproxy.keystore.kms_config import console_json
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
 CREDENTIAL = Credential("A" * 26, "s" * 43)

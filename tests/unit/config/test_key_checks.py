@@ -14,7 +14,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.key_checks import key_problems
 from xksproxy.config.load import load_config
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key, KeyStore
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 
 _LEGAL_IDS = "expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got "
@@ -160,10 +160,10 @@ def test_the_alarm_is_given_exactly_where_another_exposed_key_would_take_the_lab
     exposed = KeyMap(keys)
 
     def is_version_of_another(label: str) -> bool:
-        others = [key for key in exposed.named_keys() if not key.explicit]
+        others = [key for key in exposed.named_keys() if not key.listed_versions]
         with suppress(KeyNotFoundException):
             others.append(exposed.resolve(label.rpartition(".v")[0]))
-        return any(not other.explicit and (other.version_of(label) or 1) > 1 for other in others)
+        return any(not other.listed_versions and (other.version_of(label) or 1) > 1 for other in others)
 
     claimed = [
         (index, label)

@@ -1,4 +1,4 @@
-"""What is gathered comes out as if prometheus-client had been told each time."""
+"""Buffered counts give the same metrics as prometheus-client with each single call."""
 
 import math
 
@@ -12,7 +12,7 @@ EDGES = (0.001, 0.25, 1.0)
 
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
-    """By name and bucket, without the times at which they were made."""
+    """Samples by name and bucket, without their creation times."""
     return {
         (sample.name, sample.labels.get("le", "")): sample.value
         for family in registry.collect()
@@ -26,7 +26,7 @@ def histogram(registry: CollectorRegistry) -> Histogram:
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.0005, 0.001, 0.1, 0.25, 0.250001, 1.0, 7.0]))))
-def test_a_histogram_is_told_the_same_in_one_go(batches: list[list[float]]) -> None:
+def test_a_histogram_has_the_same_values_after_one_flush(batches: list[list[float]]) -> None:
     told, gathered = CollectorRegistry(), CollectorRegistry()
     directly, tally = histogram(told), BufferedHistogram(histogram(gathered), (*EDGES, math.inf))
 
@@ -41,7 +41,7 @@ def test_a_histogram_is_told_the_same_in_one_go(batches: list[list[float]]) -> N
     assert all(math.isclose(expected[name], actual[name]) for name in expected)
 
 
-def test_a_counter_shows_what_was_counted_once_it_is_handed_over() -> None:
+def test_a_counter_shows_the_count_after_a_flush() -> None:
     registry = CollectorRegistry()
     tally = BufferedCounter(Counter("things", "Things.", registry=registry))
     for _ in range(3):

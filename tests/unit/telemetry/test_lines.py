@@ -1,4 +1,4 @@
-"""Lines are written in order by one thread, and nobody waits for it."""
+"""One thread writes lines in order, and callers do not wait for it."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_bytes_that_are_no_text_keep_their_line() -> None:
     assert json.loads(json_line({"path": "\udcff"})) == {"path": "\udcff"}
 
 
-def test_what_a_terminal_would_obey_is_replaced() -> None:
+def test_control_characters_are_replaced() -> None:
     assert one_line("a\x1b[31mb\n\u202ec") == "a?[31mb??c"
 
 
@@ -48,7 +48,7 @@ def test_lines_come_in_order() -> None:
     assert written == list(range(5000))
 
 
-def test_what_is_above_the_maximum_is_dropped_counted_and_told_once_there_is_room() -> None:
+def test_lines_above_the_maximum_are_dropped_counted_and_reported_when_there_is_room() -> None:
     released, written = threading.Event(), list[Any]()
 
     def write(lines: Sequence[Any]) -> None:

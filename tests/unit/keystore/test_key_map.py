@@ -1,4 +1,4 @@
-"""Which external key ids a key store exposes, and what each of them means on the token."""
+"""The external key ids that a key store exposes, and the key on the token of each id."""
 
 from fnmatch import fnmatchcase
 
@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.config.model import Key
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 
 _KEY_IDS = st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True).filter(lambda text: text not in (".", ".."))
-# Few letters, so that patterns match now and then.
+# Few letters, so that patterns match sometimes.
 _SHORT_IDS = st.text("aAb.-_", min_size=1, max_size=6).filter(lambda text: text not in (".", ".."))
 _PATTERNS = st.text("aAb.-_*?", min_size=1, max_size=5).filter(lambda text: "*" in text or "?" in text)
 
-# Few parts, so that labels are versions of each other now and then.
+# Few parts, so that labels are sometimes versions of each other.
 _LABELS = st.builds(
     "".join, st.tuples(st.sampled_from(["a", "b", "p/a"]), st.sampled_from(["", ".v2"]), st.sampled_from(["", ".v3"]))
 )
@@ -88,12 +88,12 @@ def test_a_pattern_exposes_every_label_that_it_matches_whole(
 
 @pytest.mark.timeout(60)
 def test_an_id_that_almost_matches_a_pattern_of_many_stars_is_refused_without_trying_every_way_to_fit() -> None:
-    # Whoever may create KMS keys chooses the id, and the event loop of a worker waits for the answer.
+    # A caller that may create KMS keys chooses the id, and the event loop of a worker waits for the result.
     assert _not_exposed(KeyMap([Key(id="*-*-*-*-*-*-*-*-prod")]), "-" * 128)
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_among_patterns_that_match_one_that_disables_wins_wherever_it_stands(order: int) -> None:
+def test_a_disabled_pattern_disables_a_key_in_any_order_of_patterns(order: int) -> None:
     keys = KeyMap([Key(id="a*", disabled=True), Key(id="*"), Key(id="?b")][::order])
 
     assert keys.resolve("ab").disabled
@@ -102,7 +102,7 @@ def test_among_patterns_that_match_one_that_disables_wins_wherever_it_stands(ord
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_named_key_goes_before_patterns_wherever_it_stands(order: int) -> None:
+def test_an_exact_id_takes_precedence_over_patterns_in_any_order(order: int) -> None:
     keys = KeyMap([Key(id="*", disabled=True), Key(id="a", label="prod/a"), Key(id="b")][::order])
 
     assert keys.resolve("a") == ExternalKey("a", "prod/a", disabled=False)
@@ -227,7 +227,7 @@ def test_versions_have_labels_by_the_naming_rule() -> None:
     assert [key.label_of(version) for version in (1, 2, 10)] == ["prod/pay", "prod/pay.v2", "prod/pay.v10"]
     assert [key.version_of(f"prod/pay{end}") for end in ("", ".v2", ".v10")] == [1, 2, 10]
     assert [key.version_of(label) for label in ("pay", "pay.v2", "prod/pay.v1", "prod/pay.v2.v2", "x.v2")] == [None] * 5
-    assert (key.first_version, dict(key.explicit)) == (1, {})
+    assert (key.first_version, dict(key.listed_versions)) == (1, {})
 
 
 def test_versions_have_the_labels_that_the_configuration_lists_and_no_others() -> None:
@@ -287,7 +287,7 @@ def test_a_version_of_an_exposed_key_is_no_key_of_its_own(key: Key) -> None:
     keys = KeyMap([key, Key(id="*")])
 
     for label in ("foo.v2", "foo.v65535"):
-        holder = keys.holder(label)
+        holder = keys.key_of_label(label)
         assert holder is not None
         assert holder.version_of(label) in (2, 7, 8, 65535)
         assert _not_exposed(keys, label)
@@ -306,7 +306,7 @@ def test_a_label_like_that_of_a_version_is_a_key_of_its_own_where(keys: list[Key
 
     assert exposed.resolve("foo.v2").label == "foo.v2"
     assert exposed.resolve("foo.v2").label_of(2) == "foo.v2.v2"
-    assert exposed.holder("foo.v2") == exposed.resolve("foo.v2")
+    assert exposed.key_of_label("foo.v2") == exposed.resolve("foo.v2")
 
 
 @pytest.mark.parametrize("label", ["foo.v1", "foo.v02", "foo.v65536", "foo.v", "foo.vv2"])
@@ -314,51 +314,53 @@ def test_a_label_that_the_naming_rule_never_gives_is_a_key_of_its_own(label: str
     keys = KeyMap([Key(id="foo"), Key(id="*")])
 
     assert keys.resolve(label).label == label
-    assert keys.holder(label) == keys.resolve(label)
+    assert keys.key_of_label(label) == keys.resolve(label)
 
 
 def test_a_version_has_no_versions_of_its_own() -> None:
     keys = KeyMap([Key(id="*")])
 
-    holder = keys.holder("foo.v2")
+    holder = keys.key_of_label("foo.v2")
     assert holder is not None
     assert (holder.id, holder.version_of("foo.v2")) == ("foo", 2)
-    assert keys.holder("foo.v2.v3") == keys.resolve("foo.v2.v3")
+    assert keys.key_of_label("foo.v2.v3") == keys.resolve("foo.v2.v3")
 
 
-def test_nobody_holds_what_the_key_store_does_not_expose() -> None:
+def test_a_label_that_the_key_store_does_not_expose_belongs_to_no_key() -> None:
     keys = KeyMap([Key(id="pay", label="prod/pay"), Key(id="a*")])
 
-    assert [keys.holder(label) for label in ("pay", "pay.v2", "b", "b.v2", "prod/pay.v1", "a/b", "")] == [None] * 7
+    assert [keys.key_of_label(label) for label in ("pay", "pay.v2", "b", "b.v2", "prod/pay.v1", "a/b", "")] == [
+        None
+    ] * 7
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_label_of_several_keys_is_held_by_the_one_under_its_own_id(order: int) -> None:
+def test_a_label_of_several_keys_belongs_to_the_key_with_this_id(order: int) -> None:
     named = [Key(id="alias", label="a"), Key(id="a"), Key(id="b", versions={1: "b", 2: "a"})][::order]
 
-    holder = KeyMap(named).holder("a")
+    holder = KeyMap(named).key_of_label("a")
 
     assert holder is not None
     assert holder.id == "a"
 
 
-def test_a_label_of_several_keys_under_other_ids_is_held_by_the_one_named_first() -> None:
-    holder = KeyMap([Key(id="one", label="a"), Key(id="two", label="a"), Key(id="a", label="b")]).holder("a")
+def test_a_label_of_several_keys_with_other_ids_belongs_to_the_first() -> None:
+    holder = KeyMap([Key(id="one", label="a"), Key(id="two", label="a"), Key(id="a", label="b")]).key_of_label("a")
 
     assert holder is not None
     assert holder.id == "one"
 
 
 @pytest.mark.timeout(60)
-def test_labels_of_versions_of_versions_are_told_apart_without_going_deep() -> None:
+def test_labels_of_versions_of_versions_are_resolved_without_deep_recursion() -> None:
     keys = KeyMap([Key(id="*"), Key(id="*-*-*-*"), Key(id="named", label="x" + ".v2" * 50_000)])
 
     for length in range(42):
         key_id = "x" + ".v2" * length
         assert _not_exposed(keys, key_id) is (length % 2 == 1)
-    assert keys.holder("x" + ".v2" * 100_000) is None
-    assert keys.holder(".v2" * 100_000) is None
-    named = keys.holder("x" + ".v2" * 50_001)
+    assert keys.key_of_label("x" + ".v2" * 100_000) is None
+    assert keys.key_of_label(".v2" * 100_000) is None
+    named = keys.key_of_label("x" + ".v2" * 50_001)
     assert named is not None
     assert named.id == "named"
 
@@ -366,12 +368,12 @@ def test_labels_of_versions_of_versions_are_told_apart_without_going_deep() -> N
 @given(st.lists(_KEYS, min_size=1, max_size=5, unique_by=lambda key: key.id), st.lists(_LABELS, max_size=8))
 @example([Key(id="a", versions={1: "a", 2: "b"}), Key(id="b")], ["b"])
 @example([Key(id="b"), Key(id="a", versions={1: "a", 2: "b"})], ["b"])
-def test_each_label_of_a_token_has_one_holder_which_its_ids_agree_with(configured: list[Key], token: list[str]) -> None:
+def test_each_label_of_a_token_belongs_to_one_key_at_most(configured: list[Key], token: list[str]) -> None:
     keys = KeyMap(configured)
     named = {key.id for key in keys.named_keys()}
 
     for label in token:
-        holder = keys.holder(label)
+        holder = keys.key_of_label(label)
         if holder is not None:
             assert holder.version_of(label) is not None
             assert keys.resolve(holder.id) == holder

@@ -1,4 +1,4 @@
-"""Looking for key versions that nobody has heard of: found if there, and not too often."""
+"""The search for unknown key versions: results, and limits on the number of searches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import DeadlinePassed, HsmError, KeyAmbiguous, KeyMissing, TokenUnavailable
 from xksproxy.hsm.instance.health import InstanceHealth
 from xksproxy.hsm.keys import KeyDescription, Sealed, TokenKey
-from xksproxy.operations import versions
-from xksproxy.operations.versions import VersionSearch
+from xksproxy.operations import version_search
+from xksproxy.operations.version_search import VersionSearch
 from xksproxy.spec.errors import (
     DependencyTimeoutException,
     InternalException,
@@ -21,7 +21,7 @@ from xksproxy.spec.errors import (
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -31,19 +31,19 @@ class Clock:
 
 
 class Keys:
-    """An engine that is asked for keys alone; it notes each search, and does what it is told."""
+    """An engine with keys only. It records each search and fails or waits as a test sets it."""
 
     def __init__(self) -> None:
         self.present: set[str] = set()
         self.seen: set[str] = set()
         self.failure: HsmError | None = None
         self.searches: list[str] = []
-        self.let_go = asyncio.Event()
-        self.let_go.set()
+        self.released = asyncio.Event()
+        self.released.set()
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         self.searches.append(label)
-        await self.let_go.wait()
+        await self.released.wait()
         if self.failure is not None:
             raise self.failure
         if label not in self.present:
@@ -75,18 +75,18 @@ async def search(keys: Keys) -> VersionSearch:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the search; deadlines go by the real one."""
+    """The clock of the search. Deadlines use the real clock."""
     clock = Clock()
-    monkeypatch.setattr(versions, "time", clock)
+    monkeypatch.setattr(version_search, "time", clock)
     return clock
 
 
 @pytest.fixture
 def find(search: VersionSearch) -> Callable[..., asyncio.Task[bool]]:
-    """Search with time enough."""
+    """Search with a long deadline."""
 
     def find(label: str, key_id: str = "foo", seconds: float = 60) -> asyncio.Task[bool]:
-        return asyncio.create_task(search.finds(key_id, label, Deadline.after(seconds)))
+        return asyncio.create_task(search.exists(key_id, label, Deadline.after(seconds)))
 
     return find
 
@@ -132,7 +132,7 @@ async def test_a_version_that_the_engine_has_seen_is_not_searched_for(
     assert keys.searches == ["foo.v2"]
 
 
-async def test_beyond_32_missing_versions_of_a_key_others_wait_their_turn(
+async def test_beyond_32_missing_versions_of_a_key_a_search_is_throttled(
     keys: Keys, find: Callable[..., asyncio.Task[bool]], clock: Clock
 ) -> None:
     keys.present.add("foo.v99")
@@ -162,50 +162,50 @@ async def test_versions_that_are_found_do_not_count_as_missing(
 async def test_requests_for_one_version_at_once_cost_one_search(
     keys: Keys, find: Callable[..., asyncio.Task[bool]], present: bool
 ) -> None:
-    keys.let_go.clear()
+    keys.released.clear()
     if present:
         keys.present.add("foo.v2")
     waiting = [find("foo.v2") for _ in range(20)]
     await asyncio.sleep(0)
-    keys.let_go.set()
+    keys.released.set()
 
     assert await asyncio.gather(*waiting) == [present] * 20
     assert keys.searches == ["foo.v2"]
 
 
 async def test_a_search_takes_no_longer_than_the_deadline(keys: Keys, find: Callable[..., asyncio.Task[bool]]) -> None:
-    keys.let_go.clear()
+    keys.released.clear()
     keys.present.add("foo.v2")
 
     with pytest.raises(DependencyTimeoutException):
         await find("foo.v2", seconds=0.01)
 
-    keys.let_go.set()
+    keys.released.set()
     assert await find("foo.v2")
 
 
 async def test_waiting_for_another_search_takes_no_longer_than_the_deadline(
     keys: Keys, find: Callable[..., asyncio.Task[bool]]
 ) -> None:
-    keys.let_go.clear()
+    keys.released.clear()
     first = find("foo.v2")
     await asyncio.sleep(0)
 
     with pytest.raises(DependencyTimeoutException):
         await find("foo.v3", seconds=0.01)
 
-    keys.let_go.set()
+    keys.released.set()
     assert not await first
     assert keys.searches == ["foo.v2"]
 
 
-async def test_what_is_known_is_told_without_waiting_for_another_search(
+async def test_a_remembered_result_is_returned_without_waiting_for_another_search(
     keys: Keys, find: Callable[..., asyncio.Task[bool]]
 ) -> None:
     keys.present.add("foo.v2")
     assert await find("foo.v2")
     assert not await find("foo.v3")
-    keys.let_go.clear()
+    keys.released.clear()
     other = find("bar.v2", "bar")
     await asyncio.sleep(0)
 
@@ -218,7 +218,7 @@ async def test_what_is_known_is_told_without_waiting_for_another_search(
 async def test_after_the_deadline_nothing_is_answered_wrongly(
     keys: Keys, find: Callable[..., asyncio.Task[bool]], seconds: float
 ) -> None:
-    keys.let_go.clear()
+    keys.released.clear()
 
     with pytest.raises(DependencyTimeoutException):
         await find("foo.v2", seconds=seconds)
@@ -227,12 +227,12 @@ async def test_after_the_deadline_nothing_is_answered_wrongly(
 async def test_a_search_that_is_cancelled_lets_the_next_one_go_on(
     keys: Keys, find: Callable[..., asyncio.Task[bool]]
 ) -> None:
-    keys.let_go.clear()
+    keys.released.clear()
     keys.present.add("foo.v2")
     first, second = find("foo.v2"), find("foo.v2")
     await asyncio.sleep(0)
     first.cancel()
-    keys.let_go.set()
+    keys.released.set()
 
     assert await second
     assert first.cancelled()
@@ -246,7 +246,7 @@ async def test_a_search_that_is_cancelled_lets_the_next_one_go_on(
         (KeyAmbiguous("two"), InvalidStateException),
     ],
 )
-async def test_a_failure_of_the_hsm_is_told_and_not_remembered_as_a_missing_version(
+async def test_a_failure_of_the_hsm_is_raised_and_not_remembered_as_a_missing_version(
     keys: Keys, find: Callable[..., asyncio.Task[bool]], clock: Clock, failure: HsmError, error: type[XksError]
 ) -> None:
     keys.present.add("foo.v2")
@@ -259,10 +259,10 @@ async def test_a_failure_of_the_hsm_is_told_and_not_remembered_as_a_missing_vers
     assert await find("foo.v2")
 
 
-async def test_a_key_that_was_asked_for_in_vain_is_forgotten(
+async def test_missing_versions_are_forgotten_after_they_expire(
     keys: Keys, search: VersionSearch, find: Callable[..., asyncio.Task[bool]], clock: Clock
 ) -> None:
-    # A pattern makes as many ids as a client can think of.
+    # With a pattern, a client can invent any number of key ids.
     for number in range(500):
         assert not await find(f"key-{number}.v2", f"key-{number}")
         clock.now += 1

@@ -1,4 +1,4 @@
-"""What AWS KMS is told about a key store, in the forms in which its users hand it over."""
+"""The parameters of a key store for AWS KMS: as a file for the console, AWS CLI commands, or Terraform."""
 
 import json
 import re
@@ -22,7 +22,7 @@ class KmsKeyStore:
     """CustomKeyStoreName."""
 
     endpoint: str
-    """XksProxyUriEndpoint: https and a domain name, without a port (R-URI-3, R-TLS-11)."""
+    """XksProxyUriEndpoint: https:// and a domain name, without a port (R-URI-3, R-TLS-11)."""
 
     uri_path_prefix: str
     vpc_endpoint_service_name: str | None = None
@@ -39,7 +39,7 @@ class KmsKeyStore:
         return "VPC_ENDPOINT_SERVICE" if self.vpc_endpoint_service_name else "PUBLIC_ENDPOINT"
 
     def create_command(self, credential_file: str) -> str:
-        """The AWS CLI's command that makes the key store."""
+        """The AWS CLI command that creates the key store."""
         return _command(
             "create-custom-key-store",
             ("custom-key-store-name", self.name),
@@ -49,7 +49,7 @@ class KmsKeyStore:
         )
 
     def terraform(self) -> str:
-        """A block for the Terraform provider hashicorp/aws, 5.84.0 or later. The secret is a variable of it."""
+        """The resource for the Terraform provider hashicorp/aws 5.84.0 or later. The credential is a variable in it."""
         attributes = {
             "custom_key_store_name": self.name,
             "custom_key_store_type": "EXTERNAL_KEY_STORE",
@@ -93,7 +93,7 @@ resource "aws_kms_custom_key_store" "{_identifier(self.name)}" {{
 
 
 def console_json(uri_path_prefix: str, credential: Credential) -> str:
-    """The file that the KMS console imports (R-CONF-2). It holds the secret."""
+    """The file that the KMS console imports (R-CONF-2). It contains the secret."""
     return _json(
         {
             "XksProxyUriPath": uri_path_prefix + BASE_PATH,
@@ -103,18 +103,18 @@ def console_json(uri_path_prefix: str, credential: Credential) -> str:
 
 
 def credential_json(credential: Credential) -> str:
-    """XksProxyAuthenticationCredential as the AWS CLI reads it from a file. It holds the secret."""
+    """XksProxyAuthenticationCredential as a file for the AWS CLI. It contains the secret."""
     return _json(_credential(credential))
 
 
 def terraform_variables(credential: Credential) -> str:
-    """The value of the variable that :meth:`KmsKeyStore.terraform` declares, for ``-var-file``. It holds the secret."""
+    """The value of the variable in :meth:`KmsKeyStore.terraform`, for ``-var-file``. It contains the secret."""
     names = {"access_key_id": credential.access_key_id, "raw_secret_access_key": credential.secret_access_key}
     return _json({_TERRAFORM_VARIABLE: names})
 
 
 def update_command(custom_key_store_id: str, credential_file: str) -> str:
-    """The AWS CLI's command that gives a key store another credential, which works while it is connected."""
+    """The AWS CLI command that changes the credential of a key store. The key store can stay connected."""
     return _command(
         "update-custom-key-store",
         ("custom-key-store-id", custom_key_store_id),
@@ -123,13 +123,13 @@ def update_command(custom_key_store_id: str, credential_file: str) -> str:
 
 
 def host_of_endpoint(endpoint: str) -> str | None:
-    """The domain name of an XksProxyUriEndpoint; None if KMS takes no such endpoint (R-URI-3, R-TLS-11)."""
+    """Return the domain name of an XksProxyUriEndpoint, or None if KMS refuses the endpoint (R-URI-3, R-TLS-11)."""
     match = _ENDPOINT.fullmatch(endpoint)
     return match["host"].lower() if match else None
 
 
 def is_vpc_endpoint_service_name(name: str) -> bool:
-    """Whether KMS takes it as XksProxyVpcEndpointServiceName."""
+    """Whether KMS accepts a name as XksProxyVpcEndpointServiceName."""
     return _VPC_SERVICE.fullmatch(name) is not None
 
 

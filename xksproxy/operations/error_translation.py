@@ -1,4 +1,4 @@
-"""HSM failures as errors of the API: one table."""
+"""The table that translates HSM errors to errors of the XKS API."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -11,15 +11,15 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
     hsm.KeyMissing: (xks.KeyNotFoundException, "The token has no key with the label of this external key"),
     hsm.KeyAmbiguous: (
         xks.InvalidStateException,
-        "Several keys on the token carry the label of this external key; remove or rename all but one",
+        "Several keys on the token have the label of this external key; remove or rename all but one",
     ),
     hsm.EncryptionsSpent: (
         xks.InvalidStateException,
-        "The key version has made as many encryptions as it may; make another one primary: xksproxy keys rotate",
+        "The key version has reached its maximum number of encryptions; rotate the key: xksproxy keys rotate",
     ),
     hsm.NotCounted: (
         xks.InternalException,
-        "The encryption cannot be counted, so it is not made; check the state directory of the proxy",
+        "The proxy cannot count the encryption, so it refuses it; check the state directory of the proxy",
     ),
     hsm.KeyRefusesUse: (
         xks.InvalidKeyUsageException,
@@ -27,17 +27,17 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
     ),
     hsm.CiphertextRejected: (
         xks.InvalidCiphertextException,
-        "The HSM refuses the ciphertext: ciphertext, metadata, IV, AAD or tag is not what this key encrypted",
+        "The HSM refuses the ciphertext: ciphertext, metadata, IV, AAD or tag was changed, or is of another key",
     ),
     hsm.CiphertextWrong: (
         xks.InternalException,
-        "What the HSM encrypted does not decrypt to what it was given; check the HSM and the proxy's log",
+        "The HSM's ciphertext does not decrypt to the plaintext; check the HSM and the proxy's log",
     ),
     hsm.KeyDiffers: (
         xks.InternalException,
         "The HSMs hold different keys under the label of this external key; check the proxy's log",
     ),
-    hsm.DataTooLarge: (xks.UnsupportedOperationException, "The HSM does not take as many bytes in one call"),
+    hsm.DataTooLarge: (xks.UnsupportedOperationException, "The data is larger than the HSM accepts in one call"),
     hsm.HsmBusy: (xks.ThrottlingException, "All HSM sessions are busy; the request could not be served in time"),
     hsm.DeadlinePassed: (xks.DependencyTimeoutException, "The HSM did not answer in time"),
     hsm.SessionLost: (xks.InternalException, "The HSM session was lost; check the HSM and its connection"),
@@ -47,10 +47,10 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
 
 
 class _Translation:
-    """The context manager of :func:`hsm_errors_translated`; a generator would cost each request more."""
+    """The context manager of :func:`hsm_errors_translated`. A class costs each request less than a generator."""
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, hsm.HsmError):
@@ -63,5 +63,5 @@ _TRANSLATED: Final = _Translation()
 
 
 def hsm_errors_translated() -> AbstractContextManager[None]:
-    """Raise the API's error for an HsmError; what the HSM said goes into its detail, for the log alone."""
+    """Raise an XksError in place of an HsmError. The text of the HsmError becomes the detail, for the log alone."""
     return _TRANSLATED

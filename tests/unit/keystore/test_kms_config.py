@@ -1,4 +1,4 @@
-"""What KMS is told, held against KMS's own model."""
+"""The parameters for KMS, validated against the API model of KMS."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from xksproxy.keystore.kmsconfig import (
+from xksproxy.keystore.kms_config import (
     KmsKeyStore,
     console_json,
     credential_json,
@@ -28,7 +28,7 @@ def _store(service: str | None = None, name: str = "payments") -> KmsKeyStore:
 
 
 def _parameters(command: str) -> tuple[str, dict[str, Any]]:
-    """The operation and parameters of a command line, as the AWS CLI takes them."""
+    """The operation and parameters of a command line, as the AWS CLI reads them."""
     program, service, operation, *words = shlex.split(command.replace("\\\n", " "))
     assert (program, service) == ("aws", "kms")
     pairs = zip(words[::2], words[1::2], strict=True)
