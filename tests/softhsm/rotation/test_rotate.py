@@ -156,7 +156,7 @@ def test_a_prepared_version_is_not_made_again(one: Site) -> None:
 
     again = one.rotation.prepare(None, NO_WAIT)
 
-    assert (again.number, again.made, one.labels()) == (2, False, [["key", "key.v2"]])
+    assert (again.number, again.created, one.labels()) == (2, False, [["key", "key.v2"]])
 
 
 def test_a_version_that_is_there_already_is_taken_instead_of_a_new_one(one: Site) -> None:
@@ -337,7 +337,7 @@ def test_a_proof_never_makes_a_key_where_its_version_is_missing(
     change_token(next(iter(other.sessions.values())), "key", bytes(32))
 
     with pytest.raises(RotationRefused, match="has not reached"):
-        other.rotation.prepare(None, NO_WAIT, first.proof)
+        other.rotation.prepare(None, NO_WAIT, first.fingerprint)
 
     assert (other.primary, other.labels(), other.rotation.record().pending) == ("key", [["key"]], None)
 
@@ -349,7 +349,7 @@ def test_a_proof_is_held_against_the_version_it_is_of(tmp_path: Path, one: Site,
     other = Site(tmp_path / "other-state", modules)
     other.sessions = one.sessions
 
-    prepared = other.rotation.prepare(None, NO_WAIT, newest.proof)
+    prepared = other.rotation.prepare(None, NO_WAIT, newest.fingerprint)
 
     assert (prepared.number, prepared.label) == (3, "key.v3")
 
@@ -359,7 +359,7 @@ def test_a_proof_that_is_refused_takes_back_what_was_proven_before(
 ) -> None:
     other = Site(tmp_path / "other-state", modules, make_faulty().hsm)
     other.rotation.prepare(None, NO_WAIT)
-    foreign = one.rotation.prepare(None, NO_WAIT).proof
+    foreign = one.rotation.prepare(None, NO_WAIT).fingerprint
 
     with pytest.raises(RotationRefused, match="has another key"):
         other.rotation.prepare(None, NO_WAIT, foreign)
