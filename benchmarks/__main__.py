@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 import msgspec
+from xksproxy_tools.load.measure import BenchError
 
 from benchmarks import document, machine
 from benchmarks.others import read_others
@@ -16,9 +17,8 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import ServerFailed
 from benchmarks.tokens import prepared
 from benchmarks.workbench import Scenario, Workbench
-from xksproxy.cli.words import print_table
+from xksproxy.cli.output import print_table
 from xksproxy.client.target import TargetError
-from xksproxy.prove.bench.measure import BenchError
 
 _DIRECTORY: Final = Path(".xksproxy-bench")
 _QUICK: Final = 0.25

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 from markupsafe import Markup
+from xksproxy_tools.report.charts import Axis, Line, bar_chart, line_chart, linear, logarithmic, nines
 
 from benchmarks.results import Chart, Finding, Results, Table
 from benchmarks.workbench import Scenario
-from xksproxy.prove.report.charts import Axis, Line, bar_chart, line_chart, linear, logarithmic, nines
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 _PAGE: Final = "performance.md"

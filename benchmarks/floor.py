@@ -28,10 +28,10 @@ from benchmarks.tokens import key_id
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
-from xksproxy.hsm._crossing import Call, Desk, Queue
-from xksproxy.hsm.keys import KEY_CLASSES, key_template
-from xksproxy.hsm.module import Connection, Modules
-from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.hsm._native import Call, CallQueue, NativeSession
+from xksproxy.hsm.pkcs11.attributes import KEY_CLASSES, key_template
+from xksproxy.hsm.pkcs11.module import Connection, Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -83,11 +83,11 @@ class _Job(Call):
 
 
 class _CrossingThreads:
-    """The queue and the desks of the proxy: each call crosses to a thread and back, without the interpreter."""
+    """The call queue and the native sessions of the proxy: calls reach a thread and return without the interpreter."""
 
     def __init__(self, connection: Connection, sessions: int) -> None:
         self._connection = connection
-        self._queue: Queue[_Job] = Queue()
+        self._queue: CallQueue[_Job] = CallQueue()
         self._loop = asyncio.get_running_loop()
         self._waking = False
         self._loop.add_reader(self._queue.fileno(), self._settle)
@@ -100,7 +100,7 @@ class _CrossingThreads:
 
     async def _call(self, encrypt: bool, iv: bytes, aad: bytes, data: bytes) -> _Job:  # noqa: FBT001 - as Call has it
         job = _Job()
-        job.for_desk(0, None, encrypt, iv, aad, data)
+        job.set_gcm(0, None, encrypt, iv, aad, data)
         self._queue.put(job)
         if not self._waking:
             self._waking = True
@@ -118,10 +118,12 @@ class _CrossingThreads:
     def _serve(self) -> None:
         binding = self._connection.open_session()
         session = int(binding.handle)
-        desk = Desk(self._connection.gate, session, self._connection.cryptoki.gcm_functions, 0, False)
-        desk.arm(0, _find_key(self._connection, session), math.inf, True, True, None)
-        desk.stock(os.urandom(_IVS * _IV_BYTES))
-        self._queue.get(0, desk)
+        native_session = NativeSession(
+            self._connection.module_lock, session, self._connection.cryptoki.gcm_functions, 0, False
+        )
+        native_session.arm(0, _find_key(self._connection, session), math.inf, True, True, None)
+        native_session.stock(os.urandom(_IVS * _IV_BYTES))
+        self._queue.get(0, native_session)
         sys.exit("a call failed, or the IVs are used up")
 
 

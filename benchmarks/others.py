@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import msgspec
+from xksproxy_tools.load.plan import Destination
 
 from benchmarks.processes import listening_on
 from benchmarks.servers import Server
 from benchmarks.workbench import Other
 from xksproxy.client.target import Target, TargetError, parse_endpoint, parse_uri_path, read_credential
-from xksproxy.prove.bench.plan import Destination
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 

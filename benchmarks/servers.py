@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from xksproxy_tools.load.plan import Destination
+
 from benchmarks import processes
 from benchmarks.tokens import Tokens
 from xksproxy.client.target import Target
 from xksproxy.config.model import Hsm
-from xksproxy.prove.bench.plan import Destination
 
 REGION: Final = "us-east-1"
 PREFIX: Final = "/bench"

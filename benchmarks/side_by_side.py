@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
+from xksproxy_tools.load import measure
+from xksproxy_tools.load.load import Load
+from xksproxy_tools.load.measure import Bench, Measurement, Phase
+from xksproxy_tools.load.plan import Plan, Weighted, parse_mix
+from xksproxy_tools.load.requests import Request
+from xksproxy_tools.load.signing import SignedPool
+
 from benchmarks.results import Sample
 from benchmarks.servers import Server
-from xksproxy.prove.bench import measure
-from xksproxy.prove.bench.load import Load
-from xksproxy.prove.bench.measure import Bench, Measurement, Phase
-from xksproxy.prove.bench.plan import Plan, Weighted, parse_mix
-from xksproxy.prove.bench.requests import Request
-from xksproxy.prove.bench.signing import SignedPool
 from xksproxy.spec.uri import Operation
 
 ENCRYPTS: Final = Plan(

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xksproxy_tools.development import certificates
+from xksproxy_tools.development.softhsm import find_module, make_token, write_configuration
+
 from xksproxy.config.credentials import load_credentials, save_credential
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
-from xksproxy.devkit import certificates
-from xksproxy.devkit.softhsm import find_module, make_token, write_configuration
-from xksproxy.hsm.direct import open_session
-from xksproxy.hsm.keymaking import generate_aes_key
+from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
 KEY_COUNTS: Final = (1, 100, 600, 1000, 5000)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xksproxy_tools.load.plan import Plan
+
 from benchmarks.results import Finding, Sample
 from benchmarks.servers import Server
 from benchmarks.side_by_side import Contender, shortened
 from benchmarks.tokens import Tokens
-from xksproxy.prove.bench.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

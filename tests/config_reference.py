@@ -36,19 +36,18 @@ from xksproxy.server.snapshot import built_with
 _INTRODUCTION = """\
 # Configuration reference
 
-Every key there is, by table. One TOML file holds them; [config/xksproxy.toml](../config/xksproxy.toml) is the same as
-an annotated example.
+This page lists every configuration key, by table. The configuration is one TOML file.
+[config/xksproxy.toml](../config/xksproxy.toml) is an annotated example with the same keys.
 
-- `xksproxy check-config` names every unknown key at once and, once there are none, every wrong value and file.
-- Relative paths count from the configuration file.
-- A key without a default is required.
+- `xksproxy check-config` lists all unknown keys first. When there are none, it lists every wrong value and file.
+- Relative paths are relative to the directory of the configuration file.
+- A key whose default is "required" must be set.
 - A secret is a table with exactly one member: `{ file = "…" }`, a file that others cannot read; `{ env = "…" }`, an
   environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`).
-- On SIGHUP some tables change inside the running workers, which cuts no connection; others replace the workers one
-  after another; a few changes need a restart. Each table says which, and [operations.md](operations.md#reload) what a
-  reload does.
+- On SIGHUP, some tables change inside the running workers, and no connection is closed. For others the workers are
+  replaced one after another. Each table says which. [operations.md](operations.md#reload) describes a reload.
 
-This file is made from `xksproxy/config/model.py` by a test, which says how to make it anew.
+This file is generated from `xksproxy/config/model.py`. If it is out of date, a test fails and says how to generate it.
 """
 _INSIDE = "SIGHUP changes it inside the running workers."
 _REPLACED = "SIGHUP replaces the workers."

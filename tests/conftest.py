@@ -12,24 +12,24 @@ import pytest
 from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm, unique
 from hypothesis import HealthCheck, settings
 from support import PATIENCE_SECONDS, Proxy, make_environment, serve, wait_for_port, wait_until_serving
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.check import read_pin
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
-from xksproxy.devkit.environment import DevEnvironment
-from xksproxy.hsm.module import Connection, Modules
-from xksproxy.hsm.pinguard import PinGuard
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.module import Connection, Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.usage import UsageBook
 
 # How fast an example runs or is drawn is no property of the code: a loaded machine must not fail a test.
 settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    "long_deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-settings.load_profile("unhurried")
+settings.load_profile("long_deadline")
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
 _LEGACY_METADATA = [base64.b64encode(value).decode() for value in (b"key_version=1", b"ctm", b"m", b"m" * 20)]

@@ -7,13 +7,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from xksproxy_tools.development.softhsm import find_module, write_configuration
 
 from xksproxy.config.model import Hsm
-from xksproxy.devkit.softhsm import find_module, write_configuration
-from xksproxy.hsm.instance import Instance
+from xksproxy.hsm.instance.instance import Instance
 
 _SOURCE = Path(__file__).parent / "faults" / "fault.c"
 
@@ -58,18 +57,14 @@ def make_faulty_hsm(directory: Path, name: str, fault_module: Path, tokens: Path
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has to come about by itself; the test's own time limit is the bound."""
+    """Wait for a condition; the test's own time limit is the bound."""
     while not condition():  # noqa: ASYNC110 - what is waited for knows no event
         await asyncio.sleep(0.01)
 
 
 def is_quiet(instance: Instance) -> bool:
     """Whether an instance serves, and makes no calls of its own before its next check is due."""
-    step: Any = instance._watcher.get_coro() if instance._watcher else None
-    while asyncio.iscoroutine(step) and step.__name__ != "_pause":
-        step = step.cr_await
-    listing = instance._listing
-    return instance.serving and asyncio.iscoroutine(step) and (listing is None or listing.done())
+    return instance.quiet
 
 
 def unique(name: str) -> str:

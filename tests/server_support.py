@@ -37,11 +37,11 @@ from support import (
     wait_until_serving,
     with_free_ports,
 )
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import Answer, XksClient
 from xksproxy.config.load import load_config
-from xksproxy.devkit.environment import DevEnvironment
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.sigv4.sign import signed_headers
 from xksproxy.spec.uri import Operation

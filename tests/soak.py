@@ -25,10 +25,10 @@ from typing import Any
 import aiohttp
 from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm
 from support import REGION, children, make_environment, serve, status, wait_for_port, wait_until_serving
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.load import load_config
-from xksproxy.devkit.environment import DevEnvironment
-from xksproxy.hsm.instance import State
+from xksproxy.hsm.instance.instance import State
 from xksproxy.sigv4.sign import signed_headers
 from xksproxy.spec.uri import Operation, compose_path
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from xksproxy_tools.development.environment import DevEnvironment, admin_port, open_environment
+
 from xksproxy.client.xks import Endpoint
 from xksproxy.config.load import load_config
-from xksproxy.devkit.environment import DevEnvironment, admin_port, open_environment
 from xksproxy.sigv4.keyring import Credential
 
 REGION = "eu-west-1"
@@ -30,7 +31,7 @@ UNHURRIED_MS: Final = 30_000
 BODY_MS: Final = 1_500
 """The part of it within which a body must arrive: those that tests keep back would cost them all of it."""
 
-_UNHURRIED: Final = Path(__file__).with_name("unhurried.py")
+_UNHURRIED: Final = Path(__file__).with_name("long_deadline.py")
 _TRUE: Final = object()
 _reserved: deque[socket.socket] = deque(maxlen=64)
 
@@ -158,7 +159,7 @@ class Proxy:
 
 def make_environment(directory: Path) -> DevEnvironment:
     """What `xksproxy dev` makes, in a process of its own: this one has not initialised PKCS#11 yet."""
-    code = "import sys; from pathlib import Path; from xksproxy.devkit.environment import open_environment; "
+    code = "import sys; from pathlib import Path; from xksproxy_tools.development.environment import open_environment; "
     code += "open_environment(Path(sys.argv[1]), None, int(sys.argv[2]))"
     subprocess.run([sys.executable, "-c", code, str(directory), str(free_port())], check=True)
     environment = open_environment(directory, None, 0)

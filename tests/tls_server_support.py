@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from xksproxy_tools.development.certificates import Authority, certificate_pem, create_authority, issue, write_private
+from xksproxy_tools.kms_emulator.proxy.address import ProxyAddress
+from xksproxy_tools.kms_emulator.proxy.client import ProxyClient
 
-from xksproxy.devkit.certificates import Authority, certificate_pem, create_authority, issue, write_private
-from xksproxy.emulator.proxy.address import ProxyAddress
-from xksproxy.emulator.proxy.client import ProxyClient
 from xksproxy.sigv4.keyring import Credential
 
 HOST = "xks.example.com"

@@ -1,4 +1,4 @@
-"""The one instant by which a request must be answered, passed down explicitly."""
+"""The time by which a request must be answered. It is passed to each function explicitly."""
 
 import time
 from typing import Self
@@ -7,26 +7,26 @@ import msgspec
 
 
 class Deadline(msgspec.Struct, frozen=True):
-    """A moment on the monotonic clock (seconds).
+    """A time on the monotonic clock, in seconds.
 
-    KMS gives up after 250 ms (R-TIME-1), so every step of a request asks how much is left.
+    KMS waits 250 ms (R-TIME-1), so every step of a request uses the time that is left.
     """
 
     at: float
 
     @classmethod
     def after(cls, seconds: float) -> Self:
-        """The deadline that lies ``seconds`` from now."""
+        """A deadline ``seconds`` from now."""
         return cls(time.monotonic() + seconds)
 
     def remaining(self) -> float:
-        """Seconds left, zero once the deadline has passed."""
+        """Seconds left; zero when the deadline has passed."""
         return max(0.0, self.at - time.monotonic())
 
     def share(self, part: float) -> Self:
-        """The deadline that leaves ``part``, 0 to 1, of the time left from now."""
+        """An earlier deadline, after ``part`` (0 to 1) of the time that is left."""
         return self.after(self.remaining() * part)
 
     def passed(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the deadline has passed."""
         return time.monotonic() >= self.at

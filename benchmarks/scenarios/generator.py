@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Final
 
+from xksproxy_tools.load.plan import Plan
+
 from benchmarks import servers
 from benchmarks.results import Finding, Goal, Table
 from benchmarks.side_by_side import once
 from benchmarks.workbench import Scenario, Workbench
-from xksproxy.prove.bench.plan import Plan
 
 _CLOSED: Final = Plan(closed=True, connections=32, duration=4, warm_up=1)
 _OPEN: Final = Plan(rate=5000, duration=4, warm_up=1)

@@ -2,14 +2,15 @@
 
 from typing import Final
 
+from xksproxy_tools.load.figures import Figures
+from xksproxy_tools.load.plan import Plan
+from xksproxy_tools.load.text import LATENCY_COLUMNS, latency_rows
+
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Series, Table
 from benchmarks.servers import Setting
 from benchmarks.side_by_side import once
 from benchmarks.workbench import Scenario, Workbench
-from xksproxy.prove.bench.figures import Figures
-from xksproxy.prove.bench.plan import Plan
-from xksproxy.prove.bench.text import LATENCY_COLUMNS, latency_rows
 
 _PLAN: Final = Plan(rate=1800, duration=60, warm_up=5)
 _P99_MS, _P99_9_MS = 10.0, 25.0

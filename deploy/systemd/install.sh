@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install the proxy as a systemd service. It can be run again at any time: what is up to date stays as it is, and
-# configuration that is there is never touched.
+# Install the proxy as a systemd service. The script can be run again at any time. It leaves everything that is up to date
+# unchanged, and never changes an existing configuration.
 set -eu
 
 usage() {
@@ -30,17 +30,17 @@ fail() {
     exit 2
 }
 
-# Do it, or with --dry-run say it.
+# Run a command, or with --dry-run print it.
 run() {
     if [ "$dry_run" = yes ]; then echo "$*"; else "$@"; fi
 }
 
-# A file whose content is as wanted stays; a unit that did not change needs no daemon-reload.
+# A file with the wanted content is left unchanged; a unit that did not change needs no daemon-reload.
 put() {
     cmp -s "$1" "$2" || run install -D -m 0644 "$1" "$2"
 }
 
-# The example, with what differs under systemd: the PIN is a credential of the unit, and a load balancer asks for health.
+# The example, with two changes for systemd: the PIN is a credential of the unit, and the health listener is on.
 put_configuration() {
     [ ! -e /etc/xksproxy/xksproxy.toml ] || return 0
     if [ "$dry_run" = yes ]; then
@@ -52,8 +52,8 @@ put_configuration() {
     install -m 0640 -o root -g xksproxy "$work/xksproxy.toml" /etc/xksproxy/xksproxy.toml
 }
 
-# Each release has a directory of its own, made at the place where it stays, and /opt/xksproxy is a link to the one in use.
-# So workers that run go on with the files they began with, and going back is one ln.
+# Each release has its own directory, made in its final place. /opt/xksproxy is a link to the release in use. So running
+# workers keep the files that they started with, and one ln goes back to another release.
 put_release() {
     if [ "$dry_run" = yes ]; then
         [ -n "$wheel" ] || echo "$PYTHON -m pip wheel --no-deps $top"
@@ -118,7 +118,7 @@ umask 022
 [ -e "$top/requirements.lock" ] || fail "it stands in no checkout: $top/requirements.lock is missing"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$PYTHON is not Python 3.11 or newer"
 "$PYTHON" -c 'import venv, ensurepip' || fail "$PYTHON cannot make virtual environments: apt-get install python3-venv"
-# Part of the package is compiled when its wheel is built.
+# A part of the package is compiled when its wheel is built.
 [ -n "$wheel" ] || command -v cc >/dev/null || fail "there is no C compiler: apt-get install gcc libc6-dev, or give --wheel"
 [ -n "$wheel" ] || "$PYTHON" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
     fail "the headers of $PYTHON are missing: apt-get install python3-dev, or give --wheel"
@@ -136,7 +136,7 @@ put_configuration
 put "$here/xksproxy.service" /etc/systemd/system/xksproxy.service
 put "$here/xksproxy.service.d/pkcs11-module.conf.example" \
     /etc/systemd/system/xksproxy.service.d/pkcs11-module.conf.example
-# Without a running systemd, as while an image is built, there is nothing to tell.
+# Without a running systemd, for example while an image is built, there is no service manager to reload.
 [ ! -d /run/systemd/system ] || run systemctl daemon-reload
 
 [ "$dry_run" = yes ] || say "done. Next: /etc/xksproxy/xksproxy.toml, the PIN in /etc/xksproxy/hsm-1-pin (mode 0600), then

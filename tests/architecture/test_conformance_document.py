@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from xksproxy.prove.conformance.catalogue import CATALOGUE
-from xksproxy.prove.conformance.checks import CHAPTERS
+from xksproxy_tools.conformance.catalogue import CATALOGUE
+from xksproxy_tools.conformance.checks import CHAPTERS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text("utf-8")
 

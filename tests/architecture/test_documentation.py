@@ -1,4 +1,4 @@
-"""The documentation is true where a test can tell: links, commands, log messages, fields, metrics, names of tests."""
+"""Checks of the documentation: links, commands, log messages, fields, metrics, and names of tests and modules."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from xksproxy.account import Account
 from xksproxy.cli.main import cli
+from xksproxy.request_stats import RequestStats
 from xksproxy.server.record import RequestRecord
 from xksproxy.spec import errors
 from xksproxy.spec.messages import ReceivedMetadata
@@ -23,6 +23,11 @@ _PAGES = sorted(
     if not any(part.startswith(".") or part in _SKIPPED for part in path.relative_to(_ROOT).parts)
 )
 _DOCS = _ROOT / "docs"
+_NAMED_FROM = (
+    _ROOT / "xksproxy",
+    _ROOT / "tools" / "xksproxy_tools",
+    _ROOT / "tools" / "xksproxy_tools" / "kms_emulator",
+)
 
 
 def _name(path: Path) -> str:
@@ -53,7 +58,7 @@ def _anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=_name)
-def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
         if re.match(r"[a-z]+:", target):
@@ -85,7 +90,10 @@ def test_every_page_of_the_documentation_can_be_reached_from_the_readme() -> Non
 
 def _commands(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None, f"{name} is listed and cannot be loaded"
             yield from _commands(child, (*path, name))
     else:
         yield path
@@ -103,12 +111,12 @@ def _named_in_the_readme() -> set[str]:
 
 
 @pytest.mark.parametrize("path", list(_commands()), ids=" ".join)
-def test_every_command_stands_in_the_table_of_the_readme(path: tuple[str, ...]) -> None:
+def test_every_command_is_in_the_table_of_the_readme(path: tuple[str, ...]) -> None:
     assert f"xksproxy {' '.join(path)}" in _named_in_the_readme()
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=_name)
-def test_no_page_names_a_command_that_is_not_there(page: Path) -> None:
+def test_no_page_names_a_command_that_does_not_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     used = re.findall(r"(?m)(?:`|^ *(?:\$ |[^`\n]*\| )?)xksproxy ([a-z][a-z-]*)((?: [a-z][a-z-]*)?)(?=[ `\n])", text)
     known = {path[0] for path in _commands()}
@@ -127,11 +135,17 @@ def test_no_page_names_a_command_that_is_not_there(page: Path) -> None:
 # --- What operators see
 
 
+def _sources() -> Iterator[Path]:
+    """The modules of both distributions."""
+    yield from (_ROOT / "xksproxy").rglob("*.py")
+    yield from (_ROOT / "tools" / "xksproxy_tools").rglob("*.py")
+
+
 def _log_messages() -> set[tuple[str, str]]:
     """Each message with the page that explains it."""
     messages = set()
-    for path in (_ROOT / "xksproxy").rglob("*.py"):
-        page = "kms-emulator.md" if "emulator" in path.parts else "troubleshooting.md"
+    for path in _sources():
+        page = "kms-emulator.md" if "kms_emulator" in path.parts else "troubleshooting.md"
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
                 isinstance(node, ast.Call)
@@ -140,7 +154,7 @@ def _log_messages() -> set[tuple[str, str]]:
                 and node.func.value.id == "_log"
             ):
                 message = node.args[0]
-                assert isinstance(message, ast.Constant), f"{_name(path)}:{node.lineno}: the message is no constant"
+                assert isinstance(message, ast.Constant), f"{_name(path)}:{node.lineno}: the message is not a constant"
                 messages.add((page, str(message.value)))
     return messages
 
@@ -159,9 +173,9 @@ def test_every_error_of_the_api_is_explained() -> None:
 
 
 def test_every_field_of_an_audit_line_is_explained() -> None:
-    account = Account(queue_seconds=1, hsm_seconds=1, hsms=["a"], key_version=1, authorization={"decision": "allow"})
+    stats = RequestStats(queue_seconds=1, hsm_seconds=1, hsms=["a"], key_version=1, authorization={"decision": "allow"})
     metadata = ReceivedMetadata({"a": "a"}, 1)
-    record = RequestRecord("a", 0.0, "a", "a", Operation.ENCRYPT, "a", "a", "a", metadata, account, 400)
+    record = RequestRecord("a", 0.0, "a", "a", Operation.ENCRYPT, "a", "a", "a", metadata, stats, 400)
     record.vpc_endpoint_id = "a"
     record.refuse(errors.InternalException("a", detail="a"))
     section = (_DOCS / "operations.md").read_text("utf-8").partition("## Audit log")[2].partition("\n## ")[0]
@@ -172,7 +186,7 @@ def test_every_field_of_an_audit_line_is_explained() -> None:
 
 
 def _metric_names() -> set[str]:
-    """By the source: to ask a running proxy would take a token."""
+    """Read from the source, because a running proxy would need a token."""
     names = set()
     for path in (_ROOT / "xksproxy" / "telemetry").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -189,7 +203,7 @@ def test_every_metric_is_explained() -> None:
     assert _metric_names() == set(re.findall(r"(?m)^\| `(xksproxy_\w+)`", section))
 
 
-def test_the_security_model_names_tests_that_are_there() -> None:
+def test_the_security_model_names_tests_that_exist() -> None:
     tests = "\n".join(path.read_text("utf-8") for path in (_ROOT / "tests").rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", (_DOCS / "security.md").read_text("utf-8")))
 
@@ -197,7 +211,9 @@ def test_the_security_model_names_tests_that_are_there() -> None:
     assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
 
 
-def test_the_security_model_names_files_that_are_there() -> None:
-    named = re.findall(r"`([a-z0-9]+/[a-z0-9_]+\.py)`", (_DOCS / "security.md").read_text("utf-8"))
+@pytest.mark.parametrize("page", ["architecture.md", "security.md"])
+def test_a_page_names_modules_that_exist(page: str) -> None:
+    named = set(re.findall(r"`((?:[a-z0-9_]+/)+[a-z0-9_]+\.[chpy]+)`", (_DOCS / page).read_text("utf-8")))
 
-    assert [name for name in named if not (_ROOT / "xksproxy" / name).is_file()] == []
+    assert named
+    assert [name for name in sorted(named) if not any((folder / name).is_file() for folder in _NAMED_FROM)] == []

@@ -1,4 +1,4 @@
-"""Importing a module has no effect (no PKCS#11, no thread, no output) and needs no other module first."""
+"""Importing a module has no side effect (no PKCS#11, no thread, no output) and needs no other module first."""
 
 import json
 import subprocess
@@ -6,17 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import xksproxy_tools
 
 import xksproxy
 
-_ROOT = Path(xksproxy.__file__).parent
-_MODULES = sorted(
-    ".".join(path.relative_to(_ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
-    for path in _ROOT.rglob("*.py")
-    if path.stem != "__main__"
-)
 
-# One fresh interpreter with the libraries in it, and a fork of it for each module: only our own code is imported anew.
+def _modules(package: Path) -> list[str]:
+    return [
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in package.rglob("*.py")
+        if path.stem != "__main__"
+    ]
+
+
+_PACKAGES = [Path(package.__file__).parent for package in (xksproxy, xksproxy_tools)]
+_MODULES = sorted(module for package in _PACKAGES for module in _modules(package))
+
+# One fresh interpreter with the libraries in it, and a fork of it for each module: only our own code is imported again.
 _PROGRAM = """
 import json, os, sys, traceback
 
@@ -24,10 +30,10 @@ import cedarpy
 import aiohttp.web, aiohttp.worker, botocore.loaders, botocore.model, click, cryptography.x509, gunicorn.app.base
 import jinja2, msgspec, pkcs11, prometheus_client.multiprocess, rich.console, rich.live, rich.table, uvloop
 
-assert not any(name.partition(".")[0] == "xksproxy" for name in sys.modules)
+assert not any(name.partition(".")[0] in {"xksproxy", "xksproxy_tools"} for name in sys.modules)
 
 
-def facts(module):
+def import_effects(module):
     try:
         __import__(module)
     except BaseException:
@@ -37,64 +43,75 @@ def facts(module):
     return {"error": "", "threads": len(os.listdir("/proc/self/task")), "softhsm": softhsm}
 
 
-before = facts("sys")
-found = {}
+before = import_effects("sys")
+effects = {}
 for module in sys.argv[1:]:
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.close(reader)
         with os.fdopen(writer, "w") as pipe:
-            json.dump(facts(module), pipe)
+            json.dump(import_effects(module), pipe)
         sys.stdout.flush()
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        found[module] = json.load(pipe)
+        effects[module] = json.load(pipe)
     os.wait()
-json.dump({"before": before, "found": found}, sys.stderr)
+json.dump({"before": before, "effects": effects}, sys.stderr)
 """
 
 
 @pytest.fixture(scope="module")
-def imported() -> dict[str, dict[str, object]]:
-    """What importing each module by itself did."""
+def effects() -> dict[str, dict[str, object]]:
+    """The effects of importing each module alone."""
     command = [sys.executable, "-c", _PROGRAM, *_MODULES]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
-    assert done.stdout == "", "a module prints when it is imported"
-    result = json.loads(done.stderr)
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    assert process.stdout == "", "a module prints when it is imported"
+    result = json.loads(process.stderr)
     assert result["before"]["threads"] == 1
     assert not result["before"]["softhsm"]
-    found: dict[str, dict[str, object]] = result["found"]
-    return found
+    effects: dict[str, dict[str, object]] = result["effects"]
+    return effects
 
 
-def test_there_are_modules_in_every_room() -> None:
-    rooms = {module.split(".")[1] for module in _MODULES if module.count(".") > 1}
+def _rooms(package: str) -> set[str]:
+    parts = [module.split(".") for module in _MODULES]
+    return {part[1] for part in parts if part[0] == package and len(part) > 2}
 
-    assert rooms >= {
+
+def test_each_room_of_the_proxy_is_here() -> None:
+    assert _rooms("xksproxy") == {
         "aead",
         "authorization",
         "cli",
         "client",
         "config",
-        "devkit",
         "hsm",
+        "importing",
         "keystore",
         "operations",
+        "rotation",
         "server",
         "sigv4",
+        "spec",
+        "state",
+        "telemetry",
     }
 
 
+def test_each_room_of_the_tools_is_here() -> None:
+    assert _rooms("xksproxy_tools") == {"cli", "conformance", "development", "kms_emulator", "load", "report"}
+
+
 @pytest.mark.parametrize("module", _MODULES)
-def test_a_module_can_be_imported_by_itself(imported: dict[str, dict[str, object]], module: str) -> None:
-    assert imported[module]["error"] == ""
+def test_a_module_can_be_imported_alone(effects: dict[str, dict[str, object]], module: str) -> None:
+    assert effects[module]["error"] == ""
 
 
 @pytest.mark.parametrize("module", _MODULES)
 def test_importing_a_module_neither_loads_an_hsm_module_nor_starts_a_thread(
-    imported: dict[str, dict[str, object]], module: str
+    effects: dict[str, dict[str, object]], module: str
 ) -> None:
-    # The gunicorn master imports them before it forks; it must not have touched PKCS#11 by then.
-    assert imported[module]["softhsm"] is False
-    assert imported[module]["threads"] == 1
+    # The gunicorn master imports them before it forks, and must not have loaded a PKCS#11 module by then.
+    assert effects[module]["softhsm"] is False
+    assert effects[module]["threads"] == 1

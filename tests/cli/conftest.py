@@ -1,4 +1,4 @@
-"""Running the command line: in this process where no HSM is touched, in one of its own otherwise."""
+"""Run the command line: in this process if it uses no HSM, otherwise in a separate process."""
 
 import io
 import os
@@ -29,7 +29,7 @@ _VARIABLES = (
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left: its exit code, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: bytes
@@ -42,7 +42,7 @@ class Finished:
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have sourced a client.env."""
+    """The shell that runs the tests may have sourced a client.env."""
     for name in _VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
@@ -75,7 +75,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
 
 @pytest.fixture
 def spawn() -> Callable[..., Finished]:
-    """Run a command in a process of its own, as the HSM wants it."""
+    """Run a command in a separate process, because it uses an HSM."""
 
     def run_apart(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> Finished:
         done = subprocess.run(
@@ -95,7 +95,7 @@ def spawn() -> Callable[..., Finished]:
 
 @pytest.fixture
 def into_closed_pipe() -> Callable[..., tuple[int, str]]:
-    """Run a command whose reader has gone, as in `… | head -0`: its exit code and standard error."""
+    """Run a command whose output is closed, as in `… | head -0`: its exit code and standard error."""
 
     def run_into_closed_pipe(*arguments: str | Path) -> tuple[int, str]:
         reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""`xksproxy call` against a running proxy, and against what is none."""
+"""`xksproxy call` against a running proxy, and against servers that are not a proxy."""
 
 import json
 import re
@@ -17,9 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Proxy, eventually, free_port, lines_with
-
-from xksproxy.devkit import certificates
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development import certificates
+from xksproxy_tools.development.environment import DevEnvironment
 
 Run = Callable[..., Any]
 
@@ -227,7 +226,7 @@ def test_a_server_that_another_ca_vouches_for_is_not_called(call: Run, proxy: Pr
 
 @pytest.mark.slow
 def test_a_server_of_another_name_is_not_called(call: Run, proxy: Proxy) -> None:
-    # R-TLS-4: the resolver takes 127.1 for 127.0.0.1, and the certificate does not hold it.
+    # R-TLS-4: the resolver reads 127.1 as 127.0.0.1, and the certificate does not contain it.
     done = call("health", "--host", f"127.1:{proxy.port}")
 
     assert (done.code, done.out) == (2, b"")
@@ -280,7 +279,7 @@ def test_garbage_on_the_input_of_decrypt_is_refused_before_anything_is_sent(
     done = run("call", "decrypt", "--host", f"localhost:{free_port()}", stdin=stdin)
 
     assert (done.code, done.out) == (2, b"")
-    assert done.err == "xksproxy: the input is not the JSON answer of Encrypt\n"
+    assert done.err == "xksproxy: the input is not a JSON response of Encrypt\n"
 
 
 @pytest.mark.slow
@@ -406,7 +405,7 @@ def _received(connection: socket.socket) -> bytes:
 
 
 def _read_request(connection: socket.socket) -> None:
-    """Head and body, so that closing afterwards loses nothing."""
+    """Read head and body, so that closing the socket loses no data."""
     request = b""
     while b"\r\n\r\n" not in request:
         request += _received(connection)
@@ -419,7 +418,7 @@ def _read_request(connection: socket.socket) -> None:
 
 @contextmanager
 def _answering(answer: bytes, context: ssl.SSLContext | None) -> Iterator[int]:
-    """A port whose first caller gets these bytes, whatever it asks."""
+    """A port that answers its first caller with these bytes, for any request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -441,7 +440,7 @@ def _answering(answer: bytes, context: ssl.SSLContext | None) -> Iterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
-            # Where nobody called, this ends the waiting for it.
+            # If no client connected, this ends the wait for it.
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             thread.join()

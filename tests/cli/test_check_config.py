@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xksproxy_tools.development import certificates
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.config_option import load_checked
-from xksproxy.devkit import certificates
-from xksproxy.devkit.environment import DevEnvironment
 
 
 @pytest.fixture
 def copy(environment: DevEnvironment, tmp_path: Path) -> Path:
-    """The configuration of the tests with its files, to be broken."""
+    """A copy of the tests' configuration and its files, for changes."""
     shutil.copytree(
         environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
     )
@@ -33,7 +33,7 @@ def test_a_good_configuration_is_ok(run: Callable[..., Any], copy: Path) -> None
     done = run("check-config", "--config", copy)
 
     assert (done.code, done.err) == (0, "")
-    assert done.text.startswith(f"{copy}: ok; the HSM was not asked")
+    assert done.text.startswith(f"{copy}: ok; the HSMs were not checked")
     assert "key stores: dev" in done.text
     assert "HSMs: softhsm" in done.text
 
@@ -208,11 +208,11 @@ def test_problems_of_certificates_credentials_and_keys_come_together(run: Callab
 
 @pytest.mark.slow
 class TestLive:
-    """--live, each time in a process of its own, on the token of all tests."""
+    """--live on the token of all tests, each time in a separate process."""
 
     @pytest.fixture
     def live(self, environment: DevEnvironment, tmp_path: Path, spawn: Callable[..., Any]) -> Callable[..., Any]:
-        """Run it on a configuration with one key, changed as the test says."""
+        """Run it on a configuration with one key and the changes of the test."""
 
         def check(keys: str, *options: str, edit: Callable[[str], str] = str) -> Any:
             shutil.copytree(
@@ -229,7 +229,7 @@ class TestLive:
         done = live('keys = [{ id = "demo-key" }]')
 
         assert (done.code, done.err) == (0, "")
-        assert "its self-test passed, and its settings are proven" in done.text
+        assert "log-in, self-test and settings are ok" in done.text
         assert re.search(r"dev +demo-key +1 +primary +demo-key +AES_256 +ENCRYPT, DECRYPT +ok", done.text)
 
     def test_missing_and_unfit_keys_are_told_all_at_once(self, live: Callable[..., Any]) -> None:

@@ -1,4 +1,4 @@
-"""`xksproxy credentials` and `xksproxy kms-config`: who is shown what, and where secrets go."""
+"""`xksproxy credentials` and `xksproxy kms-config`: their output, and the files with secrets."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.credentials import load_credentials, save_credential
-from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.sigv4.keyring import Credential, generate_credential
-from xksproxy.state.credentials import CredentialUses
+from xksproxy.state.credential_uses import CredentialUses
 
 _ENDPOINT = ("--endpoint", "https://xks.example.com")
 
@@ -41,7 +41,7 @@ def _credentials(config: Path) -> dict[str, Credential]:
 
 def _use(config: Path, access_key_id: str) -> None:
     uses = CredentialUses(config.parent / "state", "dev")
-    uses.used(access_key_id)
+    uses.mark_used(access_key_id)
     uses.flush()
 
 
@@ -182,7 +182,7 @@ def test_with_out_the_secret_goes_into_a_private_file_alone(
 
     again = run("kms-config", *_ENDPOINT, "--as", form, "--out", name)
     assert again.code == 2
-    assert f"{tmp_path / name}: there is such a file already" in again.err
+    assert f"{tmp_path / name}: the file exists" in again.err
 
 
 def test_the_update_command_reads_the_secret_from_the_file(run: Callable[..., Any], config: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_certificate_for_another_name_is_a_warning(run: Callable[..., Any], co
     done = run("kms-config", *_ENDPOINT)
 
     assert done.code == 0
-    assert "warning: the server's certificate is for localhost, and KMS will look for xks.example.com" in done.err
+    assert "warning: the server certificate is for localhost, but KMS expects the name xks.example.com" in done.err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`xksproxy import-settings`: what it writes, says and returns; and that the proxy serves from it."""
+"""`xksproxy import-settings`: its files, output and exit code; and that the proxy serves with the result."""
 
 import base64
 import hashlib
@@ -25,12 +25,12 @@ from support import (
     wait_for_port,
     wait_until_serving,
 )
+from xksproxy_tools.development.environment import TOKEN_LABEL, DevEnvironment
 
 from xksproxy.cli import import_settings as command
 from xksproxy.client.xks import Endpoint, XksClient
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
-from xksproxy.devkit.environment import TOKEN_LABEL, DevEnvironment
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
 
@@ -45,7 +45,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.check import read_pin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
-from xksproxy.hsm.direct import open_session
+from xksproxy.hsm.instance.direct import open_session
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session
@@ -59,7 +59,7 @@ session.create_object({
 
 @pytest.fixture
 def home(tmp_path: Path, environment: DevEnvironment) -> Path:
-    """Where the sample proxy was started: its settings in a directory `configuration`, and the files they name."""
+    """The directory of the sample proxy: its settings in `configuration`, and the files that they name."""
     home = tmp_path / "sample"
     (home / "configuration").mkdir(parents=True)
     (home / "certs").mkdir()
@@ -86,7 +86,7 @@ def write(home: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def imported(run: Run, tmp_path: Path) -> Run:
-    """The command, with an --out; no secret may be in what it writes to its streams."""
+    """Run the command with --out. Its output must contain no secret."""
 
     def run_import(*arguments: str | Path) -> Any:
         done = run("import-settings", "--out", tmp_path / "out", *arguments)
@@ -235,7 +235,7 @@ def test_a_directory_that_is_not_empty_is_left_alone(imported: Run, write: Calla
     done = imported(write())
 
     assert (done.code, done.out) == (2, b"")
-    assert done.err == f"xksproxy: {tmp_path / 'out'}: it exists and is no empty directory; choose another --out\n"
+    assert done.err == f"xksproxy: {tmp_path / 'out'}: it exists and is not an empty directory; choose another --out\n"
     assert (tmp_path / "out" / "pin").read_text() == "mine"
 
 
@@ -271,7 +271,7 @@ def test_no_damage_to_the_file_makes_a_traceback(
     assert (directory / "out").exists() == (done.code == 1)
 
 
-# From end to end.
+# End to end.
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`xksproxy keys` on a real token: what lies on it, what of it KMS sees, and making more."""
+"""`xksproxy keys` on a real token: list, show and create keys."""
 
 import json
 import subprocess
@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 from support import make_environment
+from xksproxy_tools.development.environment import DevEnvironment
 
-from xksproxy.devkit.environment import DevEnvironment
-
-# Two keys of one label, one of 128 bits, some that nothing exposes; then a key store with something of everything.
+# Two keys with one label, one of 128 bits, some that are not exposed; then a key store with one of each kind.
 _MORE_KEYS = """
 import sys
 from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
-from xksproxy.hsm.direct import open_session
-from xksproxy.hsm.keymaking import generate_aes_key
+from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session
@@ -49,7 +48,7 @@ _LONG_ID = "long-" * 25
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
-    """A token of this module's own, since `keys list` shows every key there is."""
+    """A token for this module only, because `keys list` lists every key on it."""
     made = make_environment(tmp_path_factory.mktemp("keys") / "dev")
     subprocess.run([sys.executable, "-c", _MORE_KEYS, str(made.config)], check=True)
     (made.directory / "wide.toml").write_text(made.config.read_text() + _WIDE % _LONG_ID)
@@ -58,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
 
 @pytest.fixture
 def wide(home: DevEnvironment) -> tuple[str, ...]:
-    """The options that choose the key store with something of everything."""
+    """The options that choose the key store with one key of each kind."""
     return ("--config", str(home.directory / "wide.toml"), "--keystore", "wide")
 
 
@@ -123,7 +122,7 @@ def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[...,
     }
     assert by_id["absent", "absent"]["state"] == "missing on the token"
     assert by_id["other-id", "absent-too"]["state"] == "missing on the token"
-    assert by_id["twice", "twice"]["state"] == "ambiguous: 2 keys of this label"
+    assert by_id["twice", "twice"]["state"] == "ambiguous: 2 keys with this label"
     assert by_id["encrypt-only-key", "encrypt-only-key"]["state"] == "DISABLED"
     assert by_id["pattern-1", "pattern-1"]["state"] == "DISABLED"
     assert by_id[None, "unexposed"]["state"] == "not exposed"
@@ -217,7 +216,7 @@ def test_create_makes_an_aes_256_key_that_never_leaves_the_token(
     done = spawn("keys", "create", key_id, *usage, *wide)
 
     assert (done.code, done.err) == (0, "")
-    assert done.text == f"made an AES-256 key of the label {label}\n"
+    assert done.text == f"created an AES-256 key with the label {label}\n"
     shown = json.loads(spawn("keys", "show", key_id, *wide, "--json").text)
     assert [version["on_token"] for version in shown.pop("versions")] == [True]
     assert shown == {
@@ -311,7 +310,7 @@ def test_a_library_that_is_no_pkcs11_module_is_named(
 
 
 def _any_library() -> str:
-    """A shared object that every Python has loaded."""
+    """A shared object that every Python process has loaded."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return next(line.split()[-1] for line in lines if "/libc.so" in line or "/libc-" in line or "ld-musl" in line)
 
@@ -320,7 +319,7 @@ def test_the_key_store_must_be_named_where_there_are_several(run: Callable[..., 
     done = run("keys", "list", "--config", home.directory / "wide.toml")
 
     assert done.code == 2
-    assert "say which key store with --keystore: dev, wide" in done.err
+    assert "there are several key stores; choose one with --keystore: dev, wide" in done.err
 
 
 def test_a_key_store_that_is_not_there_is_refused_with_those_that_are(
@@ -329,7 +328,7 @@ def test_a_key_store_that_is_not_there_is_refused_with_those_that_are(
     done = run("keys", "create", "x", "--config", home.directory / "wide.toml", "--keystore", "no")
 
     assert done.code == 2
-    assert "no key store is called no; there are: dev, wide" in done.err
+    assert "no key store has the name no; expected one of: dev, wide" in done.err
 
 
 def test_a_configuration_with_problems_is_refused_before_the_token_is_touched(

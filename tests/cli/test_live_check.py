@@ -1,4 +1,4 @@
-"""What --live makes of the answers of HSMs, here played by fakes."""
+"""The results of --live, with fake HSMs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,15 +11,14 @@ from xksproxy.cli import live_check
 from xksproxy.cli.live_check import HsmResult, check_live
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
 from xksproxy.hsm.errors import KeyDiffers, TokenUnavailable
-from xksproxy.hsm.keyrecords import KeyRecords
-from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.module import TokenInfo
-from xksproxy.hsm.session import KeyProof
-from xksproxy.hsm.trial import Trial
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.live_check import LiveCheck
+from xksproxy.hsm.keys import KeyDescription, KeyFingerprint
+from xksproxy.hsm.pkcs11.module import TokenInfo
 from xksproxy.state.versions import VersionRecord, version_table
 
 _INFO = TokenInfo("maker", "model", "1", "2.6")
-_RECORD_OF_ANOTHER = KeyProof(b"xyz", None)
+_RECORD_OF_ANOTHER = KeyFingerprint(b"xyz", None)
 
 
 def _key(label: str, spec: str = "AES_256", usages: str = "ENCRYPT DECRYPT", **more: Any) -> KeyDescription:
@@ -38,7 +37,7 @@ class _Session:
             raise self.failure
         return self.keys
 
-    def verify_key(self, label: str, proof: KeyProof) -> None:
+    def verify_key(self, label: str, proof: KeyFingerprint) -> None:
         if proof == _RECORD_OF_ANOTHER:
             raise KeyDiffers("its check value is another")
 
@@ -52,9 +51,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
 
         def trials(*_: object) -> Any:
             for table, hsm in zip(tables, hsms, strict=True):
-                yield Trial(table, failure=hsm) if isinstance(hsm, str) else Trial(table, _INFO, hsm)
+                yield LiveCheck(table, failure=hsm) if isinstance(hsm, str) else LiveCheck(table, _INFO, hsm)
 
-        monkeypatch.setattr(live_check, "try_each", trials)
+        monkeypatch.setattr(live_check, "check_each", trials)
         store = KeyStore(
             name="s", uri_path_prefix="", hsms=tuple(table.id for table in tables), credentials="c", keys=keys
         )
@@ -82,13 +81,13 @@ def test_a_key_that_cannot_serve_is_wrong(
     (result,) = check(_Session(keys))
 
     assert [key.problems for key in result.keys] == [(problem,)]
-    assert not result.good
+    assert not result.ok
 
 
 def test_a_sound_key_is_good(check: Callable[..., list[HsmResult]]) -> None:
     (result,) = check(_Session([_key("k"), _key("of no key store", "DES3")]))
 
-    assert result.good
+    assert result.ok
     assert [(key.id, key.version, key.role, key.problems, key.warnings) for key in result.keys] == [
         ("k", 1, "primary", (), ())
     ]
@@ -100,8 +99,8 @@ def test_a_key_that_can_leave_the_hsm_is_a_warning(
 ) -> None:
     (result,) = check(_Session([_key("k", **loose)]))
 
-    assert result.good
-    assert result.keys[0].warnings[0].startswith("it can leave the HSM")
+    assert result.ok
+    assert result.keys[0].warnings[0].startswith("the key can leave the HSM")
 
 
 def test_versions_are_judged_by_their_role(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
@@ -135,22 +134,22 @@ def test_keys_of_a_pattern_are_looked_at_too(check: Callable[..., list[HsmResult
 def test_a_disabled_key_need_not_allow_anything(check: Callable[..., list[HsmResult]]) -> None:
     (result,) = check(_Session([_key("k", usages="")]), keys=(Key(id="k", disabled=True),))
 
-    assert result.good
+    assert result.ok
 
 
 def test_two_keys_of_one_label_on_two_hsms_are_wrong(check: Callable[..., list[HsmResult]]) -> None:
     first, second = check(_Session([_key("k", check_value=b"abc")]), _Session([_key("k", check_value=b"xyz")]))
 
-    assert first.good
-    assert second.keys[0].problems == ("another key than on hsm-0: their check values differ",)
+    assert first.ok
+    assert second.keys[0].problems == ("not the same key as on hsm-0: their check values differ",)
 
 
 def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
-    KeyRecords(tmp_path / "keys-s.json").propose("k", _RECORD_OF_ANOTHER)
+    FingerprintRecords(tmp_path / "keys-s.json").propose("k", _RECORD_OF_ANOTHER)
 
     (result,) = check(_Session([_key("k")]))
 
-    assert result.keys[0].problems == ("not the key on record: its check value is another",)
+    assert result.keys[0].problems == ("does not match the recorded fingerprint: its check value is another",)
 
 
 def test_one_hsm_that_fails_hides_none_of_the_others(check: Callable[..., list[HsmResult]]) -> None:
@@ -158,6 +157,6 @@ def test_one_hsm_that_fails_hides_none_of_the_others(check: Callable[..., list[H
         "the token refuses the PIN", _Session(failure=TokenUnavailable("gone")), _Session([_key("k")])
     )
 
-    assert (refused.failure, refused.good) == ("the token refuses the PIN", False)
-    assert (lost.failure, lost.good) == ("its keys cannot be listed: gone", False)
-    assert good.good
+    assert (refused.failure, refused.ok) == ("the token refuses the PIN", False)
+    assert (lost.failure, lost.ok) == ("its keys cannot be listed: gone", False)
+    assert good.ok

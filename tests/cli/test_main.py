@@ -19,7 +19,7 @@ from xksproxy.cli.main import cli
 def _commands(
     command: click.Command = cli, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command below the first, groups included, with the words that lead to it."""
+    """Every subcommand, including groups, with its full name."""
     if path:
         yield path, command
     if isinstance(command, click.Group):
@@ -31,7 +31,7 @@ _PATHS = [path for path, _ in _commands()]
 
 
 def _examples(help_text: str) -> list[str]:
-    """The command lines below "Example:", each pipe taken apart."""
+    """The command lines below "Example:", with pipes split."""
     _, _, after = help_text.partition("Example:\n")
     block = after.partition("\n\n")[0]
     return [part.strip() for line in block.splitlines() for part in line.split("|")]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development.environment import DevEnvironment
 
 _ALICE = "arn:aws:iam::123456789012:user/Alice"
 _KEY_ARN = "arn:aws:kms:eu-west-1:123456789012:key/1"
@@ -239,7 +238,7 @@ def test_hostile_values_are_refused_and_shown_escaped(explain: Run, value: str) 
         ({"key": None}, "--key"),
         ({"principal": None}, "--principal"),
         ({"kms_key_arn": None}, "--kms-key-arn"),
-        ({"keystore": "none"}, "no key store is called none"),
+        ({"keystore": "none"}, "no key store has the name none"),
     ],
 )
 def test_what_is_missing_is_named(explain: Run, changes: dict[str, str | None], words: str) -> None:
@@ -257,7 +256,7 @@ def test_a_key_that_is_not_exposed_is_told(explain: Run) -> None:
     done = explain(*request(key="none"))
 
     assert done.code == 0
-    assert "exposes no key none: it answers KeyNotFoundException first" in done.err
+    assert "exposes no key none: the proxy would answer KeyNotFoundException" in done.err
 
 
 def test_audit_mode_is_told(explain: Run, directory: Path) -> None:
@@ -298,7 +297,7 @@ def test_neither_credentials_nor_certificates_are_needed(explain: Run, directory
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no policy in it"),
+        ("", "the file has no policy"),
         ("permit", ":1: unexpected end of input"),
         ('@id("x")\npermit (principal, action == Xks::Action::"Sign", resource);', ":1: policy x: unrecognized action"),
     ],
@@ -334,7 +333,7 @@ def test_check_config_refuses_an_unknown_mode_and_an_audit_of_nothing(run: Run, 
 
     assert (unknown.code, nothing.code) == (1, 1)
     assert "expected one of enforce, audit" in unknown.err
-    assert "keystore[0].policy_mode: there are no policies to audit" in nothing.err
+    assert "keystore[0].policy_mode: audit needs policies" in nothing.err
 
 
 def test_check_config_warns_of_policies_that_can_never_match(run: Run, directory: Path) -> None:

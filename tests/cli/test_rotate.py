@@ -1,4 +1,4 @@
-"""`xksproxy keys rotate` and what goes with it, each in a process of its own, on real tokens."""
+"""`xksproxy keys rotate` and related commands on real tokens, each in a separate process."""
 
 import json
 import re
@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 from support import make_environment
-
-from xksproxy.devkit.environment import DevEnvironment
+from xksproxy_tools.development.environment import DevEnvironment
 
 _NSS_MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/aarch64-linux-gnu/libsoftokn3.so")
 
@@ -23,8 +22,8 @@ import sys
 from pathlib import Path
 from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.load import load_config
-from xksproxy.hsm.direct import open_sessions
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.instance.direct import open_sessions
+from xksproxy.hsm.keys import Sealed
 from xksproxy.state.usage import UsageBook
 config = load_config(Path(sys.argv[1]))
 sessions = open_sessions(config.hsm, Path(config.state.directory), UsageBook(Path(config.state.directory)))
@@ -52,7 +51,7 @@ def shown(spawn: Callable[..., Any], home: DevEnvironment, *arguments: str) -> d
 
 
 def on_tokens(home: DevEnvironment, code: str) -> str:
-    """Run code with a session on each HSM, in a process of its own."""
+    """Run code with a session on each HSM, in a separate process."""
     done = subprocess.run(
         [sys.executable, "-c", _RUN_ON_TOKEN + code, str(home.config)], capture_output=True, text=True, check=False
     )
@@ -67,15 +66,15 @@ def test_a_rotation_tells_what_it_did(
 
     assert (done.code, done.err) == (0, "")
     assert done.text.splitlines() == [
-        "made version 2 of demo-key, the label demo-key.v2",
-        "proven: each HSM holds the same key and decrypts with it: softhsm",
-        "version 2 encrypts from now on; running workers follow within a second",
-        "older versions go on decrypting; see them with: xksproxy keys show demo-key",
+        "created version 2 of demo-key, the label demo-key.v2",
+        "verified: each HSM has the same key and decrypts with it: softhsm",
+        "version 2 is primary; running workers encrypt with it within a second",
+        "older versions still decrypt; list them with: xksproxy keys show demo-key",
     ]
     versions = shown(spawn, home)
     assert {number: version["role"] for number, version in versions.items()} == {1: "decrypts", 2: "primary"}
     assert {number: version["on_token"] for number, version in versions.items()} == {1: True, 2: True}
-    # The canary, and no more: what was leased beyond it is given back.
+    # Only the canary: the rest of the reservation is returned.
     assert versions[2]["encryptions"] == 1
 
 
@@ -123,7 +122,7 @@ def test_of_several_machines_each_prepares_before_one_activates(
         1,
         "xksproxy: no version of demo-key is prepared on this machine",
     )
-    assert "version 1 goes on encrypting" in first.text
+    assert "version 1 is still primary" in first.text
     assert shown(spawn, home)[2]["role"] == "prepared"
     (proof,) = re.findall(r"--proof (\S+)", first.text)
     second = spawn("keys", "rotate", "demo-key", "--proof", proof, "--config", other)
@@ -131,7 +130,7 @@ def test_of_several_machines_each_prepares_before_one_activates(
 
     for config in (home.config, other):
         done = spawn("keys", "rotate", "demo-key", "--activate", "--config", config)
-        assert (done.code, done.text.splitlines()[2][:24]) == (0, "version 2 encrypts from ")
+        assert (done.code, done.text.splitlines()[2][:20]) == (0, "version 2 is primary")
     assert shown(spawn, home)[2]["maximum_encryptions"] == 2**31
 
 
@@ -154,7 +153,7 @@ def test_a_version_that_never_was_is_not_disabled(spawn: Callable[..., Any], hom
 
     assert (done.code, done.err) == (
         1,
-        "xksproxy: no version 99 of demo-key was ever used or prepared on this machine\n",
+        "xksproxy: version 99 of demo-key was never used or prepared on this machine\n",
     )
 
 
@@ -169,7 +168,9 @@ def test_a_configuration_without_the_primary_version_is_refused(
     done = spawn("check-config", "--config", home.config)
 
     assert done.code == 1
-    assert "keystore[0].keys: version 2 of demo-key encrypts on this machine, and versions lack it" in done.err
+    assert (
+        "keystore[0].keys: version 2 of demo-key is primary on this machine, but versions does not list it" in done.err
+    )
 
 
 def test_a_version_that_decrypted_lately_is_not_disabled_without_force(
@@ -255,7 +256,7 @@ for session in sessions.values():
 
 @pytest.fixture
 def with_nss(home: DevEnvironment) -> DevEnvironment:
-    """The same with an HSM of another make beside the first, and a wrapping key on both."""
+    """The same with a second HSM of another vendor, and a wrapping key on both."""
     database = home.directory / "nss"
     database.mkdir()
     pin = home.directory / "nss-pin"
@@ -292,7 +293,7 @@ for session in sessions.values():
 def test_a_copy_that_its_token_does_not_describe_as_aes_256_is_removed_and_never_primary(
     rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
 ) -> None:
-    """SoftHSM2 does not tell the length of what it unwrapped."""
+    """SoftHSM2 does not report the length of an unwrapped key."""
     second = home.directory / "second"
     shutil.copytree(home.directory / "tokens", second / "tokens")
     module = shutil.copy(re.search(r'module = "(.*)"', home.config.read_text())[1], second / "softhsm.so")  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""`xksproxy serve` where it does not come to serving."""
+"""`xksproxy serve` when it cannot start."""
 
 from collections.abc import Callable
 from pathlib import Path

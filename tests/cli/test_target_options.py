@@ -1,4 +1,4 @@
-"""The options that name a key store, and the variables of client.env that serve in their place."""
+"""The options that name a key store, and the variables of client.env that replace them."""
 
 import json
 import shlex
@@ -9,12 +9,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from xksproxy_tools.development.certificates import write_private
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target
-from xksproxy.devkit.certificates import write_private
-from xksproxy.devkit.environment import DevEnvironment
-from xksproxy.keystore.kmsconfig import console_json
+from xksproxy.keystore.kms_config import console_json
 from xksproxy.sigv4.keyring import generate_credential
 
 CREDENTIAL = generate_credential()
@@ -30,7 +30,7 @@ VARIABLES = {
 @target_options
 @click.option("--more", default="")
 def told(target: Target, more: str) -> None:
-    """Print what it got."""
+    """Print its arguments."""
     facts = {
         "host": target.host,
         "port": target.port,
@@ -47,7 +47,7 @@ def told(target: Target, more: str) -> None:
 
 @pytest.fixture
 def ask() -> Callable[..., Result]:
-    """The command with some variables and arguments."""
+    """Run the command with variables and arguments."""
 
     def run(*arguments: str | Path, **variables: str) -> Result:
         return CliRunner().invoke(told, [str(argument) for argument in arguments], env=variables)
@@ -117,10 +117,10 @@ def test_an_empty_prefix_is_the_base_itself(ask: Callable[..., Result]) -> None:
 @pytest.mark.parametrize(
     ("missing", "complaint"),
     [
-        ("XKS_PROXY_HOST", "no proxy named: give --endpoint, or source client.env"),
-        ("URI_PREFIX", "no path named: give --path, or source client.env"),
-        ("SIGV4_ACCESS_KEY_ID", "no credential named: give --credential-file, or source client.env"),
-        ("SIGV4_SECRET_ACCESS_KEY", "no credential named: give --credential-file, or source client.env"),
+        ("XKS_PROXY_HOST", "the proxy is not known: give --endpoint, or source client.env"),
+        ("URI_PREFIX", "the path is not known: give --path, or source client.env"),
+        ("SIGV4_ACCESS_KEY_ID", "the credential is not known: give --credential-file, or source client.env"),
+        ("SIGV4_SECRET_ACCESS_KEY", "the credential is not known: give --credential-file, or source client.env"),
     ],
 )
 def test_what_is_missing_is_named(ask: Callable[..., Result], missing: str, complaint: str) -> None:
@@ -133,9 +133,9 @@ def test_what_is_missing_is_named(ask: Callable[..., Result], missing: str, comp
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--endpoint", "localhost"), "'localhost' is no endpoint"),
-        (("--path", "/kms"), "'/kms' is no path of a key store"),
-        (("--region", "EU West"), "'EU West' is no Region; expected the form of eu-west-1"),
+        (("--endpoint", "localhost"), "'localhost' is not an endpoint"),
+        (("--path", "/kms"), "'/kms' is not the path of a key store"),
+        (("--region", "EU West"), "'EU West' is not a Region; expected the form of eu-west-1"),
         (("--credential-file", "absent.json"), "absent.json"),
     ],
 )

@@ -22,10 +22,10 @@ from typing import Self
 import pytest
 from server_support import Caller, OwnProxy, SealedMessage, encoded, workers
 from support import PATIENCE_SECONDS, REGION, Proxy, eventually, free_port, serve
+from xksproxy_tools.development.environment import DevEnvironment
+from xksproxy_tools.development.softhsm import write_configuration
 
 from xksproxy.client.xks import Endpoint, XksClient
-from xksproxy.devkit.environment import DevEnvironment
-from xksproxy.devkit.softhsm import write_configuration
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ class Pair:
     patient: Frontend
     cutting: Frontend
 
-    def take_down(self, name: str, number: int) -> None:
+    def record_request(self, name: str, number: int) -> None:
         """SIGTERM goes to the master, as systemd sends it; what befalls a machine befalls all of its processes."""
         proxy = self.proxies[name]
         others = () if number == signal.SIGTERM else workers(proxy)
@@ -123,7 +123,7 @@ class Pair:
     def end(self) -> None:
         for name, proxy in self.proxies.items():
             if proxy.process.poll() is None:
-                self.take_down(name, signal.SIGKILL)
+                self.record_request(name, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_a_proxy_that_goes_down_costs_no_request_once_the_load_balancer_has_noti
     endpoint = Endpoint(f"localhost:{frontend.port}", "/dev", REGION, proxy.credential)
     with Clients(endpoint, proxy.context(), request_metadata) as clients:
         eventually(lambda: len(clients.answered) > 100)
-        pair.take_down(name, number)
+        pair.record_request(name, number)
         eventually(lambda: frontend.down(name))
         down = time.monotonic()
         eventually(lambda: clients.all_tried_after(down))

@@ -20,7 +20,7 @@ from xksproxy.client.xks import XksClient
 from xksproxy.spec import errors
 from xksproxy.spec.uri import Operation
 from xksproxy.state.usage import UsageBook
-from xksproxy.telemetry.facts import CredentialFacts, Facts, FactsCollector
+from xksproxy.telemetry.collectors import CredentialInfo, MachineCollector, MachineInfo
 
 REPOSITORY = Path(__file__).parents[2]
 PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
@@ -153,8 +153,8 @@ def known(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Known:
     exceptions = [name for name in vars(errors) if name.endswith("Exception")]
     command = [sys.executable, "-c", COUNT_ANSWERS, directory, *exceptions]
     known.learn(text_string_to_metric_families(subprocess.check_output(command, text=True)))
-    facts = Facts(lambda _: (), (CredentialFacts("k", "A", 0, 0),), "name", 0)
-    return known.learn(FactsCollector(facts, UsageBook(directory)).collect())
+    facts = MachineInfo(lambda _: (), (CredentialInfo("k", "A", 0, 0),), "name", 0)
+    return known.learn(MachineCollector(facts, UsageBook(directory)).collect())
 
 
 def test_the_rules_and_the_example_of_a_configuration_are_accepted() -> None:

@@ -19,9 +19,9 @@ import pytest
 from deploy_support import TOP, UNIT, Unit, pip
 from server_support import Caller, SealedMessage, decoded
 from support import PATIENCE_SECONDS, REGION, eventually, lines_with, with_free_ports
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import Endpoint, XksClient
-from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.sigv4.keyring import Credential
 
 pytestmark = pytest.mark.slow

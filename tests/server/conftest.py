@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from server_support import Caller, OwnProxy, RoamingClient, Wire
 from support import Proxy
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
-from xksproxy.devkit.environment import DevEnvironment
 
 
 @pytest.fixture

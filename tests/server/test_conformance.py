@@ -9,9 +9,9 @@ import pytest
 from fault_support import FaultyHsm
 from server_support import OwnProxy, on
 from support import Proxy, eventually
+from xksproxy_tools.development.certificates import certificate_pem, create_authority, issue, write_private
 
-from xksproxy.devkit.certificates import certificate_pem, create_authority, issue, write_private
-from xksproxy.keystore.kmsconfig import console_json
+from xksproxy.keystore.kms_config import console_json
 
 KMS_NAME = "cks.kms.us-east-1.amazonaws.com"
 

@@ -17,10 +17,10 @@ from typing import Any, Self
 import pytest
 from server_support import HEALTH_MESSAGE, OwnProxy, Wire, assert_serving, workers, written_log
 from support import PATIENCE_SECONDS, Proxy, eventually
+from xksproxy_tools.development import certificates
 
 from xksproxy.client.xks import XksClient
 from xksproxy.config.credentials import load_credentials, save_credential
-from xksproxy.devkit import certificates
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.spec.uri import Operation
 

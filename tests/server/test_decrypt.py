@@ -20,7 +20,7 @@ from server_support import (
 )
 
 from xksproxy.client.xks import Answer
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.spec.uri import Operation
 
 HELLO = b"Hello World!"

@@ -30,7 +30,7 @@ from server_support import (
 from support import Proxy, eventually
 
 from xksproxy.client.xks import XksClient
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.spec.uri import Operation
 
 AAD = b"project=nile,department=marketing"

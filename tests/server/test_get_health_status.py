@@ -19,10 +19,10 @@ from server_support import (
     signed_post,
 )
 from support import Proxy, eventually
+from xksproxy_tools.development.softhsm import write_configuration
 
 from xksproxy import __version__
 from xksproxy.client.xks import Answer, XksClient
-from xksproxy.devkit.softhsm import write_configuration
 from xksproxy.spec.uri import Operation
 
 REQUEST_METADATA = HEALTH_MESSAGE["requestMetadata"]

@@ -10,7 +10,7 @@ from server_support import Caller, Wire, assert_json, assert_refused, find_key, 
 from support import Proxy
 
 from xksproxy.client.xks import Answer, XksClient
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.spec.uri import Operation
 
 ARN_OF_2048 = "arn:aws:iam::123456789012:role/" + "r" * (2048 - len("arn:aws:iam::123456789012:role/"))

@@ -23,8 +23,8 @@ from server_support import (
 from support import Proxy, eventually
 
 from xksproxy.client.xks import Answer, XksClient
-from xksproxy.hsm.module import Connection
-from xksproxy.hsm.session import HsmSession
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.module import Connection
 from xksproxy.spec.uri import Operation
 
 HELLO = b"Hello World!"

@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from server_support import ClosedByProxy, OwnProxy, Wire, assert_serving, signed_post
 from support import PATIENCE_SECONDS, Proxy, eventually
-
-from xksproxy.devkit.certificates import (
+from xksproxy_tools.development.certificates import (
     Authority,
     certificate_pem,
     create_authority,

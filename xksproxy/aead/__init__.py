@@ -1,1 +1,1 @@
-"""Byte layouts around AES-GCM: the composed AAD and the ciphertext data integrity value. Pure functions."""
+"""Byte layouts for AES-GCM: composed AAD, ciphertext metadata, ciphertext data integrity value. Pure functions."""

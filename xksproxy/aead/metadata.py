@@ -1,4 +1,4 @@
-"""The ciphertext metadata that the proxy writes: which key version encrypted, and how its AAD was encoded."""
+"""The ciphertext metadata that the proxy writes: the key version that encrypted, and the AAD encoding."""
 
 import struct
 from typing import Final
@@ -8,21 +8,21 @@ import msgspec
 from xksproxy.aead.aad import AadEncoding
 
 MAXIMUM_VERSION: Final = 0xFFFF
-"""The highest number of a key version; the lowest is 1."""
+"""The highest key version. The lowest is 1."""
 
 _FORMAT_1: Final = 0xF9
-_MARKERS: Final = range(0xF8, 0x100)
+_FORMAT_BYTES: Final = range(0xF8, 0x100)
 _LAYOUT: Final = struct.Struct(">BBH")
 _CODES: Final = {AadEncoding.PLAIN: 0, AadEncoding.SHA256: 1}
 _ENCODINGS: Final = {code: encoding for encoding, code in _CODES.items()}
 
 
 class UnknownMetadata(ValueError):
-    """Metadata that this release did not write and cannot read."""
+    """The metadata is not of a format that this release can read."""
 
 
 class CiphertextMetadata(msgspec.Struct, frozen=True):
-    """What format 1 says, in four bytes.
+    """Ciphertext metadata of format 1, four bytes.
 
     ::
 
@@ -31,32 +31,32 @@ class CiphertextMetadata(msgspec.Struct, frozen=True):
         +----------------+-------------------+--------------------+
                            0 plain, 1 sha256   1 to 65535
 
-    The first byte of every format is 0xF8 to 0xFF, which stands in no UTF-8 text. It goes into the composed AAD, so the
-    tag protects it (R-CDIV-1, R-CDIV-4).
+    The first byte of every format is 0xF8 to 0xFF, which UTF-8 text never contains. It is part of the composed
+    AAD, so the tag authenticates it (R-CDIV-1, R-CDIV-4).
     """
 
     version: int
     aad_encoding: AadEncoding
 
     def pack(self) -> bytes:
-        """The four bytes."""
+        """Encode to four bytes."""
         return _LAYOUT.pack(_FORMAT_1, _CODES[self.aad_encoding], self.version)
 
     @classmethod
     def unpack(cls, data: bytes) -> "CiphertextMetadata":
-        """Read what :meth:`pack` wrote.
+        """Decode the output of :meth:`pack`.
 
         Raises:
-            UnknownMetadata: it is anything else.
+            UnknownMetadata: the data has another form.
         """
         if len(data) != _LAYOUT.size:
             raise UnknownMetadata(f"it has {len(data)} bytes, and format 1 has {_LAYOUT.size}")
-        marker, code, version = _LAYOUT.unpack(data)
-        if marker != _FORMAT_1 or code not in _ENCODINGS or version == 0:
-            raise UnknownMetadata("its first byte, AAD encoding or version is none of format 1")
+        format_byte, code, version = _LAYOUT.unpack(data)
+        if format_byte != _FORMAT_1 or code not in _ENCODINGS or version == 0:
+            raise UnknownMetadata("its first byte, AAD encoding or version is not valid in format 1")
         return cls(version, _ENCODINGS[code])
 
 
-def is_marked(data: bytes) -> bool:
-    """Whether the first byte says that the proxy wrote it, in this format or in one of another release."""
-    return bool(data) and data[0] in _MARKERS
+def is_proxy_metadata(data: bytes) -> bool:
+    """Whether the first byte is one that this proxy writes, in this release or another one."""
+    return bool(data) and data[0] in _FORMAT_BYTES

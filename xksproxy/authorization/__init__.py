@@ -1,1 +1,1 @@
-"""Whether a caller may use a key, by the Cedar policies of a key store. cedarpy is known here alone."""
+"""Authorization by the Cedar policies of a key store. Only this package imports cedarpy."""

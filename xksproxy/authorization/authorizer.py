@@ -1,4 +1,4 @@
-"""Decisions by the policies of a key store."""
+"""The decision whether the policies of a key store allow a request."""
 
 import re
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from xksproxy.authorization.policies import Policies, load_policies
 from xksproxy.authorization.request import AuthorizationRequest, cedar_entities, cedar_request
 from xksproxy.config import model
 
-_REMEMBERED_DECISIONS: Final = 1024
-_REMEMBERED_CHARACTERS: Final = 4096
-"""Of one request; together they bound what is remembered to some megabytes."""
+_CACHED_DECISIONS: Final = 1024
+_CACHED_CHARACTERS: Final = 4096
+"""The longest request that is cached. Both limits together keep the cache at some megabytes."""
 
 _LOGGED_CHARACTERS: Final = 500
 _NUMBERED: Final = re.compile(r"`policy([0-9]+)`")
@@ -23,15 +23,15 @@ _NUMBERED: Final = re.compile(r"`policy([0-9]+)`")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a request is allowed, and by which policies."""
+    """Whether a request is allowed, and the policies that decided."""
 
     allowed: bool
 
     policies: tuple[str, ...] = ()
-    """The ids of those that decided: what permits, or what forbids. None of a refusal means that nothing permits."""
+    """The ids of the policies that permit or forbid the request. It is empty if no policy matches."""
 
     errors: tuple[str, ...] = ()
-    """What could not be evaluated. With an error nothing is allowed: the policy that failed may be one that forbids."""
+    """Errors of the evaluation. With an error the request is refused, because the failed policy could be a forbid."""
 
     @property
     def reason(self) -> str:
@@ -43,8 +43,8 @@ class Decision:
 class Authorizer:
     """The policies of one key store. A request that no policy permits is refused.
 
-    A decision depends on nothing but the request and the policies, which never change here, so the latest are
-    remembered. What is remembered leaves the id of the request out, unless a policy reads it.
+    A decision depends only on the request and on the policies, which do not change, so the latest decisions are cached.
+    The cache key leaves out ``kmsRequestId``, unless a policy reads it.
     """
 
     def __init__(self, key_store: str, policies: Policies, mode: Literal["enforce", "audit"] = "enforce") -> None:
@@ -52,28 +52,28 @@ class Authorizer:
         self._key_store = key_store
         self._policies = policies
         self._reads_request_id = reads_request_id(policies)
-        self._remembered = lru_cache(_REMEMBERED_DECISIONS)(self._evaluate)
+        self._evaluate_cached = lru_cache(_CACHED_DECISIONS)(self._evaluate)
 
     @classmethod
     def build(cls, table: model.KeyStore) -> Self | None:
-        """Read the policies of a key store; None where it has none, and all that is authenticated is allowed.
+        """Read the policies of a key store. Return None if it has none: then every authenticated request is allowed.
 
         Raises:
-            ConfigError: they cannot be used.
+            ConfigError: the policies cannot be read or are not valid.
         """
         return None if table.policies is None else cls(table.name, load_policies(table.policies), table.policy_mode)
 
     def decide(self, request: AuthorizationRequest) -> Decision:
-        """Never raises, and never allows by an error: what cannot be decided is refused."""
+        """Return the decision for a request. It never raises: after an error the request is refused."""
         if not self._reads_request_id:
             request = request._replace(kms_request_id="")
         try:
-            if request.characters > _REMEMBERED_CHARACTERS:
+            if request.characters > _CACHED_CHARACTERS:
                 return self._evaluate(request)
-            return self._remembered(request)
+            return self._evaluate_cached(request)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a panic of Cedar is no Exception, and must not end the worker
+        except BaseException as error:  # noqa: BLE001 - a panic in Cedar is a BaseException; it must not end the worker
             return Decision(allowed=False, errors=(f"Cedar failed: {type(error).__name__}",))
 
     def _evaluate(self, request: AuthorizationRequest) -> Decision:
@@ -83,7 +83,7 @@ class Authorizer:
             cedar_entities(request, self._key_store),
             self._policies.schema,
         )
-        errors = tuple(self._named(error)[:_LOGGED_CHARACTERS] for error in result.diagnostics.errors)
+        errors = tuple(self._with_policy_id(error)[:_LOGGED_CHARACTERS] for error in result.diagnostics.errors)
         numbers = sorted(int(name.removeprefix("policy")) for name in result.diagnostics.reasons)
         return Decision(
             allowed=result.decision is CedarDecision.Allow and not errors,
@@ -91,7 +91,7 @@ class Authorizer:
             errors=errors,
         )
 
-    def _named(self, error: str) -> str:
-        """An error of Cedar with the policy's id in place of the number it gave it."""
+    def _with_policy_id(self, error: str) -> str:
+        """An error message of Cedar, with the policy's id in place of Cedar's number."""
         policies = self._policies.policies
-        return _NUMBERED.sub(lambda found: f"`{policies[int(found[1])].id}`", error, count=1)
+        return _NUMBERED.sub(lambda match: f"`{policies[int(match[1])].id}`", error, count=1)

@@ -1,4 +1,4 @@
-"""Policies that can never match, as far as can be told without a request. They load all the same."""
+"""Warnings about policies that can never match any request. Such policies are loaded."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -10,9 +10,9 @@ from xksproxy.authorization.request import PRINCIPAL_TYPE, RESOURCE_TYPE, princi
 
 
 def findings(policies: Policies, exposes: Callable[[str], bool]) -> Iterator[str]:
-    """What is probably a mistake, each with file, line and policy.
+    """Report probable mistakes, each with file, line and policy.
 
-    ``exposes`` says whether the key store exposes an external key id.
+    ``exposes`` returns whether the key store exposes an external key id.
     """
     if all(policy.tree.effect == "forbid" for policy in policies.policies):
         yield f"{policies.policies[0].file}: no policy permits anything, so every request is refused"
@@ -22,7 +22,7 @@ def findings(policies: Policies, exposes: Callable[[str], bool]) -> Iterator[str
 
 
 def reads_request_id(policies: Policies) -> bool:
-    """Whether a policy might look at ``kmsRequestId``: it names it, or takes the context as a whole."""
+    """Whether a policy can read ``kmsRequestId``: it names the attribute, or uses the context as a whole."""
     return any(_reads_request_id(policy.tree) for policy in policies.policies)
 
 
@@ -31,9 +31,11 @@ def _unknown_names(policy: Policy, exposes: Callable[[str], bool]) -> Iterator[s
         if str(uid.type) == RESOURCE_TYPE and not exposes(uid.id):
             yield f"the key store does not expose the external key {uid.id}, so this name never matches"
         elif str(uid.type) == PRINCIPAL_TYPE and "*" in uid.id:
-            yield f'{uid.id} is compared as it stands; for a pattern: principal.arn like "{uid.id}"'
+            yield f'* in {uid.id} is not a wildcard here; for a pattern write: principal.arn like "{uid.id}"'
         elif str(uid.type) == PRINCIPAL_TYPE and principal_attributes(uid.id)["kind"] == "unknown":
-            yield f"no caller is called {uid.id}: it is no ARN of IAM or STS, no service principal, not AWS Internal"
+            yield (
+                f"no caller has the name {uid.id}; expected an ARN of IAM or STS, a service principal, or AWS Internal"
+            )
 
 
 def _constant_conditions(policy: Policy) -> Iterator[str]:
@@ -43,7 +45,7 @@ def _constant_conditions(policy: Policy) -> Iterator[str]:
 
 
 def _reads_request_id(node: object) -> bool:
-    """Nodes nest no deeper than the 100 levels that cedarpy turns into a tree."""
+    """Whether a node of a policy reads it. cedarpy limits the nesting of nodes to 100 levels."""
     match node:
         case pst.GetAttr(base=pst.Var(name="context"), attr=attribute):
             return attribute == "kmsRequestId"

@@ -1,4 +1,4 @@
-"""The Cedar policies of a key store, read from files, parsed once and validated against the schema."""
+"""The Cedar policies of a key store: read from files, parsed, and validated against the schema."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _SCHEMA_FILE: Final = "schema.cedarschema"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy and where it stands."""
+    """One policy and its place in a file."""
 
     id: str
-    """Its ``@id``, or ``FILE:LINE`` where it has none."""
+    """Its ``@id``, or ``FILE:LINE`` without one."""
 
     file: Path
     statement: Statement
@@ -33,13 +33,13 @@ class Policy:
 
     @property
     def text(self) -> str:
-        """As it stands in the file."""
+        """Its source text in the file."""
         return self.statement.text
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """All policies of a key store, in the order in which Cedar numbers them, and the parsed whole."""
+    """All policies of a key store in the order in which Cedar numbers them, and the parsed set of them."""
 
     policies: tuple[Policy, ...]
     policy_set: PolicySet
@@ -47,21 +47,21 @@ class Policies:
 
 
 def load_policies(paths: Iterable[str]) -> Policies:
-    """Read policy files; a directory stands for its ``*.cedar``.
+    """Read policy files. A directory means all of its ``*.cedar`` files.
 
     Raises:
-        ConfigError: something cannot be read, parsed or validated, or there is no policy at all; every problem found,
-            with file, line and policy.
+        ConfigError: a file cannot be read, parsed or validated, or has no policy. It lists every problem with file,
+            line and policy.
     """
     problems: list[str] = []
     policies = [policy for file in dict.fromkeys(_files(paths, problems)) for policy in _read(file, problems)]
     problems += _ambiguous_ids(policies)
     schema = Schema.from_str(schema_text())
     text = "\n".join(policy.text for policy in policies)
-    problems += _invalid(policies, text, schema)
+    problems += _validation_problems(policies, text, schema)
     if problems:
         raise ConfigError(problems)
-    return Policies(tuple(policies), _whole(policies, text), schema)
+    return Policies(tuple(policies), _policy_set(policies, text), schema)
 
 
 def schema_text() -> str:
@@ -75,18 +75,20 @@ def _files(paths: Iterable[str], problems: list[str]) -> Iterator[Path]:
             if not path.is_dir():
                 yield path
                 continue
-            found = sorted(entry for entry in path.iterdir() if entry.suffix == _SUFFIX)
+            files = sorted(entry for entry in path.iterdir() if entry.suffix == _SUFFIX)
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {_reason(error)}")
             continue
-        if not found:
-            problems.append(f"{path}: the directory has no *{_SUFFIX}; without a policy everything would be refused")
-        yield from found
+        if not files:
+            problems.append(
+                f"{path}: the directory has no *{_SUFFIX} file; without a policy every request would be refused"
+            )
+        yield from files
 
 
 def _read(file: Path, problems: list[str]) -> list[Policy]:
     try:
-        # A pipe would be waited for.
+        # Reading a pipe would block.
         text = file.read_bytes().decode("utf-8") if file.is_file() or not file.exists() else ""
     except (OSError, ValueError) as error:
         problems.append(f"{file}: {_reason(error)}")
@@ -98,51 +100,53 @@ def _read(file: Path, problems: list[str]) -> list[Policy]:
         except (ValueError, StatementError) as error:
             problems.append(f"{file}:{statement.line}: {error}")
     if not statements:
-        problems.append(f"{file}: no policy in it; without one everything would be refused")
+        problems.append(f"{file}: the file has no policy; without a policy every request would be refused")
     return policies
 
 
 def _parse(file: Path, statement: Statement) -> Policy:
-    """One policy.
+    """Parse one policy.
 
     Raises:
-        StatementError: it cannot be used.
+        StatementError: the policy is a template or exceeds the limits.
         ValueError: Cedar cannot parse it.
     """
-    statement.require_harmless()
+    statement.require_within_limits()
     parsed = policies_to_pst(statement.text)
     if parsed.templates:
-        raise StatementError("a template, with ?principal or ?resource, applies to nobody here")
+        raise StatementError("templates are not supported; replace ?principal or ?resource with a name")
     (tree,) = parsed.static_policies.values()
     return Policy(tree.annotations.get("id") or f"{file.name}:{statement.line}", file, statement, tree)
 
 
-def _invalid(policies: Sequence[Policy], text: str, schema: Schema) -> Iterator[str]:
-    """What the schema does not allow. Cedar names the n-th policy ``policy<n>``."""
+def _validation_problems(policies: Sequence[Policy], text: str, schema: Schema) -> Iterator[str]:
+    """Report what the schema does not allow. Cedar names the n-th policy ``policy<n>``."""
     result = validate_policies(text, schema)
     for number, policy in enumerate(policies):
         name = f"policy{number}"
-        reasons = (error.error for error in result.errors if error.policy_id == name)
-        if words := dict.fromkeys(reason.replace(f"for policy `{name}`, ", "") for reason in reasons):
-            yield f"{policy.place}: policy {policy.id}: {'; '.join(words)}"
+        errors = (error.error for error in result.errors if error.policy_id == name)
+        if reasons := dict.fromkeys(error.replace(f"for policy `{name}`, ", "") for error in errors):
+            yield f"{policy.place}: policy {policy.id}: {'; '.join(reasons)}"
     if not result.validation_passed and not any(error.policy_id for error in result.errors):
         yield f"the policies are not valid: {'; '.join(map(str, result.errors))}"
 
 
-def _whole(policies: Sequence[Policy], text: str) -> PolicySet:
-    """One set of them all, which has to count as we do: its numbers are how Cedar says which policy decided."""
+def _policy_set(policies: Sequence[Policy], text: str) -> PolicySet:
+    """Parse all policies as one set. Cedar reports a policy by its number, so the numbers must be the same as ours."""
     policy_set = PolicySet.from_str(text)
     if len(policy_set) != len(policies):
-        raise ConfigError([f"{policies[0].file}: Cedar finds another number of policies than there are"])
+        raise ConfigError(
+            [f"{policies[0].file}: Cedar finds {len(policy_set)} policies in all files, expected {len(policies)}"]
+        )
     return policy_set
 
 
 def _ambiguous_ids(policies: Iterable[Policy]) -> Iterator[str]:
-    """Two policies of one name could not be told apart in the log."""
+    """Report ids that two policies have: the log could not distinguish them."""
     first: dict[str, Policy] = {}
     for policy in policies:
         if (other := first.setdefault(policy.id, policy)) is not policy:
-            yield f"{policy.place}: the id {policy.id} is that of the policy in {other.place} too; give it another @id"
+            yield f"{policy.place}: the policy in {other.place} has the same id {policy.id}; give it another @id"
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a decision is made from, and its form for Cedar: principal, action, resource and context."""
+"""The input of a decision, and its form for Cedar: principal, action, resource and context."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ ACTIONS: Final[Mapping[Operation, str]] = {
     Operation.DECRYPT: "Decrypt",
     Operation.GET_KEY_METADATA: "GetKeyMetadata",
 }
-"""The actions of Cedar by operation. GetHealthStatus has none: it is exempt (R-AUTHZ-3)."""
+"""Cedar actions by operation. GetHealthStatus has none, because it is exempt (R-AUTHZ-3)."""
 
 _PRINCIPAL_ARN: Final = re.compile(r"arn:[a-z0-9-]+:(?P<kind>iam|sts)::(?P<account>[0-9]{12}):.+")
 _SERVICE: Final = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?")
@@ -27,7 +27,7 @@ _KEY_ARN: Final = re.compile(r"arn:[a-z0-9-]+:kms:(?P<region>[a-z0-9-]+):(?P<acc
 
 
 class AuthorizationRequest(NamedTuple):
-    """One authenticated request, as far as policies see it. Its metadata is the caller's, unjudged (R-REQ-6)."""
+    """The parts of an authenticated request that policies can read. The caller chooses its metadata (R-REQ-6)."""
 
     operation: Operation
     key_id: str
@@ -41,7 +41,7 @@ class AuthorizationRequest(NamedTuple):
     aws_source_vpc: str | None = None
     aws_source_vpce: str | None = None
     vpc_endpoint_id: str | None = None
-    """What the load balancer says, not the caller."""
+    """From the load balancer, not from the caller."""
 
     @classmethod
     def of(
@@ -52,7 +52,7 @@ class AuthorizationRequest(NamedTuple):
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
         vpc_endpoint_id: str | None = None,
     ) -> Self:
-        """What a signed request asks for, and the VPC endpoint through which it reached the load balancer."""
+        """Make it from the path, the signature, the ``requestMetadata`` and the VPC endpoint of a request."""
         return cls(
             operation=operation,
             key_id=key_id,
@@ -70,12 +70,12 @@ class AuthorizationRequest(NamedTuple):
 
     @property
     def characters(self) -> int:
-        """How much text it holds."""
+        """The number of characters in all its values."""
         return sum(len(value) for value in self if isinstance(value, str))
 
 
 def principal_attributes(arn: str) -> dict[str, str]:
-    """The attributes of a principal. One that cannot be read is of kind "unknown" and has no account."""
+    """Return the attributes of a principal. If its form is unknown, the kind is "unknown" and there is no account."""
     if match := _PRINCIPAL_ARN.fullmatch(arn):
         return {"arn": arn, "kind": match["kind"], "account": match["account"]}
     is_service = arn == AWS_INTERNAL or _SERVICE.fullmatch(arn) is not None
@@ -83,13 +83,16 @@ def principal_attributes(arn: str) -> dict[str, str]:
 
 
 def key_arn_attributes(arn: str | None) -> dict[str, str]:
-    """Account and Region of a KMS key; nothing where they cannot be read. AWS's own malformed examples can."""
+    """Return account and Region of a KMS key ARN, or nothing if it has another form.
+
+    The malformed ARNs in AWS's examples are read too.
+    """
     match = _KEY_ARN.fullmatch(arn) if arn is not None else None
     return {"kmsKeyAccount": match["account"], "kmsKeyRegion": match["region"]} if match else {}
 
 
 def context_of(request: AuthorizationRequest) -> dict[str, str]:
-    """The context: members of ``requestMetadata`` by their names in the API, and what goes with them."""
+    """Return the context: the members of ``requestMetadata`` by their API names, and values derived from them."""
     members = {
         "awsPrincipalArn": request.aws_principal_arn,
         "kmsKeyArn": request.kms_key_arn,
@@ -107,7 +110,7 @@ def context_of(request: AuthorizationRequest) -> dict[str, str]:
 
 
 def cedar_request(request: AuthorizationRequest) -> dict[str, Any]:
-    """The request in the form of cedarpy: ids as data, never as Cedar source that a caller could break out of."""
+    """Return the request for cedarpy. Ids are passed as data, not as Cedar source, so a caller cannot inject source."""
     return {
         "principal": {"type": PRINCIPAL_TYPE, "id": request.aws_principal_arn},
         "action": {"type": "Xks::Action", "id": ACTIONS[request.operation]},
@@ -117,7 +120,7 @@ def cedar_request(request: AuthorizationRequest) -> dict[str, Any]:
 
 
 def cedar_entities(request: AuthorizationRequest, key_store: str) -> str:
-    """The principal and the external key with their attributes, as JSON."""
+    """Return the principal and the external key with their attributes, as JSON."""
     entities = (
         (PRINCIPAL_TYPE, request.aws_principal_arn, principal_attributes(request.aws_principal_arn)),
         (RESOURCE_TYPE, request.key_id, {"keyStore": key_store}),

@@ -1,6 +1,6 @@
-"""The text of a policy file taken apart into its policies, so that each can be told by its line.
+"""Splits the text of a policy file into its policies, so that messages can name the line of a policy.
 
-Cedar ends every policy with a semicolon, which stands nowhere else but in strings and comments.
+A semicolon ends every policy. Elsewhere it occurs only in strings and comments.
 """
 
 import re
@@ -19,40 +19,40 @@ _TOKEN: Final = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 MAXIMUM_DEPTH: Final = 50
-"""Brackets within brackets. Cedar's parser recurses through them: a thousand end the process."""
+"""The nesting of brackets. Cedar's parser recurses: at a nesting of 1000 the process crashes."""
 
 MAXIMUM_WORDS: Final = 2000
-"""Names, numbers and operators of a policy, so that no chain of operators is longer than cedarpy survives (some 1000).
-The entries of a set, which are strings, do not count."""
+"""Names, numbers and operators in a policy. cedarpy crashes at a chain of about 1000 operators.
+Strings, such as the entries of a set, do not count."""
 
 
 class StatementError(Exception):
-    """A policy that is not taken; the text says why."""
+    """A policy is refused. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One policy's text with what precedes it, and the line of the file on which the policy begins."""
+    """The text of one policy with the blanks and comments before it, and the line on which the policy begins."""
 
     text: str
     line: int
     depth: int
     words: int
 
-    def require_harmless(self) -> None:
-        """Refuse what would end the process in Cedar's parser instead of an error.
+    def require_within_limits(self) -> None:
+        """Refuse a policy that could crash the process in Cedar's parser.
 
         Raises:
-            StatementError: too many brackets within brackets, or too many words.
+            StatementError: brackets are nested too deeply, or there are too many names and operators.
         """
         if self.depth > MAXIMUM_DEPTH:
-            raise StatementError(f"more than {MAXIMUM_DEPTH} brackets within one another")
+            raise StatementError(f"more than {MAXIMUM_DEPTH} levels of nested brackets; simplify or split the policy")
         if self.words > MAXIMUM_WORDS:
-            raise StatementError(f"more than {MAXIMUM_WORDS} names and operators; a set with contains() is shorter")
+            raise StatementError(f"more than {MAXIMUM_WORDS} names and operators; use a set with contains()")
 
 
 def split_statements(text: str) -> Iterator[Statement]:
-    """The policies of a file, each with its semicolon. An unfinished last one comes as it is."""
+    """Yield the policies of a file, each with its semicolon. A last one without a semicolon is yielded too."""
     start = depth = deepest = words = 0
     line, first_line = 1, None
     for token in _TOKEN.finditer(text):
@@ -60,7 +60,7 @@ def split_statements(text: str) -> Iterator[Statement]:
         if kind != "blank" and first_line is None:
             first_line = line
         line += token[0].count("\n")
-        # A bracket that closes nothing is an error to Cedar, and no credit for brackets that open later.
+        # A closing bracket without an opening one must not lower the depth of brackets that come later.
         depth = max(0, depth + (kind == "open") - (kind == "close"))
         deepest = max(deepest, depth)
         words += kind == "word"

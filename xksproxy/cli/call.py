@@ -1,4 +1,4 @@
-"""``xksproxy call``: one signed request to a proxy, timed."""
+"""``xksproxy call``: sends one signed request to a proxy and measures the time."""
 
 import base64
 import http.client
@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain
-from xksproxy.client.xks import Endpoint, XksClient
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error
+from xksproxy.client.xks import Answer, Endpoint, XksClient
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
 
@@ -23,9 +23,9 @@ _CA_PREFIX = "--cacert "
 
 @click.group()
 def call() -> None:
-    """Send one signed request to a proxy and print its answer; the time goes to standard error.
+    """Send one signed request to a proxy and print the response. The time is printed to standard error.
 
-    The options can come from the environment, in the variables of client.env. Exit code 1 if the answer is an error.
+    The environment variables of client.env replace options. Exit code 1 if the response is an error.
 
     \b
     Example:
@@ -37,16 +37,18 @@ def call() -> None:
 def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--host", envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"),
-        click.option("--prefix", envvar="URI_PREFIX", show_envvar=True, default="", help="What precedes /kms/xks/v1."),
+        click.option(
+            "--prefix", envvar="URI_PREFIX", show_envvar=True, default="", help="The path before /kms/xks/v1."
+        ),
         click.option("--region", envvar="REGION", show_envvar=True, default="us-east-1", show_default=True),
         click.option("--access-key-id", envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
         click.option(
             "--secret-access-key-file",
             type=click.File(),
-            help="A file with the secret; without it the variable SIGV4_SECRET_ACCESS_KEY is read.",
+            help="A file with the secret.  [default: the variable SIGV4_SECRET_ACCESS_KEY]",
         ),
         click.option("--ca", envvar="SECURE", help="PEM file of the CA to trust.  [env var: SECURE, as --cacert FILE]"),
-        click.option("--operation", "kms_operation", help="requestMetadata.kmsOperation, if not the usual one."),
+        click.option("--operation", "kms_operation", help="requestMetadata.kmsOperation.  [default: the usual one]"),
     )
     for option in reversed(options):
         function = option(function)
@@ -85,11 +87,11 @@ def metadata(key_id: str, **endpoint: Any) -> None:
 @call.command()
 @_endpoint_options
 @_key_option
-@click.option("--plaintext", help="Text to encrypt; without it standard input is read.")
+@click.option("--plaintext", help="Text to encrypt.  [default: stdin]")
 @_aad_option
 @click.option("--cdiv", is_flag=True, help="Ask for a ciphertext data integrity value.")
 def encrypt(key_id: str, plaintext: str | None, aad: str | None, *, cdiv: bool, **endpoint: Any) -> None:
-    """Call Encrypt. Its answer can be piped into `call decrypt`.
+    """Call Encrypt. The response can be piped into `call decrypt`.
 
     \b
     Example:
@@ -105,22 +107,22 @@ def encrypt(key_id: str, plaintext: str | None, aad: str | None, *, cdiv: bool, 
 @call.command()
 @_endpoint_options
 @_key_option
-@click.option("--input", "source", type=click.File("rb"), default="-", help="The answer of Encrypt.  [default: stdin]")
+@click.option("--input", "source", type=click.File("rb"), default="-", help="A response of Encrypt.  [default: stdin]")
 @_aad_option
 @click.option("--raw", is_flag=True, help="Write the decoded plaintext instead of JSON.")
 def decrypt(key_id: str, source: Any, aad: str | None, *, raw: bool, **endpoint: Any) -> None:
-    """Call Decrypt with what Encrypt answered.
+    """Call Decrypt with a response of Encrypt.
 
     \b
     Example:
       xksproxy call decrypt --input answer.json --aad project=nile --raw
     """
     try:
-        sealed = json.loads(source.read())
+        response = json.loads(source.read())
         fields = ("ciphertext", "initializationVector", "authenticationTag", "ciphertextMetadata")
-        message = {name: sealed[name] for name in fields if name in sealed}
+        message = {name: response[name] for name in fields if name in response}
     except (ValueError, TypeError, RecursionError):
-        _give_up("the input is not the JSON answer of Encrypt")
+        _fail("the input is not a JSON response of Encrypt")
     message |= {"encryptionAlgorithm": "AES_GCM", **_aad_field(aad)}
     _call(Operation.DECRYPT, "Decrypt", message, key_id, raw=raw, **endpoint)
 
@@ -141,39 +143,43 @@ def _call(
     raw: bool = False,
 ) -> None:
     if not re.fullmatch(r"[a-z0-9-]+", region):
-        raise click.UsageError("a Region has the form of eu-west-1")
+        raise click.UsageError(f"{region!r} is not a Region; expected the form of eu-west-1")
     credential = Credential(access_key_id, _secret(secret_access_key_file))
     path_prefix = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
-    try:
-        context = ssl.create_default_context(cafile=ca.removeprefix(_CA_PREFIX) if ca else None)
-        with XksClient(Endpoint(host, path_prefix, region, credential), context) as client:
-            client.connect()
-            answer = client.call(
-                operation, {"requestMetadata": _metadata(kms_operation or usual_operation, region), **message}, key_id
-            )
-    except ssl.SSLCertVerificationError as error:
-        _give_up(f"https://{host}: {error.verify_message}", "name the CA with --ca FILE")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        _give_up(f"https://{host}: {error}")
-    except RecursionError:
-        _give_up(f"https://{host}: its answer is nested too deeply")
-    click.echo(f"{answer.status} in {answer.milliseconds:.1f} ms", err=True)
-    if raw and "plaintext" in answer.body:
-        sys.stdout.buffer.write(base64.b64decode(answer.body["plaintext"]))
+    body = {"requestMetadata": _metadata(kms_operation or usual_operation, region), **message}
+    response = _send(Endpoint(host, path_prefix, region, credential), ca, operation, body, key_id)
+    click.echo(f"{response.status} in {response.milliseconds:.1f} ms", err=True)
+    if raw and "plaintext" in response.body:
+        sys.stdout.buffer.write(base64.b64decode(response.body["plaintext"]))
         sys.stdout.flush()
     else:
-        click.echo(json.dumps(answer.body))
-    if answer.status != http.HTTPStatus.OK:
+        click.echo(json.dumps(response.body))
+    if response.status != http.HTTPStatus.OK:
         sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _send(endpoint: Endpoint, ca: str | None, operation: Operation, body: dict[str, Any], key_id: str) -> Answer:
+    url = f"https://{endpoint.host}"
+    try:
+        context = ssl.create_default_context(cafile=ca.removeprefix(_CA_PREFIX) if ca else None)
+        with XksClient(endpoint, context) as client:
+            client.connect()
+            return client.call(operation, body, key_id)
+    except ssl.SSLCertVerificationError as error:
+        _fail(f"{url}: {error.verify_message}", "name the CA with --ca FILE")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        _fail(f"{url}: {error}")
+    except RecursionError:
+        _fail(f"{url}: the response is nested too deeply")
 
 
 def _secret(file: Any) -> str:
     try:
         secret = os.environ.get("SIGV4_SECRET_ACCESS_KEY", "") if file is None else str(file.read()).rstrip("\r\n")
     except UnicodeDecodeError:
-        raise click.UsageError("the file of the secret is not text") from None
+        raise click.UsageError("the file with the secret is not text") from None
     if not secret:
-        raise click.UsageError("no secret: set SIGV4_SECRET_ACCESS_KEY or give --secret-access-key-file")
+        raise click.UsageError("the secret is missing: set SIGV4_SECRET_ACCESS_KEY or give --secret-access-key-file")
     return secret
 
 
@@ -194,6 +200,6 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _give_up(what: str, *more: str) -> NoReturn:
-    complain(what, *more)
+def _fail(message: str, *more: str) -> NoReturn:
+    print_error(message, *more)
     sys.exit(COULD_NOT_RUN)

@@ -9,9 +9,9 @@ import click
 
 from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
-from xksproxy.config.examine import examine
+from xksproxy.config.inspection import inspect_config
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 
@@ -20,19 +20,17 @@ _COLUMNS = ("KEY STORE", "EXTERNAL KEY ID", "VERSION", "ROLE", "LABEL", "SPEC", 
 
 @click.command("check-config")
 @config_option
-@click.option("--live", is_flag=True, help="Log in to each HSM and look at its keys too.")
+@click.option("--live", is_flag=True, help="Also log in to each HSM and check its keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
-    """Check a configuration, and look for what will fail later: all that is wrong at once.
+    """Check a configuration and report all problems at once.
 
-    Run it as the user that the proxy runs as, since it looks at what that user can read. What `serve` would refuse is a
-    problem, and so are, for instance, certificates that have expired or that KMS cannot use. Warnings leave the exit
-    code at 0.
+    Run it as the user of the proxy, because it checks what this user can read. A problem is everything that `serve`
+    would refuse, and also, for example, a certificate that has expired or that KMS cannot use. Warnings, for example of
+    policies that can never match, do not change the exit code 0.
 
-    --live makes one log-in to each HSM, never one with a PIN that was refused before; the HSM encrypts and decrypts
-    under a session key, and every version of every key is looked at.
-
-    Policies that can never match are warnings: they do not change the exit code.
+    --live logs in to each HSM once, but not with a PIN that was refused before. Each HSM encrypts and decrypts with a
+    session key, and every version of every key is checked.
 
     \b
     Example:
@@ -44,7 +42,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     except ConfigError as error:
         code = COULD_NOT_RUN if isinstance(error, ConfigUnreadable) else FOUND_SOMETHING_WRONG
         _refuse(list(error.problems), [], code, as_json=as_json)
-    findings = examine(config)
+    findings = inspect_config(config)
     problems = [*problems_of(config), *(finding.text for finding in findings if finding.serious)]
     problems = [f"{config_file}: {problem}" for problem in problems]
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
@@ -52,13 +50,13 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
         _refuse(problems, warnings, FOUND_SOMETHING_WRONG, as_json=as_json)
     warnings += [f"{config_file}: {warning}" for warning in policy_warnings(config)]
     results = check_live(config) if live else None
-    good = results is None or all(result.good for result in results)
+    ok = results is None or all(result.ok for result in results)
     if as_json:
-        print_json(_facts(config, warnings, results, good=good))
+        print_json(_document(config, warnings, results, ok=ok))
     else:
-        _warn(warnings)
-        _tell(config_file, config, results, good=good)
-    if not good:
+        _print_warnings(warnings)
+        _print_results(config_file, config, results, ok=ok)
+    if not ok:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
@@ -66,52 +64,52 @@ def _refuse(problems: list[str], warnings: list[str], code: int, *, as_json: boo
     if as_json:
         print_json({"ok": False, "problems": problems, "warnings": warnings})
     else:
-        complain("the configuration cannot be used:", *problems)
-        _warn(warnings)
+        print_error("the configuration cannot be used:", *problems)
+        _print_warnings(warnings)
     sys.exit(code)
 
 
-def _warn(warnings: list[str]) -> None:
+def _print_warnings(warnings: list[str]) -> None:
     for warning in warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
 
 
-def _facts(config: Config, warnings: list[str], results: list[HsmResult] | None, *, good: bool) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "ok": good,
+def _document(config: Config, warnings: list[str], results: list[HsmResult] | None, *, ok: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "ok": ok,
         "listen": config.server.listen,
         "keystores": [store.name for store in config.keystore],
         "hsms": [hsm.id for hsm in config.hsm],
         "warnings": warnings,
     }
-    return facts if results is None else {**facts, "live": [asdict(result) for result in results]}
+    return document if results is None else {**document, "live": [asdict(result) for result in results]}
 
 
-def _tell(config_file: Path, config: Config, results: list[HsmResult] | None, *, good: bool) -> None:
+def _print_results(config_file: Path, config: Config, results: list[HsmResult] | None, *, ok: bool) -> None:
     stores = ", ".join(store.name for store in config.keystore)
     hsms = ", ".join(hsm.id for hsm in config.hsm)
-    asked = "the HSM was not asked, --live does that" if results is None else "and so is what the HSMs say"
-    if good:
-        click.echo(f"{config_file}: ok; {asked}")
+    live = "the HSMs were not checked, use --live for that" if results is None else "the HSMs and their keys are ok"
+    if ok:
+        click.echo(f"{config_file}: ok; {live}")
         click.echo(f"  listens on {config.server.listen}; key stores: {stores}; HSMs: {hsms}")
     for result in results or ():
         click.echo()
-        _tell_of_hsm(result)
-    if not good:
-        complain("something is wrong with the HSMs or their keys")
+        _print_hsm(result)
+    if not ok:
+        print_error("there are problems with the HSMs or their keys; see WRONG above")
 
 
-def _tell_of_hsm(result: HsmResult) -> None:
+def _print_hsm(result: HsmResult) -> None:
     if result.failure:
         click.echo(f"{result.id}, token {result.token}: WRONG: {result.failure}")
         return
     click.echo(f"{result.id}, token {result.token}: {result.device}")
-    click.echo("logged in; its self-test passed, and its settings are proven")
+    click.echo("log-in, self-test and settings are ok")
     print_table(_COLUMNS, [_cells(key) for key in result.keys])
 
 
 def _cells(key: KeyResult) -> tuple[str, ...]:
-    said = [*key.problems, *(f"warning: {warning}" for warning in key.warnings)]
-    words = ("WRONG: " if key.problems else "") + "; ".join(said)
+    findings = [*key.problems, *(f"warning: {warning}" for warning in key.warnings)]
+    result = ("WRONG: " if key.problems else "") + "; ".join(findings)
     usages = ", ".join(key.usages) or "none"
-    return (key.keystore, key.id, str(key.version), key.role, key.label, key.spec or "-", usages, words or "ok")
+    return (key.keystore, key.id, str(key.version), key.role, key.label, key.spec or "-", usages, result or "ok")

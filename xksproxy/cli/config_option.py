@@ -1,4 +1,4 @@
-"""The option ``--config``, and loading what it names."""
+"""The options ``--config`` and ``--keystore``, and the loading and checking of a configuration."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,21 +9,21 @@ import click
 
 from xksproxy.authorization.findings import findings
 from xksproxy.authorization.policies import load_policies
-from xksproxy.config.certificatechecks import certificate_problems
+from xksproxy.config.certificate_checks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.presets import quirks_of
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.hsm.pkcs11.presets import quirks_of
+from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import version_table
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--config FILE``, which the variable XKSPROXY_CONFIG can stand in for."""
+    """Add ``--config FILE``. The environment variable XKSPROXY_CONFIG replaces it."""
     return click.option(
         "--config",
         "config_file",
@@ -35,15 +35,15 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-keystore_option = click.option("--keystore", "keystore_name", help="The key store, where there are several.")
+keystore_option = click.option("--keystore", "keystore_name", help="The key store, if there are several.")
 """Add ``--keystore NAME``; see :func:`choose_keystore`."""
 
 
 def load_checked(path: Path) -> Config:
-    """Load a configuration and check all that can be checked without the HSM.
+    """Load a configuration and check everything that can be checked without an HSM.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: the configuration cannot be used. It lists every problem.
     """
     config = load_config(path)
     if problems := problems_of(config):
@@ -52,7 +52,7 @@ def load_checked(path: Path) -> Config:
 
 
 def problems_of(config: Config) -> list[str]:
-    """Why a configuration cannot be served: all that can be known without the HSM."""
+    """Return why a configuration cannot be used: everything that can be checked without an HSM."""
     problems = [
         *check_config(config),
         *_quirk_problems(config),
@@ -64,7 +64,7 @@ def problems_of(config: Config) -> list[str]:
     try:
         build_context(config.server.tls)
     except ConfigError as error:
-        # OpenSSL names the function that failed; the certificates themselves say why.
+        # OpenSSL reports only the function that failed. The checks of the certificates report why.
         return [*problems, *(list(certificate_problems(config.server.tls)) or error.problems)]
     return problems
 
@@ -80,7 +80,7 @@ def _quirk_problems(config: Config) -> Iterator[str]:
 def _version_problems(config: Config) -> Iterator[str]:
     for index, store in enumerate(config.keystore):
         records = version_table(Path(config.state.directory), store.name)
-        # A record that cannot be read is the workers' concern: they refuse Encrypt, and Decrypt goes on.
+        # With an unreadable record, workers refuse Encrypt and still serve Decrypt. So this is not a problem here.
         with suppress(StateUnusable):
             yield from version_problems(f"keystore[{index}]", KeyMap(store.keys).named_keys(), records)
 
@@ -88,7 +88,7 @@ def _version_problems(config: Config) -> Iterator[str]:
 def _policy_problems(config: Config) -> Iterator[str]:
     for index, store in enumerate(config.keystore):
         if store.policies is None and store.policy_mode == "audit":
-            yield f"keystore[{index}].policy_mode: there are no policies to audit"
+            yield f"keystore[{index}].policy_mode: audit needs policies; set policies or remove policy_mode"
         if store.policies is None:
             continue
         try:
@@ -98,25 +98,25 @@ def _policy_problems(config: Config) -> Iterator[str]:
 
 
 def policy_warnings(config: Config) -> Iterator[str]:
-    """What is probably a mistake in the policies of a checked configuration, and no reason to refuse it."""
+    """Report probable mistakes in the policies of a checked configuration. They do not make it unusable."""
     for index, store in enumerate(config.keystore):
         if store.policies is not None:
-            found = findings(load_policies(store.policies), KeyMap(store.keys).exposes)
-            yield from (f"keystore[{index}].policies: {finding}" for finding in found)
+            for finding in findings(load_policies(store.policies), KeyMap(store.keys).exposes):
+                yield f"keystore[{index}].policies: {finding}"
 
 
 def choose_keystore(config: Config, name: str | None) -> KeyStore:
-    """The key store of a name, or the only one.
+    """Return the key store with a name, or the only key store.
 
     Raises:
-        click.UsageError: there is none of the name, or several and no name.
+        click.UsageError: no key store has the name, or there are several and no name is given.
     """
     names = ", ".join(store.name for store in config.keystore)
     if name is None:
         if len(config.keystore) > 1:
-            raise click.UsageError(f"say which key store with --keystore: {names}")
+            raise click.UsageError(f"there are several key stores; choose one with --keystore: {names}")
         return config.keystore[0]
     for store in config.keystore:
         if store.name == name:
             return store
-    raise click.UsageError(f"no key store is called {name}; there are: {names}")
+    raise click.UsageError(f"no key store has the name {name}; expected one of: {names}")

@@ -1,4 +1,4 @@
-"""``xksproxy credentials``: making, listing and retiring the SigV4 credentials of a key store."""
+"""``xksproxy credentials``: create, list and retire the SigV4 credentials of a key store."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,20 +9,20 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.words import print_json, print_table
+from xksproxy.cli.output import print_json, print_table
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import retire_credential
 from xksproxy.sigv4.keyring import generate_credential
-from xksproxy.state.credentials import CredentialUses
+from xksproxy.state.credential_uses import CredentialUses
 
 _COLUMNS = ("ACCESS KEY ID", "CREATED", "LAST USED HERE", "FILE")
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One credential for the eye, without its secret. Times are UTC, ISO 8601."""
+    """One credential without its secret. Times are UTC, ISO 8601."""
 
     access_key_id: str
     created: str
@@ -36,9 +36,9 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def credentials() -> None:
-    """Make, list and retire the credentials with which KMS signs.
+    """Create, list and retire the credentials with which KMS signs requests.
 
-    Running workers follow within three seconds, without losing a request. Secrets are never printed.
+    Running workers read changes within three seconds. No request is lost. Secrets are never printed.
 
     \b
     Example:
@@ -50,10 +50,10 @@ def credentials() -> None:
 @_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
-    """Make another credential for a key store; those it has go on working.
+    """Create another credential for a key store. The existing ones stay valid.
 
-    The file has the mode 0600, and the owner of the directory when root makes it. `xksproxy kms-config` hands the
-    credential on to KMS.
+    The file has mode 0600. If root creates it, it gets the owner of the directory. Use `xksproxy kms-config` to give
+    the credential to KMS.
 
     \b
     Example:
@@ -66,16 +66,15 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
     credential = generate_credential()
     path = save_credential(directory, credential, datetime.now(UTC))
     if as_json:
-        facts = {"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)}
-        print_json(facts)
+        print_json({"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)})
         return
-    click.echo(f"made the credential {credential.access_key_id} of the key store {store.name}")
+    click.echo(f"created the credential {credential.access_key_id} of the key store {store.name}")
     click.echo(f"  {path}")
     click.echo("running workers accept it within three seconds; then give it to KMS:")
     click.echo(
         f"  xksproxy kms-config --keystore {store.name} --as aws-cli --update CUSTOM_KEY_STORE_ID --out credential.json"
     )
-    _speak_of_other_machines(config, f"copy the file, mode 0600, to the other {_others(config)} before KMS gets it")
+    _print_other_machines(config, f"copy the file, mode 0600, to the other {_others(config)} before you give it to KMS")
 
 
 @credentials.command("list")
@@ -84,7 +83,7 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
 def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
     """List the credentials of a key store, with the time at which this machine last verified a request of each.
 
-    That time can be a minute old. Other machines keep their own.
+    The time is precise to one minute. Each machine records only its own requests.
 
     \b
     Example:
@@ -107,14 +106,14 @@ def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: b
     type=click.FloatRange(0),
     default=1,
     show_default=True,
-    help="Days without use that are asked for.",
+    help="The days without use that are required.",
 )
-@click.option("--force", is_flag=True, help="Although it is in use, or no other one is: what it signs will get 401.")
+@click.option("--force", is_flag=True, help="Retire it although it may be in use: its requests will fail with 401.")
 def retire(config_file: Path, keystore_name: str | None, access_key_id: str, days: float, *, force: bool) -> None:
-    """Let a credential open the key store no more. Its file is renamed to *.retired; nothing else is touched.
+    """Make a credential invalid. Its file is renamed to *.retired; no other file is changed.
 
-    It is refused (exit code 1) if the credential was used lately, or if no other one has been used since; --force
-    overrides both. The last credential of a key store is never retired: make another one first.
+    This is refused (exit code 1) if the credential was used recently, or if no other credential was used after it.
+    --force overrides both. The last credential of a key store is never retired: create another one first.
 
     \b
     Example:
@@ -124,10 +123,10 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     store = choose_keystore(config, keystore_name)
     uses = CredentialUses(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
-    click.echo(f"retired {access_key_id}; running workers answer it with 401 within three seconds")
+    click.echo(f"retired {access_key_id}; within three seconds, running workers answer its requests with 401")
     click.echo(f"  {path}")
-    click.echo("rename the file back to undo this; delete it once nothing misses it, since it holds the secret")
-    _speak_of_other_machines(config, f"run this on the other {_others(config)} too; each knows its own uses only")
+    click.echo("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
+    _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
 
 
 def _rows(config: Config, store: KeyStore) -> list[_Row]:
@@ -155,6 +154,6 @@ def _others(config: Config) -> str:
     return "machine" if others == 1 else f"{others} machines"
 
 
-def _speak_of_other_machines(config: Config, words: str) -> None:
+def _print_other_machines(config: Config, instruction: str) -> None:
     if config.server.fleet_size > 1:
-        click.echo(f"this was done on this machine only: {words}")
+        click.echo(f"this command changed this machine only: {instruction}")

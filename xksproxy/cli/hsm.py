@@ -1,4 +1,4 @@
-"""``xksproxy hsm``: what an operator does about an HSM."""
+"""``xksproxy hsm``: the commands for an HSM."""
 
 import sys
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
-from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain
-from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 
 
 @click.group()
 def hsm() -> None:
-    """Look after the HSMs.
+    """Manage the HSMs.
 
     \b
     Example:
@@ -26,9 +26,9 @@ def hsm() -> None:
 def allow_login(config_file: Path, hsm_id: str) -> None:
     """Allow another log-in with a PIN that the token refused, on this machine.
 
-    A refused PIN is not tried again by any worker or after a restart, because tokens lock after a few wrong ones. A
-    changed PIN is tried by itself; this is for the same PIN, once the token is known to accept it. Workers try within
-    half a minute.
+    No worker tries a refused PIN again, also not after a restart, because tokens lock after a few wrong PINs. Workers
+    try a changed PIN without this command. Use it for the same PIN, when you know that the token accepts it. Workers
+    try it within 30 seconds.
 
     \b
     Example:
@@ -36,11 +36,9 @@ def allow_login(config_file: Path, hsm_id: str) -> None:
     """
     config = load_checked(config_file)
     if hsm_id not in {item.id for item in config.hsm}:
-        known = ", ".join(item.id for item in config.hsm)
-        raise click.UsageError(f"no [[hsm]] has the id {hsm_id}; there are: {known}")
+        hsm_ids = ", ".join(item.id for item in config.hsm)
+        raise click.UsageError(f"no [[hsm]] has the id {hsm_id}; expected one of: {hsm_ids}")
     if not PinGuard(Path(config.state.directory)).forget(hsm_id):
-        complain(f"no PIN of {hsm_id} was refused on this machine; nothing was stopped")
+        print_error(f"no PIN of {hsm_id} was refused on this machine; nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
-    click.echo(
-        f"the next log-in on {hsm_id} may try its PIN again; if that is wrong, it counts towards the token's lock"
-    )
+    click.echo(f"the next log-in to {hsm_id} tries its PIN again; a wrong PIN counts towards the lock of the token")

@@ -1,4 +1,4 @@
-"""``xksproxy import-settings``."""
+"""``xksproxy import-settings``: makes a configuration from the settings of AWS's sample proxy."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from xksproxy.cli.config_option import load_checked
-from xksproxy.cli.words import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, complain, print_json
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json
 from xksproxy.config.errors import ConfigError
 from xksproxy.importing.findings import Finding, Severity, to_do
 from xksproxy.importing.plan import Plan, make_plan
@@ -28,8 +28,8 @@ _WIDTH: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """What was written, and what there is to know about it."""
+class _ImportResult:
+    """The files that were written, and the findings."""
 
     directory: Path
     base: Path
@@ -39,7 +39,7 @@ class _Done:
 
 
 def _text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse what no configuration file could hold."""
+    """Refuse text that a configuration file cannot contain."""
     if value is None:
         return None
     try:
@@ -47,28 +47,30 @@ def _text(_context: click.Context, _parameter: click.Parameter, value: str | Non
     except UnicodeEncodeError:
         raise click.BadParameter("it is not UTF-8 text") from None
     if not value or "\0" in value:
-        raise click.BadParameter("it is empty, or holds a NUL")
+        raise click.BadParameter("it is empty or contains a NUL character")
     return value
 
 
 @click.command("import-settings")
 @click.argument("settings_file", metavar="SETTINGS.toml", callback=_text)
-@click.option("--out", metavar="DIRECTORY", required=True, callback=_text, help="Where to write; new, or empty.")
+@click.option(
+    "--out", metavar="DIRECTORY", required=True, callback=_text, help="The output directory. It must be new or empty."
+)
 @click.option("--token", metavar="LABEL", callback=_text, help="The label of the token that the sample proxy used.")
 @click.option(
     "--base",
     metavar="DIR",
     callback=_text,
-    help="Where the sample proxy was started, which its relative paths count from.  [default: the directory of"
-    " SETTINGS.toml, or the one above if that is called configuration]",
+    help="The directory in which the sample proxy was started. Relative paths are relative to it.  [default: the"
+    " directory of SETTINGS.toml, or its parent if its name is configuration]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def import_settings(settings_file: str, out: str, token: str | None, base: str | None, *, as_json: bool) -> None:
-    """Turn the settings of AWS's sample proxy (aws-kms-xks-proxy) into a directory for this one.
+    """Convert the settings of AWS's sample proxy (aws-kms-xks-proxy) to a configuration directory of this proxy.
 
-    Writes xksproxy.toml, the PIN and the credentials, all private, whole or not at all; and says what is to be done,
-    what is different here and what has no counterpart. Certificates and their keys stay where they are. The HSM is not
-    asked. Exit code 1 if something must be done before it serves.
+    The command writes xksproxy.toml, the PIN and the credentials, readable by their owner only. It writes all files or
+    none. It reports what you must do, what is different and what has no counterpart. Certificates and their keys are
+    not moved. The HSM is not used. Exit code 1 if you must do something before the proxy can serve.
 
     \b
     Example:
@@ -79,50 +81,51 @@ def import_settings(settings_file: str, out: str, token: str | None, base: str |
     try:
         plan = make_plan(read_settings(Path(settings_file)), started_in, token)
     except SettingsError as error:
-        complain("the settings cannot be imported:", *error.problems)
+        print_error("the settings cannot be imported:", *error.problems)
         sys.exit(COULD_NOT_RUN)
     files = write_plan(plan, directory)
-    findings = (*plan.findings, *_what_the_check_finds(plan, directory))
-    done = _Done(directory, started_in, files, tuple(store.name for store in plan.config.keystore), findings)
+    findings = (*plan.findings, *_check_findings(plan, directory))
+    keystores = tuple(store.name for store in plan.config.keystore)
+    result = _ImportResult(directory, started_in, files, keystores, findings)
     if as_json:
-        print_json(_facts(done))
+        print_json(_document(result))
     else:
-        click.echo("\n".join(_summary(done)))
+        click.echo("\n".join(_summary(result)))
     if any(finding.severity is Severity.TO_DO for finding in findings):
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
 def _absolute(path: str) -> Path:
-    """Without its dots, and with its symbolic links."""
+    """The absolute path without ``.`` and ``..``. Symbolic links are not resolved."""
     return Path(os.path.normpath(Path(path).absolute()))
 
 
 def _default_base(settings_file: Path) -> Path:
-    """The sample is started beside its directory ``configuration``."""
+    """The sample proxy is started in the parent of its directory ``configuration``."""
     directory = settings_file.parent
     return directory.parent if directory.name == "configuration" else directory
 
 
-def _what_the_check_finds(plan: Plan, directory: Path) -> Iterator[Finding]:
-    """What ``check-config`` says, save for what the plan says already."""
+def _check_findings(plan: Plan, directory: Path) -> Iterator[Finding]:
+    """The problems that ``check-config`` reports, without those that the plan already has."""
     path = directory / CONFIG_FILE
     try:
         load_checked(path)
     except ConfigError as error:
-        known = [finding.place for finding in plan.findings if finding.severity is Severity.TO_DO]
+        reported = [finding.place for finding in plan.findings if finding.severity is Severity.TO_DO]
         for problem in error.problems:
             place, _, text = problem.removeprefix(f"{path}: ").partition(": ")
-            # Where state can be written depends on who will run the proxy, not on who imports.
-            if not place.startswith("state.") and not any(f"{place}.".startswith(f"{other}.") for other in known):
+            # Whether the state directory is writable depends on the user of the proxy, who may not be this user.
+            if not place.startswith("state.") and not any(f"{place}.".startswith(f"{other}.") for other in reported):
                 yield to_do("check-config", f"{text} ({place})", place)
 
 
-def _facts(done: _Done) -> dict[str, Any]:
+def _document(result: _ImportResult) -> dict[str, Any]:
     return {
-        "directory": str(done.directory),
-        "base": str(done.base),
-        "files": done.files,
-        "keystores": done.keystores,
+        "directory": str(result.directory),
+        "base": str(result.base),
+        "files": result.files,
+        "keystores": result.keystores,
         "findings": [
             {
                 "severity": finding.severity.value,
@@ -130,24 +133,24 @@ def _facts(done: _Done) -> dict[str, Any]:
                 "place": finding.place or None,
                 "text": finding.text,
             }
-            for finding in done.findings
+            for finding in result.findings
         ],
-        "next": _next_commands(done),
+        "next": _next_commands(result),
     }
 
 
-def _summary(done: _Done) -> Iterator[str]:
-    yield f"wrote {done.directory}"
-    yield from (f"  {file}" for file in done.files)
-    yield f"relative paths of the settings were taken from {done.base} (--base)"
+def _summary(result: _ImportResult) -> Iterator[str]:
+    yield f"wrote {result.directory}"
+    yield from (f"  {file}" for file in result.files)
+    yield f"relative paths of the settings were taken from {result.base} (--base)"
     for severity, heading in _HEADINGS.items():
-        chosen = [finding for finding in done.findings if finding.severity is severity]
+        chosen = [finding for finding in result.findings if finding.severity is severity]
         if chosen:
             yield f"\n{heading}:"
             yield from (_bullet(finding) for finding in chosen)
-    yield "\nNext, as the user that will serve, who must be able to read that directory and to write [state]:"
-    yield from (f"  {command}" for command in _next_commands(done))
-    yield "\nThe settings file still holds the PIN and the secret access keys."
+    yield "\nNext, as the user of the proxy, who needs read access to this directory and write access to [state]:"
+    yield from (f"  {command}" for command in _next_commands(result))
+    yield "\nThe settings file still contains the PIN and the secret access keys."
 
 
 def _bullet(finding: Finding) -> str:
@@ -162,7 +165,7 @@ def _bullet(finding: Finding) -> str:
     )
 
 
-def _next_commands(done: _Done) -> list[str]:
-    config = shlex.quote(str(done.directory / CONFIG_FILE))
-    lists = [f"xksproxy keys list --config {config} --keystore {name}" for name in done.keystores]
+def _next_commands(result: _ImportResult) -> list[str]:
+    config = shlex.quote(str(result.directory / CONFIG_FILE))
+    lists = [f"xksproxy keys list --config {config} --keystore {name}" for name in result.keystores]
     return [f"xksproxy check-config --config {config}", *lists, f"xksproxy serve --config {config}"]

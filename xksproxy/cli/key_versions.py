@@ -1,4 +1,4 @@
-"""The versions of an external key as a table."""
+"""The table of the versions of an external key."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.keystore.keymap import ExternalKey
-from xksproxy.state.statefile import SharedTable
+from xksproxy.keystore.key_map import ExternalKey
+from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
 
@@ -25,7 +25,7 @@ VERSION_COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One version for the eye. Times are UTC, ISO 8601."""
+    """One version. Times are UTC, ISO 8601."""
 
     version: int
     label: str
@@ -37,7 +37,7 @@ class VersionRow:
     last_decrypted: str | None
 
     def cells(self) -> tuple[str, ...]:
-        """As text, in the order of the columns."""
+        """Return the values as text, in the order of the columns."""
         return (
             str(self.version),
             self.label,
@@ -53,7 +53,7 @@ class VersionRow:
 def version_rows(
     key: ExternalKey, on_token: Iterable[KeyDescription], versions: SharedTable[VersionRecord], usage: UsageBook
 ) -> list[VersionRow]:
-    """The versions that are on the token, on record or configured, oldest first.
+    """Return the versions that are on the token, recorded or configured, in the order of their numbers.
 
     Raises:
         StateUnusable: the state directory cannot be read.
@@ -62,10 +62,10 @@ def version_rows(
     record = versions.get(key.id) or VersionRecord(key.first_version)
     labels = {description.label for description in on_token}
     present = {number for label in labels if (number := key.version_of(label)) is not None}
-    known = {record.primary, *record.proven, *record.disabled, *key.explicit, *present}
+    numbers = {record.primary, *record.proven, *record.disabled, *key.listed_versions, *present}
     if record.pending is not None:
-        known.add(record.pending)
-    return [_row(key, number, record, labels, usage) for number in sorted(known)]
+        numbers.add(record.pending)
+    return [_row(key, number, record, labels, usage) for number in sorted(numbers)]
 
 
 def _row(key: ExternalKey, number: int, record: VersionRecord, labels: set[str], usage: UsageBook) -> VersionRow:

@@ -1,4 +1,4 @@
-"""``xksproxy keys``: what is on the token, which of it KMS sees, and how it is used."""
+"""``xksproxy keys``: list, show and create the keys of a key store."""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -8,27 +8,25 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
-from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json, print_table
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_table
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.direct import open_session
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
+from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.session import HsmSession
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
-_hsm_option = click.option(
-    "--hsm", "hsm_id", help="The HSM to look at, where the key store has several; else the first."
-)
+_hsm_option = click.option("--hsm", "hsm_id", help="The HSM, if the key store has several.  [default: the first]")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One key for the eye: as KMS names it, as the token has it, and its state."""
+    """One key: its external key id, its attributes on the token, and its state."""
 
     id: str | None
     label: str
@@ -40,14 +38,14 @@ class _Row:
     extractable: bool | None
 
     @property
-    def wrong(self) -> bool:
-        """Whether KMS is told of a key that it cannot use."""
+    def unusable(self) -> bool:
+        """Whether the key store exposes the key, but KMS cannot use it."""
         return self.state not in ("ENABLED", "DISABLED", "not exposed")
 
 
 @click.group()
 def keys() -> None:
-    """List, make, show and rotate the keys of a key store.
+    """List, show, create and rotate the keys of a key store.
 
     \b
     Example:
@@ -61,7 +59,7 @@ def keys() -> None:
 @_hsm_option
 @_json_option
 def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, *, as_json: bool) -> None:
-    """List the keys on the token, and the configured ones that it lacks. Exit code 1 if a configured key is unusable.
+    """List the keys on the token, and configured keys that are missing. Exit code 1 if a configured key is unusable.
 
     \b
     Example:
@@ -73,7 +71,7 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
         print_json([asdict(row) for row in rows])
     else:
         print_table(("EXTERNAL KEY ID", "LABEL", "VERSION", "SPEC", "USAGE", "STATE"), [_cells(row) for row in rows])
-    if any(row.wrong for row in rows):
+    if any(row.unusable for row in rows):
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
@@ -84,9 +82,9 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
 @click.argument("key_id", metavar="ID")
 @_json_option
 def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
-    """Show one external key as GetKeyMetadata sees it, with its versions. Exit code 1 if it cannot be used.
+    """Show one external key as GetKeyMetadata reports it, with its versions. Exit code 1 if it cannot be used.
 
-    Encryptions are counted on this machine, before they are made: a running proxy may have some in hand.
+    The count of encryptions is of this machine. It includes encryptions that running workers have reserved.
 
     \b
     Example:
@@ -97,7 +95,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
     try:
         key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
     except KeyNotFoundException:
-        complain(f"the key store {store.name} exposes no external key {key_id}")
+        print_error(f"the key store {store.name} exposes no external key {key_id}")
         sys.exit(FOUND_SOMETHING_WRONG)
     state = Path(config.state.directory)
     versions = version_rows(key, session.list_keys(), version_table(state, store.name), UsageBook(state))
@@ -105,7 +103,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
         primary = next(version for version in versions if version.role == "primary")
         row = _row(key, session.describe_key(primary.label))
     except (KeyMissing, KeyAmbiguous) as error:
-        complain(f"{key_id}: {error}")
+        print_error(f"{key_id}: {error}")
         sys.exit(FOUND_SOMETHING_WRONG)
     if as_json:
         print_json({**asdict(row), "versions": [asdict(version) for version in versions]})
@@ -131,9 +129,10 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
     help="What the key's attributes allow; KMS needs both.",
 )
 def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, usage: str) -> None:
-    """Make an AES-256 key for an external key id: sensitive, not extractable, on the token for good.
+    """Create an AES-256 key for an external key id. The key is a token object, sensitive and not extractable.
 
-    The key store must expose the id; the key gets the label configured for it. If the label is in use, nothing is made.
+    The key store must expose the id. The key gets the label that is configured for it. If the token has a key with this
+    label, no key is created.
 
     \b
     Example:
@@ -143,17 +142,17 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     try:
         label = KeyMap(store.keys).resolve(key_id).label
     except KeyNotFoundException:
-        complain(
+        print_error(
             f"the key store {store.name} does not expose {key_id}, so KMS could not use the key",
-            f'add it to the configuration first: [[keystore.keys]] with id = "{key_id}"',
+            f'add [[keystore.keys]] with id = "{key_id}" to the configuration first',
         )
         sys.exit(FOUND_SOMETHING_WRONG)
     try:
         session.create_key(label, bits=256, encrypt=usage in ("both", "encrypt"), decrypt=usage in ("both", "decrypt"))
     except KeyAmbiguous as error:
-        complain(str(error), "nothing was made")
+        print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)
-    click.echo(f"made an AES-256 key of the label {label}")
+    click.echo(f"created an AES-256 key with the label {label}")
 
 
 def _open(config: Config, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:
@@ -173,13 +172,13 @@ def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:
 
 
 def _rows_of(key_map: KeyMap, description: KeyDescription, same_label: int) -> list[_Row]:
-    """A row for each external key id that means a key on the token, or one that says there is none."""
+    """A row for each external key id that exposes a key on the token, or one row if it is not exposed."""
     exposed = [key for key in key_map.named_keys() if key.version_of(description.label) is not None]
-    if not exposed and (holder := key_map.holder(description.label)):
-        exposed = [holder]
+    if not exposed and (key := key_map.key_of_label(description.label)):
+        exposed = [key]
     if not exposed:
         return [_row(None, description)]
-    state = f"ambiguous: {same_label} keys of this label" if same_label > 1 else None
+    state = f"ambiguous: {same_label} keys with this label" if same_label > 1 else None
     return [_row(key, description, state) for key in exposed]
 
 

@@ -1,4 +1,4 @@
-"""``xksproxy kms-config``: what AWS KMS needs to know of a key store."""
+"""``xksproxy kms-config``: the parameters of a key store for AWS KMS."""
 
 import sys
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Literal
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.words import complain
-from xksproxy.config.certificatechecks import certified_names, covers
+from xksproxy.cli.output import print_error
+from xksproxy.config.certificate_checks import certified_names, covers
 from xksproxy.config.credentials import read_credentials
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.config.secret import write_private_file
-from xksproxy.keystore.kmsconfig import (
+from xksproxy.keystore.kms_config import (
     KmsKeyStore,
     console_json,
     credential_json,
@@ -29,7 +29,7 @@ Form = Literal["json", "aws-cli", "terraform"]
 
 def _checked_endpoint(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and host_of_endpoint(value) is None:
-        raise click.BadParameter("expected https:// and a domain name, without port or path: KMS calls port 443 of it")
+        raise click.BadParameter("expected https:// and a domain name, without port or path: KMS always uses port 443")
     return value
 
 
@@ -46,9 +46,9 @@ def _checked_service(_context: click.Context, _parameter: click.Parameter, value
 @click.option(
     "--as", "form", type=click.Choice(["json", "aws-cli", "terraform"]), default="json", show_default=True, help="Form."
 )
-@click.option("--credential", "access_key_id", metavar="ID", help="The credential; the newest one without this.")
-@click.option("--name", help="CustomKeyStoreName; that of the key store here without this.")
-@click.option("--vpc-endpoint-service-name", callback=_checked_service, help="For a VPC endpoint; else it is public.")
+@click.option("--credential", "access_key_id", metavar="ID", help="The credential.  [default: the newest one]")
+@click.option("--name", help="CustomKeyStoreName.  [default: the name of the key store here]")
+@click.option("--vpc-endpoint-service-name", callback=_checked_service, help="For a VPC endpoint, not a public one.")
 @click.option("--update", metavar="ID", help="With aws-cli: change the credential of this custom key store (cks-…).")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A new file for the secret, mode 0600.")
 @click.option("--show-secret", is_flag=True, help="Print the secret although it goes to a terminal.")
@@ -65,12 +65,12 @@ def kms_config(
     out: Path | None,
     show_secret: bool,
 ) -> None:
-    """Print what AWS KMS needs to know of a key store. This is the one command that gives the secret away.
+    """Print the parameters of a key store for AWS KMS. No other command outputs the secret.
 
-    json is the file that the KMS console imports. It holds the secret, and so goes to --out or through a pipe, to a
-    terminal only with --show-secret. aws-cli and terraform put the secret into the file --out alone, never into what
-    they print: the AWS CLI reads it as file://…, and Terraform by -var-file. They need --endpoint, except --update,
-    which changes nothing but the credential, also while the key store is connected.
+    The form json is the file that the KMS console imports. It contains the secret, so it is written to --out or to a
+    pipe, and to a terminal only with --show-secret. The forms aws-cli and terraform write the secret only to the file
+    --out: the AWS CLI reads it as file://…, and Terraform with -var-file. They need --endpoint, except with --update:
+    that changes only the credential, also while the key store is connected.
 
     \b
     Example:
@@ -79,31 +79,31 @@ def kms_config(
       xksproxy kms-config --as aws-cli --update cks-1234567890abcdef0 --out credential.json
       xksproxy kms-config --endpoint https://xks.example.com --as terraform --out xks.tfvars.json
     """
-    _require_fitting(form, update, out)
+    _require_valid_options(form, update, out)
     config = load_config(config_file)
     store = choose_keystore(config, keystore_name)
     credential = _choose_credential(store, access_key_id)
     if endpoint is not None:
         _warn_of_other_names(config, endpoint)
     if form == "json":
-        _give(console_json(store.uri_path_prefix, credential), out, show_secret=show_secret)
+        _write_secret(console_json(store.uri_path_prefix, credential), out, show_secret=show_secret)
     elif update is not None and out is not None:
         _write_for_aws_cli(credential, out)
         click.echo(update_command(update, str(out)), nl=False)
     elif endpoint is None:
-        raise click.UsageError("say with --endpoint how KMS reaches the proxy, as in https://xks.example.com")
+        raise click.UsageError("give --endpoint, the address of the proxy for KMS, such as https://xks.example.com")
     else:
-        told = KmsKeyStore(name or store.name, endpoint, store.uri_path_prefix, vpc_endpoint_service_name)
-        _print_creation(told, credential, form, out)
+        kms_key_store = KmsKeyStore(name or store.name, endpoint, store.uri_path_prefix, vpc_endpoint_service_name)
+        _print_creation(kms_key_store, credential, form, out)
 
 
-def _require_fitting(form: Form, update: str | None, out: Path | None) -> None:
+def _require_valid_options(form: Form, update: str | None, out: Path | None) -> None:
     if update is not None and form != "aws-cli":
-        raise click.UsageError("--update goes with --as aws-cli")
+        raise click.UsageError("--update needs --as aws-cli")
     if form == "aws-cli" and out is None:
-        raise click.UsageError("say with --out where the file goes from which the AWS CLI reads the secret")
+        raise click.UsageError("give --out, the file from which the AWS CLI will read the secret")
     if form == "terraform" and out is not None and out.suffix != ".json":
-        raise click.UsageError("Terraform reads JSON only from a file whose name ends in .json, as in xks.tfvars.json")
+        raise click.UsageError("the name of --out must end in .json for Terraform, such as xks.tfvars.json")
 
 
 def _choose_credential(store: KeyStore, access_key_id: str | None) -> Credential:
@@ -113,39 +113,39 @@ def _choose_credential(store: KeyStore, access_key_id: str | None) -> Credential
     for item in stored:
         if item.credential.access_key_id == access_key_id:
             return item.credential
-    known = ", ".join(item.credential.access_key_id for item in stored)
-    raise click.UsageError(f"the key store {store.name} has no credential {access_key_id}; it has: {known}")
+    existing = ", ".join(item.credential.access_key_id for item in stored)
+    raise click.UsageError(f"the key store {store.name} has no credential {access_key_id}; it has: {existing}")
 
 
 def _warn_of_other_names(config: Config, endpoint: str) -> None:
     names, host = certified_names(config.server.tls), host_of_endpoint(endpoint) or ""
     if names and not covers(names, host):
-        complain(f"warning: the server's certificate is for {', '.join(names)}, and KMS will look for {host} in it")
+        print_error(f"warning: the server certificate is for {', '.join(names)}, but KMS expects the name {host} in it")
 
 
-def _give(text: str, out: Path | None, *, show_secret: bool) -> None:
+def _write_secret(text: str, out: Path | None, *, show_secret: bool) -> None:
     if out is not None:
         write_private_file(out.absolute(), text)
-        click.echo(f"wrote {out}, mode 0600; it holds the secret, so delete it once KMS has it")
+        click.echo(f"wrote {out}, mode 0600; it contains the secret, so delete it when KMS has the secret")
     elif sys.stdout.isatty() and not show_secret:
-        raise click.UsageError("this holds the secret: write it to a file with --out, or show it with --show-secret")
+        raise click.UsageError("the output contains the secret: use --out FILE, or --show-secret to print it")
     else:
         click.echo(text, nl=False)
 
 
 def _write_for_aws_cli(credential: Credential, out: Path) -> None:
     write_private_file(out.absolute(), credential_json(credential))
-    click.echo(f"# {out} holds the secret, mode 0600: delete it once KMS has it.")
+    click.echo(f"# {out} contains the secret, mode 0600: delete it when KMS has the secret.")
 
 
-def _print_creation(told: KmsKeyStore, credential: Credential, form: Form, out: Path | None) -> None:
+def _print_creation(kms_key_store: KmsKeyStore, credential: Credential, form: Form, out: Path | None) -> None:
     if form == "aws-cli" and out is not None:
         _write_for_aws_cli(credential, out)
-        click.echo("# AWS CLI version 1 takes the endpoint for a file to fetch, unless this comes first:")
+        click.echo("# AWS CLI version 1 would fetch the endpoint as a URL. To prevent this, run first:")
         click.echo("#   aws configure set cli_follow_urlparam false")
-        click.echo(told.create_command(str(out)), nl=False)
+        click.echo(kms_key_store.create_command(str(out)), nl=False)
         return
     if out is not None:
         write_private_file(out.absolute(), terraform_variables(credential))
-        click.echo(f"# {out} holds the secret, mode 0600: terraform apply -var-file={out}")
-    click.echo(told.terraform(), nl=False)
+        click.echo(f"# {out} contains the secret, mode 0600: terraform apply -var-file={out}")
+    click.echo(kms_key_store.terraform(), nl=False)

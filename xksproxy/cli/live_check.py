@@ -1,4 +1,4 @@
-"""What ``xksproxy check-config --live`` asks the HSMs, and what it makes of the answers."""
+"""The checks of ``xksproxy check-config --live``: each HSM, and every key version on it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 from xksproxy.cli.key_versions import VersionRow, version_rows
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.errors import HsmError
-from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.live_check import LiveCheck, check_each
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.session import HsmSession
-from xksproxy.hsm.trial import Trial, try_each
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
@@ -35,7 +35,7 @@ class KeyResult:
 
 @dataclass(frozen=True, slots=True)
 class HsmResult:
-    """One HSM; where ``failure`` says something, its keys were not looked at."""
+    """One HSM. If ``failure`` is not empty, its keys were not checked."""
 
     id: str
     token: str
@@ -44,39 +44,39 @@ class HsmResult:
     keys: tuple[KeyResult, ...]
 
     @property
-    def good(self) -> bool:
-        """Whether it serves, with all its keys."""
+    def ok(self) -> bool:
+        """Whether the HSM and all its keys can serve."""
         return not self.failure and not any(key.problems for key in self.keys)
 
 
 def check_live(config: Config) -> list[HsmResult]:
-    """Log in to each HSM once, let it prove itself, and look at every version of every key that KMS may use.
+    """Log in to each HSM once, run its self-test, and check every version of every key that KMS may use.
 
-    Keys are described, not used; but where a key's identity is on record, a token that tells no check value decrypts
-    the recorded canary.
+    The check reads the attributes of the keys. A key is used only if its fingerprint is recorded and the token reports
+    no check value: then the token decrypts the recorded canary.
 
     Raises:
         StateUnusable: the record of key versions cannot be read.
     """
     state = Path(config.state.directory)
     first_seen: dict[tuple[str, str], tuple[str, bytes]] = {}
-    return [_result(config, trial, state, first_seen) for trial in try_each(config.hsm, state)]
+    return [_result(config, live, state, first_seen) for live in check_each(config.hsm, state)]
 
 
 def _result(
-    config: Config, trial: Trial, state: Path, first_seen: dict[tuple[str, str], tuple[str, bytes]]
+    config: Config, live: LiveCheck, state: Path, first_seen: dict[tuple[str, str], tuple[str, bytes]]
 ) -> HsmResult:
-    info, hsm = trial.info, trial.hsm
+    info, hsm = live.info, live.hsm
     device = f"{info.manufacturer} {info.model}, firmware {info.firmware}, serial {info.serial}" if info else ""
-    if trial.session is None:
-        return HsmResult(hsm.id, hsm.token, device, trial.failure, ())
+    if live.session is None:
+        return HsmResult(hsm.id, hsm.token, device, live.failure, ())
     try:
-        on_token = trial.session.list_keys()
+        on_token = live.session.list_keys()
         keys = [
             result
             for store in config.keystore
             if hsm.id in store.hsms
-            for result in _StoreOnHsm(config, store, trial.session, on_token, state, hsm.id, first_seen).results()
+            for result in _StoreOnHsm(config, store, live.session, on_token, state, hsm.id, first_seen).results()
         ]
     except HsmError as error:
         return HsmResult(hsm.id, hsm.token, device, f"its keys cannot be listed: {error}", ())
@@ -97,32 +97,33 @@ class _StoreOnHsm:
 
     def results(self) -> Iterator[KeyResult]:
         versions, usage = version_table(self.state, self.store.name), UsageBook(self.state)
-        records = KeyRecords(self.state / f"keys-{self.store.name}.json")
+        records = FingerprintRecords(self.state / f"keys-{self.store.name}.json")
         records.refresh()
         for key in self._keys().values():
             for row in version_rows(key, self.on_token, versions, usage):
-                yield self._judge(key, row, records)
+                yield self._check(key, row, records)
 
     def _keys(self) -> Mapping[str, ExternalKey]:
-        """The keys named outright, and those of the token that a pattern exposes."""
+        """The keys with an exact id, and the keys on the token that a pattern exposes."""
         key_map = KeyMap(self.store.keys, self.config.server.fleet_size)
         keys = {key.id: key for key in key_map.named_keys()}
         for description in self.on_token:
-            holder = key_map.holder(description.label)
-            if holder is not None:
-                keys.setdefault(holder.id, holder)
+            key = key_map.key_of_label(description.label)
+            if key is not None:
+                keys.setdefault(key.id, key)
         return keys
 
-    def _judge(self, key: ExternalKey, row: VersionRow, records: KeyRecords) -> KeyResult:
-        found = [description for description in self.on_token if description.label == row.label]
+    def _check(self, key: ExternalKey, row: VersionRow, records: FingerprintRecords) -> KeyResult:
+        descriptions = [description for description in self.on_token if description.label == row.label]
+        first = descriptions[0] if descriptions else None
         problems: list[str] = []
-        if len(found) > 1:
-            problems.append(f"{len(found)} keys have this label, so none is used")
-        elif not found and row.role in _DECRYPTING_ROLES:
+        if len(descriptions) > 1:
+            problems.append(f"{len(descriptions)} keys have this label, so none is used")
+        elif first is None and row.role in _DECRYPTING_ROLES:
             problems.append("missing on the token")
-        elif found and row.role != "disabled":
-            problems += [*_unfit(found[0], row.role, disabled=key.disabled), *self._unlike(found[0], records)]
-        first = found[0] if found else None
+        elif first is not None and row.role != "disabled":
+            problems += _attribute_problems(first, row.role, disabled=key.disabled)
+            problems += self._identity_problems(first, records)
         return KeyResult(
             self.store.name,
             key.id,
@@ -132,26 +133,26 @@ class _StoreOnHsm:
             first.spec if first else "",
             first.usages if first else (),
             tuple(problems),
-            tuple(_loose(found)),
+            tuple(_warnings(descriptions)),
         )
 
-    def _unlike(self, description: KeyDescription, records: KeyRecords) -> Iterator[str]:
-        """The same label is not the same key: hold it against the record and against the HSMs before."""
-        proof = records.get(description.label)
-        if proof is not None:
+    def _identity_problems(self, description: KeyDescription, records: FingerprintRecords) -> Iterator[str]:
+        """Compare the key with its recorded fingerprint and with the key of this label on the other HSMs."""
+        fingerprint = records.get(description.label)
+        if fingerprint is not None:
             try:
-                self.session.verify_key(description.label, proof)
+                self.session.verify_key(description.label, fingerprint)
             except HsmError as error:
-                yield f"not the key on record: {error}"
+                yield f"does not match the recorded fingerprint: {error}"
         if description.check_value is None:
             return
-        place = (self.store.name, description.label)
-        other, check_value = self.first_seen.setdefault(place, (self.hsm_id, description.check_value))
+        name = (self.store.name, description.label)
+        other, check_value = self.first_seen.setdefault(name, (self.hsm_id, description.check_value))
         if check_value != description.check_value:
-            yield f"another key than on {other}: their check values differ"
+            yield f"not the same key as on {other}: their check values differ"
 
 
-def _unfit(description: KeyDescription, role: str, *, disabled: bool) -> Iterator[str]:
+def _attribute_problems(description: KeyDescription, role: str, *, disabled: bool) -> Iterator[str]:
     if not description.is_aes_256:
         yield f"{description.spec}; expected AES_256"
     elif disabled or role not in _DECRYPTING_ROLES:
@@ -163,8 +164,8 @@ def _unfit(description: KeyDescription, role: str, *, disabled: bool) -> Iterato
             yield "CKA_DECRYPT is false; KMS needs it"
 
 
-def _loose(found: Iterable[KeyDescription]) -> Iterator[str]:
-    for description in found:
+def _warnings(descriptions: Iterable[KeyDescription]) -> Iterator[str]:
+    for description in descriptions:
         if description.extractable or not description.sensitive:
-            yield "it can leave the HSM: CKA_EXTRACTABLE is true or CKA_SENSITIVE is false"
+            yield "the key can leave the HSM: CKA_EXTRACTABLE is true or CKA_SENSITIVE is false"
             return

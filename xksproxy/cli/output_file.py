@@ -1,4 +1,4 @@
-"""The files that commands write documents to."""
+"""The type of options that name an output file."""
 
 import os
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a document goes. What stands there is replaced once the document is whole."""
+    """The destination of a document: a file, or standard output. An existing file is replaced."""
 
     path: Path
     standard: bool
-    """Whether it is standard output, which then has nothing else."""
+    """Whether it is standard output. Then the command must print nothing else there."""
 
     def write(self, document: str) -> None:
-        """Put the document in place."""
+        """Write the document."""
         if self.standard:
             click.echo(document, nl=False)
         else:
@@ -25,7 +25,7 @@ class Output:
 
 
 class _OutputType(click.Path):
-    """Looked at before the run, so that a wrong name does not cost one."""
+    """Checks the path before the command runs, so that a wrong path does not waste a run."""
 
     name = "file"
 
@@ -33,7 +33,7 @@ class _OutputType(click.Path):
         path = Path(os.fsdecode(super().convert(value, parameter, context)))
         standard = value == "-"
         if not standard and not path.exists() and not os.access(path.parent, os.W_OK):
-            self.fail(f"no file can be made at {path}", parameter, context)
+            self.fail(f"cannot create {path}: its directory does not exist or is not writable", parameter, context)
         return Output(path, standard)
 
 

@@ -1,4 +1,4 @@
-"""``xksproxy policy``: what the policies of a key store say to a request."""
+"""``xksproxy policy``: the decision of a key store's policies on a request."""
 
 import sys
 from pathlib import Path
@@ -10,18 +10,18 @@ from xksproxy.authorization.authorizer import Authorizer, Decision
 from xksproxy.authorization.policies import Policies, load_policies
 from xksproxy.authorization.request import AuthorizationRequest, context_of, principal_attributes
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.policy_request import compose_request, read_facts, request_options
-from xksproxy.cli.words import FOUND_SOMETHING_WRONG, complain, print_json
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json
+from xksproxy.cli.policy_request import compose_request, read_fields, request_options
 from xksproxy.config.load import load_config
 from xksproxy.config.model import KeyStore
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 
 _NO_POLICIES = Decision(allowed=True)
 
 
 @click.group()
 def policy() -> None:
-    """See what the policies of a key store decide.
+    """Show what the policies of a key store decide.
 
     \b
     Example:
@@ -43,35 +43,37 @@ def policy() -> None:
 def explain(
     config_file: Path, keystore_name: str | None, source: BinaryIO | None, *, as_json: bool, **options: str | None
 ) -> None:
-    """Say whether the policies allow a request, and which of them decide. Exit code 0 allow, 1 deny.
+    """Show whether the policies allow a request, and which of them decide. Exit code 0 allow, 1 deny.
 
-    The policies are read from their files, not asked of a running proxy; neither HSM nor credentials are needed.
+    The command reads the policies from their files. It needs no running proxy, no HSM and no credentials.
 
     \b
     Example:
       xksproxy policy explain --operation GetKeyMetadata --key demo-key --principal arn:aws:iam::123456789012:root
       xksproxy policy explain --from -
     """
-    facts = read_facts(source.read()) if source is not None else {}
-    store = choose_keystore(load_config(config_file), keystore_name or facts.get("keystore"))
-    request = compose_request(facts | {name: value for name, value in options.items() if value is not None})
+    fields = read_fields(source.read()) if source is not None else {}
+    store = choose_keystore(load_config(config_file), keystore_name or fields.get("keystore"))
+    request = compose_request(fields | {name: value for name, value in options.items() if value is not None})
     policies = None if store.policies is None else load_policies(store.policies)
     decision = Authorizer(store.name, policies).decide(request) if policies else _NO_POLICIES
     exposed = KeyMap(store.keys).exposes(request.key_id)
-    found = _facts(store, policies, decision, request)
+    document = _document(store, policies, decision, request)
     if as_json:
-        print_json({**found, "key_exposed": exposed})
+        print_json({**document, "key_exposed": exposed})
     else:
-        _print(found)
+        _print(document)
     if not exposed:
-        complain(f"the key store {store.name} exposes no key {request.key_id}: it answers KeyNotFoundException first")
+        print_error(
+            f"the key store {store.name} exposes no key {request.key_id}: the proxy would answer KeyNotFoundException"
+        )
     sys.exit(0 if decision.allowed else FOUND_SOMETHING_WRONG)
 
 
-def _facts(
+def _document(
     store: KeyStore, policies: Policies | None, decision: Decision, request: AuthorizationRequest
 ) -> dict[str, Any]:
-    known = {policy.id: policy for policy in policies.policies} if policies else {}
+    by_id = {policy.id: policy for policy in policies.policies} if policies else {}
     return {
         "decision": "allow" if decision.allowed else "deny",
         "mode": store.policy_mode if policies else "none",
@@ -80,9 +82,9 @@ def _facts(
         "policies": [
             {
                 "id": name,
-                "effect": known[name].tree.effect,
-                "file": str(known[name].file),
-                "line": known[name].statement.line,
+                "effect": by_id[name].tree.effect,
+                "file": str(by_id[name].file),
+                "line": by_id[name].statement.line,
             }
             for name in decision.policies
         ],
@@ -100,15 +102,14 @@ def _reason(decision: Decision) -> str:
     return f"permitted by policy {', '.join(decision.policies)}" if decision.allowed else decision.reason
 
 
-def _print(found: dict[str, Any]) -> None:
-    audit = found["mode"] == "audit" and found["decision"] == "deny"
-    click.echo(f"{found['decision']}: {found['reason']}")
-    if audit:
-        click.echo("policy_mode is audit: the proxy logs this and serves the request all the same")
-    for decided in found["policies"]:
-        click.echo(f"  {decided['effect']}  {decided['id']}  {decided['file']}:{decided['line']}")
-    request = found["request"]
-    click.echo(f"\nrequest      {request['operation']} {request['key_id']} in {found['keystore']}")
+def _print(document: dict[str, Any]) -> None:
+    click.echo(f"{document['decision']}: {document['reason']}")
+    if document["mode"] == "audit" and document["decision"] == "deny":
+        click.echo("policy_mode is audit: the proxy logs the decision and serves the request")
+    for deciding in document["policies"]:
+        click.echo(f"  {deciding['effect']}  {deciding['id']}  {deciding['file']}:{deciding['line']}")
+    request = document["request"]
+    click.echo(f"\nrequest      {request['operation']} {request['key_id']} in {document['keystore']}")
     for title in ("principal", "context"):
         for name, value in request[title].items():
             click.echo(f"{title:12} {name} = {value!a}")

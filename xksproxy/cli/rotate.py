@@ -1,21 +1,21 @@
-"""``xksproxy keys rotate``, and taking old versions out of use."""
+"""``xksproxy keys rotate``, ``keys disable-version`` and ``keys enable-version``."""
 
 from pathlib import Path
 
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
-from xksproxy.cli.words import print_json
+from xksproxy.cli.output import print_json
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.direct import open_sessions
-from xksproxy.hsm.keyrecords import KeyRecords
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.direct import open_sessions
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.rotation.holdings import Holdings, proof_from_text, proof_to_text
-from xksproxy.rotation.rotate import Prepared, Proof, Reach, Rotation
+from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
+from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, VersionFingerprint
 from xksproxy.spec.errors import KeyNotFoundException
-from xksproxy.state.statefile import locked
+from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
@@ -30,10 +30,12 @@ _version_argument = click.argument("number", metavar="VERSION", type=click.IntRa
 @keystore_option
 @_id_argument
 @click.option("--wait", type=click.FloatRange(0), default=60, show_default=True, help="Seconds for HSMs to replicate.")
-@click.option("--copy-with", metavar="LABEL", help="Copy the key in wrapped form, under this key of all the HSMs.")
-@click.option("--version", "wanted", type=click.IntRange(min=1), help="Go to this existing version, such as back.")
-@click.option("--proof", "proof_text", metavar="PROOF", help="What the first machine of several printed.")
-@click.option("--activate", is_flag=True, help="Make the prepared version primary: every machine has prepared it.")
+@click.option("--copy-with", metavar="LABEL", help="Copy the key in wrapped form, with this wrapping key of all HSMs.")
+@click.option(
+    "--version", "wanted", type=click.IntRange(min=1), help="Use this existing version, for example to go back."
+)
+@click.option("--proof", "proof_text", metavar="PROOF", help="The value that the first machine printed.")
+@click.option("--activate", is_flag=True, help="Make the prepared version primary, after every machine prepared it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rotate(
     *,
@@ -47,14 +49,14 @@ def rotate(
     activate: bool,
     as_json: bool,
 ) -> None:
-    """Make the next version of an external key, and let it encrypt once every HSM was seen to hold it.
+    """Create the next version of an external key, verify it on every HSM, and make it primary.
 
-    A new key is made once, on the first HSM of the key store, and reaches the others by their own replication or, with
-    --copy-with, in wrapped form. What older versions encrypted stays readable. Running workers follow within a
-    second. The command can be repeated after any failure; it goes on where it stopped.
+    The new key is created once, on the first HSM of the key store. The HSMs replicate it; with --copy-with, the command
+    copies it in wrapped form. Older versions still decrypt. Running workers use the new version within a second. After
+    a failure, run the command again: it continues where it stopped.
 
-    With server.fleet_size above 1 the version is only prepared: repeat the command on every machine, with the --proof
-    that the first one prints, and then on each with --activate.
+    If server.fleet_size is above 1, the command only prepares the version. Run it on every machine, with the --proof
+    that the first machine prints, and then on every machine with --activate.
 
     \b
     Example:
@@ -66,21 +68,21 @@ def rotate(
     state = Path(config.state.directory)
     usage = UsageBook(state)
     try:
-        with locked(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
+        with file_lock(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
             if activate:
                 _require_prepared(rotation, key_id, wanted)
-            proof = None if proof_text is None else Proof(*proof_from_text(proof_text))
-            prepared = rotation.prepare(wanted, Reach(wait, copy_with), proof)
+            proof = None if proof_text is None else VersionFingerprint(*fingerprint_from_text(proof_text))
+            prepared = rotation.prepare(wanted, Distribution(wait, copy_with), proof)
             if activate or config.server.fleet_size == 1:
                 rotation.activate(prepared, usage)
     finally:
-        usage.give_back()
+        usage.return_unused()
     primary = rotation.record().primary
     if as_json:
-        print_json(_facts(prepared, primary))
+        print_json(_document(prepared, primary))
     else:
-        _tell(config, store, key_id, prepared, primary)
+        _print_result(config, store, key_id, prepared, primary)
 
 
 @click.command("disable-version")
@@ -89,14 +91,14 @@ def rotate(
 @_id_argument
 @_version_argument
 @click.option("--recent", "days", type=click.FloatRange(0), default=30, show_default=True, help="Days that are recent.")
-@click.option("--force", is_flag=True, help="Also if it has decrypted recently: data under it can then not be read.")
+@click.option("--force", is_flag=True, help="Disable it although it decrypted recently: its data cannot be decrypted.")
 def disable(
     config_file: Path, keystore_name: str | None, key_id: str, number: int, days: float, *, force: bool
 ) -> None:
-    """Let a key version that is not primary decrypt no more; it is refused if it has done so recently.
+    """Disable a key version that is not primary. This is refused if the version decrypted recently.
 
-    Decrypt then answers InvalidStateException for what it encrypted. The key stays on the token. Only what this machine
-    decrypted is known here, and only this machine is told.
+    Decrypt then answers InvalidStateException for ciphertexts of this version. The key stays on the token. The command
+    knows only the use on this machine, and disables the version only on this machine.
 
     \b
     Example:
@@ -107,7 +109,7 @@ def disable(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     disable_version(key, number, version_table(state, store.name), UsageBook(state), recent_days=days, force=force)
-    click.echo(f"version {number} of {key_id} decrypts no more on this machine, within a second")
+    click.echo(f"version {number} of {key_id} is disabled on this machine, in every worker within a second")
 
 
 @click.command("enable-version")
@@ -116,7 +118,7 @@ def disable(
 @_id_argument
 @_version_argument
 def enable(config_file: Path, keystore_name: str | None, key_id: str, number: int) -> None:
-    """Let a disabled key version decrypt again, on this machine.
+    """Enable a disabled key version again, on this machine.
 
     \b
     Example:
@@ -127,7 +129,7 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     key = _resolve(config, store, key_id)
     if not enable_version(key, number, version_table(Path(config.state.directory), store.name)):
         raise RotationRefused(f"version {number} of {key_id} is not disabled on this machine")
-    click.echo(f"version {number} of {key_id} decrypts again on this machine, within a second")
+    click.echo(f"version {number} of {key_id} is enabled again on this machine, in every worker within a second")
 
 
 def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:
@@ -144,9 +146,9 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),
-        Holdings(sessions),
+        KeyInventory(sessions),
         version_table(state, store.name),
-        KeyRecords(state / f"keys-{store.name}.json"),
+        FingerprintRecords(state / f"keys-{store.name}.json"),
     )
 
 
@@ -156,31 +158,36 @@ def _require_prepared(rotation: Rotation, key_id: str, wanted: int | None) -> No
         what = "no version" if wanted is None else f"version {wanted}"
         raise RotationRefused(
             f"{what} of {key_id} is {'not ' if wanted else ''}prepared on this machine",
-            f"first: xksproxy keys rotate {key_id}, with the --proof that another machine printed, if one did",
+            f"run this first: xksproxy keys rotate {key_id}",
+            "if another machine prepared the version and printed a --proof, add it",
         )
 
 
-def _facts(prepared: Prepared, primary: int) -> dict[str, object]:
+def _document(prepared: PreparedVersion, primary: int) -> dict[str, object]:
     return {
         "version": prepared.number,
         "label": prepared.label,
-        "made": prepared.made,
+        "made": prepared.created,
         "primary": primary,
-        "proof": proof_to_text(prepared.proof.number, prepared.proof.key),
+        "proof": _proof(prepared),
     }
 
 
-def _tell(config: Config, store: KeyStore, key_id: str, prepared: Prepared, primary: int) -> None:
+def _proof(prepared: PreparedVersion) -> str:
+    return fingerprint_to_text(prepared.fingerprint.number, prepared.fingerprint.key)
+
+
+def _print_result(config: Config, store: KeyStore, key_id: str, prepared: PreparedVersion, primary: int) -> None:
     number = prepared.number
-    verb = "made" if prepared.made else "found"
+    verb = "created" if prepared.created else "found"
     click.echo(f"{verb} version {number} of {key_id}, the label {prepared.label}")
-    click.echo(f"proven: each HSM holds the same key and decrypts with it: {', '.join(store.hsms)}")
+    click.echo(f"verified: each HSM has the same key and decrypts with it: {', '.join(store.hsms)}")
     if primary == number:
-        click.echo(f"version {number} encrypts from now on; running workers follow within a second")
-        click.echo("older versions go on decrypting; see them with: xksproxy keys show " + key_id)
+        click.echo(f"version {number} is primary; running workers encrypt with it within a second")
+        click.echo("older versions still decrypt; list them with: xksproxy keys show " + key_id)
         return
-    click.echo(f"prepared on this machine; version {primary} goes on encrypting")
+    click.echo(f"prepared on this machine; version {primary} is still primary")
     click.echo(f"next, on each of the other {config.server.fleet_size - 1}:")
-    click.echo(f"  xksproxy keys rotate {key_id} --proof {proof_to_text(prepared.proof.number, prepared.proof.key)}")
-    click.echo("and then, on every machine, when all of them have said this:")
+    click.echo(f"  xksproxy keys rotate {key_id} --proof {_proof(prepared)}")
+    click.echo("then, when every machine has prepared the version, on every machine:")
     click.echo(f"  xksproxy keys rotate {key_id} --activate")

@@ -13,9 +13,8 @@ from xksproxy.server.master import ProxyApplication
 def serve(config_file: Path) -> None:
     """Run the proxy in the foreground, as a systemd service does.
 
-    SIGTERM finishes the requests in flight and leaves. SIGHUP reads the configuration again; one that cannot be
-    used is refused, and the old one goes on serving. Credentials and certificates that change on disk are followed
-    without it.
+    On SIGTERM the proxy finishes the requests in flight and exits. On SIGHUP it reads the configuration again; if the
+    new one cannot be used, the proxy keeps the old one. It reads changed credentials and certificates without a signal.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Options that name the key store of a proxy, for the commands that talk to one."""
+"""Options that name the key store of a proxy, for commands that send requests to it."""
 
 import os
 import re
@@ -26,14 +26,14 @@ _OPTIONS: Final = (
     click.option("--region", envvar="REGION", show_envvar=True, default="us-east-1", show_default=True),
     click.option("--ca", help="PEM file of the CA to trust.  [env var: SECURE, as --cacert FILE]"),
     click.option("--client-certificate", type=_FILE, help="PEM file for mutual TLS."),
-    click.option("--client-key", type=_FILE, help="Its private key, if it stands in a file of its own."),
+    click.option("--client-key", type=_FILE, help="Its private key, if it is in a separate file."),
 )
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a key store; it gets them as ``target``.
+    """Add the options that name a key store to a command. The command receives them as the argument ``target``.
 
-    Where an option is not given, the variables of client.env serve.
+    Environment variables, those of client.env, replace options that are not given.
     """
 
     @wraps(function)
@@ -73,14 +73,14 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _endpoint_of_environment() -> str:
     host = os.environ.get("XKS_PROXY_HOST")
     if not host:
-        raise TargetError("no proxy named: give --endpoint, or source client.env")
+        raise TargetError("the proxy is not known: give --endpoint, or source client.env")
     return f"https://{host}"
 
 
 def _prefix_of_environment() -> str:
     prefix = os.environ.get("URI_PREFIX")
     if prefix is None:
-        raise TargetError("no path named: give --path, or source client.env")
+        raise TargetError("the path is not known: give --path, or source client.env")
     stripped = prefix.strip("/")
     return parse_uri_path(f"/{stripped}{BASE_PATH}" if stripped else BASE_PATH)
 
@@ -89,7 +89,7 @@ def _credential_of_environment() -> Credential:
     access_key_id = os.environ.get("SIGV4_ACCESS_KEY_ID", "")
     secret = os.environ.get("SIGV4_SECRET_ACCESS_KEY", "")
     if not access_key_id or not secret:
-        raise TargetError("no credential named: give --credential-file, or source client.env")
+        raise TargetError("the credential is not known: give --credential-file, or source client.env")
     return Credential(access_key_id, secret)
 
 
@@ -100,5 +100,5 @@ def _authority(ca: str) -> Path | None:
 
 def _region(region: str) -> str:
     if not re.fullmatch(r"[a-z0-9-]+", region):
-        raise TargetError(f"{region!r} is no Region; expected the form of eu-west-1")
+        raise TargetError(f"{region!r} is not a Region; expected the form of eu-west-1")
     return region

@@ -7,7 +7,7 @@ from importlib import metadata
 import click
 
 from xksproxy import __version__
-from xksproxy.cli.words import print_json
+from xksproxy.cli.output import print_json
 
 _LIBRARIES = ("aiohttp", "uvloop", "gunicorn", "python-pkcs11", "msgspec", "cryptography")
 
@@ -15,20 +15,20 @@ _LIBRARIES = ("aiohttp", "uvloop", "gunicorn", "python-pkcs11", "msgspec", "cryp
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def version(*, as_json: bool) -> None:
-    """Print the version, and those of what it is built on.
+    """Print the version of xksproxy, of Python, of OpenSSL and of the main libraries.
 
     \b
     Example:
       xksproxy version
     """
-    facts = {
+    versions = {
         "xksproxy": __version__,
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
         **{library: metadata.version(library) for library in _LIBRARIES},
     }
     if as_json:
-        print_json(facts)
+        print_json(versions)
         return
-    for name, value in facts.items():
+    for name, value in versions.items():
         click.echo(f"{name:14} {value}")

@@ -1,4 +1,4 @@
-"""A key store of any XKS proxy, as its URL, path and credential name it."""
+"""The address of a key store of any XKS proxy: URL, path and credential."""
 
 import json
 import re
@@ -20,33 +20,33 @@ _MAXIMUM_PORT: Final = 65535
 
 
 class TargetError(Exception):
-    """A target cannot be used; the text says what was expected."""
+    """A target cannot be used. The message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a key store is, how to sign for it, and what TLS needs."""
+    """The address of a key store, its credential, and the files for TLS."""
 
     host: str
-    """A domain name or an address; of IPv6 without the brackets."""
+    """A domain name or an address. An IPv6 address has no brackets."""
 
     port: int
     path_prefix: str
-    """What precedes ``/kms/xks/v1``; empty, or with a leading slash."""
+    """The path before ``/kms/xks/v1``; empty, or with a leading slash."""
 
     region: str
     credential: Credential
     ca: Path | None = None
-    """PEM file of the CA to trust; None: what the system trusts."""
+    """PEM file of the CA to trust. None: the CAs of the system."""
 
     client_certificate: Path | None = None
-    """PEM file with certificate and, unless :attr:`client_key` has it, private key, for mutual TLS."""
+    """PEM file for mutual TLS: the certificate, and the private key if :attr:`client_key` is None."""
 
     client_key: Path | None = None
 
     @property
     def authority(self) -> str:
-        """The value of the Host header: the port is left out where it is the default."""
+        """The value of the Host header. The default port is left out."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _HTTPS_PORT else f"{host}:{self.port}"
 
@@ -56,15 +56,15 @@ class Target:
         return Endpoint(self.authority, self.path_prefix, self.region, self.credential)
 
     def context(self) -> ssl.SSLContext:
-        """A client's TLS context, with server verification; see :func:`tls_context`."""
+        """A TLS context for a client that verifies the server; see :func:`tls_context`."""
         return tls_context(self.ca, self.client_certificate, self.client_key)
 
 
 def tls_context(ca: Path | None, client_certificate: Path | None, client_key: Path | None) -> ssl.SSLContext:
-    """A client's TLS context, with server verification: the fields of :class:`Target` say what each file is.
+    """A TLS context for a client that verifies the server. :class:`Target` describes the files.
 
     Raises:
-        TargetError: a PEM file cannot be read or is none.
+        TargetError: a file cannot be read or is not PEM.
     """
     try:
         context = ssl.create_default_context(cafile=ca)
@@ -83,32 +83,32 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     """Host and port of ``https://host[:port]``.
 
     Raises:
-        TargetError: it is of another form.
+        TargetError: the text has another form.
     """
     match = _ENDPOINT.fullmatch(endpoint)
     port = int(match["port"] or _HTTPS_PORT) if match else 0
     if match is None or not 0 < port <= _MAXIMUM_PORT:
-        raise TargetError(f"{endpoint!r} is no endpoint; expected https://host or https://host:port")
+        raise TargetError(f"{endpoint!r} is not an endpoint; expected https://host or https://host:port")
     return match["host"].strip("[]"), port
 
 
 def parse_uri_path(path: str) -> str:
-    """The prefix of a key store's path ``[/<prefix>]/kms/xks/v1``, as KMS has it in XksProxyUriPath.
+    """The prefix of a key store's path ``[/<prefix>]/kms/xks/v1``, the XksProxyUriPath of KMS.
 
     Raises:
-        TargetError: it is of another form (R-URI-2).
+        TargetError: the path has another form (R-URI-2).
     """
     prefix = path.removesuffix("/").removesuffix(BASE_PATH)
     if not path.removesuffix("/").endswith(BASE_PATH) or prefix_problem(prefix):
-        raise TargetError(f"{path!r} is no path of a key store; expected [/<prefix>]{BASE_PATH}")
+        raise TargetError(f"{path!r} is not the path of a key store; expected [/<prefix>]{BASE_PATH}")
     return prefix
 
 
 def read_credential(path: Path) -> Credential:
-    """A credential from a file of mode 0600: the proxy's own, the KMS console's, or the AWS CLI's.
+    """Read a credential from a file of mode 0600, in the format of the proxy, the KMS console or the AWS CLI.
 
     Raises:
-        TargetError: it holds none, or others can read it.
+        TargetError: the file holds no credential, or others can read it.
     """
     try:
         if path.suffix == CREDENTIAL_SUFFIX:
@@ -119,20 +119,22 @@ def read_credential(path: Path) -> Credential:
     except SecretError as error:
         raise TargetError(str(error)) from None
     except (ValueError, RecursionError):
-        # The decoder's text may quote the file, and its content is a secret.
+        # The decoder's message may quote the file, which holds a secret.
         content = None
     return _credential_of(content, path)
 
 
 def _credential_of(content: Any, path: Path) -> Credential:
-    """``{"AccessKeyId": …, "RawSecretAccessKey": …}``, by itself or as XksProxyAuthenticationCredential."""
+    """``{"AccessKeyId": …, "RawSecretAccessKey": …}``, at the top level or in XksProxyAuthenticationCredential."""
     table = content if isinstance(content, dict) else {}
     table = table.get("XksProxyAuthenticationCredential", table)
     table = table if isinstance(table, dict) else {}
     match table.get("AccessKeyId"), table.get("RawSecretAccessKey"):
         case str(access_key_id), str(secret_access_key):
             return Credential(access_key_id, secret_access_key)
-    raise TargetError(f"{path}: no credential; expected a *.toml of `credentials create` or the JSON of `kms-config`")
+    raise TargetError(
+        f"{path}: no credential found; expected a *.toml of `credentials create` or the JSON of `kms-config`"
+    )
 
 
 def _reason(error: Exception) -> str:

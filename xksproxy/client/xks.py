@@ -1,4 +1,4 @@
-"""A client of the XKS proxy API: one signed POST at a time over a connection that is kept."""
+"""A client of the XKS proxy API. It sends one signed POST at a time over one connection."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from xksproxy.spec.uri import Operation, compose_path
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a key store of a proxy is: ``host`` is host or host:port, ``prefix`` what precedes ``/kms/xks/v1``."""
+    """The address of a key store: ``host`` is host or host:port, ``prefix`` is the path before ``/kms/xks/v1``."""
 
     host: str
     prefix: str
@@ -24,7 +24,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, decoded body, and the time from sending the request to having read the answer, in milliseconds."""
+    """Status, decoded body, and milliseconds from sending the request to reading the last byte of the answer."""
 
     status: int
     body: dict[str, Any]
@@ -32,10 +32,10 @@ class Answer:
 
 
 class XksClient:
-    """Not safe for concurrent use. Network failures are raised as OSError or http.client.HTTPException."""
+    """A client of one key store, for one thread. Network failures raise OSError or http.client.HTTPException."""
 
     def __init__(self, endpoint: Endpoint, context: ssl.SSLContext, *, timeout: float = 10.0) -> None:
-        """``timeout`` in seconds; the connection is made with the first call."""
+        """``timeout`` is in seconds. The first call opens the connection."""
         self._endpoint = endpoint
         self._connection = http.client.HTTPSConnection(endpoint.host, context=context, timeout=timeout)
 
@@ -46,11 +46,11 @@ class XksClient:
         self._connection.close()
 
     def connect(self) -> None:
-        """Make the connection ahead, so that a call's time does not contain it."""
+        """Open the connection now, so that the time of a call does not include it."""
         self._connection.connect()
 
     def call(self, operation: Operation, message: dict[str, Any], key_id: str = "") -> Answer:
-        """Sign and send a request, whatever its message, and read the answer.
+        """Sign and send a request, and read the answer. The message is not checked.
 
         Raises:
             ValueError: the answer is not a JSON object.

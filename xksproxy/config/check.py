@@ -1,4 +1,4 @@
-"""Rules across the fields of a configuration, and the files it names: all problems at once."""
+"""Checks of a loaded configuration and of the files that it names. All problems are reported together."""
 
 import os
 import re
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.credentialchecks import credential_problems
+from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.keychecks import key_problems
+from xksproxy.config.key_checks import key_problems
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
 from xksproxy.config.networks import network_problems
 from xksproxy.config.secret import Secret, SecretError, read_secret
@@ -19,12 +19,12 @@ _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
 _OFF: Final = "off"
-_LEAST_KEY_BYTES: Final = 32
+_MINIMUM_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_config(config: Config) -> list[str]:
-    """What is wrong with a loaded configuration; each line starts with the key's path."""
+    """The problems of a loaded configuration. Each starts with the path of the key."""
     return [
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
@@ -40,7 +40,7 @@ def check_config(config: Config) -> list[str]:
         *(problem for index, hsm in enumerate(config.hsm) for problem in _hsm_problems(f"hsm[{index}]", hsm)),
         *_state_problems(Path(config.state.directory)),
         *_shared_module_problems(config.hsm),
-        *_share_problems(config),
+        *_encryption_limit_problems(config),
         *(
             problem
             for index, store in enumerate(config.keystore)
@@ -50,34 +50,34 @@ def check_config(config: Config) -> list[str]:
 
 
 def has_admin(config: Config) -> bool:
-    """Whether there is an admin listener."""
+    """Whether the admin listener is on."""
     return config.admin.listen != _OFF
 
 
 def read_audit_key(audit: Audit) -> Secret | None:
-    """The HMAC key of the audit log, or None where its lines are not chained.
+    """The HMAC key of the audit log, or None if its lines are not chained.
 
     Raises:
-        SecretError: the reference leads nowhere.
+        SecretError: the key cannot be read.
     """
     return read_secret(audit.key) if audit.chain and audit.key is not None else None
 
 
 def require_usable_files(config: Config) -> None:
-    """Check the files that may change while the configuration stays: credentials and TLS.
+    """Check the files that can change while the configuration does not: credentials and TLS.
 
     Raises:
-        ConfigError: with everything that is wrong with them.
+        ConfigError: a file cannot be used. It has all problems.
     """
     if problems := [*_tls_problems(config.server.tls), *credential_problems(config.keystore)]:
         raise ConfigError(problems)
 
 
 def read_pin(hsm: Hsm) -> Secret | None:
-    """The PIN of a token, or None where it needs no log-in.
+    """The PIN of a token, or None if it needs no log-in.
 
     Raises:
-        SecretError: the reference leads nowhere.
+        SecretError: the PIN cannot be read.
     """
     if isinstance(hsm.pin, str):
         return Secret(hsm.pin)
@@ -103,18 +103,18 @@ def _host_problems(hosts: Iterable[str]) -> Iterator[str]:
 
 def _audit_problems(audit: Audit) -> Iterator[str]:
     if audit.file is not None and not os.access(Path(audit.file).parent, os.W_OK | os.X_OK):
-        yield f"audit.file: {Path(audit.file).parent} is no directory that can be written"
+        yield f"audit.file: {Path(audit.file).parent} is not a directory that the proxy can write"
     if audit.chain and audit.key is None:
-        yield "audit.key: a chain needs an HMAC key"
+        yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":
-        yield "audit.format: a chain is of JSON lines"
+        yield "audit.format: chain = true needs the format json"
     try:
         key = read_audit_key(audit)
     except SecretError as error:
         yield f"audit.key: {error}"
     else:
-        if key is not None and len(key.reveal().encode()) < _LEAST_KEY_BYTES:
-            yield f"audit.key: it has fewer than {_LEAST_KEY_BYTES} bytes; make one with: openssl rand -hex 32"
+        if key is not None and len(key.reveal().encode()) < _MINIMUM_KEY_BYTES:
+            yield f"audit.key: the key has fewer than {_MINIMUM_KEY_BYTES} bytes; make a key with: openssl rand -hex 32"
 
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
@@ -124,13 +124,13 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
     if _is_file(tls.private_key) and Path(tls.private_key).stat().st_mode & stat.S_IRWXO:
         yield f"server.tls.private_key: others can read {tls.private_key}; make its mode 0600"
     if (tls.client_ca is None) != (not tls.client_names):
-        yield "server.tls: client_ca and client_names go together: one says who may issue, the other who may come"
+        yield "server.tls: client_ca and client_names go together; set both or neither"
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
     existing = directory if directory.exists() else directory.parent
     if directory.exists() and not directory.is_dir():
-        yield f"state.directory: {directory} is no directory"
+        yield f"state.directory: {directory} is not a directory"
     elif not os.access(existing, os.W_OK | os.X_OK):
         yield f"state.directory: {directory} cannot be written"
 
@@ -152,34 +152,34 @@ def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
         yield f"{at}.pin: {error}"
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
-            yield f"{at}.environment: {name!r} cannot be set; a name has no =, and neither it nor its value a NUL"
+            yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"
 
 
 def _is_file(path: str) -> bool:
-    """Whether there is such a file; one with an impossible name is none."""
+    """Whether the file exists. A path that no file can have counts as missing."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
 
 
-def _share_problems(config: Config) -> Iterator[str]:
-    """Each machine of the fleet gets a part of a key's encryptions, and that must be at least one."""
+def _encryption_limit_problems(config: Config) -> Iterator[str]:
+    """Each machine of the fleet gets an equal part of maximum_encryptions, which must be at least one."""
     for index, store in enumerate(config.keystore):
-        for place, key in enumerate(store.keys):
+        for key_index, key in enumerate(store.keys):
             if key.maximum_encryptions < config.server.fleet_size:
                 yield (
-                    f"keystore[{index}].keys[{place}].maximum_encryptions: {key.maximum_encryptions} is less than one"
-                    f" for each machine of server.fleet_size {config.server.fleet_size}"
+                    f"keystore[{index}].keys[{key_index}].maximum_encryptions: {key.maximum_encryptions} is less than"
+                    f" server.fleet_size {config.server.fleet_size}"
                 )
 
 
 def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
-    """One shared object has one state in a process, so its environment is read once."""
+    """A PKCS#11 module has one state in a process, and reads its environment once."""
     environments: dict[str, dict[str, str]] = {}
     for index, hsm in enumerate(hsms):
         if environments.setdefault(hsm.module, hsm.environment) != hsm.environment:
-            yield f"hsm[{index}].environment: differs from that of another hsm with the same module"
+            yield f"hsm[{index}].environment: differs from another [[hsm]] with the same module; expected the same"
 
 
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:
@@ -191,6 +191,6 @@ def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator
         if hsm_id not in hsm_ids:
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
     if store.burst is not None and store.requests_per_second is None:
-        yield f"{at}.burst: it goes with requests_per_second, which is not set"
+        yield f"{at}.burst: requests_per_second is not set; set both or neither"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))
     yield from key_problems(f"{at}.keys", store)

@@ -1,4 +1,4 @@
-"""A key store's SigV4 credentials: a directory with one private TOML file each."""
+"""The SigV4 credentials of a key store: a directory with one private TOML file for each."""
 
 import fcntl
 import os
@@ -17,10 +17,10 @@ from xksproxy.config.secret import SecretError, read_private_file, sync_director
 from xksproxy.sigv4.keyring import Credential
 
 CREDENTIAL_SUFFIX: Final = ".toml"
-"""How the name of a credential file ends; files of other names are no credentials."""
+"""The end of the name of a credential file. Other files are ignored."""
 
 RETIRED_SUFFIX: Final = ".retired"
-"""What is added to the name of a credential file that is in use no more."""
+"""The suffix that is added to the name of a retired credential file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class StoredCredential:
     credential: Credential
     path: Path
     created: datetime
-    """As the file says; where it says nothing, the time at which the file was last written. UTC."""
+    """From the file, else the time of its last change. UTC."""
 
 
 class _CredentialFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,7 +40,7 @@ class _CredentialFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_credentials(directory: Path) -> tuple[Credential, ...]:
-    """The credentials of a directory. All of them verify, so old and new can overlap (R-AUTH-11).
+    """The credentials of a directory. All are valid, so an old and a new one can overlap (R-AUTH-11).
 
     Raises:
         ConfigError: see :func:`read_credentials`.
@@ -49,19 +49,19 @@ def load_credentials(directory: Path) -> tuple[Credential, ...]:
 
 
 def read_credentials(directory: Path) -> tuple[StoredCredential, ...]:
-    """Read every ``*.toml`` of a directory, in the order of their names.
+    """Read each ``*.toml`` of a directory, in the order of their names.
 
     Raises:
-        ConfigError: a file is readable by others or malformed, an access key id comes twice (R-AUTH-5), or there is
-            no credential at all.
+        ConfigError: a file is readable by others or malformed, two files have the same access key id (R-AUTH-5),
+            or there is no credential.
     """
     try:
         files = sorted(path for path in directory.iterdir() if path.suffix == CREDENTIAL_SUFFIX)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError([f"{directory}: {reason}; expected a directory with a file per credential"]) from None
+        raise ConfigError([f"{directory}: {reason}; expected a directory with one file for each credential"]) from None
     problems: list[str] = []
-    found: dict[str, StoredCredential] = {}
+    credentials: dict[str, StoredCredential] = {}
     for path in files:
         try:
             stored = _read_credential(path)
@@ -69,18 +69,18 @@ def read_credentials(directory: Path) -> tuple[StoredCredential, ...]:
             problems.extend(error.problems)
             continue
         access_key_id = stored.credential.access_key_id
-        if access_key_id in found:
+        if access_key_id in credentials:
             problems.append(f"{path}: another file of this directory has the same access_key_id")
-        found[access_key_id] = stored
+        credentials[access_key_id] = stored
     if not files:
         problems.append(f"{directory}: it holds no credential; expected at least one file named *{CREDENTIAL_SUFFIX}")
     if problems:
         raise ConfigError(problems)
-    return tuple(found.values())
+    return tuple(credentials.values())
 
 
 def read_credential_file(path: Path) -> Credential:
-    """The credential of a single file.
+    """Read the credential of one file.
 
     Raises:
         ConfigError: the file is readable by others or malformed.
@@ -92,7 +92,7 @@ def save_credential(directory: Path, credential: Credential, created: datetime |
     """Write a credential to a new file of mode 0600 and return its path.
 
     Raises:
-        FileExistsError: there is a file for its access key id.
+        FileExistsError: a file for this access key id exists.
         OSError: the file cannot be written.
     """
     path = directory / f"{credential.access_key_id}{CREDENTIAL_SUFFIX}"
@@ -103,24 +103,26 @@ def save_credential(directory: Path, credential: Credential, created: datetime |
     return path
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a credential file so that it is loaded no more; to what. Renaming it back undoes that.
+def retire_credential_file(path: Path) -> Path:
+    """Rename a credential file so that it is no longer loaded, and return the new path.
+
+    To undo this, rename the file back.
 
     Raises:
-        FileExistsError: the name is taken.
+        FileExistsError: a file of the new name exists.
         OSError: the file cannot be renamed.
     """
     retired = path.with_name(path.name + RETIRED_SUFFIX)
     if retired.exists():
-        raise FileExistsError(0, "it is in the way; move or delete it", str(retired))
+        raise FileExistsError(0, "the file exists; move or delete it", str(retired))
     path.rename(retired)
     sync_directory(path.parent)
     return retired
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Let no other process that asks for the same change a directory of credentials meanwhile (OSError)."""
+def credential_directory_lock(directory: Path) -> Iterator[None]:
+    """Lock a directory of credentials against other processes that change it (OSError if that fails)."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -136,11 +138,11 @@ def _read_credential(path: Path) -> StoredCredential:
     except SecretError as error:
         raise ConfigError([str(error)]) from None
     except (tomllib.TOMLDecodeError, RecursionError):
-        # The decoder's text may quote the line, and the line is a secret.
+        # The decoder's message may quote the line, which may be a secret.
         raise ConfigError([f"{path}: not TOML; expected access_key_id and secret_access_key"]) from None
     except msgspec.ValidationError:
-        # Its text may quote a key, and someone may have put the secret there.
-        expected = "access_key_id and secret_access_key, both texts, perhaps created, a date and time, and no more"
+        # The message may quote a key, and the secret may be there by mistake.
+        expected = "the strings access_key_id and secret_access_key, and optionally created, a date and time"
         raise ConfigError([f"{path}: expected {expected}"]) from None
     credential = Credential(file.access_key_id, file.secret_access_key)
     if problem := credential.problem():

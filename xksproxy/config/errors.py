@@ -1,10 +1,10 @@
-"""How a configuration is refused."""
+"""Errors of the configuration."""
 
 from collections.abc import Sequence
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. Each problem names the file, the key's path and what was expected."""
+    """The configuration cannot be used. Each problem names the file, the path of the key and what was expected."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -12,4 +12,4 @@ class ConfigError(Exception):
 
 
 class ConfigUnreadable(ConfigError):
-    """There is no configuration to judge: the file is not there or cannot be read."""
+    """The configuration file does not exist or cannot be read."""

@@ -1,4 +1,4 @@
-"""What an examination of the configuration finds."""
+"""The result of an inspection of the configuration."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -6,17 +6,17 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing; its text starts with the key's path. What is ``serious`` is wrong, the rest is a warning."""
+    """One problem (``serious``) or warning. Its text starts with the path of the key."""
 
     serious: bool
     text: str
 
     @classmethod
     def problem(cls, text: str) -> Self:
-        """Something that fails, or will."""
+        """Something that fails now or will fail."""
         return cls(serious=True, text=text)
 
     @classmethod
     def warning(cls, text: str) -> Self:
-        """Something to know that fails nothing yet."""
+        """Something that does not fail yet."""
         return cls(serious=False, text=text)

@@ -1,4 +1,4 @@
-"""Reading the configuration file."""
+"""Loading of the configuration file."""
 
 import difflib
 import re
@@ -17,11 +17,11 @@ from xksproxy.config.secret import SecretReference
 
 
 def load_config(path: Path) -> Config:
-    """Read and type-check a configuration file; its relative paths count from where it lies.
+    """Read and type-check a configuration file. Relative paths start at its directory.
 
     Raises:
-        ConfigUnreadable: it cannot be read.
-        ConfigError: it is not TOML, or has an unknown key or a wrong type.
+        ConfigUnreadable: the file cannot be read.
+        ConfigError: the file is not TOML, or has an unknown key or a wrong type.
     """
     try:
         with path.open("rb") as file:
@@ -29,7 +29,10 @@ def load_config(path: Path) -> Config:
             tables = tomllib.load(file)
     except OSError as error:
         raise ConfigUnreadable([f"{path}: {error.strerror}"]) from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, bad UTF-8, or a number of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # TOMLDecodeError, invalid UTF-8, or a number with thousands of digits
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
         raise ConfigError(unknown)
@@ -44,7 +47,7 @@ def load_config(path: Path) -> Config:
 
 
 def _unknown_keys(tables: dict[str, Any], model: type[msgspec.Struct], at: str) -> Iterator[str]:
-    """Every key that the model does not have, with the nearest one it has."""
+    """One problem for each unknown key, with the most similar known key."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
     for key, value in tables.items():
         if key not in fields:
@@ -66,11 +69,11 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
     """The table model inside a type such as ``Annotated[tuple[Key, ...], …]`` or ``Reference | str``."""
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _struct_within(part))), None)
+    return next((struct for part in get_args(annotation) if (struct := _struct_within(part))), None)
 
 
 def _readable(text: str) -> str:
-    """``Expected `int`, got `str` - at `$.server.workers``` with the key's path in front."""
+    """``Expected `int`, got `str` - at `$.server.workers```, with the path of the key at the start."""
     what, separator, place = text.replace(" - at `key` in `$", " as a key - at `$").partition(" - at `$")
     if what.startswith("Invalid enum value"):
         what += f"; expected one of {', '.join(_choices(place.strip('.`')))}"
@@ -79,7 +82,7 @@ def _readable(text: str) -> str:
 
 
 def _choices(place: str) -> tuple[str, ...]:
-    """The words that the model allows at a place such as ``hsm[0].preset``."""
+    """The values that the model allows for a key such as ``hsm[0].preset``."""
     annotation: Any = Config
     for name in re.sub(r"\[[^]]*\]", "", place).split("."):
         model = _struct_within(annotation)
@@ -88,7 +91,7 @@ def _choices(place: str) -> tuple[str, ...]:
             return ()
         annotation = fields[name].type
     literals = [part for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal]
-    return tuple(word for literal in literals for word in get_args(literal))
+    return tuple(value for literal in literals for value in get_args(literal))
 
 
 def _refuse_readable_secrets(path: Path, mode: int, config: Config) -> None:
@@ -96,7 +99,7 @@ def _refuse_readable_secrets(path: Path, mode: int, config: Config) -> None:
     if inline and mode & stat.S_IRWXO:
         raise ConfigError(
             [
-                f"{path}: {place}: a secret stands inline in a file of mode {mode:04o} that others can read;"
+                f"{path}: {place}: a secret is inline in a file of mode {mode:04o}, which others can read;"
                 ' use { file = "…" }, { env = "…" } or { credential = "…" }'
                 for place in inline
             ],

@@ -1,4 +1,4 @@
-"""The configuration file as typed, frozen structs. Each field's text is the operator's manual."""
+"""The configuration file as typed, frozen structs. docs/configuration.md is made from their docstrings."""
 
 from typing import Annotated, Final, Literal
 
@@ -39,11 +39,11 @@ class Tls(_Table, frozen=True):
 
 
 class ProxyProtocol(_Table, frozen=True):
-    """``[server.proxy_protocol]``: the PROXY protocol, version 2, of a load balancer in front; off without this."""
+    """``[server.proxy_protocol]``: the PROXY protocol, version 2, of a load balancer. Without this table it is off."""
 
     from_: Annotated[tuple[Text, ...], Meta(min_length=1)] = msgspec.field(name="from")
-    """Networks in CIDR notation, those of the load balancer. Each connection to ``server.listen`` must come from one of
-    them and begin with a header of the protocol, or it is closed; who the client is stands in the header."""
+    """The networks of the load balancer in CIDR notation. Each connection to ``server.listen`` must come from one of
+    them and begin with a header of the protocol; otherwise it is closed. The header names the client."""
 
 
 class Server(_Table, frozen=True):
@@ -87,48 +87,48 @@ class Hsm(_Table, frozen=True):
 
     pin: SecretReference | Text | None = None
     """The user PIN: ``{ file = "…" }``, ``{ env = "…" }`` or ``{ credential = "…" }``. A plain string is accepted only
-    while others cannot read the configuration file. Absent: the token needs no log-in."""
+    if others cannot read the configuration file. Without it there is no log-in."""
 
     preset: Literal["softhsm2", "nss", "cloudhsm", "luna", "nshield", "vault", "generic"] = "generic"
-    """How this kind of module behaves. softhsm2 and nss are tested on the module itself; the others are read in the
-    vendor's documents and tested on a module that imitates them. Each setting below overrides the preset's."""
+    """How this kind of module behaves. softhsm2 and nss are tested on the module itself; the others are made from
+    the vendor's documents and tested on a module that imitates them. Each setting below overrides the preset's."""
 
     iv: Literal["caller", "written-back", "appended"] | None = None
     """Who makes the IV: the proxy; the HSM, writing it into a zeroed buffer (CloudHSM, nShield); or the HSM, appending
-    16 bytes to the output (Luna in FIPS mode). Proven on the token before it serves."""
+    16 bytes to the output (Luna in FIPS mode). A self-test on the token verifies this before it serves."""
 
     iv_source: Literal["token", "system"] | None = None
-    """Where the proxy's IVs come from: the token's generator, or the operating system's where the module has none."""
+    """Where the proxy's IVs come from: the token's generator, or the operating system if the module has none."""
 
     read_write_sessions: bool | None = None
-    """Open read/write sessions; CloudHSM opens no other, a write-protected token only read-only ones."""
+    """Open read/write sessions. CloudHSM has no others; a write-protected token has only read-only ones."""
 
     initialize_string: Text | None = None
-    """What the module wants as pReserved of C_Initialize, such as the parameters of NSS."""
+    """The string for pReserved of C_Initialize, such as the parameters of NSS."""
 
     maximum_data_bytes: Annotated[int, Meta(ge=1)] | None = None
-    """Most bytes a GCM call may have on this module."""
+    """Maximum bytes of one GCM call on this module."""
 
     rejected_ciphertext_codes: tuple[Text, ...] | None = None
-    """Return values of C_Decrypt, by name or as 0x…, that say "wrong tag" besides the standard's own."""
+    """Return values of C_Decrypt, by name or as 0x…, that mean "wrong tag" in addition to the standard ones."""
 
     ambiguous_codes: tuple[Text, ...] | None = None
-    """Return values of C_Decrypt that may say "wrong tag" or "broken"; a self-test settles which."""
+    """Return values of C_Decrypt that mean "wrong tag" or "device error"; a self-test decides which."""
 
     busy_codes: tuple[Text, ...] | None = None
-    """Return values of any function that ask to slow down."""
+    """Return values of any function that mean that the HSM is busy."""
 
     sessions: Annotated[int, Meta(ge=1, le=256)] = 4
-    """Sessions, and so calls at once, per worker."""
+    """Sessions in each worker. Each makes one call at a time."""
 
     environment: dict[str, str] = {}
     """Environment variables that the module reads when it is initialised."""
 
     check_interval_s: Annotated[float, Meta(ge=1, le=50)] = 15
-    """Seconds between two checks of its health, each an encryption and a decryption under a session key."""
+    """Seconds between health checks. Each encrypts and decrypts under a session key."""
 
     def __repr__(self) -> str:
-        """Without the PIN, which may stand inline."""
+        """Without the PIN, which may be inline."""
         return f"<Hsm {self.id}>"
 
 
@@ -139,45 +139,45 @@ class Key(_Table, frozen=True):
     """The external key id (R-URI-6), or a pattern with ``*`` and ``?`` that exposes every key whose label matches."""
 
     label: Text | None = None
-    """CKA_LABEL of the key on the token, where it differs from the id. Not with a pattern."""
+    """CKA_LABEL of the key on the token, if it differs from the id. Not with a pattern."""
 
     versions: dict[VersionNumber, Text] = {}
     """CKA_LABEL of each key version by its number. Without it the label is version 1, and ``LABEL.v2``, ``LABEL.v3`` …
     are the others. Not with a pattern or a label."""
 
     aad_encoding: AadEncodingName = "plain"
-    """How Encrypt hands the AAD to the HSM: as it is, or by its SHA-256 as AWS's sample proxy does. The ciphertext
-    metadata remembers it, so it can change at any time."""
+    """How Encrypt sends the AAD to the HSM: unchanged, or as its SHA-256 like AWS's sample proxy. The ciphertext
+    metadata records it, so it can change at any time."""
 
     legacy_aad_encoding: AadEncodingName | None = None
-    """The encoding of ciphertexts without metadata of this proxy's own; ``aad_encoding`` where it is not set."""
+    """The encoding for ciphertexts without metadata of this proxy. Without it, ``aad_encoding``."""
 
     legacy_metadata: tuple[LegacyMetadata, ...] = ()
     """Ciphertext metadata, in Base64, that another proxy wrote: such a ciphertext is of version 1."""
 
     maximum_encryptions: Annotated[int, Meta(ge=1, le=MAXIMUM_ENCRYPTIONS)] = MAXIMUM_ENCRYPTIONS
-    """Encryptions after which a key version encrypts no more. Each machine takes its part, by ``server.fleet_size``;
-    from half of it on the proxy warns."""
+    """Maximum number of encryptions of a key version. Each machine has an equal part, by ``server.fleet_size``. From
+    half of it on the proxy logs a warning."""
 
     hedge_after_ms: Annotated[int, Meta(ge=1, le=250)] | None = None
-    """Send the same call to a second HSM when the first has not answered after so many milliseconds."""
+    """Milliseconds after which a call that has no answer is also sent to a second HSM."""
 
     disabled: bool = False
     """Answer InvalidStateException to Encrypt and Decrypt, and report ``DISABLED``."""
 
 
 class KeyStore(_Table, frozen=True):
-    """``[[keystore]]``: one external key store of KMS, apart from all others."""
+    """``[[keystore]]``: one external key store of KMS."""
 
     name: Text
-    """How commands and logs call it."""
+    """The name in commands and logs."""
 
     uri_path_prefix: str
-    """What stands before ``/kms/xks/v1``; empty for none (R-URI-2)."""
+    """The path before ``/kms/xks/v1``; empty for none (R-URI-2)."""
 
     hsms: Annotated[tuple[Text, ...], Meta(min_length=1)]
-    """The ``id`` of each ``[[hsm]]`` that holds its keys. Of two that hold different keys under one label, the one
-    named first is believed."""
+    """The ``id`` of each ``[[hsm]]`` that holds its keys. If two hold different keys under one label, the
+    first one in this list counts."""
 
     credentials: Text
     """A directory with one file, mode 0600, for each SigV4 credential."""
@@ -186,17 +186,17 @@ class KeyStore(_Table, frozen=True):
     """The keys it exposes; a key that is not named here does not exist for KMS."""
 
     requests_per_second: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-    """Requests that this machine answers for it, all workers together; above it ThrottlingException (R-URI-10)."""
+    """Requests per second on this machine, all workers together. Further ones get ThrottlingException (R-URI-10)."""
 
     burst: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
-    """Requests it may save up for a burst; as many as ``requests_per_second`` where it is not set."""
+    """The size of a burst, in requests. Without it, ``requests_per_second``."""
 
     policies: Annotated[tuple[Text, ...], Meta(min_length=1)] | None = None
-    """Files of Cedar policies, or directories with ``*.cedar`` files. What they do not permit is refused
-    (R-AUTHZ-2). Without them, whatever is authenticated is allowed."""
+    """Files of Cedar policies, or directories with ``*.cedar`` files. A request that they do not permit
+    is refused (R-AUTHZ-2). Without policies, each authenticated request is allowed."""
 
     policy_mode: Literal["enforce", "audit"] = "enforce"
-    """Whether the policies refuse, or the log only tells what they would refuse."""
+    """Whether the policies refuse requests, or the log only records what they would refuse."""
 
 
 class Health(_Table, frozen=True):
@@ -214,8 +214,8 @@ class Admin(_Table, frozen=True):
     """``address:port`` of ``/metrics``, ``/status``, ``/``, ``/livez`` and ``/readyz``; ``off`` for none."""
 
     hosts: tuple[Text, ...] = ()
-    """Host names, without a port, by which it may be asked besides IP addresses, localhost and the machine's name. The
-    others are refused, so that no web page can read it through a browser (DNS rebinding)."""
+    """Host names without a port that are accepted as Host, besides IP addresses, localhost and the machine's name.
+    Other names are refused, so that no web page can read the listener through a browser (DNS rebinding)."""
 
 
 class Audit(_Table, frozen=True):
@@ -231,28 +231,28 @@ class Audit(_Table, frozen=True):
     """One JSON object a line, or a line for people."""
 
     chain: bool = False
-    """Chain the lines by HMAC, so that ``xksproxy audit verify`` finds what was removed, changed or moved."""
+    """Chain the lines by HMAC, so that ``xksproxy audit verify`` finds removed, changed and moved lines."""
 
     key: SecretReference | None = None
     """The HMAC key of the chain: ``{ file = "…" }``, ``{ env = "…" }`` or ``{ credential = "…" }``."""
 
     checkpoint_interval_s: Annotated[float, Meta(ge=1, le=86_400)] = 60
-    """Seconds between two checkpoints of a chain: an end that was cut off shows up to the last one."""
+    """Seconds between checkpoints of a chain. Lines removed at the end are detected up to the last checkpoint."""
 
     when_full: Literal["drop", "refuse"] = "drop"
-    """When 10,000 lines of a worker wait to be written: drop further ones and count them, or refuse requests."""
+    """If 10,000 lines of a worker wait to be written: drop further lines and count them, or refuse requests."""
 
 
 class State(_Table, frozen=True):
-    """``[state]``: what outlives a restart."""
+    """``[state]``: state that survives a restart."""
 
     directory: Text = "/var/lib/xksproxy"
-    """A directory that the proxy alone writes, shared by its workers: log-in attempts are remembered there, so that a
-    wrong PIN is never tried twice."""
+    """A directory that only the proxy writes, shared by its workers. It records log-in attempts, so that a wrong PIN is
+    never tried twice."""
 
 
 class Logging(_Table, frozen=True):
-    """``[logging]``: what the process writes to standard error."""
+    """``[logging]``: the log on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is written."""

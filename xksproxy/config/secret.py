@@ -1,4 +1,4 @@
-"""Secrets by reference: read from a file, the environment or a systemd credential, never shown."""
+"""Secrets that are read from a file, an environment variable or a systemd credential, and never shown."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Secret:
-    """A secret text whose repr and str hide it."""
+    """A secret string. Its repr and str hide it."""
 
     __slots__ = ("_text",)
 
@@ -22,7 +22,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The secret itself, for the one call that needs it."""
+        """The secret, for the call that needs it."""
         return self._text
 
     def __repr__(self) -> str:
@@ -30,14 +30,14 @@ class Secret:
 
 
 class SecretError(Exception):
-    """A secret cannot be read; the text says why and never quotes it."""
+    """A secret cannot be read. The message says why, and never quotes the secret."""
 
 
 class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a secret stands; exactly one of the three is given."""
+    """The place of a secret: exactly one of three."""
 
     file: str | None = None
-    """A file whose content, without the final line break, is the secret. Others must not be able to read it."""
+    """A file with the secret; a final line break is ignored. Others must not be able to read the file."""
 
     env: str | None = None
     """The name of an environment variable."""
@@ -47,10 +47,10 @@ class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_secret(reference: SecretReference) -> Secret:
-    """Follow a reference.
+    """Read the secret of a reference.
 
     Raises:
-        SecretError: nothing is there, it is empty, or others can read it.
+        SecretError: the secret does not exist, is empty, or others can read it.
     """
     if [reference.file, reference.env, reference.credential].count(None) != 2:  # noqa: PLR2004 - two of three absent
         raise SecretError('expected exactly one of { file = "…" }, { env = "…" } and { credential = "…" }')
@@ -62,7 +62,7 @@ def read_secret(reference: SecretReference) -> Secret:
     if reference.credential is not None:
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory is None:
-            raise SecretError("CREDENTIALS_DIRECTORY is not set: systemd credentials exist only within a unit")
+            raise SecretError("CREDENTIALS_DIRECTORY is not set: systemd sets it only for a unit with credentials")
         return Secret(_read_file(Path(directory, reference.credential)))
     return Secret(read_private_file(Path(reference.file or "")))
 
@@ -71,7 +71,7 @@ def read_private_file(path: Path, *, group_may_read: bool = True) -> str:
     """The content of a file that holds a secret, without the final line break.
 
     Raises:
-        SecretError: it cannot be read, is empty, or is open to others (or to the group, where that is excluded).
+        SecretError: it cannot be read, is empty, or others can read it (or the group, without ``group_may_read``).
     """
     try:
         mode = path.stat().st_mode
@@ -83,12 +83,12 @@ def read_private_file(path: Path, *, group_may_read: bool = True) -> str:
 
 
 def write_private_file(path: Path, text: str) -> None:
-    """Write a new file that only its owner can read: whole, on disk, and never in the place of another.
+    """Write a new file that only its owner can read. The file is complete and on disk when this returns.
 
-    Root writes for the owner of the directory, who is the one that has to read it.
+    If root writes the file, the owner of the directory becomes its owner.
 
     Raises:
-        FileExistsError: there is such a file already.
+        FileExistsError: the file exists.
         OSError: it cannot be written.
     """
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
@@ -101,17 +101,17 @@ def write_private_file(path: Path, text: str) -> None:
                 owner = path.parent.stat()
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
             os.fsync(descriptor)
-        # A link, since a rename would replace what is there.
+        # A link, because a rename would replace an existing file.
         path.hardlink_to(partial)
     except FileExistsError:
-        raise FileExistsError(errno.EEXIST, "there is such a file already", str(path)) from None
+        raise FileExistsError(errno.EEXIST, "the file exists; delete it or choose another name", str(path)) from None
     finally:
         partial.unlink()
     sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a change of names in a directory survive a power cut."""
+    """Make a rename in a directory survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

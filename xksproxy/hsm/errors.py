@@ -1,24 +1,24 @@
-"""What can go wrong at an HSM, sorted by consequence."""
+"""What can go wrong at an HSM."""
 
 from typing import ClassVar
 
 
 class HsmError(Exception):
-    """An HSM call that did not give a result. ``discards_session``: the session it ran on must not be used again."""
+    """An HSM call failed. ``discards_session``: its session must be closed and not used again."""
 
     discards_session: ClassVar[bool] = False
 
 
 class KeyMissing(HsmError):
-    """The token is present and logged in, and has no key of this label."""
+    """The token is present and logged in, and has no key with this label."""
 
 
 class KeyAmbiguous(HsmError):
-    """Several keys on the token carry the label, so none of them can be meant (fail closed)."""
+    """Several keys on the token have the label; none of them is used (fail closed)."""
 
 
 class KeyDiffers(HsmError):
-    """The key of this label is another one here than on the HSM that is believed."""
+    """The key with this label is not the key that is on record."""
 
 
 class KeyRefusesUse(HsmError):
@@ -26,25 +26,25 @@ class KeyRefusesUse(HsmError):
 
 
 class EncryptionsSpent(HsmError):
-    """The key has made as many encryptions as it may; another version of it has to take over."""
+    """The key has reached its maximum number of encryptions; a new version must become primary."""
 
 
 class NotCounted(HsmError):
-    """An encryption that cannot be counted is not made."""
+    """The encryption could not be counted, so it was not made."""
 
 
 class CiphertextRejected(HsmError):
-    """The tag does not fit: ciphertext, IV, AAD, tag or key are not those of the encryption."""
+    """The tag is wrong: ciphertext, IV, AAD, tag or key are not those of the encryption."""
 
 
 class SessionLost(HsmError):
-    """The session cannot be used any more; another one may do."""
+    """The session cannot be used any more; another session may work."""
 
     discards_session = True
 
 
 class TokenUnavailable(HsmError):
-    """The token cannot serve: absent, not logged in, failing, or its module could not be loaded."""
+    """The token cannot serve: it is absent, not logged in, or failing, or its module could not be loaded."""
 
     discards_session = True
 
@@ -54,35 +54,35 @@ class LoginRefused(TokenUnavailable):
 
 
 class LoginBarred(TokenUnavailable):
-    """The token lets nobody in: the PIN is locked or has expired. Whether the one given is right is not known."""
+    """The token refuses every log-in: the PIN is locked or has expired. It is not known whether the PIN is right."""
 
 
 class UserMissing(LoginBarred):
-    """The token has no user yet, so that no PIN would do."""
+    """The token has no user PIN yet."""
 
 
 class ModuleStuck(TokenUnavailable):
-    """A call does not return, so its module can only be left behind, with the process."""
+    """A call does not return, so the module cannot be initialised again in this process."""
 
 
-class ProofFailed(TokenUnavailable):
-    """The token behaves otherwise than its settings say, so it must not serve."""
+class SettingsMismatch(TokenUnavailable):
+    """The token does not behave as its settings say, so it must not serve."""
 
 
 class CiphertextWrong(TokenUnavailable):
-    """What the HSM encrypted does not decrypt to what it was given."""
+    """A ciphertext that the HSM has just made does not decrypt to the plaintext."""
 
 
 class DataTooLarge(HsmError):
-    """More bytes than the module takes in one call."""
+    """The data is longer than the module accepts in one call."""
 
 
 class HsmBusy(HsmError):
-    """No session came free in time, or the HSM asks to slow down."""
+    """No session became free in time, or the HSM asks to slow down."""
 
 
 class HsmThrottled(HsmBusy):
-    """The HSM asks to slow down. Whether it ended the operation is not known, so its session goes."""
+    """The HSM asks to slow down. It is not known whether it ended the operation, so the session is closed."""
 
     discards_session = True
 

@@ -1,63 +1,30 @@
-"""What a key object says of itself."""
+"""Keys and ciphertexts as the engine and its callers exchange them. No PKCS#11 here."""
 
-from collections.abc import Mapping
-from ctypes import c_ulong
 from dataclasses import dataclass
-from typing import Final
 
-_CKA_CLASS: Final = 0x000
-_CKA_TOKEN: Final = 0x001
-_CKA_LABEL: Final = 0x003
-_CKA_CHECK_VALUE: Final = 0x090
-_CKA_KEY_TYPE: Final = 0x100
-_CKA_MODULUS: Final = 0x120
-_CKA_VALUE_LEN: Final = 0x161
-_CKA_SENSITIVE: Final = 0x103
-_CKA_EXTRACTABLE: Final = 0x162
+import msgspec
 
-_USAGES: Final[Mapping[int, str]] = {
-    0x104: "ENCRYPT",
-    0x105: "DECRYPT",
-    0x108: "SIGN",
-    0x10A: "VERIFY",
-    0x106: "WRAP",
-    0x107: "UNWRAP",
-    0x10C: "DERIVE",
-}
-_KEY_TYPES: Final[Mapping[int, str]] = {
-    0x00: "RSA",
-    0x01: "DSA",
-    0x02: "DH",
-    0x03: "EC",
-    0x10: "GENERIC_SECRET",
-    0x13: "DES",
-    0x14: "DES2",
-    0x15: "DES3",
-    0x1F: "AES",
-    0x2B: "SHA256_HMAC",
-    0x33: "CHACHA20",
-    0x40: "EC_EDWARDS",
-}
 
-_CKK_AES: Final = 0x1F
-_CKO_PRIVATE_KEY: Final = 3
-_CKO_SECRET_KEY: Final = 4
+class Sealed(msgspec.Struct, frozen=True):
+    """The result of an encryption: IV, ciphertext and 16-byte tag."""
 
-KEY_CLASSES: Final = (_CKO_SECRET_KEY, _CKO_PRIVATE_KEY)
-"""CKA_CLASS of what counts as a key; a label shared by two of these is ambiguous."""
+    iv: bytes
+    ciphertext: bytes
+    tag: bytes
 
-KEY_ATTRIBUTES: Final = (
-    _CKA_CLASS,
-    _CKA_LABEL,
-    _CKA_KEY_TYPE,
-    _CKA_VALUE_LEN,
-    _CKA_MODULUS,
-    _CKA_SENSITIVE,
-    _CKA_EXTRACTABLE,
-    _CKA_CHECK_VALUE,
-    *_USAGES,
-)
-"""The attributes that :func:`describe` reads."""
+
+class KeyFingerprint(msgspec.Struct, frozen=True):
+    """Identifies the value of a key without disclosing it. It is kept on disk.
+
+    Two keys are the same if they have the same check value. If one of them has no check value, they are the same if the
+    key decrypts the canary. A key that can be compared in neither way is refused.
+    """
+
+    check_value: bytes | None
+    """CKA_CHECK_VALUE; None if the token has none."""
+
+    canary: Sealed | None
+    """Random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +37,11 @@ class KeyDescription:
     sensitive: bool
     extractable: bool
     check_value: bytes | None = None
-    """CKA_CHECK_VALUE: three bytes that tell keys apart without disclosing them; None where the token has none."""
+    """CKA_CHECK_VALUE: three bytes that identify the key's value without disclosing it; None if the token has none."""
 
     @property
     def is_aes_256(self) -> bool:
-        """Whether it is the kind of key that the API works with (R-REQ-9)."""
+        """Whether it is an AES-256 secret key, the only kind that the API uses (R-REQ-9)."""
         return self.spec == "AES_256"
 
     @property
@@ -90,54 +57,11 @@ class KeyDescription:
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """A key to be used: its label on the tokens, and what its use is bound to."""
+    """A key to use: its label on the tokens, and the limits of its use."""
 
     label: str
     hedge_after: float | None = None
-    """Seconds after which a slow call is sent to a second HSM too."""
+    """After so many seconds without an answer, the call is also sent to a second HSM."""
 
     maximum_encryptions: int | None = None
-    """Encryptions it may make on this machine."""
-
-
-def key_template(key_class: int, label: str | None) -> dict[int, bytes]:
-    """A search template for keys of a class that the token keeps, and of a label where one is given.
-
-    Session keys of any session would match otherwise.
-    """
-    template = {_CKA_CLASS: bytes(c_ulong(key_class)), _CKA_TOKEN: b"\1"}
-    if label is not None:
-        template[_CKA_LABEL] = label.encode()
-    return template
-
-
-def describe(attributes: Mapping[int, bytes]) -> KeyDescription:
-    """Read the attributes of a key object; what the token does not tell is not guessed (R-META-2, R-META-3)."""
-    return KeyDescription(
-        label=attributes.get(_CKA_LABEL, b"").decode("utf-8", "replace"),
-        spec=_spec(attributes),
-        usages=tuple(usage for kind, usage in _USAGES.items() if _is_true(attributes, kind)),
-        sensitive=_is_true(attributes, _CKA_SENSITIVE),
-        extractable=_is_true(attributes, _CKA_EXTRACTABLE),
-        check_value=attributes.get(_CKA_CHECK_VALUE) or None,
-    )
-
-
-def _spec(attributes: Mapping[int, bytes]) -> str:
-    key_type = _number(attributes, _CKA_KEY_TYPE)
-    if key_type is None:
-        return "UNKNOWN"
-    name = _KEY_TYPES.get(key_type, f"CKK_0x{key_type:08X}")
-    bits = 8 * (_number(attributes, _CKA_VALUE_LEN) or len(attributes.get(_CKA_MODULUS, b"")))
-    if key_type == _CKK_AES and _number(attributes, _CKA_CLASS) != _CKO_SECRET_KEY:
-        return "UNKNOWN"
-    return f"{name}_{bits}" if bits else name
-
-
-def _number(attributes: Mapping[int, bytes], kind: int) -> int | None:
-    value = attributes.get(kind, b"")
-    return c_ulong.from_buffer_copy(value).value if len(value) == len(bytes(c_ulong())) else None
-
-
-def _is_true(attributes: Mapping[int, bytes], kind: int) -> bool:
-    return attributes.get(kind, b"\0") != b"\0"
+    """The number of encryptions that it may make on this machine."""

@@ -1,1 +1,1 @@
-"""Turning the settings of AWS's public sample proxy into a configuration directory of this one."""
+"""Import of the settings of AWS's public sample proxy as a configuration directory of this proxy."""

@@ -1,28 +1,28 @@
-"""What an importer tells besides the files it writes."""
+"""Findings that the import reports besides the files that it writes."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Severity(Enum):
-    """What a finding asks of its reader; the value is its name in JSON."""
+    """The kind of a finding. The value is its name in JSON."""
 
     TO_DO = "to-do"
-    """Nothing can be served, or nothing safely, before someone has done it."""
+    """Someone must act before the proxy can serve, or serve safely."""
 
     DIFFERENT = "different"
-    """It was carried over, and means or does something else here."""
+    """The setting was imported, and has a different meaning or effect here."""
 
     NO_COUNTERPART = "no-counterpart"
-    """It was not carried over."""
+    """The setting was not imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know. No field ever holds a secret.
+    """One finding. No field holds a secret.
 
-    ``setting`` is the key in the imported file, such as ``pkcs11.user_pin``; ``place`` the key of our configuration
-    that it is about, such as ``hsm[0].pin``, or empty.
+    ``setting`` is the key in the imported file, such as ``pkcs11.user_pin``. ``place`` is the key in the
+    configuration of this proxy, such as ``hsm[0].pin``, or empty.
     """
 
     severity: Severity
@@ -37,10 +37,10 @@ def to_do(setting: str, text: str, place: str = "") -> Finding:
 
 
 def different(setting: str, text: str, place: str = "") -> Finding:
-    """A finding on something that was carried over and differs."""
+    """A finding on a setting that was imported and differs."""
     return Finding(Severity.DIFFERENT, setting, text, place)
 
 
 def no_counterpart(setting: str, text: str) -> Finding:
-    """A finding on something that was left behind."""
+    """A finding on a setting that was not imported."""
     return Finding(Severity.NO_COUNTERPART, setting, text)

@@ -1,4 +1,4 @@
-"""External key stores: names, credentials and keys."""
+"""Import of ``[[keystore]]``: names, credentials and keys."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from xksproxy.config.keynames import split_version_label
+from xksproxy.config.key_names import split_version_label
 from xksproxy.config.model import Key, KeyStore
 from xksproxy.importing.findings import Finding, different, to_do
 from xksproxy.importing.quoting import printable, quote
@@ -25,7 +25,7 @@ _PUBLISHED_SECRETS: Final = frozenset({"1446c69d231bb8bfd2a72443c9a31334d11916df
 
 @dataclass(frozen=True, slots=True)
 class KeyStoreCredential:
-    """The directory of a key store's credentials, relative to the configuration, and the one to put there, if any."""
+    """The directory of a key store's credentials, relative to the configuration, and its credential or None."""
 
     directory: str
     credential: Credential | None
@@ -34,7 +34,7 @@ class KeyStoreCredential:
 def map_keystores(
     settings: Settings, hsm_id: str
 ) -> tuple[tuple[KeyStore, ...], tuple[KeyStoreCredential, ...], list[Finding]]:
-    """Every ``[[keystore]]``, its credential, and what is to be known of them."""
+    """Each ``[[keystore]]``, its credential, and findings."""
     stores: list[KeyStore] = []
     credentials: list[KeyStoreCredential] = []
     findings: list[Finding] = []
@@ -60,7 +60,7 @@ def map_keystores(
 
 
 def _name(prefix: str, taken: Container[str]) -> str:
-    """A legal name from a path prefix, with a number where it is taken."""
+    """A legal name from a path prefix, with a number if the name is taken."""
     stem = _NOT_IN_A_NAME.sub("-", prefix).strip("-")[:_MAXIMUM_NAME_CHARACTERS] or "default"
     name, number = stem, 1
     while name in taken:
@@ -71,45 +71,45 @@ def _name(prefix: str, taken: Container[str]) -> str:
 
 
 def _map_credential(index: int, name: str, store: ExternalKeyStoreSettings) -> tuple[Credential | None, list[Finding]]:
-    """The credential, unless KMS would not take it or the whole world knows it."""
+    """The credential, unless KMS would refuse it or its secret is public."""
     credential = Credential(store.sigv4_access_key_id.reveal(), store.sigv4_secret_access_key.reveal())
     if not credential.access_key_id or not credential.secret_access_key:
         problem: str | None = "access key id or secret is empty"
     elif hashlib.sha256(credential.secret_access_key.encode()).hexdigest() in _PUBLISHED_SECRETS:
-        problem = "it is the placeholder of the sample's public files, which everyone knows"
+        problem = "it is the placeholder of the sample's files, which is public"
     else:
         problem = credential.problem()
     if problem is None:
         return credential, []
     text = (
-        f"the credential of the key store {name} was not taken: {problem}. Make one with `xksproxy credentials create"
-        f" --keystore {name}`, and give the same to KMS."
+        f"the credential of the key store {name} was not imported: {problem}. Make one with"
+        f" `xksproxy credentials create --keystore {name}`, and configure it in KMS."
     )
     return None, [to_do(f"external_key_stores[{index}]", text, f"keystore[{index}].credentials")]
 
 
 def _usable_ids(index: int, name: str, ids: Iterable[str]) -> tuple[list[str], list[Finding]]:
-    """The ids that KMS can name, sorted. Another could even be a pattern here, which would expose more than it did."""
+    """The legal ids, sorted. Other ids are not imported: as patterns they could expose more keys than before."""
     setting, place = f"external_key_stores[{index}].xks_key_id_set", f"keystore[{index}].keys"
     usable = sorted(key_id for key_id in ids if is_key_id(key_id))
     findings = [
-        different(setting, f"{printable(quote(key_id))} is no external key id that KMS could name; left out.", place)
+        different(setting, f"{printable(quote(key_id))} is not a legal external key id; not imported.", place)
         for key_id in sorted(ids)
         if not is_key_id(key_id)
     ]
     if usable:
         return usable, findings
-    text = f"the key store {name} exposes no key; a placeholder stands in the place of the first: set its id."
+    text = f"the key store {name} exposes no key; replace the placeholder by the id of the first key."
     return [KEY_PLACEHOLDER], [*findings, to_do(setting, text, place)]
 
 
 def _key(key_id: str, every_id: Iterable[str], metadata: bytes | None) -> Key:
-    """A key with the sample's AAD layout, whose label is its id.
+    """A key with the AAD layout of the sample, whose label is its id.
 
-    Where another key is named like a later version of this one, this one says outright which label is its own.
+    If another key has the name of a later version of this key, this key lists its versions.
     """
-    alike = (split for other in every_id if (split := split_version_label(other)) is not None)
-    has_namesake = any(stem == key_id for stem, _ in alike)
+    version_names = (split for other in every_id if (split := split_version_label(other)) is not None)
+    has_namesake = any(stem == key_id for stem, _ in version_names)
     return Key(
         id=key_id,
         aad_encoding="sha256",
@@ -121,14 +121,14 @@ def _key(key_id: str, every_id: Iterable[str], metadata: bytes | None) -> Key:
 
 def _ciphertext_findings(metadata: bytes | None) -> list[Finding]:
     text = (
-        "keys keep the sample's AAD layout (aad_encoding = sha256), so that what it encrypted is decrypted. It took the"
-        " first of several keys of one label; this proxy refuses them: `xksproxy keys list` shows such keys."
+        "keys keep the AAD layout of the sample (aad_encoding = sha256), so that its ciphertexts can be decrypted. Of"
+        " several keys with one label, the sample used the first; this proxy refuses them: see `xksproxy keys list`."
     )
     findings = [different("external_key_stores", text, "keystore[0].keys")]
     if metadata:
         text = (
-            "ciphertexts with this metadata are decrypted (legacy_metadata); new ones carry this proxy's own. If the"
-            " setting ever had other values, add each of them to legacy_metadata."
+            "ciphertexts with this metadata are decrypted (legacy_metadata); new ones have the metadata of this proxy."
+            " If the setting had other values before, add each of them to legacy_metadata."
         )
         findings.append(different("server.ciphertext_metadata_b64", text, "keystore[0].keys"))
     return findings

@@ -1,4 +1,4 @@
-"""From settings to everything that is to be written and said. Nothing here touches a file."""
+"""The plan of an import: configuration, secrets and findings. Nothing here reads or writes a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,24 +8,24 @@ from xksproxy.config.secret import Secret
 from xksproxy.importing.findings import Finding
 from xksproxy.importing.hsm import map_hsm
 from xksproxy.importing.keystores import KeyStoreCredential, map_keystores
-from xksproxy.importing.leftovers import leftovers
 from xksproxy.importing.server import map_health, map_server
 from xksproxy.importing.settings import SettingsFile
+from xksproxy.importing.unsupported import unsupported_settings
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A configuration with its secrets apart, and what there is to know about it."""
+    """A configuration, its secrets, and findings."""
 
     config: Config
-    """Complete, save for placeholders that a finding of ``to do`` names. The PIN, the credentials and placeholders are
-    relative paths; what the settings named is absolute."""
+    """Complete, except for placeholders, each with a finding ``to do``. Paths of the PIN, the credentials and
+    placeholders are relative; paths from the settings are absolute."""
 
     pin: Secret | None
-    """What goes into the PIN file; None where the settings have none that it could hold."""
+    """The content of the PIN file; None if the settings have no PIN that a file can contain."""
 
     credentials: tuple[KeyStoreCredential, ...]
-    """For each key store, in order, the directory of its credentials and what goes into it."""
+    """For each key store, in order, the directory of its credentials and its credential."""
 
     findings: tuple[Finding, ...]
 
@@ -33,8 +33,8 @@ class Plan:
 def make_plan(file: SettingsFile, base: Path, token: str | None) -> Plan:
     """Map the settings of AWS's sample proxy onto a configuration.
 
-    ``base`` is the absolute path of the directory in which the sample was started; ``token`` the label of the token
-    that it used, if known.
+    ``base`` is the absolute path of the directory in which the sample was started. ``token`` is the label of the token
+    that it used, or None.
     """
     settings = file.settings
     server, server_findings = map_server(settings, base)
@@ -45,5 +45,5 @@ def make_plan(file: SettingsFile, base: Path, token: str | None) -> Plan:
         Config(server=server, hsm=(hsm,), keystore=stores, health=health),
         pin,
         credentials,
-        (*server_findings, *health_findings, *hsm_findings, *store_findings, *leftovers(file)),
+        (*server_findings, *health_findings, *hsm_findings, *store_findings, *unsupported_settings(file)),
     )

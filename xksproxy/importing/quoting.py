@@ -1,4 +1,4 @@
-"""Texts from a settings file, made safe for a TOML file, a comment in it and a terminal."""
+"""Escaping of text from a settings file, for TOML, TOML comments and a terminal."""
 
 import json
 import re
@@ -8,7 +8,7 @@ _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def quote(text: str) -> str:
-    """A TOML basic string. JSON's is one, but for DEL and for characters it would write as two escapes."""
+    """A TOML basic string: a JSON string without ASCII escapes, with DEL escaped."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -18,5 +18,5 @@ def dotted(*keys: str) -> str:
 
 
 def printable(text: str) -> str:
-    """One line without control characters, which could start a new line of a file or command a terminal."""
+    """The text with control characters escaped, which could start a new line or control a terminal."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,4 +1,4 @@
-"""The configuration file of a plan, as text that a person can go on with."""
+"""The configuration file of a plan, as commented text that a person can edit."""
 
 import base64
 import textwrap
@@ -15,12 +15,12 @@ _WIDTH: Final = 116
 
 
 def render_config(plan: Plan) -> str:
-    """The file's text: every value of the plan's configuration, no secret, and a comment at each thing to be done."""
+    """The text of the file: all values of the configuration, no secret, and a comment for each finding ``to do``."""
     config = plan.config
     lines = [
         *_comment(
             "Imported by `xksproxy import-settings` from the settings of AWS's sample proxy. Relative paths count from"
-            " this file. `xksproxy check-config --config xksproxy.toml` says what is wrong with it."
+            " this file. `xksproxy check-config --config xksproxy.toml` checks it."
         ),
         "",
         *_server(config.server, plan),
@@ -36,7 +36,7 @@ def _server(server: Server, plan: Plan) -> Iterator[str]:
     yield from _comment("The public listener, which AWS KMS calls over HTTPS.")
     yield "[server]"
     yield f"listen = {quote(server.listen)}"
-    yield from _comment("Worker processes, each with HSM sessions of its own. One per core is a good start.")
+    yield from _comment("Worker processes, each with its own HSM sessions. Start with one for each core.")
     yield f"workers = {server.workers}"
     yield ""
     yield "[server.tls]"
@@ -47,9 +47,7 @@ def _server(server: Server, plan: Plan) -> Iterator[str]:
     yield from _to_do(plan, "server.tls.private_key")
     yield f"private_key = {quote(server.tls.private_key)}"
     if server.tls.client_ca is not None:
-        yield from _comment(
-            "Mutual TLS: the CAs that may issue client certificates, and the common names that may come."
-        )
+        yield from _comment("Mutual TLS: the CAs that may issue client certificates, and the accepted common names.")
         yield from _to_do(plan, "server.tls.client_ca")
         yield f"client_ca = {quote(server.tls.client_ca)}"
         yield from _to_do(plan, "server.tls.client_names")
@@ -66,7 +64,7 @@ def _hsm(hsm: Hsm, plan: Plan) -> Iterator[str]:
     yield from _comment("How this kind of module behaves.")
     yield f"preset = {quote(hsm.preset)}"
     if hsm.iv is not None:
-        yield from _comment("Who makes the IV: other than the preset has it. Proven on the token before it serves.")
+        yield from _comment("Who makes the IV; differs from the preset. Verified on the token before the HSM serves.")
         yield f"iv = {quote(hsm.iv)}"
     yield from _comment("The token's label.")
     yield from _to_do(plan, "hsm[0].token")
@@ -74,7 +72,7 @@ def _hsm(hsm: Hsm, plan: Plan) -> Iterator[str]:
     yield from _to_do(plan, "hsm[0].pin")
     if isinstance(hsm.pin, SecretReference) and hsm.pin.file is not None:
         yield f"pin = {{ file = {quote(hsm.pin.file)} }}"
-    yield from _comment("Sessions, and so calls at once, in each worker.")
+    yield from _comment("Sessions in each worker; each makes one call at a time.")
     yield f"sessions = {hsm.sessions}"
     yield from _comment("Environment variables that the module reads when it is initialised.")
     yield '# environment = { NAME = "value" }'
@@ -82,24 +80,22 @@ def _hsm(hsm: Hsm, plan: Plan) -> Iterator[str]:
 
 
 def _keystore(index: int, store: KeyStore, plan: Plan) -> Iterator[str]:
-    yield from _comment(
-        "An external key store of KMS: a URI path, credentials and keys of its own, apart from all others."
-    )
+    yield from _comment("An external key store of KMS: with its own URI path, credentials and keys.")
     yield "[[keystore]]"
     yield f"name = {quote(store.name)}"
     yield f"uri_path_prefix = {quote(store.uri_path_prefix)}"
     yield f"hsms = {_array(store.hsms)}"
     yield from _comment(
         "A directory with one file, mode 0600 and named *.toml, for each SigV4 credential that KMS may use:"
-        ' access_key_id = "…" and secret_access_key = "…", a line each.'
+        ' access_key_id = "…" and secret_access_key = "…", on one line each.'
     )
     yield from _to_do(plan, f"keystore[{index}].credentials")
     yield f"credentials = {quote(store.credentials)}"
     yield ""
     if index == 0:
         yield from _comment(
-            "The keys it exposes; the label on the token is the id. aad_encoding and legacy_metadata are those of the"
-            " sample proxy, for the ciphertexts that it made."
+            "The keys that it exposes; the label on the token is the id. aad_encoding and legacy_metadata are those of"
+            " the sample proxy, so that its ciphertexts can be decrypted."
         )
     yield from _to_do(plan, f"keystore[{index}].keys")
     for key in store.keys:
@@ -115,7 +111,7 @@ def _key(key: Key) -> Iterator[str]:
     if key.legacy_metadata:
         yield f"legacy_metadata = {_array(base64.b64encode(metadata).decode() for metadata in key.legacy_metadata)}"
     if key.versions:
-        yield from _comment("Another key is named like a later version of this one.")
+        yield from _comment("Another key has the name of a later version of this key.")
         yield f"versions = {{ {', '.join(f'{number} = {quote(label)}' for number, label in key.versions.items())} }}"
     yield ""
 
@@ -129,8 +125,8 @@ def _health(health: Health) -> Iterator[str]:
 
 
 def _defaults(config: Config) -> Iterator[str]:
-    """Two tables that nobody's settings have, and that everybody has to know of."""
-    yield from _comment("What outlives a restart: a directory that the proxy alone writes. Keep it.")
+    """Two tables with their defaults, which the settings of the sample do not have."""
+    yield from _comment("The state directory, which only the proxy writes. It must survive restarts.")
     yield "[state]"
     yield f"# directory = {quote(config.state.directory)}"
     yield ""
@@ -155,6 +151,6 @@ def _sentence(finding: Finding) -> str:
 
 
 def _comment(text: str) -> list[str]:
-    """Comment lines; whatever the text holds, it stays a comment."""
+    """Comment lines. The text cannot end the comment."""
     wrapped = textwrap.wrap(printable(text), _WIDTH, break_long_words=False, break_on_hyphens=False)
     return [f"# {line}" for line in wrapped]

@@ -1,4 +1,4 @@
-"""The public listener and the one for health checks."""
+"""Import of ``[server]`` and ``[health]``."""
 
 import ipaddress
 from pathlib import Path
@@ -17,7 +17,7 @@ _CLIENT_CA: Final = "tls/client-ca.pem"
 
 
 def map_server(settings: Settings, base: Path) -> tuple[Server, list[Finding]]:
-    """``[server]`` with its TLS, which the sample can do without and we cannot."""
+    """``[server]`` with TLS, which is optional in the sample and required here."""
     certificate, private_key, findings = _map_certificate(settings, base)
     client_ca, client_names, more = _map_client(settings, base)
     tls = Tls(certificate=certificate, private_key=private_key, client_ca=client_ca, client_names=client_names)
@@ -26,8 +26,8 @@ def map_server(settings: Settings, base: Path) -> tuple[Server, list[Finding]]:
         more.append(
             different(
                 "server.port",
-                f"the public listener stays on port {settings.server.port}, and speaks TLS there. KMS calls port"
-                f" {_KMS_PORT} of the endpoint: let the load balancer pass TCP on from there, or change listen.",
+                f"the public listener stays on port {settings.server.port}, with TLS. KMS calls port"
+                f" {_KMS_PORT} of the endpoint: forward TCP from there in the load balancer, or change listen.",
                 "server.listen",
             )
         )
@@ -35,7 +35,7 @@ def map_server(settings: Settings, base: Path) -> tuple[Server, list[Finding]]:
 
 
 def map_health(settings: Settings) -> tuple[Health, list[Finding]]:
-    """``[health]`` where the sample has a port of its own for it, which it has unless both ports are the same."""
+    """``[health]``, if the sample has a separate port for health checks."""
     port = settings.server.port_http_ping
     if port == settings.server.port:
         text = (
@@ -56,19 +56,19 @@ def _listen(ip: str, port: int) -> str:
 
 
 def _map_certificate(settings: Settings, base: Path) -> tuple[str, str, list[Finding]]:
-    """The server's certificate and key. A file that the sample had named but never read proves nothing: not taken."""
+    """The certificate and key of the server. Files that the sample named but did not use are not imported."""
     tls = settings.tls
     if not settings.security.is_tls_enabled:
         text = (
-            "the sample served plain HTTP; this proxy always ends TLS itself. Put the certificate of a public CA, for"
-            " the endpoint's name, and its private key at the two placeholders, or set other paths; a load balancer in"
-            " front that ended TLS must now pass TCP through."
+            "the sample served plain HTTP; this proxy always terminates TLS. Put the certificate of a public CA, for"
+            " the name of the endpoint, and its private key at the two placeholders, or set other paths. A load"
+            " balancer that terminated TLS must now forward TCP."
         )
         setting, more = "security.is_tls_enabled", "the private key of that certificate, mode 0600 or 0640."
         findings = [to_do(setting, text, "server.tls.certificate"), to_do(setting, more, "server.tls.private_key")]
         return _CERTIFICATE, _PRIVATE_KEY, findings
     findings = [
-        to_do(f"tls.{setting}", "it is missing or empty; a placeholder stands in its place.", f"server.tls.{key}")
+        to_do(f"tls.{setting}", "it is missing or empty; replace the placeholder.", f"server.tls.{key}")
         for setting, key, value in (
             ("tls_cert_pem", "certificate", tls.tls_cert_pem),
             ("tls_key_pem", "private_key", tls.tls_key_pem),
@@ -80,18 +80,18 @@ def _map_certificate(settings: Settings, base: Path) -> tuple[str, str, list[Fin
 
 
 def _map_client(settings: Settings, base: Path) -> tuple[str | None, tuple[str, ...], list[Finding]]:
-    """Mutual TLS. Asked for but incomplete, it is not dropped: a placeholder keeps the proxy from serving without."""
+    """Mutual TLS. If its settings are incomplete, a placeholder prevents that the proxy serves without it."""
     if not settings.security.is_mtls_enabled:
         return None, (), []
     name, authority = settings.tls.mtls_client_dns_name, settings.tls.mtls_client_ca_pem
     findings = []
     if not authority:
-        text = "mutual TLS is on, and the CAs of client certificates are missing; a placeholder stands in their place."
+        text = "mutual TLS is on, and the CAs of client certificates are missing; replace the placeholder."
         findings.append(to_do("tls.mtls_client_ca_pem", text, "server.tls.client_ca"))
     if name:
         text = (
-            f"{printable(name)} is compared with the common name of the client's certificate, in full; the sample"
-            " looked for it among the DNS names (subjectAltName). Set the common name here if that is another."
+            f"{printable(name)} must equal the common name of the client's certificate; the sample searched"
+            " the DNS names (subjectAltName). If the common name differs, set it here."
         )
         findings.append(different("tls.mtls_client_dns_name", text, "server.tls.client_names"))
     else:

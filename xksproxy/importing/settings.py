@@ -1,6 +1,6 @@
-"""The settings file of AWS's sample proxy as typed, frozen structs, and reading it.
+"""The settings file of AWS's sample proxy as typed, frozen structs, and its reader.
 
-A table or key that the import can do without may be missing, although the sample itself would not start.
+Tables and keys that the import does not need may be missing, although the sample would not start without them.
 """
 
 import ipaddress
@@ -27,7 +27,7 @@ _POSITION: Final = re.compile(r"\(at [^()]*\)$")
 
 
 class SettingsError(Exception):
-    """The settings cannot be imported. Each problem names the file, the key and what was expected; none a value."""
+    """The settings cannot be imported. Each problem names the file, the key and what was expected, but no value."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
@@ -35,7 +35,7 @@ class SettingsError(Exception):
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A TOML table. Unknown keys are collected apart."""
+    """A TOML table. Unknown keys are reported separately."""
 
 
 class TcpKeepalive(_Table, frozen=True):
@@ -47,7 +47,7 @@ class TcpKeepalive(_Table, frozen=True):
 
 
 class ServerSettings(_Table, frozen=True):
-    """``[server]``: where it listens, and the metadata it gives to each ciphertext."""
+    """``[server]``: its addresses, and the metadata of its ciphertexts."""
 
     ip: Text
     port: Port
@@ -65,7 +65,7 @@ class OsoSettings(_Table, frozen=True):
 
 
 class SecuritySettings(_Table, frozen=True):
-    """``[security]``: what it asks of a caller."""
+    """``[security]``: how callers are authenticated."""
 
     is_sigv4_auth_enabled: bool
     is_tls_enabled: bool
@@ -75,7 +75,7 @@ class SecuritySettings(_Table, frozen=True):
 
 
 class TlsSettings(_Table, frozen=True):
-    """``[tls]``: files, used as far as ``[security]`` says."""
+    """``[tls]``: files that are used if ``[security]`` enables them."""
 
     tls_cert_pem: str = ""
     tls_key_pem: str = ""
@@ -106,7 +106,7 @@ class Pkcs11Settings(_Table, frozen=True):
 
 
 class Pkcs11LoggerSettings(_Table, frozen=True):
-    """``[pkcs11_logger]``: a module that logs calls and hands them on to the real one."""
+    """``[pkcs11_logger]``: a module that logs calls and forwards them to the real module."""
 
     library_path: str = field(name="PKCS11_LOGGER_LIBRARY_PATH", default="")
     log_file_path: str = field(name="PKCS11_LOGGER_LOG_FILE_PATH", default="")
@@ -152,7 +152,7 @@ class Settings(_Table, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """What a file says, and its keys that the sample does not know."""
+    """The settings of a file, and its unknown keys."""
 
     settings: Settings
     unknown_keys: tuple[str, ...]
@@ -162,7 +162,7 @@ def read_settings(path: Path) -> SettingsFile:
     """Read and type-check a settings file of at most 1 MiB.
 
     Raises:
-        SettingsError: it cannot be read, is not TOML, or lacks a key or has one of a wrong type.
+        SettingsError: it cannot be read, is not TOML, lacks a key, or has a key of the wrong type.
     """
     tables = _read_tables(path)
     try:
@@ -185,15 +185,15 @@ def _read_tables(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > _MAXIMUM_FILE_BYTES:
-        raise SettingsError(f"{path}: it has more than {_MAXIMUM_FILE_BYTES} bytes, which no settings file has")
+        raise SettingsError(f"{path}: it has more than {_MAXIMUM_FILE_BYTES} bytes; expected a smaller settings file")
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: not TOML: it is not UTF-8 text") from None
     except RecursionError:
-        raise SettingsError(f"{path}: not TOML that can be read: its values are nested too deeply") from None
+        raise SettingsError(f"{path}: its values are nested too deeply") from None
     except ValueError as error:
-        # The decoder's text may quote from the line, and the line may hold a secret; the place is enough.
+        # The decoder's message may quote the line, which may hold a secret. Only the position is reported.
         position = _POSITION.search(str(error))
         raise SettingsError(f"{path}: not TOML{' ' + position[0] if position else ''}") from None
 
@@ -207,7 +207,7 @@ def _decode_secret(wanted: type, value: Any) -> Any:
 
 
 def _readable(text: str) -> str:
-    """``Expected `int`, got `str` - at `$.server.port``` with the key's path in front."""
+    """``Expected `int`, got `str` - at `$.server.port```, with the path of the key at the start."""
     what, _, place = text.partition(" - at `$")
     what = what.replace("Object missing required field", "missing key").replace("`object`", "a table")
     place = place.strip(".`")
@@ -219,13 +219,13 @@ def _shown(value: str) -> str:
 
 
 def _unknown_keys(table: dict[str, Any], model: type[msgspec.Struct], at: tuple[str, ...]) -> Iterator[str]:
-    """The path of every key that the model does not have."""
-    known = {described.encode_name: described for described in msgspec.structs.fields(model)}
+    """The path of each unknown key."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
     for key, value in table.items():
-        if key not in known:
+        if key not in fields:
             yield dotted(*at, key)
             continue
-        nested = _struct_within(known[key].type)
+        nested = _struct_within(fields[key].type)
         for row in value if isinstance(value, list) else [value]:
             if nested is not None and isinstance(row, dict):
                 yield from _unknown_keys(row, nested, (*at, key))
@@ -234,4 +234,4 @@ def _unknown_keys(table: dict[str, Any], model: type[msgspec.Struct], at: tuple[
 def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _struct_within(part))), None)
+    return next((struct for part in get_args(annotation) if (struct := _struct_within(part))), None)

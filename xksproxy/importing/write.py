@@ -1,4 +1,4 @@
-"""Writing a plan into a directory, whole or not at all."""
+"""Writing of a plan to a directory, completely or not at all."""
 
 import os
 import shutil
@@ -19,24 +19,24 @@ _PRIVATE_DIRECTORY: Final = 0o700
 
 
 def write_plan(plan: Plan, directory: Path) -> tuple[str, ...]:
-    """Write configuration, PIN and credentials, all of them private, and return their paths below ``directory``.
+    """Write configuration, PIN and credentials, readable only by the owner, and return their paths in ``directory``.
 
-    They are made aside and renamed into place, so a failure leaves nothing behind.
+    The files are written to a temporary directory, which is then renamed. So a failure leaves no files.
 
     Raises:
-        FileExistsError: the directory is not empty, or something else is there.
+        FileExistsError: ``directory`` exists and is not an empty directory.
         OSError: it cannot be written.
     """
     if os.path.lexists(directory) and not _is_empty_directory(directory):
-        raise FileExistsError(0, "it exists and is no empty directory; choose another --out", str(directory))
+        raise FileExistsError(0, "it exists and is not an empty directory; choose another --out", str(directory))
     directory.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        written = _fill(workshop, plan)
-        # Takes the place of an empty directory, and fails if it is empty no longer.
-        workshop.rename(directory)
+        written = _fill(staging, plan)
+        # Replaces an empty directory, and fails if the directory is no longer empty.
+        staging.rename(directory)
     except BaseException:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
     return written
 

@@ -1,1 +1,1 @@
-"""Logical key stores: who may call under which path, and which external keys exist for them."""
+"""Key stores: their path prefixes and credentials, and the external keys that they expose."""

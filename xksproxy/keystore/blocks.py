@@ -1,4 +1,4 @@
-"""The customer's kill switch as the workers follow it."""
+"""The blocks that an operator sets with ``xksproxy block``, as a worker reads them."""
 
 import logging
 from collections.abc import Mapping
@@ -7,53 +7,56 @@ from typing import Final
 
 from xksproxy.spec.errors import InternalException
 from xksproxy.state.blocks import WHOLE_STORE, Block
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockChange:
-    """A block that came or went."""
+    """A block that was set or removed."""
 
     key_id: str
     """Empty for the whole key store."""
 
     block: Block | None
-    """None: it went."""
+    """None if the block was removed."""
 
 
 class Blocks:
-    """The blocks of one key store. What cannot be read when a worker starts counts as blocked (fail closed)."""
+    """The blocks of one key store. Until a worker has read them once, every key counts as blocked (fail closed)."""
 
     def __init__(self, table: SharedTable[Block]) -> None:
         self._table = table
-        self._problem = ""
-        self._ever_read = False
-        self._seen: Mapping[str, Block] = {}
+        self._read_error = ""
+        self._was_read = False
+        self._entries: Mapping[str, Block] = {}
         self.refresh()
 
     def refresh(self) -> list[BlockChange]:
-        """Take over what has changed on disk, and tell it; what cannot be read changes nothing, and is said once."""
+        """Read the file again and return the changes.
+
+        If the file cannot be read, the blocks stay as they were. Each reason is logged once.
+        """
         try:
             self._table.refresh()
         except StateUnusable as error:
-            if str(error) != self._problem:
+            if str(error) != self._read_error:
                 _log.error("blocks cannot be read", extra={"fields": {"reason": str(error)}})
-            self._problem = str(error)
+            self._read_error = str(error)
         else:
-            self._problem, self._ever_read = "", True
-        before, self._seen = self._seen, self._table.entries()
-        names = {*before, *self._seen}
-        return [BlockChange(name, self._seen.get(name)) for name in names if before.get(name) != self._seen.get(name)]
+            self._read_error, self._was_read = "", True
+        before, after = self._entries, self._table.entries()
+        self._entries = after
+        return [BlockChange(name, after.get(name)) for name in {*before, *after} if before.get(name) != after.get(name)]
 
     def find(self, key_id: str) -> Block | None:
-        """The block that holds for a key: its own, or that of the whole key store.
+        """Return the block of the whole key store, or else the block of the key, or None.
 
         Raises:
-            InternalException: it cannot be told.
+            InternalException: the blocks were never readable.
         """
-        if not self._ever_read:
-            raise InternalException("The proxy cannot read whether the key is blocked", detail=self._problem)
+        if not self._was_read:
+            raise InternalException("The proxy cannot read whether the key is blocked", detail=self._read_error)
         blocks = self._table.entries()
         return blocks.get(WHOLE_STORE) or blocks.get(key_id)

@@ -1,4 +1,4 @@
-"""A key store: path prefix, credentials, key map and versions, built from its configuration."""
+"""A key store: its path prefix, credentials, key map, versions and blocks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from typing import Self
 from xksproxy.config import model
 from xksproxy.config.credentials import read_credentials
 from xksproxy.keystore.blocks import BlockChange, Blocks
-from xksproxy.keystore.keymap import KeyMap
+from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
 from xksproxy.state.blocks import block_table
-from xksproxy.state.credentials import CredentialUses
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import version_table
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStore:
-    """One external key store of KMS. A credential of one never opens another (R-URI-9)."""
+    """One external key store of KMS. A credential is valid for its own key store only (R-URI-9)."""
 
     name: str
     uri_path_prefix: str
@@ -29,11 +29,11 @@ class KeyStore:
     blocks: Blocks
     credential_uses: CredentialUses
     credentials_created: Mapping[str, float]
-    """By access key id, in seconds since 1970."""
+    """Creation times by access key id, in seconds since 1970."""
 
     @classmethod
     def build(cls, table: model.KeyStore, fleet_size: int, state_directory: Path) -> Self:
-        """Read the credentials, key versions and blocks, and compile the key map.
+        """Read the credentials, key versions and blocks, and make the key map.
 
         Raises:
             ConfigError: the credentials cannot be read.
@@ -48,9 +48,10 @@ class KeyStore:
         return cls(table.name, table.uri_path_prefix, keyring, keys, versions, blocks, uses, created)
 
     def credentials_used(self) -> Mapping[str, float]:
-        """When each credential that ever was used was last used on this machine, in seconds since 1970, to the minute.
+        """The time of last use on this machine by access key id, in seconds since 1970, precise to one minute.
 
-        It reads a file: call it on a thread. What cannot be read is not told.
+        A credential that was never used is absent. The result is empty if the record cannot be read. It reads a file:
+        call it on a thread.
         """
         try:
             return self.credential_uses.last_used(tuple(self.credentials_created))
@@ -58,9 +59,9 @@ class KeyStore:
             return {}
 
     def refresh_state(self) -> list[BlockChange]:
-        """Take over what others have changed on disk, and record there what is due; call it on a thread.
+        """Write the credential uses, read versions and blocks again, and return the changed blocks.
 
-        What was blocked or unblocked is told.
+        It reads and writes files: call it on a thread.
         """
         self.credential_uses.flush()
         self.versions.refresh()

@@ -1,4 +1,4 @@
-"""Which version of an external key a request is for."""
+"""The version of an external key that a request uses."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,9 @@ import msgspec
 
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import CiphertextMetadata, UnknownMetadata
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.spec.errors import InternalException, InvalidCiphertextException, InvalidStateException
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 from xksproxy.state.versions import VersionRecord
 
 _log: Final = logging.getLogger(__name__)
@@ -24,17 +24,17 @@ class KeyVersion(msgspec.Struct, frozen=True):
 
 
 class KeyVersions:
-    """The versions of a key store's keys. Which one is primary is durable state that all workers share."""
+    """The versions of a key store's keys. The primary version is recorded in a file that all workers share."""
 
     def __init__(self, records: SharedTable[VersionRecord]) -> None:
         self._records = records
         self.problem = ""
-        """Why the record cannot be read; empty if it can."""
-        self._ever_read = False
+        """Why the record cannot be read. Empty if it can be read."""
+        self._was_read = False
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over what has changed on disk; what cannot be read changes nothing, and is said once."""
+        """Read the record again. If it cannot be read, the versions stay as they were; each reason is logged once."""
         try:
             self._records.refresh()
         except StateUnusable as error:
@@ -42,30 +42,33 @@ class KeyVersions:
                 _log.error("key versions cannot be read", extra={"fields": {"reason": str(error)}})
             self.problem = str(error)
         else:
-            self.problem, self._ever_read = "", True
+            self.problem, self._was_read = "", True
 
     def primary(self, key: ExternalKey) -> KeyVersion:
-        """The version that encrypts; version 1 until a rotation made another one primary.
+        """Return the version that encrypts. Until the first rotation this is the first version.
 
         Raises:
-            InternalException: the record cannot be read, or names a version that the configuration does not have.
+            InternalException: the record was never readable, or names a version that the configuration does not list.
         """
-        if not self._ever_read:
+        if not self._was_read:
             raise InternalException("The proxy cannot read which version of the key encrypts", detail=self.problem)
         record = self._records.get(key.id)
         number = key.first_version if record is None else record.primary
         label = key.label_of(number)
         if label is None:
-            raise InternalException(f"Version {number} of the key encrypts, and the proxy's configuration lacks it")
+            raise InternalException(
+                f"Version {number} of the key is primary, but the proxy's configuration does not list it"
+            )
         return KeyVersion(number, label)
 
     def of_ciphertext(self, key: ExternalKey, metadata: bytes) -> tuple[KeyVersion, AadEncoding]:
-        """The version that made a ciphertext, and how its AAD was encoded; without metadata of ours the first one.
+        """Return the version that made a ciphertext, and the encoding of its AAD.
 
-        The version may be one that does not exist.
+        Without metadata, and with a legacy value, the version is 1. The version may not exist on the token.
 
         Raises:
-            InvalidCiphertextException: the metadata is neither ours nor a legacy value of the key.
+            InvalidCiphertextException: the metadata is not the proxy's and not a legacy value of the key, or names a
+                version that the key cannot have.
             InvalidStateException: the version is disabled.
         """
         if not metadata or metadata in key.legacy_metadata:
@@ -74,7 +77,7 @@ class KeyVersions:
             try:
                 parsed = CiphertextMetadata.unpack(metadata)
             except UnknownMetadata as error:
-                raise InvalidCiphertextException(f"ciphertextMetadata is not the proxy's own: {error}") from error
+                raise InvalidCiphertextException(f"ciphertextMetadata is not from this proxy: {error}") from error
             number, encoding = parsed.version, parsed.aad_encoding
         label = key.label_of(number)
         if label is None:
@@ -85,13 +88,15 @@ class KeyVersions:
         return KeyVersion(number, label), encoding
 
     def is_on_record(self, key: ExternalKey, number: int) -> bool:
-        """Whether a version is known to be on the token without asking it."""
+        """Whether the record says that a version is on the token."""
         record = self._records.get(key.id)
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
 
 
 def version_problems(at: str, keys: Iterable[ExternalKey], records: SharedTable[VersionRecord]) -> Iterator[str]:
-    """Keys whose primary version, by the record, is none that the configuration lists; ``at`` is the key store's path.
+    """Report keys whose recorded primary version the configuration does not list.
+
+    ``at`` is the path of the key store in the configuration.
 
     Raises:
         StateUnusable: the record cannot be read.
@@ -100,4 +105,7 @@ def version_problems(at: str, keys: Iterable[ExternalKey], records: SharedTable[
     for key in keys:
         record = records.get(key.id)
         if record is not None and key.label_of(record.primary) is None:
-            yield f"{at}.keys: version {record.primary} of {key.id} encrypts on this machine, and versions lack it"
+            yield (
+                f"{at}.keys: version {record.primary} of {key.id} is primary on this machine, but versions does not"
+                " list it; add it"
+            )

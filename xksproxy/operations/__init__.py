@@ -1,1 +1,1 @@
-"""The meaning of each API call: from a decoded request and a key to a response. No HTTP here."""
+"""The four operations of the XKS API: each makes a response from a decoded request. Nothing here depends on HTTP."""

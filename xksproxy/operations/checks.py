@@ -1,4 +1,4 @@
-"""Checks of a request that Encrypt and Decrypt share; they come before any look at a key."""
+"""Checks of a request that Encrypt and Decrypt share. They need no key and come first."""
 
 from xksproxy.spec.errors import UnsupportedOperationException, ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES
@@ -6,13 +6,13 @@ from xksproxy.spec.messages import ENCRYPTION_ALGORITHM
 
 
 def require_algorithm(algorithm: str) -> None:
-    """Raise ValidationException for anything but AES_GCM (R-ENC-3, Q-4)."""
+    """Raise ValidationException if the algorithm is not AES_GCM (R-ENC-3, Q-4)."""
     if algorithm != ENCRYPTION_ALGORITHM:
         raise ValidationException(f"encryptionAlgorithm must be {ENCRYPTION_ALGORITHM}")
 
 
 def require_supported_sizes(text_field: str, text: bytes, aad: bytes) -> None:
-    """Raise UnsupportedOperationException above what this proxy supports (R-ENC-12). Sizes in bytes, decoded."""
+    """Raise UnsupportedOperationException if a field is too large (R-ENC-12). Sizes are in decoded bytes."""
     for field, value, maximum in (
         (text_field, text, MAXIMUM_PLAINTEXT_BYTES),
         ("additionalAuthenticatedData", aad, MAXIMUM_AAD_BYTES),

@@ -1,24 +1,23 @@
-"""Decrypt."""
+"""The operation Decrypt."""
 
 from xksproxy.aead.aad import compose_aad
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.keys import TokenKey
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.keys import Sealed, TokenKey
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
-from xksproxy.operations.translate import hsm_errors_translated
+from xksproxy.operations.error_translation import hsm_errors_translated
 from xksproxy.spec.errors import InvalidCiphertextException
 from xksproxy.spec.limits import IV_BYTES, MAXIMUM_CIPHERTEXT_METADATA_BYTES, TAG_BYTES
 from xksproxy.spec.messages import DecryptRequest, DecryptResponse
 
 
 async def decrypt(request: DecryptRequest, key_id: str, access: KeyAccess, deadline: Deadline) -> DecryptResponse:
-    """Decrypt what a version of an external key encrypted (R-DEC-*).
+    """Decrypt with the version of an external key that the ciphertext metadata names (R-DEC-*).
 
-    Nothing is released before the whole tag is verified, which covers the metadata that names the version.
+    The HSM verifies the whole tag before it returns a plaintext. The tag covers the metadata too.
 
     Raises:
-        XksError: see the catalogue of errors.
+        XksError: see docs/errors.md.
     """
     aad = request.additional_authenticated_data
     metadata = request.ciphertext_metadata or b""
@@ -32,12 +31,12 @@ async def decrypt(request: DecryptRequest, key_id: str, access: KeyAccess, deadl
     with hsm_errors_translated():
         token_key = TokenKey(version.label, key.hedge_after)
         plaintext = await access.engine.decrypt(token_key, sealed, compose_aad(aad, metadata, encoding), deadline)
-    access.usage.decrypted(version.label)
+    access.usage.record_decryption(version.label)
     return DecryptResponse(plaintext=plaintext)
 
 
 def _require_possible_lengths(request: DecryptRequest, metadata: bytes) -> None:
-    """Lengths that no encryption gives (R-DEC-2, Q-3): modules answer them unsteadily, so they never see them."""
+    """Refuse lengths that no encryption produces (R-DEC-2, Q-3). PKCS#11 modules return different errors for them."""
     if len(request.initialization_vector) not in IV_BYTES:
         raise InvalidCiphertextException("initializationVector must have 12 or 16 bytes")
     if len(request.authentication_tag) != TAG_BYTES:

@@ -1,26 +1,24 @@
-"""Encrypt."""
-
-from functools import partial
+"""The operation Encrypt."""
 
 from xksproxy.aead.aad import compose_aad
-from xksproxy.aead.cdiv import integrity_value
+from xksproxy.aead.cdiv import integrity_prefix
 from xksproxy.aead.metadata import CiphertextMetadata
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.session import Sealed
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.checks import require_algorithm, require_supported_sizes
-from xksproxy.operations.translate import hsm_errors_translated
+from xksproxy.operations.error_translation import hsm_errors_translated
 from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.messages import CDIV_ALGORITHM, EncryptRequest, EncryptResponse
 
 
 async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadline: Deadline) -> EncryptResponse:
-    """Encrypt under the primary version of an external key (R-ENC-*).
+    """Encrypt with the primary version of an external key (R-ENC-*).
 
-    The version stands in the ciphertext metadata (R-ENC-8). Asked for an integrity value, prove the result (R-CDIV-6).
+    The ciphertext metadata names the version (R-ENC-8). If the request asks for an integrity value, the result is
+    decrypted again and compared before it is returned (R-CDIV-6).
 
     Raises:
-        XksError: see the catalogue of errors.
+        XksError: see docs/errors.md.
     """
     aad = request.additional_authenticated_data
     require_algorithm(request.encryption_algorithm)
@@ -37,9 +35,9 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
         if request.ciphertext_data_integrity_value_algorithm is None:
             sealed = await access.engine.encrypt(token_key, request.plaintext, composed_aad, deadline)
         else:
-            hashed = partial(_integrity_value, aad or b"", metadata)
-            sealed, integrity = await access.engine.encrypt_proven(
-                token_key, request.plaintext, composed_aad, hashed, deadline
+            prefix = integrity_prefix(aad or b"", metadata)
+            sealed, integrity = await access.engine.encrypt_verified(
+                token_key, request.plaintext, composed_aad, prefix, deadline
             )
     return EncryptResponse(
         authentication_tag=sealed.tag,
@@ -47,10 +45,4 @@ async def encrypt(request: EncryptRequest, key_id: str, access: KeyAccess, deadl
         ciphertext_metadata=metadata,
         initialization_vector=sealed.iv,
         ciphertext_data_integrity_value=integrity,
-    )
-
-
-def _integrity_value(aad: bytes, ciphertext_metadata: bytes, sealed: Sealed) -> bytes:
-    return integrity_value(
-        aad=aad, ciphertext_metadata=ciphertext_metadata, iv=sealed.iv, ciphertext=sealed.ciphertext, tag=sealed.tag
     )

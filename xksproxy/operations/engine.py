@@ -1,34 +1,35 @@
-"""What the operations ask of the HSM engine."""
+"""The interface of the HSM engine that the operations use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.health import InstanceHealth
-from xksproxy.hsm.keys import KeyDescription, TokenKey
-from xksproxy.hsm.proven import Witness
-from xksproxy.hsm.session import Sealed
+from xksproxy.hsm.instance.health import InstanceHealth
+from xksproxy.hsm.keys import KeyDescription, Sealed, TokenKey
 
 
 class Engine(Protocol):
-    """Keys by label, wherever they are. Every method raises an HsmError for what it cannot do by the deadline."""
+    """Operations with keys by label, on any HSM of a key store.
+
+    Every method that takes a deadline raises HsmError if the call fails or is not finished by the deadline.
+    """
 
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
-        """AES-256-GCM with a fresh IV."""
+        """Encrypt with AES-256-GCM and a new IV."""
 
-    async def encrypt_proven(
-        self, key: TokenKey, plaintext: bytes, aad: bytes, witness: Callable[[Sealed], Witness], deadline: Deadline
-    ) -> tuple[Sealed, Witness]:
-        """The same, then what ``witness`` makes of the result, then the proof that it decrypts to the plaintext."""
+    async def encrypt_verified(
+        self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
+    ) -> tuple[Sealed, bytes]:
+        """The same with the integrity value of the output, which is then decrypted and compared (R-CDIV-6)."""
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
-        """The inverse of encrypt."""
+        """Decrypt with AES-256-GCM."""
 
     def has_seen(self, label: str) -> bool:
-        """Whether a key of this label was there when the keys were last listed."""
+        """Whether the last listing of all keys had a key with this label."""
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
-        """Type, size and usages, read now."""
+        """Read type, size and usages of a key from an HSM."""
 
     def health(self) -> Sequence[InstanceHealth]:
-        """The state of each HSM, from checks made in the background within the last minute."""
+        """Return the state of each HSM, from background checks of the last minute."""

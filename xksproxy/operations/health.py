@@ -1,9 +1,9 @@
-"""GetHealthStatus."""
+"""The operation GetHealthStatus."""
 
 from typing import Final
 
 from xksproxy import __version__
-from xksproxy.hsm.health import Status
+from xksproxy.hsm.instance.health import Status
 from xksproxy.operations.engine import Engine
 from xksproxy.spec.limits import MAXIMUM_FLEET_DETAILS
 from xksproxy.spec.messages import EkmInstance, GetHealthStatusResponse
@@ -13,10 +13,10 @@ _WORST_FIRST: Final = tuple(Status)
 
 
 def get_health_status(engine: Engine, fleet_size: int) -> GetHealthStatusResponse:
-    """Report the HSMs, worst first, from background checks that are less than a minute old (R-HLTH-*).
+    """Report the state of each HSM, the worst first, from background checks of the last minute (R-HLTH-*).
 
-    The checks encrypt and decrypt under session keys of the proxy's own, never a customer's. If all HSMs are down, that
-    is a 200 which says so (Q-14).
+    The checks encrypt and decrypt with session keys that the proxy generates, never with a customer's key. If all HSMs
+    are out of service, the response is a 200 that reports each as UNAVAILABLE (Q-14).
     """
     instances = sorted(engine.health(), key=lambda instance: _WORST_FIRST.index(instance.status))
     return GetHealthStatusResponse(

@@ -1,16 +1,16 @@
-"""GetKeyMetadata."""
+"""The operation GetKeyMetadata."""
 
 from xksproxy.deadline import Deadline
 from xksproxy.operations.access import KeyAccess
-from xksproxy.operations.translate import hsm_errors_translated
+from xksproxy.operations.error_translation import hsm_errors_translated
 from xksproxy.spec.limits import MAXIMUM_KEY_USAGES
 from xksproxy.spec.messages import GetKeyMetadataResponse
 
 
 async def get_key_metadata(key_id: str, access: KeyAccess, deadline: Deadline) -> GetKeyMetadataResponse:
-    """Report the primary version of a key as the token describes it now (R-META-1 to R-META-5).
+    """Report specification, usages and status of a key's primary version, read from an HSM (R-META-1 to R-META-5).
 
-    A disabled key is reported as such, not refused (Q-5).
+    A disabled key is reported as DISABLED, not refused (Q-5).
 
     Raises:
         XksError: the key is missing or ambiguous, the policies do not allow the request, or the HSM does not answer.
@@ -22,5 +22,5 @@ async def get_key_metadata(key_id: str, access: KeyAccess, deadline: Deadline) -
     return GetKeyMetadataResponse(
         key_spec=description.spec,
         key_usage=list(description.usages[:MAXIMUM_KEY_USAGES]),
-        key_status="DISABLED" if access.disabled_by(key) else "ENABLED",
+        key_status="DISABLED" if access.disabled_reason(key) else "ENABLED",
     )

@@ -1,1 +1,1 @@
-"""Making another version of an external key the one that encrypts, and taking old ones out of use."""
+"""Rotation of key versions and of SigV4 credentials."""

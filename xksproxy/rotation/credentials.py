@@ -1,13 +1,18 @@
-"""Taking a SigV4 credential out of use once KMS signs with another one."""
+"""Retirement of a SigV4 credential after KMS has changed to another one."""
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.credentials import StoredCredential, held, read_credentials, set_aside
+from xksproxy.config.credentials import (
+    StoredCredential,
+    credential_directory_lock,
+    read_credentials,
+    retire_credential_file,
+)
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.credentials import RECORD_SECONDS, CredentialUses
+from xksproxy.state.credential_uses import RECORD_SECONDS, CredentialUses
 
 _DAY_SECONDS: Final = 86_400.0
 
@@ -15,39 +20,39 @@ _DAY_SECONDS: Final = 86_400.0
 def retire_credential(
     directory: Path, access_key_id: str, uses: CredentialUses, *, within_days: float, force: bool
 ) -> Path:
-    """Set the file of a credential aside, so that running workers accept it no more; to which name (R-AUTH-12).
+    """Rename the file of a credential so that running workers refuse it, and return the new path (R-AUTH-12).
 
-    The last credential stays even with ``force``: a key store without one is no configuration, so running workers would
-    refuse the change whole and go on accepting it.
+    The last credential is never retired, also not with ``force``: a key store without a credential is not a valid
+    configuration, so running workers would refuse the change and continue to accept the credential.
 
     Raises:
-        RotationRefused: there is no such credential, it is the last one, or, without ``force``, it was used within the
-            period or no other one has been used since.
+        RotationRefused: the credential does not exist or is the last one; or, without ``force``, it was used within
+            ``within_days`` or no other credential was used after it.
         ConfigError: the directory cannot be read.
         StateUnusable: the record of uses cannot be read.
         OSError: the file cannot be renamed.
     """
-    with held(directory):
+    with credential_directory_lock(directory):
         stored = read_credentials(directory)
         retiring = _find(stored, access_key_id)
         others = tuple(item.credential.access_key_id for item in stored if item is not retiring)
         if not others:
             raise RotationRefused(
-                f"{access_key_id} is the only credential of the key store; without one it serves nobody",
-                "make another one first: xksproxy credentials create",
-                "if this one is disclosed: make another, give it to KMS, then retire this one with --force",
+                f"{access_key_id} is the only credential of the key store; without it every request would fail",
+                "create another one first: xksproxy credentials create",
+                "if this one is disclosed: create another, give it to KMS, then retire this one with --force",
             )
         if not force:
             _require_unused(access_key_id, others, uses.last_used((access_key_id, *others)), within_days)
-        return set_aside(retiring.path)
+        return retire_credential_file(retiring.path)
 
 
 def _find(stored: Sequence[StoredCredential], access_key_id: str) -> StoredCredential:
     for item in stored:
         if item.credential.access_key_id == access_key_id:
             return item
-    known = ", ".join(item.credential.access_key_id for item in stored)
-    raise RotationRefused(f"the key store has no credential {access_key_id}; it has: {known}")
+    existing = ", ".join(item.credential.access_key_id for item in stored)
+    raise RotationRefused(f"the key store has no credential {access_key_id}; it has: {existing}")
 
 
 def _require_unused(
@@ -57,15 +62,15 @@ def _require_unused(
     days = (time.time() - used) / _DAY_SECONDS
     if days < within_days:
         raise RotationRefused(
-            f"{access_key_id} was used {_ago(days)} ago on this machine, and that is within {_period(within_days)}",
-            "give KMS another one, and wait; xksproxy kms-config tells how",
-            "if you mean it, add --force: requests that it signs will then fail with 401",
+            f"{access_key_id} was used {_ago(days)} ago on this machine, which is within {_period(within_days)}",
+            "give KMS another credential and wait; xksproxy kms-config prints the command",
+            "to retire it anyway, add --force: requests that it signs will then fail with 401",
         )
     if not any(other in last_used and last_used[other] > used - RECORD_SECONDS for other in others):
         raise RotationRefused(
             f"no other credential was used on this machine after {access_key_id}, so KMS may still sign with it",
-            "give KMS another one, and wait for its first request: xksproxy credentials list",
-            "if you mean it, add --force",
+            "give KMS another credential and wait for its first request: xksproxy credentials list",
+            "to retire it anyway, add --force",
         )
 
 

@@ -1,13 +1,13 @@
-"""Taking a key version out of use, and back."""
+"""Disabling and enabling a key version."""
 
 import time
 from typing import Final
 
 from msgspec.structs import replace
 
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.statefile import SharedTable
+from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord
 
@@ -23,10 +23,10 @@ def disable_version(
     recent_days: float,
     force: bool,
 ) -> None:
-    """Let a version decrypt no more, in every worker within a second.
+    """Disable a version for Decrypt, in every worker within a second.
 
     Raises:
-        RotationRefused: it is primary or unknown, or it decrypted within ``recent_days`` and there is no ``force``.
+        RotationRefused: the version is primary or unknown, or, without ``force``, it decrypted within ``recent_days``.
         StateUnusable: the state directory cannot be used.
     """
     versions.refresh()
@@ -35,20 +35,14 @@ def disable_version(
     if label is None:
         raise RotationRefused(f"the configuration lists no version {number} of {key.id}")
     _require_not_primary(key, number, record)
-    seen = usage.read(label)
-    if number not in (key.first_version, *key.explicit, *record.proven) and seen == KeyUsage(label):
-        raise RotationRefused(f"no version {number} of {key.id} was ever used or prepared on this machine")
-    used = seen.last_decrypted
-    days = None if used is None else (time.time() - used) / _DAY_SECONDS
-    if days is not None and days < recent_days and not force:
-        raise RotationRefused(
-            f"version {number} of {key.id} last decrypted {days:.1f} days ago on this machine;"
-            " data is still encrypted under it",
-            f"without it, that data cannot be read; if you mean it, add --force (recent is {recent_days:g} days)",
-        )
+    version_usage = usage.read(label)
+    if number not in (key.first_version, *key.listed_versions, *record.proven) and version_usage == KeyUsage(label):
+        raise RotationRefused(f"version {number} of {key.id} was never used or prepared on this machine")
+    if not force:
+        _require_not_recent(key, number, version_usage.last_decrypted, recent_days)
 
-    def change(known: VersionRecord | None) -> VersionRecord:
-        current = known or record
+    def change(stored: VersionRecord | None) -> VersionRecord:
+        current = stored or record
         _require_not_primary(key, number, current)
         return replace(current, disabled=tuple(sorted({*current.disabled, number})))
 
@@ -56,19 +50,19 @@ def disable_version(
 
 
 def enable_version(key: ExternalKey, number: int, versions: SharedTable[VersionRecord]) -> bool:
-    """Let a version decrypt again; whether it was disabled.
+    """Enable a version for Decrypt again, and return whether it was disabled.
 
     Raises:
         StateUnusable: the state directory cannot be used.
     """
     was_disabled = False
 
-    def change(known: VersionRecord | None) -> VersionRecord | None:
+    def change(stored: VersionRecord | None) -> VersionRecord | None:
         nonlocal was_disabled
-        was_disabled = known is not None and number in known.disabled
-        if known is None or not was_disabled:
-            return known
-        return replace(known, disabled=tuple(other for other in known.disabled if other != number))
+        was_disabled = stored is not None and number in stored.disabled
+        if stored is None or not was_disabled:
+            return stored
+        return replace(stored, disabled=tuple(other for other in stored.disabled if other != number))
 
     versions.update(key.id, change)
     return was_disabled
@@ -77,6 +71,17 @@ def enable_version(key: ExternalKey, number: int, versions: SharedTable[VersionR
 def _require_not_primary(key: ExternalKey, number: int, record: VersionRecord) -> None:
     if number == record.primary:
         raise RotationRefused(
-            f"version {number} of {key.id} is the one that encrypts",
-            "make another one primary first: xksproxy keys rotate",
+            f"version {number} of {key.id} is the primary version",
+            "make another version primary first: xksproxy keys rotate",
+        )
+
+
+def _require_not_recent(key: ExternalKey, number: int, last_decrypted: float | None, recent_days: float) -> None:
+    days = None if last_decrypted is None else (time.time() - last_decrypted) / _DAY_SECONDS
+    if days is not None and days < recent_days:
+        raise RotationRefused(
+            f"version {number} of {key.id} last decrypted {days:.1f} days ago on this machine;"
+            " data is still encrypted under it",
+            "if the version is disabled, this data cannot be decrypted",
+            f"to disable it anyway, add --force (--recent is {recent_days:g} days)",
         )

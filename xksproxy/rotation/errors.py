@@ -1,8 +1,8 @@
-"""Why a rotation stops."""
+"""The error of a rotation."""
 
 
 class RotationRefused(Exception):
-    """The rotation cannot go on. What encrypted before goes on encrypting; ``hints`` say what to do."""
+    """The rotation is refused. The primary version does not change. ``hints`` say what to do."""
 
     def __init__(self, message: str, *hints: str) -> None:
         super().__init__(message)

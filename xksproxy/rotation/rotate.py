@@ -1,125 +1,111 @@
-"""The steps of a rotation. Each can be the last one before a crash: the next run goes on from there."""
+"""The steps of a rotation. After a crash at any step, the next run continues from there."""
 
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from xksproxy.hsm.errors import TokenUnavailable
-from xksproxy.hsm.keyrecords import KeyRecords
-from xksproxy.hsm.session import KeyProof
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.keys import KeyFingerprint
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.rotation.holdings import Holdings
-from xksproxy.state.statefile import SharedTable
+from xksproxy.rotation.key_inventory import KeyInventory
+from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """How a new key gets to the other HSMs."""
+class Distribution:
+    """How a new key reaches the other HSMs."""
 
     wait_seconds: float
-    """How long their own replication may take."""
+    """The time limit for replication by the HSMs."""
 
     wrapping_label: str | None = None
-    """A wrapping key on all of them, under which it is copied instead."""
+    """The label of a wrapping key on all HSMs. If it is given, the key is copied in wrapped form."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A version that every HSM of this machine was seen to hold and to decrypt with."""
+class VersionFingerprint:
+    """Identifies the key value of a version, also on other machines."""
+
+    number: int
+    key: KeyFingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVersion:
+    """A version that every HSM of this machine has and can decrypt with."""
 
     number: int
     label: str
-    made: bool
-    """Whether this run made it."""
+    created: bool
+    """Whether this run created the key."""
 
-    proof: "Proof"
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What tells a version from every other key, on other machines too."""
-
-    number: int
-    key: KeyProof
+    fingerprint: VersionFingerprint
 
 
 class Rotation:
-    """The rotation of one external key. Hold the key store's rotation lock while it is used."""
+    """The rotation of one external key. The caller must hold the rotation lock of the key store."""
 
     def __init__(
         self,
         key: ExternalKey,
         keys: KeyMap,
-        holdings: Holdings,
+        inventory: KeyInventory,
         versions: SharedTable[VersionRecord],
-        proofs: KeyRecords,
+        fingerprints: FingerprintRecords,
     ) -> None:
         self._key = key
         self._keys = keys
-        self._holdings = holdings
+        self._inventory = inventory
         self._versions = versions
-        self._proofs = proofs
+        self._fingerprints = fingerprints
 
     def record(self) -> VersionRecord:
-        """What is on record for the key now (StateUnusable if it cannot be read)."""
+        """Read the version record of the key.
+
+        Raises:
+            StateUnusable: the record cannot be read.
+        """
         self._versions.refresh()
         return self._versions.get(self._key.id) or VersionRecord(self._key.first_version)
 
-    def prepare(self, wanted: int | None, reach: Reach, foreign: Proof | None = None) -> Prepared:
-        """The first phase: one key of the next version on every HSM, proven to be the same. It does not encrypt yet.
+    def prepare(
+        self, wanted: int | None, distribution: Distribution, other_machine: VersionFingerprint | None = None
+    ) -> PreparedVersion:
+        """The first phase: verify that every HSM has the same key of the next version. It does not encrypt yet.
 
-        ``wanted`` is an existing version to go to instead; ``foreign`` a proof that another machine made of one. Only
-        without either is a key ever made.
+        ``wanted`` is an existing version to use instead of the next one. ``other_machine`` is the fingerprint of a
+        version that another machine prepared. A key is created only if both are None.
 
         Raises:
-            RotationRefused: it cannot be done; see its hints.
-            HsmError, StateUnusable: an HSM or the state directory does not answer.
+            RotationRefused: the version cannot be prepared; see the hints.
+            HsmError: an HSM does not answer.
+            StateUnusable: the state directory cannot be used.
         """
-        number = self._agreed_version(wanted, foreign)
+        number = self._version_to_prepare(wanted, other_machine)
         label = self._label_of(number)
-        made = self._ensure_present(number, label, reach, may_make=wanted is None and foreign is None)
-        if reach.wrapping_label is not None:
-            self._holdings.copy_to_missing(label, reach.wrapping_label)
-        self._holdings.await_everywhere(label, reach.wait_seconds)
+        may_create = wanted is None and other_machine is None
+        created = self._ensure_key_exists(number, label, distribution, may_create=may_create)
+        if distribution.wrapping_label is not None:
+            self._inventory.copy_to_missing(label, distribution.wrapping_label)
+        self._inventory.wait_for_replication(label, distribution.wait_seconds)
         if number in self.record().extractable:
-            self._holdings.forbid_extraction(label)
-            self._put(extractable=tuple(other for other in self.record().extractable if other != number))
-        # Whatever was proven before counts no more if it cannot be proven now.
-        self._put(proven=tuple(other for other in self.record().proven if other != number))
-        proof = self._proven(label, None if foreign is None else foreign.key)
-        self._put(proven=tuple(sorted({*self.record().proven, number})))
-        return Prepared(number, label, made, Proof(number, proof))
+            self._inventory.forbid_extraction(label)
+            self._update_record(extractable=tuple(other for other in self.record().extractable if other != number))
+        # An earlier verification is no longer valid if this one fails.
+        self._update_record(proven=tuple(other for other in self.record().proven if other != number))
+        fingerprint = self._verify_key(label, None if other_machine is None else other_machine.key)
+        self._update_record(proven=tuple(sorted({*self.record().proven, number})))
+        return PreparedVersion(number, label, created, VersionFingerprint(number, fingerprint))
 
-    def _agreed_version(self, wanted: int | None, foreign: Proof | None) -> int:
-        if foreign is not None and wanted not in (None, foreign.number):
-            raise RotationRefused(f"the proof is of version {foreign.number}, not {wanted}")
-        return foreign.number if foreign is not None else wanted if wanted is not None else self._next_version()
-
-    def _ensure_present(self, number: int, label: str, reach: Reach, *, may_make: bool) -> bool:
-        """Make the key if no HSM has it, which all of them were asked, so that it is made once; whether it was."""
-        if self._holdings.holders(label):
-            self._put(pending=number)
-            return False
-        if not may_make:
-            self._holdings.await_everywhere(label, reach.wait_seconds)
-            self._put(pending=number)
-            return False
-        if number <= self.record().primary:
-            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
-        copying = reach.wrapping_label is not None
-        extractable = (*self.record().extractable, number) if copying else self.record().extractable
-        self._put(pending=number, extractable=extractable)
-        self._holdings.make(label, extractable=copying)
-        return True
-
-    def activate(self, prepared: Prepared, usage: UsageBook) -> None:
-        """The second phase: from now on the version encrypts, in every worker within a second.
+    def activate(self, prepared: PreparedVersion, usage: UsageBook) -> None:
+        """The second phase: make the version primary. Every worker encrypts with it within a second.
 
         Raises:
-            RotationRefused: it is disabled or has made all its encryptions.
+            RotationRefused: the version is disabled or has reached its maximum number of encryptions.
             StateUnusable: the state directory cannot be written.
         """
         if prepared.number in self.record().disabled:
@@ -127,29 +113,42 @@ class Rotation:
                 f"version {prepared.number} is disabled", "enable it first: xksproxy keys enable-version"
             )
         if usage.read(prepared.label).encryptions >= self._key.maximum_encryptions:
-            raise RotationRefused(f"version {prepared.number} has made all the encryptions it may")
-        self._put(primary=prepared.number, pending=None)
+            raise RotationRefused(
+                f"version {prepared.number} has reached its maximum number of encryptions",
+                f"rotate to a new version: xksproxy keys rotate {self._key.id}",
+            )
+        self._update_record(primary=prepared.number, pending=None)
+
+    def _version_to_prepare(self, wanted: int | None, other_machine: VersionFingerprint | None) -> int:
+        if other_machine is not None:
+            if wanted not in (None, other_machine.number):
+                raise RotationRefused(
+                    f"--proof is of version {other_machine.number}, but --version is {wanted}",
+                    "give only one of the two options",
+                )
+            return other_machine.number
+        return self._next_version() if wanted is None else wanted
 
     def _next_version(self) -> int:
-        """The version that an earlier run began with, or one that is there already, or a new one."""
+        """The version of an unfinished run, else an unused one that is on an HSM, else a new one."""
         record = self.record()
         if record.pending is not None and (record.pending > record.primary or record.pending in record.proven):
             return record.pending
-        present = {
+        on_tokens = {
             number
-            for labels in self._holdings.labels().values()
+            for labels in self._inventory.labels().values()
             for label in labels
             if (number := self._key.version_of(label)) is not None
         }
-        waiting = sorted(number for number in present - set(record.disabled) if number > record.primary)
-        if waiting:
-            return waiting[0]
-        if self._key.explicit:
-            return self._next_explicit(record)
-        return max({record.primary, *present, *record.proven, *record.disabled}) + 1
+        unused = sorted(number for number in on_tokens - set(record.disabled) if number > record.primary)
+        if unused:
+            return unused[0]
+        if self._key.listed_versions:
+            return self._next_listed_version(record)
+        return max({record.primary, *on_tokens, *record.proven, *record.disabled}) + 1
 
-    def _next_explicit(self, record: VersionRecord) -> int:
-        later = sorted(number for number in self._key.explicit if number > record.primary)
+    def _next_listed_version(self, record: VersionRecord) -> int:
+        later = sorted(number for number in self._key.listed_versions if number > record.primary)
         if not later:
             raise RotationRefused(
                 f"the configuration lists no version after {record.primary}",
@@ -162,23 +161,42 @@ class Rotation:
         label = self._key.label_of(number)
         if label is None:
             raise RotationRefused(f"the configuration lists no version {number} of {self._key.id}")
-        holder = self._keys.holder(label)
-        if holder is None or holder.id != self._key.id:
-            owner = holder.id if holder else "nobody"
-            raise RotationRefused(f"the label {label} belongs to {owner}, not to {self._key.id}")
+        owner = self._keys.key_of_label(label)
+        if owner is None or owner.id != self._key.id:
+            name = f"the external key {owner.id}" if owner else "no external key"
+            raise RotationRefused(
+                f"the label {label} of version {number} belongs to {name}, not to {self._key.id}",
+                "check the labels and versions of the key store's keys in the configuration",
+            )
         return label
 
-    def _proven(self, label: str, foreign: KeyProof | None) -> KeyProof:
-        """Prove the key on every HSM, and let the workers know the proof before they meet the key."""
-        if foreign is not None:
-            self._holdings.prove(label, foreign)
-        own = self._holdings.make_proof(label)
-        known = self._proofs.propose(label, own)
-        if known.canary is None:
-            raise TokenUnavailable(f"the record of the key {label} has no canary to prove it by")
-        self._holdings.prove(label, known)
-        return known
+    def _ensure_key_exists(self, number: int, label: str, distribution: Distribution, *, may_create: bool) -> bool:
+        """Create the key if no HSM has it. All HSMs are asked first, so it is created once. Return whether it was."""
+        if self._inventory.hsms_with(label):
+            self._update_record(pending=number)
+            return False
+        if not may_create:
+            self._inventory.wait_for_replication(label, distribution.wait_seconds)
+            self._update_record(pending=number)
+            return False
+        if number <= self.record().primary:
+            raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
+        is_copied = distribution.wrapping_label is not None
+        extractable = (*self.record().extractable, number) if is_copied else self.record().extractable
+        self._update_record(pending=number, extractable=extractable)
+        self._inventory.create_key(label, extractable=is_copied)
+        return True
 
-    def _put(self, **changes: object) -> None:
+    def _verify_key(self, label: str, other_machine: KeyFingerprint | None) -> KeyFingerprint:
+        """Verify the key on every HSM, and record its fingerprint before workers use the key."""
+        if other_machine is not None:
+            self._inventory.verify(label, other_machine)
+        recorded = self._fingerprints.propose(label, self._inventory.make_fingerprint(label))
+        if recorded.canary is None:
+            raise TokenUnavailable(f"the recorded fingerprint of the key {label} has no canary to verify the key with")
+        self._inventory.verify(label, recorded)
+        return recorded
+
+    def _update_record(self, **changes: object) -> None:
         first = VersionRecord(self._key.first_version)
         self._versions.update(self._key.id, lambda record: replace(record or first, **changes))

@@ -7,15 +7,15 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from xksproxy.server.opening import Opening, Peer, RefusedOpening
+from xksproxy.server.peer import Peer, PeerReader, PeerRefused
 from xksproxy.server.protocol import Connection, HttpServer
 
 _log: Final = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 2.0
-"""A TLS handshake, and what comes before it, must be done after this; KMS waits 250 ms in all (R-TIME-1)."""
+"""Limit for the PROXY protocol header and the TLS handshake together; KMS waits 250 ms in all (R-TIME-1)."""
 
-_LEAST_SECONDS: Final = 0.001
+_MINIMUM_SECONDS: Final = 0.001
 
 _PAUSE_SECONDS: Final = 0.1
 
@@ -29,18 +29,18 @@ class Acceptor:
         context: Callable[[], ssl.SSLContext | None],
         server: HttpServer,
         maximum_connections: int,
-        opening: Opening | None,
+        peer_reader: PeerReader | None,
     ) -> None:
         """``context`` gives the TLS context of the next connection, or None for plain HTTP.
 
-        ``opening`` says who is at the other end of a connection; None: whoever the socket names.
+        ``peer_reader`` determines the peer of a connection. If it is None, the peer is the address of the socket.
         """
         listener.setblocking(False)
         self._listener = listener
         self._context = context
         self._server = server
         self._maximum = maximum_connections
-        self._opening = opening
+        self._peer_reader = peer_reader
         self._handshakes: dict[asyncio.Task[None], Connection | None] = {}
         """In the order of their coming, with what is made of each."""
         self._task: asyncio.Task[None] | None = None
@@ -114,10 +114,10 @@ class Acceptor:
         end = loop.time() + HANDSHAKE_SECONDS
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if self._opening is not None:
+            if self._peer_reader is not None:
                 async with asyncio.timeout_at(end):
-                    peer = await self._opening.read(accepted, address)
-            seconds = None if context is None else max(end - loop.time(), _LEAST_SECONDS)
+                    peer = await self._peer_reader.read(accepted, address)
+            seconds = None if context is None else max(end - loop.time(), _MINIMUM_SECONDS)
             await loop.connect_accepted_socket(
                 connection,
                 accepted,
@@ -125,7 +125,7 @@ class Acceptor:
                 ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=None if context is None else HANDSHAKE_SECONDS,
             )
-        except RefusedOpening:
+        except PeerRefused:
             accepted.close()
         except (OSError, EOFError) as error:
             # ssl.SSLError and TimeoutError are OSErrors.

@@ -10,16 +10,16 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import respond, views
+from xksproxy.server import respond, worker_status
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
 from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
 from xksproxy.spec.errors import XksError
-from xksproxy.telemetry.facts import CredentialFacts, Facts, FactsCollector, KeyLimit
+from xksproxy.telemetry.collectors import CredentialInfo, KeyLimit, MachineCollector, MachineInfo
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _CONTENT_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -38,7 +38,7 @@ class Admin:
         *,
         hosts: AdminHosts,
     ) -> None:
-        """``directory`` is where the workers lay out metrics and views."""
+        """``directory`` is where the workers publish metrics and status."""
         self._hosts = hosts
         self._services = services
         self._recorder = recorder
@@ -49,12 +49,12 @@ class Admin:
         self._page = environment.get_template("status.html.jinja")
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer an operator or Prometheus; 421 (RFC 9110, 15.5.20) where the Host is not one of this listener."""
-        if not self._hosts.answers(request.headers.getall("Host", [])):
+        """Answer an operator or Prometheus. A Host that is not accepted gets 421 (RFC 9110, 15.5.20)."""
+        if not self._hosts.accepts(request.headers.getall("Host", [])):
             return _response(REFUSAL.encode(), "text/plain; charset=utf-8", 421)
         if request.method not in ("GET", "HEAD"):
             return respond.probe(405)
-        self._recorder.metrics.hand_over()
+        self._recorder.metrics.flush()
         match request.raw_path:
             case "/metrics":
                 body = await asyncio.to_thread(self._metrics)
@@ -69,34 +69,34 @@ class Admin:
 
     def _metrics(self) -> bytes:
         snapshot = self._services.snapshot
-        facts = Facts(
+        facts = MachineInfo(
             limits=self._limits,
             credentials=tuple(self._credentials()),
             certificate_name=snapshot.certificate.name,
             certificate_expiry=snapshot.certificate.expires,
         )
-        return self._recorder.metrics.render([FactsCollector(facts, self._services.usage)])
+        return self._recorder.metrics.render([MachineCollector(facts, self._services.usage)])
 
     def _limits(self, label: str) -> Iterable[KeyLimit]:
         for service in self._services.snapshot.services.values():
             store = service.store
-            key = store.keys.holder(label)
+            key = store.keys.key_of_label(label)
             version = None if key is None else key.version_of(label)
             if key is not None and version is not None:
                 primary = _is_primary(store.versions, key, label)
                 yield KeyLimit(store.name, key.id, version, key.maximum_encryptions, primary)
 
-    def _credentials(self) -> Iterable[CredentialFacts]:
+    def _credentials(self) -> Iterable[CredentialInfo]:
         for service in self._services.snapshot.services.values():
             store, used = service.store, service.store.credentials_used()
             for access_key_id, created in store.credentials_created.items():
-                yield CredentialFacts(store.name, access_key_id, created, used.get(access_key_id))
+                yield CredentialInfo(store.name, access_key_id, created, used.get(access_key_id))
 
     def _document(self) -> dict[str, Any]:
         services = self._services
         labels = {label for instance in services.instances for label in instance.labels}
         document = status_document(
-            services.snapshot, views.collect(self._directory), labels, services.usage, self._fleet_size
+            services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
         )
         return {**document, "latency": self._recorder.metrics.latency()}
 

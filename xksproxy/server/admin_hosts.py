@@ -1,7 +1,8 @@
-"""Which Host header fields the admin listener answers: a defence against DNS rebinding.
+"""The Host header fields that the admin listener accepts: protection against DNS rebinding.
 
-A web page can have its own name resolve to the address of the admin listener, and then read it with the visitor's
-browser as if it were a part of the page. The browser names the page's host in the Host field: such names are refused.
+A web page can make its own host name resolve to the address of the admin listener. The visitor's browser then treats
+the listener as a part of the page and lets the page read it. But the browser sends the page's host name in the Host
+field, so such names are refused.
 """
 
 import re
@@ -17,27 +18,27 @@ _LOCALHOST: Final = "localhost"
 
 REFUSAL: Final = (
     "The admin listener answers only requests whose Host is an IP address, localhost, the name of its machine, or a"
-    " name in hosts of the [admin] table of its configuration. Use one of these, or add the name there.\n"
+    " name in hosts of the [admin] table of its configuration. Use one of these, or add the name to hosts.\n"
 )
-"""What a client is told, as text. It does not repeat the name."""
+"""The text of the refusal. It does not repeat the name."""
 
 
 class AdminHosts:
-    """Decides by the Host header fields of a request."""
+    """The accepted values of the Host header field."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """``names`` are host names without a port, answered besides IP addresses and localhost."""
-        self._names = frozenset(filter(None, map(_normal, (_LOCALHOST, *names))))
+        """``names`` are host names without a port that are accepted besides IP addresses and localhost."""
+        self._names = frozenset(filter(None, map(_normalize, (_LOCALHOST, *names))))
 
     @classmethod
     def of(cls, settings: Admin) -> Self:
-        """``hosts``, the machine's name with and without its domain, and the name in ``listen``."""
+        """Accept ``hosts``, the machine's name with and without its domain, and the name in ``listen``."""
         machine = socket.gethostname()
         listen, _, _ = settings.listen.rpartition(":")
         return cls((*settings.hosts, machine, machine.partition(".")[0], listen))
 
-    def answers(self, values: Sequence[str]) -> bool:
-        """Whether a request with these values of Host is answered; it needs exactly one. Its port is not compared."""
+    def accepts(self, values: Sequence[str]) -> bool:
+        """Whether a request with these values of Host is accepted. It must have exactly one. The port is ignored."""
         if len(values) != 1:
             return False
         match = _HOST.fullmatch(values[0].strip(" \t"))
@@ -45,12 +46,12 @@ class AdminHosts:
             return False
         if match["bracketed"] is not None:
             return _is_address(match["bracketed"], 6)
-        name = _normal(match["plain"])
+        name = _normalize(match["plain"])
         return name in self._names or _is_address(name, 4)
 
 
-def _normal(name: str) -> str:
-    """Host names are the same in upper and lower case, and with the dot of the root zone."""
+def _normalize(name: str) -> str:
+    """Host names do not depend on case, and a dot at the end (the root zone) changes nothing."""
     return name.lower().removesuffix(".")
 
 

@@ -10,11 +10,11 @@ from gunicorn.app.base import BaseApplication
 from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import views
-from xksproxy.server.logs import logging_config
+from xksproxy.server import worker_status
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
+from xksproxy.telemetry.logs import logging_config
 from xksproxy.telemetry.metrics import forget_worker
 
 _log: Final = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self._config = load_checked()
         self._previous = self._config
         self.runtime = Path()
-        """Where the workers share metrics, views and quotas; made when the service runs."""
+        """Where the workers share metrics, status and quotas; made when the service runs."""
         super().__init__(prog="xksproxy")
 
     def load_config(self) -> None:
@@ -78,7 +78,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def forget_worker(self, pid: int) -> None:
         """Take what a worker that has ended said of itself out of the picture."""
         forget_worker(self.runtime, pid)
-        views.forget(self.runtime, pid)
+        worker_status.forget(self.runtime, pid)
 
     def refresh(self) -> Change:
         """Read the configuration again, and say what has to follow it; one that cannot be used changes nothing."""

@@ -1,4 +1,4 @@
-"""What systemd is told of the service (sd_notify(3)): ready, alive, stopping."""
+"""Notifications to systemd (sd_notify(3)): ready, watchdog, stopping."""
 
 import socket
 import time
@@ -9,7 +9,7 @@ _MICROSECONDS = 1_000_000
 
 
 class ServiceManager:
-    """The notify socket of a service; without one, nothing is sent."""
+    """The notify socket of the service. Without one, nothing is sent."""
 
     def __init__(self, address: str | None, watchdog_seconds: float | None) -> None:
         self._address = address
@@ -19,13 +19,13 @@ class ServiceManager:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
-        """Take the socket and the watchdog's time out of the environment, so that no one else uses them."""
+        """Take the socket and the watchdog interval from the environment, so that no child process uses them."""
         address = environment.pop("NOTIFY_SOCKET", None)
         watchdog = environment.pop("WATCHDOG_USEC", None)
         return cls(address, int(watchdog) / _MICROSECONDS if watchdog else None)
 
     def report(self, *, serving: bool) -> None:
-        """READY the first time the service serves; after that the watchdog's beat, while it does."""
+        """Send READY the first time that the service serves, then WATCHDOG at intervals while it serves."""
         if not serving:
             return
         if not self._ready:
@@ -36,7 +36,7 @@ class ServiceManager:
             self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The service is about to end."""
+        """Send STOPPING."""
         self._send("STOPPING=1")
 
     def _send(self, state: str) -> None:

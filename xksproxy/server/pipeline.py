@@ -4,13 +4,13 @@ import time
 
 from aiohttp import HttpVersion11, web
 
-from xksproxy.account import current_account
 from xksproxy.config.model import Server
 from xksproxy.deadline import Deadline
 from xksproxy.operations.decrypt import decrypt
 from xksproxy.operations.encrypt import encrypt
 from xksproxy.operations.health import get_health_status
 from xksproxy.operations.metadata import get_key_metadata
+from xksproxy.request_stats import current_request_stats
 from xksproxy.server import respond
 from xksproxy.server.body import read_body
 from xksproxy.server.protocol import Connection
@@ -57,7 +57,7 @@ class Pipeline:
         if connection is not None:
             record.peer, record.vpc_endpoint_id = connection.peer.address, connection.peer.vpc_endpoint_id
             record.tls_client_name = connection.client_name
-        current_account.set(record.account)
+        current_request_stats.set(record.account)
         try:
             response = respond.success(await self._answer(request, record))
         except XksError as error:
@@ -71,7 +71,7 @@ class Pipeline:
         if self.draining:
             response.force_close()
         record.status = response.status
-        self._recorder.take_down(record)
+        self._recorder.record_request(record)
         return response
 
     async def _answer(self, request: web.BaseRequest, record: RequestRecord) -> Response:
@@ -87,7 +87,7 @@ class Pipeline:
         identity = verify(signed, service.store.keyring, time.time())
         record.access_key_id, record.region = identity.access_key_id, identity.region
         record.clock_offset = identity.clock_offset
-        service.store.credential_uses.used(identity.access_key_id)
+        service.store.credential_uses.mark_used(identity.access_key_id)
         if isinstance(request.protocol, Connection):
             request.protocol.authenticated = True
         if self._recorder.audit.refuses:

@@ -11,7 +11,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from xksproxy.server import respond
-from xksproxy.server.opening import Peer
+from xksproxy.server.peer import Peer
 from xksproxy.server.tls import client_name
 from xksproxy.spec.errors import InternalException, ValidationException, XksError
 from xksproxy.spec.limits import MAXIMUM_BODY_BYTES
@@ -50,7 +50,7 @@ class Connection(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self.peer = Peer("unknown")
-        """Who is at the other end; the acceptor says it."""
+        """The client. The acceptor sets it."""
         self.client_name: str | None = None
         """The common name of the client's certificate, if it showed one."""
         self.authenticated = False

@@ -1,7 +1,7 @@
-"""The PROXY protocol, version 2: the header by which a load balancer says whose connection it passes on.
+"""The PROXY protocol, version 2: the header in which a load balancer names the client of a connection.
 
 Source: "The PROXY protocol, Versions 1 & 2" of HAProxy, section 2.2, and AWS's description of the field that a network
-load balancer adds for connections through a VPC endpoint. This module reads bytes and does no input or output.
+load balancer adds for connections through a VPC endpoint. This module parses bytes and does no input or output.
 """
 
 import re
@@ -11,10 +11,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-"""What every header begins with. Neither TLS nor HTTP does."""
+"""The first bytes of every header. TLS and HTTP never begin with them."""
 
 MAXIMUM_HEADER_BYTES: Final = 4096
-"""A longer header is malformed; a network load balancer's has about 100 bytes."""
+"""A longer header is malformed; the header of a network load balancer has about 100 bytes."""
 
 _FIXED_BYTES: Final = 16
 _VERSION: Final = 2
@@ -37,11 +37,11 @@ _VERSION_1: Final = b"PROXY "
 
 
 class MalformedHeader(Exception):
-    """The bytes are no header of version 2; the text says what is wrong."""
+    """The bytes are not a valid header of version 2. The text names the problem."""
 
 
 class MissingHeader(MalformedHeader):
-    """The bytes do not begin as a header does."""
+    """The bytes do not begin with the signature of a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class NeedMore:
     """The bytes are the beginning of a header."""
 
     total: int
-    """Bytes that the header has at least, those given included. Reading up to here never reads beyond the header."""
+    """Minimum length of the header, including the bytes that are there. It is never longer than the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +57,27 @@ class ProxyHeader:
     """A complete header."""
 
     length: int
-    """Its bytes; what follows belongs to the connection."""
+    """Length in bytes. The bytes after it belong to the connection."""
 
     local: bool
-    """Whether the load balancer opened the connection for itself, as for a health check (command LOCAL)."""
+    """Whether the connection is the load balancer's own, for example a health check (command LOCAL)."""
 
     client: str | None = None
-    """The client's IP address; an IPv4 address in IPv6 is given as IPv4. None: the header does not name it."""
+    """The client's IP address, or None if the header has none. An IPv4-mapped IPv6 address is given as IPv4."""
 
     client_port: int | None = None
     vpc_endpoint_id: str | None = None
-    """The id of the VPC endpoint through which the client came, if AWS's load balancer added it."""
+    """The id of the VPC endpoint through which the client connected, if AWS's load balancer added it."""
 
 
 def parse_header(data: bytes) -> ProxyHeader | NeedMore:
-    """Read the header at the beginning of a connection; ``data`` may go on beyond it.
+    """Parse the header at the beginning of a connection. ``data`` may have more bytes after it.
 
-    Of a header of command LOCAL nothing else is read, as the protocol asks. A CRC32C is checked where there is one.
+    The rest of a header with the command LOCAL is ignored, as the protocol requires. A CRC32C is checked if present.
 
     Raises:
-        MissingHeader: there is none.
-        MalformedHeader: it breaks the protocol.
+        MissingHeader: there is no header.
+        MalformedHeader: the header violates the protocol.
     """
     _require_signature(data)
     if len(data) < _FIXED_BYTES:
@@ -87,7 +87,7 @@ def parse_header(data: bytes) -> ProxyHeader | NeedMore:
         raise MalformedHeader(f"version and command are 0x{data[12]:02x}, expected 0x20 or 0x21")
     length = _FIXED_BYTES + int.from_bytes(data[14:16])
     if length > MAXIMUM_HEADER_BYTES:
-        raise MalformedHeader(f"it has {length} bytes, above {MAXIMUM_HEADER_BYTES}")
+        raise MalformedHeader(f"it has {length} bytes; the maximum is {MAXIMUM_HEADER_BYTES}")
     if len(data) < length:
         return NeedMore(length)
     if command == _LOCAL:
@@ -99,7 +99,7 @@ def _require_signature(data: bytes) -> None:
     if data[: len(SIGNATURE)] == SIGNATURE[: len(data)]:
         return
     if data[: len(_VERSION_1)] == _VERSION_1[: len(data)]:
-        raise MalformedHeader("it is of version 1, and this proxy reads version 2")
+        raise MalformedHeader("it has version 1; this proxy supports only version 2")
     raise MissingHeader("the connection does not begin with the signature of version 2")
 
 
@@ -124,7 +124,7 @@ def _parse_proxied(header: bytes) -> ProxyHeader:
         elif kind == _AWS and value[:1] == _AWS_VPC_ENDPOINT_ID:
             endpoint_ids.append(_endpoint_id(value[1:]))
     if checksums > 1 or len(endpoint_ids) > 1:
-        raise MalformedHeader("a field that may come once comes twice")
+        raise MalformedHeader("a field that is allowed once is there twice")
     return ProxyHeader(len(header), False, client, port, endpoint_ids[0] if endpoint_ids else None)
 
 
@@ -139,7 +139,7 @@ def _client(family: int, addresses: bytes) -> tuple[str | None, int | None]:
 
 
 def _fields(header: bytes, begin: int) -> Iterator[tuple[int, int, int]]:
-    """The type of each field behind the addresses, and where its value starts and ends."""
+    """The type of each field after the addresses, with the start and the end of its value."""
     while begin < len(header):
         start = begin + _FIELD_HEAD_BYTES
         end = start + int.from_bytes(header[begin + 1 : start])
@@ -150,7 +150,7 @@ def _fields(header: bytes, begin: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_checksum(header: bytes, start: int, end: int) -> None:
-    """The CRC32C is that of the whole header with zeros in its own place."""
+    """Check the CRC32C. It is calculated over the whole header, with zeros in place of the CRC32C itself."""
     if end - start != _CRC32C_BYTES:
         raise MalformedHeader(f"its CRC32C has {end - start} bytes, expected {_CRC32C_BYTES}")
     if crc32c(header[:start] + bytes(_CRC32C_BYTES) + header[end:]) != int.from_bytes(header[start:end]):

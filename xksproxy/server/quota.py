@@ -16,9 +16,9 @@ _TRIES: Final = 200
 
 
 class Quota:
-    """A token bucket in a file that all workers map; whoever takes from it holds the file's lock for microseconds.
+    """A token bucket in a file that all workers map. A worker holds the lock of the file for microseconds.
 
-    Connections spread unevenly over workers, so a share for each of them would throttle one that is not at its limit.
+    Connections spread unevenly over workers, so a share for each worker would throttle below the limit.
     """
 
     def __init__(self, path: Path, rate: float, burst: float) -> None:
@@ -35,7 +35,7 @@ class Quota:
         self._map = mmap.mmap(self._descriptor, _BUCKET.size)
 
     def __del__(self) -> None:
-        """The file stays: other snapshots and workers map it too."""
+        """Close the descriptor; other snapshots and workers use the file too."""
         os.close(self._descriptor)
 
     @classmethod
@@ -54,7 +54,7 @@ class Quota:
             raise ConfigError([f"state.directory: {error.filename}: {error.strerror}"]) from None
 
     def take(self) -> bool:
-        """Whether one more request may pass now; it counts then."""
+        """Take one request from the quota; False if none is left."""
         if not self._lock():
             return False
         try:
@@ -69,7 +69,7 @@ class Quota:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def _lock(self) -> bool:
-        """Take the lock, but never wait for a worker that was stopped while it held it."""
+        """Take the lock, but do not wait for a worker that was stopped while it held the lock."""
         for _ in range(_TRIES):
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

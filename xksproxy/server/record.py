@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from xksproxy.account import Account
 from xksproxy.keystore.blocks import BlockChange
+from xksproxy.request_stats import RequestStats
 from xksproxy.sigv4.verify import SignedAtAnotherTime
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import ReceivedMetadata
@@ -46,16 +46,16 @@ class RequestRecord(msgspec.Struct):
     access_key_id: str | None = None
     region: str | None = None
     metadata: ReceivedMetadata = ReceivedMetadata()
-    account: Account = msgspec.field(default_factory=Account)
+    account: RequestStats = msgspec.field(default_factory=RequestStats)
     status: int = 200
     error: str | None = None
     error_message: str | None = None
     reason: str | None = None
     clock_offset: float | None = None
-    """Seconds by which this machine's clock was ahead of the time of a signature that was right."""
+    """Seconds by which this machine's clock was ahead of the time of a correct signature."""
 
     vpc_endpoint_id: str | None = None
-    """The VPC endpoint through which the connection came, by the load balancer's PROXY protocol header."""
+    """The VPC endpoint of the connection, from the load balancer's PROXY protocol header."""
 
     def refuse(self, error: XksError) -> None:
         """Note an error of the API."""
@@ -64,8 +64,8 @@ class RequestRecord(msgspec.Struct):
             self.clock_offset = error.clock_offset
 
     @property
-    def refused_by_the_clock(self) -> bool:
-        """Whether nothing was wrong but the time of signature."""
+    def refused_for_its_time(self) -> bool:
+        """Whether only the time of the signature was wrong."""
         return self.clock_offset is not None and self.access_key_id is None
 
     def line(self, seconds: float) -> dict[str, Any]:
@@ -127,17 +127,17 @@ class Recorder:
         """Why requests are refused that could not be recorded; empty if they are not."""
         return "the audit log cannot be written" if self.audit.refuses else ""
 
-    def take_down(self, record: RequestRecord) -> None:
+    def record_request(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
         self.audit.write("request", partial(record.line, seconds))
         if record.clock_offset is not None:
-            self.clock.add(record.clock_offset, refused=record.refused_by_the_clock, now=time.monotonic())
+            self.clock.add(record.clock_offset, refused=record.refused_for_its_time, now=time.monotonic())
         self._count(record, seconds)
         if record.error is not None:
             self._remember(record, record.error)
 
-    def note_block(self, keystore: str, change: BlockChange) -> None:
+    def record_block(self, keystore: str, change: BlockChange) -> None:
         """Record that a block took or lost effect in this worker."""
         block = change.block
         since = None if block is None else datetime.fromtimestamp(block.since, UTC).isoformat(timespec="seconds")
@@ -152,21 +152,21 @@ class Recorder:
 
     def beat(self) -> None:
         """What is due once a second."""
-        self.audit.beat()
-        self._watch_clock()
-        self.metrics.hand_over()
+        self.audit.checkpoint_if_due()
+        self._check_clock()
+        self.metrics.flush()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
 
-    def _watch_clock(self) -> None:
-        """Show the offset, and warn once when most signatures come to fail by the clock alone."""
+    def _check_clock(self) -> None:
+        """Set the metric of the offset. Warn once when most signatures begin to fail only for their time."""
         now = time.monotonic()
         if (offset := self.clock.offset(now)) is not None:
             self.metrics.clock_offset.set(offset)
-        wrong_by = self.clock.wrong_by(now)
-        if wrong_by is not None and not self._clock_is_wrong:
-            _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(wrong_by)}})
-        self._clock_is_wrong = wrong_by is not None
+        clock_error = self.clock.error(now)
+        if clock_error is not None and not self._clock_is_wrong:
+            _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(clock_error)}})
+        self._clock_is_wrong = clock_error is not None
 
     def _count(self, record: RequestRecord, seconds: float) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
@@ -185,7 +185,7 @@ class Recorder:
 
     def _remember(self, record: RequestRecord, error: str) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
-        # It is shown on the status page and by commands, and may quote what a caller sent.
+        # The status page and commands show it, and it may quote what a caller sent.
         message = escape((record.reason or record.error_message or "")[:256])
         key_id, peer = record.key_id[:128], record.peer or ""
         self.refusals.append(Refusal(time.time(), record.keystore, operation, key_id, error, message, peer))

@@ -1,4 +1,4 @@
-"""Where the workers of one service share what is true only while it runs: metrics, views, quotas."""
+"""The directory that the workers of one service share while it runs: metrics, worker status, quotas."""
 
 import atexit
 import fcntl
@@ -15,13 +15,13 @@ _PREFIX: Final = "xksproxy-"
 
 
 def make_runtime_directory() -> Path:
-    """Make a private directory that goes with this process, in memory if there is any.
+    """Make a private directory that is removed with this process, in memory if possible.
 
-    The files in it are mapped: on a disk that is full, writing to one kills the writer by SIGBUS. systemd's
-    RuntimeDirectory is in memory, and so is /dev/shm. What a killed service left behind is removed.
+    The files in it are mapped: on a full disk, writing to one kills the process by SIGBUS. systemd's RuntimeDirectory
+    and /dev/shm are in memory. Directories of services that were killed are removed.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: it cannot be made.
     """
     parent = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or _default_parent())
     for path in parent.glob(f"{_PREFIX}*"):
@@ -29,7 +29,7 @@ def make_runtime_directory() -> Path:
             if ours:
                 shutil.rmtree(path, ignore_errors=True)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    # Held by this process and, after the fork, by its workers: as long as one of them lives, it is in use.
+    # This process and, after the fork, its workers hold the lock: the directory is in use while one of them runs.
     fcntl.flock(os.open(directory, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
     owner = os.getpid()
 
@@ -47,7 +47,7 @@ def _default_parent() -> str:
 
 @contextmanager
 def _held(path: Path) -> Iterator[bool]:
-    """Whether a directory is this user's and nobody uses it; nobody can meanwhile."""
+    """Whether a directory belongs to this user and no process uses it. The lock is held in the block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

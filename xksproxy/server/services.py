@@ -1,4 +1,4 @@
-"""What a worker serves with: HSM instances that live as long as it, and a snapshot that can be replaced."""
+"""What a worker serves with: HSM instances for its whole life, and a snapshot that can be replaced."""
 
 import asyncio
 import logging
@@ -10,15 +10,15 @@ from typing import Any, Final
 from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.hsm.instance import Instance
-from xksproxy.hsm.module import Modules
-from xksproxy.hsm.pinguard import PinGuard
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
-from xksproxy.state.check import StateCheck
+from xksproxy.state.directory_check import StateDirectoryCheck
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Services:
     """The HSMs and key stores of a worker. Belongs to its event loop."""
 
     def __init__(self, config: Config, runtime: Path) -> None:
-        """Build them; no HSM is touched yet. ``runtime`` is where the workers share what is true while they run.
+        """Build them; no HSM is called yet. ``runtime`` is the directory that the workers share while they run.
 
         Raises:
             ConfigError: credentials or certificates cannot be read.
@@ -36,7 +36,7 @@ class Services:
         self._runtime = runtime
         state = Path(config.state.directory)
         self.usage = UsageBook(state)
-        self._state_check = StateCheck(state)
+        self._state_check = StateDirectoryCheck(state)
         modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
@@ -47,10 +47,10 @@ class Services:
         self._snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
 
     def replace_snapshot(self, config: Config) -> None:
-        """Serve by another configuration of the same HSMs, from the next request on.
+        """Use another configuration of the same HSMs, from the next request on.
 
         Raises:
-            ConfigError: credentials or certificates cannot be read; what was served goes on.
+            ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
         """
         watch = FileWatch(config)
         snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
@@ -63,16 +63,16 @@ class Services:
             instance.start()
 
     async def tried(self, timeout: float) -> None:  # noqa: ASYNC109 - going on without is no failure
-        """Wait until each HSM was reached or could not be, for at most ``timeout`` seconds."""
+        """Wait until each HSM was connected or failed to connect, for at most ``timeout`` seconds."""
         waiting = [asyncio.create_task(instance.tried()) for instance in self._instances.values()]
         _, pending = await asyncio.wait(waiting, timeout=timeout)
         for task in pending:
             task.cancel()
 
     def refresh_state(self) -> list[tuple[str, BlockChange]]:
-        """Take over what commands and other workers have changed on disk; call it on a thread.
+        """Read what commands and other workers have changed on disk; call it on a thread.
 
-        What was blocked or unblocked is told, with the name of its key store.
+        Returns each block that was set or removed, with the name of its key store.
         """
         services = self._snapshot.services.values()
         changes = [(service.store.name, change) for service in services for change in service.refresh_state()]
@@ -81,9 +81,9 @@ class Services:
         return changes
 
     def _follow_files(self) -> None:
-        """Serve by credentials and certificates that have changed on disk; if they cannot be used, by the old ones.
+        """Use credentials and certificates that have changed on disk; keep the old ones if the new ones are invalid.
 
-        The configuration itself is not read again: an edit of it takes effect when SIGHUP says that it is finished.
+        The configuration file is not read again: a change of it takes effect on SIGHUP.
         """
         with self._replacing:
             watch, config = self._watch, self._config
@@ -95,20 +95,20 @@ class Services:
         except ConfigError as error:
             _log.error("changed credentials or certificates refused", extra={"fields": {"problems": error.problems}})
             return
-        except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
+        except Exception:  # noqa: BLE001 - the old snapshot must stay in use
             _log.exception("changed credentials or certificates refused")
             return
         with self._replacing:
-            if self._watch is not watch:  # SIGHUP was faster, and has read the files as well
+            if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
             self._snapshot = snapshot
         _log.info("changed credentials or certificates in place")
 
     def stop(self) -> None:
-        """Let the HSM threads end, and give back the encryptions that were not made."""
+        """Stop the HSM threads, and return counts that were reserved for encryptions but not used."""
         for instance in self._instances.values():
             instance.stop()
-        self.usage.give_back()
+        self.usage.return_unused()
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.
@@ -128,12 +128,12 @@ class Services:
         return self._snapshot.context
 
     def refusal(self, connection: Any) -> str | None:
-        """Why a connection must be dropped unread; see :func:`xksproxy.server.tls.refusal`."""
+        """Why a connection must be closed before a request is read; see :func:`xksproxy.server.tls.refusal`."""
         return tls.refusal(self._snapshot.tls, connection)
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is served by now."""
+        """The snapshot in use."""
         return self._snapshot
 
     @property
@@ -148,7 +148,7 @@ class Services:
 
     @property
     def problem(self) -> str:
-        """Why requests that could be served are refused all the same; empty if they are not."""
+        """Why requests are refused although HSMs serve; empty if they are not refused."""
         versions = (service.store.versions.problem for service in self._snapshot.services.values())
         return self._state_check.problem or next(filter(None, versions), "")
 
@@ -159,5 +159,5 @@ class Services:
         return not any(item.serving for item in instances) and any(item.hopeless for item in instances)
 
     def _none_serves_by_the_module_of(self, instance: Instance) -> bool:
-        """C_Finalize hits every HSM of a module, so it has to wait until none of them serves."""
+        """C_Finalize affects every HSM of a module, so it waits until none of them serves."""
         return not any(other.serving for other in self._instances.values() if other.module_path == instance.module_path)

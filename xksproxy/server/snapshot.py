@@ -1,4 +1,4 @@
-"""What can change in a running worker, built whole and then put in place by one assignment."""
+"""What can change in a running worker: built completely, then replaced by one assignment."""
 
 import dataclasses
 import ssl
@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from xksproxy.authorization.authorizer import Authorizer
 from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config.model import Config, Tls
-from xksproxy.hsm.fleet import Fleet
-from xksproxy.hsm.instance import Instance
-from xksproxy.hsm.keyrecords import KeyRecords
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.fleet.fleet import Fleet
+from xksproxy.hsm.instance.instance import Instance
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
-from xksproxy.operations.admission import Admission
-from xksproxy.operations.versions import VersionSearch
+from xksproxy.operations.authorization_check import AuthorizationCheck
+from xksproxy.operations.version_search import VersionSearch
 from xksproxy.server.quota import Quota
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
@@ -30,15 +30,15 @@ from xksproxy.state.usage import UsageBook
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A key store and the way to its keys."""
+    """A key store and the access to its keys."""
 
     store: KeyStore
     access: KeyAccess
-    records: KeyRecords
+    records: FingerprintRecords
     ready: "Readiness"
     quota: Quota | None = None
     authorizer: Authorizer | None = None
-    """Decides by the policies of the key store; None where it has none."""
+    """Applies the policies of the key store; None where it has none."""
 
     def access_for(
         self,
@@ -47,14 +47,14 @@ class Service:
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
         vpc_endpoint_id: str | None = None,
     ) -> KeyAccess:
-        """The way to the keys for one request. ``vpc_endpoint_id`` is what the load balancer said of its connection."""
+        """The access to the keys for one request. ``vpc_endpoint_id`` is the VPC endpoint of its connection."""
         if self.authorizer is None:
             return self.access
         request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata, vpc_endpoint_id)
-        return self.access.admitting(Admission(self.authorizer, request))
+        return self.access.authorized_by(AuthorizationCheck(self.authorizer, request))
 
     def refresh_state(self) -> list[BlockChange]:
-        """Take over what others have changed on disk, and record there what is due; call it on a thread."""
+        """Read what others have changed on disk, and write what is due; call it on a thread."""
         self.records.refresh()
         return self.store.refresh_state()
 
@@ -82,7 +82,7 @@ class Snapshot:
 
 
 def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook, runtime: Path) -> Snapshot:
-    """Build it all, or nothing. It reads files; ``runtime`` is where the workers share quotas.
+    """Build all of it, or raise. It reads files; the workers share quotas in ``runtime``.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
@@ -103,7 +103,7 @@ def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: Usa
 
 
 def built_with(config: Config) -> tuple[object, ...]:
-    """What a worker is built with, and so cannot change while it runs; all else is in the snapshot."""
+    """The settings that cannot change while a worker runs; all others are in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
     return (
         replace(config.server, tls=tls),
@@ -117,7 +117,7 @@ def built_with(config: Config) -> tuple[object, ...]:
 
 
 def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
-    records = KeyRecords(state / f"keys-{store.name}.json")
-    fleet = Fleet(instances, records, lambda label: store.keys.holder(label) is not None)
+    records = FingerprintRecords(state / f"keys-{store.name}.json")
+    fleet = Fleet(instances, records, lambda label: store.keys.key_of_label(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     return Service(store, access, records, Readiness(tuple(instances)))

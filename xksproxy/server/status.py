@@ -1,4 +1,4 @@
-"""The state of one machine as a document, for operators: what serves, for whom, and what went wrong lately."""
+"""The state of one machine as a document for operators: workers, HSMs, key stores, recent refusals."""
 
 import platform
 import time
@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from xksproxy import __version__
-from xksproxy.hsm.instance import State
-from xksproxy.keystore.keymap import ExternalKey
+from xksproxy.hsm.instance.instance import State
+from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
 from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
-from xksproxy.server.views import WorkerView
+from xksproxy.server.worker_status import WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.state.blocks import WHOLE_STORE
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
 _MAXIMUM_KEYS: Final = 500
@@ -25,11 +25,11 @@ _MAXIMUM_REASONS: Final = 50
 
 
 def status_document(
-    snapshot: Snapshot, views: Sequence[WorkerView], labels: Iterable[str], usage: UsageBook, fleet_size: int
+    snapshot: Snapshot, workers: Sequence[WorkerStatus], labels: Iterable[str], usage: UsageBook, fleet_size: int
 ) -> dict[str, Any]:
-    """Everything that ``/status`` tells, ready for JSON. ``labels`` are those that were seen on the tokens.
+    """Everything that ``/status`` reports, ready for JSON. ``labels`` are the labels seen on the tokens.
 
-    It reads files: call it on a thread. No secret is in it.
+    It reads files: call it on a thread. It contains no secret.
     """
     seen = sorted(labels)
     return {
@@ -37,37 +37,39 @@ def status_document(
         "machine": platform.node(),
         "time": _time(time.time()),
         "fleet_size": fleet_size,
-        "ready": any(view.ready for view in views),
-        "problems": [*sorted({view.problem for view in views if view.problem}), *_clock_problems(views)],
-        "clock_offset_seconds": next((view.clock_offset for view in views if view.clock_offset is not None), None),
+        "ready": any(worker.ready for worker in workers),
+        "problems": [*sorted({worker.problem for worker in workers if worker.problem}), *_clock_problems(workers)],
+        "clock_offset_seconds": next(
+            (worker.clock_offset for worker in workers if worker.clock_offset is not None), None
+        ),
         "configuration_loaded": _time(snapshot.loaded_at),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
-        "workers": [_worker(view) for view in views],
-        "hsms": _hsms(views),
+        "workers": [_worker(worker) for worker in workers],
+        "hsms": _hsms(workers),
         "keystores": [_keystore(service, seen, usage) for service in snapshot.services.values()],
-        "refusals": _refusals([refusal for view in views for refusal in view.refusals]),
+        "refusals": _refusals([refusal for worker in workers for refusal in worker.refusals]),
     }
 
 
-def _worker(view: WorkerView) -> dict[str, Any]:
-    return {"pid": view.pid, "started": _time(view.started), "ready": view.ready, "in_flight": view.in_flight}
+def _worker(worker: WorkerStatus) -> dict[str, Any]:
+    return {"pid": worker.pid, "started": _time(worker.started), "ready": worker.ready, "in_flight": worker.in_flight}
 
 
-def _clock_problems(views: Sequence[WorkerView]) -> list[str]:
-    """The clock is the machine's, so one worker that sees it wrong is enough."""
-    offsets = [view.clock_wrong_by for view in views if view.clock_wrong_by is not None]
+def _clock_problems(workers: Sequence[WorkerStatus]) -> list[str]:
+    """The problem of a wrong clock. The clock is the machine's, so the report of one worker is enough."""
+    offsets = [worker.clock_error for worker in workers if worker.clock_error is not None]
     if not offsets:
         return []
     direction = "ahead of" if offsets[0] > 0 else "behind"
     seconds = abs(round(offsets[0]))
-    return [f"the clock is {seconds} s {direction} that of the requests; most are refused for it; set it right (NTP)"]
+    return [f"the clock is {seconds} s {direction} that of the requests; most are refused; set the clock with NTP"]
 
 
-def _hsms(views: Sequence[WorkerView]) -> list[dict[str, Any]]:
-    """Each HSM, with the worst that a worker sees in it."""
+def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
+    """Each HSM, with the worst state that a worker reports."""
     by_id: dict[str, list[Any]] = {}
-    for view in views:
-        for hsm in view.hsms:
+    for worker in workers:
+        for hsm in worker.hsms:
             by_id.setdefault(hsm.id, []).append(hsm)
     documents = []
     for hsm_id, seen in by_id.items():
@@ -93,7 +95,7 @@ def _keystore(service: Service, labels: Sequence[str], usage: UsageBook) -> dict
     store = service.store
     keys: dict[str, ExternalKey] = {key.id: key for key in store.keys.named_keys()}
     for label in labels:
-        if holder := store.keys.holder(label):
+        if holder := store.keys.key_of_label(label):
             keys.setdefault(holder.id, holder)
     return {
         "name": store.name,
@@ -148,7 +150,7 @@ def _block(service: Service, key_id: str) -> dict[str, str] | None:
 
 
 def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
-    """Those of the last 15 minutes, grouped by error and reason, the most frequent first."""
+    """The refusals of the last 15 minutes, grouped by error and reason, the most frequent first."""
     since = time.time() - _RECENT_SECONDS
     recent = [refusal for refusal in refusals if refusal.at >= since]
     last: dict[tuple[str, ...], Refusal] = {}

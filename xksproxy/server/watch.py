@@ -1,4 +1,4 @@
-"""Noticing that credentials or certificates have changed on disk, as commands and ACME clients change them."""
+"""Detecting that credentials or certificates have changed on disk, as commands and ACME clients change them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,19 +10,19 @@ Signature = tuple[object, ...]
 
 
 class FileWatch:
-    """Compares what the file system says of the files a configuration names. It reads none of them."""
+    """Compares the metadata of the files that a configuration names. It does not read the files."""
 
     def __init__(self, config: Config) -> None:
-        """What is there now is taken for known; make it before the files are read."""
+        """The present metadata is the reference; create the watch before the files are read."""
         tls = config.server.tls
         self._files = tuple(path for path in (tls.certificate, tls.private_key, tls.client_ca) if path is not None)
         self._directories = tuple(dict.fromkeys(store.credentials for store in config.keystore))
         self._known = self._last = self._signature()
 
     def changed(self) -> bool:
-        """Whether something is new since this was last true, and has stood still from the previous look to this one.
+        """Whether something has changed since this last returned True, and did not change since the previous call.
 
-        A file that is being written, or a certificate whose key is yet to follow, is not taken up half-way.
+        So a file that is still being written, or a certificate without its new key, is not used.
         """
         now = self._signature()
         settled = now == self._last
@@ -40,7 +40,7 @@ class FileWatch:
 
 
 def _file_signature(path: str | Path) -> Signature:
-    """Links are followed: certbot and Kubernetes put new files behind the same link."""
+    """Symbolic links are followed: certbot and Kubernetes replace the target of a link."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:

@@ -18,14 +18,14 @@ from xksproxy.config.model import Config
 from xksproxy.server.acceptor import Acceptor
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
-from xksproxy.server.opening import Opening
+from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.probes import Probes
 from xksproxy.server.protocol import HttpServer
 from xksproxy.server.record import Recorder
-from xksproxy.server.selfview import SelfView
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
+from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
 
@@ -99,7 +99,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
         hosts = AdminHosts.of(config.admin)
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
-        self_view = SelfView(services, recorder, directory, lambda: len(server.connections))
+        reporter = WorkerReporter(services, recorder, directory, lambda: len(server.connections))
         acceptors = self._acceptors(config, services, server, probes, admin, metrics=recorder.metrics)
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
@@ -108,12 +108,12 @@ class XksWorker(GunicornUVLoopWebWorker):
         gc.freeze()
         for acceptor in acceptors:
             acceptor.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, self_view))
+        following = asyncio.create_task(self._follow_state(services, recorder, reporter))
         await self._beat(services, recorder)
         await self._drain(pipeline, server, acceptors)
         following.cancel()
         services.stop()
-        recorder.metrics.hand_over()
+        recorder.metrics.flush()
         recorder.audit.close()
         _leave(0)
 
@@ -131,16 +131,16 @@ class XksWorker(GunicornUVLoopWebWorker):
         listeners = [listener.sock for listener in self.sockets]
         maximum = config.server.max_connections
         proxy_protocol = config.server.proxy_protocol
-        public = Opening(proxy_protocol, metrics.count_proxy_protocol_refusal)
-        probed = Opening(proxy_protocol, metrics.count_proxy_protocol_refusal, required=False)
+        public = PeerReader(proxy_protocol, metrics.count_proxy_protocol_refusal)
+        probed = PeerReader(proxy_protocol, metrics.count_proxy_protocol_refusal, required=False)
         acceptors = [Acceptor(listeners.pop(0), services.context, server, maximum, public)]
-        for handle, opening, wanted in (
+        for handle, peer_reader, wanted in (
             (probes.handle, probed, config.health.listen is not None),
             (admin.handle, None, has_admin(config)),
         ):
             if wanted:
                 plain = HttpServer(handle, lambda _: None)
-                acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum, opening))
+                acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum, peer_reader))
         return acceptors
 
     async def _beat(self, services: Services, recorder: Recorder) -> None:
@@ -159,7 +159,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    async def _follow_state(self, services: Services, recorder: Recorder, self_view: SelfView) -> None:
+    async def _follow_state(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
         """Follow what commands and other workers change on disk, and lay out how this worker is.
 
         Apart from the heartbeat, which must not wait for a disk that hangs.
@@ -167,8 +167,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         while True:
             try:
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
-                    recorder.note_block(keystore, change)
-                await asyncio.to_thread(self_view.lay_out)
+                    recorder.record_block(keystore, change)
+                await asyncio.to_thread(reporter.report)
             except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)

@@ -1,1 +1,1 @@
-"""AWS Signature Version 4, verifying and signing, as pure functions of a request, secrets and a clock."""
+"""AWS Signature Version 4: verification and signing, as pure functions of a request, secrets and a time."""

@@ -1,4 +1,4 @@
-"""The Authorization header taken apart."""
+"""Parsing of the Authorization header."""
 
 import re
 from functools import lru_cache
@@ -19,11 +19,11 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+|:authority")
 
 
 class MalformedAuthorization(Exception):
-    """The header is not a SigV4 Authorization header; the text says where it goes wrong."""
+    """The header is not a SigV4 Authorization header. The message says which part is wrong."""
 
 
 class CredentialScope(NamedTuple):
-    """Date (``YYYYMMDD``) and AWS Region a signature is bound to; the service is always ``kms-xks-proxy``."""
+    """The date (``YYYYMMDD``) and AWS Region of a signature. The service is always ``kms-xks-proxy``."""
 
     date: str
     region: str
@@ -33,7 +33,7 @@ class CredentialScope(NamedTuple):
 
 
 class Authorization(msgspec.Struct, frozen=True):
-    """The parts of a SigV4 Authorization header, each of legal form."""
+    """The parts of a SigV4 Authorization header, each with valid syntax."""
 
     access_key_id: str
     scope: CredentialScope
@@ -42,10 +42,10 @@ class Authorization(msgspec.Struct, frozen=True):
 
 
 def parse_authorization(header: str) -> Authorization:
-    """Read ``AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…``.
+    """Parse ``AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…``.
 
     Raises:
-        MalformedAuthorization: anything else.
+        MalformedAuthorization: the header has another form.
     """
     algorithm, _, rest = header.strip().partition(" ")
     if algorithm != ALGORITHM:
@@ -54,7 +54,7 @@ def parse_authorization(header: str) -> Authorization:
     access_key_id, _, scope_text = elements["Credential"].partition("/")
     scope = _parse_scope(scope_text)
     if not _ACCESS_KEY_ID.fullmatch(access_key_id):
-        raise MalformedAuthorization("the access key id is not of letters and digits")
+        raise MalformedAuthorization("the access key id has characters other than letters and digits")
     signature = elements["Signature"]
     if not _SIGNATURE.fullmatch(signature):
         raise MalformedAuthorization("the signature is not 64 lower-case hexadecimal digits")
@@ -72,7 +72,7 @@ def _elements(text: str) -> dict[str, str]:
     return elements
 
 
-@lru_cache(maxsize=64)  # KMS sends the same one all day; which ids do is no matter of time
+@lru_cache(maxsize=64)  # KMS sends the same scope all day; parsing does not depend on access key ids
 def _parse_scope(text: str) -> CredentialScope:
     match text.split("/"):
         case [date, region, service, terminator]:
@@ -80,7 +80,7 @@ def _parse_scope(text: str) -> CredentialScope:
         case _:
             raise MalformedAuthorization("expected Credential=<access key id>/<date>/<region>/<service>/aws4_request")
     if not _DATE.fullmatch(date) or not _REGION.fullmatch(region):
-        raise MalformedAuthorization("the credential scope has no legal date and region")
+        raise MalformedAuthorization("the credential scope has no valid date and region")
     if service != SERVICE or terminator != TERMINATOR:
         raise MalformedAuthorization(f"the credential scope does not end in {SERVICE}/{TERMINATOR}")
     return CredentialScope(date, region)

@@ -9,13 +9,13 @@ import msgspec
 
 from xksproxy.sigv4.authorization import ALGORITHM, SERVICE, TERMINATOR, CredentialScope
 
-_EXACTLY: Final = ("utf-8", "surrogateescape")
+_LOSSLESS: Final = ("utf-8", "surrogateescape")
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What a signature covers, as received: the path undecoded, no query, header names in lower case.
+    """The parts of a request that a signature covers, as received. The path is not decoded, and there is no query.
 
-    A header that came several times has its values in the order they came.
+    Header names are in lower case. Values of a repeated header are in the order received.
     """
 
     method: str
@@ -25,7 +25,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 def group_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:
-    """Gather header lines by lower-case name, as text that turns back into the same bytes when it is hashed."""
+    """Group header lines by lower-case name, as text that encodes to the same bytes again for hashing."""
     grouped: dict[str, list[str]] = {}
     for name, value in headers:
         grouped.setdefault(name.lower().decode("utf-8", "surrogateescape"), []).append(
@@ -35,7 +35,7 @@ def group_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]
 
 
 def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_sha256: str) -> str:
-    """Step 1. The query is always empty; the path needs no encoding, its characters being unreserved.
+    """Step 1. The query is always empty. The path needs no encoding, because all its characters are unreserved.
 
     Raises:
         KeyError: a signed header is not in the request.
@@ -46,20 +46,20 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 
 def _canonical_value(values: Sequence[str]) -> str:
-    """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas."""
+    """Values without outer spaces, with inner runs of spaces as one space; repeated headers joined by commas."""
     if len(values) == 1:
         return " ".join(values[0].split())
     return ",".join([" ".join(value.split()) for value in values])
 
 
 def string_to_sign(timestamp: str, scope: CredentialScope, canonical: str) -> str:
-    """Step 2. ``timestamp`` is the X-Amz-Date value."""
-    digest = hashlib.sha256(canonical.encode(*_EXACTLY)).hexdigest()
+    """Step 2. ``timestamp`` is the value of X-Amz-Date."""
+    digest = hashlib.sha256(canonical.encode(*_LOSSLESS)).hexdigest()
     return f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
 
 
 def derive_signing_key(secret_access_key: str, scope: CredentialScope) -> bytes:
-    """Step 3, first half: four nested HMACs from the secret to the key of one day and Region."""
+    """Step 3, first part: derive the key of one day and Region from the secret, by four nested HMACs."""
     key = b"AWS4" + secret_access_key.encode()
     for part in (scope.date, scope.region, SERVICE, TERMINATOR):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -67,6 +67,6 @@ def derive_signing_key(secret_access_key: str, scope: CredentialScope) -> bytes:
 
 
 def sign_string(signing_key: bytes, text: str) -> str:
-    """Step 3, second half: the signature in lower-case hexadecimal."""
-    # Not hmac.digest: that lets other threads take the interpreter at each call, however short.
+    """Step 3, second part: the signature in lower-case hexadecimal."""
+    # Not hmac.digest, which releases the interpreter lock at each call, even a short one.
     return hmac.new(signing_key, text.encode(), "sha256").hexdigest()

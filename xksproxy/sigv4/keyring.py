@@ -18,13 +18,13 @@ _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A SigV4 key pair shared with KMS; unrelated to IAM (R-AUTH-2). The secret never shows in a repr."""
+    """A SigV4 access key id and secret, shared with KMS and unrelated to IAM (R-AUTH-2). The repr hides the secret."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
 
     def problem(self) -> str | None:
-        """What KMS would refuse in it, or None (R-AUTH-3, R-AUTH-4)."""
+        """Why KMS would refuse it, or None (R-AUTH-3, R-AUTH-4)."""
         if not _ACCESS_KEY_ID.fullmatch(self.access_key_id):
             return "the access key id must have 20 to 30 characters of A-Z and 2-7"
         if not _SECRET_ACCESS_KEY.fullmatch(self.secret_access_key):
@@ -33,39 +33,39 @@ class Credential:
 
 
 def generate_credential() -> Credential:
-    """A fresh pair: 26 Base32 characters, and independently 48 random bytes in Base64 (R-AUTH-4, R-AUTH-6)."""
+    """A new credential: 26 random Base32 characters, and 48 random bytes in Base64 (R-AUTH-4, R-AUTH-6)."""
     access_key_id = "".join(secrets.choice(_BASE32) for _ in range(26))
     return Credential(access_key_id, secrets.token_urlsafe(48).replace("-", "+").replace("_", "/"))
 
 
 class Keyring:
-    """The credentials of one key store. Belongs to one event loop.
+    """The credentials of one key store. Use it on one event loop only.
 
-    The signing keys of all credentials, and of a decoy that stands in for unknown ids, are derived together and
-    kept for the 16 scopes used last. So whether a scope was cached tells nothing about which ids exist.
+    The signing keys of all credentials, and one of a random dummy secret for unknown ids, are derived together and
+    cached for the 16 scopes used last. So the time of an answer does not show which ids exist.
     """
 
     def __init__(self, credentials: Iterable[Credential]) -> None:
         self._secrets = {credential.access_key_id: credential.secret_access_key for credential in credentials}
-        self._decoy = secrets.token_urlsafe(48)
+        self._dummy_secret = secrets.token_urlsafe(48)
         self._cache: OrderedDict[CredentialScope, tuple[Mapping[str, bytes], bytes]] = OrderedDict()
 
     def __contains__(self, access_key_id: object) -> bool:
         return access_key_id in self._secrets
 
     def signing_key(self, access_key_id: str, scope: CredentialScope) -> tuple[bytes, bool]:
-        """The signing key for a scope, and whether the id is known; for an unknown id the decoy's key."""
+        """The signing key for a scope, and whether the id is known. For an unknown id it is the dummy key."""
         entry = self._cache.get(scope)
         if entry is None:
             entry = self._derive(scope)
         else:
             self._cache.move_to_end(scope)
-        keys, decoy = entry
-        return keys.get(access_key_id, decoy), access_key_id in keys
+        keys, dummy_key = entry
+        return keys.get(access_key_id, dummy_key), access_key_id in keys
 
     def _derive(self, scope: CredentialScope) -> tuple[Mapping[str, bytes], bytes]:
         keys = {access_key_id: derive_signing_key(secret, scope) for access_key_id, secret in self._secrets.items()}
-        entry = keys, derive_signing_key(self._decoy, scope)
+        entry = keys, derive_signing_key(self._dummy_secret, scope)
         self._cache[scope] = entry
         if len(self._cache) > _CACHED_SCOPES:
             self._cache.popitem(last=False)

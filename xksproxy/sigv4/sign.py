@@ -1,4 +1,4 @@
-"""Signing a request: the client half of SigV4."""
+"""Signing a request, as a client does."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ def signed_headers(
 ) -> dict[str, str]:
     """The headers of a signed POST, as KMS sends them: ``SignedHeaders=host;x-amz-date`` (R-AUTH-8).
 
-    ``now`` is the Unix time in seconds; ``host`` carries the port where it is not the default.
+    ``now`` is the Unix time in seconds. ``host`` includes the port if it is not the default.
     """
     timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     scope = CredentialScope(timestamp[:8], region)

@@ -1,4 +1,4 @@
-"""Verifying a signed request against a key store's credentials (requirements R-AUTH-*)."""
+"""Verification of a signed request against the credentials of a key store (requirements R-AUTH-*)."""
 
 import hashlib
 import hmac
@@ -20,18 +20,18 @@ _HOST_NAMES: Final = frozenset({"host", ":authority"})
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who signed a request, and for which AWS Region."""
+    """The access key id that signed a request, and the AWS Region in its scope."""
 
     access_key_id: str
     region: str
     clock_offset: float = 0.0
-    """Seconds by which this machine's clock is ahead of the time of signature."""
+    """Seconds by which this machine's clock is ahead of the time of the signature."""
 
 
 class SignedAtAnotherTime(AuthenticationFailedException):
-    """The signature is right, and only its time is too far from this machine's clock (R-AUTH-10).
+    """The signature is correct, but its time is too far from this machine's clock (R-AUTH-10).
 
-    The answer is that of every other cause.
+    The answer is the same as for every other cause.
     """
 
     def __init__(self, access_key_id: str, clock_offset: float) -> None:
@@ -42,21 +42,21 @@ class SignedAtAnotherTime(AuthenticationFailedException):
 
     @property
     def name(self) -> str:
-        """The ``errorName`` of every cause."""
+        """The ``errorName``, the same for every cause."""
         return AuthenticationFailedException.__name__
 
 
 def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     """Authenticate a request. ``now`` is the Unix time in seconds.
 
-    The signed headers are those that the Authorization header lists, in that order (R-AUTH-8); host and x-amz-date
-    must be among them. The body is always hashed, whatever x-amz-content-sha256 claims.
+    The signed headers are those that the Authorization header lists, in that order (R-AUTH-8). They must include host
+    and x-amz-date. The body is always hashed; x-amz-content-sha256 must match if it is there.
 
-    The time is checked last, so that a wrong clock can be told from what strangers send.
+    The time is checked last. So a wrong clock can be distinguished from requests without a valid signature.
 
     Raises:
-        SignedAtAnotherTime: the time of signature is the only thing that is wrong.
-        AuthenticationFailedException: for every cause alike; ``detail`` has the cause for the log.
+        SignedAtAnotherTime: only the time of the signature is wrong.
+        AuthenticationFailedException: the same message for every cause; ``detail`` has the cause for the log.
     """
     try:
         authorization = parse_authorization(_single(request, "authorization"))

@@ -1,6 +1,6 @@
 """The errors of the XKS proxy API, one class per ``errorName`` (R-ERR-1).
 
-``message`` is for the operator who reads the caller's CloudWatch logs; ``detail`` stays on this machine.
+``message`` is sent to KMS, and its operator reads it in CloudWatch logs. ``detail`` stays on this machine.
 """
 
 from typing import ClassVar
@@ -9,13 +9,13 @@ from xksproxy.spec.limits import MAXIMUM_ERROR_MESSAGE_CHARACTERS
 
 
 def _printable(text: str) -> str:
-    """Only the bytes 0x20 to 0x7e, fewer than 512 of them (R-ERR-2)."""
+    """The text with only the bytes 0x20 to 0x7e, cut to fewer than 512 of them (R-ERR-2)."""
     ascii_only = "".join(c if " " <= c <= "~" else "?" for c in text[:MAXIMUM_ERROR_MESSAGE_CHARACTERS])
     return ascii_only if len(text) <= MAXIMUM_ERROR_MESSAGE_CHARACTERS else ascii_only[:-3] + "..."
 
 
 class XksError(Exception):
-    """A request that cannot be answered as asked. The class is the error name, its status the HTTP code."""
+    """An error of the API. The name of the class is the ``errorName``; ``http_status`` is the HTTP status."""
 
     http_status: ClassVar[int]
 
@@ -26,7 +26,7 @@ class XksError(Exception):
 
     @property
     def name(self) -> str:
-        """The ``errorName`` that KMS keys on (R-ERR-3)."""
+        """The ``errorName``, by which KMS distinguishes errors (R-ERR-3)."""
         return type(self).__name__
 
 
@@ -43,7 +43,7 @@ class InvalidStateException(XksError):
 
 
 class InvalidCiphertextException(XksError):
-    """Ciphertext, metadata, IV, AAD or tag do not belong together."""
+    """The ciphertext, metadata, IV, AAD and tag do not match."""
 
     http_status = 400
 
@@ -60,7 +60,7 @@ class AuthenticationFailedException(XksError):
     http_status = 401
 
     def __init__(self, detail: str) -> None:
-        # One message for every cause: the reply must not tell an unknown id from a wrong secret (R-AUTH-13).
+        # One message for every cause: the response must not show whether the id or the secret is wrong (R-AUTH-13).
         super().__init__(
             "SigV4 authentication failed: check that the access key id and secret access key configured in AWS KMS"
             " belong to this key store, that its URI path is right, and that the proxy's clock is correct",
@@ -69,7 +69,7 @@ class AuthenticationFailedException(XksError):
 
 
 class AccessDeniedException(XksError):
-    """Secondary authorization refuses the caller."""
+    """The policies refuse the caller (secondary authorization)."""
 
     http_status = 403
 
@@ -81,7 +81,7 @@ class KeyNotFoundException(XksError):
 
 
 class InvalidUriPathException(XksError):
-    """The path names no key store or no operation of this proxy."""
+    """The path does not name a key store and an operation of this proxy."""
 
     http_status = 404
 
@@ -89,19 +89,19 @@ class InvalidUriPathException(XksError):
 class MethodNotAllowed(XksError):
     """A method other than POST on an API URI (R-URI-5).
 
-    The API defines no name for a 405; an error needs one all the same (R-ERR-4), so it borrows the nearest.
+    The API defines no name for status 405, but every error needs one (R-ERR-4). The closest name is used.
     """
 
     http_status = 405
 
     @property
     def name(self) -> str:
-        """The nearest name that KMS knows."""
+        """The closest name that KMS knows."""
         return "UnsupportedOperationException"
 
 
 class ThrottlingException(XksError):
-    """The proxy is overloaded or a quota is used up."""
+    """The proxy is overloaded, or the quota of the key store is exceeded."""
 
     http_status = 429
 

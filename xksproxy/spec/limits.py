@@ -1,21 +1,21 @@
-"""Each number of the XKS proxy API once, in bytes before Base64 unless the name says otherwise."""
+"""The limits of the XKS proxy API, in bytes before Base64 encoding unless the name says otherwise."""
 
 from typing import Final
 
 MINIMUM_PLAINTEXT_BYTES: Final = 4300
-"""What every proxy must process (R-ENC-1, R-DEC-1)."""
+"""Every proxy must accept this much (R-ENC-1, R-DEC-1)."""
 
 MAXIMUM_PLAINTEXT_BYTES: Final = 8192
-"""What this proxy processes; above it the answer is UnsupportedOperationException (R-ENC-12)."""
+"""This proxy accepts this much. Above it, it answers UnsupportedOperationException (R-ENC-12)."""
 
 MAXIMUM_AAD_BYTES: Final = 8192
-"""What this proxy processes, which is what every proxy must (R-ENC-2)."""
+"""This proxy accepts this much, as every proxy must (R-ENC-2)."""
 
 MAXIMUM_BODY_BYTES: Final = 64 * 1024
-"""A request body above this is refused unread. The largest legal one is about 27 KiB (R-REQ-10)."""
+"""A larger request body is refused without being read. The largest legal body is about 27 KiB (R-REQ-10)."""
 
 IV_BYTES: Final = frozenset({12, 16})
-"""Legal lengths of an initialization vector (R-ENC-7, R-DEC-2)."""
+"""Allowed lengths of an initialization vector (R-ENC-7, R-DEC-2)."""
 
 TAG_BYTES: Final = 16
 """The GCM authentication tag is never truncated (R-ENC-4, R-DEC-2)."""
@@ -24,7 +24,7 @@ MAXIMUM_CIPHERTEXT_METADATA_BYTES: Final = 20
 """R-ENC-8."""
 
 MAXIMUM_ERROR_MESSAGE_CHARACTERS: Final = 511
-"""R-ERR-2: fewer than 512."""
+"""An error message has fewer than 512 characters (R-ERR-2)."""
 
 MAXIMUM_KEY_ID_CHARACTERS: Final = 128
 """R-URI-6."""
@@ -45,4 +45,4 @@ KMS_TIMEOUT_MS: Final = 250
 """How long KMS waits for an answer (R-TIME-1)."""
 
 CLOCK_SKEW_SECONDS: Final = 300
-"""R-AUTH-10: authentication fails when the request time is further away than this."""
+"""Authentication fails if the time of the request differs from the clock by more than this (R-AUTH-10)."""

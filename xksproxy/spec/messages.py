@@ -1,7 +1,7 @@
 """Requests and responses of the four APIs, decoded strictly.
 
-Fields of type ``bytes`` are Base64 on the wire (RFC 4648 section 4, padded), raw here. Unknown members are
-accepted at every level (R-REQ-7), and nothing in ``requestMetadata`` is judged beyond presence and type (R-REQ-6).
+Fields of type ``bytes`` are Base64 in JSON (RFC 4648 section 4, padded) and raw here. Unknown members are
+accepted at every level (R-REQ-7). Members of ``requestMetadata`` are checked for presence and type only (R-REQ-6).
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ CDIV_ALGORITHM: Final = "SHA_256"
 
 
 class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """Common form: camelCase on the wire, and what is absent left out."""
+    """Base of all messages: names are in camelCase in JSON, and absent members are left out."""
 
 
 class HealthRequestMetadata(_Message, frozen=True):
@@ -158,16 +158,16 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def decode(message: type[Received], body: bytes) -> Received:
-    """Read a request body.
+    """Decode a request body.
 
     Raises:
-        ValidationException: it is not JSON, or a field is missing, of the wrong type or not Base64. The text names
+        ValidationException: it is not JSON, or a field is missing, of the wrong type or not Base64. The message names
             the field and never quotes a value.
     """
     try:
         if not body.isascii():
-            body.decode()  # the decoder looks into no string of a member that it skips
-        return _DECODERS[message].decode(body)  # type: ignore[return-value]  # the table pairs them
+            body.decode()  # msgspec does not check the UTF-8 of members that it skips
+        return _DECODERS[message].decode(body)  # type: ignore[return-value]  # the table maps each type to its decoder
     except msgspec.ValidationError as error:
         raise ValidationException(f"The request body does not fit the API: {error}") from None
     except RecursionError:
@@ -179,7 +179,7 @@ def decode(message: type[Received], body: bytes) -> Received:
 
 
 def encode(message: Request | Response | ErrorResponse) -> bytes:
-    """Write a body: one line, no blanks."""
+    """Encode a body as JSON on one line, without spaces."""
     return _ENCODER.encode(message)
 
 
@@ -204,18 +204,18 @@ _RECEIVED: Final = msgspec.json.Decoder(_Received)
 
 
 class ReceivedMetadata(NamedTuple):
-    """``requestMetadata`` as a request carried it, within bounds."""
+    """The members of a request's ``requestMetadata``, within limits."""
 
     members: Mapping[str, str] = MappingProxyType({})
     left_out: int = 0
-    """How many members the bounds left out."""
+    """Number of members that the limits left out."""
 
 
 def received_metadata(body: bytes) -> ReceivedMetadata:
-    """The members of a decoded body's ``requestMetadata`` as text, for the log (R-LOG-1, R-REQ-7).
+    """Return the members of a decoded body's ``requestMetadata`` as text, for the log (R-LOG-1, R-REQ-7).
 
-    The seven members that the API names are always among them, then unknown ones, 32 members in all. Names have at
-    most 64 characters and values at most 2048; a value that is no string is given as its JSON.
+    The seven members that the API names are always included. Unknown members follow, up to 32 members in all. Names are
+    cut at 64 characters and values at 2048. A value that is not a string is given as its JSON.
     """
     try:
         return ReceivedMetadata(_LOGGABLE.decode(body).request_metadata)

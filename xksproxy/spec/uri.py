@@ -10,7 +10,7 @@ from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.spec.limits import MAXIMUM_KEY_ID_CHARACTERS, MAXIMUM_URI_PATH_CHARACTERS
 
 BASE_PATH: Final = "/kms/xks/v1"
-"""What follows every key store's prefix."""
+"""The path that follows the prefix of every key store."""
 
 
 class Operation(Enum):
@@ -23,7 +23,7 @@ class Operation(Enum):
 
 
 class ApiPath(msgspec.Struct, frozen=True):
-    """A request path taken apart. ``key_id`` is what stood in the path, legal or not; empty for health."""
+    """The parts of a request path. ``key_id`` is as in the path and not checked; it is empty for health."""
 
     prefix: str
     operation: Operation
@@ -39,25 +39,25 @@ _DOT_SEGMENTS: Final = frozenset({".", ".."})
 
 
 def parse_path(target: str) -> ApiPath:
-    """Take a request target apart.
+    """Parse a request target.
 
-    No legal URI holds a percent sign, a dot segment, an empty segment or a query (R-URI-1), so none is decoded
-    or normalised here: what one component reads as one path and the next as another is refused.
+    No legal URI contains a percent sign, a dot segment, an empty segment or a query (R-URI-1). So nothing is decoded or
+    normalised here: a path that two components could read differently is refused.
 
     Raises:
         InvalidUriPathException: the target is not one of the four API paths (R-URI-11).
     """
-    base, _, verb = target.rpartition("/")
-    operation = _OPERATIONS.get(verb)
+    base, _, last_segment = target.rpartition("/")
+    operation = _OPERATIONS.get(last_segment)
     if operation is Operation.GET_HEALTH_STATUS:
-        before, key_id, is_legal = BASE_PATH, "", True
+        fixed_path, key_id, is_legal = BASE_PATH, "", True
     else:
         base, _, key_id = base.rpartition("/")
-        before, is_legal = _KEYS_PATH, _KEY_SEGMENT.fullmatch(key_id) is not None and key_id not in _DOT_SEGMENTS
-    prefix = base.removesuffix(before)
-    if operation is None or not is_legal or not base.endswith(before) or not _PREFIX.fullmatch(prefix):
+        fixed_path, is_legal = _KEYS_PATH, _KEY_SEGMENT.fullmatch(key_id) is not None and key_id not in _DOT_SEGMENTS
+    prefix = base.removesuffix(fixed_path)
+    if operation is None or not is_legal or not base.endswith(fixed_path) or not _PREFIX.fullmatch(prefix):
         raise InvalidUriPathException(
-            "The URI path is not one of this proxy: expected [/<prefix>]/kms/xks/v1/health or"
+            "The URI path does not belong to this proxy: expected [/<prefix>]/kms/xks/v1/health or"
             " [/<prefix>]/kms/xks/v1/keys/<key id>/metadata, encrypt or decrypt,"
             " without query string or percent-encoding",
         )
@@ -65,19 +65,19 @@ def parse_path(target: str) -> ApiPath:
 
 
 def compose_path(prefix: str, operation: Operation, key_id: str = "") -> str:
-    """The path of an operation: the inverse of :func:`parse_path`."""
+    """The path of an operation; the inverse of :func:`parse_path`."""
     if operation is Operation.GET_HEALTH_STATUS:
         return f"{prefix}{BASE_PATH}/health"
     return f"{prefix}{BASE_PATH}/keys/{key_id}/{operation.value}"
 
 
 def is_key_id(text: str) -> bool:
-    """Whether ``text`` is a legal external key id that no HTTP stack normalises away (R-URI-6)."""
+    """Whether ``text`` is a legal external key id, and not a dot segment that HTTP software removes (R-URI-6)."""
     return _KEY_ID.fullmatch(text) is not None and text not in _DOT_SEGMENTS
 
 
 def prefix_problem(prefix: str) -> str | None:
-    """What is wrong with a key store's path prefix, or None (R-URI-2)."""
+    """The error in a path prefix of a key store, or None (R-URI-2)."""
     if not _PREFIX.fullmatch(prefix):
         return "expected segments of a-z A-Z 0-9 - _, each after a /, and no / at the end, such as /payments/eu"
     if len(prefix) + len(BASE_PATH) > MAXIMUM_URI_PATH_CHARACTERS:

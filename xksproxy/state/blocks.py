@@ -1,23 +1,23 @@
-"""Which key stores and external keys are blocked by hand."""
+"""The key stores and external keys that an operator has blocked."""
 
 from pathlib import Path
 
 import msgspec
 
-from xksproxy.state.statefile import SharedTable
+from xksproxy.state.state_file import SharedTable
 
 
 class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why and since when something is blocked."""
+    """One block: since when, and the reason."""
 
     since: float
-    """Seconds since 1970."""
+    """Unix time in seconds."""
 
     reason: str = ""
 
 
 WHOLE_STORE = ""
-"""The name under which a whole key store is blocked; no external key has it."""
+"""The entry that blocks the whole key store. No external key has this id."""
 
 
 def block_table(state_directory: Path, keystore: str) -> SharedTable[Block]:

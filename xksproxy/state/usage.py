@@ -1,4 +1,4 @@
-"""How often each key has encrypted, and when it was last used: never less than the truth, whatever crashes."""
+"""How often each key has encrypted, and when it was last used. The count on record is never below the true count."""
 
 import hashlib
 import logging
@@ -12,81 +12,102 @@ from urllib.parse import quote
 
 import msgspec
 
-from xksproxy.state.statefile import StateUnusable, locked, read, replace
+from xksproxy.state.state_file import StateUnusable, file_lock, read_json, replace_file
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
-_GRANT_LOCK_SECONDS: Final = 0.1
-"""An HSM session may be waiting for it."""
+_RESERVE_LOCK_SECONDS: Final = 0.1
+"""Short, because an HSM session may wait while a block is reserved."""
 
 _FIRST_BLOCK: Final = 16
 _GROWTH: Final = 4
 _LARGEST_BLOCK: Final = 16_384
-_SHORT_SECONDS: Final = 10.0
-_PARTS_OF_THE_REST: Final = 8
-_USE_SECONDS: Final = 60.0
+_BLOCK_SECONDS: Final = 10.0
+"""A block that lasts less than this is followed by a larger one."""
+
+_REMAINDER_DIVISOR: Final = 8
+"""A block is at most this fraction of what remains up to the maximum."""
+
+_RECORD_SECONDS: Final = 60.0
+"""How often the time of last use is written while a key is in use."""
+
 _REFUSED_SECONDS: Final = 1.0
+"""For so long after a refusal, the record is not asked again."""
 
 
 class LimitReached(Exception):
-    """The key has made as many encryptions as it may."""
+    """The key has reached its maximum number of encryptions."""
 
 
 class KeyUsage(msgspec.Struct, frozen=True):
-    """What is on record of the keys of one label on this machine. Times are seconds since 1970."""
+    """The record of the keys of one label on this machine. Times are Unix times in seconds."""
 
     label: str
     encryptions: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """C_Encrypt calls allowed so far: those made, and those that a running process may still make."""
+    """C_Encrypt calls that were made, plus those that running processes have reserved."""
 
     last_encrypted: float | None = None
     last_decrypted: float | None = None
 
 
-class _Lease:
-    """Encryptions that this process may still make, taken ahead in blocks that grow with the traffic."""
+class _Reservation:
+    """Encryptions that this process has put on record in advance, in blocks that grow with the traffic."""
 
-    __slots__ = ("block", "closed", "filling", "left", "mutex", "refusal", "refused_at", "taken", "taken_at", "used_at")
+    __slots__ = (
+        "block",
+        "closed",
+        "mutex",
+        "recorded_at",
+        "refilling",
+        "refusal",
+        "refused_at",
+        "reserved_at",
+        "total",
+        "unused",
+    )
 
     def __init__(self) -> None:
-        self.left = 0
-        self.taken = 0
-        """All that this process has put on the count for it, so that the count can never be less."""
+        self.unused = 0
+        """Reserved encryptions that were not made yet."""
+        self.total = 0
+        """All encryptions that this process has reserved. The record must never show fewer."""
         self.closed = False
-        """Given back; nothing more is taken ahead."""
+        """The unused encryptions were returned; no further block is reserved."""
         self.block = 0
-        self.taken_at = 0.0
-        self.used_at = 0.0
+        """Size of the last block."""
+        self.reserved_at = 0.0
+        self.recorded_at = 0.0
+        """When the time of last use was last written."""
         self.refused_at = 0.0
         self.refusal: Exception | None = None
-        """Why no block could be had the last time."""
-        self.filling = False
+        """Why the last block could not be reserved."""
+        self.refilling = False
         self.mutex = threading.Lock()
-        """Held while a block is taken, so that two threads do not both take one."""
+        """Held while a block is reserved, so that two threads do not both reserve one."""
 
 
 class UsageBook:
-    """Counts by label, one file each, which the processes of a machine share. Safe to use from any thread.
+    """Usage records by label, one file each, shared by the processes of a machine. Safe to use from any thread.
 
-    All keys of a label are counted as one, on whatever token they are: too many rather than too few.
+    All keys of one label share one count, on every token. So the count may be too high, but never too low.
     """
 
     def __init__(self, state_directory: Path) -> None:
         self._directory = state_directory / "usage"
         self._lock = threading.Lock()
-        self._leases: dict[str, _Lease] = {}
+        self._reservations: dict[str, _Reservation] = {}
         self._decrypted_at: dict[str, float] = {}
 
     def read(self, label: str) -> KeyUsage:
-        """What is on record for a label.
+        """The record of a label.
 
         Raises:
             StateUnusable: the record cannot be read.
         """
         return _read(self._path(label), label)
 
-    def everything(self) -> Iterator[KeyUsage]:
-        """All that is on record, in no order.
+    def read_all(self) -> Iterator[KeyUsage]:
+        """All records, in no particular order.
 
         Raises:
             StateUnusable: a record cannot be read.
@@ -94,156 +115,158 @@ class UsageBook:
         for path in self._directory.glob("key-*.json"):
             yield _read(path, "")
 
-    def spend(self, label: str, maximum: int | None) -> None:
-        """Count one encryption before it is made; it may wait for the disk.
+    def count_encryption(self, label: str, maximum: int | None) -> None:
+        """Count one encryption before it is made. This may wait for the disk.
 
         Raises:
-            LimitReached: this would be more than ``maximum`` on this machine.
-            StateUnusable: it cannot be counted.
+            LimitReached: the key has made ``maximum`` encryptions on this machine.
+            StateUnusable: the encryption cannot be counted.
         """
-        if not self.spend_ahead(label, maximum):
-            self._spend_from_new_block(label, self._leases.setdefault(label, _Lease()), maximum)
+        if not self.count_if_reserved(label, maximum):
+            self._count_from_new_block(label, self._reservations.setdefault(label, _Reservation()), maximum)
 
-    def spend_ahead(self, label: str, maximum: int | None) -> bool:
-        """Count one encryption before it is made, if that needs no wait for the disk; whether it is counted.
+    def count_if_reserved(self, label: str, maximum: int | None) -> bool:
+        """Count one encryption if one is reserved, without waiting for the disk. Returns whether it was counted.
 
-        The next block is taken on a thread of its own, well before need.
+        When half of a block is used, a thread reserves the next one.
         """
         with self._lock:
-            lease = self._leases.get(label) or self._leases.setdefault(label, _Lease())
-            served = lease.left > 0
-            if served:
-                lease.left -= 1
+            reservation = self._reservations.get(label) or self._reservations.setdefault(label, _Reservation())
+            is_reserved = reservation.unused > 0
+            if is_reserved:
+                reservation.unused -= 1
             now = time.monotonic()
-            fill = served and not lease.filling and self._wants_filling(lease, now)
-            lease.filling = lease.filling or fill
-        if fill:
-            threading.Thread(target=self._fill, args=(label, lease, maximum), daemon=True).start()
-        return served
+            refill = is_reserved and not reservation.refilling and self._needs_refill(reservation, now)
+            reservation.refilling = reservation.refilling or refill
+        if refill:
+            threading.Thread(target=self._refill, args=(label, reservation, maximum), daemon=True).start()
+        return is_reserved
 
-    def decrypted(self, label: str) -> None:
-        """Note a decryption that was asked for; on record within a moment, and anew every minute of use."""
+    def record_decryption(self, label: str) -> None:
+        """Record the time of a decryption, at most once a minute for a label, on a thread."""
         now = time.monotonic()
-        if now - self._decrypted_at.get(label, -_USE_SECONDS) >= _USE_SECONDS:
+        if now - self._decrypted_at.get(label, -_RECORD_SECONDS) >= _RECORD_SECONDS:
             self._decrypted_at[label] = now
-            threading.Thread(target=self._record_decryption, args=(label,), daemon=True).start()
+            threading.Thread(target=self._write_decryption_time, args=(label,), daemon=True).start()
 
-    def give_back(self) -> None:
-        """Take what was not spent off the count; call it once no encryption can follow."""
+    def return_unused(self) -> None:
+        """Subtract unused encryptions from the records. Call it when no encryption can follow."""
         with self._lock:
-            leases, self._leases = self._leases, {}
-        for label, lease in leases.items():
-            with suppress(StateUnusable), lease.mutex:
-                left, lease.left, lease.closed = lease.left, 0, True
-                self._change(label, taken=lease.taken, less=left)
+            reservations, self._reservations = self._reservations, {}
+        for label, reservation in reservations.items():
+            with suppress(StateUnusable), reservation.mutex:
+                unused, reservation.unused, reservation.closed = reservation.unused, 0, True
+                self._update_record(label, reserved=reservation.total, returned=unused)
 
     @staticmethod
-    def _wants_filling(lease: _Lease, now: float) -> bool:
-        low = 2 * lease.left < lease.block and not _lately_refused(lease, now)
-        return low or now - lease.used_at >= _USE_SECONDS
+    def _needs_refill(reservation: _Reservation, now: float) -> bool:
+        low = 2 * reservation.unused < reservation.block and not _recently_refused(reservation, now)
+        return low or now - reservation.recorded_at >= _RECORD_SECONDS
 
-    def _fill(self, label: str, lease: _Lease, maximum: int | None) -> None:
-        with suppress(StateUnusable, LimitReached), lease.mutex:
-            if lease.closed:
+    def _refill(self, label: str, reservation: _Reservation, maximum: int | None) -> None:
+        with suppress(StateUnusable, LimitReached), reservation.mutex:
+            if reservation.closed:
                 return
-            if 2 * lease.left < lease.block:
-                self._take_block(label, lease, maximum)
+            if 2 * reservation.unused < reservation.block:
+                self._reserve_block(label, reservation, maximum)
             else:
-                lease.used_at = time.monotonic()
-                self._change(label, taken=lease.taken, last_encrypted=time.time())
-        lease.filling = False
+                reservation.recorded_at = time.monotonic()
+                self._update_record(label, reserved=reservation.total, last_encrypted=time.time())
+        reservation.refilling = False
 
-    def _spend_from_new_block(self, label: str, lease: _Lease, maximum: int | None) -> None:
-        with lease.mutex:
+    def _count_from_new_block(self, label: str, reservation: _Reservation, maximum: int | None) -> None:
+        with reservation.mutex:
             while True:
                 with self._lock:
-                    if lease.left > 0:
-                        lease.left -= 1
+                    if reservation.unused > 0:
+                        reservation.unused -= 1
                         return
-                if lease.refusal and _lately_refused(lease, time.monotonic()):
-                    raise type(lease.refusal)(*lease.refusal.args)
-                self._take_block(label, lease, maximum)
+                if reservation.refusal and _recently_refused(reservation, time.monotonic()):
+                    raise type(reservation.refusal)(*reservation.refusal.args)
+                self._reserve_block(label, reservation, maximum)
 
-    def _take_block(self, label: str, lease: _Lease, maximum: int | None) -> None:
+    def _reserve_block(self, label: str, reservation: _Reservation, maximum: int | None) -> None:
         now = time.monotonic()
-        block = _next_block(lease, now)
+        block = _next_block(reservation, now)
         try:
-            granted = self._grant(label, block, maximum, lease.taken)
+            size = self._add_to_record(label, block, maximum, reservation.total)
         except (LimitReached, StateUnusable) as error:
-            # From when it is known, which may be after a long wait for the lock: others must not wait as long in turn.
-            if isinstance(error, StateUnusable) and str(error) != str(lease.refusal):
+            # The time after the wait for the lock, so that waiting threads do not each wait for as long.
+            if isinstance(error, StateUnusable) and str(error) != str(reservation.refusal):
                 _log.error("encryptions cannot be counted", extra={"fields": {"label": label, "reason": str(error)}})
-            lease.refusal, lease.refused_at = error, time.monotonic()
+            reservation.refusal, reservation.refused_at = error, time.monotonic()
             raise
         with self._lock:
-            lease.left += granted
-            lease.taken += granted
-            lease.block, lease.taken_at, lease.used_at, lease.refusal = block, now, now, None
+            reservation.unused += size
+            reservation.total += size
+            reservation.block, reservation.refusal = block, None
+            reservation.reserved_at = reservation.recorded_at = now
 
-    def _grant(self, label: str, block: int, maximum: int | None, taken: int) -> int:
-        """Put a block on the count; less of it as the maximum comes near, so that no process keeps much of the rest.
+    def _add_to_record(self, label: str, block: int, maximum: int | None, reserved: int) -> int:
+        """Add a block to the record and return its size.
 
-        ``taken``: what this process has put on it before.
+        Near the maximum a block is smaller, so that no process holds much of what remains. ``reserved`` is what this
+        process has added before.
         """
         path = self._path(label)
-        with locked(path, _GRANT_LOCK_SECONDS):
-            usage = _read(path, label, taken)
+        with file_lock(path, _RESERVE_LOCK_SECONDS):
+            usage = _read(path, label, reserved)
             if maximum is not None:
-                rest = maximum - usage.encryptions
-                if rest <= 0:
+                remaining = maximum - usage.encryptions
+                if remaining <= 0:
                     raise LimitReached(label)
-                block = min(block, max(1, rest // _PARTS_OF_THE_REST))
+                block = min(block, max(1, remaining // _REMAINDER_DIVISOR))
             counted = msgspec.structs.replace(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
-            replace(path, msgspec.json.encode(counted))
-        if maximum is not None and not (taken and _beyond_half(usage, maximum)) and _beyond_half(counted, maximum):
+            replace_file(path, msgspec.json.encode(counted))
+        if maximum is not None and not (reserved and _reached_half(usage, maximum)) and _reached_half(counted, maximum):
             _log.warning(
-                "key has made half of the encryptions it may",
+                "key has made half of its maximum number of encryptions",
                 extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
             )
         return block
 
-    def _record_decryption(self, label: str) -> None:
+    def _write_decryption_time(self, label: str) -> None:
         with suppress(StateUnusable):
-            self._change(label, last_decrypted=time.time())
+            self._update_record(label, last_decrypted=time.time())
 
-    def _change(self, label: str, *, taken: int = 0, less: int = 0, **times: float) -> None:
+    def _update_record(self, label: str, *, reserved: int = 0, returned: int = 0, **times: float) -> None:
         path = self._path(label)
-        with locked(path, _LOCK_SECONDS):
-            usage = _read(path, label, taken)
-            changed = msgspec.structs.replace(usage, encryptions=usage.encryptions - less, **times)
-            replace(path, msgspec.json.encode(changed))
+        with file_lock(path, _LOCK_SECONDS):
+            usage = _read(path, label, reserved)
+            changed = msgspec.structs.replace(usage, encryptions=usage.encryptions - returned, **times)
+            replace_file(path, msgspec.json.encode(changed))
 
     def _path(self, label: str) -> Path:
         return self._directory / f"key-{_file_name(label)}.json"
 
 
-def _beyond_half(usage: KeyUsage, maximum: int) -> bool:
+def _reached_half(usage: KeyUsage, maximum: int) -> bool:
     return 2 * usage.encryptions >= maximum
 
 
-def _lately_refused(lease: _Lease, now: float) -> bool:
-    return lease.refusal is not None and now - lease.refused_at < _REFUSED_SECONDS
+def _recently_refused(reservation: _Reservation, now: float) -> bool:
+    return reservation.refusal is not None and now - reservation.refused_at < _REFUSED_SECONDS
 
 
-def _next_block(lease: _Lease, now: float) -> int:
-    """Larger blocks while one does not last 10 seconds, so that a busy key seldom waits for the disk."""
-    if not lease.block:
+def _next_block(reservation: _Reservation, now: float) -> int:
+    """The size of the next block. It grows while a block lasts less than 10 s, so that a busy key rarely waits."""
+    if not reservation.block:
         return _FIRST_BLOCK
-    if now - lease.taken_at < _SHORT_SECONDS:
-        return min(_LARGEST_BLOCK, lease.block * _GROWTH)
-    return lease.block
+    if now - reservation.reserved_at < _BLOCK_SECONDS:
+        return min(_LARGEST_BLOCK, reservation.block * _GROWTH)
+    return reservation.block
 
 
-def _read(path: Path, label: str, taken: int = 0) -> KeyUsage:
-    """The record; one that counts less than was ``taken`` is refused, for it is not the one that was there before."""
-    usage = read(path, KeyUsage) or KeyUsage(label)
-    if usage.encryptions < taken:
-        raise StateUnusable(f"{path}: it has vanished or was replaced, and the count with it")
+def _read(path: Path, label: str, reserved: int = 0) -> KeyUsage:
+    """The record. If it shows fewer than ``reserved`` encryptions, it was deleted or replaced, and is refused."""
+    usage = read_json(path, KeyUsage) or KeyUsage(label)
+    if usage.encryptions < reserved:
+        raise StateUnusable(f"{path}: it was deleted or replaced, and its count is lost; restore the file")
     return usage
 
 
 def _file_name(label: str) -> str:
-    """The label where that makes a file name, and else a digest of it."""
+    """The label if it makes a short file name, else its start and a digest."""
     name = quote(label, safe="")
     longest = 150
     return name if len(name) <= longest else f"{name[:100]}-{hashlib.sha256(label.encode()).hexdigest()}"

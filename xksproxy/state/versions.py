@@ -1,4 +1,4 @@
-"""Which version of each external key encrypts, and how far a rotation has come."""
+"""Which version of each external key encrypts, and the progress of a rotation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,26 +7,26 @@ import msgspec
 from msgspec import Meta
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
-from xksproxy.state.statefile import SharedTable
+from xksproxy.state.state_file import SharedTable
 
 
 class VersionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is on record for one external key."""
+    """The record of one external key."""
 
     primary: Annotated[int, Meta(ge=1, le=MAXIMUM_VERSION)]
     """The version that Encrypt uses."""
 
     pending: int | None = None
-    """The version that a rotation has begun to make or to prove."""
+    """The version that a rotation is making or verifying."""
 
     proven: tuple[int, ...] = ()
-    """Versions that every HSM of this machine was seen to hold and to decrypt with."""
+    """Versions that were verified on every HSM of this machine: each HSM holds the key and decrypts with it."""
 
     extractable: tuple[int, ...] = ()
-    """Versions that were made so that they can be copied, and are not yet shut in."""
+    """Versions that were made extractable so that they can be copied, and are still extractable."""
 
     disabled: tuple[int, ...] = ()
-    """Versions that decrypt no more."""
+    """Versions that no longer decrypt."""
 
 
 def version_table(state_directory: Path, keystore: str) -> SharedTable[VersionRecord]:

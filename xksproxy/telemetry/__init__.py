@@ -1,1 +1,1 @@
-"""What the proxy tells about itself: the audit log and metrics."""
+"""The audit log, the log and the metrics of the proxy."""

@@ -16,61 +16,61 @@ from xksproxy.telemetry.lines import LineWriter, console_line, json_line
 _log: Final = logging.getLogger(__name__)
 _MAXIMUM_WAITING_LINES: Final = 10_000
 _STANDARD_OUTPUT: Final = 1
-_FAREWELL_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 2.0
 
 
 class AuditLog:
-    """Writes lines from a thread of its own, so that a slow disk or reader holds up no request.
+    """Writes audit lines on a thread, so that a slow disk or reader does not delay requests.
 
-    At most 10,000 lines wait. What comes above that is dropped, and the number written once there is room; or, where
-    the settings ask for it, :attr:`refuses` tells the server to refuse requests that could not be recorded.
+    At most 10,000 lines wait. Further lines are dropped, and the number of dropped lines is written when there is room.
+    If ``when_full`` is ``refuse``, :attr:`refuses` asks the server to refuse requests that cannot be recorded.
     """
 
     def __init__(self, settings: Audit, key: Secret | None) -> None:
-        """``key`` chains the lines; None leaves them as they are."""
+        """``key`` is the key of the HMAC chain. If it is None, lines are not chained."""
         self._settings = settings
         self._chain = Chain(key) if key is not None else None
         self._sink = _Sink(None if settings.file is None else Path(settings.file))
         self._writer = LineWriter(self._write, _dropped, _MAXIMUM_WAITING_LINES)
         self._checkpointed_at = time.monotonic()
         self._format: Callable[[Mapping[str, Any]], str] = (
-            self._chain.seal if self._chain else console_line if settings.format == "console" else json_line
+            self._chain.next_line if self._chain else console_line if settings.format == "console" else json_line
         )
 
     @property
     def refuses(self) -> bool:
-        """Whether requests must be refused because they could not be recorded."""
+        """Whether requests must be refused because they cannot be recorded."""
         return self._settings.when_full == "refuse" and (self._writer.full or self._sink.broken)
 
     @property
     def dropped(self) -> int:
-        """Lines that were not written for want of room."""
+        """The number of lines that were dropped because too many lines waited."""
         return self._writer.dropped_in_all
 
     def write(self, message: str, fields: Callable[[], Mapping[str, Any]]) -> None:
-        """Record something that happens now; never wait. What it says is asked for on the writing thread."""
+        """Record an event with the current time, without waiting. The writing thread calls ``fields``."""
         if self._settings.enabled:
             self._writer.put(_Event(time.time(), message, fields))
 
-    def beat(self) -> None:
-        """Put a checkpoint into the chain when it is time; call it once a second."""
+    def checkpoint_if_due(self) -> None:
+        """Write a checkpoint every ``checkpoint_interval_s`` seconds. Call it once a second."""
         now = time.monotonic()
         if self._chain and now - self._checkpointed_at >= self._settings.checkpoint_interval_s:
             self._checkpointed_at = now
             self.write(CHECKPOINT, dict)
 
     def close(self) -> None:
-        """End the chain with a checkpoint, and wait a moment until all is written."""
+        """End the chain with a checkpoint, and wait at most 2 s until all lines are written."""
         if self._chain:
             self.write(CHECKPOINT, lambda: {"end": True})
-        self._writer.flush(_FAREWELL_SECONDS)
+        self._writer.flush(_CLOSE_SECONDS)
 
     def _write(self, events: Sequence["_Event"]) -> None:
         self._sink.write("".join(f"{self._format(event.line())}\n" for event in events).encode())
 
 
 class _Event(NamedTuple):
-    """What a line is made of, once it is its turn: that costs more than a request should wait for."""
+    """The data of a line. The writing thread makes the line, because this takes too long for a request."""
 
     at: float
     """Seconds since 1970."""
@@ -79,13 +79,13 @@ class _Event(NamedTuple):
     fields: Callable[[], Mapping[str, Any]]
 
     def line(self) -> dict[str, Any]:
-        """All that the line says, in its order."""
+        """The fields of the line, in their order."""
         time_of_day = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
         return {"time": time_of_day, "message": self.message, "pid": os.getpid(), **self.fields()}
 
 
 class _Sink:
-    """A file that may be renamed under us, as logrotate does, or standard output."""
+    """Standard output, or a file. If the file is renamed, as logrotate does, it is opened again."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -95,7 +95,7 @@ class _Sink:
         """Whether the last lines could not be written."""
 
     def write(self, data: bytes) -> None:
-        """Write it whole; what cannot be written is tried again, since the caller has nothing better to do."""
+        """Write all of ``data``. After an error, try again every second until it is written."""
         while data:
             try:
                 written = os.write(self._current(), data)

@@ -1,4 +1,4 @@
-"""Lines of a log: made so that no field can forge one, and written so that nobody waits for the reader."""
+"""Log lines: escaped so that no field can forge a line, and written on a thread so that no request waits."""
 
 import json
 import os
@@ -18,10 +18,10 @@ _LONGEST_BATCH: Final = 1000
 
 
 def json_line(fields: Any) -> str:
-    """A value as JSON on one line that is safe to show in a terminal.
+    """Format a value as JSON on one line that is safe to show in a terminal.
 
-    Inside strings, every character that is not printable is escaped (see :func:`escape`), so that a JSON parser gives
-    the same value back. Bytes of a request that are no text come as lone surrogates, and are escaped as well.
+    Every character in a string that is not printable is escaped (see :func:`escape`). A JSON parser returns the same
+    value. Bytes of a request that are not text are lone surrogates, and are escaped too.
     """
     try:
         text = msgspec.json.encode(fields).decode()
@@ -40,11 +40,11 @@ def console_line(fields: Mapping[str, Any]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text with ``\uXXXX`` in place of each character that is not printable (:meth:`str.isprintable`).
+    r"""Replace each character that is not printable (:meth:`str.isprintable`) by ``\uXXXX``.
 
     These are the control characters C0 and C1, the line and paragraph separators, bidirectional overrides and isolates,
-    other characters without a shape of their own, unassigned characters and lone surrogates. A character above U+FFFF
-    is written as two escapes, as in JSON.
+    other invisible characters, unassigned characters and lone surrogates. A character above U+FFFF is written as two
+    escapes, as in JSON.
     """
     if text.isprintable():
         return text
@@ -57,11 +57,11 @@ def _escaped(character: str) -> str:
 
 
 class LineWriter:
-    """Hands lines to ``write`` on a thread, in batches; what comes above ``maximum`` waiting lines is dropped.
+    """Calls ``write`` on a thread, with batches of lines. If ``maximum`` lines wait, further lines are dropped.
 
-    The thread gathers lines for 10 ms before it writes them: woken for each, it would take the interpreter from the
-    requests as often. ``told`` makes the line that says how many were dropped. The thread belongs to the process that
-    first puts a line: one that was started before a fork stays with the parent.
+    The thread collects lines for 10 ms before it writes them. If it woke up for each line, it would interrupt requests
+    as often. ``told`` makes the line that reports how many lines were dropped. A process starts the thread with its
+    first line, because a fork does not copy threads.
     """
 
     def __init__(self, write: Callable[[Sequence[Any]], None], told: Callable[[int], Any], maximum: int) -> None:
@@ -70,7 +70,7 @@ class LineWriter:
         self._maximum = maximum
         self._lines: deque[Any] = deque()
         self._gathering = threading.Event()
-        """Set while there are lines that the thread knows of; so only the first of a batch wakes it."""
+        """Set after the first line of a batch, so that only this line wakes the thread."""
         self._process: int | None = None
         self._handed_over = 0
         self._written = 0
@@ -84,11 +84,11 @@ class LineWriter:
 
     @property
     def _waiting(self) -> int:
-        """Lines handed over and not written yet, those of the batch that is being written included."""
+        """The number of lines that are not written yet, including the current batch."""
         return self._handed_over - self._written
 
     def put(self, line: Any) -> None:
-        """Hand a line over; never wait."""
+        """Queue a line without waiting."""
         if self._process != os.getpid():
             self._start_thread()
         if self._waiting + bool(self._dropped) >= self._maximum:
@@ -103,7 +103,7 @@ class LineWriter:
             self._gathering.set()
 
     def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
-        """Wait, for at most so many seconds, until what was handed over is written."""
+        """Wait until all queued lines are written, at most ``seconds``."""
         end = time.monotonic() + seconds
         while self._waiting and self._process == os.getpid() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)

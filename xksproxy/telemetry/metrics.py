@@ -1,11 +1,12 @@
-"""Prometheus metrics, counted in each worker and merged over all of them when they are read.
+"""Prometheus metrics: each worker counts, and a scrape merges the counts of all workers.
 
-They mirror the CloudWatch metrics that KMS publishes for external key stores, where those have a counterpart.
+Where KMS publishes a CloudWatch metric of the same meaning, the help text names it.
 """
 
 import math
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from xksproxy.telemetry.tally import CounterTally, HistogramTally
+from xksproxy.telemetry.counters import BufferedCounter, BufferedHistogram
 
 _BUCKETS: Final = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25),
@@ -36,31 +37,37 @@ _KMS_OPERATIONS: Final = frozenset(
     }
 )
 _RETRYABLE: Final = frozenset({"InternalException", "DependencyTimeoutException", "ThrottlingException"})
-_MAXIMUM_DECRYPTERS: Final = 500
+_MAXIMUM_DECRYPT_LABELS: Final = 500
 _OTHER: Final = "other"
 
 
 def forget_worker(directory: Path, pid: int) -> None:
-    """Take what a worker that has ended said of its present out of the sums; what it counted stays."""
+    """Remove the gauges of a worker that has ended. Its counters and histograms stay."""
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 class Metrics:
     """The metrics of one worker. The number of series is bounded, whatever callers send.
 
-    What it counts of requests is for others to see once :meth:`hand_over` was called.
+    Counts of requests are visible to other processes after :meth:`flush`.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Count into files of ``directory``; call it in the process that serves, once."""
+        """Count into files of ``directory``. Call it once, in the worker process."""
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
         values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._directory = directory
-        self._counters: dict[tuple[Counter, tuple[str, ...]], CounterTally] = {}
-        self._histograms: dict[tuple[str, ...], HistogramTally] = {}
-        self._answered: dict[tuple[str, str, str, str | None], tuple[CounterTally, HistogramTally]] = {}
-        self._asked: dict[tuple[str, str], tuple[HistogramTally, HistogramTally]] = {}
+        self._counters: dict[tuple[Counter, tuple[str, ...]], BufferedCounter] = {}
+        self._histograms: dict[tuple[str, ...], BufferedHistogram] = {}
+        self._request_metrics: dict[tuple[str, str, str, str | None], tuple[BufferedCounter, BufferedHistogram]] = {}
+        self._hsm_metrics: dict[tuple[str, str], tuple[BufferedHistogram, BufferedHistogram]] = {}
+        self._decrypt_labels: set[tuple[str, str, str]] = set()
         registry = CollectorRegistry()
+        self._define_request_metrics(registry)
+        self._define_worker_metrics(registry)
+        self._define_hsm_metrics(registry)
+
+    def _define_request_metrics(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "xksproxy_requests",
             "Requests answered (CloudWatch: XksProxyErrors, which counts all of them).",
@@ -76,85 +83,71 @@ class Metrics:
                 registry=registry,
             )
             for part, text in (
-                ("request", "From a request's head to its answer (CloudWatch: XksProxyLatency)."),
-                ("queue", "Part of it that was spent waiting for an HSM session."),
-                ("hsm", "Part of it that was spent in HSM sessions."),
+                ("request", "From the head of a request to its response (CloudWatch: XksProxyLatency)."),
+                ("queue", "The part of it that the request waited for an HSM session."),
+                ("hsm", "The part of it that the request spent in HSM sessions."),
             )
         }
         self._decrypts = Counter(
             "xksproxy_decrypts",
-            "Decrypts that succeeded, by external key and principal; sessions of a role count as the role.",
+            "Decrypts that succeeded, by external key and principal. Sessions of a role count as the role.",
             ("keystore", "key_id", "principal"),
             registry=registry,
         )
-        self._decrypters: set[tuple[str, str, str]] = set()
-        self.in_flight = Gauge(
-            "xksproxy_requests_in_flight",
-            "Authenticated requests in progress.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.connections = Gauge(
-            "xksproxy_connections",
-            "Open connections to the public port.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.workers = Gauge(
-            "xksproxy_workers", "Worker processes that serve.", registry=registry, multiprocess_mode="livesum"
-        )
-        self.workers_ready = Gauge(
-            "xksproxy_workers_ready",
-            "Worker processes in which every key store has an HSM that serves.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
         self.audit_dropped = Counter(
-            "xksproxy_audit_lines_dropped", "Audit lines that were not written for want of room.", registry=registry
-        )
-        self.clock_offset = Gauge(
-            "xksproxy_clock_offset_seconds",
-            "Seconds by which this machine's clock is ahead of the times of the latest signatures; their median.",
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
-        self._proxy_protocol_refusals = Counter(
-            "xksproxy_proxy_protocol_refusals",
-            "Connections that were closed for their PROXY protocol header or the want of one.",
-            ("cause",),
+            "xksproxy_audit_lines_dropped",
+            "Audit lines that were dropped because too many lines waited.",
             registry=registry,
         )
-        self.hsm_state = Gauge(
-            "xksproxy_hsm_state",
-            "Workers that see an HSM in a state (CloudWatch: XksExternalKeyManagerStates).",
-            ("hsm", "state"),
-            registry=registry,
-            multiprocess_mode="livesum",
+
+    def _define_worker_metrics(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self.in_flight = gauge("xksproxy_requests_in_flight", "Authenticated requests in progress.")
+        self.connections = gauge("xksproxy_connections", "Open connections to the public port.")
+        self.workers = gauge("xksproxy_workers", "Worker processes that serve.")
+        self.workers_ready = gauge(
+            "xksproxy_workers_ready", "Worker processes in which every key store has an HSM in service."
         )
-        self.hsm_sessions = Gauge(
-            "xksproxy_hsm_sessions",
-            "HSM sessions by what they do: idle, busy, or stuck in a call that does not return.",
-            ("hsm", "state"),
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.hsm_returns = Counter(
-            "xksproxy_hsm_returns_to_service",
-            "Times that an HSM came into service in a worker, the first one included.",
-            ("hsm",),
-            registry=registry,
-        )
-        self.reload_failed = Gauge(
+        self.reload_failed = gauge(
             "xksproxy_config_reload_failed",
-            "Workers whose last reload was refused; they serve by the configuration before it.",
-            registry=registry,
-            multiprocess_mode="livesum",
+            "Workers whose last reload was refused. They use the configuration before it.",
         )
         self.loaded_at = Gauge(
             "xksproxy_config_loaded_timestamp_seconds",
             "When the configuration in use was loaded.",
             registry=registry,
             multiprocess_mode="livemin",
+        )
+        self.clock_offset = Gauge(
+            "xksproxy_clock_offset_seconds",
+            "Median number of seconds by which this machine's clock is ahead of the times of the latest signatures.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._proxy_protocol_refusals = Counter(
+            "xksproxy_proxy_protocol_refusals",
+            "Connections that were closed because their PROXY protocol header was missing, wrong or not expected.",
+            ("cause",),
+            registry=registry,
+        )
+
+    def _define_hsm_metrics(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self.hsm_state = gauge(
+            "xksproxy_hsm_state",
+            "Workers that see an HSM in a state (CloudWatch: XksExternalKeyManagerStates).",
+            ("hsm", "state"),
+        )
+        self.hsm_sessions = gauge(
+            "xksproxy_hsm_sessions",
+            "HSM sessions that are idle, busy, or stuck in a call that does not return.",
+            ("hsm", "state"),
+        )
+        self.hsm_returns = Counter(
+            "xksproxy_hsm_returns_to_service",
+            "Times that an HSM came into service in a worker, including the first one.",
+            ("hsm",),
+            registry=registry,
         )
 
     def count_request(
@@ -168,73 +161,76 @@ class Metrics:
         queue_seconds: float,
         hsm_seconds: float,
     ) -> None:
-        """Count an answered request. ``keystore`` and ``xks_operation`` are empty where its path named none."""
+        """Count an answered request. ``keystore`` and ``xks_operation`` are empty if its path is not valid."""
         operation = kms_operation if not kms_operation or kms_operation in _KMS_OPERATIONS else _OTHER
-        kind = keystore, operation, xks_operation, exception
-        requests, duration = self._answered.get(kind) or self._first_answered(*kind)
+        labels = keystore, operation, xks_operation, exception
+        requests, duration = self._request_metrics.get(labels) or self._new_request_metrics(*labels)
         requests.inc()
         duration.observe(seconds)
         if hsm_seconds:
-            place = keystore, xks_operation
-            queue, hsm = self._asked.get(place) or self._first_asked(*place)
+            hsm_labels = keystore, xks_operation
+            queue, hsm = self._hsm_metrics.get(hsm_labels) or self._new_hsm_metrics(*hsm_labels)
             queue.observe(queue_seconds)
             hsm.observe(hsm_seconds)
 
-    def hand_over(self) -> None:
-        """Let all processes see what was counted; call it once a second, and before a scrape is answered."""
+    def flush(self) -> None:
+        """Make the counts visible to all processes. Call it once a second, and before a scrape is answered."""
         for counter in self._counters.values():
-            counter.hand_over()
+            counter.flush()
         for histogram in self._histograms.values():
-            histogram.hand_over()
+            histogram.flush()
 
-    def _first_answered(
+    def _new_request_metrics(
         self, keystore: str, operation: str, xks_operation: str, exception: str | None
-    ) -> tuple[CounterTally, HistogramTally]:
-        """What counts requests that are answered alike, found once: the tables of all counters and histograms cost."""
+    ) -> tuple[BufferedCounter, BufferedHistogram]:
+        """The counter and histogram for requests with these labels. They are kept, because each look-up costs time."""
         error_type = "none" if exception is None else "retryable" if exception in _RETRYABLE else "non_retryable"
-        tallies = self._answered[keystore, operation, xks_operation, exception] = (
+        metrics = self._request_metrics[keystore, operation, xks_operation, exception] = (
             self._counter(self._requests, keystore, operation, xks_operation, error_type, exception or "None"),
             self._histogram("request", keystore, xks_operation),
         )
-        return tallies
+        return metrics
 
-    def _first_asked(self, keystore: str, xks_operation: str) -> tuple[HistogramTally, HistogramTally]:
-        """What counts the time of requests that an HSM was asked for."""
-        tallies = self._asked[keystore, xks_operation] = (
+    def _new_hsm_metrics(self, keystore: str, xks_operation: str) -> tuple[BufferedHistogram, BufferedHistogram]:
+        """The histograms for the times of requests that used an HSM."""
+        metrics = self._hsm_metrics[keystore, xks_operation] = (
             self._histogram("queue", keystore, xks_operation),
             self._histogram("hsm", keystore, xks_operation),
         )
-        return tallies
+        return metrics
 
-    def _counter(self, metric: Counter, *labels: str) -> CounterTally:
-        tally = self._counters.get((metric, labels))
-        if tally is None:
-            tally = self._counters[metric, labels] = CounterTally(metric.labels(*labels))
-        return tally
+    def _counter(self, metric: Counter, *labels: str) -> BufferedCounter:
+        buffered = self._counters.get((metric, labels))
+        if buffered is None:
+            buffered = self._counters[metric, labels] = BufferedCounter(metric.labels(*labels))
+        return buffered
 
-    def _histogram(self, part: str, *labels: str) -> HistogramTally:
+    def _histogram(self, part: str, *labels: str) -> BufferedHistogram:
         key = (part, *labels)
-        tally = self._histograms.get(key)
-        if tally is None:
+        buffered = self._histograms.get(key)
+        if buffered is None:
             child = self._durations[part].labels(*labels)
-            tally = self._histograms[key] = HistogramTally(child, (*_BUCKETS, math.inf))
-        return tally
+            buffered = self._histograms[key] = BufferedHistogram(child, (*_BUCKETS, math.inf))
+        return buffered
 
     def count_decrypt(self, keystore: str, key_id: str, principal: str) -> None:
-        """Count a Decrypt that succeeded; beyond 500 keys and principals in a worker, the principal is ``other``."""
+        """Count a Decrypt that succeeded.
+
+        A worker keeps 500 combinations of key store, key and principal. Others count as key and principal ``other``.
+        """
         labels = (keystore, key_id, principal_of(principal))
-        if labels not in self._decrypters:
-            if len(self._decrypters) >= _MAXIMUM_DECRYPTERS:
+        if labels not in self._decrypt_labels:
+            if len(self._decrypt_labels) >= _MAXIMUM_DECRYPT_LABELS:
                 labels = (keystore, _OTHER, _OTHER)
-            self._decrypters.add(labels)
+            self._decrypt_labels.add(labels)
         self._counter(self._decrypts, *labels).inc()
 
     def count_proxy_protocol_refusal(self, cause: str) -> None:
-        """Count a connection that was closed for its PROXY protocol header or the want of one. The causes are few."""
+        """Count a connection that was closed because of the PROXY protocol. There are few causes."""
         self._counter(self._proxy_protocol_refusals, cause).inc()
 
     def latency(self) -> list[dict[str, Any]]:
-        """By operation, over all key stores and workers: the bucket edges below which shares of the requests lie."""
+        """Return latency percentiles by operation, over all key stores and workers, as upper bounds of buckets."""
         collected = {metric.name: metric for metric in MultiProcessCollector(None, str(self._directory)).collect()}  # type: ignore[no-untyped-call]
         family = collected.get("xksproxy_request_duration_seconds")
         buckets: dict[str, dict[float, float]] = {}
@@ -247,7 +243,7 @@ class Metrics:
         return [_latency(operation, edges) for operation, edges in sorted(buckets.items())]
 
     def render(self, collectors: Iterable[Collector]) -> bytes:
-        """All workers' metrics, and those that ``collectors`` make now, in Prometheus's text format."""
+        """Return the metrics of all workers and of ``collectors``, in Prometheus's text format."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]
         for collector in collectors:
@@ -256,7 +252,7 @@ class Metrics:
 
 
 def principal_of(arn: str) -> str:
-    """A principal without the name of its session: ``arn:aws:sts::1:assumed-role/Role/session`` is the role's."""
+    """Return a principal ARN without its session name: ``arn:aws:sts::1:assumed-role/Role/session`` ends at Role."""
     head, separator, rest = arn.partition(":assumed-role/")
     if separator:
         arn = f"{head}{separator}{rest.partition('/')[0]}"

@@ -104,7 +104,7 @@ def test_the_tag_protects_the_metadata_as_well_as_the_aad_r_dec_3(aad: bytes, me
 
 @pytest.mark.parametrize(("aad", "metadata"), [(65536, 0), (65536, 20), (0, 21), (0, 256), (8192, 21)])
 def test_what_the_lengths_cannot_hold_is_refused(aad: int, metadata: int) -> None:
-    with pytest.raises(ValueError, match="too long to be composed"):
+    with pytest.raises(ValueError, match="more than 65535 bytes"):
         compose_aad(b"a" * aad, b"m" * metadata)
 
 
@@ -162,5 +162,5 @@ def test_the_composed_aad_of_sha256_never_outgrows_a_small_hsm(aad: bytes, metad
 
 @pytest.mark.parametrize(("aad", "metadata"), [(65536, 0), (0, 21)])
 def test_sha256_refuses_what_plain_refuses(aad: int, metadata: int) -> None:
-    with pytest.raises(ValueError, match="too long to be composed"):
+    with pytest.raises(ValueError, match="more than 65535 bytes"):
         compose_aad(b"a" * aad, b"m" * metadata, AadEncoding.SHA256)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xksproxy.aead.aad import AadEncoding
-from xksproxy.aead.metadata import MAXIMUM_VERSION, CiphertextMetadata, UnknownMetadata, is_marked
+from xksproxy.aead.metadata import MAXIMUM_VERSION, CiphertextMetadata, UnknownMetadata, is_proxy_metadata
 
 METADATA = st.builds(CiphertextMetadata, st.integers(1, MAXIMUM_VERSION), st.sampled_from(AadEncoding))
 MARKERS = range(0xF8, 0x100)
@@ -86,22 +86,22 @@ def test_another_length_is_refused_with_both_lengths(length: int) -> None:
     ],
 )
 def test_what_is_none_of_format_1_is_refused(data: str) -> None:
-    with pytest.raises(UnknownMetadata, match="none of format 1"):
+    with pytest.raises(UnknownMetadata, match="is not valid in format 1"):
         CiphertextMetadata.unpack(bytes.fromhex(data))
 
 
 @given(METADATA)
 def test_what_the_proxy_writes_is_marked_as_its_own(metadata: CiphertextMetadata) -> None:
-    assert is_marked(metadata.pack())
+    assert is_proxy_metadata(metadata.pack())
 
 
 @given(st.binary(max_size=20))
 def test_the_first_byte_alone_marks_metadata(data: bytes) -> None:
-    assert is_marked(data) == (data[:1] >= b"\xf8")
+    assert is_proxy_metadata(data) == (data[:1] >= b"\xf8")
 
 
 @given(st.text())
 def test_no_format_of_the_proxy_looks_like_text(text: str) -> None:
     # What a proxy writes as text is never taken for ours, whatever formats follow.
     assert not set(text.encode()) & set(MARKERS)
-    assert not is_marked(text.encode())
+    assert not is_proxy_metadata(text.encode())

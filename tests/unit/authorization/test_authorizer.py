@@ -1,4 +1,4 @@
-"""Decisions: what Cedar is given, what comes of it, and that nothing a caller sends allows by an error."""
+"""Decisions: the input of Cedar, the result, and that no value of a caller allows a request by an error."""
 
 import json
 from collections.abc import Callable
@@ -148,7 +148,7 @@ def test_what_no_policy_permits_is_refused(make: Make) -> None:
     assert decision.reason == "no policy permits the request"
 
 
-def test_a_forbid_goes_before_a_permit_and_is_named(make: Make) -> None:
+def test_a_forbid_takes_precedence_over_a_permit_and_is_named(make: Make) -> None:
     refusal = when(f'principal.arn == "{_ALICE}"', "forbid")
     authorizer = make(f'permit (principal, action, resource);\n@id("not-alice")\n{refusal}')
 
@@ -164,7 +164,7 @@ def test_several_policies_that_decide_are_named_in_their_order(make: Make) -> No
 
 
 def test_a_forbid_that_cannot_be_evaluated_refuses(make: Make) -> None:
-    """Cedar itself skips a policy that fails, and would allow."""
+    """Cedar itself would skip a policy that fails, and allow the request."""
     overflow = "9223372036854775807 + 1 > 0"
     authorizer = make(f'permit (principal, action, resource);\n@id("sum")\n{when(overflow, "forbid")}')
 
@@ -200,9 +200,7 @@ def test_the_metadata_the_signature_and_the_connection_can_be_asked(make: Make) 
         assert not authorizer.decide(full._replace(operation=Operation.DECRYPT)).allowed
 
 
-def test_a_decision_is_remembered_but_for_nothing_that_policies_read(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decision_is_cached_by_everything_that_policies_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     original = module.is_authorized
     monkeypatch.setattr(module, "is_authorized", lambda *arguments: asked.append(arguments) or original(*arguments))
@@ -225,15 +223,15 @@ def test_a_policy_may_read_the_id_of_the_request(make: Make) -> None:
     assert not authorizer.decide(_REQUEST._replace(kms_request_id="r-2")).allowed
 
 
-def test_a_request_of_much_text_is_decided_but_not_remembered(make: Make) -> None:
+def test_a_long_request_is_decided_but_not_cached(make: Make) -> None:
     authorizer = make(when('context.region == "eu-west-1"'))
 
     assert authorizer.decide(_REQUEST._replace(aws_source_vpc="x" * 60_000)).allowed
-    assert authorizer._remembered.cache_info().currsize == 0
+    assert authorizer._evaluate_cached.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError, type("PanicException", (BaseException,), {}), MemoryError])
-def test_a_failure_of_cedar_refuses_and_is_not_remembered(
+def test_a_failure_of_cedar_refuses_and_is_not_cached(
     make: Make, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     authorizer = make(when("true"))
@@ -318,7 +316,7 @@ def is_text(request_: AuthorizationRequest) -> bool:
 
 @pytest.fixture(scope="module")
 def only_alice(tmp_path_factory: pytest.TempPathFactory) -> Authorizer:
-    """Permits one caller, and refuses another beyond what is permitted."""
+    """Permits one caller and forbids another."""
     path = tmp_path_factory.mktemp("policies") / "p.cedar"
     path.write_text(
         f'@id("permit") permit (principal == Xks::Principal::"{_ALICE}", action, resource);\n'
@@ -328,7 +326,7 @@ def only_alice(tmp_path_factory: pytest.TempPathFactory) -> Authorizer:
 
 
 @given(_ANY_REQUEST, st.booleans())
-def test_whatever_is_sent_only_what_is_permitted_is_allowed(
+def test_only_permitted_requests_are_allowed_with_any_values(
     only_alice: Authorizer, request_: AuthorizationRequest, is_alice: bool
 ) -> None:
     if is_alice:
@@ -345,8 +343,8 @@ def test_whatever_is_sent_only_what_is_permitted_is_allowed(
 
 
 @given(_ANY_REQUEST)
-def test_what_cedar_is_given_fits_the_schema(request_: AuthorizationRequest) -> None:
-    """Were it not so, an honest request would be refused, or, without a schema, a forbid be skipped."""
+def test_the_input_of_cedar_conforms_to_the_schema(request_: AuthorizationRequest) -> None:
+    """Otherwise a valid request would be refused or, without a schema, a forbid would be skipped."""
     if not is_text(request_):
         return  # which is refused, see above
 

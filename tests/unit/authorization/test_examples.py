@@ -1,4 +1,4 @@
-"""Each example of config/policies, on requests that it allows and that it refuses."""
+"""Each example in config/policies, with requests that it allows and requests that it refuses."""
 
 from pathlib import Path
 

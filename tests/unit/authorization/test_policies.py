@@ -1,4 +1,4 @@
-"""Loading policies: whole, or refused with file, line and reason."""
+"""Policies are loaded completely, or refused with file, line and reason."""
 
 import os
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def when(condition: str) -> str:
     return f"permit (principal, action, resource) when {{ {condition} }};"
 
 
-def test_a_policy_is_called_by_its_id_or_by_its_place(write: Write) -> None:
+def test_the_id_of_a_policy_is_its_annotation_or_its_place(write: Write) -> None:
     path = write(f'// first\n@id("named")\n{_ALL}\n\n{_ALL}\n@id("")\n{_ALL}\n')
 
     assert [policy.id for policy in load_policies([path]).policies] == ["named", "a.cedar:5", "a.cedar:6"]
@@ -53,8 +53,8 @@ def test_a_directory_stands_for_its_cedar_files_in_order(write: Write, tmp_path:
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
-        ("", "", "no policy in it"),
-        ("// nothing\n", "", "no policy in it"),
+        ("", "", "the file has no policy"),
+        ("// nothing\n", "", "the file has no policy"),
         (b"\xff\xfe", "", "not UTF-8"),
         (f"{_ALL}\npermit (principal action, resource);", ":2", "unexpected token `action`"),
         (f"{_ALL}\n\npermit (principal", ":3", "unexpected end of input"),
@@ -67,17 +67,17 @@ def test_a_directory_stands_for_its_cedar_files_in_order(write: Write, tmp_path:
         (when('principal.team == "a"'), ":1", "attribute `team` on entity type `Xks::Principal` not found"),
         (when("context.region == 1"), ":1", "not compatible"),
         (when('resource.keystore == "a"'), ":1", "attribute `keystore`"),
-        ("permit (principal == ?principal, action, resource);", ":1", "a template"),
-        (when("(" * 60 + "true" + ")" * 60), ":1", "brackets within one another"),
+        ("permit (principal == ?principal, action, resource);", ":1", "templates are not supported"),
+        (when("(" * 60 + "true" + ")" * 60), ":1", "levels of nested brackets"),
         (when(" || ".join(["true"] * 1500)), ":1", "names and operators"),
         (when(" || ".join(["true"] * 150)), ":1", "nesting exceeds the supported limit"),
-        (f'@id("x")\n{_ALL}\n@id("x")\n{_ALL}', ":3", "the id x is that of the policy in"),
+        (f'@id("x")\n{_ALL}\n@id("x")\n{_ALL}', ":3", "has the same id x"),
         (f"{_ALL} {_ALL}", ":1", "give it another @id"),
         ("\0" + _ALL, ":1", "invalid token"),
         ('permit (principal, action, resource) when { "', ":1", ""),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_its_place(write: Write, text: str | bytes, place: str, words: str) -> None:
+def test_an_invalid_policy_is_refused_with_its_place(write: Write, text: str | bytes, place: str, words: str) -> None:
     path = write(text)
 
     (problem,) = problems(path)
@@ -87,11 +87,11 @@ def test_what_cannot_be_used_is_refused_with_its_place(write: Write, text: str |
 
 
 @pytest.mark.parametrize("condition", ["(" * 20_000, "[" * 5000, "!(" * 5000, "true &&" * 50_000, "if " * 50_000])
-def test_a_policy_that_would_end_the_process_in_the_parser_is_refused(write: Write, condition: str) -> None:
+def test_a_policy_that_would_crash_the_parser_is_refused(write: Write, condition: str) -> None:
     assert "more than" in problems(write(when(condition)))[0]
 
 
-def test_every_problem_is_told_at_once(write: Write, tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(write: Write, tmp_path: Path) -> None:
     one, two = write(f"x;\n{_ALL}\ny;"), write(when("principal.team"), "b.cedar")
 
     found = problems(one, str(tmp_path / "none.cedar"), two)
@@ -112,19 +112,19 @@ def test_an_invalid_policy_is_named(write: Write) -> None:
 
 def test_a_directory_without_policies_is_refused(tmp_path: Path) -> None:
     assert problems(str(tmp_path)) == (
-        f"{tmp_path}: the directory has no *.cedar; without a policy everything would be refused",
+        f"{tmp_path}: the directory has no *.cedar file; without a policy every request would be refused",
     )
 
 
 @pytest.mark.parametrize("name", ["none", "x" * 300, "a\0b"])
-def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_path_that_does_not_exist_is_refused(tmp_path: Path, name: str) -> None:
     assert problems(str(tmp_path / name))[0].startswith(str(tmp_path))
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.cedar")
 
-    assert "no policy in it" in problems(str(tmp_path))[0]
+    assert "the file has no policy" in problems(str(tmp_path))[0]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
             "does not expose the external key other",
         ),
         (when('resource in [Xks::ExternalKey::"other"]'), "does not expose the external key other"),
-        ('permit (principal == Xks::Principal::"arn:aws:iam::1:role/*", action, resource);', "compared as it stands"),
-        ('permit (principal == Xks::Principal::"Alice", action, resource);', "no caller is called Alice"),
+        ('permit (principal == Xks::Principal::"arn:aws:iam::1:role/*", action, resource);', "is not a wildcard here"),
+        ('permit (principal == Xks::Principal::"Alice", action, resource);', "no caller has the name Alice"),
         (when("false"), "its condition is never true"),
         ("permit (principal, action, resource) unless { true };", "its condition is never true"),
     ],

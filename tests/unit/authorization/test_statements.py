@@ -1,4 +1,4 @@
-"""Taking a policy file apart."""
+"""Splitting a policy file into policies."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +38,7 @@ def test_brackets_in_strings_do_not_count() -> None:
     assert (statement.depth, statement.words) == (0, 0)
 
 
-def test_a_bracket_that_closes_nothing_is_no_credit() -> None:
+def test_a_closing_bracket_without_an_opening_one_does_not_lower_the_depth() -> None:
     (statement,) = split_statements(")" * 99 + "(" * 99)
 
     assert statement.depth == 99 > MAXIMUM_DEPTH

@@ -6,11 +6,11 @@ import ssl
 from pathlib import Path
 
 import pytest
+from xksproxy_tools.development.certificates import certificate_pem, create_authority, issue, write_private
 
 from xksproxy.client.target import Target, TargetError, parse_endpoint, parse_uri_path, read_credential
 from xksproxy.config.credentials import save_credential
-from xksproxy.devkit.certificates import certificate_pem, create_authority, issue, write_private
-from xksproxy.keystore.kmsconfig import console_json
+from xksproxy.keystore.kms_config import console_json
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
 CREDENTIAL = Credential("A" * 26, "s" * 43)
@@ -75,7 +75,7 @@ def test_the_prefix_is_what_precedes_the_base(path: str, prefix: str) -> None:
 )
 def test_a_path_that_kms_would_refuse_is_refused(path: str) -> None:
     """R-URI-2."""
-    with pytest.raises(TargetError, match=r"is no path of a key store; expected \[/<prefix>\]/kms/xks/v1"):
+    with pytest.raises(TargetError, match=r"is not the path of a key store; expected \[/<prefix>\]/kms/xks/v1"):
         parse_uri_path(path)
 
 

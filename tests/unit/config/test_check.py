@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.check import check_config, read_pin
 from xksproxy.config.credentials import load_credentials
-from xksproxy.config.keynames import is_pattern
+from xksproxy.config.key_names import is_pattern
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Admin, Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
 from xksproxy.config.secret import SecretError, SecretReference
-from xksproxy.devkit.environment import DevEnvironment
 from xksproxy.spec.limits import MAXIMUM_URI_PATH_CHARACTERS
 from xksproxy.spec.uri import BASE_PATH, Operation, compose_path
 
@@ -244,8 +244,8 @@ def test_one_module_with_two_environments_is_refused(sound: Config) -> None:
     third = replace(first, id="hsm-3", environment={})
 
     assert check_config(replace(sound, hsm=(first, second, third))) == [
-        "hsm[1].environment: differs from that of another hsm with the same module",
-        "hsm[2].environment: differs from that of another hsm with the same module",
+        "hsm[1].environment: differs from another [[hsm]] with the same module; expected the same",
+        "hsm[2].environment: differs from another [[hsm]] with the same module; expected the same",
     ]
 
 
@@ -348,7 +348,8 @@ def test_an_illegal_key_id_or_pattern_is_refused(sound: Config, key_id: str) -> 
 def test_a_pattern_cannot_have_a_label(sound: Config, pattern: str) -> None:
     problems = check_config(_keys(sound, Key(id="a"), Key(id=pattern, label="x")))
 
-    assert problems == ["keystore[0].keys[1].label: a pattern exposes keys under their own labels"]
+    expected = "keystore[0].keys[1].label: not allowed with a pattern, which exposes each key under its own label"
+    assert problems == [expected]
 
 
 def test_a_key_may_have_any_label(sound: Config) -> None:

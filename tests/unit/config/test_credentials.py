@@ -303,7 +303,7 @@ def test_a_time_that_is_none_is_refused(directory: Path, put: Callable[..., Path
 
 def test_saving_leaves_nothing_else_behind(directory: Path) -> None:
     path = save_credential(directory, Credential(_ID, _SECRET))
-    with pytest.raises(FileExistsError, match="there is such a file already"):
+    with pytest.raises(FileExistsError, match="the file exists"):
         save_credential(directory, Credential(_ID, _SECRET))
 
     assert list(directory.iterdir()) == [path]

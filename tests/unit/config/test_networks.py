@@ -38,4 +38,4 @@ def test_a_network_of_every_address_is_warned_of(text: str) -> None:
     (finding,) = network_findings("server.proxy_protocol.from", ["10.0.0.0/8", text])
 
     assert not finding.serious
-    assert finding.text.startswith(f"server.proxy_protocol.from[1]: {text} holds every address")
+    assert finding.text.startswith(f"server.proxy_protocol.from[1]: {text} contains every address")

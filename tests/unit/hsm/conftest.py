@@ -1,15 +1,15 @@
-"""A gate, and a module behind it."""
+"""A module_lock, and a module behind it."""
 
 import pytest
-from crossing_support import Module, ready
+from native_support import Module, ready
 
-from xksproxy.hsm._crossing import Desk
-from xksproxy.hsm.gate import Gate
+from xksproxy.hsm._native import NativeSession
+from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
+def module_lock() -> ModuleLock:
+    return ModuleLock()
 
 
 @pytest.fixture
@@ -18,6 +18,6 @@ def module() -> Module:
 
 
 @pytest.fixture
-def desk(gate: Gate, module: Module) -> Desk:
-    """One that may use key 0 for anything without a proof, and has IVs for a few encryptions."""
-    return ready(Desk(gate, 7, module.functions, 0, False))
+def native_session(module_lock: ModuleLock, module: Module) -> NativeSession:
+    """One that may use key 0 for anything without a fingerprint, and has IVs for a few encryptions."""
+    return ready(NativeSession(module_lock, 7, module.functions, 0, False))

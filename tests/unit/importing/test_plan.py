@@ -8,7 +8,7 @@ from importing_support import ACCESS_KEY_ID, PIN, SECRET
 
 from xksproxy.config.model import Key
 from xksproxy.config.secret import SecretReference
-from xksproxy.hsm.presets import PRESETS
+from xksproxy.hsm.pkcs11.presets import PRESETS
 from xksproxy.importing import keystores
 from xksproxy.importing.findings import Finding, Severity
 from xksproxy.importing.hsm import IV_OF_PRESET, TOKEN_PLACEHOLDER
@@ -190,7 +190,7 @@ def test_a_logger_that_is_not_in_use_changes_nothing(plan: MakePlan) -> None:
     made = plan(("[hsm_capabilities]", logger))
 
     assert made.config.hsm[0].module == "/opt/lib/libsofthsm2.so"
-    assert "not in use" in _told(made, Severity.DIFFERENT, "pkcs11_logger")[0].text
+    assert "the sample did not use it" in _told(made, Severity.DIFFERENT, "pkcs11_logger")[0].text
 
 
 @pytest.mark.parametrize("logger", ["", '[pkcs11_logger]\nPKCS11_LOGGER_LIBRARY_PATH = ""\n'])
@@ -328,7 +328,7 @@ def test_a_published_placeholder_is_no_credential(plan: MakePlan, monkeypatch: p
     made = plan()
 
     assert made.credentials[0].credential is None
-    assert "which everyone knows" in _told(made, Severity.TO_DO, "external_key_stores[0]")[0].text
+    assert "which is public" in _told(made, Severity.TO_DO, "external_key_stores[0]")[0].text
 
 
 @pytest.mark.parametrize("key_id", ["*", "key-?", "..", "a/b", "ü", "", "x" * 129])
@@ -336,7 +336,7 @@ def test_an_id_that_kms_cannot_name_is_left_out_and_never_becomes_a_pattern(plan
     made = plan(('"key-b"', f'"{key_id}"'))
 
     assert [key.id for key in made.config.keystore[0].keys] == ["key-a"]
-    assert "left out" in _told(made, Severity.DIFFERENT, "external_key_stores[0].xks_key_id_set")[0].text
+    assert "not imported" in _told(made, Severity.DIFFERENT, "external_key_stores[0].xks_key_id_set")[0].text
 
 
 @pytest.mark.parametrize("ids", ["[]", '["*"]'])
@@ -395,13 +395,13 @@ def test_every_setting_without_a_counterpart_is_told(plan: MakePlan) -> None:
         "unheard",
     ]
     assert "Cedar" in left["security.secondary_auth"]
-    assert "whoever holds a key store's credential may use all of its keys" in left["security.secondary_auth"]
+    assert "each credential of a key store may use all of its keys" in left["security.secondary_auth"]
 
 
 def test_rules_that_were_not_in_use_are_told_as_such(plan: MakePlan) -> None:
     made = plan(("[tls]", '[security.oso]\npolar_file_path = "x.polar"\n[tls]'))
 
-    assert "not in use" in _told(made, Severity.NO_COUNTERPART, "security.oso")[0].text
+    assert "not used in the sample" in _told(made, Severity.NO_COUNTERPART, "security.oso")[0].text
 
 
 def test_another_service_name_is_told_to_be_refused(plan: MakePlan) -> None:

@@ -1,4 +1,4 @@
-"""A key store is built from its table and its credentials, apart from all others."""
+"""A key store is built from its table and its credentials, independent of other key stores."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which version of a key a request is for, by records on disk that several processes share."""
+"""The version that a request uses, from records on disk that several processes share."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION, CiphertextMetadata
 from xksproxy.config.model import Key
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersion, KeyVersions
 from xksproxy.spec.errors import InternalException, InvalidCiphertextException, InvalidStateException
 from xksproxy.state.versions import VersionRecord, version_table
@@ -37,7 +37,7 @@ def key() -> ExternalKey:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """Put a record on disk as another process does."""
+    """Write a record to disk, as another process does."""
 
     def put(primary: int, key_id: str = "foo", **more: tuple[int, ...]) -> None:
         version_table(tmp_path, "payments").update(key_id, lambda _: VersionRecord(primary, **more))
@@ -47,7 +47,7 @@ def put(tmp_path: Path) -> Put:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the records lie."""
+    """The file of the records."""
     return version_table(tmp_path, "payments").path
 
 
@@ -74,7 +74,7 @@ def test_the_version_on_record_encrypts(versions: Callable[[], KeyVersions], key
     assert versions().primary(external_key(Key(id="foo", versions={1: "a", 2: "b"}))) == KeyVersion(2, "b")
 
 
-def test_a_running_worker_takes_over_what_another_process_changes(
+def test_a_running_worker_reads_what_another_process_changes(
     versions: Callable[[], KeyVersions], key: ExternalKey, put: Put
 ) -> None:
     running = versions()
@@ -92,7 +92,7 @@ def test_a_version_on_record_that_is_not_listed_does_not_encrypt(versions: Calla
     put(3)
     listed = external_key(Key(id="foo", versions={1: "a", 2: "b"}))
 
-    with pytest.raises(InternalException, match=r"^Version 3 of the key encrypts, and the proxy's configuration"):
+    with pytest.raises(InternalException, match=r"^Version 3 of the key is primary, but the proxy's configuration"):
         versions().primary(listed)
 
 
@@ -176,7 +176,7 @@ def test_records_that_become_unreadable_stay_what_they_were(
     assert running.primary(key).number == 33
 
 
-def test_what_cannot_be_read_is_said_once_and_again_after_it_could(
+def test_an_unreadable_record_is_logged_once_and_again_after_it_was_readable(
     versions: Callable[[], KeyVersions], put: Put, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(2)
@@ -226,7 +226,7 @@ def test_metadata_that_is_neither_the_proxys_own_nor_configured_is_refused_r_dec
 ) -> None:
     key = external_key(Key(id="foo", legacy_metadata=(b"v0.0.1",)))
 
-    with pytest.raises(InvalidCiphertextException, match="not the proxy's own"):
+    with pytest.raises(InvalidCiphertextException, match="is not from this proxy"):
         versions().of_ciphertext(key, foreign)
 
 
@@ -239,7 +239,7 @@ def test_a_version_that_is_not_listed_is_refused(versions: Callable[[], KeyVersi
             versions().of_ciphertext(key, absent)
 
 
-def test_a_disabled_version_decrypts_no_more_until_it_is_enabled(
+def test_a_disabled_version_does_not_decrypt_until_it_is_enabled(
     versions: Callable[[], KeyVersions], key: ExternalKey, put: Put
 ) -> None:
     put(3, disabled=(1, 4))
@@ -255,7 +255,7 @@ def test_a_disabled_version_decrypts_no_more_until_it_is_enabled(
     assert running.of_ciphertext(key, b"")[0] == V1
 
 
-def test_on_record_are_the_first_the_primary_and_the_proven_versions(
+def test_the_first_the_primary_and_the_verified_versions_are_on_record(
     versions: Callable[[], KeyVersions], key: ExternalKey, put: Put
 ) -> None:
     assert [number for number in range(1, 9) if versions().is_on_record(key, number)] == [1]

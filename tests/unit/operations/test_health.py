@@ -1,13 +1,13 @@
-"""What GetHealthStatus makes of the state of the HSMs."""
+"""The response of GetHealthStatus for states of the HSMs."""
 
 import pytest
 
-from xksproxy.hsm.health import InstanceHealth, Status
+from xksproxy.hsm.instance.health import InstanceHealth, Status
 from xksproxy.operations.health import get_health_status
 
 
 class States:
-    """An engine of which only the health is asked."""
+    """An engine with health only."""
 
     def __init__(self, *states: Status) -> None:
         self._states = states
@@ -18,14 +18,14 @@ class States:
         ]
 
 
-def test_the_worst_come_first() -> None:
+def test_the_worst_hsms_come_first() -> None:
     response = get_health_status(States(Status.ACTIVE, Status.UNAVAILABLE, Status.DEGRADED), 3)
 
     assert [item.health_status for item in response.ekm_fleet_details] == ["UNAVAILABLE", "DEGRADED", "ACTIVE"]
     assert response.xks_proxy_fleet_size == 3
 
 
-def test_at_most_ten_are_reported_and_no_bad_one_is_left_out() -> None:
+def test_at_most_ten_hsms_are_reported_the_worst_included() -> None:
     """R-HLTH-1."""
     response = get_health_status(States(*[Status.ACTIVE] * 11, Status.UNAVAILABLE), 1)
 
@@ -34,7 +34,7 @@ def test_at_most_ten_are_reported_and_no_bad_one_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_all_down_is_said_and_not_an_error(count: int) -> None:
+def test_all_hsms_out_of_service_is_reported_and_not_an_error(count: int) -> None:
     """Q-14."""
     response = get_health_status(States(*[Status.UNAVAILABLE] * count), 1)
 

@@ -1,4 +1,4 @@
-"""Retiring a credential: what must be true of it and of the others."""
+"""The conditions for retiring a credential."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from xksproxy.config.credentials import load_credentials, save_credential
 from xksproxy.rotation.credentials import retire_credential
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.sigv4.keyring import Credential
-from xksproxy.state.credentials import CredentialUse, CredentialUses
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.credential_uses import CredentialUse, CredentialUses
+from xksproxy.state.state_file import SharedTable, StateUnusable
 
 _OLD, _NEW = "A" * 20, "B" * 20
 _HOUR, _DAY = 3600.0, 86_400.0
@@ -28,7 +28,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def last_used(tmp_path: Path) -> Callable[..., CredentialUses]:
-    """A record on which credentials were last used so many seconds ago."""
+    """A record of credentials that were last used this many seconds ago."""
 
     def make(**ago: float) -> CredentialUses:
         table = SharedTable(tmp_path / "state" / "credentials-payments.json", CredentialUse)
@@ -101,7 +101,7 @@ def test_the_period_is_the_operators_choice(directory: Path, last_used: Callable
 def test_the_last_credential_is_never_retired(
     directory: Path, last_used: Callable[..., CredentialUses], force: bool
 ) -> None:
-    """Workers refuse a key store without credentials, so the old one would go on working in them."""
+    """Workers refuse a key store without credentials, so they would continue to accept the old credential."""
     (directory / f"{_NEW}.toml").unlink()
 
     with pytest.raises(RotationRefused, match="the only credential"):
@@ -117,7 +117,7 @@ def test_an_unknown_id_is_refused_with_those_that_are_known(
         retire_credential(directory, "C" * 20, last_used(), within_days=0, force=True)
 
 
-def test_what_is_in_the_way_is_not_overwritten(directory: Path, last_used: Callable[..., CredentialUses]) -> None:
+def test_an_existing_retired_file_is_not_overwritten(directory: Path, last_used: Callable[..., CredentialUses]) -> None:
     (directory / f"{_OLD}.toml.retired").write_text("kept")
 
     with pytest.raises(FileExistsError):
@@ -127,7 +127,7 @@ def test_what_is_in_the_way_is_not_overwritten(directory: Path, last_used: Calla
     assert _ids(directory) == {_OLD, _NEW}
 
 
-def test_an_unreadable_record_is_no_proof_that_nobody_uses_it(
+def test_a_credential_is_kept_if_the_record_of_uses_cannot_be_read(
     directory: Path, last_used: Callable[..., CredentialUses], tmp_path: Path
 ) -> None:
     uses = last_used(**{_NEW: 10.0})

@@ -1,4 +1,4 @@
-"""Taking a key version out of use and back, on the files that the workers read."""
+"""Disabling and enabling a key version, in the files that the workers read."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from xksproxy.config.model import Key
-from xksproxy.keystore.keymap import ExternalKey, KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation import disable
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.statefile import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
@@ -29,13 +29,13 @@ def versions(tmp_path: Path) -> SharedTable[VersionRecord]:
 
 
 @pytest.fixture
-def take_out(tmp_path: Path, versions: SharedTable[VersionRecord], key: ExternalKey) -> Callable[..., None]:
+def run_disable(tmp_path: Path, versions: SharedTable[VersionRecord], key: ExternalKey) -> Callable[..., None]:
     """Disable a version as `xksproxy keys disable-version` does."""
 
-    def take_out(number: int, of: ExternalKey = key, *, recent_days: float = 30, force: bool = False) -> None:
+    def run_disable(number: int, of: ExternalKey = key, *, recent_days: float = 30, force: bool = False) -> None:
         disable_version(of, number, versions, UsageBook(tmp_path), recent_days=recent_days, force=force)
 
-    return take_out
+    return run_disable
 
 
 @pytest.fixture
@@ -51,20 +51,20 @@ def on_disk(tmp_path: Path) -> Callable[[], VersionRecord | None]:
 
 
 def decrypted_before(tmp_path: Path, label: str, days: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a version have decrypted last so many days ago."""
+    """Record that a version last decrypted this many days ago."""
     book = UsageBook(tmp_path)
-    book._change(label, last_decrypted=1_700_000_000.0)
+    book._update_record(label, last_decrypted=1_700_000_000.0)
     monkeypatch.setattr(disable.time, "time", lambda: 1_700_000_000.0 + days * DAY)
 
 
 def test_a_version_that_never_decrypted_is_disabled(
-    versions: SharedTable[VersionRecord], take_out: Callable[..., None], on_disk: Callable[[], VersionRecord | None]
+    versions: SharedTable[VersionRecord], run_disable: Callable[..., None], on_disk: Callable[[], VersionRecord | None]
 ) -> None:
     versions.update("foo", lambda _: VersionRecord(3, pending=4, proven=(2, 3)))
 
-    take_out(2)
-    take_out(1)
-    take_out(2)
+    run_disable(2)
+    run_disable(1)
+    run_disable(2)
 
     assert on_disk() == VersionRecord(3, pending=4, proven=(2, 3), disabled=(1, 2))
 
@@ -72,29 +72,29 @@ def test_a_version_that_never_decrypted_is_disabled(
 @pytest.mark.parametrize("force", [False, True])
 def test_the_version_that_encrypts_is_never_disabled(
     versions: SharedTable[VersionRecord],
-    take_out: Callable[..., None],
+    run_disable: Callable[..., None],
     on_disk: Callable[[], VersionRecord | None],
     force: bool,
 ) -> None:
-    with pytest.raises(RotationRefused, match=r"^version 1 of foo is the one that encrypts$"):
-        take_out(1, force=force)
+    with pytest.raises(RotationRefused, match=r"^version 1 of foo is the primary version$"):
+        run_disable(1, force=force)
     assert on_disk() is None
 
     versions.update("foo", lambda _: VersionRecord(2))
-    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the one that encrypts$") as caught:
-        take_out(2, force=force)
+    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the primary version$") as caught:
+        run_disable(2, force=force)
 
-    assert caught.value.hints == ("make another one primary first: xksproxy keys rotate",)
+    assert caught.value.hints == ("make another version primary first: xksproxy keys rotate",)
     assert on_disk() == VersionRecord(2)
 
 
-def test_of_the_version_that_encrypts_nothing_is_said_about_force(
-    tmp_path: Path, take_out: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_the_refusal_for_the_primary_version_does_not_mention_force(
+    tmp_path: Path, run_disable: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decrypted_before(tmp_path, "prod/foo", 0, monkeypatch)
 
     with pytest.raises(RotationRefused) as caught:
-        take_out(1)
+        run_disable(1)
     assert "force" not in f"{caught.value} {caught.value.hints}"
 
 
@@ -113,7 +113,7 @@ def test_a_version_that_becomes_primary_meanwhile_is_not_disabled(
 
     versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
 
-    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the one that encrypts$"):
+    with pytest.raises(RotationRefused, match=r"^version 2 of foo is the primary version$"):
         disable_version(key, 2, versions, Slow(tmp_path), recent_days=30, force=True)
 
     assert on_disk() == VersionRecord(2, proven=(2,))
@@ -122,7 +122,7 @@ def test_a_version_that_becomes_primary_meanwhile_is_not_disabled(
 @pytest.mark.parametrize("days", [-1, 0, 2.04, 29.9])
 def test_a_version_that_decrypted_lately_is_disabled_by_force_alone(
     tmp_path: Path,
-    take_out: Callable[..., None],
+    run_disable: Callable[..., None],
     on_disk: Callable[[], VersionRecord | None],
     monkeypatch: pytest.MonkeyPatch,
     days: float,
@@ -130,26 +130,27 @@ def test_a_version_that_decrypted_lately_is_disabled_by_force_alone(
     decrypted_before(tmp_path, "prod/foo.v2", days, monkeypatch)
 
     with pytest.raises(RotationRefused) as caught:
-        take_out(2)
+        run_disable(2)
     assert str(caught.value) == (
         f"version 2 of foo last decrypted {days:.1f} days ago on this machine; data is still encrypted under it"
     )
     assert caught.value.hints == (
-        "without it, that data cannot be read; if you mean it, add --force (recent is 30 days)",
+        "if the version is disabled, this data cannot be decrypted",
+        "to disable it anyway, add --force (--recent is 30 days)",
     )
     assert on_disk() is None
 
-    take_out(2, force=True)
+    run_disable(2, force=True)
     assert on_disk() == VersionRecord(1, disabled=(2,))
 
 
 @pytest.mark.parametrize(("days", "recent_days"), [(30, 30), (400, 30), (1.5, 1), (0, 0)])
 def test_a_version_that_decrypted_long_ago_is_disabled(
-    tmp_path: Path, take_out: Callable[..., None], monkeypatch: pytest.MonkeyPatch, days: float, recent_days: float
+    tmp_path: Path, run_disable: Callable[..., None], monkeypatch: pytest.MonkeyPatch, days: float, recent_days: float
 ) -> None:
     decrypted_before(tmp_path, "prod/foo.v2", days, monkeypatch)
 
-    take_out(2, recent_days=recent_days)
+    run_disable(2, recent_days=recent_days)
 
     table = version_table(tmp_path, "payments")
     table.refresh()
@@ -159,36 +160,36 @@ def test_a_version_that_decrypted_long_ago_is_disabled(
 def test_what_another_version_decrypted_does_not_matter(
     tmp_path: Path,
     versions: SharedTable[VersionRecord],
-    take_out: Callable[..., None],
+    run_disable: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
     decrypted_before(tmp_path, "prod/foo", 0, monkeypatch)
 
-    take_out(2)
+    run_disable(2)
 
 
 @pytest.mark.parametrize("number", [4, 65536])
 def test_a_version_that_the_configuration_does_not_list_is_refused(
-    take_out: Callable[..., None], on_disk: Callable[[], VersionRecord | None], number: int
+    run_disable: Callable[..., None], on_disk: Callable[[], VersionRecord | None], number: int
 ) -> None:
     listed = KeyMap([Key(id="foo", versions={2: "b", 3: "c"})]).resolve("foo")
 
     with pytest.raises(RotationRefused, match=f"^the configuration lists no version {number} of foo$"):
-        take_out(number, listed)
+        run_disable(number, listed)
     assert on_disk() is None
 
-    take_out(3, listed)
+    run_disable(3, listed)
     assert on_disk() == VersionRecord(2, disabled=(3,))
 
 
 @pytest.mark.parametrize("number", [-1, 0, 65536, 2**40])
 def test_a_number_that_no_version_has_is_refused(
-    take_out: Callable[..., None], on_disk: Callable[[], VersionRecord | None], number: int
+    run_disable: Callable[..., None], on_disk: Callable[[], VersionRecord | None], number: int
 ) -> None:
     # A rotation makes the version after the highest on record.
     with pytest.raises(RotationRefused):
-        take_out(number)
+        run_disable(number)
     assert on_disk() is None
 
 
@@ -212,30 +213,30 @@ def test_enabling_what_has_no_record_begins_none(
 
 
 def test_other_keys_keep_their_records(
-    key: ExternalKey, versions: SharedTable[VersionRecord], take_out: Callable[..., None]
+    key: ExternalKey, versions: SharedTable[VersionRecord], run_disable: Callable[..., None]
 ) -> None:
     versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
     versions.update("bar", lambda _: VersionRecord(2, disabled=(1,)))
 
-    take_out(2)
+    run_disable(2)
     enable_version(key, 2, versions)
 
     assert versions.get("bar") == VersionRecord(2, disabled=(1,))
 
 
 def test_nothing_changes_while_the_state_cannot_be_read(
-    tmp_path: Path, key: ExternalKey, versions: SharedTable[VersionRecord], take_out: Callable[..., None]
+    tmp_path: Path, key: ExternalKey, versions: SharedTable[VersionRecord], run_disable: Callable[..., None]
 ) -> None:
     versions.path.write_bytes(b"nonsense")
-    for use in (lambda: take_out(2, force=True), lambda: enable_version(key, 2, versions)):
+    for use in (lambda: run_disable(2, force=True), lambda: enable_version(key, 2, versions)):
         with pytest.raises(StateUnusable):
             use()
     assert versions.path.read_bytes() == b"nonsense"
 
     versions.path.unlink()
-    UsageBook(tmp_path)._change("prod/foo.v2", last_decrypted=time.time())
+    UsageBook(tmp_path)._update_record("prod/foo.v2", last_decrypted=time.time())
     for record in (tmp_path / "usage").glob("*.json"):
         record.write_bytes(b"nonsense")
     with pytest.raises(StateUnusable):
-        take_out(2, force=True)
+        run_disable(2, force=True)
     assert not versions.path.exists()

@@ -31,7 +31,7 @@ HOSTS = AdminHosts(["proxy-1.example.com", "Metrics.Example.com."])
     ],
 )
 def test_addresses_localhost_and_listed_names_are_answered_with_and_without_a_port(host: str, port: str) -> None:
-    assert HOSTS.answers([host + port])
+    assert HOSTS.accepts([host + port])
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ def test_addresses_localhost_and_listed_names_are_answered_with_and_without_a_po
     ],
 )
 def test_any_other_host_is_refused(host: str) -> None:
-    assert not HOSTS.answers([host])
+    assert not HOSTS.accepts([host])
 
 
 def test_a_request_without_a_host_or_with_several_is_refused() -> None:
-    assert not HOSTS.answers([])
-    assert not HOSTS.answers(["127.0.0.1", "127.0.0.1"])
+    assert not HOSTS.accepts([])
+    assert not HOSTS.accepts(["127.0.0.1", "127.0.0.1"])
 
 
 @given(st.text())
 def test_no_text_is_answered_that_is_neither_listed_nor_an_address(text: str) -> None:
-    if HOSTS.answers([text]):
+    if HOSTS.accepts([text]):
         name = text.strip(" \t").lower()
         assert name.startswith(("localhost", "proxy-1.example.com", "metrics.example.com", "[")) or name[:1].isdigit()
 
@@ -85,7 +85,7 @@ def test_the_machine_s_name_and_that_of_listen_are_answered(monkeypatch: pytest.
     hosts = AdminHosts.of(Admin(listen="admin.internal:9464", hosts=("a.example",)))
 
     for name in ("proxy-2.internal.example:9464", "proxy-2", "admin.internal", "a.example", "127.0.0.1", "localhost"):
-        assert hosts.answers([name])
-    assert not hosts.answers(["internal.example"])
-    assert not AdminHosts.of(Admin()).answers(["a.example"])
-    assert not AdminHosts.of(Admin(listen="off")).answers([""])
+        assert hosts.accepts([name])
+    assert not hosts.accepts(["internal.example"])
+    assert not AdminHosts.of(Admin()).accepts(["a.example"])
+    assert not AdminHosts.of(Admin(listen="off")).accepts([""])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xksproxy.account import Account
+from xksproxy.request_stats import RequestStats
 from xksproxy.server.record import RequestRecord
 from xksproxy.spec.errors import InternalException
 from xksproxy.spec.messages import ReceivedMetadata
@@ -11,7 +11,7 @@ from xksproxy.telemetry.lines import json_line
 
 
 def test_a_full_line_has_all_fields_in_their_order() -> None:
-    account = Account(0.0012345, 0.0045678, ["one", "two"], 3, {"decision": "allow"})
+    account = RequestStats(0.0012345, 0.0045678, ["one", "two"], 3, {"decision": "allow"})
     record = RequestRecord(
         *("192.0.2.1", 0.0, "kms.example", "store", Operation.DECRYPT, "key", "ID", "eu-west-1"),
         ReceivedMetadata({"kmsOperation": "Decrypt"}, 2),
@@ -40,7 +40,7 @@ def test_records_share_nothing() -> None:
     first, second = RequestRecord("a", 0.0), RequestRecord("b", 0.0)
     first.account.hsms.append("one")
 
-    assert second.account == Account()
+    assert second.account == RequestStats()
 
 
 @pytest.mark.parametrize("length", [2048, 2049])

@@ -105,7 +105,7 @@ def test_no_text_of_a_credential_or_a_keyring_shows_the_secret_r_auth_7(credenti
 
     for shown in (repr(credential), str(credential), f"{[credential]}", repr(keyring), str(keyring)):
         assert credential.secret_access_key not in shown
-        assert keyring._decoy not in shown
+        assert keyring._dummy_secret not in shown
 
 
 def test_a_credential_shows_its_id() -> None:
@@ -156,11 +156,11 @@ def test_an_unknown_id_gets_a_key_that_is_not_of_any_credential() -> None:
     assert key not in {keyring.signing_key(credential.access_key_id, SCOPE)[0] for credential in (FIRST, SECOND)}
 
 
-def test_each_keyring_has_a_decoy_of_its_own_that_nobody_can_guess() -> None:
-    decoys = {Keyring([FIRST])._decoy for _ in range(50)}
+def test_each_keyring_has_a_random_dummy_secret() -> None:
+    dummies = {Keyring([FIRST])._dummy_secret for _ in range(50)}
 
-    assert len(decoys) == 50
-    assert all(len(decoy) == 64 for decoy in decoys)
+    assert len(dummies) == 50
+    assert all(len(dummy) == 64 for dummy in dummies)
 
 
 @pytest.mark.parametrize("asked_first", [FIRST.access_key_id, SECOND.access_key_id, UNKNOWN])
@@ -170,7 +170,7 @@ def test_all_keys_of_a_scope_are_derived_together_whichever_id_asks_first_r_auth
     keyring = Keyring([FIRST, SECOND])
 
     keyring.signing_key(asked_first, SCOPE)
-    assert sorted(derivations) == sorted([FIRST.secret_access_key, SECOND.secret_access_key, keyring._decoy])
+    assert sorted(derivations) == sorted([FIRST.secret_access_key, SECOND.secret_access_key, keyring._dummy_secret])
 
     for access_key_id in (FIRST.access_key_id, SECOND.access_key_id, UNKNOWN, "OTHER"):
         keyring.signing_key(access_key_id, SCOPE)

@@ -587,9 +587,9 @@ def test_a_keyring_without_credentials_refuses_everything() -> None:
     assert refusal(GOOD, Keyring([])).detail.startswith("unknown access key id")
 
 
-def test_an_unknown_access_key_id_never_verifies_even_when_signed_with_the_decoy() -> None:
+def test_an_unknown_access_key_id_never_verifies_even_when_signed_with_the_dummy_secret() -> None:
     keyring = Keyring([CREDENTIAL])
-    request = signed_by_hand(access_key_id="UNKNOWNUNKNOWNUNKNOWN", secret=keyring._decoy)
+    request = signed_by_hand(access_key_id="UNKNOWNUNKNOWNUNKNOWN", secret=keyring._dummy_secret)
 
     assert refusal(request, keyring).detail.startswith("unknown access key id")
 
@@ -656,9 +656,9 @@ def test_a_refusal_holds_neither_secret_nor_signing_key_nor_the_right_signature_
     keyring = Keyring([CREDENTIAL])
     error = refusal(CAUSES[cause], keyring)
     told = f"{error} {error!r} {error.message} {error.detail} {error.args} {vars(error)} {error.__cause__}"
-    scope_keys = [key.hex() for keys, decoy in keyring._cache.values() for key in (*keys.values(), decoy)]
+    scope_keys = [key.hex() for keys, dummy in keyring._cache.values() for key in (*keys.values(), dummy)]
 
-    for secret in (CREDENTIAL.secret_access_key, keyring._decoy, *scope_keys, "93b23efd7ebb3d4f"):
+    for secret in (CREDENTIAL.secret_access_key, keyring._dummy_secret, *scope_keys, "93b23efd7ebb3d4f"):
         assert secret not in told
 
 

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from xksproxy.state.credentials import CredentialUses
-from xksproxy.state.statefile import StateUnusable
+from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.state_file import StateUnusable
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of day and the monotonic time as the record sees them, both the one number."""
     now = [1_000.0]
-    monkeypatch.setattr("xksproxy.state.credentials.time.time", lambda: now[0])
-    monkeypatch.setattr("xksproxy.state.credentials.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("xksproxy.state.credential_uses.time.time", lambda: now[0])
+    monkeypatch.setattr("xksproxy.state.credential_uses.time.monotonic", lambda: now[0])
     return now
 
 
 def test_a_use_is_on_record_for_every_process_once_it_is_flushed(tmp_path: Path, clock: list[float]) -> None:
     uses, command = CredentialUses(tmp_path, "payments"), CredentialUses(tmp_path, "payments")
 
-    uses.used("A")
+    uses.mark_used("A")
 
     assert command.last_used(("A", "B")) == {}
     uses.flush()
@@ -33,7 +33,7 @@ def test_it_is_written_once_a_minute_at_most(tmp_path: Path, clock: list[float])
     recorded = []
     for second in range(181):
         clock[0] = 1_000.0 + second
-        uses.used("A")
+        uses.mark_used("A")
         uses.flush()
         recorded.append(uses.last_used(("A",))["A"])
 
@@ -42,10 +42,10 @@ def test_it_is_written_once_a_minute_at_most(tmp_path: Path, clock: list[float])
 
 def test_a_use_between_two_records_is_not_lost(tmp_path: Path, clock: list[float]) -> None:
     uses = CredentialUses(tmp_path, "payments")
-    uses.used("A")
+    uses.mark_used("A")
     uses.flush()
     clock[0] = 1_030.0
-    uses.used("A")
+    uses.mark_used("A")
     uses.flush()
     clock[0] = 1_060.0
 
@@ -56,9 +56,9 @@ def test_a_use_between_two_records_is_not_lost(tmp_path: Path, clock: list[float
 
 def test_the_latest_use_of_any_process_stands(tmp_path: Path, clock: list[float]) -> None:
     slow, fast = CredentialUses(tmp_path, "payments"), CredentialUses(tmp_path, "payments")
-    slow.used("A")
+    slow.mark_used("A")
     clock[0] = 1_010.0
-    fast.used("A")
+    fast.mark_used("A")
     fast.flush()
 
     slow.flush()
@@ -69,7 +69,7 @@ def test_the_latest_use_of_any_process_stands(tmp_path: Path, clock: list[float]
 def test_key_stores_and_credentials_are_kept_apart(tmp_path: Path, clock: list[float]) -> None:
     uses = CredentialUses(tmp_path, "payments")
     for access_key_id in ("A", "B"):
-        uses.used(access_key_id)
+        uses.mark_used(access_key_id)
         uses.flush()
         clock[0] += 1
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_recorded_is_said_once_and_stops_nothing(
 
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            uses.used("A")
+            uses.mark_used("A")
             uses.flush()
             clock[0] += 60
 

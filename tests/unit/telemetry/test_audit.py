@@ -1,4 +1,4 @@
-"""Audit lines are made on the writing thread, and tell what was when they were handed over."""
+"""Audit lines are made on the writing thread, with the time at which they were queued."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from xksproxy.telemetry.audit import AuditLog
 
 
 def lines_of(path: Path, audit: AuditLog) -> list[dict[str, Any]]:
-    """All lines of a log that is closed here."""
+    """Close a log and return all its lines."""
     audit.close()
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def test_a_line_begins_with_time_message_and_process_and_goes_on_with_its_fields_in_their_order(tmp_path: Path) -> None:
+def test_a_line_has_time_message_and_process_and_then_its_fields_in_order(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
     audit.write("request", lambda: {"peer": "127.0.0.1", "a": [1], "status": 200})
     audit.close()
@@ -31,7 +31,7 @@ def test_a_line_begins_with_time_message_and_process_and_goes_on_with_its_fields
     assert re.fullmatch(rf'\{{{own},"peer":"127\.0\.0\.1","a":\[1\],"status":200\}}\n', line)
 
 
-def test_the_time_of_a_line_is_when_it_was_handed_over(tmp_path: Path) -> None:
+def test_the_time_of_a_line_is_when_it_was_queued(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
     entered, released = threading.Event(), threading.Event()
 
@@ -53,7 +53,7 @@ def test_the_time_of_a_line_is_when_it_was_handed_over(tmp_path: Path) -> None:
     assert before - 0.001 <= at <= after
 
 
-def test_a_line_is_made_on_a_thread_that_holds_up_no_request(tmp_path: Path) -> None:
+def test_a_line_is_made_on_the_writing_thread(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
     audit.write("request", lambda: {"thread": threading.get_ident()})
 
@@ -61,7 +61,7 @@ def test_a_line_is_made_on_a_thread_that_holds_up_no_request(tmp_path: Path) -> 
     assert line["thread"] != threading.get_ident()
 
 
-def test_a_log_that_is_off_asks_for_no_fields(tmp_path: Path) -> None:
+def test_a_disabled_log_does_not_compute_fields(tmp_path: Path) -> None:
     audit = AuditLog(Audit(enabled=False, file=str(tmp_path / "log")), None)
     asked = list[int]()
     audit.write("request", lambda: {"asked": asked.append(1)})
@@ -74,7 +74,7 @@ def test_a_log_that_is_off_asks_for_no_fields(tmp_path: Path) -> None:
 def test_a_chain_ends_with_a_checkpoint_that_says_so(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log"), checkpoint_interval_s=0), Secret("k" * 43))
     audit.write("request", lambda: {"status": 200})
-    audit.beat()
+    audit.checkpoint_if_due()
 
     request, checkpoint, end = lines_of(tmp_path / "log", audit)
     assert (request["message"], request["status"], request["number"]) == ("request", 200, 0)

@@ -1,4 +1,4 @@
-"""Chained audit lines: whatever is done to a log shows, and nothing else is reported."""
+"""Chained audit lines: every change of a log is detected, and nothing else is reported."""
 
 import json
 from itertools import permutations
@@ -15,7 +15,9 @@ KEY = Secret("k" * 64)
 
 def chain_of(*messages: str, key: Secret = KEY) -> list[bytes]:
     chain = Chain(key)
-    return [chain.seal({"time": f"t{place}", "message": message}).encode() for place, message in enumerate(messages)]
+    return [
+        chain.next_line({"time": f"t{place}", "message": message}).encode() for place, message in enumerate(messages)
+    ]
 
 
 def check(lines: list[bytes], key: Secret = KEY) -> Verification:
@@ -25,7 +27,7 @@ def check(lines: list[bytes], key: Secret = KEY) -> Verification:
 @given(st.lists(st.dictionaries(st.text(max_size=8), st.text(max_size=20), max_size=4), min_size=1, max_size=8))
 def test_a_log_as_it_was_written_verifies_and_is_json(entries: list[dict[str, str]]) -> None:
     chain = Chain(KEY)
-    lines = [chain.seal({**entry, "message": "request"}).encode() for entry in entries]
+    lines = [chain.next_line({**entry, "message": "request"}).encode() for entry in entries]
 
     verification = check(lines)
 
@@ -62,7 +64,7 @@ def test_any_other_order_shows(order: tuple[int, ...]) -> None:
 def test_a_line_that_was_put_in_shows(line: bytes) -> None:
     lines = chain_of("a", "b")
 
-    assert check([lines[0], line, lines[1]]).problems == ["line 2: it is no line of a chain: changed, or put in"]
+    assert check([lines[0], line, lines[1]]).problems == ["line 2: not a line of a chain: it was changed or inserted"]
 
 
 def test_a_repeated_line_shows() -> None:
@@ -95,7 +97,7 @@ def test_chains_of_several_workers_may_be_mixed_in_any_way(data: st.DataObject) 
     assert [report.lines for report in verification.chains.values()] == [3, 3]
 
 
-def test_the_last_checkpoint_says_how_far_a_cut_off_end_would_show() -> None:
+def test_the_last_checkpoint_says_how_far_a_removed_end_is_detected() -> None:
     (report,) = check(chain_of("a", CHECKPOINT, "b", "c")).chains.values()
 
     assert (report.checkpoint, report.checkpoint_time, report.lines_after_checkpoint) == (1, "t1", 2)
@@ -107,7 +109,7 @@ def test_without_a_checkpoint_every_line_could_be_the_last() -> None:
     assert (report.checkpoint, report.lines_after_checkpoint) == (None, 2)
 
 
-def test_a_log_whose_beginning_is_elsewhere_is_told_and_its_rest_is_checked() -> None:
+def test_a_missing_beginning_is_reported_and_the_rest_is_verified() -> None:
     lines = chain_of("a", "b", "c", "d")
 
     assert len(check(lines[2:]).problems) == 1
@@ -117,6 +119,6 @@ def test_a_log_whose_beginning_is_elsewhere_is_told_and_its_rest_is_checked() ->
 def test_members_that_a_caller_chose_cannot_pass_for_the_chain_s_own() -> None:
     chain = Chain(KEY)
     fields = {"request_metadata": {"chain": "x", "number": 7, "mac": "0" * 64}, "reason": '","mac":"' + "0" * 64 + '"}'}
-    lines = [chain.seal(fields).encode(), chain.seal({}).encode()]
+    lines = [chain.next_line(fields).encode(), chain.next_line({}).encode()]
 
     assert check(lines).problems == []

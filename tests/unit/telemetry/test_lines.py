@@ -1,4 +1,4 @@
-"""Lines are written in order by one thread, and nobody waits for it."""
+"""One thread writes lines in order, and callers do not wait for it."""
 
 import json
 import os
@@ -53,19 +53,19 @@ def test_bytes_that_are_no_text_keep_their_line() -> None:
 
 
 @given(hostile)
-def test_an_escaped_text_is_printable_and_says_what_it_was(text: str) -> None:
+def test_an_escaped_text_is_printable_and_keeps_its_content(text: str) -> None:
     escaped = escape(text)
 
     assert escaped.isprintable()
     assert json.loads(f'"{escape(json.dumps(text, ensure_ascii=False)[1:-1])}"') == text
 
 
-def test_what_a_terminal_would_obey_is_escaped() -> None:
+def test_control_characters_are_escaped() -> None:
     assert escape("a\x1b[31mb\n\u202ec\U000e0001") == "a\\u001b[31mb\\u000a\\u202ec\\udb40\\udc01"
 
 
 @pytest.mark.parametrize("text", ["", "plain", "\u00fcber \u20ac \U0001f600"])
-def test_printable_text_stays_as_it_is(text: str) -> None:
+def test_printable_text_is_unchanged(text: str) -> None:
     assert escape(text) == text
 
 
@@ -79,7 +79,7 @@ def test_lines_come_in_order() -> None:
     assert written == list(range(5000))
 
 
-def test_what_is_above_the_maximum_is_dropped_counted_and_told_once_there_is_room() -> None:
+def test_lines_above_the_maximum_are_dropped_counted_and_reported_when_there_is_room() -> None:
     released, written = threading.Event(), list[Any]()
 
     def write(lines: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Answers are counted each in its series, and series are there only for what has happened."""
+"""Each response is counted in its series, and a series exists only after its first event."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-# In a process of its own: prometheus-client counts a whole process in one way or in another.
+# In a separate process, because prometheus-client has one counting mode per process.
 COUNT = """
 import sys; from pathlib import Path; from xksproxy.telemetry.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
@@ -22,7 +22,7 @@ count("one", "made up", "Encrypt", None, 0)
 count("one", "also made up", "Encrypt", None, 0)
 count("two", "KmsHealthCheck", "GetHealthStatus", None, 0)
 count("", "", "", "InvalidUriPathException", 0)
-metrics.hand_over()
+metrics.flush()
 print(metrics.render([]).decode())
 """
 

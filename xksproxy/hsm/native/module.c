@@ -1,9 +1,9 @@
-/* The extension module xksproxy.hsm._crossing: its types, and what they share. */
-#include "crossing.h"
+/* The extension module xksproxy.hsm._native: its types, and what they share. */
+#include "native.h"
 
 #include <time.h>
 
-PyTypeObject *Gate_Type, *Call_Type, *Desk_Type, *Queue_Type;
+PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type;
 
 double monotonic(void) {
     struct timespec now;
@@ -24,8 +24,9 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
 }
 
 static int execute(PyObject *module) {
-    if (add_type(module, &Gate_Spec, &Gate_Type) < 0 || add_type(module, &Call_Spec, &Call_Type) < 0 ||
-        add_type(module, &Desk_Spec, &Desk_Type) < 0 || add_type(module, &Queue_Spec, &Queue_Type) < 0) {
+    if (add_type(module, &ModuleLock_Spec, &ModuleLock_Type) < 0 || add_type(module, &Call_Spec, &Call_Type) < 0 ||
+        add_type(module, &NativeSession_Spec, &NativeSession_Type) < 0 ||
+        add_type(module, &CallQueue_Spec, &CallQueue_Type) < 0) {
         return -1;
     }
     return 0;
@@ -35,9 +36,9 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
-    .m_name = "xksproxy.hsm._crossing",
+    .m_name = "xksproxy.hsm._native",
     .m_doc = "AES-GCM calls of HSM sessions, made without the interpreter.",
     .m_slots = slots,
 };
 
-PyMODINIT_FUNC PyInit__crossing(void) { return PyModuleDef_Init(&definition); }
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,431 @@
+"""Several HSMs with the same keys, and what a caller notices when one of them fails: nothing."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from fault_support import FaultyHsm, is_quiet, until
+
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import (
+    CiphertextRejected,
+    CiphertextWrong,
+    DeadlinePassed,
+    HsmBusy,
+    KeyDiffers,
+    KeyMissing,
+    TokenUnavailable,
+)
+from xksproxy.hsm.fleet import fleet as fleet_module
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.fleet.fleet import Fleet
+from xksproxy.hsm.instance.health import Status
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.keys import Sealed, TokenKey
+from xksproxy.hsm.pkcs11.module import Modules
+
+Faulty = Callable[..., FaultyHsm]
+
+_MAKE_KEY = """
+import os, sys
+from pkcs11 import Attribute, KeyType, ObjectClass, lib
+session = lib(sys.argv[1]).get_token(token_label=sys.argv[2]).open(rw=True, user_pin=sys.argv[3])
+if sys.argv[5]:
+    attributes = {
+        Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
+        Attribute.VALUE: bytes.fromhex(sys.argv[5]), Attribute.LABEL: sys.argv[4],
+        Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
+        Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
+    }
+    if sys.argv[6] == "silent":
+        attributes[Attribute.CHECK_VALUE] = b""
+    session.create_object(attributes)
+else:
+    for key in list(session.get_objects({Attribute.LABEL: sys.argv[4]})):
+        key.destroy()
+"""
+
+
+def deadline(seconds: float = 60) -> Deadline:
+    """So far away that no busy machine misses it; a test whose point it is names a nearer one."""
+    return Deadline.after(seconds)
+
+
+def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
+    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
+    module = faulty.control.with_name("softhsm.so")
+    value_hex = "" if value is None else value.hex()
+    command = [
+        sys.executable,
+        "-c",
+        _MAKE_KEY,
+        str(module),
+        faulty.hsm.token,
+        pin,
+        label,
+        value_hex,
+        "silent" if silent else "",
+    ]
+    subprocess.run(command, check=True, env={**faulty.hsm.environment})
+
+
+@pytest.fixture
+def pin(hsm: object, environment: object) -> str:
+    return (environment.directory / "pin").read_text().strip()  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = True) -> AsyncIterator[Fleet]:
+    records = FingerprintRecords(faulty[0].control.parent / "state" / "keys.json")
+    instances = [Instance(item.hsm, modules) for item in faulty]
+    for instance in instances:
+        instance.start()
+    try:
+        await until(lambda: not all_serving or all(instance.serving for instance in instances))
+        yield Fleet(instances, records, lambda label: label in {"demo-key", "only-b", "split"})
+    finally:
+        for instance in instances:
+            instance.stop()
+
+
+async def round_trip(fleet: Fleet, seconds: float = 60, label: str = "demo-key") -> None:
+    sealed = await fleet.encrypt(TokenKey(label), b"text", b"aad", deadline(seconds))
+    assert await fleet.decrypt(TokenKey(label), sealed, b"aad", deadline(seconds)) == b"text"
+
+
+async def encrypt_in_parallel(fleet: Fleet, label: str) -> list[Sealed]:
+    """So many at once that every HSM gets some."""
+    return await asyncio.gather(*(fleet.encrypt(TokenKey(label), b"text", b"", deadline()) for _ in range(12)))
+
+
+async def test_what_one_hsm_encrypts_another_decrypts(make_faulty: Faulty, modules: Modules) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        a.tell("C_EncryptInit return 0x30")
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"aad", deadline())
+        a.tell()
+        b.tell("C_DecryptInit return 0x30")
+
+        assert await fleet.decrypt(TokenKey("demo-key"), sealed, b"aad", deadline()) == b"text"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "C_EncryptInit return 0x30",
+        "C_Encrypt return 0x5",
+        "C_Encrypt return 0x6",
+        "C_EncryptInit return 0xb3",
+        "C_EncryptInit return 0x82",
+        "C_EncryptInit return 0x101",
+        "C_EncryptInit return 0x190",
+        "C_EncryptInit return 0xb1",
+        "C_EncryptInit return 0x80000042",
+        "* return 0x30",
+    ],
+)
+async def test_a_failure_of_one_hsm_is_made_good_by_the_other(
+    make_faulty: Faulty, modules: Modules, fault: str
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        a.tell(fault)
+        for _ in range(12):
+            await round_trip(fleet)
+
+
+async def test_a_hung_hsm_costs_no_answer(make_faulty: Faulty, modules: Modules) -> None:
+    """Every call is answered within the deadline of a request, the ones that hang at first included."""
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        a.tell("C_Encrypt hang", "C_Decrypt hang")
+
+        for _ in range(10):
+            await asyncio.gather(*(round_trip(fleet, 6) for _ in range(4)))
+
+        assert fleet.health()[0].status is not Status.ACTIVE
+        a.tell()
+        await until(lambda: fleet.health()[0].status is Status.ACTIVE)
+
+
+async def test_a_wrong_tag_is_said_at_once_and_blames_no_hsm(make_faulty: Faulty, modules: Modules) -> None:
+    async with fleet_of(modules, make_faulty(check_interval_s=600), make_faulty(check_interval_s=600)) as fleet:
+        await first_check(fleet)
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"aad", deadline())
+        for _ in range(8):
+            with pytest.raises(CiphertextRejected):
+                await fleet.decrypt(TokenKey("demo-key"), sealed, b"other", deadline())
+
+        assert [item.status for item in fleet.health()] == [Status.ACTIVE, Status.ACTIVE]
+
+
+async def test_a_general_error_of_a_broken_hsm_is_not_taken_for_a_wrong_tag(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """SoftHSM2 has one code for both; the self-test, which fails too, tells them apart."""
+    a = make_faulty()
+    async with fleet_of(modules, a) as fleet:
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"aad", deadline())
+        a.tell("C_Decrypt return 0x5")
+
+        with pytest.raises(TokenUnavailable):
+            await fleet.decrypt(TokenKey("demo-key"), sealed, b"aad", deadline())
+
+
+async def first_check(fleet: Fleet) -> None:
+    """Until the background has no call to make for a while that a fault could hit instead."""
+    await until(lambda: all(map(is_quiet, fleet.instances)))
+
+
+@pytest.mark.parametrize("fault", ["C_Encrypt corrupt", "C_Encrypt corrupt rate=0.5", "C_Decrypt corrupt"])
+async def test_a_proven_encryption_that_comes_out_wrong_is_made_again_elsewhere(
+    make_faulty: Faulty, modules: Modules, fault: str
+) -> None:
+    """R-CDIV-6: only what was seen to decrypt is given out."""
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        a.tell(fault)
+        sealed = [
+            (await fleet.encrypt_verified(TokenKey("demo-key"), b"text", b"aad", b"prefix", deadline()))[0]
+            for _ in range(12)
+        ]
+        a.tell()
+
+        for item in sealed:
+            assert await fleet.decrypt(TokenKey("demo-key"), item, b"aad", deadline()) == b"text"
+
+
+@pytest.mark.parametrize("fault", ["C_Encrypt corrupt count=1", "C_Decrypt corrupt count=1"])
+async def test_a_proven_encryption_that_comes_out_wrong_everywhere_is_an_error(
+    make_faulty: Faulty, modules: Modules, fault: str
+) -> None:
+    a = make_faulty(check_interval_s=600)
+    async with fleet_of(modules, a) as fleet:
+        await first_check(fleet)
+        a.tell(fault)
+
+        with pytest.raises(CiphertextWrong):
+            await fleet.encrypt_verified(TokenKey("demo-key"), b"text", b"aad", b"prefix", deadline())
+
+
+async def test_a_key_on_one_hsm_only_is_used_there(make_faulty: Faulty, modules: Modules, pin: str) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(b, pin, "only-b", bytes(range(32)))
+    async with fleet_of(modules, a, b) as fleet:
+        for _ in range(6):
+            await round_trip(fleet, label="only-b")
+
+
+async def test_a_key_that_is_nowhere_is_missing(make_faulty: Faulty, modules: Modules) -> None:
+    async with fleet_of(modules, make_faulty(), make_faulty()) as fleet:
+        with pytest.raises(KeyMissing):
+            await fleet.encrypt(TokenKey("no such key"), b"text", b"", deadline())
+
+
+async def test_a_key_is_not_called_missing_while_an_hsm_that_may_have_it_is_down(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    b.tell("absent")
+    async with fleet_of(modules, a, b, all_serving=False) as fleet:
+        await until(lambda: fleet.instances[0].serving and bool(fleet.instances[1].reason))
+
+        with pytest.raises(TokenUnavailable, match="others are out of service"):
+            await fleet.encrypt(TokenKey("no such key"), b"text", b"", deadline())
+
+
+async def test_another_key_under_the_same_label_is_never_used(make_faulty: Faulty, modules: Modules, pin: str) -> None:
+    """Two tokens that were each asked to generate have two keys; the HSM named first is believed."""
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)))
+    change_key(b, pin, "split", bytes(range(1, 33)))
+    async with fleet_of(modules, a, b) as fleet:
+        sealed = [await fleet.encrypt(TokenKey("split"), b"text", b"", deadline()) for _ in range(10)]
+
+        for item in sealed:
+            opened = await fleet.instances[0].call(
+                lambda session, item=item: session.decrypt("split", item, b""), deadline()
+            )
+            assert opened == b"text"
+        for item in sealed:
+            assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
+        # It may not have been asked yet; then its keys are still to be listed in the background.
+        await until(lambda: fleet.health()[1].status is Status.DEGRADED)
+
+
+async def test_an_odd_key_is_refused_rather_than_used_when_the_right_hsm_goes_down(
+    make_faulty: Faulty, modules: Modules, pin: str
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)))
+    change_key(b, pin, "split", bytes(range(1, 33)))
+    async with fleet_of(modules, a, b) as fleet:
+        for _ in range(4):
+            await fleet.encrypt(TokenKey("split"), b"text", b"", deadline())
+        a.tell("* return 0x30")
+
+        for _ in range(6):
+            with pytest.raises((TokenUnavailable, KeyDiffers)):
+                await fleet.encrypt(TokenKey("split"), b"text", b"", deadline())
+
+
+@pytest.mark.parametrize(("silent_a", "silent_b"), [(False, True), (True, False), (True, True)])
+async def test_another_key_that_tells_no_check_value_is_never_used_either(
+    make_faulty: Faulty, modules: Modules, pin: str, silent_a: bool, silent_b: bool
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent_a)
+    change_key(b, pin, "split", bytes(range(1, 33)), silent=silent_b)
+    async with fleet_of(modules, a, b) as fleet:
+        sealed = [await encrypt_in_parallel(fleet, "split") for _ in range(5)]
+
+        for item in (item for group in sealed for item in group):
+            assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
+        await until(lambda: fleet.health()[1].status is Status.DEGRADED)
+
+
+@pytest.mark.parametrize(("silent_a", "silent_b"), [(False, False), (False, True), (True, True)])
+async def test_the_same_key_is_used_on_both_whether_or_not_they_tell_check_values(
+    make_faulty: Faulty, modules: Modules, pin: str, silent_a: bool, silent_b: bool
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent_a)
+    change_key(b, pin, "split", bytes(range(32)), silent=silent_b)
+    async with fleet_of(modules, a, b) as fleet:
+        for _ in range(5):
+            await encrypt_in_parallel(fleet, "split")
+
+        # The keys are listed after an instance has come into service, each in its own time.
+        await until(lambda: [item.status for item in fleet.health()] == [Status.ACTIVE, Status.ACTIVE])
+        a.tell("* return 0x30")
+        await round_trip(fleet, label="split")
+
+
+async def test_a_silent_key_that_is_made_anew_on_one_hsm_is_not_used_there(
+    make_faulty: Faulty, modules: Modules, pin: str
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    for item in (a, b):
+        change_key(item, pin, "split", bytes(range(32)), silent=True)
+    async with fleet_of(modules, a, b) as fleet:
+        for _ in range(5):
+            await encrypt_in_parallel(fleet, "split")
+        change_key(b, pin, "split", None)
+        change_key(b, pin, "split", bytes(range(1, 33)), silent=True)
+
+        sealed = [await encrypt_in_parallel(fleet, "split") for _ in range(5)]
+
+        for item in (item for group in sealed for item in group):
+            assert await fleet.decrypt(TokenKey("split"), item, b"", deadline()) == b"text"
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_lone_hsm_with_another_key_does_not_serve_it_after_a_restart(
+    make_faulty: Faulty, modules: Modules, pin: str, silent: bool
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent)
+    change_key(b, pin, "split", bytes(range(1, 33)), silent=silent)
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet, label="split")
+    a.tell("* return 0x30")
+
+    async with fleet_of(modules, a, b, all_serving=False) as fleet:
+        await until(lambda: fleet.instances[1].serving and not fleet.instances[0].serving)
+        with pytest.raises(KeyDiffers):
+            await fleet.encrypt(TokenKey("split"), b"text", b"", deadline())
+
+
+async def test_a_key_replaced_on_every_hsm_is_taken_for_right(make_faulty: Faulty, modules: Modules, pin: str) -> None:
+    a, b = make_faulty(), make_faulty()
+    for item in (a, b):
+        change_key(item, pin, "split", bytes(range(32)))
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet, label="split")
+        for item in (a, b):
+            change_key(item, pin, "split", None)
+            change_key(item, pin, "split", bytes(range(1, 33)))
+
+        await round_trip(fleet, label="split")
+
+
+async def test_all_hsms_down_is_an_error_with_every_reason_and_heals(make_faulty: Faulty, modules: Modules) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        for item in (a, b):
+            item.tell("* return 0x30")
+        for _ in range(4):
+            with pytest.raises((TokenUnavailable, DeadlinePassed)):
+                await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
+
+        # A check that began before may have ended well in between; the next one comes within a second.
+        await until(lambda: {item.status for item in fleet.health()} == {Status.UNAVAILABLE})
+        with pytest.raises(TokenUnavailable, match=r"no HSM serves.*(?i:device).*(?i:device)"):
+            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
+        for item in (a, b):
+            item.tell()
+        await until(lambda: all(instance.serving for instance in fleet.instances))
+        await round_trip(fleet)
+
+
+async def test_a_throttling_hsm_is_asked_again_within_the_deadline(make_faulty: Faulty, modules: Modules) -> None:
+    a = make_faulty()
+    async with fleet_of(modules, a) as fleet:
+        await round_trip(fleet)
+        a.tell("C_EncryptInit return 0x31 count=3")
+
+        await round_trip(fleet)
+
+
+async def test_an_hsm_that_only_throttles_is_busy_in_the_end(
+    make_faulty: Faulty, modules: Modules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So the last try, too, has time enough on a busy machine.
+    monkeypatch.setattr(fleet_module, "_LEAST_SECONDS", 30)
+    a = make_faulty()
+    async with fleet_of(modules, a) as fleet:
+        await round_trip(fleet)
+        a.tell("C_EncryptInit return 0x31")
+
+        with pytest.raises(HsmBusy):
+            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(30.2))
+
+
+async def test_a_hedged_call_is_answered_by_the_faster_hsm(make_faulty: Faulty, modules: Modules) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        a.tell("C_Encrypt hang")
+
+        for _ in range(3):
+            # Without hedging, the hung HSM would use up half of this deadline first, and all of the test's time.
+            sealed = await fleet.encrypt(TokenKey("demo-key", hedge_after=0.02), b"text", b"", deadline(3600))
+            assert sealed.ciphertext
+
+
+async def test_calls_go_to_the_hsm_with_the_least_work(make_faulty: Faulty, modules: Modules) -> None:
+    slow, fast = make_faulty(), make_faulty()
+    async with fleet_of(modules, slow, fast) as fleet:
+        await round_trip(fleet)
+        slow.tell("C_Encrypt delay 1000")
+        counts = {instance.id: 0 for instance in fleet.instances}
+        for instance in fleet.instances:
+            call = instance.call
+
+            async def counted(work, until, call=call, name=instance.id):  # noqa: ANN001, ANN202
+                counts[name] += 1
+                return await call(work, until)
+
+            instance.call = counted  # type: ignore[method-assign]
+
+        async def stream() -> None:
+            for _ in range(10):
+                await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
+
+        await asyncio.gather(*(stream() for _ in range(4)))
+
+        assert counts[fast.hsm.id] > 2 * counts[slow.hsm.id]

@@ -1,0 +1,335 @@
+"""``xksproxy bench`` against a proxy in this process that does wrong what it is told."""
+
+import asyncio
+import base64
+import itertools
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from echo_proxy import EchoConnection, Respond, echo, http_response, make_certificate, serving
+from support import free_port
+
+from xksproxy.config.credentials import save_credential
+from xksproxy.sigv4.keyring import generate_credential
+
+Bench = Callable[..., Any]
+_QUICK = ("--rate", "200", "--duration", "0.5", "--warm-up", "0", "--connections", "4", "--give-up-after", "50")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def context(directory: Path) -> ssl.SSLContext:
+    return make_certificate(directory)
+
+
+@pytest.fixture(scope="module")
+def credential(directory: Path) -> Path:
+    made = generate_credential()
+    save_credential(directory, made)
+    return next(directory.glob("*.toml"))
+
+
+@pytest.fixture
+def bench(run: Bench, directory: Path, context: ssl.SSLContext, credential: Path) -> Iterator[Bench]:
+    """Run the command against a server of the given connections."""
+    with ExitStack() as stack:
+
+        def run_against(connection: Callable[[], asyncio.Protocol], *arguments: str) -> Any:
+            port = stack.enter_context(serving(context, connection))
+            target = (
+                "--endpoint",
+                f"https://localhost:{port}",
+                "--path",
+                "/kms/xks/v1",
+                "--ca",
+                str(directory / "ca.pem"),
+            )
+            return run("bench", *target, "--credential-file", credential, "--key", "key-1", *_QUICK, *arguments)
+
+        yield run_against
+
+
+def _answering(respond: Respond) -> Callable[[], asyncio.Protocol]:
+    return lambda: EchoConnection(respond)
+
+
+def _facts(finished: Any) -> Any:
+    return json.loads(finished.text)
+
+
+def test_every_request_is_accounted_for(bench: Bench) -> None:
+    finished = bench(_answering(echo), "--json")
+    facts = _facts(finished)
+
+    assert finished.code == 0
+    assert facts["figures"]["requests"] == facts["figures"]["ok"] == 100
+    assert facts["figures"]["latency_ms"]["count"] == 100
+    assert sum(item["count"] for item in facts["figures"]["operations_ms"].values()) == 100
+    assert set(facts["figures"]["operations_ms"]) == {"encrypt", "decrypt", "metadata", "health"}
+    assert facts["round_trips"] == facts["figures"]["operations_ms"]["encrypt"]["count"]
+    assert facts["generator"]["cpu_seconds"] > 0
+    assert facts["wrong"] == {}
+
+
+def test_people_get_text(bench: Bench) -> None:
+    finished = bench(_answering(echo))
+
+    assert "100, of which 100 were answered well" in finished.text
+    assert "generator's lag" in finished.text
+    assert "p99.99" in finished.text
+
+
+def test_a_wrong_plaintext_is_the_gravest_finding(bench: Bench) -> None:
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if operation == "decrypt":
+            return 200, {"plaintext": base64.b64encode(b"another").decode()}
+        return echo(operation, message)
+
+    finished = bench(_answering(respond))
+
+    assert finished.code == 1
+    assert finished.err.startswith("xksproxy: FALSE ANSWERS: ")
+    assert "WRONG PLAINTEXT" in finished.err
+
+
+def test_a_ciphertext_that_is_refused_afterwards_is_the_gravest_finding(bench: Bench) -> None:
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if operation == "decrypt":
+            return 400, {"errorName": "InvalidCiphertextException", "errorMessage": ""}
+        return echo(operation, message)
+
+    finished = bench(_answering(respond), "--mix", "encrypt")
+
+    assert finished.code == 1
+    assert "A CIPHERTEXT THAT ENCRYPT GAVE IS REFUSED" in finished.err
+
+
+def test_a_wrong_integrity_value_is_the_gravest_finding(bench: Bench) -> None:
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, answer = echo(operation, message)
+        return status, {**answer, "ciphertextDataIntegrityValue": base64.b64encode(bytes(32)).decode()}
+
+    finished = bench(_answering(respond), "--mix", "encrypt", "--json")
+
+    assert finished.code == 1
+    assert _facts(finished)["wrong"] == {"encrypt: WRONG INTEGRITY VALUE": 100}
+
+
+def test_errors_are_counted_by_name(bench: Bench) -> None:
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if operation == "metadata":
+            return 429, {"errorName": "ThrottlingException", "errorMessage": ""}
+        return echo(operation, message)
+
+    finished = bench(_answering(respond), "--mix", "metadata=30,health=70", "--json")
+
+    assert finished.code == 0
+    outcomes = _facts(finished)["figures"]["outcomes"]
+    assert [(item["name"], item["wrong"]) for item in outcomes] == [("429 ThrottlingException", False)]
+    assert 28 <= outcomes[0]["count"] <= 32
+
+
+def test_a_stall_makes_every_request_late_that_was_due_in_it(bench: Bench) -> None:
+    calls = itertools.count()
+
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if next(calls) == 10:
+            time.sleep(0.5)
+        return echo(operation, message)
+
+    facts = _facts(bench(_answering(respond), "--mix", "health", "--duration", "1", "--json"))
+
+    # 200 a second: those of the first 250 ms of the stall at least. A closed loop would count one for each connection.
+    assert facts["figures"]["late"] >= 49
+    assert facts["figures"]["requests"] == facts["figures"]["ok"] == 200
+
+
+def test_the_wait_for_a_connection_counts_and_is_told_apart(bench: Bench) -> None:
+    calls = itertools.count()
+
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if next(calls) == 10:
+            time.sleep(2)
+        return echo(operation, message)
+
+    facts = _facts(bench(_answering(respond), "--mix", "health", "--connections", "1", "--json"))["figures"]
+
+    assert facts["waited_ms"]["maximum"] >= 400  # of what was due within half a second, however late the generator is
+    assert facts["latency_ms"]["maximum"] >= facts["on_the_wire_ms"]["maximum"] >= 2000
+
+
+def test_an_answer_that_does_not_come_is_given_up_and_its_connection_replaced(bench: Bench) -> None:
+    calls = itertools.count()
+
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        return None if next(calls) == 20 else echo(operation, message)
+
+    facts = _facts(bench(_answering(respond), "--mix", "health", "--give-up-after", "1.5", "--json"))
+
+    names = [item["name"] for item in facts["figures"]["outcomes"]]
+    assert "no answer within 1.5 s" in names
+    assert facts["figures"]["late"] >= 1
+    assert facts["figures"]["latency_ms"]["maximum"] >= 1500
+    assert facts["connection_errors"]["no answer within 1.5 s"] >= 1
+
+
+class _Closing(EchoConnection):
+    """Takes leave after each answer, properly or not."""
+
+    def __init__(self, farewell: Callable[[Any], None]) -> None:
+        super().__init__(lambda *_: None)
+        self._farewell = farewell
+
+    def data_received(self, data: bytes) -> None:
+        self._farewell(self._transport)
+
+
+def test_a_connection_that_the_proxy_closes_after_an_answer_is_made_anew(bench: Bench) -> None:
+    def farewell(transport: Any) -> None:
+        _, health = echo("health", {})
+        transport.write(http_response(200, health, "Connection: close"))
+        transport.close()
+
+    facts = _facts(bench(lambda: _Closing(farewell), "--mix", "health", "--json"))
+
+    assert facts["figures"]["ok"] == 100
+    assert facts["connection_errors"] == {"connection closed after an answer": 100}
+    assert facts["connections_made"] >= 96
+
+
+def test_requests_on_a_connection_that_breaks_are_counted(bench: Bench) -> None:
+    facts = _facts(bench(lambda: _Closing(lambda transport: transport.abort()), "--mix", "health", "--json"))
+
+    assert facts["figures"]["ok"] == 0
+    assert sum(item["count"] for item in facts["figures"]["outcomes"]) == 100
+    assert all(item["name"].startswith("connection ") for item in facts["figures"]["outcomes"])
+    assert sum(facts["connection_errors"].values()) >= 100
+
+
+class _Fickle(EchoConnection):
+    """Closes as soon as the handshake is done, or serves."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(echo)
+        self._closes = number % 2 == 1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._closes:
+            transport.close()
+
+
+def test_a_connection_that_is_closed_at_once_is_not_used(bench: Bench) -> None:
+    numbers = itertools.count()
+
+    facts = _facts(bench(lambda: _Fickle(next(numbers)), "--mix", "health", "--connections", "8", "--json"))
+
+    assert facts["figures"]["requests"] == 100
+    assert facts["figures"]["latency_ms"]["maximum"] < 50_000
+
+
+def test_a_closed_loop_waits_for_each_answer(bench: Bench) -> None:
+    under_way = itertools.count(1)
+
+    facts = _facts(bench(_answering(lambda *request: (next(under_way), echo(*request))[1]), "--closed", "--json"))
+
+    assert facts["plan"]["closed"] is True
+    assert facts["figures"]["requests"] == facts["figures"]["ok"] > 0
+    assert facts["figures"]["lag_ms"]["maximum"] == 0
+
+
+def test_the_report_is_one_file(bench: Bench, tmp_path: Path) -> None:
+    bench(_answering(echo), "--html", str(tmp_path / "report.html"))
+
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("<svg") == 4
+    assert "Latency by percentile" in report
+    assert "http://" not in report.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_report_to_standard_output_is_nothing_else(bench: Bench) -> None:
+    assert bench(_answering(echo), "--html", "-").text.lower().startswith("<!doctype html")
+
+
+def test_a_p99_above_the_bound_is_exit_code_1(bench: Bench) -> None:
+    exceeded = bench(_answering(echo), "--p99", "0.001")
+    assert exceeded.code == 1
+    assert "above the 0.001 ms of --p99" in exceeded.err
+    assert bench(_answering(echo), "--p99", "60000").code == 0
+
+
+def test_the_search_ends_at_a_rate_that_passes(bench: Bench) -> None:
+    served = itertools.count()
+
+    def respond(operation: str, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        # The trials at 200, 400 and 800 a second have 50, 100 and 200 requests.
+        if next(served) > 200:
+            return 429, {"errorName": "ThrottlingException", "errorMessage": ""}
+        return echo(operation, message)
+
+    finished = bench(
+        _answering(respond), "--mix", "health", "--find-max", "--p99", "60000", "--duration", "0.25", "--json"
+    )
+    facts = _facts(finished)
+
+    assert finished.code == 0
+    assert facts["rate"] == 400
+    assert [trial["rate"] for trial in facts["trials"][:4]] == [200, 400, 800, 600]
+    assert "requests failed" in facts["trials"][2]["refusal"]
+    assert len(facts["trials"]) <= 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--mix", "encrypts"), "OPERATION=WEIGHT"),
+        (("--plaintext-bytes", "9000"), "0 to 8192"),
+        (("--rate", "1e9"), "at most 50000"),
+        (("--find-max",), "needs --p99"),
+        *((("--p99", value), "expected milliseconds above 0") for value in ("nan", "0", "-1", "inf")),
+        (("--find-max", "--p99", "10", "--html", "report.html"), "one measurement"),
+        (("--key", "a/b"), "no external key id"),
+        (("--html", "/absent/report.html"), "cannot create /absent/report.html"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(bench: Bench, arguments: tuple[str, ...], said: str) -> None:
+    finished = bench(_answering(echo), *arguments)
+
+    assert finished.code == 2
+    assert said in finished.err
+
+
+def test_a_proxy_that_is_not_there_is_named(run: Bench, directory: Path, credential: Path) -> None:
+    target = ("--endpoint", f"https://localhost:{free_port()}", "--path", "/kms/xks/v1")
+    finished = run("bench", *target, "--credential-file", credential, "--key", "k", *_QUICK)
+
+    assert finished.code == 2
+    assert "not connected" in finished.err
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    run: Bench, context: ssl.SSLContext, credential: Path
+) -> None:
+    with serving(context, _answering(echo)) as port:
+        target = ("--endpoint", f"https://localhost:{port}", "--path", "/kms/xks/v1")
+        finished = run("bench", *target, "--credential-file", credential, "--key", "k", *_QUICK)
+
+    assert finished.code == 2
+    assert "certificate refused" in finished.err
+
+
+def test_a_proxy_that_encrypts_nothing_cannot_be_measured(bench: Bench) -> None:
+    finished = bench(_answering(lambda *_: (404, {"errorName": "KeyNotFoundException", "errorMessage": ""})))
+
+    assert finished.code == 2
+    assert "Encrypt meets with 404 KeyNotFoundException" in finished.err

@@ -1,0 +1,98 @@
+"""``xksproxy kms-emulator``: what it refuses to run with; tests/emulator has what it does."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator_process import running_emulator
+from xksproxy_tools.kms_emulator.state.database import Database
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--listen", "4599"), "expected ADDRESS:PORT, such as 127.0.0.1:4599"),
+        (("--listen", "127.0.0.1:65536"), "expected ADDRESS:PORT"),
+        (("--listen", "0.0.0.0:0"), "add --allow-remote if that is meant"),
+        (("--listen", "[::]:0"), "add --allow-remote if that is meant"),
+        (("--listen", "kms.example.com:0"), "add --allow-remote if that is meant"),
+        (("--region", "Europe"), "a Region has the form of eu-west-1"),
+        (("--account", "1234"), "an account has twelve digits"),
+        (("--caller", "alice"), "expected ACCESS_KEY_ID=ARN"),
+        (("--cluster", "cluster-2a3b4c5d6e7"), "expected ID=MODULE:TOKEN"),
+        (("--resolve", "localhost"), "--resolve"),
+        (("--requests-per-second", "0"), "--requests-per-second"),
+    ],
+)
+def test_options_that_cannot_be_are_explained(
+    run: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run("kms-emulator", "--state", tmp_path / "state", *arguments)
+
+    assert (done.code, done.out) == (2, b"")
+    assert words in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_file_that_others_can_read_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "state").touch(0o644)
+    (tmp_path / "state").chmod(0o644)
+
+    done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state")
+
+    assert (done.code, done.out) == (2, b"")
+    assert done.err == f"xksproxy: {tmp_path}/state: its mode is 0644; it holds key material, so make it 0600\n"
+
+
+def test_a_state_file_of_another_region_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    Database.open(tmp_path / "state", "eu-west-1").close()
+
+    done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state", "--region", "us-east-1")
+
+    assert done.code == 2
+    assert "it is the state of eu-west-1; expected us-east-1" in done.err
+
+
+def test_a_ca_that_is_none_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+
+    done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state", "--ca", tmp_path / "ca.pem")
+
+    assert (done.code, done.out) == (2, b"")
+    assert f"{tmp_path}/ca.pem" in done.err
+
+
+def test_a_port_in_use_is_named(run: Callable[..., Any], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        done = run("kms-emulator", "--listen", f"127.0.0.1:{port}", "--state", tmp_path / "state")
+
+    assert (done.code, done.out) == (2, b"")
+    assert f"127.0.0.1:{port}: Address already in use" in done.err
+
+
+def test_without_botocore_it_says_how_to_get_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['botocore'] = None; from xksproxy.cli.main import main; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "kms-emulator", "--state", str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == "xksproxy: the KMS emulator needs botocore\n  pip install 'xksproxy[emulator]'\n"
+
+
+@pytest.mark.slow
+def test_two_emulators_do_not_share_a_state_file(run: Callable[..., Any], tmp_path: Path) -> None:
+    with running_emulator(tmp_path / "state"):
+        done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state")
+
+    assert (done.code, done.err) == (2, f"xksproxy: {tmp_path}/state: another emulator is using it\n")

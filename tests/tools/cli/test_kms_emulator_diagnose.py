@@ -1,0 +1,416 @@
+"""`xksproxy kms-emulator diagnose`: what it says of proxies, good ones and bad ones, as AWS KMS would."""
+
+import asyncio
+import json
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+from server_support import wait_for_every_worker
+from support import Proxy, free_port
+from tls_server_support import (
+    CREDENTIAL,
+    HEALTHY,
+    HOST,
+    PATIENT_SECONDS,
+    Certificates,
+    answering,
+    byte_server,
+    client_of,
+    http_server,
+    never,
+)
+from xksproxy_tools.development.certificates import create_authority
+from xksproxy_tools.kms_emulator.diagnose.calls import Calls
+from xksproxy_tools.kms_emulator.proxy.address import ProxyAddress
+
+from xksproxy.cli.main import cli
+from xksproxy.config.credentials import save_credential
+from xksproxy.sigv4.keyring import generate_credential
+
+Diagnose = Callable[..., Any]
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    """An authority, and what it signs."""
+    return Certificates(tmp_path)
+
+
+def write_credential(path: Path, access_key_id: str, secret_access_key: str) -> Path:
+    """A file as the KMS console takes it."""
+    path.touch(0o600)
+    path.write_text(json.dumps({"AccessKeyId": access_key_id, "RawSecretAccessKey": secret_access_key}))
+    return path
+
+
+@pytest.fixture
+def credential_file(tmp_path: Path) -> Path:
+    """The credential of the tests."""
+    return write_credential(tmp_path / "kms-console.json", CREDENTIAL.access_key_id, CREDENTIAL.secret_access_key)
+
+
+@pytest.fixture
+def run_diagnose(certificates: Certificates, credential_file: Path) -> Diagnose:
+    """Run the command for a proxy on a port of this machine; options can be replaced, or left out by None."""
+
+    async def run(port: int, *more: str, **changes: str | None) -> Result:
+        options = {
+            "endpoint": f"https://{HOST}",
+            "path": "/payments/kms/xks/v1",
+            "credential-file": str(credential_file),
+            "ca": str(certificates.ca),
+            "resolve": f"{HOST}:443=127.0.0.1:{port}",
+            "time-limit-ms": str(int(1000 * PATIENT_SECONDS)),
+            **{name.replace("_", "-"): value for name, value in changes.items()},
+        }
+        arguments = [text for name, value in options.items() if value is not None for text in (f"--{name}", value)]
+        return await asyncio.to_thread(CliRunner().invoke, cli, ["kms-emulator", "diagnose", *arguments, *more])
+
+    return run
+
+
+async def facts(run: Diagnose, port: int, **changes: str | None) -> Mapping[str, Any]:
+    """What --json prints."""
+    result = await run(port, "--json", **changes)
+    printed: Mapping[str, Any] = json.loads(result.stdout)
+    assert result.exit_code == (0 if printed["ok"] else 1)
+    return printed
+
+
+def step_of(printed: Mapping[str, Any], name: str) -> Mapping[str, str]:
+    (step,) = [step for step in printed["steps"] if step["name"] == name]
+    return step
+
+
+def wrong_steps(printed: Mapping[str, Any]) -> list[str]:
+    return [step["name"] for step in printed["steps"] if step["result"] == "wrong"]
+
+
+# --- A proxy of ours
+
+
+@pytest.fixture
+def serving(proxy: Proxy) -> Proxy:
+    """The proxy of the tests, with every worker at work."""
+    wait_for_every_worker(proxy)
+    return proxy
+
+
+async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, serving: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "credentials").mkdir(0o700)
+    path = save_credential(tmp_path / "credentials", serving.credential)
+
+    printed = await facts(
+        run_diagnose,
+        serving.port,
+        endpoint=f"https://localhost:{serving.port}",
+        path="/dev/kms/xks/v1",
+        credential_file=str(path),
+        ca=str(serving.environment.authority),
+        resolve=None,
+        key="demo-key",
+    )
+
+    assert wrong_steps(printed) == ["endpoint"], "KMS takes no port, and localhost is no domain name"
+    assert printed["connection_error_code"] is None
+    assert [step["name"] for step in printed["steps"]] == [
+        *("endpoint", "credential", "name", "tcp", "certificate", "suites"),
+        *("signature", "health", "latency", "instances", "key", "cryptography"),
+    ]
+    assert re.match(r"xksproxy \S+ of xksproxy, fleet size 1; key manager of ", step_of(printed, "health")["seen"])
+    assert "--resolve" not in step_of(printed, "name")["seen"]
+    assert "TLSv1.3 TLS_AES_256_GCM_SHA384; TLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384" in step_of(printed, "suites")["seen"]
+    assert "demo-key: AES_256, ENABLED" in step_of(printed, "key")["seen"]
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("no-such-key", "XksKeyNotFoundException"),
+        ("encrypt-only-key", "XksKeyInvalidConfigurationException"),
+    ],
+)
+async def test_a_key_that_create_key_would_refuse(
+    run_diagnose: Diagnose, serving: Proxy, tmp_path: Path, key: str, answer: str
+) -> None:
+    (tmp_path / "credentials").mkdir(0o700)
+    path = save_credential(tmp_path / "credentials", serving.credential)
+    printed = await facts(
+        run_diagnose,
+        serving.port,
+        endpoint="https://localhost",
+        resolve=f"localhost:443=127.0.0.1:{serving.port}",
+        path="/dev/kms/xks/v1",
+        credential_file=str(path),
+        ca=str(serving.environment.authority),
+        key=key,
+    )
+
+    assert step_of(printed, "key")["result"] == "wrong"
+    assert [refusal["answer"] for refusal in printed["refusals"] if refusal["operation"] == "CreateKey"] == [answer]
+
+
+async def test_a_wrong_credential_and_a_wrong_path(run_diagnose: Diagnose, serving: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "credentials").mkdir(0o700)
+    wrong = save_credential(tmp_path / "credentials", generate_credential())
+    right = save_credential(tmp_path / "credentials", serving.credential)
+    where = {
+        "endpoint": "https://localhost",
+        "resolve": f"localhost:443=127.0.0.1:{serving.port}",
+        "ca": str(serving.environment.authority),
+    }
+
+    printed = await facts(run_diagnose, serving.port, path="/dev/kms/xks/v1", credential_file=str(wrong), **where)
+    assert printed["connection_error_code"] == "INVALID_CREDENTIALS"
+    assert "clocks" in step_of(printed, "signature")["advice"]
+
+    printed = await facts(run_diagnose, serving.port, path="/elsewhere/kms/xks/v1", credential_file=str(right), **where)
+    assert printed["connection_error_code"] == "XKS_PROXY_INVALID_CONFIGURATION"
+    assert "prefix" in step_of(printed, "health")["advice"]
+
+
+# --- What it prints
+
+
+async def test_a_good_proxy_leaves_exit_code_0(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    async with http_server(answering(HEALTHY), certificates.context()) as port:
+        result = await run_diagnose(port)
+
+    assert result.exit_code == 0
+    assert "AWS KMS would create this key store, and connect it\n" in result.stdout
+    for seen in (rf"name +ok +{HOST} is at 127.0.0.1:{port}, by --resolve", r"signature +ok +accepted"):
+        assert re.search(seen, result.stdout)
+    assert "hsm-1 (Luna 7) ACTIVE" in result.stdout
+    assert CREDENTIAL.secret_access_key not in result.output
+
+
+async def test_a_bad_one_is_told_with_exception_code_and_fix(
+    run_diagnose: Diagnose, certificates: Certificates
+) -> None:
+    async with http_server(answering(HEALTHY), certificates.context(days=0)) as port:
+        result = await run_diagnose(port)
+
+    assert result.exit_code == 1
+    assert re.search(r"certificate +WRONG +the certificate is refused: certificate has expired; it is a", result.stdout)
+    assert f"a certificate for {HOST}, by xksproxy test CA, valid from " in result.stdout
+    assert (
+        "CreateCustomKeyStore: XksProxyUriUnreachableException: AWS KMS cannot make a TLS connection" in result.stdout
+    )
+    assert "ConnectCustomKeyStore: XKS_PROXY_INVALID_TLS_CONFIGURATION\n" in result.stdout
+    assert "fix (certificate): renew the certificate\n" in result.stdout
+    assert "would create" not in result.stdout
+
+
+async def test_what_a_proxy_says_does_not_move_the_cursor(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    details = [{"id": "hsm-1", "model": "\x1b[2JLuna\r\n7", "healthStatus": "ACTIVE"}]
+    async with http_server(answering({**HEALTHY, "ekmFleetDetails": details}), certificates.context()) as port:
+        result = await run_diagnose(port)
+
+    assert "hsm-1 (?[2JLuna??7) ACTIVE" in result.stdout
+
+
+def test_help_has_an_example() -> None:
+    result = CliRunner().invoke(cli, ["kms-emulator", "diagnose", "--help"])
+
+    assert result.exit_code == 0
+    assert re.search(r"Example:\n +xksproxy kms-emulator diagnose ", result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("endpoint", "http://xks.example.com", "expected https://host"),
+        ("path", "/kms", "expected [/<prefix>]/kms/xks/v1"),
+        ("resolve", "xks.example.com", "expected HOST:443=ADDRESS:PORT"),
+        ("key", "no/key", "external key id"),
+        ("time-limit-ms", "0", "1<=x<=60000"),
+        ("credential-file", "/no/such/file.json", "No such file"),
+    ],
+)
+async def test_what_cannot_be_run_is_refused_with_exit_code_2(
+    run_diagnose: Diagnose, option: str, value: str, told: str
+) -> None:
+    result = await run_diagnose(1, **{option: value})
+
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+async def test_a_ca_that_is_none_is_refused_with_exit_code_2(run_diagnose: Diagnose, credential_file: Path) -> None:
+    result = await run_diagnose(1, ca=str(credential_file))
+
+    assert result.exit_code == 2
+    assert "expected CA certificates in PEM" in result.stderr
+
+
+# --- The form
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"endpoint": "https://xks"}, "xks is no fully qualified domain name"),
+        ({"endpoint": "https://192.0.2.1"}, "192.0.2.1 is no fully qualified domain name"),
+        ({"endpoint": f"https://{'a' * 63}.{'b' * 60}"}, "132 characters; KMS takes 128"),
+        ({"endpoint": f"https://{HOST}:8443"}, "port 8443; XksProxyUriEndpoint has no port"),
+        ({"path": f"/{'p' * 116}/kms/xks/v1", "key": "k" * 120}, "characters for the key"),
+    ],
+)
+async def test_an_endpoint_that_kms_does_not_take(run_diagnose: Diagnose, changes: dict[str, str], seen: str) -> None:
+    port = free_port()
+    host = changes.get("endpoint", f"https://{HOST}").removeprefix("https://").partition(":")[0]
+    printed = await facts(run_diagnose, port, resolve=f"{host}:443=127.0.0.1:{port}", **changes)
+
+    assert wrong_steps(printed) == ["endpoint", "tcp"]
+    assert seen in step_of(printed, "endpoint")["seen"]
+    assert printed["refusals"][0]["answer"] == "ValidationException"
+
+
+async def test_a_credential_that_kms_does_not_take(run_diagnose: Diagnose, tmp_path: Path) -> None:
+    path = write_credential(tmp_path / "short.json", "short", "short")
+
+    printed = await facts(run_diagnose, free_port(), credential_file=str(path))
+
+    assert wrong_steps(printed) == ["credential", "tcp"]
+
+
+# --- The way
+
+
+async def test_a_closed_port(run_diagnose: Diagnose) -> None:
+    printed = await facts(run_diagnose, free_port())
+
+    assert printed["connection_error_code"] == "XKS_PROXY_NOT_REACHABLE"
+    assert wrong_steps(printed) == ["tcp"]
+    assert "firewall" in step_of(printed, "tcp")["advice"]
+
+
+async def test_a_certificate_of_another_host(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    async with http_server(answering(HEALTHY), certificates.context("other.example.com")) as port:
+        printed = await facts(run_diagnose, port)
+
+    assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
+    assert "a certificate for other.example.com" in step_of(printed, "certificate")["seen"]
+    assert "endpoint's name" in step_of(printed, "certificate")["advice"]
+
+
+async def test_a_private_ca_that_nobody_named(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    async with http_server(answering(HEALTHY), certificates.context(authority=create_authority("other CA"))) as port:
+        for ca in (str(certificates.ca), None):
+            printed = await facts(run_diagnose, port, ca=ca)
+            assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
+            assert "by other CA" in step_of(printed, "certificate")["seen"]
+            assert "--ca" in step_of(printed, "certificate")["advice"]
+
+
+async def test_a_server_without_tls(run_diagnose: Diagnose) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        await reader.read(1)
+
+    async with byte_server(plain) as port:
+        printed = await facts(run_diagnose, port)
+
+    assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
+    assert "speaks no TLS" in step_of(printed, "certificate")["advice"]
+
+
+async def test_a_certificate_that_ends_soon_is_a_warning(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    async with http_server(answering(HEALTHY), certificates.context(days=9)) as port:
+        printed = await facts(run_diagnose, port)
+
+    assert printed["ok"]
+    assert step_of(printed, "certificate")["result"] == "warning"
+
+
+async def test_a_server_with_one_tls_version_has_one_suite_to_show(
+    run_diagnose: Diagnose, certificates: Certificates
+) -> None:
+    context = certificates.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with http_server(answering(HEALTHY), context) as port:
+        printed = await facts(run_diagnose, port)
+
+    assert step_of(printed, "suites")["seen"] == "TLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384"
+
+
+# --- The answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        ({"errorName": "AccessDeniedException"}, 403, "XKS_PROXY_ACCESS_DENIED"),
+        ({"errorName": "InternalException"}, 500, "XKS_PROXY_INVALID_RESPONSE"),
+        ({"errorName": "DependencyTimeoutException"}, 503, "XKS_PROXY_TIMED_OUT"),
+        ({"message": "Forbidden"}, 403, "XKS_PROXY_INVALID_RESPONSE"),
+        ({**HEALTHY, "ekmFleetDetails": []}, 200, "XKS_PROXY_INVALID_RESPONSE"),
+    ],
+)
+async def test_health_that_keeps_kms_from_connecting(
+    run_diagnose: Diagnose, certificates: Certificates, answer: dict[str, Any], status: int, code: str
+) -> None:
+    async with http_server(answering(answer, status), certificates.context()) as port:
+        printed = await facts(run_diagnose, port, key="demo-key")
+
+    assert printed["connection_error_code"] == code
+    assert wrong_steps(printed) == ["health"]
+    assert printed["steps"][-1]["name"] == "health"
+
+
+@pytest.mark.parametrize(
+    ("states", "ok"), [(["UNAVAILABLE", "UNAVAILABLE"], False), (["ACTIVE", "DEGRADED"], True), (["ACTIVE"], True)]
+)
+async def test_instances_are_looked_at_one_by_one(
+    run_diagnose: Diagnose, certificates: Certificates, states: list[str], ok: bool
+) -> None:
+    """R-HLTH-8."""
+    details = [{"id": f"hsm-{n}", "model": "Luna", "healthStatus": state} for n, state in enumerate(states)]
+    async with http_server(answering({**HEALTHY, "ekmFleetDetails": details}), certificates.context()) as port:
+        printed = await facts(run_diagnose, port)
+
+    assert printed["ok"] == ok
+    assert printed["connection_error_code"] == (None if ok else "XKS_PROXY_NOT_REACHABLE")
+    wanted = "wrong" if not ok else "ok" if states == ["ACTIVE"] else "warning"
+    assert step_of(printed, "instances")["result"] == wanted
+
+
+async def test_encryption_that_breaks_the_api(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.path.endswith("health"):
+            return web.json_response(HEALTHY)
+        if request.path.endswith("metadata"):
+            key = {"keySpec": "AES_256", "keyUsage": ["ENCRYPT", "DECRYPT"], "keyStatus": "ENABLED"}
+            return web.json_response(key)
+        return web.json_response({"ciphertext": "", "initializationVector": "", "authenticationTag": ""})
+
+    async with http_server(answer, certificates.context()) as port:
+        printed = await facts(run_diagnose, port, key="demo-key")
+
+    assert wrong_steps(printed) == ["cryptography"]
+    assert printed["connection_error_code"] is None
+    assert printed["refusals"][0]["answer"] == "KMSInvalidStateException"
+
+
+async def test_an_answer_that_comes_too_late_is_measured(certificates: Certificates) -> None:
+    """Two servers, so that it is certain which of the two clients is answered."""
+    address = ProxyAddress(f"https://{HOST}", "/kms/xks/v1", CREDENTIAL)
+    context = certificates.context()
+    async with (
+        http_server(never, context) as silent,
+        http_server(answering(HEALTHY), context) as late,
+        client_of(silent, certificates, 0.25) as client,
+        client_of(late, certificates) as patient,
+    ):
+        steps = [step async for step in Calls(address, "eu-west-1", client, patient, 0.25).examine()]
+
+    assert [step.name for step in steps] == ["health", "latency"]
+    assert steps[0].refusals[1].answer == "XKS_PROXY_TIMED_OUT"
+    assert "given the time" in steps[1].seen

@@ -1,0 +1,49 @@
+"""Every check passes on a proxy that is right, and fails on one that is wrong where it looks."""
+
+import pytest
+from stub_proxy.defect import Defect
+from stub_proxy.defects import DEFECTS
+from stub_proxy.server import StubProxy
+from xksproxy_tools.conformance.check import Chapter, Check
+from xksproxy_tools.conformance.checks import CHAPTERS
+from xksproxy_tools.conformance.runner import JUDGEABLE, run_check
+from xksproxy_tools.conformance.subject import Limits, Subject
+from xksproxy_tools.conformance.verdict import Outcome
+
+# Here nothing is lost if time runs out: the proxy is wrong, and the check has to say so.
+STRICT = Limits(
+    timeout_seconds=2.0, answer_milliseconds=100.0, freshness_seconds=0.3, pauses_when_busy=(), timed_requests=1
+)
+
+_CHECKS = {check.id: (chapter, check) for chapter in CHAPTERS for check in chapter.checks}
+_FOUND_BY = [(defect, check_id) for defect in DEFECTS for check_id in defect.fails]
+
+
+def test_the_ids_of_checks_and_the_names_of_defects_are_unique() -> None:
+    assert len(_CHECKS) == sum(len(chapter.checks) for chapter in CHAPTERS)
+    assert len(DEFECTS) == len({defect.name for defect in DEFECTS})
+
+
+def test_every_check_has_a_defect_that_it_finds() -> None:
+    assert {check_id for _, check_id in _FOUND_BY} == set(_CHECKS)
+
+
+@pytest.mark.parametrize(("chapter", "check"), _CHECKS.values(), ids=_CHECKS.keys())
+def test_a_proxy_that_is_right_passes(subject: Subject, chapter: Chapter, check: Check) -> None:
+    result = run_check(chapter, check, subject)
+
+    assert result.outcome is Outcome.PASSED, result
+
+
+@pytest.mark.parametrize(
+    ("defect", "check_id"), _FOUND_BY, ids=[f"{defect.name}-{check_id}" for defect, check_id in _FOUND_BY]
+)
+def test_a_proxy_that_is_wrong_fails(stub: StubProxy, subject: Subject, defect: Defect, check_id: str) -> None:
+    stub.behave(defect.behaviour())
+    subject.limits = STRICT
+
+    result = run_check(*_CHECKS[check_id], subject)
+
+    assert result.outcome is Outcome.FAILED, result
+    assert result.expected not in ("", JUDGEABLE), result
+    assert result.got

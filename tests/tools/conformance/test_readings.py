@@ -1,0 +1,126 @@
+"""Where the specification is open, every reading passes; and what a proxy does not have, it is not asked about."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from stub_proxy import api
+from stub_proxy.api import Call
+from stub_proxy.behaviour import Behaviour
+from stub_proxy.http import Request, Response, json_response
+from stub_proxy.server import StubProxy
+from xksproxy_tools.conformance.checks import CHAPTERS
+from xksproxy_tools.conformance.runner import run_check
+from xksproxy_tools.conformance.subject import Keys, Subject
+from xksproxy_tools.conformance.verdict import Outcome
+
+from xksproxy.spec.errors import (
+    AccessDeniedException,
+    UnsupportedOperationException,
+    ValidationException,
+)
+from xksproxy.spec.uri import Operation
+
+OF_THE_APIS = ("health", "metadata", "encrypt", "decrypt", "tampering", "integrity", "errors")
+LONG = {"enc-iv-unique", "dec-everywhere"}
+"""Checks that take long and that no reading concerns."""
+
+
+def lengths_are_invalid(iv: bytes, tag: bytes, metadata: bytes) -> None:
+    if len(iv) not in (12, 16) or len(tag) != 16 or len(metadata) > 20:
+        raise ValidationException("a length is wrong")
+
+
+def algorithms_are_unsupported(call: Call) -> None:
+    try:
+        api.check_algorithm(call)
+    except ValidationException:
+        raise UnsupportedOperationException("not implemented") from None
+
+
+def nothing_is_refused(name: str, text: str) -> bytes:
+    if not text:
+        raise ValidationException(f"{name} is empty")
+    return api.decode_base64(name, text)
+
+
+def disabled_is_a_state(call: Call) -> dict[str, Any]:
+    api.check_state(api.find_key(call))
+    return api.get_key_metadata(call)
+
+
+def keys_first(operation: Operation) -> Callable[[Call], dict[str, Any]]:
+    """The key is looked up before anything else is read."""
+
+    def run(call: Call) -> dict[str, Any]:
+        api.find_key(call)
+        return api.OPERATIONS[operation](call)
+
+    return run
+
+
+def one_account_only(call: Call) -> None:
+    api.check_metadata(call)
+    metadata = call.message["requestMetadata"]
+    denied = metadata["kmsOperation"] == "OperationOfTheFuture" or "999999999999" in metadata.get("awsPrincipalArn", "")
+    if call.route.operation is not Operation.GET_HEALTH_STATUS and denied:
+        raise AccessDeniedException("no policy allows it")
+
+
+def no_messages(request: Request, response: Response) -> Response:
+    found = json.loads(response.body)
+    return json_response(response.status, {"errorName": found["errorName"]}) if "errorName" in found else response
+
+
+def unnamed_405(request: Request, response: Response) -> Response:
+    return json_response(405, {}) if response.status == 405 else response
+
+
+def operations(**changed: Callable[[Call], dict[str, Any]]) -> dict[str, Any]:
+    return {"operations": {**api.OPERATIONS, **{Operation[name]: one for name, one in changed.items()}}}
+
+
+READINGS: dict[str, dict[str, Any]] = {
+    "no metadata": {"ciphertext_metadata": None},
+    "empty metadata": {"ciphertext_metadata": b""},
+    "metadata of 20 bytes": {"ciphertext_metadata": bytes(range(20))},
+    "an IV of 16 bytes": {"iv_bytes": 16},
+    "the least sizes": {"plaintext_limit": 4300},
+    "larger sizes": {"plaintext_limit": 65536, "aad_limit": 65535},
+    "Q-3": {"check_lengths": lengths_are_invalid},
+    "Q-4": {"check_algorithm": algorithms_are_unsupported},
+    "Q-5": operations(GET_KEY_METADATA=disabled_is_a_state),
+    "Q-2": operations(ENCRYPT=keys_first(Operation.ENCRYPT), DECRYPT=keys_first(Operation.DECRYPT)),
+    "Q-13": {"decode_base64": nothing_is_refused},
+    "denials": {"check_metadata": one_account_only},
+    "errors without messages": {"finish": no_messages},
+    "a 405 without a name": {"finish": unnamed_405},
+}
+
+
+def _failures(subject: Subject) -> list[object]:
+    checks = [(chapter, check) for chapter in CHAPTERS if chapter.name in OF_THE_APIS for check in chapter.checks]
+    results = [run_check(chapter, check, subject) for chapter, check in checks if check.id not in LONG]
+    return [result for result in results if result.outcome is Outcome.FAILED]
+
+
+@pytest.mark.parametrize("changes", READINGS.values(), ids=READINGS.keys())
+def test_another_reading_of_an_open_point_passes(stub: StubProxy, subject: Subject, changes: dict[str, Any]) -> None:
+    stub.behave(Behaviour(**changes))
+
+    assert not _failures(subject)
+
+
+def test_without_further_keys_what_needs_them_does_not_apply(subject: Subject) -> None:
+    subject.keys = Keys("usable")
+
+    assert not _failures(subject)
+
+
+def test_without_metadata_nothing_is_asked_about_it(stub: StubProxy, subject: Subject) -> None:
+    stub.behave(Behaviour(ciphertext_metadata=None))
+    named = {check.id: (chapter, check) for chapter in CHAPTERS for check in chapter.checks}
+
+    for check_id in ("tamper-metadata", "tamper-metadata-bits", "tamper-metadata-emptied", "cdiv-swapped"):
+        assert run_check(*named[check_id], subject).outcome is Outcome.NOT_APPLICABLE

@@ -1,0 +1,172 @@
+"""A report as facts, as JUnit XML, as a web page and as a table."""
+
+import io
+import json
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+from xksproxy_tools.conformance.catalogue import CATALOGUE
+from xksproxy_tools.conformance.check import Chapter, Check, Level
+from xksproxy_tools.conformance.html import html
+from xksproxy_tools.conformance.junit import junit
+from xksproxy_tools.conformance.report import Report
+from xksproxy_tools.conformance.runner import Result
+from xksproxy_tools.conformance.text import print_report
+from xksproxy_tools.conformance.verdict import Outcome
+
+NASTY = "<script>&\x1b\x00"
+
+
+def result(outcome: Outcome, level: Level = Level.MUST, requirement: str = "R-ENC-1", **texts: str) -> Result:
+    check = Check(f"{level.value.lower()}-{outcome.value.replace(' ', '-')}", (requirement,), level, "A title", print)
+    return Result(Chapter("encrypt", "Encrypt", (check,)), check, outcome, 0.25, **texts)
+
+
+MUST_FAILED = result(Outcome.FAILED, expected="this", got=NASTY)
+SHOULD_FAILED = result(Outcome.FAILED, Level.SHOULD, "R-ENC-2", expected="one", got="another")
+PASSED = result(Outcome.PASSED, requirement="R-ENC-1", note="a note")
+NOT_APPLICABLE = result(Outcome.NOT_APPLICABLE, requirement="R-ENC-3", note="no key")
+NOT_RUN = result(Outcome.NOT_RUN, requirement="R-ENC-4", note="gone")
+
+
+def report(*results: Result) -> Report:
+    started = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    return Report("https://xks.example.com/eu/kms/xks/v1", started, 1.5, results)
+
+
+ALL = report(SHOULD_FAILED, PASSED, MUST_FAILED, NOT_APPLICABLE, NOT_RUN)
+
+
+@pytest.mark.parametrize(
+    ("results", "conforms"),
+    [
+        ((), True),
+        ((PASSED,), True),
+        ((PASSED, SHOULD_FAILED, NOT_APPLICABLE), True),
+        ((PASSED, MUST_FAILED), False),
+        ((PASSED, NOT_RUN), False),
+    ],
+)
+def test_only_a_broken_must_or_a_check_that_was_not_run_breaks_conformance(
+    results: tuple[Result, ...], conforms: bool
+) -> None:
+    assert report(*results).conforms is conforms
+
+
+def test_the_verdict_counts() -> None:
+    assert ALL.verdict == "1 passed, 1 MUST failed, 1 SHOULD failed, 1 not run, 1 not applicable"
+    assert report(PASSED).verdict == "1 passed"
+    assert report().verdict == "no checks"
+
+
+def test_must_comes_before_should_among_the_failures() -> None:
+    assert ALL.failures() == (MUST_FAILED, SHOULD_FAILED)
+
+
+def test_every_requirement_has_the_gravest_outcome_of_its_checks() -> None:
+    verdicts = {verdict.requirement.id: verdict for verdict in ALL.verdicts()}
+
+    assert list(verdicts) == [requirement.id for requirement in CATALOGUE]
+    outcomes = [verdicts[f"R-ENC-{number}"].outcome for number in range(1, 5)]
+    assert outcomes == ["failed", "failed", "not applicable", "not run"]
+    assert verdicts["R-ENC-1"].checks == (PASSED.check.id, MUST_FAILED.check.id)
+    assert (verdicts["R-ENC-5"].outcome, verdicts["R-ENC-5"].reason) == (
+        "not checked",
+        "no check of it was selected",
+    )
+    assert verdicts["R-LOG-1"].reason == "logs cannot be seen from outside"
+
+
+def test_the_facts_are_json() -> None:
+    facts = json.loads(json.dumps(ALL.facts()))
+
+    assert facts["proxy"] == "https://xks.example.com/eu/kms/xks/v1"
+    assert facts["started"] == "2026-11-25T12:00:00+00:00"
+    assert facts["conforms"] is False
+    assert facts["counts"] == {"passed": 1, "failed": 2, "not applicable": 1, "not run": 1}
+    assert facts["checks"][2] == {
+        "id": "must-failed",
+        "chapter": "encrypt",
+        "requirements": ["R-ENC-1"],
+        "level": "MUST",
+        "title": "A title",
+        "outcome": "failed",
+        "seconds": 0.25,
+        "note": "",
+        "expected": "this",
+        "got": NASTY,
+    }
+    assert len(facts["requirements"]) == len(CATALOGUE)
+
+
+def test_junit_fails_where_the_exit_code_does() -> None:
+    root = ET.fromstring(junit(ALL))
+    (suite,) = root
+    kinds = {case.get("name", "").partition(":")[0]: [child.tag for child in case] for case in suite}
+
+    assert suite.attrib == {
+        "name": "Encrypt",
+        "timestamp": "2026-11-25T12:00:00+00:00",
+        "tests": "5",
+        "failures": "1",
+        "errors": "1",
+        "skipped": "2",
+    }
+    assert kinds == {
+        "should-failed": ["skipped"],
+        "must-passed": ["system-out"],
+        "must-failed": ["failure"],
+        "must-not-applicable": ["skipped"],
+        "must-not-run": ["error"],
+    }
+    failure = suite.find("testcase/failure")
+    assert failure is not None
+    assert failure.get("message") == "expected this, got <script>&\ufffd\ufffd"
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_stands_alone_and_takes_nothing_from_a_proxy_for_markup() -> None:
+    page = _Reader()
+    page.feed(html(ALL))
+
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert not page.attributes & {"src", "href"}
+    assert "<script>&" in page.text
+    for text in ("does not conform", ALL.verdict, "https://xks.example.com/eu/kms/xks/v1", "R-LOG-1", "a note"):
+        assert text in page.text
+
+
+def test_a_page_without_failures_says_so() -> None:
+    page = _Reader()
+    page.feed(html(report(PASSED)))
+
+    assert "Nothing." in page.text
+    assert "does not conform" not in page.text
+
+
+def test_the_table_names_every_check_and_then_what_failed() -> None:
+    out = io.StringIO()
+    print_report(ALL, Console(file=out, highlight=False, markup=False))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+
+    assert [line.split()[0] for line in lines[1:6]] == ["FAILED", "ok", "FAILED", "n/a", "not"]
+    assert "must-failed  MUST R-ENC-1: A title" in lines
+    assert "  expected  this" in lines
+    assert lines[-1].startswith(f"does not conform: {ALL.verdict}, in 1.5 s; ")

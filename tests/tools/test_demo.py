@@ -1,0 +1,151 @@
+"""The demo, run whole as `./dev demo` runs it, and what it does when something is not as it should be."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import program
+
+pytestmark = pytest.mark.slow
+
+_SCRIPT = Path(__file__).parents[1] / "softhsm" / "demo"
+_PROGRAMS = ("aws", "python", "xksproxy")
+_COMMANDS = 60
+"""More than the demo shows."""
+
+_IDLE_PROXY = "mkdir proxy; touch proxy/client.env; echo serving; exec sleep 600"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """The programs of a checkout whose virtual environment is this one; a test may replace some of them."""
+    made = tmp_path / "checkout" / ".venv" / "bin"
+    made.mkdir(parents=True)
+    for name in _PROGRAMS:
+        _write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
+    _write_program(made / "xksproxy", f'exec "{sys.executable}" "{_write_unhurried(tmp_path)}" "$@"')
+    return made
+
+
+def _write_unhurried(directory: Path) -> Path:
+    """The command `xksproxy`, of which `dev` goes on as a proxy that no busy machine makes late."""
+    script = directory / "long_deadline-dev.py"
+    script.write_text(f"""
+import os
+from xksproxy.cli.main import main
+execute = os.execv
+os.execv = lambda path, arguments: execute(path, {program()!r} + arguments[3:])
+main()
+""")
+    return script
+
+
+@pytest.fixture
+def demo(programs: Path, tmp_path: Path) -> Run:
+    """Run the demo of that checkout; its directory is made in ``tmp``."""
+    script = tmp_path / "checkout" / "softhsm" / "demo"
+    script.parent.mkdir()
+    shutil.copy(_SCRIPT, script)
+    (tmp_path / "tmp").mkdir()
+
+    def run(*arguments: str, enters: int = 0) -> "subprocess.CompletedProcess[str]":
+        # Settings for AWS that must not matter.
+        environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "AWS_PROFILE": "none", "AWS_ENDPOINT_URL": "x:"}
+        return subprocess.run(
+            [script, *arguments], input="\n" * enters, capture_output=True, text=True, check=False, env=environment
+        )
+
+    return run
+
+
+def _write_program(path: Path, command: str) -> None:
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
+def _left(tmp_path: Path) -> tuple[list[str], list[str]]:
+    """What the demo has left: entries of its directory, and processes that it is an argument or the directory of."""
+    directory = tmp_path / "tmp"
+    processes = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            of = f"{(process / 'cwd').readlink()} {(process / 'cmdline').read_text()}"
+        except OSError:  # it has ended, or is another user's
+            continue
+        if str(directory) in of:
+            processes.append(of)
+    return [path.name for path in directory.iterdir()], processes
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: Run, tmp_path: Path) -> None:
+    done = demo("--pause", enters=_COMMANDS)
+
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
+    shown = [line.removeprefix("$ ") for line in done.stdout.splitlines() if line.startswith("$ ")]
+    for command in (
+        "aws kms create-custom-key-store",
+        "aws kms connect-custom-key-store",
+        "aws kms create-key --origin EXTERNAL_KEY_STORE",
+        "aws kms encrypt",
+        "aws kms decrypt",
+        "aws kms generate-data-key ",
+        "aws kms re-encrypt",
+        "xksproxy block",
+        "xksproxy unblock",
+        "xksproxy credentials create",
+        "aws kms update-custom-key-store",
+        "xksproxy credentials retire",
+        "aws kms disconnect-custom-key-store",
+        "aws kms schedule-key-deletion",
+    ):
+        assert any(line.startswith(command) for line in shown), command
+    assert done.stdout.count("\nHello World!\n") == 3
+    assert done.stdout.count("(KMSInvalidStateException)") == 3
+    assert _left(tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("replaced", "words"),
+    [
+        (("xksproxy", "echo no token >&2; exit 2"), "not as expected: the proxy has ended"),
+        (("xksproxy", _IDLE_PROXY), "not as expected: the end of the input"),
+        (("python", "exit 0"), "demo: no free ports"),
+    ],
+    ids=["no-proxy", "no-more-enters", "no-ports"],
+)
+def test_what_is_not_as_expected_stops_it_with_the_reason(
+    demo: Run, programs: Path, tmp_path: Path, replaced: tuple[str, str], words: str
+) -> None:
+    program, instead = replaced
+    _write_program(programs / program, instead)
+
+    done = demo("--pause", enters=3)
+
+    assert done.returncode in (1, 2)
+    assert words in done.stderr, done.stderr
+    directories, processes = _left(tmp_path)
+    assert processes == []
+    assert f"are in {tmp_path / 'tmp' / directories[0]}\n" in done.stderr
+
+
+def test_it_does_not_begin_without_its_programs(demo: Run, programs: Path, tmp_path: Path) -> None:
+    (programs / "aws").unlink()
+
+    done = demo()
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("/.venv/bin/aws is missing; ./dev demo makes it\n")
+    assert _left(tmp_path) == ([], [])
+
+
+def test_its_shell_script_is_portable() -> None:
+    for script in (_SCRIPT, _SCRIPT.with_name("make-token"), _SCRIPT.parents[1] / "dev"):
+        done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout

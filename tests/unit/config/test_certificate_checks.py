@@ -1,0 +1,227 @@
+"""Certificates as KMS will look at them, each wrong in one way."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from xksproxy.config.certificate_checks import (
+    certificate_findings,
+    certificate_problems,
+    certified_names,
+    client_ca_findings,
+    covers,
+)
+from xksproxy.config.findings import Finding
+from xksproxy.config.model import Tls
+
+_NOW = datetime(2030, 6, 1, 12, tzinfo=UTC)
+_ROOT, _INTERMEDIATE, _SERVER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+_HOST = "xks.example.com"
+
+
+def _certificate(
+    name: str = _HOST,
+    *,
+    issuer: str = "Intermediate",
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = _SERVER,
+    issuer_key: ec.EllipticCurvePrivateKey = _INTERMEDIATE,
+    hosts: tuple[x509.GeneralName, ...] = (x509.DNSName(_HOST),),
+    age: float = 1,
+    days: float = 90,
+    purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.SERVER_AUTH,
+) -> x509.Certificate:
+    """A certificate that was issued ``age`` days ago for ``days`` days."""
+    subject, issued_by = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, issuer))
+    start = _NOW - timedelta(days=age)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issued_by).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(start).not_valid_after(start + timedelta(days=days))
+    if hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+    if purpose is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _intermediate(age: float = 1, days: float = 900) -> x509.Certificate:
+    return _certificate(
+        "Intermediate", issuer="Root", key=_INTERMEDIATE, issuer_key=_ROOT, hosts=(), age=age, days=days, purpose=None
+    )
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Callable[..., Tls]:
+    """Write a chain and a key; what is at fault is for the test to say."""
+
+    def write(*chain: x509.Certificate, key: ec.EllipticCurvePrivateKey = _SERVER, passphrase: bytes = b"") -> Tls:
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase:
+            encryption = serialization.BestAvailableEncryption(passphrase)
+        pem = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain)
+        (tmp_path / "server.pem").write_bytes(pem)
+        (tmp_path / "key.pem").write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+        return Tls(certificate=str(tmp_path / "server.pem"), private_key=str(tmp_path / "key.pem"))
+
+    return write
+
+
+def _texts(tls: Tls) -> list[str]:
+    return [finding.text for finding in certificate_findings(tls, _NOW) if finding.serious]
+
+
+def test_a_sound_chain_has_no_findings(tls: Callable[..., Tls]) -> None:
+    sound = tls(_certificate(), _intermediate())
+
+    assert list(certificate_problems(sound)) == []
+    assert list(certificate_findings(sound, _NOW)) == []
+
+
+@pytest.mark.parametrize("purpose", [None, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+def test_a_certificate_for_everything_is_one_for_servers(
+    tls: Callable[..., Tls], purpose: x509.ObjectIdentifier | None
+) -> None:
+    assert _texts(tls(_certificate(purpose=purpose))) == []
+
+
+def test_a_certificate_for_clients_is_wrong(tls: Callable[..., Tls]) -> None:
+    (text,) = _texts(tls(_certificate(purpose=ExtendedKeyUsageOID.CLIENT_AUTH)))
+
+    assert text == f"server.tls.certificate: {_HOST} is not for servers; expected serverAuth in its extended key usage"
+
+
+def test_expired_and_future_certificates_are_wrong_wherever_they_stand(tls: Callable[..., Tls]) -> None:
+    # R-TLS-5
+    assert _texts(tls(_certificate(age=91), _intermediate(age=901))) == [
+        f"server.tls.certificate: {_HOST} expired on 2030-05-31 12:00 UTC",
+        "server.tls.certificate: Intermediate expired on 2030-05-31 12:00 UTC",
+    ]
+    assert _texts(tls(_certificate(age=-1))) == [
+        f"server.tls.certificate: {_HOST} is not valid before 2030-06-02 12:00 UTC"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "left", "soon"),
+    [(90, 13.9, True), (90, 14.1, False), (397, 13.9, True), (397, 30, False), (6, 1.4, True), (6, 1.6, False)],
+)
+def test_a_certificate_near_its_end_is_a_warning(tls: Callable[..., Tls], days: float, left: float, soon: bool) -> None:
+    findings = list(certificate_findings(tls(_certificate(age=days - left, days=days)), _NOW))
+
+    assert [(finding.serious, "expires soon" in finding.text) for finding in findings] == [(False, True)] * soon
+
+
+def test_a_chain_out_of_order_is_wrong(tls: Callable[..., Tls]) -> None:
+    root = _certificate("Root", issuer="Root", key=_ROOT, issuer_key=_ROOT, hosts=(), days=9000, purpose=None)
+
+    assert _texts(tls(_certificate(), _intermediate(), root)) == []
+    assert len(_texts(tls(_certificate(), root, _intermediate()))) == 2
+
+
+def test_an_issuer_of_the_right_name_with_another_key_did_not_issue_it(tls: Callable[..., Tls]) -> None:
+    other = _certificate("Intermediate", issuer="Root", key=_ROOT, issuer_key=_ROOT, hosts=(), purpose=None)
+
+    (text,) = _texts(tls(_certificate(), other))
+
+    expected = f"server.tls.certificate: certificate number 2, Intermediate, did not issue number 1, {_HOST}"
+    assert text.startswith(expected)
+
+
+@pytest.mark.parametrize("hosts", [(), (x509.IPAddress(ip_address("192.0.2.1")),)])
+def test_a_certificate_without_a_dns_name_is_wrong(
+    tls: Callable[..., Tls], hosts: tuple[x509.GeneralName, ...]
+) -> None:
+    # R-TLS-4, R-URI-3
+    (text,) = _texts(tls(_certificate(hosts=hosts)))
+
+    assert "has no DNS name" in text
+
+
+def test_a_self_signed_certificate_is_a_warning(tls: Callable[..., Tls]) -> None:
+    # R-TLS-5: in a closed test that is no mistake.
+    own = _certificate(issuer=_HOST, issuer_key=_SERVER)
+
+    assert list(certificate_findings(tls(own), _NOW)) == [
+        Finding.warning(f"server.tls.certificate: {_HOST} is self-signed; KMS trusts public CAs only")
+    ]
+
+
+def test_a_name_cannot_break_the_line(tls: Callable[..., Tls]) -> None:
+    (text,) = _texts(tls(_certificate("a\nb\x1b[31m", hosts=())))
+
+    assert text.isprintable()
+
+
+def test_a_key_of_no_certificate_is_named(tls: Callable[..., Tls], tmp_path: Path) -> None:
+    (problem,) = certificate_problems(tls(_certificate(), _intermediate(), key=_ROOT))
+
+    assert problem == f"server.tls.private_key: {tmp_path / 'key.pem'} is not the key of the certificate {_HOST}"
+
+
+def test_a_chain_that_does_not_begin_with_the_servers_certificate_is_told_from_a_wrong_key(
+    tls: Callable[..., Tls],
+) -> None:
+    (problem,) = certificate_problems(tls(_intermediate(), _certificate()))
+
+    expected = f"server.tls.certificate: the key belongs to certificate number 2, {_HOST}; expected the server's"
+    assert problem.startswith(expected)
+
+
+def test_an_encrypted_key_is_told_from_nonsense(tls: Callable[..., Tls], tmp_path: Path) -> None:
+    encrypted = tls(_certificate(), passphrase=b"sesame")
+    assert [problem.rpartition(": ")[2] for problem in certificate_problems(encrypted)] == [
+        "it is encrypted; expected a key without a passphrase"
+    ]
+    (tmp_path / "key.pem").write_text("nonsense")
+    (tmp_path / "server.pem").write_text("nonsense")
+
+    assert [problem.rpartition(": ")[2] for problem in certificate_problems(encrypted)] == [
+        "it holds no certificate in PEM",
+        "it holds no unencrypted key in PEM",
+    ]
+
+
+def test_files_that_cannot_be_read_say_why(tls: Callable[..., Tls], tmp_path: Path) -> None:
+    made = tls(_certificate())
+    for name in ("server.pem", "key.pem"):
+        (tmp_path / name).unlink()
+
+    assert [problem.rpartition(": ")[2] for problem in certificate_problems(made)] == ["No such file or directory"] * 2
+    assert list(certificate_findings(made, _NOW)) == []
+    assert certified_names(made) == ()
+
+
+def test_an_expired_ca_for_clients_is_a_warning_among_others(tls: Callable[..., Tls]) -> None:
+    bundle = tls(_intermediate(), _certificate("Old", age=91))
+    mutual = Tls(
+        certificate=bundle.certificate,
+        private_key=bundle.private_key,
+        client_ca=bundle.certificate,
+        client_names=("kms",),
+    )
+
+    assert list(client_ca_findings(mutual, _NOW)) == [
+        Finding.warning("server.tls.client_ca: Old expired on 2030-05-31 12:00 UTC")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "covered"),
+    [
+        (("xks.example.com",), True),
+        (("*.example.com",), True),
+        (("*.com",), False),
+        (("*.xks.example.com",), False),
+        (("example.com",), False),
+        ((), False),
+    ],
+)
+def test_a_wildcard_stands_for_one_label(names: tuple[str, ...], covered: bool) -> None:
+    assert covers(names, _HOST) is covered

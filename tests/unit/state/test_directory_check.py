@@ -1,0 +1,49 @@
+"""A state directory that cannot be written is noticed before an encryption fails on it."""
+
+from pathlib import Path
+
+import pytest
+
+from xksproxy.state import directory_check as module
+from xksproxy.state.directory_check import StateDirectoryCheck
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module.time, "monotonic", made.monotonic)
+    return made
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_directory_that_can_be_written_is_no_problem(tmp_path: Path) -> None:
+    check = StateDirectoryCheck(tmp_path / "state")
+    check.refresh()
+
+    assert check.problem == ""
+
+
+def test_a_directory_that_cannot_be_written_is_one_until_it_can_be(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "state").write_text("no directory")
+    check = StateDirectoryCheck(tmp_path / "state")
+    check.refresh()
+    found = check.problem
+    (tmp_path / "state").unlink()
+    check.refresh()
+    too_soon = check.problem
+    clock.now += 10
+    check.refresh()
+
+    assert str(tmp_path / "state") in found
+    assert too_soon == found
+    assert check.problem == ""

@@ -1,0 +1,299 @@
+"""Files of the state directory that several processes share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from xksproxy.state import state_file
+from xksproxy.state.state_file import SharedTable, StateUnusable, file_lock, replace_file
+
+
+class Count(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    number: int
+
+
+CORRUPT = [b"", b"{", b"[]", b'{"a":{"number":"1"}}', b'{"a":{"number":1,"more":2}}', b'{"a\xff":{"number":1}}', b"\0"]
+
+# Adds 1 to an entry that all share and to one of its own, so many times.
+ADDING = """
+import sys
+from pathlib import Path
+import msgspec
+from xksproxy.state.state_file import SharedTable, StateUnusable
+
+class Count(msgspec.Struct, frozen=True):
+    number: int
+
+def one_more(entry):
+    return Count(entry.number + 1 if entry else 1)
+
+table = SharedTable(Path(sys.argv[1]), Count)
+for name in ("shared", sys.argv[2]) * int(sys.argv[3]):
+    while True:
+        try:
+            table.update(name, one_more)
+            break
+        except StateUnusable as error:
+            if "another process" not in str(error):
+                raise
+"""
+
+# Takes the lock of a file, says so, and keeps it until it is killed.
+HOLDING = """
+import sys, time
+from pathlib import Path
+from xksproxy.state.state_file import file_lock
+with file_lock(Path(sys.argv[1]), 10):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def one_more(entry: Count | None) -> Count:
+    return Count(entry.number + 1 if entry else 1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "table.json"
+
+
+@pytest.fixture
+def table(path: Path) -> Callable[[], SharedTable[Count]]:
+    """The table as another process opens it."""
+    return lambda: SharedTable(path, Count)
+
+
+def test_a_table_that_never_was_is_empty(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    fresh = table()
+
+    fresh.refresh()
+
+    assert fresh.get("a") is None
+    assert not path.parent.exists()
+
+
+def test_what_one_table_changes_others_see_when_they_refresh(table: Callable[[], SharedTable[Count]]) -> None:
+    one, other = table(), table()
+    for number in range(1, 4):
+        assert one.update("a", one_more) == Count(number)
+        assert one.get("a") == Count(number)
+        assert other.get("a") == (Count(number - 1) if number > 1 else None)
+
+        other.refresh()
+
+        assert other.get("a") == Count(number)
+
+
+def test_a_change_is_made_of_the_entry_as_it_is_on_disk_and_leaves_the_others(
+    table: Callable[[], SharedTable[Count]],
+) -> None:
+    one, other = table(), table()
+    one.update("a", one_more)
+    other.update("b", one_more)
+    other.update("a", one_more)
+
+    assert one.update("a", one_more) == Count(3)
+    assert one.get("b") == Count(1)
+
+
+def test_an_entry_is_taken_away_by_none(table: Callable[[], SharedTable[Count]]) -> None:
+    one, other = table(), table()
+    one.update("a", one_more)
+    one.update("b", one_more)
+
+    assert one.update("a", lambda _: None) is None
+
+    other.refresh()
+    assert (one.get("a"), other.get("a"), other.get("b")) == (None, None, Count(1))
+
+
+def test_a_change_that_changes_nothing_writes_nothing(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    one = table()
+    assert one.update("a", lambda entry: entry) is None
+    assert not path.exists()
+    one.update("a", one_more)
+    before = path.stat()
+
+    assert one.update("a", lambda entry: entry) == Count(1)
+
+    assert path.stat() == before
+
+
+def test_a_change_that_fails_changes_nothing_and_lets_the_lock_go(table: Callable[[], SharedTable[Count]]) -> None:
+    def fail(_: Count | None) -> Count:
+        raise KeyError("refused")
+
+    one = table()
+    one.update("a", one_more)
+    with pytest.raises(KeyError):
+        one.update("a", fail)
+
+    assert table().update("a", one_more) == Count(2)
+
+
+def test_changes_of_several_processes_at_once_are_all_kept(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    times, names = 25, ["one", "two", "three", "four"]
+    running = [subprocess.Popen([sys.executable, "-c", ADDING, str(path), name, str(times)]) for name in names]
+
+    assert [process.wait(100) for process in running] == [0] * len(names)
+
+    final = table()
+    final.refresh()
+    assert final.get("shared") == Count(times * len(names))
+    assert [final.get(name) for name in names] == [Count(times)] * len(names)
+
+
+def test_a_process_that_is_killed_lets_its_lock_go(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(StateUnusable, match="another process holds its lock"), file_lock(path, 0):
+            pytest.fail("it was held")
+        holder.kill()
+
+    assert table().update("a", one_more) == Count(1)
+
+
+def test_a_lock_is_waited_for_no_longer_than_allowed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pauses = 100.0, []
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now + sum(pauses)
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+
+    monkeypatch.setattr(state_file, "time", Clock)
+    with file_lock(path, 0), pytest.raises(StateUnusable, match="holds its lock"), file_lock(path, 1.0):
+        pytest.fail("it was held")
+
+    assert sum(pauses) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("content", CORRUPT)
+def test_a_file_that_cannot_be_read_is_refused_and_neither_ignored_nor_overwritten(
+    table: Callable[[], SharedTable[Count]], path: Path, content: bytes
+) -> None:
+    one = table()
+    one.update("a", one_more)
+    one.refresh()
+    path.write_bytes(content)
+
+    with pytest.raises(StateUnusable, match=r"table\.json"):
+        one.refresh()
+    with pytest.raises(StateUnusable, match=r"table\.json"):
+        one.update("a", one_more)
+    with pytest.raises(StateUnusable, match=r"table\.json"):
+        table().refresh()
+
+    assert one.get("a") == Count(1)
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_was_repaired_is_read_again(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    one = table()
+    path.parent.mkdir()
+    path.write_bytes(b"nonsense")
+    with pytest.raises(StateUnusable):
+        one.refresh()
+
+    path.write_bytes(b'{"a":{"number":7}}')
+
+    one.refresh()
+    assert one.get("a") == Count(7)
+
+
+def test_a_file_that_was_deleted_is_refused_and_not_started_again(
+    table: Callable[[], SharedTable[Count]], path: Path
+) -> None:
+    one = table()
+    one.update("a", one_more)
+    one.refresh()
+    path.unlink()
+
+    for _ in range(2):
+        with pytest.raises(StateUnusable, match="it was deleted"):
+            one.refresh()
+        with pytest.raises(StateUnusable, match="it was deleted"):
+            one.update("b", one_more)
+    assert one.get("a") == Count(1)
+    assert not path.exists()
+
+
+def test_a_file_that_vanishes_while_it_is_read_does_not_empty_the_table(
+    table: Callable[[], SharedTable[Count]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = table()
+    one.update("a", one_more)
+    one.refresh()
+    table().update("a", one_more)
+    signature = state_file._signature
+
+    def signature_then_delete(path: Path) -> tuple[int, ...] | None:
+        seen = signature(path)
+        path.unlink()
+        return seen
+
+    monkeypatch.setattr(state_file, "_signature", signature_then_delete)
+    with pytest.raises(StateUnusable, match="it was deleted"):
+        one.refresh()
+
+    assert one.get("a") == Count(1)
+
+
+@pytest.mark.parametrize("parent", ["a file", "a file/below", "n" * 300])
+def test_a_directory_that_cannot_be_is_refused(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "a file").write_text("")
+
+    with pytest.raises(StateUnusable):
+        SharedTable(tmp_path / parent / "table.json", Count).update("a", one_more)
+    with pytest.raises(StateUnusable):
+        SharedTable(tmp_path / parent / "table.json", Count).refresh()
+
+
+def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(
+    table: Callable[[], SharedTable[Count]], path: Path
+) -> None:
+    table().update("a", one_more)
+    with path.open("rb") as before:
+        table().update("a", one_more)
+
+        assert before.read() == b'{"a":{"number":1}}'
+    assert path.read_bytes() == b'{"a":{"number":2}}'
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
+
+
+def test_what_a_killed_writer_left_behind_does_not_matter(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    table().update("a", one_more)
+    path.with_suffix(".partial").write_bytes(b"half of something much longer than the file itself")
+
+    assert table().update("a", one_more) == Count(2)
+
+
+def test_a_content_that_cannot_be_written_leaves_the_old_one(
+    table: Callable[[], SharedTable[Count]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = table()
+    one.update("a", one_more)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StateUnusable, match="No space left on device"):
+        one.update("a", one_more)
+    with pytest.raises(StateUnusable):
+        replace_file(path, b"{}")
+
+    assert one.get("a") == Count(1)
+    assert path.read_bytes() == b'{"a":{"number":1}}'

@@ -1,0 +1,273 @@
+"""Log lines that nobody can forge: one record, one line, whatever its values hold."""
+
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+import threading
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xksproxy.config.model import Logging
+from xksproxy.telemetry.logs import StderrHandler, logging_config
+
+_FORMATS: tuple[Literal["json", "console"], ...] = ("json", "console")
+
+_HOSTILE = [
+    "line\nbreak",
+    'end\r\n{"level":"error","message":"forged"}',
+    '","level":"error","x":"',
+    "back\\slash\\",
+    "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07",
+    "nul\0",
+    "\x08\x08\x08backspace",
+    "vertical\x0b\x0c",
+    "separators\x1c\x1d\x1e",
+    "a=1 level=error",
+]
+# U+0085 and U+2028 end lines for many readers, U+009B is the one-character form of ESC [.
+_INVISIBLE = ["delete\x7f", "next\x85line", "csi\x9b2J", "line\u2028separator", "para\u2029graph", "right\u202eleft"]
+_SURROGATES = ["\ud800", "a\udcffb\nforged", "\udcff\udcfe"]
+
+
+class _Handler(logging.StreamHandler[io.StringIO]):
+    """The standard library's prints a traceback where a record cannot be formatted, with the values as they are."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        self.stream.write(f"lost a line of level {record.levelname}\n")
+
+
+class _Log:
+    """A logger with the formatter of the configuration, writing to a string as it would to standard error."""
+
+    def __init__(self, form: Literal["json", "console"]) -> None:
+        formatter = logging_config(Logging(format=form))["formatters"]["line"]["()"]()
+        self._stream = io.StringIO()
+        handler = _Handler(self._stream)
+        handler.setFormatter(formatter)
+        self.logger = logging.Logger("xksproxy.test")  # noqa: LOG001 - one that no other test knows
+        self.logger.addHandler(handler)
+
+    def written(self) -> str:
+        return self._stream.getvalue()
+
+
+def _raise(text: str) -> None:
+    raise ValueError(text)
+
+
+def _emit(form: Literal["json", "console"], value: str, where: str) -> str:
+    """What is written for a record that holds a hostile value somewhere."""
+    log = _Log(form)
+    match where:
+        case "message":
+            log.logger.error(value)
+        case "argument":
+            log.logger.error("a %s b", value)
+        case "field":
+            log.logger.error("text", extra={"fields": {"value": value}})
+        case "nested":
+            log.logger.error("text", extra={"fields": {"value": [{value: [value]}]}})
+        case "exception":
+            try:
+                _raise(value)
+            except ValueError:
+                log.logger.exception("text")
+    return log.written()
+
+
+_PLACES = ["message", "argument", "field", "nested", "exception"]
+
+
+def test_a_json_line_holds_time_level_message_logger_process_and_fields() -> None:
+    log = _Log("json")
+
+    log.logger.warning("hello %s", "world", extra={"fields": {"status": 200, "ms": 1.5, "keystore": "dev", "no": None}})
+
+    facts = json.loads(log.written())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", facts.pop("time"))
+    assert facts.pop("pid") > 0
+    assert facts == {
+        "level": "warning",
+        "message": "hello world",
+        "logger": "xksproxy.test",
+        "status": 200,
+        "ms": 1.5,
+        "keystore": "dev",
+        "no": None,
+    }
+
+
+def test_a_console_line_begins_with_time_level_and_message_and_names_each_field() -> None:
+    log = _Log("console")
+
+    log.logger.warning("hello %s", "world", extra={"fields": {"status": 200, "keystore": "dev"}})
+
+    line = log.written()
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 warning hello world  logger=", line)
+    assert line.endswith(' status=200 keystore="dev"\n')
+
+
+@pytest.mark.parametrize("form", _FORMATS)
+def test_times_are_in_utc_wherever_the_machine_stands(form: Literal["json", "console"]) -> None:
+    log = _Log(form)
+    record = logging.LogRecord("x", logging.INFO, "", 0, "text", (), None)
+    record.created = 1715774400.25
+
+    log.logger.handle(record)
+
+    assert "2024-05-15T12:00:00.250+00:00" in log.written()
+
+
+@pytest.mark.parametrize("where", _PLACES)
+@pytest.mark.parametrize("value", _HOSTILE + _INVISIBLE)
+def test_no_value_forges_a_json_line(value: str, where: str) -> None:
+    written = _emit("json", value, where)
+
+    assert written.count("\n") == 1
+    assert written.endswith("\n")
+    facts = json.loads(written)
+    assert facts["level"] == "error"
+    assert facts["logger"] == "xksproxy.test"
+    assert written[:-1].isprintable()
+    if where == "message":
+        assert facts["message"] == value
+    if where == "field":
+        assert facts["value"] == value
+    if where == "nested":
+        assert facts["value"] == [{value: [value]}]
+    if where == "exception":
+        assert value.strip() in facts["exception"]
+
+
+@pytest.mark.parametrize("where", _PLACES)
+@pytest.mark.parametrize("value", _HOSTILE)
+def test_no_value_forges_a_console_line_or_speaks_to_the_terminal(value: str, where: str) -> None:
+    written = _emit("console", value, where)
+
+    assert len(written.splitlines()) == 1
+    assert written.endswith("\n")
+    assert written[:-1].isprintable()
+    assert re.match(r"\S+ error ", written)
+
+
+@pytest.mark.parametrize("where", _PLACES)
+def test_no_character_beyond_ascii_breaks_a_console_line_or_speaks_to_the_terminal(where: str) -> None:
+    for value in _INVISIBLE:
+        written = _emit("console", value, where)
+
+        assert len(written.splitlines()) == 1, value
+        assert written[:-1].isprintable(), value
+
+
+@pytest.mark.parametrize("form", _FORMATS)
+@pytest.mark.parametrize("where", _PLACES)
+def test_a_value_that_is_no_unicode_neither_loses_its_line_nor_forges_another(
+    form: Literal["json", "console"], where: str
+) -> None:
+    for value in _SURROGATES:
+        written = _emit(form, value, where)
+
+        assert not written.startswith("lost a line"), ascii(value)
+        assert written.count("\n") == 1
+        assert written.encode("utf-8", "strict")
+
+
+def test_a_traceback_is_one_field_of_the_line() -> None:
+    facts = json.loads(_emit("json", "what happened", "exception"))
+
+    assert facts["exception"].startswith("Traceback (most recent call last):\n")
+    assert facts["exception"].endswith("ValueError: what happened")
+
+
+@given(st.text(), st.text())
+def test_any_text_without_surrogates_makes_one_json_line_that_gives_it_back(message: str, value: str) -> None:
+    log = _Log("json")
+
+    log.logger.error("%s", message, extra={"fields": {"value": value}})
+
+    assert log.written().count("\n") == 1
+    facts = json.loads(log.written())
+    assert facts["value"] == value
+    assert facts["message"] == message
+
+
+@given(st.text(), st.text())
+def test_any_text_makes_one_printable_console_line(message: str, value: str) -> None:
+    log = _Log("console")
+
+    log.logger.error("%s", message, extra={"fields": {"value": value}})
+
+    assert log.written().endswith("\n")
+    assert log.written()[:-1].isprintable()
+
+
+_PROGRAM = """
+import logging, logging.config, sys
+from xksproxy.config.model import Logging
+from xksproxy.telemetry.logs import StderrHandler, logging_config
+
+logging.config.dictConfig(logging_config(Logging(level=sys.argv[1], format=sys.argv[2])))
+for name in ("xksproxy.request", "gunicorn.error", "gunicorn.access", "asyncio"):
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.getLogger(name).log(level, "text", extra={"fields": {"value": "a\\nb"}})
+"""
+
+
+def _run(level: str, form: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, level, form], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_lines_go_to_standard_error_once_from_the_level_that_is_set() -> None:
+    lines: list[dict[str, Any]] = [json.loads(line) for line in _run("warning", "json")]
+
+    assert [(line["logger"], line["level"]) for line in lines] == [
+        ("xksproxy.request", "warning"),
+        ("xksproxy.request", "error"),
+        ("gunicorn.error", "warning"),
+        ("gunicorn.error", "error"),
+        ("asyncio", "error"),
+    ]
+
+
+def test_the_level_debug_lets_everything_through_but_the_access_log_that_we_write_ourselves() -> None:
+    lines = [line.split(" ", 3) for line in _run("debug", "console")]
+
+    assert [level for _, level, _, _ in lines] == ["debug", "info", "warning", "error"] * 2 + ["error"]
+    assert not any("gunicorn.access" in rest for _, _, _, rest in lines)
+
+
+def test_a_reader_that_stalls_holds_up_nobody_and_what_is_dropped_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    written: list[str] = []
+
+    class Stalled:
+        def write(self, text: str) -> None:
+            released.wait()
+            written.append(text)
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Stalled())
+    handler = StderrHandler()
+    for number in range(11_500):
+        handler.emit(logging.LogRecord("test", logging.INFO, "", 0, f"line {number}", None, None))
+    released.set()
+    handler._writer.flush(60)
+    handler.emit(logging.LogRecord("test", logging.INFO, "", 0, "the last", None, None))
+    handler._writer.flush(60)
+
+    lines = "".join(written).splitlines()
+    assert lines[-1] == "the last"
+    dropped = json.loads(lines[-2])["count"]
+    assert len(lines) - 2 + dropped == 11_500
+    assert dropped >= 499

@@ -1,0 +1,76 @@
+"""``xksproxy dev``."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from xksproxy.spec.uri import Operation, compose_path
+from xksproxy_tools.development.environment import REGION, URI_PATH_PREFIX, DevEnvironment, open_environment
+
+_DEFAULT_PORT = 8443
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=".xksproxy-dev",
+    show_default=True,
+    help="Where its token, certificates, credential and configuration are kept.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help=f"Port on 127.0.0.1.  [default: the one used before, {_DEFAULT_PORT} at first]",
+)
+def dev(directory: Path, port: int | None) -> None:
+    """Try the proxy on this machine: a SoftHSM2 token, a development CA, and a proxy that serves.
+
+    The directory is made at the first run and kept. Nothing in it is fit for production.
+
+    \b
+    Example:
+      xksproxy dev --port 9443
+    """
+    existed = directory.exists()
+    environment = open_environment(directory, port, _DEFAULT_PORT)
+    click.echo(_introduction(environment, existed=existed))
+    sys.stdout.flush()
+    # A process of its own: this one has touched PKCS#11, which a master process must not have done.
+    os.execv(sys.executable, [sys.executable, "-m", "xksproxy", "serve", "--config", str(environment.config)])  # noqa: S606
+
+
+def _introduction(environment: DevEnvironment, *, existed: bool) -> str:
+    """What to do next, ready to paste into another terminal."""
+    url = f"https://localhost:{environment.port}{compose_path(URI_PATH_PREFIX, Operation.ENCRYPT, 'demo-key')}"
+    command = "xksproxy" if shutil.which("xksproxy") else shlex.quote(str(Path(sys.executable).with_name("xksproxy")))
+    metadata = (
+        '"awsPrincipalArn":"arn:aws:iam::123456789012:user/Alice",'
+        f'"kmsKeyArn":"arn:aws:kms:{REGION}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",'
+        '"kmsOperation":"Encrypt","kmsRequestId":"4112f4d6-db54-4af4-ae30-c55a22a8dfae"'
+    )
+    return f"""\
+xksproxy dev: {"using" if existed else "made"} {environment.directory}
+  token with the keys demo-key, encrypt-only-key, decrypt-only-key, impotent-key
+  serving on https://localhost:{environment.port} (Ctrl-C ends it)
+
+In another terminal:
+
+  source {shlex.quote(str(environment.client_env))}
+
+  curl -sS $SECURE --aws-sigv4 "aws:amz:$REGION:kms-xks-proxy" \\
+    --user "$SIGV4_ACCESS_KEY_ID:$SIGV4_SECRET_ACCESS_KEY" -H "Content-Type: application/json" \\
+    {url} \\
+    -d '{{"requestMetadata":{{{metadata}}},"plaintext":"SGVsbG8gV29ybGQh","encryptionAlgorithm":"AES_GCM"}}'
+
+or, with the client that comes along:
+
+  {command} call encrypt --plaintext 'Hello World!' | {command} call decrypt
+
+The file for the KMS console: {environment.directory / "kms-console.json"}
+"""

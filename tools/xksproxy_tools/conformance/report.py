@@ -1,0 +1,111 @@
+"""What a run has found, by check and by requirement."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from xksproxy import __version__
+from xksproxy_tools.conformance.catalogue import CATALOGUE, Requirement
+from xksproxy_tools.conformance.check import Level
+from xksproxy_tools.conformance.runner import Result
+from xksproxy_tools.conformance.verdict import Outcome
+
+UNCHECKED: Final = "not checked"
+_GRAVEST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_APPLICABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of a requirement: the gravest outcome of its checks, or ``not checked`` and why."""
+
+    requirement: Requirement
+    outcome: str
+    checks: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run, complete."""
+
+    proxy: str
+    """The URL of the key store."""
+
+    started: datetime
+    seconds: float
+    results: tuple[Result, ...]
+
+    def count(self, outcome: Outcome, level: Level | None = None) -> int:
+        """How many checks ended so, of one level or of all."""
+        return sum(one.outcome is outcome and level in (None, one.check.level) for one in self.results)
+
+    @property
+    def conforms(self) -> bool:
+        """Whether no check of a MUST failed or could not be made."""
+        return not self.count(Outcome.FAILED, Level.MUST) and not self.count(Outcome.NOT_RUN)
+
+    @property
+    def verdict(self) -> str:
+        """The whole in a few words."""
+        must = self.count(Outcome.FAILED, Level.MUST)
+        counts = {
+            "passed": self.count(Outcome.PASSED),
+            "MUST failed": must,
+            "SHOULD failed": self.count(Outcome.FAILED) - must,
+            Outcome.NOT_RUN.value: self.count(Outcome.NOT_RUN),
+            Outcome.NOT_APPLICABLE.value: self.count(Outcome.NOT_APPLICABLE),
+        }
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no checks"
+
+    def failures(self) -> tuple[Result, ...]:
+        """What failed, MUST before SHOULD."""
+        failed = [result for result in self.results if result.outcome is Outcome.FAILED]
+        return tuple(sorted(failed, key=lambda result: list(Level).index(result.check.level)))
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Every requirement of the catalogue."""
+        for requirement in CATALOGUE:
+            about = [result for result in self.results if requirement.id in result.check.requirements]
+            outcomes = {result.outcome for result in about}
+            gravest = next((outcome.value for outcome in _GRAVEST_FIRST if outcome in outcomes), UNCHECKED)
+            reason = requirement.unchecked or ("" if about else "no check of it was selected")
+            yield Verdict(requirement, gravest, tuple(result.check.id for result in about), reason)
+
+    def facts(self) -> dict[str, Any]:
+        """The same for a machine. Durations are in seconds, times in UTC."""
+        return {
+            "proxy": self.proxy,
+            "tool": f"xksproxy {__version__}",
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "conforms": self.conforms,
+            "counts": {outcome.value: self.count(outcome) for outcome in Outcome},
+            "checks": [_facts_of(result) for result in self.results],
+            "requirements": [
+                {
+                    "id": verdict.requirement.id,
+                    "level": verdict.requirement.level,
+                    "text": verdict.requirement.text,
+                    "outcome": verdict.outcome,
+                    "checks": list(verdict.checks),
+                    "reason": verdict.reason,
+                }
+                for verdict in self.verdicts()
+            ],
+        }
+
+
+def _facts_of(result: Result) -> dict[str, Any]:
+    return {
+        "id": result.check.id,
+        "chapter": result.chapter.name,
+        "requirements": list(result.check.requirements),
+        "level": result.check.level.value,
+        "title": result.check.title,
+        "outcome": result.outcome.value,
+        "seconds": round(result.seconds, 4),
+        "note": result.note,
+        "expected": result.expected,
+        "got": result.got,
+    }

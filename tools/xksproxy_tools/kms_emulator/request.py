@@ -1,0 +1,20 @@
+"""One request of a KMS client, authenticated and validated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xksproxy_tools.kms_emulator.protocol.caller import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class KmsRequest:
+    """What every operation is given."""
+
+    id: str
+    """Answered as ``x-amzn-RequestId`` and sent to proxies as ``kmsRequestId``."""
+
+    operation: str
+    caller: Caller
+    parameters: Mapping[str, Any]
+    """As :meth:`~xksproxy_tools.kms_emulator.protocol.model.KmsModel.parse` left them; optional ones may be absent."""

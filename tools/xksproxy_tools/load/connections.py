@@ -1,0 +1,100 @@
+"""Connections to one proxy, as many as KMS would hold, kept up while they fail."""
+
+import asyncio
+import ssl
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from xksproxy.client.target import Target
+from xksproxy_tools.load.wire import Connection, Owner
+
+_CONNECT_SECONDS: Final = 10.0
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+_AT_ONCE: Final = 16
+
+
+class Connections:
+    """Idle connections, and tasks that make the missing ones."""
+
+    def __init__(self, target: Target, count: int, owner: Owner, on_idle: Callable[[], None]) -> None:
+        """``on_idle`` is called when a connection that was made anew is ready.
+
+        Raises:
+            TargetError: a PEM file cannot be used.
+        """
+        self._target = target
+        self._count = count
+        self._owner = owner
+        self._on_idle = on_idle
+        self._context = target.context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self.idle: deque[Connection] = deque()
+        self.made = 0
+        self.errors: Counter[str] = Counter()
+        """Why connections were lost, or not made."""
+
+    async def open(self) -> None:
+        """Make them all, for the first time.
+
+        Raises:
+            OSError: one cannot be made; that is also ssl.SSLError.
+        """
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._count):
+                group.create_task(self._make())
+
+    def replace(self, reason: str) -> None:
+        """One is gone: make another in the background, however often it takes."""
+        self.errors[reason] += 1
+        task = asyncio.create_task(self._keep_trying())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Make no more, and close those that are idle."""
+        for task in self._tasks:
+            task.cancel()
+        for connection in self.idle:
+            connection.close()
+        self.idle.clear()
+
+    async def _keep_trying(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self._make()
+            except OSError as error:
+                self.errors[connect_failure(error)] += 1
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                self._on_idle()
+                return
+
+    async def _make(self) -> None:
+        target = self._target
+        async with self._gate, asyncio.timeout(_CONNECT_SECONDS):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._owner),
+                target.host,
+                target.port,
+                ssl=self._context,
+                server_hostname=target.host,
+            )
+        self.made += 1
+        if connection.is_open:  # if not, it was lost before it was handed over, and is being replaced
+            self.idle.append(connection)
+
+
+def connect_failure(error: OSError) -> str:
+    """Why a connection could not be made, in a few words that are the same for the same reason."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS connection: {error.reason or 'handshake failed'}"
+    if isinstance(error, TimeoutError):
+        return f"not connected within {_CONNECT_SECONDS:g} s"
+    return f"not connected: {error.strerror or error}"

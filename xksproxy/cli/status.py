@@ -1,0 +1,109 @@
+"""``xksproxy status``: the state of the proxy on this machine."""
+
+import http.client
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.config.check import has_admin
+from xksproxy.config.model import Config
+
+_TIMEOUT_SECONDS = 5.0
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(config_file: Path, *, as_json: bool) -> None:
+    """Show the state of the proxy on this machine: HSMs, key stores, keys, blocks and recent refusals.
+
+    The command reads it from the admin listener. Exit code 1 if something needs attention, 2 if no proxy answers.
+
+    \b
+    Example:
+      xksproxy status
+    """
+    document = _read_status(load_checked(config_file))
+    if as_json:
+        print_json(document)
+    else:
+        _print_status(document)
+    if _needs_attention(document):
+        sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _read_status(config: Config) -> dict[str, Any]:
+    if not has_admin(config):
+        print_error("the configuration has no admin listener: admin.listen is off; set it to an address and port")
+        sys.exit(COULD_NOT_RUN)
+    host, _, port = config.admin.listen.rpartition(":")
+    wildcards = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+    connection = http.client.HTTPConnection(wildcards.get(host, host), int(port), timeout=_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/status")
+        document: dict[str, Any] = json.load(connection.getresponse())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        print_error(f"no proxy answers at http://{config.admin.listen}/status: {error}")
+        sys.exit(COULD_NOT_RUN)
+    finally:
+        connection.close()
+    return document
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    ready = "serving" if document["ready"] else "NOT READY"
+    workers = len(document["workers"])
+    click.echo(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers\n")
+    for problem in document["problems"]:
+        click.echo(f"PROBLEM: {problem}\n")
+    print_table(
+        ("HSM", "STATE", "SERVED BY", "SESSIONS", "STUCK", "DEVICE"), [_hsm_row(hsm) for hsm in document["hsms"]]
+    )
+    click.echo()
+    print_table(
+        ("KEY STORE", "EXTERNAL KEY", "STATE", "VERSION", "ENCRYPTIONS"),
+        [row for store in document["keystores"] for row in _key_rows(store)],
+    )
+    if document["refusals"]:
+        click.echo()
+        columns = ("COUNT", "ERROR", "OPERATION", "KEY STORE", "REASON")
+        names = ("count", "error", "operation", "keystore", "reason")
+        print_table(columns, [tuple(str(row[name]) for name in names) for row in document["refusals"]])
+
+
+def _hsm_row(hsm: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        hsm["id"],
+        f"{hsm['state']}: {hsm['reason']}" if hsm["reason"] else hsm["state"],
+        f"{hsm['workers_served']} of {hsm['workers']} workers",
+        str(hsm["sessions"]),
+        str(hsm["stuck_sessions"]),
+        hsm["model"],
+    )
+
+
+def _key_rows(store: dict[str, Any]) -> list[tuple[str, ...]]:
+    head = (store["name"], "", "BLOCKED" if store["blocked"] else "ready" if store["ready"] else "NO HSM", "", "")
+    return [head, *(_key_row(key) for key in store["keys"])]
+
+
+def _key_row(key: dict[str, Any]) -> tuple[str, ...]:
+    blocked = key.get("blocked")
+    reason = f": {blocked['reason']}" if blocked and blocked["reason"] else ""
+    encryptions = f"{key['encryptions']:,}" if "encryptions" in key else ""
+    return ("", key["id"], f"{key['state']}{reason}", str(key.get("version", "")), encryptions)
+
+
+def _needs_attention(document: dict[str, Any]) -> bool:
+    return (
+        not document["ready"]
+        or bool(document["problems"])
+        or any(hsm["workers_served"] < hsm["workers"] or hsm["stuck_sessions"] for hsm in document["hsms"])
+        or any(store["blocked"] or not store["ready"] for store in document["keystores"])
+        or any(key.get("blocked") for store in document["keystores"] for key in store["keys"])
+    )

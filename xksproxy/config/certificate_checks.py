@@ -1,0 +1,161 @@
+"""Checks of the server's certificate, its chain and its key, as KMS requires them (R-TLS-4, R-TLS-5)."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from xksproxy.config.findings import Finding
+from xksproxy.config.model import Tls
+
+_EXPIRY_WARNING: Final = timedelta(days=14)
+_LIFETIME_DIVISOR: Final = 4
+"""A certificate expires soon if less than a quarter of its lifetime, and less than 14 days, are left."""
+_SERVER_PURPOSES: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+
+
+def certificate_problems(tls: Tls) -> Iterator[str]:
+    """Why the certificate and its key cannot be loaded. Each problem starts with the path of the configuration key."""
+    chain, public_key = [], None
+    try:
+        chain = _read_chain(tls.certificate)
+    except (OSError, ValueError) as error:
+        yield f"server.tls.certificate: {tls.certificate}: {_reason(error, 'it holds no certificate in PEM')}"
+    try:
+        key = serialization.load_pem_private_key(Path(tls.private_key).read_bytes(), None)
+        public_key = _encoded(key.public_key())
+    except (OSError, ValueError, TypeError) as error:
+        expected = "it is encrypted; expected a key without a passphrase"
+        reason = _reason(error, expected if isinstance(error, TypeError) else "it holds no unencrypted key in PEM")
+        yield f"server.tls.private_key: {tls.private_key}: {reason}"
+    if not chain or public_key is None or public_key == _encoded(chain[0].public_key()):
+        return
+    position = next((index for index, each in enumerate(chain) if _encoded(each.public_key()) == public_key), None)
+    if position is None:
+        yield f"server.tls.private_key: {tls.private_key} is not the key of the certificate {_name(chain[0])}"
+    else:
+        yield (
+            f"server.tls.certificate: the key belongs to certificate number {position + 1},"
+            f" {_name(chain[position])}; expected the server's certificate first"
+        )
+
+
+def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
+    """What KMS refuses, or will soon refuse, in a certificate that can be loaded."""
+    at = "server.tls.certificate"
+    try:
+        chain = _read_chain(tls.certificate)
+        own_names, purposes = dns_names(chain[0]), _purposes(chain[0])
+    except (OSError, ValueError):
+        return
+    for certificate in chain:
+        yield from _date_findings(at, certificate, now)
+    for number, (issued, issuer) in enumerate(pairwise(chain), 2):
+        if not _issued_by(issued, issuer):
+            yield Finding.problem(
+                f"{at}: certificate number {number}, {_name(issuer)}, did not issue number {number - 1},"
+                f" {_name(issued)}; expected the certificate of the issuer after each certificate"
+            )
+    if not own_names:
+        yield Finding.problem(
+            f"{at}: {_name(chain[0])} has no DNS name; expected the domain name of the endpoint, which KMS verifies"
+        )
+    if purposes and not _SERVER_PURPOSES & purposes:
+        yield Finding.problem(
+            f"{at}: {_name(chain[0])} is not for servers; expected serverAuth in its extended key usage"
+        )
+    if chain[0].issuer == chain[0].subject:
+        yield Finding.warning(f"{at}: {_name(chain[0])} is self-signed; KMS trusts public CAs only")
+
+
+def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
+    """Expired CAs for client certificates. The other CAs of the file still work."""
+    if tls.client_ca is None:
+        return
+    try:
+        authorities = _read_chain(tls.client_ca)
+    except (OSError, ValueError):
+        return
+    for authority in authorities:
+        if authority.not_valid_after_utc < now:
+            yield Finding.warning(f"server.tls.client_ca: {_name(authority)} expired {_day(authority)}")
+
+
+def certified_names(tls: Tls) -> tuple[str, ...]:
+    """The DNS names of the server's certificate, in lower case. Empty if the certificate cannot be read."""
+    try:
+        return dns_names(_read_chain(tls.certificate)[0])
+    except (OSError, ValueError):
+        return ()
+
+
+def covers(names: Sequence[str], host: str) -> bool:
+    """Whether one of a certificate's names matches the host. A wildcard matches one label (RFC 6125)."""
+    _, _, parent = host.partition(".")
+    return host in names or f"*.{parent}" in names
+
+
+def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names in subjectAltName, in lower case (ValueError if they cannot be read)."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+
+
+def _date_findings(at: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
+    end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if end < now:
+        yield Finding.problem(f"{at}: {_name(certificate)} expired {_day(certificate)}")
+    elif start > now:
+        yield Finding.problem(f"{at}: {_name(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC")
+    elif end - now < min(_EXPIRY_WARNING, (end - start) / _LIFETIME_DIVISOR):
+        yield Finding.warning(f"{at}: {_name(certificate)} expires soon, {_day(certificate)}")
+
+
+def _issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        issued.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def _read_chain(path: str) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(Path(path).read_bytes())
+
+
+def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    """The extended key usages; empty if the certificate does not restrict its use."""
+    try:
+        return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return frozenset()
+
+
+def _encoded(public_key: PublicKeyTypes) -> bytes:
+    return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _name(certificate: x509.Certificate) -> str:
+    """The common name, or else a DNS name. Characters that are not printable ASCII are replaced."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    text = str(names[0].value) if names else next(iter(dns_names(certificate)), "without a name")
+    return re.sub(r"[^ -~]", "?", text)
+
+
+def _day(certificate: x509.Certificate) -> str:
+    return f"on {certificate.not_valid_after_utc.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _reason(error: Exception, otherwise: str) -> str:
+    return (isinstance(error, OSError) and error.strerror) or otherwise

@@ -1,0 +1,219 @@
+"""The HSMs of a key store, which hold the same keys: choice of an HSM, failover and hedged calls."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import (
+    DeadlinePassed,
+    HsmBusy,
+    HsmError,
+    KeyDiffers,
+    KeyMissing,
+    SessionLost,
+    TokenUnavailable,
+)
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.fleet.key_identity import KeyIdentity
+from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
+from xksproxy.hsm.instance.health import InstanceHealth, health_of
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed, TokenKey
+
+_log: Final = logging.getLogger(__name__)
+
+_SHARE: Final = 0.5
+"""The share of the remaining time that an attempt may use while another instance can be tried."""
+
+_LEAST_SECONDS: Final = 0.02
+"""If less time is left, no further attempt is made."""
+
+_BUSY_PAUSE_SECONDS: Final = (0.003, 0.012)
+
+Result = TypeVar("Result")
+Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
+"""A request to one instance, with the fingerprint of the key and the deadline."""
+
+_ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
+"""After these failures, another instance is tried."""
+
+
+class Fleet:
+    """The instances of one key store, in the order of its configuration. Its methods are called on the event loop.
+
+    A call goes to the serving instance with the least work. If the instance fails, the next one is tried while time is
+    left; every call is safe to repeat.
+    """
+
+    def __init__(
+        self, instances: Iterable[Instance], records: FingerprintRecords, exposes: Callable[[str], bool]
+    ) -> None:
+        """``exposes`` says whether the key store exposes a label; only such labels count as missing."""
+        self._instances: Sequence[Instance] = tuple(instances)
+        self._identity = KeyIdentity(records, self._instances)
+        self._exposes = exposes
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        """All of them, serving or not."""
+        return self._instances
+
+    def health(self) -> list[InstanceHealth]:
+        """The health of each instance, from checks in the background."""
+        everywhere = {label for instance in self._instances for label in instance.labels if self._exposes(label)}
+        return [
+            health_of(
+                instance, differing=len(self._differing_keys(instance)), missing=len(everywhere - instance.labels)
+            )
+            for instance in self._instances
+        ]
+
+    def _differing_keys(self, instance: Instance) -> list[str]:
+        """The labels whose key on this instance does not match the record."""
+        differing = [
+            label
+            for label, value in instance.check_values.items()
+            if self._exposes(label) and not self._identity.agrees(label, value)
+        ]
+        return sorted({*differing, *self._identity.refused_keys(instance)})
+
+    async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
+        """Encrypt with AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
+
+        def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[Sealed]:
+            return instance.call(Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions), budget)
+
+        return await self._hedged(key, attempt, deadline)
+
+    async def encrypt_verified(
+        self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
+    ) -> tuple[Sealed, bytes]:
+        """:meth:`encrypt` with an integrity value and a trial decrypt; see :class:`VerifiedEncryption`."""
+
+        def attempt(
+            instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline
+        ) -> Awaitable[tuple[Sealed, bytes]]:
+            encryption = Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions)
+            return instance.call(VerifiedEncryption(encryption, integrity_prefix), budget)
+
+        return await self._hedged(key, attempt, deadline)
+
+    async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
+        """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
+
+        def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[bytes]:
+            return instance.call(Decryption(key.label, sealed, aad, fingerprint), budget)
+
+        return await self._hedged(key, attempt, deadline)
+
+    def has_seen(self, label: str) -> bool:
+        """Whether the last listing of an instance has a key with this label."""
+        return any(label in instance.labels for instance in self._instances)
+
+    async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
+        """The description of a key, read now from a serving instance; see :meth:`HsmSession.describe_key`."""
+
+        def attempt(instance: Instance, _: KeyFingerprint | None, budget: Deadline) -> Awaitable[KeyDescription]:
+            return instance.call(lambda session: session.describe_key(label), budget)
+
+        return await self._anywhere(label, attempt, deadline, set())
+
+    async def _hedged(self, key: TokenKey, attempt: Attempt[Result], deadline: Deadline) -> Result:
+        """Make the call; if it is slow, make it on another instance too. The first answer is used."""
+        label, used = key.label, set[str]()
+        if key.hedge_after is None or len(self._instances) == 1:
+            return await self._anywhere(label, attempt, deadline, used)
+        first = asyncio.create_task(self._anywhere(label, attempt, deadline, used))
+        done, _ = await asyncio.wait({first}, timeout=key.hedge_after)
+        if done or self._choose(label, used) is None:
+            return await first
+        second = asyncio.create_task(self._anywhere(label, attempt, deadline, set(used)))
+        return await _first_answer(first, second)
+
+    async def _anywhere(self, label: str, attempt: Attempt[Result], deadline: Deadline, used: set[str]) -> Result:
+        """Try one instance after another until one answers, none is left, or the time is up."""
+        failure: HsmError | None = None
+        while True:
+            instance = self._choose(label, used)
+            if instance is None:
+                if isinstance(failure, KeyDiffers) and await self._adopt(label, deadline):
+                    used.clear()
+                    failure = None
+                    continue
+                if isinstance(failure, HsmBusy) and deadline.remaining() > _LEAST_SECONDS:
+                    await asyncio.sleep(random.uniform(*_BUSY_PAUSE_SECONDS))  # noqa: S311 - jitter
+                    used.clear()
+                    failure = None
+                    continue
+                raise self._final_error(failure)
+            used.add(instance.id)
+            others_left = len(self._instances) > 1 and self._choose(label, used) is not None
+            budget = deadline.share(_SHARE) if others_left else deadline
+            try:
+                if label in instance.ambiguous:
+                    # A session may have the handle of one of them; a search finds out whether there still are several.
+                    await instance.call(lambda session: session.describe_key(label), budget)
+                fingerprint = await self._identity.fingerprint(label, budget)
+                return await attempt(instance, fingerprint, budget)
+            except _ELSEWHERE as error:
+                failure = _graver(failure, error)
+                if isinstance(error, KeyDiffers):
+                    self._identity.distrust(label, instance, str(error))
+                if deadline.remaining() < _LEAST_SECONDS:
+                    raise self._final_error(failure) from error
+
+    async def _adopt(self, label: str, deadline: Deadline) -> bool:
+        """Whether the key was replaced on every HSM and the new one is on record now."""
+        try:
+            return await self._identity.adopt_if_unanimous(label, deadline)
+        except HsmError:
+            return False
+
+    def _choose(self, label: str, used: set[str]) -> Instance | None:
+        """The serving instance with the least work that was not tried yet and may serve the key."""
+        candidates = [
+            instance
+            for instance in self._instances
+            if instance.serving and instance.id not in used and self._identity.trusted(label, instance)
+        ]
+        return min(candidates, key=lambda instance: (instance.troubled, instance.load), default=None)
+
+    def _final_error(self, failure: HsmError | None) -> HsmError:
+        """The error if no instance answered. A key counts as missing only if every instance serves."""
+        if failure is None and any(instance.serving for instance in self._instances):
+            return KeyDiffers("no HSM in service has the key that was first used under this label")
+        if failure is None:
+            reasons = "; ".join(f"{item.id}: {item.reason or item.state.value}" for item in self._instances)
+            return TokenUnavailable(f"no HSM serves this key ({reasons})")
+        if isinstance(failure, KeyMissing) and not all(instance.serving for instance in self._instances):
+            return TokenUnavailable("the HSMs in service do not have the key, and others are out of service")
+        return failure
+
+
+_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+
+
+def _graver(one: HsmError | None, other: HsmError) -> HsmError:
+    """Of two failures, the one that comes later in ``_GRAVITY``."""
+    if one is None:
+        return other
+    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
+    return one if rank[0] >= rank[1] else other
+
+
+async def _first_answer(*tasks: asyncio.Task[Result]) -> Result:
+    """The first success, or the failure of the first task if all fail. The other tasks are cancelled."""
+    pending = set(tasks)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None:
+                    return task.result()
+        return tasks[0].result()
+    finally:
+        for task in pending:
+            task.cancel()

@@ -1,0 +1,1 @@
+"""One HSM: its sessions, their threads, its keys and its health."""

@@ -1,0 +1,29 @@
+"""Sessions for commands, without session workers or fleet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from xksproxy.config.check import read_pin
+from xksproxy.config.model import Hsm
+from xksproxy.config.secret import Secret
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.state.usage import UsageBook
+
+
+def open_session(hsm: Hsm, pin: Secret | None, state_directory: Path) -> HsmSession:
+    """A logged-in session. A process may call this once, and must not fork workers afterwards.
+
+    Raises:
+        LoginRefused: the PIN is wrong, or was refused before.
+        TokenUnavailable: the module, the token or the log-in fails.
+    """
+    modules = Modules(PinGuard(state_directory), UsageBook(state_directory))
+    return HsmSession(modules.connect(hsm, pin))
+
+
+def open_sessions(hsms: Iterable[Hsm], state_directory: Path, usage: UsageBook) -> dict[str, HsmSession]:
+    """A session on each HSM, by its id; see :func:`open_session`. Their encryptions are counted in ``usage``."""
+    modules = Modules(PinGuard(state_directory), usage)
+    return {hsm.id: HsmSession(modules.connect(hsm, read_pin(hsm))) for hsm in hsms}

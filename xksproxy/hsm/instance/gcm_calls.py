@@ -1,0 +1,85 @@
+"""AES-GCM calls of one session: each with an IV as the module wants it, and with its output checked."""
+
+import os
+from typing import Final
+
+from xksproxy.hsm._native import NativeSession
+from xksproxy.hsm.errors import DataTooLarge, SettingsMismatch, TokenUnavailable
+from xksproxy.hsm.keys import Sealed
+from xksproxy.hsm.pkcs11.cryptoki import Cryptoki
+from xksproxy.hsm.pkcs11.quirks import Quirks
+
+_IV_BYTES: Final = 12
+_APPENDED_IV_BYTES: Final = 16
+_IV_BLOCK: Final = 64
+_TAG_BYTES: Final = 16
+
+
+class GcmCalls:
+    """GCM calls by key handle. They raise CryptokiError as the module returns it; the caller classifies it.
+
+    IVs are drawn in blocks, which saves round trips. The native session takes IVs from the same block.
+    """
+
+    def __init__(self, cryptoki: Cryptoki, session: int, quirks: Quirks, native_session: NativeSession) -> None:
+        self._cryptoki = cryptoki
+        self._session = session
+        self._quirks = quirks
+        self._native_session = native_session
+
+    def encrypt(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
+        """One encryption.
+
+        Raises:
+            CryptokiError: a function fails.
+            DataTooLarge: the module does not take so many bytes.
+            SettingsMismatch: IV or output are not what the settings say.
+        """
+        self._require_size(plaintext)
+        output, iv = self._cryptoki.gcm_encrypt(self._session, key, iv=self._given_iv(), aad=aad, plaintext=plaintext)
+        if self._quirks.iv == "appended":
+            output, iv = output[:-_APPENDED_IV_BYTES], output[-_APPENDED_IV_BYTES:]
+        if not any(iv):
+            raise SettingsMismatch("an encryption used an empty or all-zero IV; check the setting iv")
+        if len(output) != len(plaintext) + _TAG_BYTES:
+            raise SettingsMismatch(
+                f"C_Encrypt gave {len(output)} bytes for {len(plaintext)} and a 16-byte tag; check iv"
+            )
+        return Sealed(iv, output[: len(plaintext)], output[len(plaintext) :])
+
+    def decrypt(self, key: int, sealed: Sealed, aad: bytes) -> bytes:
+        """One decryption.
+
+        Raises:
+            CryptokiError: a function fails; from C_Decrypt it may mean that the tag is wrong.
+            DataTooLarge: the module does not take so many bytes.
+            TokenUnavailable: the plaintext has another length than the ciphertext.
+        """
+        self._require_size(sealed.ciphertext)
+        plaintext = self._cryptoki.gcm_decrypt(
+            self._session, key, iv=sealed.iv, aad=aad, sealed=sealed.ciphertext + sealed.tag
+        )
+        if len(plaintext) != len(sealed.ciphertext):
+            raise TokenUnavailable("C_Decrypt returned a plaintext of another length than the ciphertext")
+        return plaintext
+
+    def _given_iv(self) -> bytes:
+        """What C_EncryptInit gets as IV: ours, a zeroed buffer for the HSM to write into, or nothing."""
+        if self._quirks.iv == "caller":
+            return self._next_iv()
+        return bytes(_IV_BYTES) if self._quirks.iv == "written-back" else b""
+
+    def _next_iv(self) -> bytes:
+        iv = self._native_session.take_iv()
+        if iv is None:
+            count = _IV_BYTES * _IV_BLOCK
+            system = self._quirks.iv_source == "system"
+            block = os.urandom(count) if system else self._cryptoki.random_bytes(self._session, count)
+            iv = block[:_IV_BYTES]
+            self._native_session.stock(block[_IV_BYTES:])
+        return iv
+
+    def _require_size(self, data: bytes) -> None:
+        maximum = self._quirks.maximum_data_bytes
+        if maximum is not None and len(data) > maximum:
+            raise DataTooLarge(f"the module takes at most {maximum} bytes, not {len(data)}")

@@ -1,0 +1,59 @@
+"""The health of an HSM, as GetHealthStatus reports it."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from xksproxy.hsm.instance.instance import Instance
+
+MAXIMUM_AGE_SECONDS: Final = 60.0
+"""A check older than this is not reported (R-HLTH-6)."""
+
+
+class Status(Enum):
+    """The three states of the API and their meaning here (R-HLTH-1), the worst first."""
+
+    UNAVAILABLE = "it is out of service, or its last good check is more than a minute old"
+    DEGRADED = "it serves, with stuck sessions, a failure since its last success, or keys that differ or are missing"
+    ACTIVE = "it serves, and its last check succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHealth:
+    """One HSM as GetHealthStatus and operators see it."""
+
+    id: str
+    vendor: str
+    model: str
+    status: Status
+    reason: str
+
+
+def health_of(instance: Instance, *, differing: int, missing: int) -> InstanceHealth:
+    """The health of an instance, from its last check and the calls since.
+
+    ``differing`` counts the keys that differ from those of another HSM, ``missing`` those that only other HSMs have.
+    """
+    info = instance.info
+    status, reason = _status(instance, differing, missing)
+    return InstanceHealth(
+        id=instance.id,
+        vendor=info.manufacturer if info else "unknown (not reached yet)",
+        model=f"{info.model}, firmware {info.firmware}, serial {info.serial}" if info else "unknown (not reached yet)",
+        status=status,
+        reason=reason,
+    )
+
+
+def _status(instance: Instance, differing: int, missing: int) -> tuple[Status, str]:
+    if not instance.serving:
+        return Status.UNAVAILABLE, instance.reason or instance.state.value
+    if instance.seconds_since_check() > MAXIMUM_AGE_SECONDS:
+        return Status.UNAVAILABLE, "its last good check is more than a minute old"
+    if instance.stuck_sessions:
+        return Status.DEGRADED, f"{instance.stuck_sessions} sessions are stuck in calls that do not return"
+    if instance.troubled:
+        return Status.DEGRADED, "a call has failed since the last success"
+    if differing or missing:
+        return Status.DEGRADED, f"{differing} keys differ from those of another HSM, and {missing} are missing"
+    return Status.ACTIVE, ""

@@ -1,0 +1,36 @@
+"""Copies a key from one token to another, wrapped by a key that both have: it never leaves the tokens in clear."""
+
+from xksproxy.hsm.errors import KeyAmbiguous, KeyRefusesUse
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.key_objects import destroy_key, make_unextractable, unwrap_key, wrap_key
+
+
+def copy_key(source: HsmSession, target: HsmSession, label: str, wrapping_label: str) -> None:
+    """Copy the key with a label to another token, where it is sensitive and not extractable.
+
+    A copy that the target does not describe as AES-256 cannot be used by KMS; it is destroyed again.
+
+    Raises:
+        KeyAmbiguous: the target has a key of this label already, or a label is not unique.
+        KeyMissing: one of the two keys is missing.
+        KeyRefusesUse: the target does not report the length of the unwrapped key.
+        TokenUnavailable: one of the tokens refuses the operation.
+    """
+    if any(key.label == label for key in target.list_keys()):
+        raise KeyAmbiguous(f"the token already has a key of the label {label!r}")
+    wrapped = wrap_key(source.binding, label, wrapping_label)
+    unwrap_key(target.binding, wrapped, label, wrapping_label)
+    if not target.describe_key(label).is_aes_256:
+        destroy_key(target.binding, label)
+        raise KeyRefusesUse("the token does not report the unwrapped key as AES-256; the key was destroyed again")
+
+
+def forbid_extraction(session: HsmSession, label: str) -> None:
+    """Make a key not extractable, if it is extractable. This cannot be undone.
+
+    Raises:
+        KeyMissing, KeyAmbiguous: there is not exactly one key of the label.
+        TokenUnavailable: the token refuses.
+    """
+    if session.describe_key(label).extractable:
+        make_unextractable(session.binding, label)

@@ -1,0 +1,69 @@
+"""The keys of one HSM, listed in the background."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from typing import Final
+
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import HsmError
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.instance.session_pool import SessionPool
+
+_log: Final = logging.getLogger(__name__)
+_LISTING_SECONDS: Final = 40.0
+_PAUSE_FACTOR: Final = 30
+
+
+class KeyListing:
+    """What the last listing found. Its methods are called on the event loop.
+
+    One listing is cheaper than a search for each key. Listing takes at most a thirtieth of the time, and its failure is
+    not counted as a failure of the HSM.
+    """
+
+    def __init__(self, hsm_id: str, pool: SessionPool) -> None:
+        self.ambiguous: frozenset[str] = frozenset()
+        """Labels that several keys carry."""
+        self.check_values: dict[str, bytes | None] = {}
+        """The check values of the keys, by label."""
+        self._hsm_id = hsm_id
+        self._pool = pool
+        self._not_before = -math.inf
+        self._first: asyncio.Task[None] | None = None
+
+    @property
+    def running_first(self) -> bool:
+        """Whether the listing that :meth:`begin` started has not ended yet."""
+        return self._first is not None and not self._first.done()
+
+    async def begin(self, seconds: float) -> None:
+        """List the keys at once, and wait for it no longer than that; it goes on in the background."""
+        self._not_before = -math.inf
+        self._first = asyncio.create_task(self.refresh())
+        await asyncio.wait({self._first}, timeout=seconds)
+
+    def stop(self) -> None:
+        """Cancel what :meth:`begin` started."""
+        if self._first is not None:
+            self._first.cancel()
+
+    async def refresh(self) -> None:
+        """List the keys, unless the last listing is too recent for its duration."""
+        started = time.monotonic()
+        if started < self._not_before:
+            return
+        try:
+            keys = await self._pool.submit(HsmSession.list_keys, Deadline.after(_LISTING_SECONDS))
+        except HsmError as error:
+            _log.warning("keys not listed", extra={"fields": {"hsm": self._hsm_id, "reason": str(error)}})
+            return
+        finally:
+            now = time.monotonic()
+            self._not_before = now + _PAUSE_FACTOR * (now - started)
+        counts = Counter(key.label for key in keys)
+        self._pool.labels = frozenset(counts)
+        self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)
+        self.check_values = {key.label: key.check_value for key in keys}

@@ -1,0 +1,179 @@
+"""The key handles of one session: found by label, kept, and checked again."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from xksproxy.hsm._native import NativeSession
+from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, KeyRefusesUse, SessionLost
+from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.pkcs11.attributes import KEY_ATTRIBUTES, KEY_CLASSES, describe, key_template
+from xksproxy.hsm.pkcs11.classification import ErrorsClassified, HandleStale
+from xksproxy.hsm.pkcs11.cryptoki import Cryptoki
+from xksproxy.hsm.pkcs11.quirks import Quirks
+
+_RECHECK_SECONDS: Final = 5.0
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class KnownKey:
+    """A key that was found: its handle in this session, and its description when last read."""
+
+    handle: int
+    description: KeyDescription
+    checked_at: float
+    verified_by: object = None
+    """The canary that the key decrypted; a key that is found anew has to decrypt it again."""
+
+    number: int | None = None
+    """The number by which the native session knows it; None if it does not."""
+
+
+class KeyTable:
+    """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
+
+    A handle may also come from ``hints``: handles by label that another session found. Some modules have different
+    handles in each session, so a hint is used only if its object has the label in this session too.
+    ``require_token`` raises if the token is absent or logged out: then a search finds nothing, as for a missing key.
+    """
+
+    def __init__(
+        self,
+        cryptoki: Cryptoki,
+        session: int,
+        quirks: Quirks,
+        native_session: NativeSession,
+        *,
+        hints: Callable[[], Mapping[str, int]],
+        require_token: Callable[[], None],
+    ) -> None:
+        self._cryptoki = cryptoki
+        self._session = session
+        self._native_session = native_session
+        self._errors_classified = ErrorsClassified(quirks)
+        self._hints = hints
+        self._require_token = require_token
+        self._known: dict[str, KnownKey] = {}
+
+    def usable(self, label: str, permits: Callable[[KeyDescription], bool]) -> KnownKey:
+        """The key, if it is AES-256 and permits the use. Before it is refused, it is searched for anew.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, KeyRefusesUse, HandleStale, SessionLost, TokenUnavailable
+        """
+        key = self.find(label)
+        if key.description.is_aes_256 and permits(key.description):
+            return key
+        key = self.find_anew(label)
+        if not key.description.is_aes_256:
+            raise KeyRefusesUse(f"the key is {key.description.spec}, not AES_256")
+        if not permits(key.description):
+            raise KeyRefusesUse("the key's attributes on the token do not allow this use")
+        return key
+
+    def find(self, label: str) -> KnownKey:
+        """The key with a label: a known one, whose attributes are read again every 5 s, a hinted one, or by a search.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
+        """
+        now = time.monotonic()
+        key = self._known.get(label)
+        if key is None:
+            key = self._known[label] = self._hinted(label) or self._searched(label)
+        elif now - key.checked_at > _RECHECK_SECONDS:
+            key.description = self._describe(key.handle)
+            key.checked_at = now
+            if key.description.label != label:
+                raise HandleStale("the handle belongs to another object now")
+        return key
+
+    def find_anew(self, label: str) -> KnownKey:
+        """The key with a label, by a new search.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
+        """
+        self.forget(label)
+        key = self._known[label] = self._searched(label)
+        return key
+
+    def forget(self, label: str) -> None:
+        """Drop the handle, so that the next use searches for the key."""
+        key = self._known.pop(label, None)
+        if key is not None and key.number is not None:
+            self._native_session.disarm(key.number)
+
+    def arm(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:
+        """Allow the native session a key that was just used, until its attributes have to be read again.
+
+        If ``encrypt`` is false, it may only decrypt. It serves only calls with the same ``fingerprint`` object.
+        """
+        key = self._known.get(label)
+        if key is None:
+            return
+        key.number = number
+        description, until = key.description, key.checked_at + _RECHECK_SECONDS
+        usable = description.is_aes_256
+        self._native_session.arm(
+            number,
+            key.handle,
+            until,
+            usable and encrypt and description.can_encrypt,
+            usable and description.can_decrypt,
+            fingerprint,
+        )
+
+    def everything(self) -> list[tuple[int, KeyDescription]]:
+        """Handles and descriptions of all secret and private token keys, in the order in which the token lists them."""
+        keys = []
+        for handle in self.search(None):
+            with suppress(HandleStale):  # destroyed since the search
+                keys.append((handle, self._describe(handle)))
+        return keys
+
+    def search(self, label: str | None) -> list[int]:
+        """The handles of all keys with a label, or of all keys."""
+        handles: list[int] = []
+        for key_class in KEY_CLASSES:
+            with self._errors_classified:
+                handles += self._cryptoki.find_objects(self._session, key_template(key_class, label))
+        return handles
+
+    def retry_stale(self, label: str, function: Callable[[], Result]) -> Result:
+        """Run ``function``; if a handle is stale, forget the handle and run it once more."""
+        try:
+            return function()
+        except HandleStale:
+            self.forget(label)
+        try:
+            return function()
+        except HandleStale as error:
+            raise SessionLost(f"a key handle was refused right after the search: {error}") from error
+
+    def _hinted(self, label: str) -> KnownKey | None:
+        handle = self._hints().get(label)
+        if handle is None:
+            return None
+        with suppress(HandleStale):
+            description = self._describe(handle)
+            if description.label == label:
+                return KnownKey(handle, description, time.monotonic())
+        return None
+
+    def _searched(self, label: str) -> KnownKey:
+        handles = self.search(label)
+        if len(handles) > 1:
+            raise KeyAmbiguous(f"{len(handles)} keys on the token have the same label")
+        if not handles:
+            self._require_token()
+            raise KeyMissing("the token has no key of this label")
+        return KnownKey(handles[0], self._describe(handles[0]), time.monotonic())
+
+    def _describe(self, handle: int) -> KeyDescription:
+        with self._errors_classified:
+            return describe(self._cryptoki.read_attributes(self._session, handle, KEY_ATTRIBUTES))

@@ -1,0 +1,44 @@
+"""One attempt on each HSM of a configuration, for commands: which HSMs work, and why others do not."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xksproxy.config.check import read_pin
+from xksproxy.config.model import Hsm
+from xksproxy.config.secret import SecretError
+from xksproxy.hsm.errors import HsmError
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.module import Modules, TokenInfo
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.state.usage import UsageBook
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCheck:
+    """The result for one HSM: a tested session, or the reason why there is none."""
+
+    hsm: Hsm
+    info: TokenInfo | None = None
+    session: HsmSession | None = None
+    failure: str = ""
+
+
+def check_each(hsms: Iterable[Hsm], state_directory: Path) -> Iterator[LiveCheck]:
+    """Log in to each HSM once, recorded by the PIN guard; then run the self-test and the test of its settings.
+
+    A process may call this once, and must not fork workers afterwards.
+    """
+    modules = Modules(PinGuard(state_directory), UsageBook(state_directory))
+    for hsm in hsms:
+        info = None
+        try:
+            connection = modules.connect(hsm, read_pin(hsm))
+            info = connection.info
+            session = HsmSession(connection)
+            session.self_test()
+            session.test_settings()
+        except (HsmError, SecretError) as error:
+            yield LiveCheck(hsm, info, failure=str(error))
+        else:
+            yield LiveCheck(hsm, info, session)

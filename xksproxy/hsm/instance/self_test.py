@@ -1,0 +1,100 @@
+"""Tests of a session under a key of its own: it works, and the module behaves as its settings say."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from xksproxy.hsm.errors import SessionLost, SettingsMismatch, TokenUnavailable
+from xksproxy.hsm.instance.gcm_calls import GcmCalls
+from xksproxy.hsm.keys import Sealed
+from xksproxy.hsm.pkcs11 import return_values
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
+from xksproxy.hsm.pkcs11.quirks import Quirks
+from xksproxy.hsm.pkcs11.return_values import ErrorClass
+
+_AES_256_BITS: Final = 256
+_TEXT: Final = b"xksproxy self-test"
+_AAD: Final = b"xksproxy"
+_POINTS_AT_SETTINGS: Final = frozenset(
+    {ErrorClass.MECHANISM_REFUSED, ErrorClass.CIPHERTEXT_REJECTED, ErrorClass.AMBIGUOUS}
+)
+
+
+class SelfTest:
+    """Tests of one session. Each checks first that the token is present: sessions of a vanished token may still work.
+
+    They use a session key, so that no customer key is touched (R-HLTH-3). It is destroyed with the session.
+    """
+
+    def __init__(
+        self, binding_session: Any, gcm_calls: GcmCalls, quirks: Quirks, *, require_present: Callable[[], None]
+    ) -> None:
+        self._binding_session = binding_session
+        self._gcm_calls = gcm_calls
+        self._quirks = quirks
+        self._require_present = require_present
+        self._key_handle: int | None = None
+
+    def run(self) -> None:
+        """Encrypt and decrypt.
+
+        Raises:
+            SessionLost: the session is gone.
+            TokenUnavailable: the token fails, or decrypts to something else.
+        """
+        self._require_present()
+        key = self._key()
+        try:
+            sealed = self._gcm_calls.encrypt(key, _TEXT, _AAD)
+            decrypted = self._gcm_calls.decrypt(key, sealed, _AAD)
+        except CryptokiError as error:
+            lost = self._class_of(error) is ErrorClass.SESSION_LOST
+            raise (SessionLost if lost else TokenUnavailable)(f"self-test failed: {error}") from error
+        if decrypted != _TEXT:
+            raise TokenUnavailable("self-test failed: decryption gave something else than was encrypted")
+
+    def check_settings(self) -> None:
+        """Check the quirks: IVs differ and come back, both outputs decrypt, a wrong tag is refused.
+
+        With wrong settings, a module could reuse an IV or accept a changed ciphertext without any error.
+
+        Raises:
+            SettingsMismatch: the token behaves otherwise than its settings say.
+            TokenUnavailable: the token fails.
+        """
+        self._require_present()
+        key = self._key()
+        try:
+            first, second = (self._gcm_calls.encrypt(key, _TEXT, _AAD) for _ in range(2))
+            decrypted = {self._gcm_calls.decrypt(key, sealed, _AAD) for sealed in (first, second)}
+        except CryptokiError as error:
+            if self._class_of(error) in _POINTS_AT_SETTINGS:
+                raise SettingsMismatch(f"{error}; check the settings iv and iv_source") from error
+            raise TokenUnavailable(f"the test of the settings failed: {error}") from error
+        if first.iv == second.iv or first.ciphertext == second.ciphertext:
+            raise SettingsMismatch("two encryptions had the same IV or the same output; check the setting iv")
+        if decrypted != {_TEXT}:
+            raise SettingsMismatch("a ciphertext did not decrypt to what was encrypted; check the setting iv")
+        self._check_refusal(key, first)
+
+    def _check_refusal(self, key: int, sealed: Sealed) -> None:
+        changed = Sealed(sealed.iv, sealed.ciphertext, bytes([sealed.tag[0] ^ 1]) + sealed.tag[1:])
+        try:
+            self._gcm_calls.decrypt(key, changed, _AAD)
+        except CryptokiError as error:
+            if self._class_of(error) in (ErrorClass.CIPHERTEXT_REJECTED, ErrorClass.AMBIGUOUS):
+                return
+            raise SettingsMismatch(
+                f"a wrong tag is answered with {error}, which the settings do not name; add it to ambiguous_codes"
+            ) from error
+        raise SettingsMismatch("a ciphertext with a wrong tag was accepted")
+
+    def _class_of(self, error: CryptokiError) -> ErrorClass:
+        return return_values.error_class(self._quirks, error.function, error.return_value)
+
+    def _key(self) -> int:
+        if self._key_handle is None:
+            self._key_handle = generate_aes_key(
+                self._binding_session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
+            )
+        return self._key_handle

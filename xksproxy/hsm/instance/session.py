@@ -1,0 +1,264 @@
+"""One PKCS#11 session: AES-256-GCM under keys found by label."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from xksproxy.hsm._native import NativeSession
+from xksproxy.hsm.errors import (
+    CiphertextRejected,
+    EncryptionsSpent,
+    KeyAmbiguous,
+    NotCounted,
+    SessionLost,
+    TokenUnavailable,
+)
+from xksproxy.hsm.instance.fingerprint_check import FingerprintCheck
+from xksproxy.hsm.instance.gcm_calls import GcmCalls
+from xksproxy.hsm.instance.key_table import KeyTable
+from xksproxy.hsm.instance.openssl import sha256_address
+from xksproxy.hsm.instance.self_test import SelfTest
+from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
+from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
+from xksproxy.hsm.pkcs11.module import Connection, close_session
+from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.usage import LimitReached
+
+_USER_STATES: Final = frozenset({1, 3})
+_CANARY_BYTES: Final = 16
+
+Result = TypeVar("Result")
+
+
+class HsmSession:
+    """A session and the keys known in it. It belongs to one thread.
+
+    Every method raises an :class:`HsmError`; after one whose ``discards_session`` is set, close the session.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._cryptoki = connection.cryptoki
+        self._connection = connection
+        self._quirks = connection.quirks
+        self._errors_classified = ErrorsClassified(connection.quirks)
+        self._session = connection.open_session()
+        self._handle: int = self._session.handle
+        self.native_session = NativeSession(
+            connection.module_lock,
+            self._handle,
+            self._cryptoki.gcm_functions,
+            self._quirks.maximum_data_bytes or 0,
+            self._quirks.iv == "written-back",
+            sha256_address(),
+        )
+        """Makes calls without the interpreter, under keys that :meth:`allow_native` has named."""
+        self._keys = KeyTable(
+            self._cryptoki,
+            self._handle,
+            self._quirks,
+            self.native_session,
+            hints=lambda: connection.key_hints,
+            require_token=self._require_token,
+        )
+        self._gcm_calls = GcmCalls(self._cryptoki, self._handle, self._quirks, self.native_session)
+        self._self_test = SelfTest(self._session, self._gcm_calls, self._quirks, require_present=self._require_present)
+        self._fingerprint_check = FingerprintCheck(
+            self._gcm_calls, self._quirks, require_self_test=self.require_self_test
+        )
+        self._native_failure: CryptokiError | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the module has not been initialised again since; if it has, every handle is void."""
+        return self._connection.alive
+
+    @property
+    def binding(self) -> Any:
+        """The session as python-pkcs11 knows it."""
+        return self._session
+
+    def logged_in(self) -> bool:
+        """Whether private objects can be seen, where that needs a log-in."""
+        with self._errors_classified:
+            state = self._cryptoki.session_state(self._handle)
+        return not self._connection.needs_login or state in _USER_STATES
+
+    def close(self) -> None:
+        """Close the session on the token."""
+        close_session(self._session)
+
+    def raise_next(self, failure: tuple[str, int] | None) -> None:
+        """Make the next encryption or decryption fail with what the native session saw: function and return value."""
+        self._native_failure = None if failure is None else CryptokiError(*failure)
+
+    def allow_native(self, label: str, number: int, fingerprint: KeyFingerprint | None) -> None:
+        """Allow the native session calls with this fingerprint under a key that was just used; ``number`` names it."""
+        self._keys.arm(label, number, fingerprint, encrypt=self._quirks.iv != "appended")
+
+    def encrypt(
+        self,
+        label: str,
+        plaintext: bytes,
+        aad: bytes,
+        fingerprint: KeyFingerprint | None = None,
+        maximum: int | None = None,
+        *,
+        counted: bool = False,
+    ) -> Sealed:
+        """AES-256-GCM under the key of a label, which must match ``fingerprint`` if one is given.
+
+        An IV is used for one attempt. Each attempt is counted before it is made, up to ``maximum`` if that is given;
+        ``counted``: the first one is counted already.
+
+        Raises:
+            EncryptionsSpent, NotCounted
+            KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse, DataTooLarge, SessionLost, TokenUnavailable, HsmBusy
+        """
+
+        def count_and_encrypt(key: int) -> Sealed:
+            nonlocal counted
+            already, counted = counted, False
+            if not already:
+                self._count(label, maximum)
+            return self._gcm_calls.encrypt(key, plaintext, aad)
+
+        return self._with_key(label, _can_encrypt, fingerprint, count_and_encrypt)
+
+    def decrypt(self, label: str, sealed: Sealed, aad: bytes, fingerprint: KeyFingerprint | None = None) -> bytes:
+        """The inverse of :meth:`encrypt`.
+
+        Raises:
+            CiphertextRejected, and what :meth:`encrypt` raises
+        """
+        try:
+            return self._with_key(
+                label, _can_decrypt, fingerprint, lambda key: self._gcm_calls.decrypt(key, sealed, aad)
+            )
+        except Ambiguous as error:
+            self.require_self_test(error)
+            raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
+
+    def describe_key(self, label: str) -> KeyDescription:
+        """Type, size and usages of a key, read from the token now.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable
+        """
+        return self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
+
+    def make_fingerprint(self, label: str) -> KeyFingerprint:
+        """A fingerprint of the key that is on this token now.
+
+        Raises:
+            KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
+        """
+        description = self.describe_key(label)
+        both = description.is_aes_256 and description.can_encrypt and description.can_decrypt
+        canary = self.encrypt(label, os.urandom(_CANARY_BYTES), b"") if both else None
+        return KeyFingerprint(description.check_value, canary)
+
+    def verify_key(self, label: str, fingerprint: KeyFingerprint) -> None:
+        """Search for the key anew and compare it with a fingerprint.
+
+        Raises:
+            KeyDiffers: it is another key, or there is nothing to compare.
+            KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
+        """
+        self._keys.retry_stale(label, lambda: self._fingerprint_check.require(self._keys.find_anew(label), fingerprint))
+
+    def list_keys(self) -> list[KeyDescription]:
+        """All secret and private keys of the token, in its order. Other sessions use the handles that it finds."""
+        found = self._keys.everything()
+        times = Counter(description.label for _, description in found)
+        self._connection.key_hints = {
+            description.label: handle for handle, description in found if times[description.label] == 1
+        }
+        return [description for _, description in found]
+
+    def create_key(self, label: str, *, bits: int, encrypt: bool, decrypt: bool, extractable: bool = False) -> None:
+        """Make an AES key on the token. An ``extractable`` one can be wrapped; see :func:`~.key_copy.copy_key`.
+
+        Raises:
+            KeyAmbiguous: a key of this label exists already; nothing was made.
+            TokenUnavailable: the token makes none.
+        """
+        if self._keys.search(label):
+            raise KeyAmbiguous(f"the token already has a key of the label {label!r}")
+        generate_aes_key(self._session, bits, label=label, encrypt=encrypt, decrypt=decrypt, extractable=extractable)
+
+    def self_test(self) -> None:
+        """Encrypt and decrypt under a session key; see :class:`SelfTest`.
+
+        Raises:
+            SessionLost, TokenUnavailable
+        """
+        self._self_test.run()
+
+    def test_settings(self) -> None:
+        """Check that the module behaves as its settings say; see :class:`SelfTest`.
+
+        Raises:
+            SettingsMismatch, SessionLost, TokenUnavailable
+        """
+        self._self_test.check_settings()
+
+    def require_self_test(self, failure: Ambiguous) -> None:
+        """Raise TokenUnavailable unless the session works; if it does, the ciphertext was wrong."""
+        try:
+            self._self_test.run()
+        except SessionLost as error:
+            raise TokenUnavailable(f"{failure}, and then {error}") from error
+
+    def _count(self, label: str, maximum: int | None) -> None:
+        try:
+            self._connection.usage.count_encryption(label, maximum)
+        except LimitReached as error:
+            raise EncryptionsSpent(f"the key has made the {maximum} encryptions it may on this machine") from error
+        except StateUnusable as error:
+            raise NotCounted(f"the encryption cannot be counted: {error}") from error
+
+    def _with_key(
+        self,
+        label: str,
+        permits: Callable[[KeyDescription], bool],
+        fingerprint: KeyFingerprint | None,
+        operation: Callable[[int], Result],
+    ) -> Result:
+        """Run ``operation`` with the handle of a key, if the key permits it and matches the fingerprint."""
+
+        def attempt() -> Result:
+            with self._errors_classified:
+                self._raise_native_failure()
+            key = self._keys.usable(label, permits)
+            if fingerprint is not None:
+                self._fingerprint_check.require(key, fingerprint)
+            with self._errors_classified:
+                return operation(key.handle)
+
+        return self._keys.retry_stale(label, attempt)
+
+    def _require_token(self) -> None:
+        """Require that the token is present and logged in: otherwise a search finds nothing, as for a missing key."""
+        self._require_present()
+        if not self.logged_in():
+            raise SessionLost("the session is not logged in any more")
+
+    def _require_present(self) -> None:
+        with self._errors_classified:
+            self._cryptoki.check_token(self._connection.slot)
+
+    def _raise_native_failure(self) -> None:
+        failure, self._native_failure = self._native_failure, None
+        if failure is not None:
+            raise failure
+
+
+def _can_encrypt(description: KeyDescription) -> bool:
+    return description.can_encrypt
+
+
+def _can_decrypt(description: KeyDescription) -> bool:
+    return description.can_decrypt

@@ -1,0 +1,94 @@
+/*
+ * The native call path between the event loop and the threads that own HSM sessions.
+ *
+ * An AES-GCM call is two short C calls. From Python, each releases and takes the interpreter, which takes longer than
+ * a fast module needs to encrypt. Here a call waits in a queue, the session's thread makes it without the
+ * interpreter, and the event loop is woken through a file descriptor. Everything else (a key that was not checked
+ * recently, a return value other than CKR_OK) is passed to the thread's Python code.
+ *
+ * Ownership: a NativeSession belongs to the thread of its session. The request of a Call does not change after it was
+ * queued. The queue's mutex guards its state. Its result belongs to the thread that claimed it, until it is finished.
+ */
+#ifndef XKSPROXY_NATIVE_H
+#define XKSPROXY_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdbool.h>
+
+enum { MAXIMUM_IV_BYTES = 16, IV_BYTES = 12, TAG_BYTES = 16, SHA256_BYTES = 32 };
+
+/* PKCS#11 sections 3.4 and 5: the types of its C interface on Unix. */
+typedef unsigned long CK_ULONG;
+
+/* Counts the threads inside a module; closed while the module is initialised again. */
+typedef struct {
+    PyObject_HEAD
+    pthread_mutex_t mutex; /* guards the fields below */
+    pthread_cond_t emptied;
+    unsigned long inside;
+    bool closed;
+    unsigned long generation; /* counts initialisations of the module: sessions of an earlier one are invalid */
+} ModuleLock;
+
+typedef enum { MADE, WAITING, CLAIMED, ABANDONED, FINISHED } CallState;
+
+/* The function of a call that did not return CKR_OK. */
+typedef enum { NO_FUNCTION, ENCRYPT_INIT, ENCRYPT, DECRYPT_INIT, DECRYPT } Function;
+
+/* A request to an HSM session. If it has a key, it is an AES-GCM call that a NativeSession may make. */
+typedef struct Call {
+    PyObject_HEAD
+    struct Call *next; /* in the queue or among the finished calls; the queue's mutex guards it, state and worker */
+    void *queue;       /* the queue that it was put into; NULL before that */
+    CallState state;
+    long worker;       /* the worker that claimed it; -1 before that */
+    double claimed_at; /* CLOCK_MONOTONIC, in seconds */
+
+    Py_ssize_t key; /* the number of a key; -1 if only Python can serve the call */
+    bool encrypt;
+    PyObject *fingerprint;            /* that the key must match; compared by identity */
+    PyObject *aad_bytes, *data_bytes; /* own the memory that the pointers below point to */
+    char *aad, *data;                 /* data: the plaintext, or the ciphertext followed by its tag */
+    size_t aad_length, data_length;
+
+    unsigned char iv[MAXIMUM_IV_BYTES];
+    size_t iv_length;
+    unsigned char *output; /* with an integrity value, the end of hashed */
+    size_t output_capacity;
+    CK_ULONG output_length; /* 0 unless the native session made the call successfully */
+
+    /* For an encryption whose integrity value is wanted. What is hashed is one buffer: prefix, IV, output. */
+    unsigned char *hashed;
+    size_t prefix_length;
+    unsigned char *decrypted; /* the output of the trial decrypt, as large as the output */
+    unsigned char integrity_value[SHA256_BYTES];
+    bool differs; /* the trial decrypt succeeded, but did not give the plaintext */
+
+    bool attempted;         /* the native session called the module for it, successfully or not */
+    Function failed;
+    CK_ULONG return_value;
+} Call;
+
+/* Makes AES-GCM calls of one session, under keys that its thread has checked. */
+typedef struct NativeSession NativeSession;
+
+extern PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type;
+extern PyType_Spec ModuleLock_Spec, Call_Spec, NativeSession_Spec, CallQueue_Spec;
+
+/* False if the lock is closed, or the module was initialised again since that generation. */
+bool module_lock_enter(ModuleLock *module_lock, unsigned long generation);
+void module_lock_leave(ModuleLock *module_lock);
+
+/* Make a call without the interpreter. False: it was not made or it failed, and Python must serve it. */
+bool native_session_run(NativeSession *native_session, Call *call);
+
+/* CLOCK_MONOTONIC in seconds, the same as Python's time.monotonic. */
+double monotonic(void);
+
+/* Free an instance of a heap type, and release its reference to the type. */
+void free_instance(PyObject *self);
+
+#endif

@@ -1,0 +1,238 @@
+"""The functions of one PKCS#11 module, called directly, so that the exact return value is known.
+
+Sessions, tokens and log-in come from python-pkcs11 (see :mod:`xksproxy.hsm.pkcs11.module`). The calls of the
+request path are here. Every call releases the interpreter lock. No call is safe on a session that another thread uses.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from ctypes import (
+    CDLL,
+    CFUNCTYPE,
+    Array,
+    addressof,
+    byref,
+    c_char,
+    c_ulong,
+    c_void_p,
+    cast,
+    create_string_buffer,
+    sizeof,
+)
+from typing import Any, Final
+
+from xksproxy.hsm.pkcs11 import return_values
+from xksproxy.hsm.pkcs11.structures import (
+    CK_ATTRIBUTE,
+    CK_C_INITIALIZE_ARGS,
+    CK_FUNCTION_LIST_PTR,
+    CK_GCM_PARAMS,
+    CK_MECHANISM,
+    CK_SESSION_INFO,
+)
+
+_CKF_OS_LOCKING_OK: Final = 2
+_CKM_AES_GCM: Final = 0x1087
+_TAG_BITS: Final = 128
+_TAG_BYTES: Final = 16
+_SLACK_BYTES: Final = 64
+_UNAVAILABLE: Final = c_ulong(-1).value
+_FIND_BATCH: Final = 64
+_TOKEN_INFO_BYTES: Final = 512
+
+
+class CryptokiError(Exception):
+    """A PKCS#11 function returned something other than CKR_OK."""
+
+    def __init__(self, function: str, return_value: int) -> None:
+        self.function = function
+        self.return_value = return_value
+        super().__init__(f"{function}: {return_values.name(return_value)}")
+
+
+class Cryptoki:
+    """The C functions of one shared object.
+
+    A shared object has one state per process however often it is loaded, so there is one Cryptoki per path.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Load the shared object; it is not initialised yet.
+
+        Raises:
+            OSError: it cannot be loaded.
+            AttributeError: it has no C_GetFunctionList.
+            CryptokiError: C_GetFunctionList fails.
+        """
+        library = CDLL(path)
+        functions = CK_FUNCTION_LIST_PTR()
+        _check("C_GetFunctionList", library.C_GetFunctionList(byref(functions)))
+        table = functions.contents
+
+        def bind(name: str, *argument_types: Any) -> Any:
+            return CFUNCTYPE(c_ulong, *argument_types)(getattr(table, name))
+
+        self._initialize = bind("C_Initialize", c_void_p)
+        self._finalize = bind("C_Finalize", c_void_p)
+        self._get_token_info = bind("C_GetTokenInfo", c_ulong, c_void_p)
+        self._get_session_info = bind("C_GetSessionInfo", c_ulong, c_void_p)
+        self._get_attribute_value = bind("C_GetAttributeValue", c_ulong, c_ulong, c_void_p, c_ulong)
+        self._find_init = bind("C_FindObjectsInit", c_ulong, c_void_p, c_ulong)
+        self._find = bind("C_FindObjects", c_ulong, c_void_p, c_ulong, c_void_p)
+        self._find_final = bind("C_FindObjectsFinal", c_ulong)
+        self._encrypt_init = bind("C_EncryptInit", c_ulong, c_void_p, c_ulong)
+        self._encrypt = bind("C_Encrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
+        self._decrypt_init = bind("C_DecryptInit", c_ulong, c_void_p, c_ulong)
+        self._decrypt = bind("C_Decrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
+        self._generate_random = bind("C_GenerateRandom", c_ulong, c_void_p, c_ulong)
+        self._initialized_by: int | None = None
+
+    @property
+    def gcm_functions(self) -> tuple[int, int, int, int]:
+        """The addresses of C_EncryptInit, C_Encrypt, C_DecryptInit and C_Decrypt."""
+        encrypt_init, encrypt, decrypt_init, decrypt = (
+            cast(function, c_void_p).value or 0
+            for function in (self._encrypt_init, self._encrypt, self._decrypt_init, self._decrypt)
+        )
+        return encrypt_init, encrypt, decrypt_init, decrypt
+
+    def initialize(self, reserved: str | None = None) -> None:
+        """C_Initialize with CKF_OS_LOCKING_OK: without it, two threads in SoftHSM2 crash the process.
+
+        ``reserved`` is passed as pReserved; NSS takes its parameters from there.
+
+        Raises:
+            CryptokiError: the module refuses; CKR_CANT_LOCK means that it cannot serve several threads.
+        """
+        text = None if reserved is None else create_string_buffer(reserved.encode())
+        arguments = CK_C_INITIALIZE_ARGS(flags=_CKF_OS_LOCKING_OK, pReserved=None if text is None else addressof(text))
+        _check("C_Initialize", self._initialize(byref(arguments)))
+        self._initialized_by = os.getpid()
+
+    def finalize(self) -> None:
+        """C_Finalize. It ends every session, handle and log-in; no other call may be inside the module.
+
+        Raises:
+            CryptokiError: the module refuses.
+        """
+        _check("C_Finalize", self._finalize(None))
+        self._initialized_by = None
+
+    def require_own_process(self) -> None:
+        """Refuse a module that was initialised before a fork: its locks and sessions belong to the parent.
+
+        Raises:
+            RuntimeError: this process is not the one that called :meth:`initialize`.
+        """
+        if self._initialized_by != os.getpid():
+            raise RuntimeError("the PKCS#11 module was initialised in another process")
+
+    def check_token(self, slot: int) -> None:
+        """C_GetTokenInfo, for its return value alone."""
+        _check("C_GetTokenInfo", self._get_token_info(slot, create_string_buffer(_TOKEN_INFO_BYTES)))
+
+    def session_state(self, session: int) -> int:
+        """The session's CK_STATE (PKCS#11 section 3.3): 1 and 3 are user sessions, 0 and 2 public ones."""
+        info = CK_SESSION_INFO()
+        _check("C_GetSessionInfo", self._get_session_info(session, byref(info)))
+        return int(info.state)
+
+    def find_objects(self, session: int, template: Mapping[int, bytes]) -> list[int]:
+        """The handles of all objects that match a template. The search is always ended with C_FindObjectsFinal."""
+        values = [create_string_buffer(value, len(value)) for value in template.values()]
+        attributes = (CK_ATTRIBUTE * len(template))(
+            *(
+                CK_ATTRIBUTE(kind, addressof(value), sizeof(value))
+                for kind, value in zip(template, values, strict=True)
+            ),
+        )
+        _check("C_FindObjectsInit", self._find_init(session, attributes, len(template)))
+        try:
+            found: list[int] = []
+            batch = (c_ulong * _FIND_BATCH)()
+            count = c_ulong(_FIND_BATCH)
+            while count.value:
+                _check("C_FindObjects", self._find(session, batch, _FIND_BATCH, byref(count)))
+                found.extend(batch[: count.value])
+            return found
+        finally:
+            self._find_final(session)
+
+    def read_attributes(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
+        """The values of the attributes that the object has and does not hide."""
+        attributes = (CK_ATTRIBUTE * len(kinds))(*(CK_ATTRIBUTE(kind, None, 0) for kind in kinds))
+        self._get_some(session, object_handle, attributes)
+        present = [item for item in attributes if item.ulValueLen != _UNAVAILABLE]
+        values = [create_string_buffer(max(1, item.ulValueLen)) for item in present]
+        filled = (CK_ATTRIBUTE * len(present))(
+            *(
+                CK_ATTRIBUTE(item.type, addressof(value), item.ulValueLen)
+                for item, value in zip(present, values, strict=True)
+            ),
+        )
+        self._get_some(session, object_handle, filled)
+        return {
+            item.type: value.raw[: item.ulValueLen]
+            for item, value in zip(filled, values, strict=True)
+            if item.ulValueLen != _UNAVAILABLE
+        }
+
+    def _get_some(self, session: int, object_handle: int, attributes: Array[CK_ATTRIBUTE]) -> None:
+        """C_GetAttributeValue. The module marks unknown and sensitive attributes; that is no failure."""
+        return_value = self._get_attribute_value(session, object_handle, attributes, len(attributes))
+        if return_value not in (return_values.OK, 0x011, 0x012):
+            raise CryptokiError("C_GetAttributeValue", return_value)
+
+    def random_bytes(self, session: int, count: int) -> bytes:
+        """Bytes from the token's generator."""
+        buffer = create_string_buffer(count)
+        _check("C_GenerateRandom", self._generate_random(session, buffer, count))
+        return buffer.raw
+
+    def gcm_encrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
+        """AES-GCM under a key handle (PKCS#11 mechanisms, section 2.12).
+
+        Returns the output (ciphertext, 16-byte tag and what the module appends) and the IV buffer after the call, since
+        some modules write their own IV into it. C_Encrypt is called once with a large enough buffer: a size query costs
+        a round trip, and NSS answers it wrongly.
+
+        Raises:
+            CryptokiError: either call fails. Then the session must not be used again.
+        """
+        mechanism, _parameters, iv_buffer, _aad = _gcm_mechanism(iv, aad)
+        _check("C_EncryptInit", self._encrypt_init(session, byref(mechanism), key))
+        output = create_string_buffer(len(plaintext) + _TAG_BYTES + _SLACK_BYTES)
+        length = c_ulong(sizeof(output))
+        _check("C_Encrypt", self._encrypt(session, plaintext, len(plaintext), output, byref(length)))
+        return output.raw[: length.value], iv_buffer.raw
+
+    def gcm_decrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
+        """The inverse of :meth:`gcm_encrypt`; ``sealed`` is the ciphertext followed by the whole tag.
+
+        Raises:
+            CryptokiError: either call fails; from C_Decrypt it may mean that the tag is wrong.
+        """
+        mechanism, _parameters, _iv, _aad = _gcm_mechanism(iv, aad)
+        _check("C_DecryptInit", self._decrypt_init(session, byref(mechanism), key))
+        output = create_string_buffer(len(sealed) + _SLACK_BYTES)
+        length = c_ulong(sizeof(output))
+        _check("C_Decrypt", self._decrypt(session, sealed, len(sealed), output, byref(length)))
+        return output.raw[: length.value]
+
+
+def _gcm_mechanism(iv: bytes, aad: bytes) -> tuple[CK_MECHANISM, CK_GCM_PARAMS, Array[c_char], Array[c_char]]:
+    """The mechanism, and the buffers that it points to, which must live as long as the operation.
+
+    The IV is in a new writable buffer each time: a module may write into it, and a bytes object would then change for
+    all its users.
+    """
+    iv_buffer = create_string_buffer(iv, len(iv))
+    aad_buffer = create_string_buffer(aad, len(aad))
+    parameters = CK_GCM_PARAMS(addressof(iv_buffer), len(iv), len(iv) * 8, addressof(aad_buffer), len(aad), _TAG_BITS)
+    mechanism = CK_MECHANISM(_CKM_AES_GCM, addressof(parameters), sizeof(parameters))
+    return mechanism, parameters, iv_buffer, aad_buffer
+
+
+def _check(function: str, return_value: int) -> None:
+    if return_value != return_values.OK:
+        raise CryptokiError(function, return_value)

@@ -1,0 +1,148 @@
+"""Making, wrapping, unwrapping and destroying keys on a token, with python-pkcs11."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
+from pkcs11 import exceptions as binding
+
+from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, SessionLost, TokenUnavailable
+
+_WRAPPINGS: Final = (Mechanism.AES_KEY_WRAP, Mechanism.AES_KEY_WRAP_PAD)
+_SESSION_GONE: Final = (binding.SessionHandleInvalid, binding.SessionClosed)
+_BOTH: Final = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
+
+
+def generate_aes_key(
+    session: Any, bits: int, *, label: str | None, encrypt: bool, decrypt: bool, extractable: bool = False
+) -> int:
+    """Make a sensitive AES key and return its handle. Unless it is ``extractable``, it never leaves the token.
+
+    Without a label it is a session key, which is destroyed with the session.
+
+    Raises:
+        SessionLost: the session is gone.
+        TokenUnavailable: the token does not make the key.
+    """
+    flags = (MechanismFlag.ENCRYPT if encrypt else 0) | (MechanismFlag.DECRYPT if decrypt else 0)
+    template = {
+        **_protection(extractable=extractable),
+        Attribute.ENCRYPT: encrypt,
+        Attribute.DECRYPT: decrypt,
+    }
+    with _failures_translated("the token makes no AES key"):
+        key = session.generate_key(
+            KeyType.AES,
+            bits,
+            label=label,
+            store=label is not None,
+            capabilities=MechanismFlag(flags),
+            template=template,
+        )
+    return int(key.handle)
+
+
+def wrap_key(session: Any, label: str, wrapping_label: str) -> bytes:
+    """A secret key, encrypted under another one that both tokens have (C_WrapKey, RFC 3394 or RFC 5649).
+
+    Raises:
+        KeyMissing, KeyAmbiguous: there is not exactly one key of either label.
+        SessionLost: the session is gone.
+        TokenUnavailable: the token does not wrap it; one of the two keys may not allow it.
+    """
+    wrapping, key = _secret_key(session, wrapping_label), _secret_key(session, label)
+    with _failures_translated(f"the token does not wrap {label} with {wrapping_label}"):
+        return bytes(_first_supported(lambda mechanism: wrapping.wrap_key(key, mechanism=mechanism)))
+
+
+def unwrap_key(session: Any, wrapped: bytes, label: str, wrapping_label: str) -> None:
+    """Put a wrapped AES key on the token, where it becomes sensitive and not extractable (C_UnwrapKey).
+
+    Raises:
+        KeyMissing, KeyAmbiguous: there is not exactly one wrapping key.
+        SessionLost: the session is gone.
+        TokenUnavailable: the token does not unwrap it.
+    """
+    wrapping = _secret_key(session, wrapping_label)
+    with _failures_translated(f"the token does not unwrap a key with {wrapping_label}"):
+        _first_supported(
+            lambda mechanism: wrapping.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                KeyType.AES,
+                wrapped,
+                label=label,
+                mechanism=mechanism,
+                store=True,
+                capabilities=_BOTH,
+                template={**_protection(extractable=False), Attribute.ENCRYPT: True, Attribute.DECRYPT: True},
+            )
+        )
+
+
+def make_unextractable(session: Any, label: str) -> None:
+    """Make a key not extractable. This cannot be undone.
+
+    Raises:
+        KeyMissing, KeyAmbiguous: there is not exactly one key of the label.
+        SessionLost: the session is gone.
+        TokenUnavailable: the token refuses.
+    """
+    key = _secret_key(session, label)
+    with _failures_translated(f"the token does not make {label} unextractable"):
+        key[Attribute.EXTRACTABLE] = False
+
+
+def destroy_key(session: Any, label: str) -> None:
+    """Destroy a key on the token. This cannot be undone.
+
+    Raises:
+        KeyMissing, KeyAmbiguous: there is not exactly one key of the label.
+        SessionLost: the session is gone.
+        TokenUnavailable: the token refuses.
+    """
+    key = _secret_key(session, label)
+    with _failures_translated(f"the token does not remove {label}"):
+        key.destroy()
+
+
+def _protection(*, extractable: bool) -> dict[Attribute, bool]:
+    return {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: extractable, Attribute.PRIVATE: True}
+
+
+def _secret_key(session: Any, label: str) -> Any:
+    try:
+        with _failures_translated(f"the token does not look for {label}"):
+            return session.get_key(object_class=ObjectClass.SECRET_KEY, label=label)
+    except binding.NoSuchKey:
+        raise KeyMissing(f"the token has no secret key of the label {label}") from None
+    except binding.MultipleObjectsReturned:
+        raise KeyAmbiguous(f"several secret keys on the token have the label {label}") from None
+
+
+def _first_supported(operation: Any) -> Any:
+    """The result with the first mechanism that the token supports."""
+    for mechanism in _WRAPPINGS[:-1]:
+        try:
+            return operation(mechanism)
+        except binding.MechanismInvalid:
+            continue
+    return operation(_WRAPPINGS[-1])
+
+
+@contextmanager
+def _failures_translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (binding.NoSuchKey, binding.MultipleObjectsReturned):
+        raise
+    except _SESSION_GONE as error:
+        raise SessionLost(f"{what}: {_text(error)}") from error
+    except (binding.PKCS11Error, AttributeError) as error:
+        # The binding gives a key object only the methods that its attributes allow.
+        raise TokenUnavailable(f"{what}: {_text(error)}") from error
+
+
+def _text(error: Exception) -> str:
+    """The exception's text, or the name of its class: most exceptions of the binding have no text."""
+    return str(error) or type(error).__name__

@@ -1,0 +1,156 @@
+"""External key ids, mapped to keys on the token."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from xksproxy.aead.aad import AadEncoding
+from xksproxy.aead.metadata import MAXIMUM_VERSION
+from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label, version_label
+from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key
+from xksproxy.spec.errors import KeyNotFoundException
+from xksproxy.spec.uri import is_key_id
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalKey:
+    """One external key: its id in KMS, its versions on the token, and its settings."""
+
+    id: str
+    label: str
+    """The label of version 1. By the naming rule, the labels of later versions begin with it."""
+
+    disabled: bool
+    hedge_after: float | None = None
+    """Seconds after which a slow call is sent to a second HSM too."""
+
+    listed_versions: Mapping[int, str] = field(default_factory=dict)
+    """Labels by version number, if the configuration lists them. If it is empty, the naming rule applies."""
+
+    aad_encoding: AadEncoding = AadEncoding.PLAIN
+    legacy_aad_encoding: AadEncoding = AadEncoding.PLAIN
+    """The encoding for ciphertexts whose metadata is not the proxy's."""
+
+    legacy_metadata: frozenset[bytes] = frozenset()
+    """Metadata values of another proxy. They mark a ciphertext of version 1."""
+
+    maximum_encryptions: int = MAXIMUM_ENCRYPTIONS
+    """The number of encryptions that a version may make on this machine."""
+
+    @classmethod
+    def from_config(cls, key: Key, key_id: str, *, disabled: bool, fleet_size: int) -> Self:
+        """Make the external key of an id that a configured key exposes."""
+        encoding = AadEncoding(key.aad_encoding)
+        legacy = AadEncoding(key.legacy_aad_encoding) if key.legacy_aad_encoding else encoding
+        return cls(
+            id=key_id,
+            label=key.versions.get(1, key_id) if key.versions else key.label or key_id,
+            disabled=disabled,
+            hedge_after=None if key.hedge_after_ms is None else key.hedge_after_ms / 1000,
+            listed_versions=key.versions,
+            aad_encoding=encoding,
+            legacy_aad_encoding=legacy,
+            legacy_metadata=frozenset(key.legacy_metadata),
+            maximum_encryptions=max(1, key.maximum_encryptions // fleet_size),
+        )
+
+    @property
+    def first_version(self) -> int:
+        """The lowest version number that the key can have."""
+        return min(self.listed_versions) if self.listed_versions else 1
+
+    def label_of(self, version: int) -> str | None:
+        """Return the label of a version, or None if the key cannot have such a version."""
+        if self.listed_versions:
+            return self.listed_versions.get(version)
+        return version_label(self.label, version) if 1 <= version <= MAXIMUM_VERSION else None
+
+    def version_of(self, label: str) -> int | None:
+        """Return the version that has a label, or None."""
+        if self.listed_versions:
+            return next((number for number, name in self.listed_versions.items() if name == label), None)
+        if label == self.label:
+            return 1
+        split = split_version_label(label)
+        return split[1] if split and split[0] == self.label else None
+
+
+class KeyMap:
+    """The external key ids that a key store exposes (R-URI-7). A key with an exact id takes precedence over patterns.
+
+    If a key on the token is exposed under another id, or is a later version of an exposed key, patterns do not expose
+    it a second time under its own label.
+    """
+
+    def __init__(self, keys: Iterable[Key], fleet_size: int = 1) -> None:
+        """``fleet_size`` is the number of machines that share ``maximum_encryptions`` of each key."""
+        keys = tuple(keys)
+        self._fleet_size = fleet_size
+        self._named = {
+            key.id: ExternalKey.from_config(key, key.id, disabled=key.disabled, fleet_size=fleet_size)
+            for key in keys
+            if not is_pattern(key.id)
+        }
+        self._patterns = tuple((compile_pattern(key.id), key) for key in keys if is_pattern(key.id))
+        self._by_label = dict(self._named_labels())
+
+    def _named_labels(self) -> Iterator[tuple[str, ExternalKey]]:
+        """Labels and their keys. Of one label the last pair counts: the key with that id, else the first in order."""
+        keys = tuple(reversed(self._named.values()))
+        claims = [(label, key) for key in keys for label in key.listed_versions.values() or (key.label,)]
+        yield from sorted(claims, key=lambda claim: claim[0] == claim[1].id)
+
+    def resolve(self, key_id: str) -> ExternalKey:
+        """Return the external key of an id. If several patterns match and one is disabled, the key is disabled.
+
+        Raises:
+            KeyNotFoundException: the key store does not expose the id, or it is not a legal key id (Q-12).
+        """
+        if key := self._named.get(key_id):
+            return key
+        if (
+            key_id not in self._by_label
+            and self._key_of_version_label(key_id) is None
+            and (key := self._by_pattern(key_id))
+        ):
+            return key
+        raise KeyNotFoundException(
+            "The key store exposes no external key with this id; check the id and the keys list of the key store"
+        )
+
+    def exposes(self, key_id: str) -> bool:
+        """Whether the key store exposes an id."""
+        try:
+            self.resolve(key_id)
+        except KeyNotFoundException:
+            return False
+        return True
+
+    def key_of_label(self, label: str) -> ExternalKey | None:
+        """Return the external key that has a version with this label, or None."""
+        if key := self._by_label.get(label) or self._key_of_version_label(label):
+            return key
+        return None if label in self._named else self._by_pattern(label)
+
+    def named_keys(self) -> tuple[ExternalKey, ...]:
+        """The keys that are configured with an exact id, in the order of the configuration."""
+        return tuple(self._named.values())
+
+    def _key_of_version_label(self, label: str) -> ExternalKey | None:
+        """The key for which the naming rule gives the label to a second or later version."""
+        split = split_version_label(label)
+        if split is None:
+            return None
+        stem = split[0]
+        # Only a legal id recurses. Its maximum length limits the depth.
+        key = self.key_of_label(stem) if is_key_id(stem) else self._by_label.get(stem)
+        return key if key is not None and key.version_of(label) else None
+
+    def _by_pattern(self, key_id: str) -> ExternalKey | None:
+        if not is_key_id(key_id):
+            return None
+        matching = [key for expression, key in self._patterns if expression.fullmatch(key_id)]
+        if not matching:
+            return None
+        disabled = any(key.disabled for key in matching)
+        return ExternalKey.from_config(matching[0], key_id, disabled=disabled, fleet_size=self._fleet_size)

@@ -1,0 +1,28 @@
+"""Statistics of one request. Each layer adds what it measures; the audit log and the metrics use them."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+
+class RequestStats(msgspec.Struct):
+    """Statistics of one request. Times of hedged and repeated HSM calls are added."""
+
+    queue_seconds: float = 0.0
+    """Time in the queue for an HSM session."""
+
+    hsm_seconds: float = 0.0
+    """Time in HSM sessions."""
+
+    hsms: list[str] = []
+    """The HSMs that were called, in the order in which their calls ended."""
+
+    key_version: int | None = None
+    authorization: Mapping[str, Any] | None = None
+    """Decision, mode, and the policies that decided; None if no policies were evaluated."""
+
+
+current_request_stats: ContextVar[RequestStats | None] = ContextVar("current_request_stats", default=None)
+"""Statistics of the request that this task works for. Tasks that it starts inherit them. None: not collected."""

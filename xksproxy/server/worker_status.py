@@ -1,0 +1,92 @@
+"""The status that each worker publishes of itself and its HSMs, so that any worker can answer for all."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.server.record import Refusal
+
+_FRESH_SECONDS: Final = 10.0
+
+
+class HsmStatus(msgspec.Struct, frozen=True):
+    """The status of one HSM in one worker."""
+
+    id: str
+    state: str
+    reason: str
+    vendor: str
+    model: str
+    calls: int
+    """Calls that wait or run."""
+
+    sessions: int
+    stuck: int
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """The status of one worker. Times are seconds since 1970."""
+
+    pid: int
+    at: float
+    started: float
+    in_flight: int
+    ready: bool
+    problem: str
+    """Why it refuses requests although HSMs serve; empty if it does not."""
+
+    hsms: tuple[HsmStatus, ...]
+    refusals: tuple[Refusal, ...]
+    clock_offset: float | None = None
+    """Seconds by which the clock is ahead of the times of the latest signatures."""
+
+    clock_error: float | None = None
+    """The offset of the refused signatures, if most signatures are refused only for their time."""
+
+
+def hsm_status(instance: Instance) -> HsmStatus:
+    """The status of an HSM in this worker."""
+    info = instance.info
+    return HsmStatus(
+        instance.id,
+        instance.state.value,
+        instance.reason,
+        info.manufacturer if info else "",
+        f"{info.model}, firmware {info.firmware}, serial {info.serial}" if info else "",
+        instance.load,
+        instance.sessions,
+        instance.stuck_sessions,
+    )
+
+
+def publish(directory: Path, worker: WorkerStatus) -> None:
+    """Write the status file of a worker; call it on a thread."""
+    path = _path(directory, worker.pid)
+    partial = path.with_suffix(".partial")
+    with suppress(OSError):
+        partial.write_bytes(msgspec.json.encode(worker))
+        partial.rename(path)
+
+
+def collect(directory: Path) -> list[WorkerStatus]:
+    """The status of each worker that has published one in the last 10 s, by process id; call it on a thread."""
+    workers = []
+    for path in directory.glob("worker-*.json"):
+        with suppress(OSError, msgspec.MsgspecError):
+            workers.append(msgspec.json.decode(path.read_bytes(), type=WorkerStatus))
+    return sorted(
+        (worker for worker in workers if time.time() - worker.at < _FRESH_SECONDS), key=lambda worker: worker.pid
+    )
+
+
+def forget(directory: Path, pid: int) -> None:
+    """Remove the status file of a worker that has ended."""
+    _path(directory, pid).unlink(missing_ok=True)
+
+
+def _path(directory: Path, pid: int) -> Path:
+    return directory / f"worker-{pid}.json"

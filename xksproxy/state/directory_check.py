@@ -1,0 +1,39 @@
+"""Checks that the state directory can be written. If it cannot, no encryption is counted, so none is made."""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Final
+
+from xksproxy.state.state_file import StateUnusable, file_lock, replace_file
+
+_log: Final = logging.getLogger(__name__)
+_CHECK_SECONDS: Final = 10.0
+_LOCK_SECONDS: Final = 1.0
+
+
+class StateDirectoryCheck:
+    """Writes a file to the state directory every ten seconds."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self._path = state_directory / "check.json"
+        self._checked_at = -math.inf
+        self.problem = ""
+        """Why the last write failed; empty if it succeeded."""
+
+    def refresh(self) -> None:
+        """Write again if ten seconds have passed. Waits for the disk: call it on a thread."""
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_SECONDS:
+            return
+        self._checked_at = now
+        try:
+            with file_lock(self._path, _LOCK_SECONDS):
+                replace_file(self._path, b"{}")
+        except StateUnusable as error:
+            if str(error) != self.problem:
+                _log.error("state directory cannot be written", extra={"fields": {"reason": str(error)}})
+            self.problem = str(error)
+        else:
+            self.problem = ""
