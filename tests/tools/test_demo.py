@@ -12,7 +12,7 @@ from support import program
 
 pytestmark = pytest.mark.slow
 
-_SCRIPT = Path(__file__).parents[1] / "softhsm" / "demo"
+_SCRIPT = Path(__file__).parents[2] / "softhsm" / "demo"
 _PROGRAMS = ("aws", "python", "xksproxy")
 _COMMANDS = 60
 """More than the demo shows."""

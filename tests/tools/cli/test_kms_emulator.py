@@ -1,8 +1,6 @@
-"""``xksproxy kms-emulator``: what it refuses to run with; tests/emulator has what it does."""
+"""``xksproxy kms-emulator``: what it refuses to run with; tests/tools/kms_emulator tests what it does."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,20 +72,6 @@ def test_a_port_in_use_is_named(run: Callable[..., Any], tmp_path: Path) -> None
 
     assert (done.code, done.out) == (2, b"")
     assert f"127.0.0.1:{port}: Address already in use" in done.err
-
-
-def test_without_botocore_it_says_how_to_get_it(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['botocore'] = None; from xksproxy.cli.main import main; main()"
-
-    done = subprocess.run(
-        [sys.executable, "-c", code, "kms-emulator", "--state", str(tmp_path / "state")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 2
-    assert done.stderr == "xksproxy: the KMS emulator needs botocore\n  pip install 'xksproxy[emulator]'\n"
 
 
 @pytest.mark.slow
