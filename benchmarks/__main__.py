@@ -55,10 +55,10 @@ def main(names: tuple[str, ...], *, quick: bool, publish: bool, others: Path | N
         click.echo(f"tokens, certificate and credential are in {tokens.directory}")
         return
     chosen = [scenario for scenario in SCENARIOS if scenario.name in names or not names]
-    results = Results(machine=machine.facts())
+    results = Results(machine=machine.properties())
     with tempfile.TemporaryDirectory(prefix="xksproxy-bench-") as directory:
         workbench = Workbench(
-            tokens, Path(directory), _QUICK if quick else 1.0, read_others(others) if others else [], _say
+            tokens, Path(directory), _QUICK if quick else 1.0, read_others(others) if others else [], _print_sample
         )
         for scenario in chosen:
             results.findings[scenario.name] = _run(scenario, workbench)
@@ -94,7 +94,7 @@ def _print(table: Table) -> None:
         click.echo()
 
 
-def _say(sample: Sample) -> None:
+def _print_sample(sample: Sample) -> None:
     more = [f"{count} x {name}" for name, count in {**sample.wrong, **sample.failures}.items()]
     if sample.generator_limit:
         more.append(sample.generator_limit)

@@ -15,7 +15,7 @@ class Sample(msgspec.Struct, frozen=True):
     variant: str
     round: int
     throughput: float
-    """Good answers a second."""
+    """Successful responses per second."""
 
     requests: int
     failed: int

@@ -32,7 +32,7 @@ _UNCHECKED: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Variant:
     """A server under a name, and the load on it."""
 
     name: str
@@ -58,56 +58,56 @@ class Meter:
             self.seconds = self._server.cpu_seconds() - self._before
 
 
-def interleave(
-    contenders: Sequence[Contender],
+def measure_in_turn(
+    variants: Sequence[Variant],
     rounds: int,
-    say: Callable[[Sample], None],
+    report_sample: Callable[[Sample], None],
     before: Callable[[str], None] = lambda _: None,
 ) -> list[Sample]:
-    """Rounds in which each contender has its turn; ``before`` is told whose turn is next."""
+    """Rounds in which each variant has its turn; ``before`` is told whose turn is next."""
 
     async def main() -> list[Sample]:
         samples = []
         async with AsyncExitStack() as stack:
-            opened = [(item, *await _opened(stack, item)) for item in contenders]
+            opened = [(item, *await _opened(stack, item)) for item in variants]
             for number in range(rounds):
                 for item, bench, meter in opened:
                     before(item.name)
                     measurement = await bench.measure()
                     samples.append(sample_of(item.name, number, measurement, meter.seconds))
-                    say(samples[-1])
+                    report_sample(samples[-1])
         return samples
 
     return measure.run(main())
 
 
-def once(contender: Contender, number: int, say: Callable[[Sample], None]) -> tuple[Sample, Measurement]:
+def measure_once(variant: Variant, number: int, report_sample: Callable[[Sample], None]) -> tuple[Sample, Measurement]:
     """One phase on one server; ``number`` is that of the round."""
 
     async def main() -> tuple[Sample, Measurement]:
         async with AsyncExitStack() as stack:
-            bench, meter = await _opened(stack, contender)
+            bench, meter = await _opened(stack, variant)
             measurement = await bench.measure()
-            return sample_of(contender.name, number, measurement, meter.seconds), measurement
+            return sample_of(variant.name, number, measurement, meter.seconds), measurement
 
     found = measure.run(main())
-    say(found[0])
+    report_sample(found[0])
     return found
 
 
-async def _opened(stack: AsyncExitStack, contender: Contender) -> tuple[Bench, Meter]:
-    meter = Meter(contender.server)
-    plan, destinations = contender.plan, contender.server.destinations
-    if contender.checked:
-        return await stack.enter_async_context(measure.opened(plan, destinations, meter)), meter
-    dispatcher = await stack.enter_async_context(measure.connected(destinations[0].target, plan))
-    return Bench(plan, dispatcher, SignedPool(_unchecked(contender)), meter), meter
+async def _opened(stack: AsyncExitStack, variant: Variant) -> tuple[Bench, Meter]:
+    meter = Meter(variant.server)
+    plan, destinations = variant.plan, variant.server.destinations
+    if variant.checked:
+        return await stack.enter_async_context(measure.open_bench(plan, destinations, meter)), meter
+    dispatcher = await stack.enter_async_context(measure.open_dispatcher(destinations[0].target, plan))
+    return Bench(plan, dispatcher, SignedPool(_unchecked(variant)), meter), meter
 
 
-def _unchecked(contender: Contender) -> list[Request]:
+def _unchecked(variant: Variant) -> list[Request]:
     """Encrypts like those of :data:`ENCRYPTS` whose answer may be any JSON."""
     random = Random(1)  # noqa: S311 - plaintexts of a measurement
-    destination = contender.server.destinations[0]
+    destination = variant.server.destinations[0]
     return [
         Request(
             destination,

@@ -89,31 +89,31 @@ def prepared(directory: Path, counts: Sequence[int] = KEY_COUNTS) -> Tokens:
 def make(directory: Path, counts: Sequence[int]) -> None:
     """Make everything aside, and rename it into place. At most one call of this in a process."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
+    staging = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
     try:
-        _make_certificate(workshop)
-        (workshop / "credentials").mkdir(0o700)
-        save_credential(workshop / "credentials", generate_credential())
-        _make_tokens(workshop, directory, counts)
-        workshop.rename(directory)
+        _make_certificate(staging)
+        (staging / "credentials").mkdir(0o700)
+        save_credential(staging / "credentials", generate_credential())
+        _make_tokens(staging, directory, counts)
+        staging.rename(directory)
     except BaseException:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _make_certificate(workshop: Path) -> None:
+def _make_certificate(staging: Path) -> None:
     authority = certificates.create_authority("xksproxy benchmarks")
     certificate, key = certificates.issue(authority, "localhost", hosts=("localhost", "127.0.0.1"))
-    (workshop / "ca.pem").write_bytes(certificates.certificate_pem(authority.certificate))
-    certificates.write_private(workshop / "server.pem", certificate + key)
-    certificates.write_private(workshop / "server-key.pem", key)
+    (staging / "ca.pem").write_bytes(certificates.certificate_pem(authority.certificate))
+    certificates.write_private(staging / "server.pem", certificate + key)
+    certificates.write_private(staging / "server-key.pem", key)
 
 
-def _make_tokens(workshop: Path, directory: Path, counts: Sequence[int]) -> None:
+def _make_tokens(staging: Path, directory: Path, counts: Sequence[int]) -> None:
     """One token that grows; it is copied whenever it has as many keys as are wanted."""
-    nursery = workshop / "nursery"
-    nursery.mkdir()
-    token = make_token(nursery, label=LABEL, pin=PIN, so_pin=PIN)
+    growing = staging / "growing"
+    growing.mkdir()
+    token = make_token(growing, label=LABEL, pin=PIN, so_pin=PIN)
     hsm = Hsm(
         id="hsm",
         module=str(token.module),
@@ -121,16 +121,16 @@ def _make_tokens(workshop: Path, directory: Path, counts: Sequence[int]) -> None
         preset="softhsm2",
         environment={"SOFTHSM2_CONF": str(token.configuration)},
     )
-    session = open_session(hsm, Secret(PIN), workshop / "state")
+    session = open_session(hsm, Secret(PIN), staging / "state")
     for number in range(max(counts)):
         generate_aes_key(session.binding, 256, label=key_id(number), encrypt=True, decrypt=True)
         if number + 1 in counts:
             home = f"keys-{number + 1}"
             print(f"a token with {number + 1} keys", flush=True)  # noqa: T201 - it takes a while
-            shutil.copytree(nursery / "tokens", workshop / home / "tokens")
-            write_configuration(workshop / home / "softhsm2.conf", directory / home / "tokens")
+            shutil.copytree(growing / "tokens", staging / home / "tokens")
+            write_configuration(staging / home / "softhsm2.conf", directory / home / "tokens")
     session.close()
-    shutil.rmtree(nursery)
+    shutil.rmtree(growing)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from xksproxy_tools.load.plan import Plan
 
 from benchmarks.results import Finding, Sample
 from benchmarks.servers import Server
-from benchmarks.side_by_side import Contender, shortened
+from benchmarks.side_by_side import Variant, shortened
 from benchmarks.tokens import Tokens
 
 
@@ -31,13 +31,13 @@ class Workbench:
     """Of the usual time: 1 for results, less to see whether everything runs."""
 
     others: Sequence[Other]
-    say: Callable[[Sample], None]
-    _homes: int = field(default=0, init=False)
+    report_sample: Callable[[Sample], None]
+    _directories: int = field(default=0, init=False)
 
-    def home(self) -> Path:
+    def new_directory(self) -> Path:
         """A directory for one more server, which makes it."""
-        self._homes += 1
-        return self.directory / f"server-{self._homes}"
+        self._directories += 1
+        return self.directory / f"server-{self._directories}"
 
     def rounds(self, usual: int) -> int:
         """How many rounds there is time for."""
@@ -47,9 +47,9 @@ class Workbench:
         """As long as there is time for."""
         return shortened(usual, self.share) if self.share < 1 else usual
 
-    def contender(self, name: str, server: Server, plan: Plan, *, checked: bool = True) -> Contender:
-        """A contender with as long a load as there is time for."""
-        return Contender(name, server, self.plan(plan), checked=checked)
+    def variant(self, name: str, server: Server, plan: Plan, *, checked: bool = True) -> Variant:
+        """A variant with as long a load as there is time for."""
+        return Variant(name, server, self.plan(plan), checked=checked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Series, server_cpu, throughput, usual_table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, once
+from benchmarks.side_by_side import ENCRYPTS, measure_once
 from benchmarks.tokens import key_id
 from benchmarks.workbench import Scenario, Workbench
 
@@ -37,9 +37,9 @@ def _run(workbench: Workbench) -> Finding:
     samples = []
     for number in range(workbench.rounds(4)):
         for name, setting in settings.items():
-            with servers.proxy(workbench.tokens, workbench.home(), setting) as server:
+            with servers.proxy(workbench.tokens, workbench.new_directory(), setting) as server:
                 time.sleep(_SETTLING_SECONDS * workbench.share)
-                samples.append(once(workbench.contender(name, server, _PLAN), number, workbench.say)[0])
+                samples.append(measure_once(workbench.variant(name, server, _PLAN), number, workbench.report_sample)[0])
     goals = []
     for what, value in (("throughput", throughput), ("processor time a request", server_cpu)):
         medians = [value(samples, name) for name in settings]

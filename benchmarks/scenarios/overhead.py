@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Sample, median_ratio, server_cpu, throughput, usual_table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, interleave
+from benchmarks.side_by_side import ENCRYPTS, measure_in_turn
 from benchmarks.workbench import Scenario, Workbench
 
 _GOAL: Final = 0.7
@@ -16,22 +16,22 @@ _FLOOR, _CROSSING, _PROXY = "floor", "floor with the crossing", "xksproxy"
 def _run(workbench: Workbench) -> Finding:
     setting = Setting()
     with (
-        servers.floor(workbench.tokens, workbench.home(), setting) as floor,
-        servers.floor(workbench.tokens, workbench.home(), setting, "crossing") as crossing,
-        servers.proxy(workbench.tokens, workbench.home(), setting) as proxy,
+        servers.floor(workbench.tokens, workbench.new_directory(), setting) as floor,
+        servers.floor(workbench.tokens, workbench.new_directory(), setting, "crossing") as crossing,
+        servers.proxy(workbench.tokens, workbench.new_directory(), setting) as proxy,
     ):
-        contenders = [
-            workbench.contender(_FLOOR, floor, ENCRYPTS, checked=False),
-            workbench.contender(_CROSSING, crossing, ENCRYPTS, checked=False),
-            workbench.contender(_PROXY, proxy, ENCRYPTS),
+        variants = [
+            workbench.variant(_FLOOR, floor, ENCRYPTS, checked=False),
+            workbench.variant(_CROSSING, crossing, ENCRYPTS, checked=False),
+            workbench.variant(_PROXY, proxy, ENCRYPTS),
         ]
-        samples = interleave(contenders, workbench.rounds(6), workbench.say)
+        samples = measure_in_turn(variants, workbench.rounds(6), workbench.report_sample)
     goals = [_goal(samples, floor_name) for floor_name in (_FLOOR, _CROSSING)]
-    variants = (_FLOOR, _CROSSING, _PROXY)
+    names = (_FLOOR, _CROSSING, _PROXY)
     chart = Chart(
-        "overhead", "Encrypts a second, one worker", bars=[(name, throughput(samples, name)) for name in variants]
+        "overhead", "Encrypts a second, one worker", bars=[(name, throughput(samples, name)) for name in names]
     )
-    return Finding([usual_table(samples, variants)], goals, [chart], samples)
+    return Finding([usual_table(samples, names)], goals, [chart], samples)
 
 
 def _goal(samples: Sequence[Sample], floor_name: str) -> Goal:

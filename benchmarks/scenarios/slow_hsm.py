@@ -9,7 +9,7 @@ from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Sample, Series, Table, throughput
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, interleave
+from benchmarks.side_by_side import ENCRYPTS, measure_in_turn
 from benchmarks.workbench import Scenario, Workbench
 
 _PLAN: Final = replace(ENCRYPTS, cdiv_percent=0, duration=3, warm_up=0.5)
@@ -43,27 +43,25 @@ def _run(workbench: Workbench) -> Finding:
     module = compile_fault_module(workbench.directory)
     with ExitStack() as stack:
         hsms: dict[int, FaultyHsm] = {}
-        contenders = []
+        variants = []
         for sessions in _SESSIONS:
             like = workbench.tokens.hsm(1, sessions)
             tokens = workbench.tokens.home(1) / "tokens"
             hsms[sessions] = make_faulty_hsm(workbench.directory, f"slow-{sessions}", module, tokens, like)
             hsm = hsms[sessions].hsm
             server = stack.enter_context(
-                servers.proxy(workbench.tokens, workbench.home(), Setting(hsm=hsm, sessions=sessions))
+                servers.proxy(workbench.tokens, workbench.new_directory(), Setting(hsm=hsm, sessions=sessions))
             )
             plan = replace(_PLAN, connections=2 * sessions)
-            contenders += [
-                workbench.contender(point.name, server, plan)
-                for point in _POINTS.values()
-                if point.sessions == sessions
+            variants += [
+                workbench.variant(point.name, server, plan) for point in _POINTS.values() if point.sessions == sessions
             ]
 
         def slow_down(name: str) -> None:
             point = _POINTS[name]
             hsms[point.sessions].tell(*([f"C_Encrypt delay {point.milliseconds}"] if point.milliseconds else ()))
 
-        samples = interleave(contenders, workbench.rounds(2), workbench.say, slow_down)
+        samples = measure_in_turn(variants, workbench.rounds(2), workbench.report_sample, slow_down)
     return _finding(samples)
 
 

@@ -134,10 +134,10 @@ def test_the_list_names_every_check_and_needs_no_proxy(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--only", "nothing"), "no check is named by nothing; --list names them all"),
-        (("--only", "uri-*", "--only", "uro-*"), "no check is named by uro-*; --list names them all"),
-        (("--other-path", "/stub/other/kms/xks/v1"), "--other-path and --other-credential-file go together"),
-        (("--outage-command", "true"), "--outage-command and --recovery-command go together"),
+        (("--only", "nothing"), "no check matches nothing; --list shows all checks"),
+        (("--only", "uri-*", "--only", "uro-*"), "no check matches uro-*; --list shows all checks"),
+        (("--other-path", "/stub/other/kms/xks/v1"), "--other-path and --other-credential-file must be used together"),
+        (("--outage-command", "true"), "--outage-command and --recovery-command must be used together"),
         (("--outage-command", "'", "--recovery-command", "true"), "a command cannot be read"),
         (("--second-credential-file", "absent.toml"), "'absent.toml' does not exist"),
         (("--wrong-client-certificate", "absent.pem"), "'absent.pem' does not exist"),
@@ -159,9 +159,9 @@ def test_without_a_key_it_cannot_run(run: Run, options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"--path": "/stub/absent/kms/xks/v1"}, "it serves no key store at /stub/absent/kms/xks/v1"),
-        ({"--key": "absent"}, "it has no key absent"),
-        ({"--decrypt-only-key": "mistyped"}, "it has no key mistyped"),
+        ({"--path": "/stub/absent/kms/xks/v1"}, "the proxy has no key store at /stub/absent/kms/xks/v1"),
+        ({"--key": "absent"}, "the proxy has no key absent"),
+        ({"--decrypt-only-key": "mistyped"}, "the proxy has no key mistyped"),
         ({"--endpoint": "https://localhost:1"}, "Connection refused"),
     ],
 )
@@ -187,7 +187,10 @@ def test_a_credential_that_the_proxy_does_not_know_is_told(run: Run, options: li
     done = run("conformance", *options)
 
     assert done.code == 2
-    assert "it refuses the credential\n  check --path, --credential-file, and both clocks" in done.err
+    assert (
+        "the proxy refuses the credential\n  check --path, --credential-file and the clocks of both machines"
+        in done.err
+    )
 
 
 def test_a_certificate_that_is_not_trusted_is_told(run: Run, stub: StubProxy, options: list[str]) -> None:
@@ -196,7 +199,7 @@ def test_a_certificate_that_is_not_trusted_is_told(run: Run, stub: StubProxy, op
     done = run("conformance", *options)
 
     assert done.code == 2
-    assert "name the CA with --ca FILE" in done.err
+    assert "use --ca FILE for a private CA" in done.err
 
 
 def test_everything_that_can_be_given_is_used(run: Run, stub: StubProxy, options: list[str], tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from stub_proxy.behaviour import Behaviour
 from stub_proxy.http import Request, Response, json_response
 from stub_proxy.server import StubProxy
 from xksproxy_tools.conformance.checks import CHAPTERS
+from xksproxy_tools.conformance.outcome import Outcome
 from xksproxy_tools.conformance.runner import run_check
 from xksproxy_tools.conformance.subject import Keys, Subject
-from xksproxy_tools.conformance.verdict import Outcome
 
 from xksproxy.spec.errors import (
     AccessDeniedException,

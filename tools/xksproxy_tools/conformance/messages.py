@@ -34,14 +34,14 @@ def request_metadata(operation: Operation, region: str = "us-east-1") -> Message
     return members
 
 
-def bare(operation: Operation) -> Message:
+def metadata_only(operation: Operation) -> Message:
     """A request with ``requestMetadata`` alone: whole for GetHealthStatus and GetKeyMetadata."""
     return {"requestMetadata": request_metadata(operation)}
 
 
 def encryption(plaintext: bytes, aad: bytes | None = None, *, cdiv: bool = False) -> Message:
     """An Encrypt request."""
-    message = bare(Operation.ENCRYPT)
+    message = metadata_only(Operation.ENCRYPT)
     message |= {"plaintext": encoded(plaintext), "encryptionAlgorithm": ENCRYPTION_ALGORITHM}
     if aad is not None:
         message["additionalAuthenticatedData"] = encoded(aad)
@@ -64,7 +64,7 @@ class Sealed:
 
 def decryption(sealed: Sealed) -> Message:
     """The Decrypt request for what was sealed."""
-    message = bare(Operation.DECRYPT)
+    message = metadata_only(Operation.DECRYPT)
     message |= {
         "ciphertext": encoded(sealed.ciphertext),
         "encryptionAlgorithm": ENCRYPTION_ALGORITHM,

@@ -8,16 +8,16 @@ from typing import Any, Final
 from xksproxy import __version__
 from xksproxy_tools.conformance.catalogue import CATALOGUE, Requirement
 from xksproxy_tools.conformance.check import Level
+from xksproxy_tools.conformance.outcome import Outcome
 from xksproxy_tools.conformance.runner import Result
-from xksproxy_tools.conformance.verdict import Outcome
 
 UNCHECKED: Final = "not checked"
-_GRAVEST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_APPLICABLE)
+_WORST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known of a requirement: the gravest outcome of its checks, or ``not checked`` and why."""
+class RequirementResult:
+    """What is known of a requirement: the worst outcome of its checks, or ``not checked`` and why."""
 
     requirement: Requirement
     outcome: str
@@ -46,7 +46,7 @@ class Report:
         return not self.count(Outcome.FAILED, Level.MUST) and not self.count(Outcome.NOT_RUN)
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """The whole in a few words."""
         must = self.count(Outcome.FAILED, Level.MUST)
         counts = {
@@ -63,16 +63,16 @@ class Report:
         failed = [result for result in self.results if result.outcome is Outcome.FAILED]
         return tuple(sorted(failed, key=lambda result: list(Level).index(result.check.level)))
 
-    def verdicts(self) -> Iterator[Verdict]:
+    def requirement_results(self) -> Iterator[RequirementResult]:
         """Every requirement of the catalogue."""
         for requirement in CATALOGUE:
             about = [result for result in self.results if requirement.id in result.check.requirements]
             outcomes = {result.outcome for result in about}
-            gravest = next((outcome.value for outcome in _GRAVEST_FIRST if outcome in outcomes), UNCHECKED)
+            worst = next((outcome.value for outcome in _WORST_FIRST if outcome in outcomes), UNCHECKED)
             reason = requirement.unchecked or ("" if about else "no check of it was selected")
-            yield Verdict(requirement, gravest, tuple(result.check.id for result in about), reason)
+            yield RequirementResult(requirement, worst, tuple(result.check.id for result in about), reason)
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same for a machine. Durations are in seconds, times in UTC."""
         return {
             "proxy": self.proxy,
@@ -81,22 +81,22 @@ class Report:
             "seconds": round(self.seconds, 3),
             "conforms": self.conforms,
             "counts": {outcome.value: self.count(outcome) for outcome in Outcome},
-            "checks": [_facts_of(result) for result in self.results],
+            "checks": [_result_as_dict(result) for result in self.results],
             "requirements": [
                 {
-                    "id": verdict.requirement.id,
-                    "level": verdict.requirement.level,
-                    "text": verdict.requirement.text,
-                    "outcome": verdict.outcome,
-                    "checks": list(verdict.checks),
-                    "reason": verdict.reason,
+                    "id": result.requirement.id,
+                    "level": result.requirement.level,
+                    "text": result.requirement.text,
+                    "outcome": result.outcome,
+                    "checks": list(result.checks),
+                    "reason": result.reason,
                 }
-                for verdict in self.verdicts()
+                for result in self.requirement_results()
             ],
         }
 
 
-def _facts_of(result: Result) -> dict[str, Any]:
+def _result_as_dict(result: Result) -> dict[str, Any]:
     return {
         "id": result.check.id,
         "chapter": result.chapter.name,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from xksproxy_tools.conformance.check import Chapter, Check
+from xksproxy_tools.conformance.http_connection import ConnectionEnded, NotHttp
+from xksproxy_tools.conformance.outcome import CheckFailed, CheckNotMade, NotApplicable, Outcome
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, CheckNotMade, NotApplicable, Outcome
-from xksproxy_tools.conformance.wire import ConnectionEnded, NotHttp
 
-JUDGEABLE: Final = "an answer that can be judged"
+CHECKABLE_ANSWER: Final = "an answer that can be judged"
 """What was expected where a check crashed."""
 
 
@@ -57,12 +57,12 @@ def run_check(chapter: Chapter, check: Check, subject: Subject) -> Result:
         outcome, note = Outcome.NOT_RUN, str(reason)
     except Exception as failure:  # noqa: BLE001 - whatever a proxy provokes, the other checks must be made
         outcome = Outcome.FAILED
-        expected, got = _told(failure, subject)
-        subject.hang_up()  # nobody knows what is still under way on it
+        expected, got = _expected_and_got(failure, subject)
+        subject.disconnect()  # nobody knows what is still under way on it
     return Result(chapter, check, outcome, time.perf_counter() - started, note, expected, got)
 
 
-def _told(failure: Exception, subject: Subject) -> tuple[str, str]:
+def _expected_and_got(failure: Exception, subject: Subject) -> tuple[str, str]:
     """What was expected, and what came instead."""
     match failure:
         case CheckFailed():
@@ -75,7 +75,7 @@ def _told(failure: Exception, subject: Subject) -> tuple[str, str]:
             return "an answer", str(failure)
         case OSError():
             return "an answer", f"{type(failure).__name__}: {failure}"
-    return JUDGEABLE, f"{type(failure).__name__}: {failure}"
+    return CHECKABLE_ANSWER, f"{type(failure).__name__}: {failure}"
 
 
 def _unreachable(subject: Subject) -> str:

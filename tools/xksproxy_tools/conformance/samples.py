@@ -5,10 +5,10 @@ from typing import Final
 
 from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
-from xksproxy_tools.conformance.answers import bytes_member, expect_error, expect_success, sealed_of
+from xksproxy_tools.conformance.expectations import bytes_member, expect_error, expect_success, sealed_of
 from xksproxy_tools.conformance.messages import Sealed
+from xksproxy_tools.conformance.outcome import expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect
 
 PLAINTEXT_LENGTHS: Final = (0, 1, 15, 16, 17, 4095, 4096, MINIMUM_PLAINTEXT_BYTES)
 """Around the block of AES, around a power of two, and the most that every proxy must take."""
@@ -32,7 +32,7 @@ def seal_sample(subject: Subject, plaintext: bytes, aad: bytes | None = None, *,
     return sealed_of(expect_success(response, when), aad)
 
 
-def expect_opened(subject: Subject, sealed: Sealed, plaintext: bytes, when: str) -> None:
+def expect_decrypts(subject: Subject, sealed: Sealed, plaintext: bytes, when: str) -> None:
     """Decrypt what was sealed, which must give the plaintext; it is not shown if it does not."""
     opened = bytes_member(expect_success(subject.decrypt(sealed), when), "plaintext")
     expect(len(opened) == len(plaintext), f"{len(plaintext)} bytes of plaintext ({when})", f"{len(opened)} bytes")

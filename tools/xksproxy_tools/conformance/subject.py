@@ -11,10 +11,10 @@ from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import Operation, compose_path
-from xksproxy_tools.conformance.answers import bytes_member, expect_success, sealed_of
+from xksproxy_tools.conformance.expectations import bytes_member, expect_success, sealed_of
+from xksproxy_tools.conformance.http_connection import HttpConnection, HttpResponse, NoResponse, NotHttp
 from xksproxy_tools.conformance.messages import Message, Sealed, decryption, encryption
 from xksproxy_tools.conformance.requests import Request, Signer
-from xksproxy_tools.conformance.wire import HttpResponse, NothingCame, NotHttp, Wire
 
 _BUSY: Final = {error.http_status: error.__name__ for error in (ThrottlingException, DependencyTimeoutException)}
 ABSENT_KEY_ID: Final = "xksproxy-conformance.absent"
@@ -107,13 +107,13 @@ class Subject:
         self.outage = outage
         self.limits = limits or Limits()
         self.context = target.context()
-        self._kept: Wire | None = None
+        self._connection: HttpConnection | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.hang_up()
+        self.disconnect()
 
     @property
     def timeout(self) -> float:
@@ -125,15 +125,15 @@ class Subject:
         """Signs rightly."""
         return Signer(self.target.credential, self.target.region)
 
-    def connect(self) -> Wire:
+    def connect(self) -> HttpConnection:
         """A connection of the caller's own."""
-        return Wire((self.target.host, self.target.port), self.context, timeout=self.timeout)
+        return HttpConnection((self.target.host, self.target.port), self.context, timeout=self.timeout)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """End the connection that :meth:`send` keeps."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def path(self, operation: Operation, key_id: str | None = None) -> str:
         """The path of an API, for the usable key unless told otherwise."""
@@ -166,20 +166,20 @@ class Subject:
         return self._exchange(request)
 
     def _exchange(self, request: Request) -> HttpResponse:
-        fresh = self._kept is None
-        wire = self._kept = self._kept or self.connect()
+        fresh = self._connection is None
+        wire = self._connection = self._connection or self.connect()
         try:
             response = wire.exchange(request.encode(), request.method)
-        except NothingCame:
-            self.hang_up()
+        except NoResponse:
+            self.disconnect()
             if fresh:
                 raise
             return self._exchange(request)
         except BaseException:
-            self.hang_up()
+            self.disconnect()
             raise
         if response.closes:
-            self.hang_up()
+            self.disconnect()
         return response
 
     def call(self, operation: Operation, body: Message | bytes, key_id: str | None = None) -> HttpResponse:

@@ -34,9 +34,9 @@ from tls_server_support import (
 )
 from xksproxy_tools.development.certificates import create_authority
 from xksproxy_tools.kms_emulator.proxy.address import ProxyAddress
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
 from xksproxy_tools.kms_emulator.proxy.client import ProxyClient
 from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
 from xksproxy.client.target import TargetError
 from xksproxy.sigv4.canonical import HttpRequest, group_headers

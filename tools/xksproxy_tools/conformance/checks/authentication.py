@@ -8,13 +8,13 @@ from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.errors import AuthenticationFailedException
 from xksproxy.spec.limits import CLOCK_SKEW_SECONDS
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import Message, Sealed, bare, decryption, encryption
+from xksproxy_tools.conformance.expectations import expect_error, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse
+from xksproxy_tools.conformance.messages import Message, Sealed, decryption, encryption, metadata_only
+from xksproxy_tools.conformance.outcome import expect, required
 from xksproxy_tools.conformance.requests import Request, Signer, timestamp
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect, required
-from xksproxy_tools.conformance.wire import HttpResponse
 
 _HOUR: Final = 3600.0
 _DAY: Final = 86400.0
@@ -32,7 +32,7 @@ def _message(operation: Operation) -> Message:
         case Operation.DECRYPT:
             return decryption(Sealed(b"ciphertext", iv=bytes(12), tag=bytes(16)))
         case _:
-            return bare(operation)
+            return metadata_only(operation)
 
 
 def _request(subject: Subject, operation: Operation = Operation.GET_KEY_METADATA) -> Request:
@@ -161,7 +161,7 @@ def _other_store(subject: Subject) -> None:
     mine, theirs = subject.signer, replace(subject.signer, credential=other.credential)
     path = subject.path(Operation.GET_HEALTH_STATUS)
     other_path = path.replace(subject.target.path_prefix, other.path_prefix, 1)
-    message = bare(Operation.GET_HEALTH_STATUS)
+    message = metadata_only(Operation.GET_HEALTH_STATUS)
     expect_success(subject.send(subject.sign(subject.request(other_path, message), signer=theirs)), "the other store")
     for target, signer in ((path, theirs), (other_path, mine)):
         signed = subject.sign(subject.request(target, message), signer=signer)
@@ -296,7 +296,7 @@ def _nothing_about_keys(subject: Subject) -> None:
     operation = Operation.GET_KEY_METADATA
     bodies = []
     for key_id in (subject.keys.usable, subject.keys.absent):
-        response = subject.send(subject.request(subject.path(operation, key_id), bare(operation)))
+        response = subject.send(subject.request(subject.path(operation, key_id), metadata_only(operation)))
         bodies.append(expect_error(response, AuthenticationFailedException, when=f"unsigned, for {key_id}"))
     same = bodies[0].get("errorMessage") == bodies[1].get("errorMessage")
     expect(same, "one answer whether the key exists or not", bodies)

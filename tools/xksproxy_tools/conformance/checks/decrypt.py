@@ -13,19 +13,19 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES, TAG_BYTES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error
 from xksproxy_tools.conformance.messages import Message, Sealed, decryption
+from xksproxy_tools.conformance.outcome import required
 from xksproxy_tools.conformance.samples import (
     AAD_LENGTHS,
     PLAINTEXT_LENGTHS,
-    expect_opened,
+    expect_decrypts,
     lengths,
     sample,
     seal_sample,
 )
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import required
 
 _CONNECTIONS: Final = 8
 _IV_LENGTHS: Final = (0, 1, 8, 11, 13, 15, 17, 32, 255)
@@ -49,7 +49,7 @@ def _round_trips(subject: Subject) -> None:
             plaintext = sample(length)
             sealed = seal_sample(subject, plaintext, aad)
             if sealed is not None:
-                expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
+                expect_decrypts(subject, sealed, plaintext, lengths(plaintext, aad))
 
 
 def _aad_lengths(subject: Subject) -> None:
@@ -57,7 +57,7 @@ def _aad_lengths(subject: Subject) -> None:
     for length in AAD_LENGTHS:
         sealed = seal_sample(subject, plaintext, sample(length))
         if sealed is not None:
-            expect_opened(subject, sealed, plaintext, lengths(plaintext, sealed.aad))
+            expect_decrypts(subject, sealed, plaintext, lengths(plaintext, sealed.aad))
 
 
 def _everywhere(subject: Subject) -> None:
@@ -65,9 +65,9 @@ def _everywhere(subject: Subject) -> None:
     plaintext = sample(100)
     sealed = [subject.seal(plaintext, _AAD) for _ in range(_CONNECTIONS)]
     for _ in range(_CONNECTIONS):
-        subject.hang_up()
+        subject.disconnect()
         for one in sealed:
-            expect_opened(subject, one, plaintext, "over another connection")
+            expect_decrypts(subject, one, plaintext, "over another connection")
 
 
 def _after_refusals(subject: Subject) -> None:
@@ -77,8 +77,8 @@ def _after_refusals(subject: Subject) -> None:
     wrong = replace(sealed, tag=bytes(TAG_BYTES))
     for _ in range(_CONNECTIONS):
         expect_error(subject.decrypt(wrong), InvalidCiphertextException, when="another tag")
-        expect_opened(subject, sealed, plaintext, "after one that was refused")
-        expect_opened(subject, subject.seal(plaintext), plaintext, "encrypted after one that was refused")
+        expect_decrypts(subject, sealed, plaintext, "after one that was refused")
+        expect_decrypts(subject, subject.seal(plaintext), plaintext, "encrypted after one that was refused")
 
 
 def _longer(subject: Subject) -> str:

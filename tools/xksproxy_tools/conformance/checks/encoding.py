@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from xksproxy.spec.errors import InvalidCiphertextException, ValidationException
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_json, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import Message, bare, decryption, encoded, encryption
+from xksproxy_tools.conformance.expectations import expect_error, expect_json, expect_success
+from xksproxy_tools.conformance.http_connection import ConnectionEnded
+from xksproxy_tools.conformance.messages import Message, decryption, encoded, encryption, metadata_only
+from xksproxy_tools.conformance.outcome import expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect
-from xksproxy_tools.conformance.wire import ConnectionEnded
 
 _HEALTH, _ENCRYPT, _DECRYPT = Operation.GET_HEALTH_STATUS, Operation.ENCRYPT, Operation.DECRYPT
 _DEEP: Final = 20_000
@@ -90,14 +90,14 @@ def _json_freedoms(subject: Subject) -> None:
 
 
 def _trailing_bytes(subject: Subject) -> None:
-    body = json.dumps(bare(_HEALTH)).encode()
+    body = json.dumps(metadata_only(_HEALTH)).encode()
     for rest in (b"x", b"{}", b"\0", b","):
         expect_error(subject.call(_HEALTH, body + rest), ValidationException, when=f"JSON, and then {rest!r}")
 
 
 def _edges() -> Iterator[tuple[str, bytes]]:
     """Where parsers differ, so any answer will do that is JSON."""
-    whole = json.dumps(bare(_HEALTH)).encode()
+    whole = json.dumps(metadata_only(_HEALTH)).encode()
     yield "bytes that are not UTF-8", whole.replace(b"KmsHealthCheck", b"\xff\xfe\xc0\x80")
     yield "a byte order mark", b"\xef\xbb\xbf" + whole
     yield "UTF-16", whole.decode().encode("utf-16")
@@ -115,13 +115,13 @@ def _json_edges(subject: Subject) -> str:
         expect_json(response, what)
         expect(response.status < 500 or response.status == 501, f"no failure at {what}", response)  # noqa: PLR2004
         notes.append(f"{what}: {response.status}")
-    expect_success(subject.call(_HEALTH, bare(_HEALTH)), "after them all")
+    expect_success(subject.call(_HEALTH, metadata_only(_HEALTH)), "after them all")
     return ", ".join(notes)
 
 
 def _too_large(subject: Subject) -> str:
     """Far beyond what KMS could send. A proxy that will not read it may also end the connection."""
-    body = json.dumps({**bare(_HEALTH), "a": "a" * _MEBIBYTE}).encode()
+    body = json.dumps({**metadata_only(_HEALTH), "a": "a" * _MEBIBYTE}).encode()
     try:
         response = subject.call(_HEALTH, body)
     except ConnectionEnded as error:

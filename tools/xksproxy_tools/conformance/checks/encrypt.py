@@ -18,20 +18,20 @@ from xksproxy.spec.limits import (
     TAG_BYTES,
 )
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_success, sealed_of
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error, expect_success, sealed_of
+from xksproxy_tools.conformance.http_connection import ConnectionEnded
 from xksproxy_tools.conformance.messages import encryption
+from xksproxy_tools.conformance.outcome import expect, required
 from xksproxy_tools.conformance.samples import (
     AAD_LENGTHS,
     PLAINTEXT_LENGTHS,
-    expect_opened,
+    expect_decrypts,
     lengths,
     sample,
     seal_sample,
 )
 from xksproxy_tools.conformance.subject import Keys, Subject
-from xksproxy_tools.conformance.verdict import expect, required
-from xksproxy_tools.conformance.wire import ConnectionEnded
 
 _CONNECTIONS: Final = 8
 _ENCRYPTIONS: Final = 64
@@ -58,7 +58,7 @@ def _round_trips(subject: Subject) -> str:
             if sealed is None:
                 notes = "refuses 0 bytes"
             else:
-                expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
+                expect_decrypts(subject, sealed, plaintext, lengths(plaintext, aad))
     return notes
 
 
@@ -85,7 +85,7 @@ def _aad_lengths(subject: Subject) -> None:
         aad = sample(length)
         sealed = seal_sample(subject, plaintext, aad)
         if sealed is not None:
-            expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
+            expect_decrypts(subject, sealed, plaintext, lengths(plaintext, aad))
 
 
 def _served_or_unsupported(subject: Subject, plaintext: bytes, aad: bytes | None) -> int:
@@ -95,7 +95,7 @@ def _served_or_unsupported(subject: Subject, plaintext: bytes, aad: bytes | None
         expect_error(response, UnsupportedOperationException, when=when)
         return response.status
     sealed = sealed_of(expect_success(response, f"or 501 UnsupportedOperationException, {when}"), aad)
-    expect_opened(subject, sealed, plaintext, when)
+    expect_decrypts(subject, sealed, plaintext, when)
     return response.status
 
 
@@ -150,7 +150,7 @@ def _ivs_are_unique(subject: Subject) -> str:
     """The same plaintext over and over, over several connections, all within seconds."""
     seen: set[bytes] = set()
     for _ in range(_CONNECTIONS):
-        subject.hang_up()
+        subject.disconnect()
         for _ in range(_ENCRYPTIONS):
             iv = subject.seal(b"plaintext", _ONE).iv
             expect(iv not in seen, "an IV that no encryption had before", f"one again, after {len(seen)} encryptions")

@@ -19,20 +19,20 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_ERROR_MESSAGE_CHARACTERS
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import Body, expect_error, expect_json, expect_success
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import Body, expect_error, expect_json, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse, NotHttp
 from xksproxy_tools.conformance.messages import (
     Message,
     Sealed,
-    bare,
     decryption,
     encryption,
+    metadata_only,
     request_metadata,
 )
+from xksproxy_tools.conformance.outcome import CheckFailed, expect, required
 from xksproxy_tools.conformance.samples import sample
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, expect, required
-from xksproxy_tools.conformance.wire import HttpResponse, NotHttp
 
 _HEALTH, _METADATA = Operation.GET_HEALTH_STATUS, Operation.GET_KEY_METADATA
 _ENCRYPT, _DECRYPT = Operation.ENCRYPT, Operation.DECRYPT
@@ -65,7 +65,7 @@ def _message(operation: Operation) -> Message:
         case Operation.DECRYPT:
             return decryption(Sealed(sample(16), iv=bytes(12), tag=bytes(16)))
         case _:
-            return bare(operation)
+            return metadata_only(operation)
 
 
 def _provoke_all(subject: Subject) -> Iterator[Provoked]:
@@ -142,7 +142,7 @@ def _success_or_denial(response: HttpResponse, when: str) -> str:
 # --- Form
 
 
-def _judge_message(body: Body, when: str) -> None:
+def _check_error_message(body: Body, when: str) -> None:
     """R-ERR-2, of an error whose message may also be missing."""
     if "errorMessage" not in body:
         return
@@ -156,7 +156,7 @@ def _judge_message(body: Body, when: str) -> None:
 
 def _messages(subject: Subject) -> None:
     for provoked in _provoke_all(subject):
-        _judge_message(expect_json(provoked.response, provoked.what), provoked.what)
+        _check_error_message(expect_json(provoked.response, provoked.what), provoked.what)
 
 
 def _long_and_strange(subject: Subject, text: str) -> Iterator[tuple[str, HttpResponse]]:
@@ -177,28 +177,28 @@ def _long_and_strange(subject: Subject, text: str) -> Iterator[tuple[str, HttpRe
 def _quoting_messages(subject: Subject) -> None:
     for what, text in (("2000 characters", "x" * 2000), ("what is not printable", _STRANGE)):
         for place, response in _long_and_strange(subject, text):
-            _judge_message(expect_json(response, f"{what} {place}"), f"{what} {place}")
+            _check_error_message(expect_json(response, f"{what} {place}"), f"{what} {place}")
 
 
 def _quoting_paths(subject: Subject) -> None:
     base = subject.path(_HEALTH).removesuffix("/health")
     for path in (f"{base}/{'x' * 200}", f"{base}/keys/{'k' * 128}/unknown", f"{base}/%0d%0a%c3%bc"):
-        response = subject.send(subject.sign(subject.request(path, bare(_METADATA))))
+        response = subject.send(subject.sign(subject.request(path, metadata_only(_METADATA))))
         with suppress(NotHttp):  # that it is JSON at all, others ask
-            _judge_message(response.json(), path)
+            _check_error_message(response.json(), path)
 
 
 def _outside_the_api(subject: Subject) -> Iterator[tuple[str, HttpResponse]]:
     """What a web framework may answer before the proxy sees it."""
     for method in ("GET", "PUT", "DELETE", "PATCH"):
         for operation in Operation:
-            request = replace(subject.request(subject.path(operation), bare(operation)), method=method)
+            request = replace(subject.request(subject.path(operation), metadata_only(operation)), method=method)
             yield f"{method} of {operation.value}", subject.send(subject.sign(request))
     for path in ("/conformance/nowhere", f"{subject.path(_HEALTH)}/", f"{subject.path(_HEALTH)}?a=b"):
-        request = subject.request(path, bare(_HEALTH))
+        request = subject.request(path, metadata_only(_HEALTH))
         yield f"POST to {path}", subject.send(subject.sign(request))
         yield f"unsigned POST to {path}", subject.send(request)
-    request = subject.request(subject.path(_HEALTH), bare(_HEALTH))
+    request = subject.request(subject.path(_HEALTH), metadata_only(_HEALTH))
     yield "text/plain", subject.send(subject.sign(request.with_header("Content-Type", "text/plain")))
     yield "no Content-Type", subject.send(subject.sign(request.without_header("Content-Type")))
     yield "a body that is gzip", subject.send(subject.sign(request.with_header("Content-Encoding", "gzip")))
@@ -211,7 +211,7 @@ def _json_everywhere(subject: Subject) -> None:
         media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
         expect(media_type == "application/json", f"Content-Type: application/json ({what})", media_type or "none")
         body = _named_body(response, what)
-        _judge_message(body, what)
+        _check_error_message(body, what)
 
 
 def _named_body(response: HttpResponse, what: str) -> Body:
@@ -227,7 +227,7 @@ def _named_body(response: HttpResponse, what: str) -> Body:
 # --- Which comes first
 
 
-def _strangers(subject: Subject) -> None:
+def _unauthenticated_callers(subject: Subject) -> None:
     """Whatever the state of a key is, whoever cannot sign is told the same."""
     keys = subject.keys
     known = (keys.usable, keys.absent, keys.encrypt_only, keys.decrypt_only, keys.impotent, keys.disabled)
@@ -285,6 +285,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("error-message-values", ("R-ERR-2",), Level.MUST, "So it is whatever a request has in it", _quoting_messages),
     Check("error-message-paths", ("R-ERR-2",), Level.MUST, "So it is whatever a path has in it", _quoting_paths),
     Check("error-json", ("R-ERR-4",), Level.SHOULD, "Outside the API, errors are JSON too", _json_everywhere),
-    Check("error-strangers", ("R-AUTH-13",), Level.SHOULD, "Strangers are told nothing about any key", _strangers),
+    Check(
+        "error-strangers",
+        ("R-AUTH-13",),
+        Level.SHOULD,
+        "Strangers are told nothing about any key",
+        _unauthenticated_callers,
+    ),
     Check("error-two-faults", ("R-ERR-1",), Level.MUST, "Where two things are wrong, one is named", _two_faults),
 )

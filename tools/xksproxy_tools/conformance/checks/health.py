@@ -4,11 +4,11 @@ from typing import Any, Final
 
 from xksproxy.spec.limits import MAXIMUM_FLEET_DETAILS
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import Body, expect_success, text_member
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.expectations import Body, expect_success, text_member
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, NotApplicable, expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, NotApplicable, expect
 
 _OPERATION: Final = Operation.GET_HEALTH_STATUS
 _TEXTS: Final = ("xksProxyVendor", "xksProxyModel", "ekmVendor")
@@ -19,7 +19,7 @@ _KMS_OPERATIONS: Final = ("KmsHealthCheck", "CreateCustomKeyStore", "ConnectCust
 
 
 def _health(subject: Subject) -> Body:
-    return expect_success(subject.call(_OPERATION, bare(_OPERATION)))
+    return expect_success(subject.call(_OPERATION, metadata_only(_OPERATION)))
 
 
 def _instances(health: Body) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def _deep(subject: Subject) -> None:
     if not states & _SERVING:
         raise NotApplicable("no EKM instance is ACTIVE or DEGRADED")
     metadata = Operation.GET_KEY_METADATA
-    expect_success(subject.call(metadata, bare(metadata)), "GetKeyMetadata after a good health")
+    expect_success(subject.call(metadata, metadata_only(metadata)), "GetKeyMetadata after a good health")
     sealed = subject.seal(b"plaintext")
     expect_success(subject.decrypt(sealed), "Decrypt after a good health")
 

@@ -11,20 +11,20 @@ from typing import Final
 
 from xksproxy.spec.errors import InvalidCiphertextException, InvalidKeyUsageException, ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_CIPHERTEXT_METADATA_BYTES, MINIMUM_PLAINTEXT_BYTES
-from xksproxy_tools.conformance.answers import expect_error, expect_success
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse
 from xksproxy_tools.conformance.messages import Sealed
+from xksproxy_tools.conformance.outcome import CheckFailed, NotApplicable, expect, required
 from xksproxy_tools.conformance.samples import (
     AAD_LENGTHS,
     PLAINTEXT_LENGTHS,
-    expect_opened,
+    expect_decrypts,
     lengths,
     sample,
     seal_sample,
 )
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, NotApplicable, expect, required
-from xksproxy_tools.conformance.wire import HttpResponse
 
 _VALUE_BYTES: Final = 32
 _PLAINTEXT: Final = b"Hello World!"
@@ -47,14 +47,14 @@ def _recomputed(sealed: Sealed) -> bytes:
     return hashlib.sha256(b"".join(part or b"" for part in parts)).digest()
 
 
-def _expect_proven(subject: Subject, plaintext: bytes, aad: bytes | None) -> None:
+def _expect_valid_integrity_value(subject: Subject, plaintext: bytes, aad: bytes | None) -> None:
     """The value is right, and what it promises: that the ciphertext decrypts."""
     sealed = seal_sample(subject, plaintext, aad, cdiv=True)
     if sealed is not None:
         when = lengths(plaintext, aad)
         value = _value(sealed, when)
         expect(value == _recomputed(sealed), f"SHA-256 of AAD, metadata, IV, ciphertext and tag ({when})", value.hex())
-        expect_opened(subject, sealed, plaintext, when)
+        expect_decrypts(subject, sealed, plaintext, when)
 
 
 def _is_returned(subject: Subject) -> None:
@@ -67,13 +67,13 @@ def _is_returned(subject: Subject) -> None:
 def _of_every_length(subject: Subject) -> None:
     for length in PLAINTEXT_LENGTHS:
         for aad in (None, _AAD):
-            _expect_proven(subject, sample(length), aad)
+            _expect_valid_integrity_value(subject, sample(length), aad)
 
 
 def _of_every_aad(subject: Subject) -> None:
     for length in AAD_LENGTHS:
-        _expect_proven(subject, _PLAINTEXT, sample(length))
-    _expect_proven(subject, sample(MINIMUM_PLAINTEXT_BYTES), sample(MAXIMUM_AAD_BYTES))
+        _expect_valid_integrity_value(subject, _PLAINTEXT, sample(length))
+    _expect_valid_integrity_value(subject, sample(MINIMUM_PLAINTEXT_BYTES), sample(MAXIMUM_AAD_BYTES))
 
 
 def _encrypt_only(subject: Subject) -> None:
@@ -120,7 +120,7 @@ def _swapped(subject: Subject) -> None:
         raise NotApplicable("Encrypt returns no ciphertextMetadata")
     changed = replace(sealed, aad=sealed.metadata, metadata=aad)
     expect_error(subject.decrypt(changed), InvalidCiphertextException, when="AAD and metadata swapped")
-    expect_opened(subject, sealed, _PLAINTEXT, "unchanged")
+    expect_decrypts(subject, sealed, _PLAINTEXT, "unchanged")
 
 
 def _forged(subject: Subject) -> str:

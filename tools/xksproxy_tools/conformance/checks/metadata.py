@@ -6,11 +6,11 @@ from typing import Final
 from xksproxy.spec.errors import InvalidKeyUsageException, InvalidStateException
 from xksproxy.spec.limits import MAXIMUM_KEY_USAGES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import Body, expect_error, expect_success, text_member
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.expectations import Body, expect_error, expect_success, text_member
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, expect, required
 from xksproxy_tools.conformance.subject import Keys, Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, expect, required
 
 _OPERATION: Final = Operation.GET_KEY_METADATA
 _CRYPTOGRAPHY: Final = frozenset({"ENCRYPT", "DECRYPT"})
@@ -19,7 +19,7 @@ _STATES: Final = ("ENABLED", "DISABLED")
 
 def _metadata(subject: Subject, key_id: str | None = None) -> Body:
     key = key_id or subject.keys.usable
-    return expect_success(subject.call(_OPERATION, bare(_OPERATION), key), key)
+    return expect_success(subject.call(_OPERATION, metadata_only(_OPERATION), key), key)
 
 
 def _usages(metadata: Body) -> list[str]:
@@ -89,7 +89,7 @@ def _enabled(subject: Subject) -> None:
 def _disabled(subject: Subject) -> str:
     """The catalogue leaves open which of the two it is (Q-5)."""
     key = required(subject.keys.disabled, "--disabled-key")
-    response = subject.call(_OPERATION, bare(_OPERATION), key)
+    response = subject.call(_OPERATION, metadata_only(_OPERATION), key)
     if response.status == InvalidStateException.http_status:
         expect_error(response, InvalidStateException, when=key)
         return "answered InvalidStateException"

@@ -9,12 +9,12 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_json, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import Message, bare, decryption, encryption, request_metadata
+from xksproxy_tools.conformance.expectations import expect_error, expect_json, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse
+from xksproxy_tools.conformance.messages import Message, decryption, encryption, metadata_only, request_metadata
+from xksproxy_tools.conformance.outcome import expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect
-from xksproxy_tools.conformance.wire import HttpResponse
 
 _HEALTH, _METADATA = Operation.GET_HEALTH_STATUS, Operation.GET_KEY_METADATA
 _ENCRYPT, _DECRYPT = Operation.ENCRYPT, Operation.DECRYPT
@@ -32,7 +32,7 @@ def _whole(subject: Subject, operation: Operation) -> Message:
         case Operation.DECRYPT:
             return decryption(subject.seal(b"plaintext", b"context"))
         case _:
-            return bare(operation)
+            return metadata_only(operation)
 
 
 def _with_members(message: Message, **members: Any) -> Message:
@@ -58,11 +58,11 @@ def _seen(codes: set[str]) -> str:
 
 def _content_types(subject: Subject) -> None:
     responses = {f"{one.value}, a success": subject.call(one, _whole(subject, one)) for one in Operation}
-    unsigned = subject.request(subject.path(_HEALTH), bare(_HEALTH))
+    unsigned = subject.request(subject.path(_HEALTH), metadata_only(_HEALTH))
     responses["a ValidationException"] = subject.call(_HEALTH, {})
     responses["an AuthenticationFailedException"] = subject.send(unsigned)
-    responses["a KeyNotFoundException"] = subject.call(_METADATA, bare(_METADATA), subject.keys.absent)
-    invalid = subject.request(f"{subject.path(_HEALTH)}/invalid", bare(_HEALTH))
+    responses["a KeyNotFoundException"] = subject.call(_METADATA, metadata_only(_METADATA), subject.keys.absent)
+    invalid = subject.request(f"{subject.path(_HEALTH)}/invalid", metadata_only(_HEALTH))
     responses["an InvalidUriPathException"] = subject.send(subject.sign(invalid))
     for what, response in responses.items():
         media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
@@ -71,7 +71,7 @@ def _content_types(subject: Subject) -> None:
 
 
 def _content_type_parameters(subject: Subject) -> None:
-    request = subject.request(subject.path(_HEALTH), bare(_HEALTH))
+    request = subject.request(subject.path(_HEALTH), metadata_only(_HEALTH))
     for value in ("application/json; charset=utf-8", "Application/JSON"):
         response = subject.send(subject.sign(request.with_header("Content-Type", value)))
         expect_success(response, f"Content-Type: {value}")
@@ -106,7 +106,7 @@ def _metadata_types(subject: Subject) -> None:
         expect_error(response, ValidationException, when=f"requestMetadata {json.dumps(value)}")
     for name in _REQUIRED[_METADATA]:
         for value in _WRONG_TYPES:
-            response = subject.call(_METADATA, _with_members(bare(_METADATA), **{name: value}))
+            response = subject.call(_METADATA, _with_members(metadata_only(_METADATA), **{name: value}))
             expect_error(response, ValidationException, when=f"{name} {json.dumps(value)}")
 
 
@@ -173,7 +173,7 @@ def _unknown_metadata_members(subject: Subject) -> str:
     for operation in Operation:
         message = _with_members(_whole(subject, operation), **announced)
         seen.add(_accepted_or_denied(subject.call(operation, message), f"unknown members, {operation.value}"))
-    message = _with_members(bare(_METADATA), kmsKeyArn="arn:aws:kms:us-east-1:1:key/a", kmsViaService="ebs")
+    message = _with_members(metadata_only(_METADATA), kmsKeyArn="arn:aws:kms:us-east-1:1:key/a", kmsViaService="ebs")
     seen.add(_accepted_or_denied(subject.call(_METADATA, message), "kmsKeyArn and kmsViaService, metadata"))
     return _seen(seen)
 

@@ -6,15 +6,15 @@ from typing import Final
 
 from xksproxy.spec.errors import InvalidCiphertextException, ValidationException, XksError
 from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES, TAG_BYTES
-from xksproxy_tools.conformance.answers import expect_error
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error
 from xksproxy_tools.conformance.messages import Sealed
-from xksproxy_tools.conformance.samples import expect_opened, sample
+from xksproxy_tools.conformance.outcome import NotApplicable, expect
+from xksproxy_tools.conformance.samples import expect_decrypts, sample
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import NotApplicable, expect
 
 Change = tuple[str, Sealed]
-"""What was done, and what came of it."""
+"""The settings and the main results of a measurement, as names and values."""
 
 _PLAINTEXT: Final = sample(16)
 _AAD: Final = b"project=nile"
@@ -37,7 +37,7 @@ def _check(change: Callable[[Sealed], Iterator[Change]]) -> Callable[[Subject], 
     def run(subject: Subject) -> str:
         sealed = subject.seal(_PLAINTEXT, _AAD)
         note = _expect_refused(subject, change(sealed))
-        expect_opened(subject, sealed, _PLAINTEXT, "unchanged")
+        expect_decrypts(subject, sealed, _PLAINTEXT, "unchanged")
         return note
 
     return run

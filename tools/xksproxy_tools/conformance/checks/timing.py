@@ -8,11 +8,11 @@ from typing import Final
 
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare, decryption, encryption
+from xksproxy_tools.conformance.expectations import expect_success
+from xksproxy_tools.conformance.messages import decryption, encryption, metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, CheckNotMade, NotApplicable, expect, required
 from xksproxy_tools.conformance.subject import Outage, Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, CheckNotMade, NotApplicable, expect, required
 
 _CONNECTIONS: Final = 10
 _POLLS: Final = 60
@@ -27,8 +27,8 @@ def _answers_in_time(subject: Subject) -> str:
     aad = bytes(MAXIMUM_AAD_BYTES)
     sealed = subject.seal(bytes(MINIMUM_PLAINTEXT_BYTES), aad)
     messages = {
-        Operation.GET_HEALTH_STATUS: bare(Operation.GET_HEALTH_STATUS),
-        Operation.GET_KEY_METADATA: bare(Operation.GET_KEY_METADATA),
+        Operation.GET_HEALTH_STATUS: metadata_only(Operation.GET_HEALTH_STATUS),
+        Operation.GET_KEY_METADATA: metadata_only(Operation.GET_KEY_METADATA),
         Operation.ENCRYPT: encryption(bytes(MINIMUM_PLAINTEXT_BYTES), aad, cdiv=True),
         Operation.DECRYPT: decryption(sealed),
     }
@@ -60,7 +60,7 @@ def _new_connections_in_time(subject: Subject) -> str:
     operation = Operation.GET_HEALTH_STATUS
     taken = []
     for _ in range(_CONNECTIONS):
-        request = subject.sign(subject.request(subject.path(operation), bare(operation))).encode()
+        request = subject.sign(subject.request(subject.path(operation), metadata_only(operation))).encode()
         started = time.perf_counter()
         with subject.connect() as wire:
             expect_success(wire.exchange(request), operation.value)
@@ -87,7 +87,7 @@ def _health_is_fresh(subject: Subject) -> str:
 
 
 def _all_active(subject: Subject) -> bool:
-    response = subject.call(Operation.GET_HEALTH_STATUS, bare(Operation.GET_HEALTH_STATUS))
+    response = subject.call(Operation.GET_HEALTH_STATUS, metadata_only(Operation.GET_HEALTH_STATUS))
     if response.status != 200:  # noqa: PLR2004
         return False
     instances = expect_success(response).get("ekmFleetDetails")

@@ -5,23 +5,29 @@ from typing import Any, Final
 
 from xksproxy.spec.errors import InvalidUriPathException, ValidationException
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.clients import self_signed, with_certificate, without_certificate
-from xksproxy_tools.conformance.hello import OUT_OF_DATE, SUITES_BEFORE_TLS_1_2, SUITES_OF_KMS, HelloRefused, greet
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.client_contexts import self_signed, with_certificate, without_certificate
+from xksproxy_tools.conformance.client_hello import (
+    OBSOLETE_VERSIONS,
+    SUITES_BEFORE_TLS_1_2,
+    SUITES_OF_KMS,
+    HandshakeRefused,
+    exchange_hello,
+)
+from xksproxy_tools.conformance.expectations import expect_error, expect_success
+from xksproxy_tools.conformance.http_connection import HttpConnection, NotHttp
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, expect, required
 from xksproxy_tools.conformance.requests import Request
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, expect, required
-from xksproxy_tools.conformance.wire import NotHttp, Wire
 
 _REQUESTS_ON_ONE_CONNECTION: Final = 20
-_UP_TO_DATE: Final = ("TLSv1.2", "TLSv1.3")
+_CURRENT_VERSIONS: Final = ("TLSv1.2", "TLSv1.3")
 
 
 def _health(subject: Subject) -> Request:
     operation = Operation.GET_HEALTH_STATUS
-    return subject.sign(subject.request(subject.path(operation), bare(operation)))
+    return subject.sign(subject.request(subject.path(operation), metadata_only(operation)))
 
 
 # --- TLS
@@ -38,7 +44,7 @@ def _certificate(subject: Subject) -> str:
     context = subject.target.context()
     context.check_hostname = False
     try:
-        with Wire((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
+        with HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
             shown: dict[str, Any] = wire.socket.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
         raise CheckFailed("a valid certificate of a trusted CA", error.verify_message) from None
@@ -50,17 +56,17 @@ def _certificate(subject: Subject) -> str:
 def _versions(subject: Subject) -> str:
     with subject.connect() as wire:
         version = str(wire.socket.version())
-        expect(version in _UP_TO_DATE, "TLS 1.2 or 1.3", version)
+        expect(version in _CURRENT_VERSIONS, "TLS 1.2 or 1.3", version)
         expect_success(wire.exchange(_health(subject).encode()), version)
     return version
 
 
 def _old_versions(subject: Subject) -> None:
     address = subject.target.host, subject.target.port
-    for name, version in OUT_OF_DATE.items():
+    for name, version in OBSOLETE_VERSIONS.items():
         try:
-            hello = greet(address, version=version, suites=SUITES_BEFORE_TLS_1_2, timeout=subject.timeout)
-        except HelloRefused:
+            hello = exchange_hello(address, version=version, suites=SUITES_BEFORE_TLS_1_2, timeout=subject.timeout)
+        except HandshakeRefused:
             continue
         raise CheckFailed(f"no answer to {name}", f"the suite 0x{hello.suite:04X} of version 0x{hello.version:04X}")
 
@@ -70,8 +76,8 @@ def _suites(subject: Subject) -> str:
     accepted = []
     for name, (version, suite) in SUITES_OF_KMS.items():
         try:
-            hello = greet(address, version=version, suites=(suite,), timeout=subject.timeout)
-        except HelloRefused:
+            hello = exchange_hello(address, version=version, suites=(suite,), timeout=subject.timeout)
+        except HandshakeRefused:
             continue
         if (hello.version, hello.suite) == (version, suite):
             accepted.append(name)
@@ -87,7 +93,7 @@ def _http_1_1(subject: Subject) -> None:
         context = subject.target.context()
         if protocols:
             context.set_alpn_protocols(protocols)
-        with Wire((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
+        with HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
             if wire.socket.selected_alpn_protocol() == "h2":
                 continue  # chosen freely where both were offered
             response = wire.exchange(_health(subject).encode())
@@ -158,7 +164,7 @@ def _refused(subject: Subject, context: ssl.SSLContext, client: str) -> str:
     """TLS 1.3 lets a client finish before the server has judged its certificate, so a request shows it."""
     expected = f"no connection for {client}"
     try:
-        wire = Wire((subject.target.host, subject.target.port), context, timeout=subject.timeout)
+        wire = HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout)
     except ssl.SSLCertVerificationError:
         raise
     except OSError as error:
