@@ -1,4 +1,4 @@
-"""The machine that figures belong to."""
+"""The properties of the machine on which results were measured."""
 
 import os
 import platform

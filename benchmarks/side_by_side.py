@@ -1,4 +1,4 @@
-"""Load on several servers in turn, round after round, so that what disturbs the machine disturbs them all."""
+"""Puts load on several servers in turn, so that disturbances of the machine affect them all."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -26,24 +26,24 @@ ENCRYPTS: Final = Plan(
     plaintext_bytes=Weighted(((236, 1),)),
     aad_bytes=Weighted(((160, 1),)),
 )
-"""As many Encrypts as the server can do, each of a data key, with AAD and integrity value."""
+"""As many Encrypts as possible, each of a data key, with AAD and integrity value."""
 
 _UNCHECKED: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A server under a name, and the load on it."""
+    """A server with a name, and its load."""
 
     name: str
     server: Server
     plan: Plan = ENCRYPTS
     checked: bool = True
-    """Whether its answers are those of an XKS proxy. If not, it gets Encrypts, and may answer any JSON."""
+    """Whether responses are checked. If not, the server gets Encrypts, and may return any JSON."""
 
 
 class Meter:
-    """Tells the server's processor time of the load itself, without warm-up and what follows."""
+    """Measures the processor time of the server during the load phase only."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -51,7 +51,7 @@ class Meter:
         self.seconds = 0.0
 
     def phase(self, phase: Phase, _seconds: float, _load: Load | None) -> None:
-        """The bench's."""
+        """Called by the bench."""
         if phase is Phase.LOAD:
             self._before = self._server.cpu_seconds()
         elif phase is Phase.SAMPLE:
@@ -64,7 +64,7 @@ def measure_in_turn(
     report_sample: Callable[[Sample], None],
     before: Callable[[str], None] = lambda _: None,
 ) -> list[Sample]:
-    """Rounds in which each variant has its turn; ``before`` is told whose turn is next."""
+    """Measure all variants in each round. ``before`` is called with the name of the next variant."""
 
     async def main() -> list[Sample]:
         samples = []
@@ -82,7 +82,7 @@ def measure_in_turn(
 
 
 def measure_once(variant: Variant, number: int, report_sample: Callable[[Sample], None]) -> tuple[Sample, Measurement]:
-    """One phase on one server; ``number`` is that of the round."""
+    """Measure one variant once. ``number`` is that of the round."""
 
     async def main() -> tuple[Sample, Measurement]:
         async with AsyncExitStack() as stack:
@@ -105,7 +105,7 @@ async def _opened(stack: AsyncExitStack, variant: Variant) -> tuple[Bench, Meter
 
 
 def _unchecked(variant: Variant) -> list[Request]:
-    """Encrypts like those of :data:`ENCRYPTS` whose answer may be any JSON."""
+    """Encrypts like those of :data:`ENCRYPTS` with any JSON as response."""
     random = Random(1)  # noqa: S311 - plaintexts of a measurement
     destination = variant.server.destinations[0]
     return [
@@ -125,7 +125,7 @@ def _unchecked(variant: Variant) -> list[Request]:
 
 
 def sample_of(variant: str, number: int, measurement: Measurement, server_seconds: float) -> Sample:
-    """A measurement in the numbers that are compared."""
+    """The sample of a measurement."""
     figures = measurement.figures
     return Sample(
         variant=variant,

@@ -1,4 +1,4 @@
-"""SoftHSM2 tokens with one key and with thousands, a certificate and a credential: made once and kept."""
+"""SoftHSM2 tokens with one key to thousands of keys, a certificate and a credential. They are created once."""
 
 import shutil
 import subprocess
@@ -20,16 +20,16 @@ from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
 KEY_COUNTS: Final = (1, 100, 600, 1000, 5000)
-"""There is a token with so many keys, named ``key-0000`` and so on."""
+"""The number of keys of each token. Keys are named ``key-0000`` and so on."""
 
 LABEL: Final = "bench"
 PIN: Final = "1234"
-"""Nothing of worth lies on these tokens, and other proxies want to be configured for them by hand."""
+"""These tokens need no protection, and other proxies are configured for them by hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The directory that holds them."""
+    """The directory of tokens, certificate and credential."""
 
     directory: Path
 
@@ -40,21 +40,21 @@ class Tokens:
 
     @property
     def certificate(self) -> Path:
-        """The certificate of a server on localhost, and after it its private key."""
+        """A PEM file with the certificate of a server on localhost and its private key."""
         return self.directory / "server.pem"
 
     @property
     def credentials(self) -> Path:
-        """The directory with the credential of every key store here."""
+        """The credentials directory of all key stores."""
         return self.directory / "credentials"
 
     @property
     def credential(self) -> Credential:
-        """That credential."""
+        """The credential of all key stores."""
         return load_credentials(self.credentials)[0]
 
     def home(self, keys: int) -> Path:
-        """The directory of the token with so many keys: ``softhsm2.conf`` and ``tokens``."""
+        """The directory of the token with this number of keys: ``softhsm2.conf`` and ``tokens``."""
         return self.directory / f"keys-{keys}"
 
     def hsm(self, keys: int, sessions: int = 4) -> Hsm:
@@ -77,17 +77,17 @@ def key_id(number: int) -> str:
 
 
 def prepared(directory: Path, counts: Sequence[int] = KEY_COUNTS) -> Tokens:
-    """The tokens below ``directory``; the first time it takes a minute or two to make them."""
+    """The tokens below ``directory``. Creating them takes a minute or two."""
     tokens = Tokens(directory.absolute() / "tokens")
     if not tokens.directory.exists():
-        # PKCS#11 is initialised there, and this process starts others.
+        # Another process, because PKCS#11 is initialised there, and this process starts servers.
         command = [sys.executable, "-m", __name__, str(tokens.directory), *map(str, counts)]
         subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
     return tokens
 
 
 def make(directory: Path, counts: Sequence[int]) -> None:
-    """Make everything aside, and rename it into place. At most one call of this in a process."""
+    """Create everything under a temporary name, then rename it. A process may call this once."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
     try:
@@ -110,7 +110,7 @@ def _make_certificate(staging: Path) -> None:
 
 
 def _make_tokens(staging: Path, directory: Path, counts: Sequence[int]) -> None:
-    """One token that grows; it is copied whenever it has as many keys as are wanted."""
+    """Add keys to one token, and copy it at each wanted number of keys."""
     growing = staging / "growing"
     growing.mkdir()
     token = make_token(growing, label=LABEL, pin=PIN, so_pin=PIN)

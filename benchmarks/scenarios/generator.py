@@ -1,4 +1,4 @@
-"""What the load generator itself can do."""
+"""The capacity of the load generator."""
 
 from dataclasses import replace
 from typing import Final
@@ -53,8 +53,9 @@ def _run(workbench: Workbench) -> Finding:
 
 SCENARIO: Final = Scenario(
     "generator",
-    "The load generator by itself",
-    "`xksproxy bench` against a server that echoes, over the same TLS. What the generator takes of the machine is not"
-    " there for the proxy; its lag is how long after a request was due it came to it, and counts as latency.",
+    "The load generator",
+    "`xksproxy bench` against a server that echoes, over the same TLS. The processor time of the generator is not"
+    " available to the proxy. Its lag is the delay from the due time of a request to its submission, and is part of the"
+    " latency.",
     _run,
 )

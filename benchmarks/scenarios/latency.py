@@ -1,4 +1,4 @@
-"""(f) Latency at the rate that AWS asks for."""
+"""(f) Latency at the rate that AWS demands."""
 
 from typing import Final
 

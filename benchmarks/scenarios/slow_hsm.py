@@ -1,4 +1,4 @@
-"""(g) An HSM whose calls take their time."""
+"""(g) An HSM with slow calls."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _CLEAR_OF_THE_LIMIT: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """So many sessions, each of whose encryptions takes so long on the HSM."""
+    """A number of sessions, and the time of an encryption on the HSM."""
 
     sessions: int
     milliseconds: int
@@ -103,8 +103,8 @@ def _chart(samples: list[Sample]) -> Chart:
 SCENARIO: Final = Scenario(
     "slow-hsm",
     "A slow HSM",
-    "A PKCS#11 module that waits before each C_Encrypt and then asks SoftHSM2. Encrypts without integrity value, so"
-    " that each is one call; one worker, and twice as many connections as sessions. What the processor allows is where"
-    " the module does not wait. Judged is what lies clear of that, at most half of it.",
+    "A PKCS#11 module that waits before each C_Encrypt and then calls SoftHSM2. Encrypts have no integrity value, so"
+    " that each is one call. There is one worker, with twice as many connections as sessions. Without a wait, the"
+    " processor is the limit. Goals are for ideal rates of at most half of that limit.",
     _run,
 )

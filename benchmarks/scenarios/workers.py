@@ -32,7 +32,7 @@ def _run(workbench: Workbench) -> Finding:
 SCENARIO: Final = Scenario(
     "workers",
     "One worker and two",
-    "Encrypts as above. The load generator needs a core for itself, so that on two cores the second worker shares one"
+    "Encrypts as above. The load generator needs one core, so that on two cores the second worker shares one"
     " with it; on a larger machine it would have its own.",
     _run,
 )

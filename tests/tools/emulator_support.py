@@ -251,6 +251,14 @@ class Harness:
         del parsed["ResponseMetadata"]
         return parsed
 
+    async def error_of(self, operation: str, **parameters: Any) -> str:
+        """The name of the exception of an operation; empty if it succeeds."""
+        try:
+            await self.call(operation, **parameters)
+        except KmsError as error:
+            return error.name
+        return ""
+
     async def create_store(self, name: str = "store", **settings: Any) -> str:
         answer = await self.call("CreateCustomKeyStore", CustomKeyStoreName=name, **(settings or PUBLIC))
         return str(answer["CustomKeyStoreId"])

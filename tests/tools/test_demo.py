@@ -29,6 +29,7 @@ def programs(tmp_path: Path) -> Path:
     made.mkdir(parents=True)
     for name in _PROGRAMS:
         _write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
+    _write_program(made / "sleep", "exec /bin/sleep 0.5")  # instead of a second between two attempts
     _write_program(made / "xksproxy", f'exec "{sys.executable}" "{_write_unhurried(tmp_path)}" "$@"')
     return made
 

@@ -2,11 +2,11 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_process import running_emulator
 from xksproxy_tools.kms_emulator.state.database import Database
 
 
@@ -76,9 +76,8 @@ def test_a_port_in_use_is_named(run: Callable[..., Any], tmp_path: Path) -> None
     assert f"127.0.0.1:{port}: Address already in use" in done.err
 
 
-@pytest.mark.slow
 def test_two_emulators_do_not_share_a_state_file(run: Callable[..., Any], tmp_path: Path) -> None:
-    with running_emulator(tmp_path / "state"):
+    with closing(Database.open(tmp_path / "state", "eu-west-1")):
         done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state")
 
     assert (done.code, done.err) == (2, f"xksproxy: {tmp_path}/state: another emulator is using it\n")

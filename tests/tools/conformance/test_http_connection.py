@@ -146,7 +146,7 @@ def test_an_end_before_the_end_of_the_response_is_told(answering: Answering, ans
 def test_what_is_no_json_object_is_shown_by_its_beginning(content: bytes) -> None:
     response = HttpResponse("HTTP/1.1", 500, (), content, 1.0)
 
-    with pytest.raises(NotHttp, match="status 500 with a body that is no JSON object"):
+    with pytest.raises(NotHttp, match="status 500 with a body that is not a JSON object"):
         response.json()
     assert len(str(response)) < 400
 

@@ -23,8 +23,11 @@ from xksproxy.spec.errors import (
 from xksproxy.spec.uri import Operation
 
 OF_THE_APIS = ("health", "metadata", "encrypt", "decrypt", "tampering", "integrity", "errors")
-LONG = {"enc-iv-unique", "dec-everywhere"}
-"""Checks that take long and that no reading concerns."""
+LONG = {
+    *("enc-iv-unique", "dec-everywhere", "dec-after-refusals"),
+    *("tamper-ciphertext-bits", "tamper-iv-bits", "tamper-tag-bits", "tamper-aad-bits"),
+}
+"""Checks that send hundreds of requests, and do not depend on any reading."""
 
 
 def lengths_are_invalid(iv: bytes, tag: bytes, metadata: bytes) -> None:

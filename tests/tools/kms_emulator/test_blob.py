@@ -16,7 +16,7 @@ SEALED = Sealed(b"ciphertext", b"v1", b"i" * 12, b"t" * 16)
 headers = st.builds(Header, st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=30))
 sealed = st.builds(
     Sealed,
-    st.binary(max_size=4300),
+    st.binary(max_size=300),
     st.none() | st.binary(max_size=20),
     st.binary(min_size=12, max_size=12) | st.binary(min_size=16, max_size=16),
     st.binary(min_size=16, max_size=16),

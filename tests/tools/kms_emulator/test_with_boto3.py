@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_process import PATIENT, kms_client, proxy_options, running_emulator, wait_for_state
+from emulator_process import kms_client, proxy_options, running_emulator, wait_for_state
 from emulator_support import CLUSTER_ID, trust_anchor
 from support import Proxy, eventually, free_port, lines_with
 from xksproxy_tools.development.softhsm import make_token
@@ -15,8 +15,6 @@ from xksproxy_tools.development.softhsm import make_token
 from xksproxy.sigv4.keyring import generate_credential
 
 pytestmark = pytest.mark.slow
-
-SERVICE = "com.amazonaws.vpce.eu-west-1.vpce-svc-0123456789abcdef0"
 
 
 @pytest.fixture(scope="module")
@@ -176,24 +174,6 @@ def test_a_disabled_key_and_one_pending_deletion_are_not_used(kms: Any, key: dic
     assert kms.decrypt(CiphertextBlob=blob)["Plaintext"] == b"secret"
 
 
-def test_a_disconnected_store_makes_its_keys_unavailable(kms: Any, store_id: str, key: dict[str, Any]) -> None:
-    blob = kms.encrypt(KeyId=key["KeyId"], Plaintext=b"secret")["CiphertextBlob"]
-
-    kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
-    wait_for_state(kms, store_id, "DISCONNECTED")
-
-    assert kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]["KeyState"] == "Unavailable"
-    with pytest.raises(kms.exceptions.KMSInvalidStateException):
-        kms.decrypt(CiphertextBlob=blob)
-    with pytest.raises(kms.exceptions.CustomKeyStoreInvalidStateException):
-        create_key(kms, store_id, "demo-key")
-    with pytest.raises(kms.exceptions.CustomKeyStoreHasCMKsException):
-        kms.delete_custom_key_store(CustomKeyStoreId=store_id)
-    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
-    wait_for_state(kms, store_id, "CONNECTED")
-    assert kms.decrypt(CiphertextBlob=blob)["Plaintext"] == b"secret"
-
-
 @pytest.mark.parametrize(
     ("xks_key_id", "name"),
     [
@@ -245,18 +225,40 @@ def test_other_callers_have_accounts_of_their_own(url: str, kms: Any, key: dict[
         reader.encrypt(KeyId=key["Arn"], Plaintext=b"x")
 
 
-def test_everything_is_there_after_a_restart(proxy: Proxy, tmp_path: Path) -> None:
-    options = [*proxy_options(proxy), "--fast"]
-    with running_emulator(tmp_path / "state", *options) as url:
+def connect(kms: Any, store_id: str, state: str) -> dict[str, Any]:
+    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
+    return wait_for_state(kms, store_id, state)
+
+
+def test_key_stores_of_both_types_are_there_after_a_restart(proxy: Proxy, tmp_path: Path) -> None:
+    token = make_token(tmp_path, label="kms", pin="kmspassword", so_pin="so-password")
+    options = [*proxy_options(proxy), "--fast", "--cluster", f"{CLUSTER_ID}={token.module}:kms"]
+    environment = {"SOFTHSM2_CONF": str(token.configuration)}
+    context = {"a": "b"}
+    with running_emulator(tmp_path / "state", *options, **environment) as url:
         kms = kms_client(url)
         store_id = kms.create_custom_key_store(**settings(proxy, CustomKeyStoreName="store"))["CustomKeyStoreId"]
-        kms.connect_custom_key_store(CustomKeyStoreId=store_id)
-        wait_for_state(kms, store_id, "CONNECTED")
+        connect(kms, store_id, "CONNECTED")
         key = create_key(kms, store_id, "demo-key", Tags=[{"TagKey": "a", "TagValue": "b"}])
         kms.create_alias(AliasName="alias/a", TargetKeyId=key["KeyId"])
         blob = kms.encrypt(KeyId="alias/a", Plaintext=b"secret")["CiphertextBlob"]
 
-    with running_emulator(tmp_path / "state", *options) as url:
+        cluster_store_id = kms.create_custom_key_store(
+            CustomKeyStoreName="hsm",
+            CloudHsmClusterId=CLUSTER_ID,
+            TrustAnchorCertificate=trust_anchor(),
+            KeyStorePassword="wrong-password",
+        )["CustomKeyStoreId"]
+        assert connect(kms, cluster_store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
+        kms.disconnect_custom_key_store(CustomKeyStoreId=cluster_store_id)
+        wait_for_state(kms, cluster_store_id, "DISCONNECTED")
+        kms.update_custom_key_store(CustomKeyStoreId=cluster_store_id, KeyStorePassword="kmspassword")
+        connect(kms, cluster_store_id, "CONNECTED")
+        cluster_key = kms.create_key(Origin="AWS_CLOUDHSM", CustomKeyStoreId=cluster_store_id)["KeyMetadata"]
+        data_key = kms.generate_data_key(KeyId=cluster_key["KeyId"], KeySpec="AES_256", EncryptionContext=context)
+        assert cluster_key["CloudHsmClusterId"] == CLUSTER_ID
+
+    with running_emulator(tmp_path / "state", *options, **environment) as url:
         kms = kms_client(url)
 
         assert kms.decrypt(CiphertextBlob=blob)["Plaintext"] == b"secret"
@@ -264,87 +266,11 @@ def test_everything_is_there_after_a_restart(proxy: Proxy, tmp_path: Path) -> No
         assert kms.describe_key(KeyId="alias/a")["KeyMetadata"] == key
         assert kms.list_resource_tags(KeyId=key["KeyId"])["Tags"] == [{"TagKey": "a", "TagValue": "b"}]
 
-
-def behind_a_vpc(proxy: Proxy, **changes: Any) -> dict[str, Any]:
-    """Settings that are not tried before the store is connected."""
-    vpc = {"XksProxyConnectivity": "VPC_ENDPOINT_SERVICE", "XksProxyVpcEndpointServiceName": SERVICE}
-    return settings(proxy, **vpc, **changes)
-
-
-def connect(kms: Any, store_id: str, state: str) -> dict[str, Any]:
-    kms.connect_custom_key_store(CustomKeyStoreId=store_id)
-    return wait_for_state(kms, store_id, state)
-
-
-def test_a_connection_that_fails_says_why_and_can_be_mended(proxy: Proxy, tmp_path: Path) -> None:
-    right = {
-        "AccessKeyId": proxy.credential.access_key_id,
-        "RawSecretAccessKey": proxy.credential.secret_access_key,
-    }
-    wrong = {**right, "RawSecretAccessKey": proxy.other_credential.secret_access_key}
-    with running_emulator(tmp_path / "state", *proxy_options(proxy), "--fast") as url:
-        kms = kms_client(url)
-        vpc = behind_a_vpc(proxy, XksProxyUriPath="/no/kms/xks/v1", XksProxyAuthenticationCredential=wrong)
-        store_id = kms.create_custom_key_store(**vpc)["CustomKeyStoreId"]
-
-        entry = connect(kms, store_id, "FAILED")
-        assert entry["ConnectionErrorCode"] == "XKS_PROXY_INVALID_CONFIGURATION"
-        assert entry["XksProxyConfiguration"]["VpcEndpointServiceName"] == SERVICE
-        with pytest.raises(kms.exceptions.CustomKeyStoreInvalidStateException):
-            kms.connect_custom_key_store(CustomKeyStoreId=store_id)
-        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
-        wait_for_state(kms, store_id, "DISCONNECTED")
-        kms.update_custom_key_store(CustomKeyStoreId=store_id, XksProxyUriPath="/dev/kms/xks/v1")
-        assert connect(kms, store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
-        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
-        wait_for_state(kms, store_id, "DISCONNECTED")
-        kms.update_custom_key_store(CustomKeyStoreId=store_id, XksProxyAuthenticationCredential=right)
-        assert "ConnectionErrorCode" not in connect(kms, store_id, "CONNECTED")
-
-        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
-        wait_for_state(kms, store_id, "DISCONNECTED")
-        kms.delete_custom_key_store(CustomKeyStoreId=store_id)
-        assert kms.describe_custom_key_stores()["CustomKeyStores"] == []
-
-
-def test_a_certificate_of_an_unknown_authority_is_no_connection(proxy: Proxy, tmp_path: Path) -> None:
-    with running_emulator(tmp_path / "state", *proxy_options(proxy)[2:], "--fast") as url:
-        kms = kms_client(url)
-
-        with pytest.raises(kms.exceptions.XksProxyUriUnreachableException):
-            kms.create_custom_key_store(**settings(proxy))
-        store_id = kms.create_custom_key_store(**behind_a_vpc(proxy))["CustomKeyStoreId"]
-        assert connect(kms, store_id, "FAILED")["ConnectionErrorCode"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
-
-
-def test_a_cloudhsm_key_store_over_a_token(tmp_path: Path) -> None:
-    token = make_token(tmp_path, label="kms", pin="kmspassword", so_pin="so-password")
-    cluster = (*PATIENT, "--fast", "--cluster", f"{CLUSTER_ID}={token.module}:kms")
-    environment = {"SOFTHSM2_CONF": str(token.configuration)}
-    with running_emulator(tmp_path / "state", *cluster, **environment) as url:
-        kms = kms_client(url)
-        store_id = kms.create_custom_key_store(
-            CustomKeyStoreName="hsm",
-            CloudHsmClusterId=CLUSTER_ID,
-            TrustAnchorCertificate=trust_anchor(),
-            KeyStorePassword="wrong-password",
-        )["CustomKeyStoreId"]
-        assert connect(kms, store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
-        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
-        wait_for_state(kms, store_id, "DISCONNECTED")
-        kms.update_custom_key_store(CustomKeyStoreId=store_id, KeyStorePassword="kmspassword")
-        connect(kms, store_id, "CONNECTED")
-        key = kms.create_key(Origin="AWS_CLOUDHSM", CustomKeyStoreId=store_id)["KeyMetadata"]
-        data_key = kms.generate_data_key(KeyId=key["KeyId"], KeySpec="AES_256", EncryptionContext={"a": "b"})
-        assert key["CloudHsmClusterId"] == CLUSTER_ID
-
-    with running_emulator(tmp_path / "state", *cluster, **environment) as url:
-        kms = kms_client(url)
-        blob = data_key["CiphertextBlob"]
-        assert kms.decrypt(CiphertextBlob=blob, EncryptionContext={"a": "b"})["Plaintext"] == data_key["Plaintext"]
+        sealed = data_key["CiphertextBlob"]
+        assert kms.decrypt(CiphertextBlob=sealed, EncryptionContext=context)["Plaintext"] == data_key["Plaintext"]
         with pytest.raises(kms.exceptions.InvalidCiphertextException):
-            kms.decrypt(CiphertextBlob=blob)
-        kms.disconnect_custom_key_store(CustomKeyStoreId=store_id)
-        wait_for_state(kms, store_id, "DISCONNECTED")
+            kms.decrypt(CiphertextBlob=sealed)
+        kms.disconnect_custom_key_store(CustomKeyStoreId=cluster_store_id)
+        wait_for_state(kms, cluster_store_id, "DISCONNECTED")
         with pytest.raises(kms.exceptions.KMSInvalidStateException):
-            kms.decrypt(CiphertextBlob=blob, EncryptionContext={"a": "b"})
+            kms.decrypt(CiphertextBlob=sealed, EncryptionContext=context)

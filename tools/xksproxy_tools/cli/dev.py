@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from xksproxy.cli.output import COULD_NOT_RUN, print_error
 from xksproxy.spec.uri import Operation, compose_path
 from xksproxy_tools.development.environment import REGION, URI_PATH_PREFIX, DevEnvironment, open_environment
+from xksproxy_tools.development.softhsm import SoftHsmError
 
 _DEFAULT_PORT = 8443
 
@@ -38,7 +40,11 @@ def dev(directory: Path, port: int | None) -> None:
       xksproxy dev --port 9443
     """
     existed = directory.exists()
-    environment = open_environment(directory, port, _DEFAULT_PORT)
+    try:
+        environment = open_environment(directory, port, _DEFAULT_PORT)
+    except SoftHsmError as error:
+        print_error(str(error))
+        sys.exit(COULD_NOT_RUN)
     click.echo(_introduction(environment, existed=existed))
     sys.stdout.flush()
     # A new process image: this process has loaded a PKCS#11 module, which a master process must not do.

@@ -40,12 +40,12 @@ def _checked_key(_context: click.Context, _parameter: click.Parameter, value: st
 def diagnose(
     *, target: Target, rules: Mapping[Peer, Peer], key_id: str | None, time_limit_ms: int, as_json: bool
 ) -> None:
-    """Report what AWS KMS would answer for a proxy, and what to do. It works with any proxy that implements the XKS API.
+    """Report what AWS KMS would answer for a proxy, and what to do. It works with any XKS proxy.
 
     It makes the steps that KMS makes: the form of the endpoint, name, TCP, TLS, and a signed GetHealthStatus. If a step
-    fails, it reports the exception of CreateCustomKeyStore and the ConnectionErrorCode, and the exit code is 1. Warnings
-    do not change the exit code. The list of public CAs that KMS trusts is not known here: the CAs of the system are
-    trusted, or those of --ca.
+    fails, it reports the exception of CreateCustomKeyStore and the ConnectionErrorCode, and the exit code is 1.
+    Warnings do not change the exit code. The list of public CAs that KMS trusts is not known here: the CAs of the
+    system are trusted, or those of --ca.
 
     Run it on a machine in or near the Region of KMS: it measures latency and firewalls of this machine.
 

@@ -1,4 +1,4 @@
-"""Client certificates that a proxy with mutual TLS must refuse."""
+"""TLS contexts with client certificates that a proxy with mutual TLS must refuse."""
 
 import ssl
 import tempfile
@@ -14,7 +14,7 @@ from xksproxy.client.target import Target
 
 
 def self_signed(target: Target) -> ssl.SSLContext:
-    """A client's context whose certificate has the subject of the target's own, and no CA that a proxy could trust.
+    """A context with a self-signed certificate that has the subject of the target's own certificate.
 
     Raises:
         OSError, ValueError: the target's own certificate cannot be read.

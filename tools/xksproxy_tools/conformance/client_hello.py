@@ -1,4 +1,4 @@
-"""A ClientHello written by hand, since no TLS library offers what is out of date or a single suite of TLS 1.3."""
+"""Sends a ClientHello without a TLS library, which could not offer obsolete versions or a single suite of TLS 1.3."""
 
 import os
 import socket
@@ -33,23 +33,23 @@ _ALERTS: Final = {40: "handshake_failure", 47: "illegal_parameter", 70: "protoco
 
 
 class HandshakeRefused(Exception):
-    """The server does not go on; the text says how it put it."""
+    """The server refused the handshake; the text says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerHello:
-    """What the server has chosen."""
+    """The choice of the server."""
 
     version: int
     suite: int
 
 
 def exchange_hello(address: tuple[str, int], *, version: int, suites: Sequence[int], timeout: float) -> ServerHello:
-    """Offer one version and some suites, and read the server's choice; the handshake ends there.
+    """Offer one version and some suites, and read the choice of the server. The handshake is not continued.
 
     Raises:
-        HandshakeRefused: the server answers by an alert, or closes.
-        OSError: there is no connection, or no answer within ``timeout`` seconds.
+        HandshakeRefused: the server sends an alert, or closes the connection.
+        OSError: there is no connection, or no response within ``timeout`` seconds.
     """
     with socket.create_connection(address, timeout=timeout) as connection:
         connection.sendall(_client_hello(address[0], version, suites))
@@ -62,7 +62,7 @@ def exchange_hello(address: tuple[str, int], *, version: int, suites: Sequence[i
     if kind == _ALERT and len(content) == 2:  # noqa: PLR2004 - level and description
         raise HandshakeRefused(f"alert {_ALERTS.get(content[1], content[1])}")
     if kind != _HANDSHAKE or content[:1] != bytes([_SERVER_HELLO]):
-        raise HandshakeRefused("what came is no ServerHello")
+        raise HandshakeRefused("the response is not a ServerHello")
     return _server_hello(content[4:])
 
 
@@ -120,5 +120,5 @@ def _server_hello(body: bytes) -> ServerHello:
                 version = int.from_bytes(extensions[4:6], "big")
             extensions = extensions[4 + length :]
     except (IndexError, struct.error):
-        raise HandshakeRefused("its ServerHello is cut short") from None
+        raise HandshakeRefused("its ServerHello is incomplete") from None
     return ServerHello(version, suite)

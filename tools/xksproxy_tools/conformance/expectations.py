@@ -1,4 +1,4 @@
-"""Judging responses: a success, one of some errors, and what stands in them."""
+"""Checks of responses: success, expected errors, and their members."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ Body = dict[str, Any]
 
 
 def expect_success(response: HttpResponse, when: str = "") -> Body:
-    """The body of a 200. ``when`` tells which of several requests it was."""
+    """The body of a response with status 200. ``when`` describes the request in failures."""
     expect(response.status == 200, _with_case("status 200", when), response)  # noqa: PLR2004
     return _body(response, "status 200 with a JSON object")
 
@@ -28,7 +28,7 @@ def expect_error(response: HttpResponse, *acceptable: type[XksError], when: str 
 
 
 def expect_json(response: HttpResponse, when: str = "") -> Body:
-    """The body of any answer, success or error, which is a JSON object, of an error with a name (R-ERR-4)."""
+    """The body of any response: a JSON object, and for an error one with a name (R-ERR-4)."""
     body = _body(response, _with_case("a JSON object", when))
     named = response.status == 200 or isinstance(body.get("errorName"), str)  # noqa: PLR2004
     expect(named, _with_case("an errorName", when), response)
@@ -36,7 +36,7 @@ def expect_json(response: HttpResponse, when: str = "") -> Body:
 
 
 def expect_refusal(response: HttpResponse, when: str = "") -> Body:
-    """The body of any error of the API that blames the request: 4xx, or 501 for what is not supported."""
+    """The body of an error about the request: 4xx, or 501 for an unsupported request."""
     wanted = _with_case("an error of 4xx or 501 with an errorName", when)
     body = _body(response, wanted)
     blamed = 400 <= response.status < 500 or response.status == 501  # noqa: PLR2004
@@ -58,13 +58,13 @@ def bytes_member(body: Body, name: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise CheckFailed(f"Base64 in {name}", f"{len(text)} characters that are none") from None
+        raise CheckFailed(f"Base64 in {name}", f"{len(text)} characters that are not Base64") from None
     expect(base64.b64encode(data).decode() == text, f"canonical Base64 in {name}", "bits after the last byte")
     return data
 
 
 def sealed_of(body: Body, aad: bytes | None) -> Sealed:
-    """What Encrypt answered, decoded."""
+    """The decoded response of Encrypt."""
     return Sealed(
         bytes_member(body, "ciphertext"),
         bytes_member(body, "initializationVector"),

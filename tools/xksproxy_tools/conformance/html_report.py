@@ -1,4 +1,4 @@
-"""A report as a web page that is one file."""
+"""The HTML report."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _NO_NUMBERS: Final = 1_000
 
 
 def html(report: Report) -> str:
-    """An HTML document with what failed, every check, and every requirement of the catalogue."""
+    """An HTML document with the failures, all checks, and all requirements."""
     page = Page(
         title="Conformance of an external key store proxy",
         result="conforms" if report.conforms else "does not conform",
@@ -29,7 +29,7 @@ def html(report: Report) -> str:
 
 def _sections(report: Report) -> list[Section]:
     failures = report.failures()
-    sections = [Section("What failed", _failures(failures) if failures else paragraph("Nothing.", "good"))]
+    sections = [Section("Failures", _failures(failures) if failures else paragraph("Nothing.", "good"))]
     chapters = {result.chapter.name: result.chapter.title for result in report.results}
     for name, title in chapters.items():
         sections.append(Section(title, _checks([one for one in report.results if one.chapter.name == name])))
@@ -52,7 +52,7 @@ def _failures(failures: tuple[Result, ...]) -> Markup:
 
 
 def _checks(results: list[Result]) -> Markup:
-    columns = ("", "level", "what is right", "requirements", "note")
+    columns = ("", "level", "expectation", "requirements", "note")
     rows = [
         (
             _badge(one.outcome.value),

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over one TLS connection, written and read by hand: any bytes can be sent, and reading is strict."""
+"""An HTTP/1.1 connection over TLS that can send any bytes, and reads responses strictly."""
 
 import json
 import re
@@ -20,20 +20,20 @@ _FINAL: Final = 200
 
 
 class ConnectionEnded(OSError):
-    """The proxy ended the connection where a response was expected."""
+    """The proxy closed the connection before a complete response."""
 
 
 class NoResponse(ConnectionEnded):
-    """Not even the first byte of it came: an idle connection may just have been ended."""
+    """No byte of a response arrived; the proxy may have closed an idle connection."""
 
 
 class NotHttp(Exception):
-    """What came is not a response of HTTP/1.1, or not the JSON object that was expected in it."""
+    """The response is not valid HTTP/1.1, or its body is not a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response as it stood on the wire; header names in lower case."""
+    """A response. Header names are in lower case."""
 
     version: str
     status: int
@@ -49,7 +49,7 @@ class HttpResponse:
 
     @property
     def closes(self) -> bool:
-        """Whether the connection ends with this response."""
+        """Whether the proxy closes the connection after this response."""
         options = {option.strip().lower() for option in (self.header("connection") or "").split(",")}
         return "close" in options or (self.version == "HTTP/1.0" and "keep-alive" not in options)
 
@@ -57,18 +57,18 @@ class HttpResponse:
         """The content as a JSON object.
 
         Raises:
-            NotHttp: it is none.
+            NotHttp: the content is not a JSON object.
         """
         try:
             body = json.loads(self.content.decode("utf-8"))
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            raise NotHttp(f"status {self.status} with a body that is no JSON object: {shown(self.content)}")
+            raise NotHttp(f"status {self.status} with a body that is not a JSON object: {shown(self.content)}")
         return body
 
     def __str__(self) -> str:
-        """Status and error name, or the beginning of what came instead; never the plaintext of a success."""
+        """Status and error name, or the beginning of another body; never a plaintext."""
         try:
             body = self.json()
         except NotHttp as error:
@@ -79,18 +79,18 @@ class HttpResponse:
 
 
 def printable(text: str) -> str:
-    """The beginning of a text of the proxy's, without what a terminal could take for a command."""
+    """The beginning of a text from the proxy, without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])
 
 
 def shown(content: bytes) -> str:
-    """The beginning of what is not JSON, printable."""
+    """The beginning of a body that is not JSON, in printable form."""
     text = repr(content[:_SHOWN])[1:]
     return f"{text} … of {len(content)} bytes" if len(content) > _SHOWN else text
 
 
 class HttpConnection:
-    """One TLS connection. Failures of it are raised as OSError."""
+    """One TLS connection. Its failures are raised as OSError."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class HttpConnection:
         server_name: str | None = None,
         timeout: float,
     ) -> None:
-        """Connect and shake hands; ``timeout`` in seconds counts for each read and write."""
+        """Connect and make the TLS handshake. ``timeout`` is in seconds, for each read and write."""
         raw = socket.create_connection(address, timeout=timeout)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -140,7 +140,7 @@ class HttpConnection:
                 return response
 
     def exchange(self, data: bytes, method: str = "POST") -> HttpResponse:
-        """Send a request and read its response, also where the proxy answers before it has read everything."""
+        """Send a request and read its response, also if the proxy responds before it has read everything."""
         try:
             self.send(data)
         except TimeoutError:
@@ -149,11 +149,11 @@ class HttpConnection:
             try:
                 return self.read(method)
             except OSError:
-                raise NoResponse(f"the proxy closed the connection while it was sent to: {error}") from None
+                raise NoResponse(f"the proxy closed the connection during the request: {error}") from None
         return self.read(method)
 
     def read_until_closed(self) -> bytes:
-        """What still comes before the proxy ends the connection; a TimeoutError if it never does."""
+        """The data before the proxy closes the connection; a TimeoutError if it does not."""
         rest = b""
         try:
             while chunk := self._reader.read1(_MAXIMUM_LINE):

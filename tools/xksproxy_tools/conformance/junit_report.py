@@ -1,4 +1,4 @@
-"""A report as JUnit XML, for systems that show test results."""
+"""The report as JUnit XML."""
 
 import re
 from itertools import groupby
@@ -16,8 +16,7 @@ _NOT_OF_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010f
 def junit(report: Report) -> str:
     """A document with a suite for each chapter.
 
-    Only a failed MUST is a failure there, as it is for the exit code; a failed SHOULD is a test that was skipped, with
-    what was found.
+    A failed MUST is a failure, as for the exit code. A failed SHOULD is a skipped test with the result as message.
     """
     suites = ET.Element("testsuites", name="xksproxy conformance", time=f"{report.seconds:.3f}")
     for title, results in groupby(report.results, key=lambda result: result.chapter.title):
@@ -53,5 +52,5 @@ def _case(suite: ET.Element, result: Result) -> ET.Element:
 
 
 def _legal(text: str) -> str:
-    """Without the characters that XML cannot hold; a proxy may have sent them."""
+    """The text without characters that XML does not allow; a proxy may have sent them."""
     return _NOT_OF_XML.sub("\ufffd", text)

@@ -1,4 +1,4 @@
-"""The ways in which a check can end, and how it says so."""
+"""The outcomes of a check, and the exceptions for them."""
 
 from enum import Enum
 from typing import TypeVar
@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 
 
 class Outcome(Enum):
-    """How a check ended."""
+    """The outcome of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -16,7 +16,7 @@ class Outcome(Enum):
 
 
 class CheckFailed(Exception):
-    """The proxy did something else than what the requirement asks for. Texts show no secret and no plaintext."""
+    """The proxy violates a requirement. The texts contain no secret and no plaintext."""
 
     def __init__(self, expected: str, got: str) -> None:
         super().__init__(f"expected {expected}, got {got}")
@@ -25,21 +25,21 @@ class CheckFailed(Exception):
 
 
 class NotApplicable(Exception):
-    """The check cannot be made here; the text says what is missing."""
+    """The check needs something that is missing; the text says what."""
 
 
 class CheckNotMade(Exception):
-    """Something else than the proxy kept the check from being made; the text says what."""
+    """The check could not be made for a reason other than the proxy; the text gives the reason."""
 
 
 def expect(holds: object, expected: str, got: object) -> None:
-    """Fail the check unless something holds."""
+    """Fail the check unless the condition holds."""
     if not holds:
         raise CheckFailed(expected, str(got))
 
 
 def required(value: Value | None, option: str) -> Value:
-    """What a check needs, which an option of the command names."""
+    """The value of an option that a check needs."""
     if value is None:
         raise NotApplicable(f"{option} was not given")
     return value

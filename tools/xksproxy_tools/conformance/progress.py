@@ -1,4 +1,4 @@
-"""A run as it goes, on a terminal."""
+"""Shows the progress of a run on a terminal."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +12,7 @@ from xksproxy_tools.conformance.runner import Result
 
 
 def show_progress(results: Iterable[Result], total: int, console: Console) -> Iterator[Result]:
-    """The results, with a bar while they come, and each failure as soon as it is known; silent on no terminal."""
+    """Yield the results; show a progress bar and each failure, if the console is a terminal."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)

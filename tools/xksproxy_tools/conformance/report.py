@@ -1,4 +1,4 @@
-"""What a run has found, by check and by requirement."""
+"""The results of a run, by check and by requirement."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _WORST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.
 
 @dataclass(frozen=True, slots=True)
 class RequirementResult:
-    """What is known of a requirement: the worst outcome of its checks, or ``not checked`` and why."""
+    """The result for a requirement: the worst outcome of its checks, or ``not checked`` with the reason."""
 
     requirement: Requirement
     outcome: str
@@ -27,7 +27,7 @@ class RequirementResult:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run, complete."""
+    """The results of a complete run."""
 
     proxy: str
     """The URL of the key store."""
@@ -37,17 +37,17 @@ class Report:
     results: tuple[Result, ...]
 
     def count(self, outcome: Outcome, level: Level | None = None) -> int:
-        """How many checks ended so, of one level or of all."""
+        """The number of checks with this outcome, of one level or of all."""
         return sum(one.outcome is outcome and level in (None, one.check.level) for one in self.results)
 
     @property
     def conforms(self) -> bool:
-        """Whether no check of a MUST failed or could not be made."""
+        """Whether every check of a MUST was made, and none failed."""
         return not self.count(Outcome.FAILED, Level.MUST) and not self.count(Outcome.NOT_RUN)
 
     @property
     def summary(self) -> str:
-        """The whole in a few words."""
+        """The counts of outcomes as text."""
         must = self.count(Outcome.FAILED, Level.MUST)
         counts = {
             "passed": self.count(Outcome.PASSED),
@@ -59,12 +59,12 @@ class Report:
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no checks"
 
     def failures(self) -> tuple[Result, ...]:
-        """What failed, MUST before SHOULD."""
+        """The failures, MUST before SHOULD."""
         failed = [result for result in self.results if result.outcome is Outcome.FAILED]
         return tuple(sorted(failed, key=lambda result: list(Level).index(result.check.level)))
 
     def requirement_results(self) -> Iterator[RequirementResult]:
-        """Every requirement of the catalogue."""
+        """The results for all requirements of the catalogue."""
         for requirement in CATALOGUE:
             about = [result for result in self.results if requirement.id in result.check.requirements]
             outcomes = {result.outcome for result in about}
@@ -73,7 +73,7 @@ class Report:
             yield RequirementResult(requirement, worst, tuple(result.check.id for result in about), reason)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for a machine. Durations are in seconds, times in UTC."""
+        """The report for JSON output. Durations are in seconds, times in UTC."""
         return {
             "proxy": self.proxy,
             "tool": f"xksproxy {__version__}",

@@ -1,4 +1,4 @@
-"""A report for a person at a terminal."""
+"""The text report."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -18,7 +18,7 @@ _WIDER_THAN_ANY_TABLE: Final = 100_000
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """Every check, then what failed with what was expected, then the sum."""
+    """Print all checks, the failures in detail, and the summary."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDER_THAN_ANY_TABLE

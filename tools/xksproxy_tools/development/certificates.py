@@ -45,7 +45,7 @@ def issue(
     client: bool = False,
     days: int = _LEAF_DAYS,
 ) -> tuple[bytes, bytes]:
-    """Issue a server certificate for DNS names and addresses, or a client certificate; with its private key, both in PEM."""
+    """Issue a server certificate for DNS names and addresses, or a client certificate. Both parts are in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(_name(common_name), authority.certificate.subject, key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -68,7 +68,7 @@ def pack(blob: Blob) -> bytes:
     )
     if len(data) > MAXIMUM_BLOB_BYTES or not _is_sound(sealed):
         raise ValueError(
-            f"a ciphertext blob of {len(data)} bytes; expected at most {MAXIMUM_BLOB_BYTES}, and sizes of AES-GCM"
+            f"invalid sizes for a ciphertext blob; expected those of AES-GCM, at most {MAXIMUM_BLOB_BYTES} bytes in all"
         )
     return data
 
@@ -95,7 +95,7 @@ def unpack(data: bytes) -> Blob:
 
 
 def authenticated_data(header: Header, encryption_context: Mapping[str, str]) -> bytes:
-    """The data that every layer authenticates: the header and the encryption context. The order of the pairs does not matter.
+    """The data that every layer authenticates: header and encryption context, regardless of the order of the pairs.
 
     Raises:
         KmsError: ValidationException; the data would be longer than 8192 bytes, or a text is not Unicode.

@@ -202,7 +202,7 @@ def create_key_error(outcome: ClusterOutcome) -> KmsError:
 
 
 def cryptographic_error(outcome: ClusterOutcome) -> KmsError:
-    """The error of Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext and ReEncrypt."""
+    """The error of the five cryptographic operations."""
     answer = _ANSWERS[outcome]
     return KmsError(answer.cryptography, answer.text)
 
@@ -221,7 +221,8 @@ _STORE_STATE: Final = "CustomKeyStoreInvalidStateException"
 
 _ANSWERS: Final[Mapping[ClusterOutcome, _KmsAnswer]] = {
     ClusterOutcome.WRONG_PASSWORD: _KmsAnswer(
-        "AWS KMS cannot log in to the AWS CloudHSM cluster: the password of kmsuser differs from that of the key store.",
+        "AWS KMS cannot log in to the AWS CloudHSM cluster: the password of kmsuser differs from that of the key"
+        " store.",
         "INVALID_CREDENTIALS",
         _STORE_STATE,
     ),

@@ -81,7 +81,7 @@ class Connections:
         self._begin(store, ConnectionState.DISCONNECTING, request_id, self._durations.disconnect)
 
     async def resume(self) -> None:
-        """Continue after a restart: start the unfinished transitions, and log in to the clusters of connected key stores.
+        """Continue after a restart: start unfinished transitions, and log in to the clusters of connected key stores.
 
         A key store whose cluster cannot be reached stays CONNECTED, as with KMS.
         """

@@ -55,7 +55,7 @@ class Crypto:
         return {"KeyId": resolved.arn, "Plaintext": plaintext, "EncryptionAlgorithm": _ALGORITHM}
 
     async def re_encrypt(self, request: KmsRequest) -> dict[str, Any]:
-        """ReEncrypt: decrypt with one key and encryption context, then encrypt with another. The plaintext is not returned."""
+        """ReEncrypt: decrypt with one key and encryption context, then encrypt with another."""
         parameters = request.parameters
         source, blob = self._source(request, "SourceKeyId", "SourceEncryptionAlgorithm")
         resolved = self._usable(request, parameters["DestinationKeyId"], "DestinationEncryptionAlgorithm")

@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """The length of transitions in seconds; about five minutes with AWS. A failed connection fails without this delay."""
+    """The length of transitions in seconds; about five minutes with AWS. Failures have no delay."""
 
     connect: float = 300.0
     disconnect: float = 300.0

@@ -7,7 +7,7 @@ _FAULTS: Final = frozenset({"DependencyTimeoutException", "KeyUnavailableExcepti
 
 
 class KmsError(Exception):
-    """A refused KMS request. ``name`` is the exception's name, by which SDKs choose a class; ``message`` is for people."""
+    """A refused KMS request. ``name`` is the name of the exception; ``message`` is for people."""
 
     def __init__(self, name: str, message: str) -> None:
         self.name = name

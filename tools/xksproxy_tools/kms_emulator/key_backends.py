@@ -53,7 +53,7 @@ class KeyBackends:
                     raise cloudhsm.cryptographic_error(failure.outcome) from failure
 
     async def _encrypt_twice(self, request: KmsRequest, resolved: ResolvedKey, plaintext: bytes, aad: bytes) -> Sealed:
-        """Encrypt under the key material in KMS, then under the external key. Neither side can decrypt without the other."""
+        """Encrypt under the key material in KMS, then under the external key. Decryption needs both."""
         address, key_id = _external(resolved)
         inner = join(_material(resolved).encrypt(plaintext, aad))
         try:

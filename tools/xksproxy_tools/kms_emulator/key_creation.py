@@ -44,7 +44,7 @@ class KeyCreation:
         self._clock = clock
 
     async def create(self, request: KmsRequest) -> dict[str, Any]:
-        """CreateKey. The external key must exist, be suitable, and not be in use by another KMS key of the key store."""
+        """CreateKey. The external key must exist, be suitable, and not be in use in the key store."""
         origin = _checked_origin(request)
         key = self._new_key(origin, request)
         if origin is Origin.EXTERNAL:
@@ -76,7 +76,7 @@ class KeyCreation:
         )
 
     def _usable_store(self, key: KmsKey, origin: Origin, request: KmsRequest) -> KeyStore:
-        """The key store of a new key, after a check of its type, its connection, and that no key has the external key."""
+        """The key store of a new key, after a check of type, connection and use of the external key."""
         store = find_key_store(self._database, key.store_id or "", key.account)
         if store.type is not _STORE_TYPES[origin]:
             raise KmsError("UnsupportedOperationException", f"{store.id} is of type {store.type}, not for {origin}")

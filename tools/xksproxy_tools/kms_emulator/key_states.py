@@ -26,7 +26,7 @@ _ALLOWED: Final[Mapping[str, frozenset[KeyState]]] = {
 
 
 def shown_state(key: KmsKey, store: KeyStore | None) -> KeyState:
-    """The KeyState in responses. A key is Unavailable while its key store is not connected, unless it is pending deletion."""
+    """The KeyState in responses: Unavailable while the key store is not connected, unless pending deletion."""
     if key.state is KeyState.PENDING_DELETION or store is None or store.connected:
         return key.state
     return KeyState.UNAVAILABLE

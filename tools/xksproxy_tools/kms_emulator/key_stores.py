@@ -85,7 +85,7 @@ class KeyStores:
         return {}
 
     def connect(self, request: KmsRequest) -> dict[str, Any]:
-        """ConnectCustomKeyStore. It returns before the key store is connected; DescribeCustomKeyStores reports the result."""
+        """ConnectCustomKeyStore. It does not wait; DescribeCustomKeyStores reports the result."""
         store = self._find(request)
         require_state(request.operation, store)
         self._connections.connect(store, request.id)

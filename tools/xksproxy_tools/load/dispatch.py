@@ -37,7 +37,7 @@ class Exchange:
 
 
 class Dispatcher:
-    """Owns the connections. The waits for a connection and for a response are limited to ``give_up_after`` seconds each."""
+    """Owns the connections. It waits ``give_up_after`` seconds for a connection, and as long for a response."""
 
     def __init__(self, target: Target, connections: int, give_up_after: float) -> None:
         self._give_up_after = give_up_after

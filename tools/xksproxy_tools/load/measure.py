@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,9 @@ from xksproxy_tools.load.requests import OK, DecryptRequest, EncryptRequest, Req
 from xksproxy_tools.load.signing import SignedPool
 
 _POOL: Final = 2048
+_SMALLEST_POOL: Final = 100
+"""Enough for the shares of a mix in per cent."""
+
 _CIPHERTEXTS: Final = 512
 _POOL_BYTES: Final = 32 * 1024 * 1024
 _LARGEST_REQUEST_BYTES: Final = 28 * 1024
@@ -216,7 +220,8 @@ async def _connect(dispatcher: Dispatcher) -> None:
 
 async def _make_requests(plan: Plan, destinations: Sequence[Destination], dispatcher: Dispatcher) -> list[Request]:
     largest = max(size for sizes in (plan.plaintext_bytes, plan.aad_bytes) for size, weight in sizes.items if weight)
-    count = max(len(destinations), min(_POOL, _POOL_BYTES // (2 * largest + 1024)))
+    needed = _POOL if plan.closed else max(_SMALLEST_POOL, math.ceil(plan.rate * plan.duration))
+    count = max(len(destinations), min(_POOL, needed, _POOL_BYTES // (2 * largest + 1024)))
     maker = RequestMaker(plan, destinations)
     decrypts: list[DecryptRequest] = []
     if any(weight for operation, weight in plan.mix.items if operation is Operation.DECRYPT):

@@ -15,7 +15,7 @@ _PAUSE_SECONDS: Final = 0.01
 
 
 class SignedPool:
-    """A pool of requests that is used repeatedly. While :meth:`keep_fresh` runs, no signature is older than two minutes.
+    """A pool of requests, used repeatedly. While :meth:`keep_fresh` runs, no signature is older than two minutes.
 
     A request may be sent again: the API has no replay protection, and the proxy uses another IV for each Encrypt.
     """

@@ -1,7 +1,7 @@
 """How AAD and ciphertextMetadata are authenticated together, and the integrity value (R-CDIV-*).
 
-The composition of R-CDIV-2 happens inside the proxy. What shows outside is that no other pair of AAD and metadata
-leads to the same bytes, which it would with the lengths left out.
+The composition of R-CDIV-2 is not visible from outside. It is visible that no other pair of AAD and metadata gives the
+same bytes, as would be the case without the lengths.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def _recomputed(sealed: Sealed) -> bytes:
 
 
 def _expect_valid_integrity_value(subject: Subject, plaintext: bytes, aad: bytes | None) -> None:
-    """The value is right, and what it promises: that the ciphertext decrypts."""
+    """The value must be correct, and the ciphertext must decrypt."""
     sealed = seal_sample(subject, plaintext, aad, cdiv=True)
     if sealed is not None:
         when = lengths(plaintext, aad)
@@ -77,7 +77,7 @@ def _of_every_aad(subject: Subject) -> None:
 
 
 def _encrypt_only(subject: Subject) -> None:
-    """Without a trial decryption there is nothing to promise."""
+    """The proxy cannot verify the ciphertext of this key by decryption."""
     key = required(subject.keys.encrypt_only, "--encrypt-only-key")
     for aad in (_AAD, None):
         when = lengths(_PLAINTEXT, aad)
@@ -90,7 +90,7 @@ def _encrypt_only(subject: Subject) -> None:
 
 
 def _moved(sealed: Sealed) -> Iterator[tuple[str, Sealed]]:
-    """Other borders between AAD and metadata, so that without their lengths nothing would have changed."""
+    """Other splits of AAD and metadata, which would be equal without the lengths."""
     aad, metadata = sealed.aad or b"", sealed.metadata or b""
     if metadata:
         yield "all metadata moved into the AAD", replace(sealed, aad=aad + metadata, metadata=None)
@@ -113,7 +113,7 @@ def _nothing_moves(subject: Subject) -> str:
 
 
 def _swapped(subject: Subject) -> None:
-    """AAD that fits into ciphertextMetadata, given in place of it, and it in place of AAD."""
+    """AAD and ciphertextMetadata exchanged."""
     aad = b"project=nile"
     sealed = subject.seal(_PLAINTEXT, aad)
     if not sealed.metadata:
@@ -124,7 +124,7 @@ def _swapped(subject: Subject) -> None:
 
 
 def _forged(subject: Subject) -> str:
-    """AAD that is written like the composition itself, which must be composed once more all the same."""
+    """AAD with the bytes of a composition, which must be composed again."""
     count = 0
     for aad in (None, _AAD):
         sealed = subject.seal(_PLAINTEXT, aad)
@@ -138,7 +138,7 @@ def _forged(subject: Subject) -> str:
 
 
 def _absent_is_empty(subject: Subject) -> str:
-    """KMS leaves out what is empty, and a proxy may refuse it (Q-13); accepted, it should count as absent."""
+    """KMS omits empty members, and a proxy may refuse them (Q-13). If accepted, they should equal absent ones."""
     sealed = subject.seal(_PLAINTEXT)
     seen = {_same_as_absent(subject.decrypt(replace(sealed, aad=b"")), "empty AAD to Decrypt")}
     if not sealed.metadata:
@@ -162,9 +162,21 @@ def _same_as_absent(response: HttpResponse, when: str) -> str:
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check("cdiv-returned", ("R-ENC-9",), Level.MUST, "An integrity value is returned if asked for", _is_returned),
-    Check("cdiv-value", ("R-CDIV-5",), Level.MUST, "It is right for every length of plaintext", _of_every_length),
-    Check("cdiv-aad", ("R-CDIV-5",), Level.MUST, "It is right for every length of AAD", _of_every_aad),
-    Check("cdiv-encrypt-only-key", ("R-CDIV-8",), Level.SHOULD, "A key that cannot decrypt gives none", _encrypt_only),
+    Check(
+        "cdiv-value",
+        ("R-CDIV-5",),
+        Level.MUST,
+        "The integrity value is right for every length of plaintext",
+        _of_every_length,
+    ),
+    Check("cdiv-aad", ("R-CDIV-5",), Level.MUST, "The integrity value is right for every length of AAD", _of_every_aad),
+    Check(
+        "cdiv-encrypt-only-key",
+        ("R-CDIV-8",),
+        Level.SHOULD,
+        "A key that cannot decrypt gives no integrity value",
+        _encrypt_only,
+    ),
     Check(
         "cdiv-moved",
         ("R-CDIV-2", "R-DEC-3"),

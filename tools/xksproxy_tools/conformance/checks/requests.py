@@ -41,7 +41,7 @@ def _with_members(message: Message, **members: Any) -> Message:
 
 
 def _accepted_or_denied(response: HttpResponse, when: str) -> str:
-    """A success, or a denial by secondary authorization: which callers it admits is the operator's choice."""
+    """A success, or a denial by secondary authorization, whose rules the operator chooses."""
     if response.status == AccessDeniedException.http_status:
         expect_error(response, AccessDeniedException, when=when)
         return "AccessDeniedException"
@@ -121,7 +121,7 @@ def _optional_members(subject: Subject) -> str:
 
 
 def _principals(subject: Subject) -> str:
-    """What KMS sends besides ARNs."""
+    """Principals of KMS that are not ARNs."""
     seen = set()
     for principal in ("ec2.amazonaws.com", "AWS Internal", "arn:aws:sts::123456789012:assumed-role/a/b@example.com"):
         for operation in (_METADATA, _ENCRYPT, _DECRYPT):
@@ -131,7 +131,7 @@ def _principals(subject: Subject) -> str:
 
 
 def _odd_arns(subject: Subject) -> str:
-    """AWS's own examples have a key ARN with a colon too many."""
+    """Examples of AWS have a key ARN with an extra colon."""
     seen = set()
     for arn in ("arn:aws:kms:us-east-2:123456789012:/key/1234abcd-12ab-34cd-56ef-1234567890ab", "arn", ""):
         message = _with_members(_whole(subject, _ENCRYPT), kmsKeyArn=arn)
@@ -167,7 +167,7 @@ def _request_ids(subject: Subject) -> None:
 
 
 def _unknown_metadata_members(subject: Subject) -> str:
-    """What the specification foresees, and what the public test client sends to GetKeyMetadata."""
+    """Members that the specification announces, and those that the public test client sends to GetKeyMetadata."""
     announced = {"SourceIdentity": "a", "kmsRecipientAttestationImageSha384": "b", "tags": [{"key": "c"}], "nested": {}}
     seen = set()
     for operation in Operation:
@@ -192,7 +192,7 @@ def _largest(subject: Subject) -> str:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    Check("req-content-type", ("R-REQ-1",), Level.MUST, "All answers are JSON, and say so", _content_types),
+    Check("req-content-type", ("R-REQ-1",), Level.MUST, "All responses are JSON with its Content-Type", _content_types),
     Check(
         "req-content-type-parameters",
         ("R-REQ-1",),
@@ -200,8 +200,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         "Content-Type is read as a media type",
         _content_type_parameters,
     ),
-    Check("req-metadata-missing", ("R-REQ-2",), Level.MUST, "requestMetadata is demanded", _metadata_missing),
-    Check("req-metadata-members", ("R-REQ-2",), Level.MUST, "Its required members are demanded", _metadata_members),
+    Check("req-metadata-missing", ("R-REQ-2",), Level.MUST, "requestMetadata is required", _metadata_missing),
+    Check("req-metadata-members", ("R-REQ-2",), Level.MUST, "Its required members are checked", _metadata_members),
     Check("req-metadata-types", ("R-REQ-6",), Level.SHOULD, "Its members must be strings", _metadata_types),
     Check("req-optional-members", ("R-REQ-2",), Level.MUST, "Its optional members are accepted", _optional_members),
     Check("req-principals", ("R-REQ-6",), Level.MUST, "A caller need not have an ARN", _principals),

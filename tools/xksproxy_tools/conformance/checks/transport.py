@@ -95,7 +95,7 @@ def _http_1_1(subject: Subject) -> None:
             context.set_alpn_protocols(protocols)
         with HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
             if wire.socket.selected_alpn_protocol() == "h2":
-                continue  # chosen freely where both were offered
+                continue  # allowed if both are offered
             response = wire.exchange(_health(subject).encode())
         offered = f"with the protocols {', '.join(protocols) or '(none)'} offered by ALPN"
         expect(response.version == "HTTP/1.1", f"HTTP/1.1 {offered}", response.version)
@@ -103,7 +103,7 @@ def _http_1_1(subject: Subject) -> None:
 
 
 def _split(subject: Subject) -> None:
-    """Headers and body in writes of their own, as many clients send them."""
+    """Headers and body in separate writes, as many clients send them."""
     request = _health(subject)
     whole = request.encode()
     head = len(whole) - len(request.body)
@@ -118,7 +118,7 @@ def _keep_alive(subject: Subject) -> None:
         for number in range(1, _REQUESTS_ON_ONE_CONNECTION + 1):
             response = wire.exchange(_health(subject).encode())
             expect_success(response, f"request {number} of a connection")
-            expect(not response.closes, "a connection that is kept", f"Connection: close after request {number}")
+            expect(not response.closes, "a persistent connection", f"Connection: close after request {number}")
 
 
 def _kept_after_errors(subject: Subject) -> None:
@@ -161,7 +161,7 @@ def _wrong_client_name(subject: Subject) -> str:
 
 
 def _refused(subject: Subject, context: ssl.SSLContext, client: str) -> str:
-    """TLS 1.3 lets a client finish before the server has judged its certificate, so a request shows it."""
+    """In TLS 1.3 a client finishes before the server checks its certificate, so a request is needed."""
     expected = f"no connection for {client}"
     try:
         wire = HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout)
@@ -184,11 +184,11 @@ def _refused(subject: Subject, context: ssl.SSLContext, client: str) -> str:
 CHECKS: Final[tuple[Check, ...]] = (
     Check("tls-server-name", ("R-TLS-4",), Level.MUST, "The server certificate names the host", _server_name),
     Check("tls-certificate", ("R-TLS-5",), Level.MUST, "The server certificate is valid", _certificate),
-    Check("tls-versions", ("R-TLS-1",), Level.MUST, "TLS 1.2 or 1.3 is spoken", _versions),
+    Check("tls-versions", ("R-TLS-1",), Level.MUST, "TLS 1.2 or 1.3 is used", _versions),
     Check("tls-old-versions", ("R-TLS-1",), Level.SHOULD, "SSL 3.0, TLS 1.0 and TLS 1.1 are refused", _old_versions),
-    Check("tls-suites", ("R-TLS-2",), Level.MUST, "A cipher suite of KMS is offered", _suites),
+    Check("tls-suites", ("R-TLS-2",), Level.MUST, "A cipher suite of KMS is supported", _suites),
     Check("tls-http-1-1", ("R-TLS-3",), Level.MUST, "HTTP/1.1 is served, whatever ALPN offers", _http_1_1),
-    Check("tls-split-request", ("R-TLS-3",), Level.MUST, "A request may come in pieces", _split),
+    Check("tls-split-request", ("R-TLS-3",), Level.MUST, "A request may arrive in pieces", _split),
     Check("tls-keep-alive", ("R-TLS-3",), Level.SHOULD, "A connection serves many requests", _keep_alive),
     Check("tls-kept-after-errors", ("R-TLS-3",), Level.SHOULD, "A connection outlives errors", _kept_after_errors),
     Check("tls-pipelining", ("R-TLS-3",), Level.SHOULD, "Pipelined requests are answered in order", _pipelining),

@@ -35,7 +35,7 @@ def _get_is_refused(subject: Subject) -> None:
         request = replace(subject.request(subject.path(operation), b"").without_header("Content-Length"), method="GET")
         response = subject.send(subject.sign(request))
         expect(response.status == _NOT_ALLOWED, f"405 to a GET of {operation.value}", response)
-        # Whether the signature or the method is looked at first is left open (Q-2).
+        # The order of the checks of signature and method is not defined (Q-2).
         response = subject.send(request)
         refused = response.status in (_NOT_ALLOWED, AuthenticationFailedException.http_status)
         expect(refused, f"405 or 401 to an unsigned GET of {operation.value}", response)
@@ -49,7 +49,7 @@ def _unknown_operation(subject: Subject) -> None:
 
 
 def _unknown_prefix(subject: Subject) -> None:
-    """As the public test client has it: signed with a good credential."""
+    """As in the public test client: signed with a valid credential."""
     for operation in Operation:
         path = subject.path(operation).replace(BASE_PATH, f"/invalid{BASE_PATH}", 1)
         response = subject.send(subject.sign(subject.request(path, metadata_only(operation))))
@@ -68,7 +68,7 @@ def _unknown_key(subject: Subject) -> None:
 
 
 def _longest_key_id(subject: Subject) -> None:
-    """An id of every legal character, which surely does not exist; that it is legal shows in the error's name."""
+    """A missing key id with every legal character. The error name shows that the id is legal."""
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
     key_id = (alphabet * 2)[:MAXIMUM_KEY_ID_CHARACTERS]
     response = subject.call(Operation.GET_KEY_METADATA, metadata_only(Operation.GET_KEY_METADATA), key_id)
@@ -84,7 +84,7 @@ def _other_methods(subject: Subject) -> None:
 
 
 def _illegal_key_id(subject: Subject) -> str:
-    """Which error it is, the catalogue leaves open (Q-12)."""
+    """The catalogue does not define the error (Q-12)."""
     operation = Operation.GET_KEY_METADATA
     seen = set()
     for key_id in ("a" * (MAXIMUM_KEY_ID_CHARACTERS + 1), "a" * 1000, f"{subject.keys.usable}*", "a%20b", "~", "a:b"):
@@ -94,7 +94,7 @@ def _illegal_key_id(subject: Subject) -> str:
 
 
 def _keys_apart(subject: Subject) -> None:
-    """What one key encrypted, no other decrypts."""
+    """No other key decrypts a ciphertext."""
     other = required(subject.keys.decrypt_only, "--decrypt-only-key")
     response = subject.decrypt(subject.seal(b"plaintext"), other)
     expect_error(response, InvalidCiphertextException, when="decrypted with another key")

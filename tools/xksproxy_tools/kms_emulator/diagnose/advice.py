@@ -12,7 +12,7 @@ _BY_OUTCOME: Final[Mapping[Outcome, str]] = {
     Outcome.INVALID_CIPHERTEXT: "the proxy does not decrypt its own ciphertext: notify its vendor",
     Outcome.INVALID_KEY_USAGE: "the external key must be able to encrypt and to decrypt",
     Outcome.AUTHENTICATION_FAILED: "compare access key id, secret access key and path prefix with those of the proxy;"
-    " then compare the clocks of both machines, which may differ by at most five minutes",
+    " then compare the clocks of both machines, which may differ by five minutes at most",
     Outcome.ACCESS_DENIED: "permit the call in the policies of the proxy; GetHealthStatus must never need permission",
     Outcome.KEY_NOT_FOUND: "use the id of an external key that exists in the proxy",
     Outcome.INVALID_URI_PATH: "compare the path, prefix included, with that of the proxy",
@@ -20,11 +20,11 @@ _BY_OUTCOME: Final[Mapping[Outcome, str]] = {
     Outcome.DEPENDENCY_TIMEOUT: "the key manager does not answer the proxy in time: check the network between them",
     Outcome.THROTTLING: "the proxy is overloaded, or one of its quotas is used up",
     Outcome.INTERNAL: "read the proxy's log: it cannot use its key manager",
-    Outcome.NO_TCP: "check that the name has the address of the proxy, that it listens on port 443, and that no firewall"
-    " blocks the connection",
+    Outcome.NO_TCP: "check that the name has the address of the proxy, that it listens on port 443, and that no"
+    " firewall blocks it",
     Outcome.NO_TLS: "check that the proxy uses TLS 1.2 or 1.3, with a certificate for this name",
-    Outcome.CONNECTION_LOST: "the proxy closed the connection after the TLS handshake: it may refuse the cipher suite or the"
-    " client certificate (see --client-certificate); read its log",
+    Outcome.CONNECTION_LOST: "the proxy closed the connection after the TLS handshake: it may refuse the cipher suite"
+    " or the client certificate (see --client-certificate); read its log",
     Outcome.TIMED_OUT: "check the network to the proxy, and how long the proxy waits for its key manager",
     Outcome.MALFORMED: "the response violates the API: check that the path is that of the proxy; if it is, notify its"
     " vendor",

@@ -114,7 +114,8 @@ class Network:
         if any(handshake.suite in TLS_1_2_SUITES + TLS_1_3_SUITES for handshake in found):
             return good("suites", seen)
         # Python offers more TLS 1.3 suites than KMS does, so the proxy may support others as well.
-        advice = f"KMS offers none of these; check that the proxy also has one of {', '.join(TLS_1_3_SUITES + TLS_1_2_SUITES)}"
+        kms_suites = ", ".join(TLS_1_3_SUITES + TLS_1_2_SUITES)
+        advice = f"KMS offers none of these; check that the proxy also has one of {kms_suites}"
         return Step("suites", Result.WARNING, seen, advice)
 
     async def _handshakes_by_version(self) -> AsyncIterator[Handshake]:

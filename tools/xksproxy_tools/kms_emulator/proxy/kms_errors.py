@@ -178,7 +178,7 @@ def key_refusal(external_key_id: str, key: GetKeyMetadataResponse) -> KmsError |
 
 
 def cryptographic_error(outcome: Outcome) -> KmsError:
-    """The error of Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext and ReEncrypt."""
+    """The error of the five cryptographic operations."""
     return KmsError("KMSInvalidStateException", _ANSWERS[outcome].text)
 
 

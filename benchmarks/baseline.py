@@ -1,13 +1,13 @@
-"""The floor: what the parts cost that no proxy of this kind can do without, and nothing else.
+"""The baseline: a server with the parts that every proxy of this kind needs, and nothing else.
 
-The same aiohttp, uvloop, gunicorn and TLS, the same interpreter settings, a thread for each session, and for each
-request one GCM encryption and one decryption of it. No SigV4, no JSON, no key store, no log, no metrics: it takes bytes
-of the body as text and AAD, and answers as many bytes as an Encrypt does.
+It has the same aiohttp, uvloop, gunicorn, TLS and interpreter settings, a thread for each session, and one GCM
+encryption and one decryption for each request. It has no SigV4, JSON, key store, log and metrics: it uses bytes of the
+body as plaintext and AAD, and responds with as many bytes as an Encrypt does.
 
-    python -m benchmarks.floor CONFIG PORT (python | crossing)
+    python -m benchmarks.baseline CONFIG PORT (python | native)
 
-CONFIG is a configuration of xksproxy, of which ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` count. The
-session threads call the module from Python, or are those of the proxy, which call it without the interpreter.
+CONFIG is a configuration of xksproxy; ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` are used. The session
+threads call the module from Python, or are those of the proxy, which call it without the interpreter.
 """
 
 import asyncio
@@ -39,18 +39,18 @@ _PLAINTEXT_BYTES: Final = 236
 _AAD_BYTES: Final = 160
 _IV_BYTES: Final = 12
 _IVS: Final = 1_000_000
-"""For each session: more than a measurement uses."""
+"""For each session; more than a measurement needs."""
 
 _ANSWER: Final = b'{"padding":"%s"}' % (b"x" * 520)
 
 
 class _Sessions(Protocol):
     async def both(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Encrypt, then decrypt what that gave."""
+        """Encrypt, then decrypt the result."""
 
 
 class _PythonThreads:
-    """Threads that take both calls of a request from a queue and make them in Python."""
+    """Threads that make both calls of a request in Python."""
 
     def __init__(self, connection: Connection, sessions: int) -> None:
         self._connection = connection
@@ -59,7 +59,7 @@ class _PythonThreads:
         _start(sessions, self._serve)
 
     async def both(self, plaintext: bytes, aad: bytes) -> bytes:
-        """One crossing to a thread and back."""
+        """Make both calls on one thread."""
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._jobs.put((future, plaintext, aad))
         return await future
@@ -82,8 +82,8 @@ class _Job(Call):
         self.future: asyncio.Future[_Job] = asyncio.get_running_loop().create_future()
 
 
-class _CrossingThreads:
-    """The queue and the native sessions of the proxy: each call crosses to a thread and back, without the interpreter."""
+class _NativeThreads:
+    """The call queue and the native sessions of the proxy. Calls are made without the interpreter."""
 
     def __init__(self, connection: Connection, sessions: int) -> None:
         self._connection = connection
@@ -94,7 +94,7 @@ class _CrossingThreads:
         _start(sessions, self._serve)
 
     async def both(self, plaintext: bytes, aad: bytes) -> bytes:
-        """One crossing for each call."""
+        """Queue each call separately."""
         sealed = await self._call(True, b"", aad, plaintext)
         return (await self._call(False, sealed.iv, aad, sealed.output)).output
 
@@ -124,7 +124,7 @@ class _CrossingThreads:
         native_session.arm(0, _find_key(self._connection, session), math.inf, True, True, None)
         native_session.stock(os.urandom(_IVS * _IV_BYTES))
         self._queue.get(0, native_session)
-        sys.exit("a call failed, or the IVs are used up")
+        sys.exit("a call failed, or all IVs are used")
 
 
 def _start(count: int, serve: Callable[[], None]) -> None:
@@ -139,12 +139,12 @@ def _find_key(connection: Connection, session: int) -> int:
 
 _SESSIONS: Final[dict[str, Callable[[Connection, int], _Sessions]]] = {
     "python": _PythonThreads,
-    "crossing": _CrossingThreads,
+    "native": _NativeThreads,
 }
 
 
 class _Runner(web.AppRunner):
-    """Serves with aiohttp's bare server, as the proxy does, and not through an application's router."""
+    """Uses aiohttp's low-level server, as the proxy does, without a router."""
 
     def __init__(self, config: Config, threads: str) -> None:
         super().__init__(web.Application())
@@ -164,28 +164,28 @@ class _Runner(web.AppRunner):
         return web.Response(body=_ANSWER, content_type="application/json")
 
 
-class FloorWorker(GunicornUVLoopWebWorker):
-    """aiohttp's worker with the interpreter set as in the proxy."""
+class BaselineWorker(GunicornUVLoopWebWorker):
+    """aiohttp's worker with the interpreter settings of the proxy."""
 
     def init_process(self) -> None:
-        """The proxy's setting for threads that hand over often."""
+        """Set the switch interval of the proxy."""
         sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
 
-class _Floor(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
+class _Baseline(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     def __init__(self, config: Config, port: int, threads: str) -> None:
         self._config = config
         self._port = port
         self._threads = threads
-        super().__init__(prog="floor")
+        super().__init__(prog="baseline")
 
     def load_config(self) -> None:
         tls = self._config.server.tls
         settings: dict[str, Any] = {
             "bind": f"127.0.0.1:{self._port}",
             "workers": self._config.server.workers,
-            "worker_class": "benchmarks.floor.FloorWorker",
+            "worker_class": "benchmarks.baseline.BaselineWorker",
             "keepalive": 300,
             "certfile": tls.certificate,
             "keyfile": tls.private_key,
@@ -202,4 +202,4 @@ class _Floor(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
 
 
 if __name__ == "__main__":
-    _Floor(load_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]).run()
+    _Baseline(load_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]).run()
