@@ -6,8 +6,8 @@ body as plaintext and AAD, and responds with as many bytes as an Encrypt does.
 
     python -m benchmarks.baseline CONFIG PORT (python | native)
 
-CONFIG is a configuration of xksproxy; ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` are used. The session
-threads call the module from Python, or are those of the proxy, which call it without the interpreter.
+CONFIG is a configuration of xksproxy; ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` are used. The
+session threads call the module from Python, or are those of the proxy, which call it without the interpreter.
 """
 
 import asyncio

@@ -115,8 +115,8 @@ def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: 
 @pytest.mark.parametrize(
     ("replaced", "words"),
     [
-        (("xksproxy", "echo no token >&2; exit 2"), "not as expected: the proxy has ended"),
-        (("xksproxy", _IDLE_PROXY), "not as expected: the end of the input"),
+        (("xksproxy", "echo no token >&2; exit 2"), "unexpected result: the proxy has ended"),
+        (("xksproxy", _IDLE_PROXY), "unexpected result: the input ended"),
         (("python", "exit 0"), "demo: no free ports"),
     ],
     ids=["no-proxy", "no-more-enters", "no-ports"],
