@@ -47,10 +47,10 @@ def test_each_way_to_end_has_its_outcome(subject: Subject) -> None:
 @pytest.mark.parametrize(
     ("error", "expected", "got"),
     [
-        (TimeoutError(), "an answer", "none within 20 s"),
-        (NotHttp("gibberish"), "an answer of HTTP/1.1", "gibberish"),
-        (ConnectionEnded("cut"), "an answer", "cut"),
-        (ConnectionRefusedError("no"), "an answer", "ConnectionRefusedError: no"),
+        (TimeoutError(), "a response", "none within 20 s"),
+        (NotHttp("gibberish"), "a response in HTTP/1.1", "gibberish"),
+        (ConnectionEnded("cut"), "a response", "cut"),
+        (ConnectionRefusedError("no"), "a response", "ConnectionRefusedError: no"),
         (KeyError("x"), CHECKABLE_ANSWER, "KeyError: 'x'"),
     ],
 )
@@ -70,13 +70,13 @@ def test_once_the_proxy_is_gone_the_rest_is_not_run(subject: Subject) -> None:
     def kill(subject: Subject) -> None:
         # What a crashed proxy looks like from here: nothing listens.
         subject.target = type(target)(target.host, 1, target.path_prefix, target.region, target.credential)
-        raise CheckFailed("an answer", "none")
+        raise CheckFailed("a response", "none")
 
     first, second = run_checks([chapter(kill, lambda _: made.append("made"))], subject)
 
     assert first.outcome is Outcome.FAILED
     assert second.outcome is Outcome.NOT_RUN
-    assert second.note.startswith("since check-0 the proxy takes no connection")
+    assert second.note.startswith("the proxy accepts no connection since check-0")
     assert not made
 
 

@@ -32,12 +32,12 @@ async def test_what_the_emulator_does_not_carry_out_says_so(kms: Harness) -> Non
     async with refused("UnsupportedOperationException") as error:
         await kms.call("GenerateRandom", NumberOfBytes=8)
 
-    assert error.message == "This emulator does not carry out GenerateRandom."
+    assert error.message == "This emulator does not support GenerateRandom."
 
 
 def test_every_operation_of_the_model_is_carried_out_or_refused(kms: Harness) -> None:
     operations = kms.emulator.operations
-    table = {*operations._waiting, *operations._immediate}
+    table = {*operations._asynchronous, *operations._immediate}
 
     assert table <= KMS_MODEL.operations
     assert len(table) == 29

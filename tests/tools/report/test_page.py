@@ -19,7 +19,7 @@ class _Links(HTMLParser):
 
 
 def _page(**changes: object) -> Page:
-    return Page(**{"title": "Load", "verdict": "fine", "good": True, "subject": "https://proxy", **changes})  # type: ignore[arg-type]
+    return Page(**{"title": "Load", "result": "fine", "good": True, "subject": "https://proxy", **changes})  # type: ignore[arg-type]
 
 
 def test_a_report_loads_nothing() -> None:

@@ -115,3 +115,20 @@ def test_what_fails_to_connect_may_fail_quickly(start_emulator: Callable[..., An
         store_id = account.create_store(**account.vpc_settings(XksProxyAuthenticationCredential=wrong))
 
         assert account.connect(store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
+
+
+def test_a_store_is_not_created_if_its_proxy_does_not_answer(account: Account, proxy: Proxy) -> None:
+    """create-xks-keystore: a public proxy is tested with the settings first."""
+    account.create_store()
+    create, stranger = account.kms.create_custom_key_store, for_kms(generate_credential())
+    for name, changes in (
+        ("XksProxyUriInUseException", {}),
+        ("XksProxyInvalidConfigurationException", {"XksProxyUriPath": "/no/kms/xks/v1"}),
+        (
+            "XksProxyIncorrectAuthenticationCredentialException",
+            {"XksProxyUriPath": "/kms/xks/v1", "XksProxyAuthenticationCredential": stranger},
+        ),
+        ("XksProxyUriUnreachableException", {"XksProxyUriEndpoint": "https://nobody.example.com"}),
+        ("ValidationException", {"XksProxyUriEndpoint": "https://localhost:8443"}),
+    ):
+        is_refused(name, create, **account.settings(CustomKeyStoreName="Another", **changes))
