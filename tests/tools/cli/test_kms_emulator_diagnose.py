@@ -319,7 +319,7 @@ async def test_a_server_without_tls(run_diagnose: Diagnose) -> None:
         printed = await facts(run_diagnose, port)
 
     assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
-    assert "speaks no TLS" in step_of(printed, "certificate")["advice"]
+    assert "does not use TLS" in step_of(printed, "certificate")["advice"]
 
 
 async def test_a_certificate_that_ends_soon_is_a_warning(run_diagnose: Diagnose, certificates: Certificates) -> None:
@@ -413,4 +413,4 @@ async def test_an_answer_that_comes_too_late_is_measured(certificates: Certifica
 
     assert [step.name for step in steps] == ["health", "latency"]
     assert steps[0].refusals[1].answer == "XKS_PROXY_TIMED_OUT"
-    assert "given the time" in steps[1].seen
+    assert "with a longer time limit" in steps[1].seen

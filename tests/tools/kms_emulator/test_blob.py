@@ -142,7 +142,7 @@ def test_it_may_have_as_many_bytes_as_a_proxy_must_take() -> None:
     fits = {"": "x" * (8192 - empty)}
 
     assert len(authenticated_data(HEADER, fits)) == 8192
-    with pytest.raises(KmsError, match="8193 bytes; at most 8192") as raised:
+    with pytest.raises(KmsError, match="8193 bytes; expected at most 8192") as raised:
         authenticated_data(HEADER, {"": fits[""] + "x"})
     assert raised.value.name == "ValidationException"
 

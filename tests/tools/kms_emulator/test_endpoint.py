@@ -110,7 +110,7 @@ async def test_a_fault_of_the_emulator_is_an_internal_error_without_its_text(
     async def fail(_: object) -> None:
         raise RuntimeError("what went wrong")
 
-    monkeypatch.setattr(kms.emulator.operations, "carry_out", fail)
+    monkeypatch.setattr(kms.emulator.operations, "execute", fail)
 
     status, answer, headers = await http.post("ListKeys")
 

@@ -74,7 +74,7 @@ class Aliases:
         alias = self._database.alias(account, name)
         if alias is None:
             arn = self._resolver.region.alias_arn(account, name)
-            raise KmsError("NotFoundException", f"Alias {arn} is not resolved.")
+            raise KmsError("NotFoundException", f"Alias {arn} is not found.")
         return alias
 
     def _require_room(self, resolved: ResolvedKey) -> None:

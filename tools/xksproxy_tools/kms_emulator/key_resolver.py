@@ -66,7 +66,5 @@ class KeyResolver:
     def _target(self, name: KeyName) -> str:
         alias = self._database.alias(name.account, name.name)
         if alias is None:
-            raise KmsError(
-                "NotFoundException", f"Alias {self.region.alias_arn(name.account, name.name)} is not resolved."
-            )
+            raise KmsError("NotFoundException", f"Alias {self.region.alias_arn(name.account, name.name)} is not found.")
         return alias.key_id

@@ -63,5 +63,5 @@ def test_a_caller_may_come_through_a_service_and_a_vpc() -> None:
     ],
 )
 def test_what_is_no_caller_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no caller; expected ACCESS_KEY_ID=ARN with the ARN of a user or role"):
+    with pytest.raises(ValueError, match="is not a caller; expected ACCESS_KEY_ID=ARN with the ARN of a user or role"):
         parse_caller(text)

@@ -455,7 +455,7 @@ async def test_a_proxy_that_never_answers_is_tried_twice(certificates: Certifica
             await client.health(ADDRESS, HEALTH_METADATA)
 
     assert raised.value.outcome is Outcome.TIMED_OUT
-    assert raised.value.detail == "there was no whole answer within 250 ms, twice"
+    assert raised.value.detail == "there was no complete response within 250 ms, twice"
 
 
 class TwoLimits(ProxyClient):

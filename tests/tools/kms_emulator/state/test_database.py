@@ -95,7 +95,7 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         pass
     (tmp_path / "state").chmod(0o640)
 
-    with pytest.raises(StateFileUnusable, match="its mode is 0640; it holds key material, so make it 0600"):
+    with pytest.raises(StateFileUnusable, match="its mode is 0640; expected 0600, because it contains key material"):
         Database.open(tmp_path / "state", "eu-west-1")
 
 

@@ -173,7 +173,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, region: str) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise StateFileUnusable(f"{path}: it is another database; expected a state file of the emulator")
+                raise StateFileUnusable(f"{path}: it is not a state file of the emulator, but another database")
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 connection.execute(statement)
             connection.execute("INSERT INTO region VALUES (?)", (region,))
