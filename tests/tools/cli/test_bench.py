@@ -292,7 +292,7 @@ def test_the_search_ends_at_a_rate_that_passes(bench: Bench) -> None:
         *((("--p99", value), "expected milliseconds above 0") for value in ("nan", "0", "-1", "inf")),
         (("--find-max", "--p99", "10", "--html", "report.html"), "--html cannot be used with --find-max"),
         (("--key", "a/b"), "not an external key id"),
-        (("--html", "/absent/report.html"), "no file can be made at /absent/report.html"),
+        (("--html", "/absent/report.html"), "cannot create /absent/report.html"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(bench: Bench, arguments: tuple[str, ...], said: str) -> None:
