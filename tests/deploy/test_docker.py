@@ -49,7 +49,7 @@ def test_production_has_neither_pip_nor_tools_nor_softhsm() -> None:
     assert "COPY --from=proxy /opt/xksproxy" in stages["runtime"]
     assert "pip uninstall" in stages["proxy"]
     for stage in ("build", "proxy", "runtime", "production"):
-        assert not re.search(r"(?m)^(RUN|COPY) .*tools", stages[stage])
+        assert not re.search(r"(?m)^(RUN|COPY) .*(?<!setup)tools", stages[stage])
         assert "softhsm" not in stages[stage].lower()
 
 
