@@ -148,8 +148,8 @@ _ENDPOINT_FIELD = field(0xEA, b"\x01" + ENDPOINT.encode())
         (header(PROXY, TCP4, addresses() + field(0xEA, b"\x01vpce-1\n")), "VPC endpoint id"),
         (header(PROXY, TCP4, addresses() + field(0xEA, b"\x01vpce-\xff")), "VPC endpoint id"),
         (header(PROXY, TCP4, addresses() + field(0xEA, b"\x01" + b"a" * 65)), "VPC endpoint id"),
-        (SIGNATURE + b"\x21\x11\xff\xff", "above 4096"),
-        (SIGNATURE + b"\x20\x00" + struct.pack(">H", MAXIMUM_HEADER_BYTES - 15), "above 4096"),
+        (SIGNATURE + b"\x21\x11\xff\xff", "maximum is 4096"),
+        (SIGNATURE + b"\x20\x00" + struct.pack(">H", MAXIMUM_HEADER_BYTES - 15), "maximum is 4096"),
     ],
 )
 def test_what_breaks_the_protocol_is_refused_with_the_reason(data: bytes, reason: str) -> None:
