@@ -12,8 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import respond, views
-from xksproxy.server.probes import Probes
+from xksproxy.server import views
+from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
@@ -47,7 +47,7 @@ class Admin:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer an operator or Prometheus."""
         if request.method not in ("GET", "HEAD"):
-            return respond.probe(405)
+            return probe(405)
         self._recorder.metrics.hand_over()
         match request.raw_path:
             case "/metrics":

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ import msgspec
 from xksproxy.sigv4.authorization import ALGORITHM, SERVICE, TERMINATOR, CredentialScope
 
 _EXACTLY: Final = ("utf-8", "surrogateescape")
+_BLANKS: Final = re.compile("[ \t]+")
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
@@ -46,10 +48,16 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 
 def _canonical_value(values: Sequence[str]) -> str:
-    """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas."""
-    if len(values) == 1:
-        return " ".join(values[0].split())
-    return ",".join([" ".join(value.split()) for value in values])
+    """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas.
+
+    A blank is a space or a tab, the white space that HTTP lets stand in a value (RFC 9110 section 5.5). A no-break space is
+    a character like any other.
+    """
+    return ",".join([_fold(value.strip(" \t")) for value in values])
+
+
+def _fold(value: str) -> str:
+    return _BLANKS.sub(" ", value) if "  " in value or "\t" in value else value
 
 
 def string_to_sign(timestamp: str, scope: CredentialScope, canonical: str) -> str:
