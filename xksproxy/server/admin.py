@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xksproxy.keystore.keymap import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import views
+from xksproxy.server import reloadproblem, views
 from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
@@ -92,6 +92,9 @@ class Admin:
         document = status_document(
             services.snapshot, views.collect(self._directory), labels, services.usage, self._fleet_size
         )
+        problem = reloadproblem.read(self._directory)
+        if problem:
+            document["problems"].append(f"the last change of the configuration is not in use: {problem}")
         return {**document, "latency": self._recorder.metrics.latency()}
 
 

@@ -16,7 +16,7 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import respond
+from xksproxy.server import reloadproblem, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.http.connection import HttpService
 from xksproxy.server.http.listener import Listener
@@ -56,6 +56,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_signals()
         self._reload_wanted = False
         self._refused_at_start = False
+        self._reload_problem = False
         self._in_a_hurry = False
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
@@ -136,6 +137,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._replace_snapshot(services, recorder.metrics)
+            self._note_reload_problem(recorder.metrics)
             recorder.beat()
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
@@ -158,6 +160,13 @@ class XksWorker(GunicornUVLoopWebWorker):
             except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
+
+    def _note_reload_problem(self, metrics: Metrics) -> None:
+        """Count a change that the master has taken back, until there is one that is in use."""
+        problem = bool(reloadproblem.read(self.app.runtime))
+        if problem != self._reload_problem:
+            self._reload_problem = problem
+            metrics.reload_failed.set(problem)
 
     def _replace_snapshot(self, services: Services, metrics: Metrics) -> None:
         try:

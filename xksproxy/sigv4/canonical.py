@@ -50,8 +50,8 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 def _canonical_value(values: Sequence[str]) -> str:
     """Outer blanks gone, inner runs of blanks folded to one space, repeated headers joined by commas.
 
-    A blank is a space or a tab, the white space that HTTP lets stand in a value (RFC 9110 section 5.5). A no-break space is
-    a character like any other.
+    A blank is a space or a tab, which is the white space that HTTP lets stand in a value (RFC 9110 section 5.5). A
+    no-break space is a character like any other.
     """
     return ",".join([_fold(value.strip(" \t")) for value in values])
 
