@@ -118,7 +118,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         # What stands by now stays: the collector need not look at it again and again while it serves.
         gc.collect()
         gc.freeze()
-        await listener.start()
+        listener.start()
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, self_view))

@@ -14,6 +14,7 @@ from xksproxy.server.http.body import Body
 from xksproxy.server.http.errors import BadRequest, BodyMalformed, BodyTooLarge, ClientGone
 from xksproxy.server.http.head import Head
 from xksproxy.server.http.messages import Request, Response
+from xksproxy.server.http.pacer import Pacer
 from xksproxy.server.http.reader import RequestReader
 from xksproxy.server.http.table import ConnectionTable, Stage
 from xksproxy.server.http.tlsstream import TlsStream
@@ -39,6 +40,8 @@ _LINGER_SECONDS: Final = 1.0
 """So long a client that was answered may take to close, or to send the rest of a body that nobody wants."""
 
 _READ_BYTES: Final = 32 * 1024
+_HANDSHAKES_A_ROUND: Final = 4
+_STRANGERS_A_ROUND: Final = 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -91,7 +94,17 @@ class HttpService:
     buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
     """Into which each connection reads in turn."""
 
+    handshakes: Pacer = field(init=False)
+    """Turns for the first step of a handshake, which costs as much as several requests."""
+
+    strangers: Pacer = field(init=False)
+    """Turns for the requests of strangers, but for the first of each: that of KMS is signed."""
+
     _date: tuple[int, bytes] = (0, b"")
+
+    def __post_init__(self) -> None:
+        self.handshakes = Pacer(self.loop, _HANDSHAKES_A_ROUND)
+        self.strangers = Pacer(self.loop, _STRANGERS_A_ROUND)
 
     def date(self) -> bytes:
         """The Date header line of now."""
@@ -115,6 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         "_handling",
         "_head",
         "_head_begun",
+        "_hello_answered",
         "_paused",
         "_peer",
         "_reader",
@@ -124,6 +138,7 @@ class Connection(asyncio.BufferedProtocol):
         "_tls",
         "_transport",
         "_unsent",
+        "_waits_for_turn",
         "authenticated",
         "expires_at",
         "grace_until",
@@ -142,6 +157,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head: Head | None = None
         """That of the request which is being handled, or was last."""
         self._head_begun = False
+        self._hello_answered = False
         self._body: Body | None = None
         """The body that is still arriving."""
         self._handling = False
@@ -152,6 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent = False
         """Whether the client has yet to take some of what it was sent."""
         self._paused = False
+        self._waits_for_turn = False
         self.authenticated = False
         self.stage = Stage.SILENT
         self.expires_at = math.inf
@@ -184,13 +201,10 @@ class Connection(asyncio.BufferedProtocol):
         """Handle what was received."""
         if self._transport is None or self.stage is Stage.CLOSING:
             return
-        try:
-            self._receive(memoryview(self._service.buffer)[:nbytes])
-        except ssl.SSLError as error:
-            self._fail_tls(error)
-        except Exception:  # noqa: BLE001 - the worker must go on, whatever it is
-            _log.exception("a connection failed")
-            self.drop()
+        # A header of the PROXY protocol would come here, before the first byte of TLS.
+        tls = self._tls or self._begin_tls()
+        tls.feed(memoryview(self._service.buffer)[:nbytes])
+        self._go_on()
 
     def eof_received(self) -> bool:
         """The client sends no more. Whether the connection stays open for the answer to what it sent before."""
@@ -213,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
             self.expires_at = self._service.loop.time() + _LINGER_SECONDS
         elif self._tls is not None and self._tls.established:
             self.expires_at = math.inf if self._handling else self._service.loop.time() + IDLE_SECONDS
-            self._advance()
+            self._go_on()
 
     # --- The table's calls
 
@@ -253,14 +267,37 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- Reading
 
-    def _receive(self, data: memoryview) -> None:
+    def _go_on(self) -> None:
+        """Handle what was received, at once or when it is this connection's turn."""
+        if self._waits_for_turn:
+            self._pause_reading()
+            return
+        if not self._hello_answered:
+            self._wait_for_turn(self._service.handshakes)
+        elif self._head is not None and not (self.authenticated or self._body):
+            self._wait_for_turn(self._service.strangers)
+        else:
+            self._take_turn()
+
+    def _wait_for_turn(self, pacer: Pacer) -> None:
+        self._waits_for_turn = True
+        pacer.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._waits_for_turn = False
         tls = self._tls
-        if tls is None:
-            # A header of the PROXY protocol would come here, before the first byte of TLS.
-            tls = self._begin_tls()
-        tls.feed(data)
-        if tls.established or self._shake_hands(tls):
-            self._advance()
+        if self._transport is None or self.stage is Stage.CLOSING or tls is None:
+            return
+        try:
+            if tls.established or self._shake_hands(tls):
+                self._advance()
+            else:
+                self._resume_reading()
+        except ssl.SSLError as error:
+            self._fail_tls(error)
+        except Exception:  # noqa: BLE001 - the worker must go on, whatever it is
+            _log.exception("a connection failed")
+            self.drop()
 
     def _begin_tls(self) -> TlsStream:
         self._terms = self._service.terms()
@@ -272,7 +309,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the handshake is done and the client may come."""
         try:
             if not tls.shake_hands():
-                self._flush()
+                self._hello_answered = self._flush()
                 return False
         except ssl.SSLError:
             self._flush()  # the alert
@@ -418,7 +455,7 @@ class Connection(asyncio.BufferedProtocol):
         if closes:
             self.close()
         elif self._paused or self._reader.pending or cast(TlsStream, self._tls).pending:
-            self._advance()
+            self._go_on()
 
     def _refuse(self, error: BadRequest) -> None:
         _log.warning("bad HTTP", extra={"fields": {"peer": self._peer, "reason": str(error)}})
@@ -434,10 +471,13 @@ class Connection(asyncio.BufferedProtocol):
         cast(TlsStream, self._tls).write(data)
         self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Send what is to be sent; whether there was anything."""
         tls, transport = self._tls, self._transport
-        if tls is not None and transport is not None and (data := tls.outgoing()):
-            transport.write(data)
+        if tls is None or transport is None or not (data := tls.outgoing()):
+            return False
+        transport.write(data)
+        return True
 
     def _fail_tls(self, error: ssl.SSLError) -> None:
         self._log_failed_tls(error.reason or str(error))

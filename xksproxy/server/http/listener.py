@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import socket
+from itertools import count
 from typing import Final
 
 from xksproxy.server.http.connection import Connection, HttpService
 from xksproxy.server.http.table import Stage
 
 _log: Final = logging.getLogger(__name__)
-_BACKLOG: Final = 2048
+_ACCEPTED_A_ROUND: Final = 64
+_PAUSE_SECONDS: Final = 0.1
+_SEND_BUFFER_BYTES: Final = 32 * 1024
 _SWEEP_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.02
 _FAREWELL_SECONDS: Final = 1.0
@@ -20,15 +23,19 @@ class Listener:
 
     def __init__(self, listening: socket.socket, service: HttpService) -> None:
         listening.setblocking(False)
+        # Accepted connections inherit it: the kernel would hold megabytes for a client that does not read.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._listening = listening
         self._service = service
-        self._server: asyncio.Server | None = None
+        self._accepting = False
+        self._taking_in: set[asyncio.Task[object]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=self._listening.dup(), backlog=_BACKLOG)
+        loop.add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
+        self._accepting = True
         self._sweeper = loop.create_task(self._sweep())
 
     async def stop_accepting(self) -> None:
@@ -37,20 +44,47 @@ class Listener:
         A client that has connected has sent the first bytes of its handshake by then. The socket lives on in the master
         and in the workers that stay, if there are any.
         """
-        if self._server is None:
+        if not self._accepting:
             return
-        self._server.close()
-        loop = asyncio.get_running_loop()
-        accepted = []
-        while True:
-            try:
-                accepted.append(self._listening.accept()[0])
-            except OSError:
-                break
+        self._accepting = False
+        asyncio.get_running_loop().remove_reader(self._listening.fileno())
+        self._accept(None)
         self._listening.close()
-        self._server = None
-        for connection in accepted:
-            await loop.connect_accepted_socket(self._connection, connection)
+        await asyncio.gather(*self._taking_in, return_exceptions=True)
+
+    def _accept(self, most: int | None) -> None:
+        """Take in those who wait, or the first ``most`` of them.
+
+        uvloop's own server takes one in each round of the event loop: a flood would fill the backlog, and hold up KMS.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(most) if most is not None else count():
+            try:
+                accepted, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._note_failure(error)
+                return
+            task = loop.create_task(loop.connect_accepted_socket(self._connection, accepted))
+            self._taking_in.add(task)
+            task.add_done_callback(self._taken_in)
+
+    def _taken_in(self, task: asyncio.Task[object]) -> None:
+        self._taking_in.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.info("no TLS connection", extra={"fields": {"reason": str(error) or type(error).__name__}})
+
+    def _note_failure(self, error: OSError) -> None:
+        """Most often there are too many open files: let it be for a moment, instead of trying as fast as possible."""
+        _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})
+        loop, descriptor = asyncio.get_running_loop(), self._listening.fileno()
+        loop.remove_reader(descriptor)
+        loop.call_later(_PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if self._accepting:
+            asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
 
     async def drain(self, seconds: float) -> None:
         """Wait until all connections have gone, each after its next answer; after ``seconds`` close what is idle."""

@@ -68,7 +68,7 @@ def serving(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Callable[..., An
         port = listening.getsockname()[1]
         service = HttpService(handler, respond.refusal, lambda: OpenTerms(contexts[0]), ConnectionTable(maximum))
         listener = Listener(listening, service)
-        await listener.start()
+        listener.start()
         try:
             yield Front(port, service, listener, contexts[1])
         finally:
