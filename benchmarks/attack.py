@@ -1,10 +1,13 @@
-"""Strangers without credentials, in a process of their own: ``python -m benchmarks.attack PORT SECONDS KIND ...``.
+"""Strangers without credentials, in a process of their own.
 
-Everything is bounded: the number of connections of each kind, how many are made in a second, and the time. Only
-127.0.0.1 is attacked.
+    python -m benchmarks.attack PORT SECONDS STRENGTH KIND ...
+
+Everything is bounded: the number of connections of each kind, how many are made in a second, and the time. STRENGTH, at
+most 1, is a share of these numbers. Only 127.0.0.1 is attacked.
 """
 
 import asyncio
+import math
 import socket
 import ssl
 import struct
@@ -39,20 +42,20 @@ def _socket() -> socket.socket:
     return made
 
 
-async def bare(port: int) -> None:
+async def bare(port: int, strength: float) -> None:
     """Connect and say nothing."""
     held: deque[socket.socket] = deque()
     while True:
-        for _ in range(int(BARE_A_SECOND * _TICK_SECONDS)):
+        for _ in range(int(strength * BARE_A_SECOND * _TICK_SECONDS)):
             made = _socket()
             made.connect_ex(("127.0.0.1", port))
             held.append(made)
-        while len(held) > _MOST_BARE:
+        while len(held) > strength * _MOST_BARE:
             held.popleft().close()
         await asyncio.sleep(_TICK_SECONDS)
 
 
-async def half_open(port: int) -> None:
+async def half_open(port: int, strength: float) -> None:
     """Begin a handshake, and do not go on with it."""
     outgoing = ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
@@ -67,10 +70,10 @@ async def half_open(port: int) -> None:
             while await loop.sock_recv(made, 65536):
                 pass
 
-    await _keep_up(once)
+    await _keep_up(once, strength)
 
 
-async def slow_readers(port: int) -> None:
+async def slow_readers(port: int, strength: float) -> None:
     """Ask again and again, and read no answer."""
 
     async def once() -> None:
@@ -84,10 +87,10 @@ async def slow_readers(port: int) -> None:
                 break
         writer.transport.abort()
 
-    await _keep_up(once)
+    await _keep_up(once, strength)
 
 
-async def slow_heads(port: int) -> None:
+async def slow_heads(port: int, strength: float) -> None:
     """Begin a request, and send a byte a second."""
 
     async def once() -> None:
@@ -97,7 +100,7 @@ async def slow_heads(port: int) -> None:
             writer.write(b"x")
             await asyncio.sleep(1)
 
-    await _keep_up(once)
+    await _keep_up(once, strength)
 
 
 async def _connect(port: int) -> asyncio.StreamWriter:
@@ -121,7 +124,7 @@ def _context() -> ssl.SSLContext:
 _shared: Final = _context()
 
 
-async def _keep_up(once: Callable[[], Awaitable[None]]) -> None:
+async def _keep_up(once: Callable[[], Awaitable[None]], strength: float) -> None:
     """As many at once as there may be; one that ends is followed by another."""
     running: set[asyncio.Task[None]] = set()
 
@@ -129,15 +132,16 @@ async def _keep_up(once: Callable[[], Awaitable[None]]) -> None:
         with suppress(OSError, EOFError):
             await once()
 
+    most = math.ceil(strength * _MADE_A_SECOND * _TICK_SECONDS * 5)
     while True:
-        for _ in range(min(int(_MADE_A_SECOND * _TICK_SECONDS * 5), CONNECTIONS - len(running))):
+        for _ in range(min(most, int(strength * CONNECTIONS) - len(running))):
             task = asyncio.create_task(quietly())
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.sleep(_TICK_SECONDS * 5)
 
 
-KINDS: Final[dict[str, Callable[[int], Awaitable[None]]]] = {
+KINDS: Final[dict[str, Callable[[int, float], Awaitable[None]]]] = {
     "bare": bare,
     "half-open": half_open,
     "slow-readers": slow_readers,
@@ -145,12 +149,12 @@ KINDS: Final[dict[str, Callable[[int], Awaitable[None]]]] = {
 }
 
 
-async def attack(port: int, seconds: float, kinds: list[str]) -> None:
+async def attack(port: int, seconds: float, strength: float, kinds: list[str]) -> None:
     """Attack by all of these kinds at once."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await asyncio.gather(*(KINDS[kind](port) for kind in kinds))
+            await asyncio.gather(*(KINDS[kind](port, strength) for kind in kinds))
 
 
 if __name__ == "__main__":
-    uvloop.run(attack(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    uvloop.run(attack(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))

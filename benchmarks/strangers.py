@@ -10,13 +10,14 @@ share without an attack is shown beside.
 
 import asyncio
 import json
+import math
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,9 @@ from xksproxy.sigv4.sign import signed_headers
 
 _TIME_LIMIT: Final = 0.25
 _PATIENCE_SECONDS: Final = 2.0
+_FAREWELL_SECONDS: Final = 0.1
+"""For connections that were given up to be gone."""
+
 _RATE: Final = 25.0
 """Requests a second on new connections; as many again on kept ones."""
 
@@ -57,14 +61,23 @@ _BODY: Final = json.dumps(
 
 @dataclass(slots=True)
 class Count:
-    """Requests of one kind, in seconds each; None for one that failed."""
+    """Requests of one kind."""
 
-    took: list[float | None] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
+    """Seconds of each that was answered; infinity for an error of the proxy."""
+
+    lost: Counter[str] = field(default_factory=Counter)
+    """Those that were not answered, by what happened."""
+
+    @property
+    def total(self) -> int:
+        """How many there were."""
+        return len(self.took) + self.lost.total()
 
     @property
     def share(self) -> float:
         """How many came in time."""
-        return sum(each is not None and each <= _TIME_LIMIT for each in self.took) / max(1, len(self.took))
+        return sum(each <= _TIME_LIMIT for each in self.took) / max(1, self.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +94,15 @@ class Outcome:
 class Caller:
     """Sends what KMS would send."""
 
-    def __init__(self, target: Target, context: ssl.SSLContext) -> None:
+    def __init__(self, target: Target, context: ssl.SSLContext, key_id: str = "key-0000") -> None:
         self._target = target
+        self._key_id = key_id
         self._context = context
+
+    @property
+    def port(self) -> int:
+        """Where the proxy listens."""
+        return self._target.port
 
     async def on_a_new_connection(self, count: Count) -> None:
         """Connect, ask once, and close."""
@@ -92,40 +111,38 @@ class Caller:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 reader, writer = await self._connect()
-                took = await self._ask(reader, writer, began)
-        except (OSError, EOFError, ValueError):
-            took = None
+                count.took.append(await self._ask(reader, writer, began))
+        except (OSError, EOFError) as error:
+            count.lost[f"{type(error).__name__}: {error}"] += 1
         finally:
             if writer is not None:
-                writer.close()
-        count.took.append(took)
+                writer.transport.abort()
 
     async def on_a_kept_connection(self, count: Count, pause: float) -> None:
         """Ask again and again; a connection that is lost is a failure, and is followed by another."""
         while True:
-            with suppress(OSError, EOFError):
-                reader, writer = await self._connect()
-                try:
-                    while True:
-                        await asyncio.sleep(pause)
-                        took = None
-                        try:
-                            async with asyncio.timeout(_PATIENCE_SECONDS):
-                                took = await self._ask(reader, writer, time.monotonic())
-                        finally:
-                            count.took.append(took)
-                finally:
+            writer = None
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    reader, writer = await self._connect()
+                while True:
+                    await asyncio.sleep(pause)
+                    async with asyncio.timeout(_PATIENCE_SECONDS):
+                        count.took.append(await self._ask(reader, writer, time.monotonic()))
+            except (OSError, EOFError) as error:
+                count.lost[f"{type(error).__name__}: {error}"] += 1
+            finally:
+                if writer is not None:
                     writer.transport.abort()
-            await asyncio.sleep(pause)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(
             "127.0.0.1", self._target.port, ssl=self._context, server_hostname=self._target.host
         )
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, began: float) -> float | None:
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, began: float) -> float:
         target = self._target
-        path = f"{target.path_prefix}/kms/xks/v1/keys/key-0000/encrypt"
+        path = f"{target.path_prefix}/kms/xks/v1/keys/{self._key_id}/encrypt"
         headers = signed_headers(
             target.credential, target.region, host=target.authority, path=path, body=_BODY, now=time.time()
         )
@@ -133,7 +150,7 @@ class Caller:
         writer.write("\r\n".join([*lines, f"Content-Length: {len(_BODY)}", "", ""]).encode() + _BODY)
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]))
-        return time.monotonic() - began if head.startswith(b"HTTP/1.1 200 ") else None
+        return time.monotonic() - began if head.startswith(b"HTTP/1.1 200 ") else math.inf
 
 
 async def measure(caller: Caller, server: Server, seconds: float) -> Outcome:
@@ -148,18 +165,20 @@ async def measure(caller: Caller, server: Server, seconds: float) -> Outcome:
         coming.add(task)
         task.add_done_callback(coming.discard)
         await asyncio.sleep(1 / _RATE)
-        if len(new.took) % int(_RATE) == 0:
+        if new.total % int(_RATE) == 0:
             largest = max([largest, *(processes.memory(pid).resident for pid in server.workers())])
     await asyncio.gather(*coming)
     for each in running:
         each.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+    await asyncio.sleep(_FAREWELL_SECONDS)
     return Outcome(new, kept, largest, (server.cpu_seconds() - cpu) / seconds)
 
 
-def attacked(caller: Caller, server: Server, kinds: Sequence[str], seconds: float, port: int) -> Outcome:
+def attacked(caller: Caller, server: Server, kinds: Sequence[str], seconds: float, strength: float = 1.0) -> Outcome:
     """Measure while these kinds of strangers attack."""
-    command = [sys.executable, "-m", "benchmarks.attack", str(port), str(seconds + 30), *kinds]
+    limit = seconds + 30
+    command = [sys.executable, "-m", "benchmarks.attack", str(caller.port), str(limit), str(strength), *kinds]
     attack = subprocess.Popen(command) if kinds else None
     try:
         return uvloop.run(measure(caller, server, seconds))
@@ -182,10 +201,12 @@ def _report(name: str, outcome: Outcome) -> bool:
     """Print a line; whether the goals were reached."""
     new, kept = outcome.new, outcome.kept
     click.echo(
-        f"{name:14} new {new.share:8.2%} of {len(new.took):5}   kept {kept.share:8.2%} of {len(kept.took):5}"
+        f"{name:14} new {new.share:8.2%} of {new.total:5}   kept {kept.share:8.2%} of {kept.total:5}"
         f"   largest worker {outcome.largest_mib:4.0f} MiB"
         f"   processor {outcome.server_cpu:4.2f}"
     )
+    for reason, number in (new.lost + kept.lost).most_common(5):
+        click.echo(f"    {number:5}  {reason}")
     return min(new.share, kept.share) >= _SHARE and outcome.largest_mib < _WORKER_MIB
 
 
@@ -216,7 +237,7 @@ def _run(
         caller = Caller(target, context)
         for kinds in attacks or [(), *((kind,) for kind in KINDS), tuple(KINDS)]:
             name = "all together" if len(kinds) == len(KINDS) else " ".join(kinds) or "nobody"
-            reached = _report(name, attacked(caller, server, kinds, seconds, target.port)) and reached
+            reached = _report(name, attacked(caller, server, kinds, seconds)) and reached
     return reached
 
 

@@ -97,10 +97,12 @@ class ConnectionTable:
         self._members.discard(member)
         self._stages[member.stage].pop(member, None)
 
-    def expire(self, now: float) -> None:
-        """End all whose time is over."""
-        for member in [member for member in self._members if member.expires_at <= now]:
-            member.expire()
+    def expire(self, now: float, late: float = 0.0) -> None:
+        """End all whose time is over. ``late`` seconds are added to everybody's, for those in which nothing ran."""
+        for member in [*self._members]:
+            member.expires_at += late
+            if member.expires_at <= now:
+                member.expire()
 
     def _victim(self, now: float) -> Member | None:
         handshakes = self.count(Stage.SILENT, Stage.HANDSHAKE)

@@ -114,3 +114,11 @@ def test_those_whose_time_is_over_are_told() -> None:
     members[1].expires_at = NOW
     table.expire(NOW)
     assert [member.ends for member in members] == [[], ["expired"]]
+
+
+def test_time_in_which_the_process_did_not_run_is_not_counted() -> None:
+    table, members = full(CLIENT, STRANGER)
+    members[0].expires_at, members[1].expires_at = NOW - 1, NOW - 3
+    table.expire(NOW, late=2)
+    assert [member.ends for member in members] == [[], ["expired"]]
+    assert members[0].expires_at == NOW + 1
