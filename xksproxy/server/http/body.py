@@ -12,6 +12,10 @@ from xksproxy.spec.limits import MAXIMUM_BODY_BYTES
 _MAXIMUM_CHUNK_LINE_BYTES: Final = 256
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _FIELD: Final = re.compile(FIELD)
+_NO_TRAILERS: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"trailer", b"authorization", b"x-amz-date"}
+)
+"""RFC 9110 section 6.5.1: what frames, routes or authenticates a request comes before its body, or not at all."""
 
 
 class Body:
@@ -163,6 +167,8 @@ class ChunkedReader:
         self._trailers = (self._trailers or 0) + 1
         self._trailer_bytes += len(line)
         if self._trailers > MAXIMUM_FIELDS or self._trailer_bytes > MAXIMUM_HEAD_BYTES or not _FIELD.fullmatch(line):
+            raise BodyMalformed
+        if line.partition(b":")[0].lower() in _NO_TRAILERS:
             raise BodyMalformed
 
 
