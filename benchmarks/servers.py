@@ -67,6 +67,9 @@ class Setting:
     hsm: Hsm | None = None
     """Instead of the token with :attr:`keys_on_token`."""
 
+    tls: str = ""
+    """Further lines of ``[server.tls]``."""
+
 
 @contextmanager
 def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
@@ -133,7 +136,7 @@ workers = {setting.workers}
 [server.tls]
 certificate = "{tokens.certificate}"
 private_key = "{tokens.directory / "server-key.pem"}"
-
+{setting.tls}
 [[hsm]]
 id = "{hsm.id}"
 module = "{hsm.module}"

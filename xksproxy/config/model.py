@@ -64,8 +64,8 @@ class Server(_Table, frozen=True):
     """Authenticated requests a worker handles at once; above it they are answered with ThrottlingException."""
 
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
-    """Connections a worker holds at once, unfinished TLS handshakes included. Above it, room is made by the idle
-    connection of a stranger, then by the oldest handshake, then by any idle connection."""
+    """Connections a worker holds at once, unfinished TLS handshakes included. Handshakes and connections that never
+    signed may have a quarter each while others need the rest; above it, whoever has more makes room."""
 
     fleet_size: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""

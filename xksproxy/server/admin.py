@@ -12,9 +12,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import respond, worker_status
+from xksproxy.server import reload_problem, worker_status
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
-from xksproxy.server.probes import Probes
+from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
@@ -53,7 +53,7 @@ class Admin:
         if not self._hosts.accepts(request.headers.getall("Host", [])):
             return _response(REFUSAL.encode(), "text/plain; charset=utf-8", 421)
         if request.method not in ("GET", "HEAD"):
-            return respond.probe(405)
+            return probe(405)
         self._recorder.metrics.flush()
         match request.raw_path:
             case "/metrics":
@@ -98,6 +98,9 @@ class Admin:
         document = status_document(
             services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
         )
+        problem = reload_problem.read(self._directory)
+        if problem:
+            document["problems"].append(f"the last change of the configuration is not in use: {problem}")
         return {**document, "latency": self._recorder.metrics.latency()}
 
 

@@ -1,8 +1,6 @@
 """The peer of a connection: the address of its socket, or the client that a PROXY protocol header names before TLS."""
 
-import asyncio
 import logging
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,7 +73,7 @@ class PeerRefused(Exception):
 
 
 class PeerReader:
-    """Determines the peers of the connections to one listener. Belongs to one event loop."""
+    """Determines the peers of the connections to one listener. It does no input or output."""
 
     def __init__(self, settings: ProxyProtocol | None, count: Callable[[str], None], *, required: bool = True) -> None:
         """``settings`` is None if the protocol is off. ``count`` is called with the cause of each refusal.
@@ -88,28 +86,41 @@ class PeerReader:
         self._required = required
         self._log_limiter = LogLimiter(_LOG_SECONDS)
 
-    async def read(self, connection: socket.socket, address: tuple[str, ...]) -> Peer:
-        """Wait for the first bytes of a connection and determine its peer. Bytes after a header stay unread.
+    def determine(self, data: bytes, peer: Peer) -> tuple[Peer, int] | None:
+        """Determine the peer from the first bytes of a connection, received from ``peer``.
 
-        The caller limits the time. ``address`` is what ``accept`` returned.
+        Returns the peer and the length of the header, which is 0 without one; None if more bytes are needed.
 
         Raises:
             PeerRefused: the connection must be closed; it is counted, and logged once a minute for each cause.
-            EOFError: the client closed the connection before it sent a byte.
-            OSError: the connection failed.
         """
-        peer = Peer.of(address)
         try:
-            if self._networks is None:
-                return await _without_header(connection, peer)
-            if peer.address not in self._networks:
-                return self._unlisted(peer)
-            if not self._required and not await _begins_like_a_header(connection):
-                return peer
-            return _peer_of(await _read_header(connection), peer)
+            return self._determine(data, peer)
         except PeerRefused as refused:
             self._report(refused, peer)
             raise
+
+    def end_of_input(self, data: bytes, peer: Peer) -> None:
+        """Report a connection that ended before its peer was known. ``data`` is what was received."""
+        if data and self._networks is not None:
+            self._report(PeerRefused(Cause.MALFORMED, "PROXY protocol header: the connection ended inside it"), peer)
+
+    def _determine(self, data: bytes, peer: Peer) -> tuple[Peer, int] | None:
+        if not data:
+            return None
+        if self._networks is None:
+            return _without_header(data, peer)
+        if peer.address not in self._networks:
+            return self._unlisted(peer), 0
+        if not self._required and data[:1] != SIGNATURE[:1]:  # no HTTP request begins with it
+            return peer, 0
+        try:
+            header = parse_header(data)
+        except MissingHeader as error:
+            raise PeerRefused(Cause.MISSING, f"PROXY protocol header missing: {error}") from None
+        except MalformedHeader as error:
+            raise PeerRefused(Cause.MALFORMED, f"PROXY protocol header: {error}") from None
+        return (_peer_of(header, peer), header.length) if isinstance(header, ProxyHeader) else None
 
     def _unlisted(self, peer: Peer) -> Peer:
         if self._required:
@@ -128,18 +139,13 @@ class PeerReader:
             _log.warning("connection refused by PROXY protocol", extra={"fields": fields})
 
 
-async def _without_header(connection: socket.socket, peer: Peer) -> Peer:
-    """Check that there is no header, because the protocol is off. The bytes stay unread."""
-    if (await _peek(connection, len(SIGNATURE))) == SIGNATURE:
+def _without_header(data: bytes, peer: Peer) -> tuple[Peer, int] | None:
+    """Check that there is no header, because the protocol is off."""
+    if data.startswith(SIGNATURE):
         raise PeerRefused(
             Cause.UNEXPECTED, "the connection begins with a PROXY protocol header, but [server] proxy_protocol is off"
         )
-    return peer
-
-
-async def _begins_like_a_header(connection: socket.socket) -> bool:
-    """Whether the first byte is the first of the signature. No HTTP request begins with it."""
-    return (await _peek(connection, 1)) == SIGNATURE[:1]
+    return None if SIGNATURE.startswith(data) else (peer, 0)
 
 
 def _peer_of(header: ProxyHeader, load_balancer: Peer) -> Peer:
@@ -148,52 +154,3 @@ def _peer_of(header: ProxyHeader, load_balancer: Peer) -> Peer:
     if header.client is None:
         raise PeerRefused(Cause.MALFORMED, "PROXY protocol header: it does not have the IP address of a client")
     return Peer(header.client, header.vpc_endpoint_id)
-
-
-async def _read_header(connection: socket.socket) -> ProxyHeader:
-    """Read the header, and no byte after it."""
-    loop = asyncio.get_running_loop()
-    data = b""
-    while True:
-        try:
-            found = parse_header(data)
-        except MissingHeader as error:
-            raise PeerRefused(Cause.MISSING, f"PROXY protocol header missing: {error}") from None
-        except MalformedHeader as error:
-            raise PeerRefused(Cause.MALFORMED, f"PROXY protocol header: {error}") from None
-        if isinstance(found, ProxyHeader):
-            return found
-        chunk = await loop.sock_recv(connection, found.total - len(data))
-        if not chunk:
-            raise _end_of_header_error(data)
-        data += chunk
-
-
-def _end_of_header_error(data: bytes) -> Exception:
-    if data:
-        return PeerRefused(Cause.MALFORMED, "PROXY protocol header: the connection ended before the end of the header")
-    return EOFError("the connection was closed before its PROXY protocol header")
-
-
-async def _peek(connection: socket.socket, count: int) -> bytes:
-    """Wait for the first bytes without consuming them. The result is empty if the client closed the connection."""
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            return connection.recv(count, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            await _readable(loop, connection)
-
-
-async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
-    ready = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(connection.fileno(), wake)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(connection.fileno())

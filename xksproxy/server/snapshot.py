@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,8 +21,9 @@ from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
+from xksproxy.server.http.connection import Client
 from xksproxy.server.quota import Quota
-from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
+from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
 from xksproxy.spec.uri import ApiPath
@@ -79,6 +81,14 @@ class Snapshot:
     certificate: CertificateInfo
     loaded_at: float
     """Seconds since 1970."""
+
+    def admit(self, connection: Any) -> Client:
+        """Who is at the other end of a connection that was made with :attr:`context`.
+
+        Raises:
+            ConnectionRefused: it must be dropped.
+        """
+        return admit(self.tls, connection, time.time())
 
 
 def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook, runtime: Path) -> Snapshot:

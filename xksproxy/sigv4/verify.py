@@ -82,7 +82,7 @@ def _single(request: HttpRequest, name: str) -> str:
     values = request.headers.get(name, ())
     if len(values) != 1:
         raise AuthenticationFailedException(f"expected one {name} header, got {len(values)}")
-    return values[0].strip()
+    return values[0].strip(" \t")
 
 
 def _signing_time(timestamp: str, authorization: Authorization) -> float:
@@ -116,5 +116,5 @@ def _check_signed_headers(request: HttpRequest, authorization: Authorization) ->
 
 def _check_body_hash(request: HttpRequest, body_sha256: str) -> None:
     for claimed in request.headers.get("x-amz-content-sha256", ()):
-        if claimed.strip() != body_sha256:
+        if claimed.strip(" \t") != body_sha256:
             raise AuthenticationFailedException("x-amz-content-sha256 is not the hash of the body")

@@ -106,6 +106,12 @@ def test_outer_blanks_vanish_and_inner_runs_become_one_space(value: str, expecte
     assert canonical([value]) == expected
 
 
+@pytest.mark.parametrize("other", ["\xa0", "\x85", "\x1c", "\x0b", "\u2003", "\u3000"])
+def test_only_spaces_and_tabs_are_blanks(other: str) -> None:
+    value = f"{other}a{other}{other}b{other}"
+    assert canonical([f" {value}\t"]) == value
+
+
 def test_the_values_of_a_repeated_header_are_joined_by_commas_in_their_order() -> None:
     assert canonical([" b ", "a", "", "c,d"]) == "b,a,,c,d"
 
