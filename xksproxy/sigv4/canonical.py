@@ -48,11 +48,11 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 
 def _canonical_value(values: Sequence[str]) -> str:
-    """Values without outer spaces, with inner runs of spaces as one space; repeated headers joined by commas.
+    """Values without outer blanks, with inner runs of spaces as one space; repeated headers joined by commas.
 
-    Only U+0020 is a space here. A no-break space is a character like any other.
+    Outer blanks are spaces and tabs (RFC 9110 section 5.5). Only U+0020 is folded: a no-break space is no blank.
     """
-    return ",".join([_SPACES.sub(" ", value.strip(" ")) for value in values])
+    return ",".join([_SPACES.sub(" ", value.strip(" \t")) for value in values])
 
 
 def string_to_sign(timestamp: str, scope: CredentialScope, canonical: str) -> str:

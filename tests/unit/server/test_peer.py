@@ -1,14 +1,9 @@
 """The peer of a connection, and when a connection is refused."""
 
-import asyncio
 import logging
-import socket
 import struct
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import pytest
-import uvloop
 
 from xksproxy.config.model import ProxyProtocol
 from xksproxy.server.peer import Cause, Peer, PeerReader, PeerRefused
@@ -22,17 +17,6 @@ HEADER = SIGNATURE + b"\x21\x11" + struct.pack(">H", 12 + len(FIELD)) + b"\xc6\x
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(30)
 
-Result = TypeVar("Result")
-
-
-def run(test: Callable[[], Awaitable[Result]]) -> Result:
-    async def bounded() -> Result:
-        async with asyncio.timeout(60):
-            return await test()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(bounded())
-
 
 class Case:
     """A connection to a listener, and what was counted of it."""
@@ -41,25 +25,14 @@ class Case:
         self.counted: list[str] = []
         self.peer_reader = PeerReader(settings, self.counted.append, required=required)
 
-    def read(self, *sent: bytes, address: tuple[str, ...] = BALANCER, close: bool = False) -> tuple[Peer, bytes]:
-        """The peer, and the bytes that are left to whoever reads the connection next. ``sent`` comes in pieces."""
-
-        async def read() -> tuple[Peer, bytes]:
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                ours.setblocking(False)
-                reading = asyncio.ensure_future(self.peer_reader.read(ours, address))
-                for piece in sent:
-                    await asyncio.sleep(0)
-                    theirs.sendall(piece)
-                    for _ in range(5):
-                        await asyncio.sleep(0)
-                if close:
-                    theirs.shutdown(socket.SHUT_WR)
-                peer = await reading
-                return peer, ours.recv(1000) if sum(map(len, sent)) else b""
-
-        return run(read)
+    def read(self, *sent: bytes, address: tuple[str, ...] = BALANCER) -> tuple[Peer, bytes]:
+        """The peer, and the bytes that follow the header. ``sent`` arrives in pieces."""
+        received = b""
+        for number, piece in enumerate(sent):
+            received += piece
+            if (found := self.peer_reader.determine(received, Peer.of(address))) is not None:
+                return found[0], received[found[1] :] + b"".join(sent[number + 1 :])
+        raise EOFError
 
 
 def addressed(host: str) -> tuple[str, ...]:
@@ -124,15 +97,25 @@ def test_a_malformed_header_or_one_without_a_client_is_refused(sent: bytes) -> N
     assert case.counted == [Cause.MALFORMED]
 
 
-def test_a_header_that_ends_early_is_refused_and_a_connection_that_says_nothing_is_none() -> None:
+def test_a_header_that_ends_early_is_counted_and_a_connection_without_a_byte_is_not() -> None:
     case = Case(ON)
 
-    with pytest.raises(PeerRefused):
-        case.read(HEADER[:-1], close=True)
-    with pytest.raises(EOFError):
-        case.read(close=True)
+    for received in (HEADER[:-1], b""):
+        with pytest.raises(EOFError):
+            case.read(received)
+        case.peer_reader.end_of_input(received, Peer.of(BALANCER))
 
     assert case.counted == [Cause.MALFORMED]
+
+
+def test_without_the_setting_the_first_bytes_of_a_signature_are_not_passed_on_yet() -> None:
+    case = Case(None)
+
+    with pytest.raises(EOFError):
+        case.read(SIGNATURE[:-1])
+    with pytest.raises(PeerRefused):
+        case.read(*(SIGNATURE[at : at + 1] for at in range(len(SIGNATURE))))
+    assert case.read(SIGNATURE[:4], b"GET") == (Peer("10.0.1.77"), SIGNATURE[:4] + b"GET")
 
 
 @pytest.mark.parametrize("address", [BALANCER, STRANGER])

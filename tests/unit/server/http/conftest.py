@@ -16,6 +16,7 @@ from xksproxy.server.http.connection import Client, HttpService
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
+from xksproxy.server.peer import PeerReader
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -66,7 +67,8 @@ def serving(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Callable[..., An
     async def serve(handler: Handler, maximum: int = 100) -> AsyncIterator[Front]:
         listening = socket.create_server(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        service = HttpService(handler, respond.refusal, lambda: OpenTerms(contexts[0]), ConnectionTable(maximum))
+        peers = PeerReader(None, lambda _: None)
+        service = HttpService(handler, respond.refusal, lambda: OpenTerms(contexts[0]), peers, ConnectionTable(maximum))
         listener = Listener(listening, service)
         listener.start()
         try:
