@@ -12,8 +12,10 @@ from xksproxy.authorization.policies import load_policies
 from xksproxy.config.certificate_checks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.secret import SecretError
 from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
@@ -40,7 +42,7 @@ keystore_option = click.option("--keystore", "keystore_name", help="The key stor
 
 
 def load_checked(path: Path) -> Config:
-    """Load a configuration and check everything that can be checked without an HSM.
+    """Load a configuration, check everything that can be checked without an HSM, and read its secrets.
 
     Raises:
         ConfigError: the configuration cannot be used. It lists every problem.
@@ -48,7 +50,10 @@ def load_checked(path: Path) -> Config:
     config = load_config(path)
     if problems := problems_of(config):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return config
+    try:
+        return hold_secrets(config)
+    except SecretError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
 
 
 def problems_of(config: Config) -> list[str]:

@@ -15,6 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
+from xksproxy.config.pem_files import read_certificates, read_private_key
+from xksproxy.config.regular_file import FileRefused
 
 _EXPIRY_WARNING: Final = timedelta(days=14)
 _LIFETIME_DIVISOR: Final = 4
@@ -26,16 +28,13 @@ def certificate_problems(tls: Tls) -> Iterator[str]:
     """Why the certificate and its key cannot be loaded. Each problem starts with the path of the configuration key."""
     chain, public_key = [], None
     try:
-        chain = _read_chain(tls.certificate)
-    except (OSError, ValueError) as error:
-        yield f"server.tls.certificate: {tls.certificate}: {_reason(error, 'it holds no certificate in PEM')}"
+        chain = read_certificates(Path(tls.certificate))
+    except FileRefused as error:
+        yield f"server.tls.certificate: {error}"
     try:
-        key = serialization.load_pem_private_key(Path(tls.private_key).read_bytes(), None)
-        public_key = _encoded(key.public_key())
-    except (OSError, ValueError, TypeError) as error:
-        expected = "it is encrypted; expected a key without a passphrase"
-        reason = _reason(error, expected if isinstance(error, TypeError) else "it holds no unencrypted key in PEM")
-        yield f"server.tls.private_key: {tls.private_key}: {reason}"
+        public_key = _encoded(read_private_key(Path(tls.private_key)).public_key())
+    except FileRefused as error:
+        yield f"server.tls.private_key: {error}"
     if not chain or public_key is None or public_key == _encoded(chain[0].public_key()):
         return
     position = next((index for index, each in enumerate(chain) if _encoded(each.public_key()) == public_key), None)
@@ -52,9 +51,9 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     """What KMS refuses, or will soon refuse, in a certificate that can be loaded."""
     at = "server.tls.certificate"
     try:
-        chain = _read_chain(tls.certificate)
+        chain = read_certificates(Path(tls.certificate))
         own_names, purposes = dns_names(chain[0]), _purposes(chain[0])
-    except (OSError, ValueError):
+    except (FileRefused, ValueError):
         return
     for certificate in chain:
         yield from _date_findings(at, certificate, now)
@@ -81,8 +80,8 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     if tls.client_ca is None:
         return
     try:
-        authorities = _read_chain(tls.client_ca)
-    except (OSError, ValueError):
+        authorities = read_certificates(Path(tls.client_ca))
+    except (FileRefused, ValueError):
         return
     for authority in authorities:
         if authority.not_valid_after_utc < now:
@@ -92,8 +91,8 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
 def certified_names(tls: Tls) -> tuple[str, ...]:
     """The DNS names of the server's certificate, in lower case. Empty if the certificate cannot be read."""
     try:
-        return dns_names(_read_chain(tls.certificate)[0])
-    except (OSError, ValueError):
+        return dns_names(read_certificates(Path(tls.certificate))[0])
+    except (FileRefused, ValueError):
         return ()
 
 
@@ -130,10 +129,6 @@ def _issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _read_chain(path: str) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(Path(path).read_bytes())
-
-
 def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
     """The extended key usages; empty if the certificate does not restrict its use."""
     try:
@@ -155,7 +150,3 @@ def _name(certificate: x509.Certificate) -> str:
 
 def _day(certificate: x509.Certificate) -> str:
     return f"on {certificate.not_valid_after_utc.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _reason(error: Exception, otherwise: str) -> str:
-    return (isinstance(error, OSError) and error.strerror) or otherwise

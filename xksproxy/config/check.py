@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,15 @@ from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.key_checks import key_problems
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
-from xksproxy.config.secret import Secret, SecretError, read_secret
+from xksproxy.config.regular_file import is_regular_file
+from xksproxy.config.secret import (
+    MAXIMUM_PIN_BYTES,
+    Secret,
+    SecretError,
+    access_problem,
+    checked_secret,
+    read_secret,
+)
 from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
@@ -76,8 +83,8 @@ def read_pin(hsm: Hsm) -> Secret | None:
         SecretError: the PIN cannot be read.
     """
     if isinstance(hsm.pin, str):
-        return Secret(hsm.pin)
-    return None if hsm.pin is None else read_secret(hsm.pin)
+        return checked_secret(hsm.pin, "the text")
+    return None if hsm.pin is None else read_secret(hsm.pin, MAXIMUM_PIN_BYTES)
 
 
 def _listen_problems(at: str, listen: str) -> Iterator[str]:
@@ -104,10 +111,10 @@ def _audit_problems(audit: Audit) -> Iterator[str]:
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
     for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
-        if path is not None and not _is_file(path):
+        if path is not None and not is_regular_file(path):
             yield f"server.tls.{key}: no file {path}"
-    if _is_file(tls.private_key) and Path(tls.private_key).stat().st_mode & stat.S_IRWXO:
-        yield f"server.tls.private_key: others can read {tls.private_key}; make its mode 0600"
+    if is_regular_file(tls.private_key) and (problem := access_problem(Path(tls.private_key).stat())):
+        yield f"server.tls.private_key: {tls.private_key}: {problem}"
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together; set both or neither"
 
@@ -129,7 +136,7 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
-    if not _is_file(hsm.module):
+    if not is_regular_file(hsm.module):
         yield f"{at}.module: no file {hsm.module}"
     try:
         read_pin(hsm)
@@ -138,14 +145,6 @@ def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"
-
-
-def _is_file(path: str) -> bool:
-    """Whether the file exists. A path that no file can have counts as missing."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _encryption_limit_problems(config: Config) -> Iterator[str]:

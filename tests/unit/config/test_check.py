@@ -101,7 +101,8 @@ def test_a_private_key_that_others_can_reach_is_refused(sound: Config, mode: int
     key = Path(sound.server.tls.private_key)
     key.chmod(mode)
 
-    assert check_config(sound) == [f"server.tls.private_key: others can read {key}; make its mode 0600"]
+    (problem,) = check_config(sound)
+    assert problem == f"server.tls.private_key: {key}: its mode is {mode:04o}; it holds a secret, so make it 0600"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640])
