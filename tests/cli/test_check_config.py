@@ -193,6 +193,18 @@ def test_what_kms_will_refuse_is_wrong_and_yet_does_not_keep_the_proxy_from_star
     assert load_checked(copy)
 
 
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_files_that_others_can_change_are_refused(run: Callable[..., Any], copy: Path, command: str) -> None:
+    copy.chmod(0o666)
+    (copy.parent / "tls").chmod(0o777)
+
+    done = run(command, "--config", copy)
+
+    assert done.code == (1 if command == "check-config" else 2)
+    assert f"the configuration file: {copy}: its mode is 0666, so everyone can change it" in done.err
+    assert f"server.tls.certificate: {copy.parent / 'tls'}: its mode is 0777, so everyone can change it" in done.err
+
+
 def test_problems_of_certificates_credentials_and_keys_come_together(run: Callable[..., Any], copy: Path) -> None:
     _reissue(copy, "127.0.0.1")
     _change(copy, 'id = "demo-key"', 'id = ".."')

@@ -43,7 +43,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
         code = COULD_NOT_RUN if isinstance(error, ConfigUnreadable) else FOUND_SOMETHING_WRONG
         _refuse(list(error.problems), [], code, as_json=as_json)
     findings = inspect_config(config)
-    problems = [*problems_of(config), *(finding.text for finding in findings if finding.serious)]
+    problems = [*problems_of(config_file, config), *(finding.text for finding in findings if finding.serious)]
     problems = [f"{config_file}: {problem}" for problem in problems]
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
     if problems:

@@ -20,4 +20,4 @@ def serve(config_file: Path) -> None:
     Example:
       xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
-    ProxyApplication(lambda: load_checked(config_file)).run()
+    ProxyApplication(lambda: load_checked(config_file, serving=True)).run()

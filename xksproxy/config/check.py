@@ -19,6 +19,7 @@ from xksproxy.config.secret import (
     checked_secret,
     read_secret,
 )
+from xksproxy.config.service_user import ServiceUser
 from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
@@ -113,8 +114,10 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
     for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
         if path is not None and not is_regular_file(path):
             yield f"server.tls.{key}: no file {path}"
-    if is_regular_file(tls.private_key) and (problem := access_problem(Path(tls.private_key).stat())):
-        yield f"server.tls.private_key: {tls.private_key}: {problem}"
+    if is_regular_file(tls.private_key):
+        user = ServiceUser.current()
+        if problem := access_problem(Path(tls.private_key).stat(), None if user.uid == 0 else user):
+            yield f"server.tls.private_key: {tls.private_key}: {problem}"
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together; set both or neither"
 

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.config.regular_file import FileRefused, NotRegular, read_regular_file, text_of
+from xksproxy.config.service_user import ServiceUser
 
 MAXIMUM_SECRET_BYTES: Final = 64 * 1024
 MAXIMUM_PIN_BYTES: Final = 4096
@@ -161,26 +162,26 @@ def read_private_file(path: Path, maximum_bytes: int = MAXIMUM_SECRET_BYTES) -> 
         SecretError: it cannot be read, is not a regular file, is too long, is not plain text, or others can reach it.
     """
     text, status = _read_text(path, maximum_bytes)
-    if problem := access_problem(status):
+    user = ServiceUser.current()
+    if problem := access_problem(status, None if user.uid == 0 else user):
         raise SecretError(f"{path}: {problem}")
     if not text.strip():
         raise SecretError(f"{path}: it is empty")
     return text
 
 
-def access_problem(status: os.stat_result) -> str | None:
-    """Why a file with this owner and mode must not hold a secret, or None."""
+def access_problem(status: os.stat_result, user: ServiceUser | None) -> str | None:
+    """Why a file with this owner and mode must not hold a secret of a user, or None. Without a user the mode counts."""
     mode = stat.S_IMODE(status.st_mode)
     if mode & _NEVER:
         return f"its mode is {mode:04o}; it holds a secret, so make it 0600"
-    user = os.geteuid()
-    if user == 0:
+    if user is None:
         return None
-    if status.st_uid not in (0, user):
-        return f"it belongs to user {status.st_uid}, who can change it; expected root or user {user}, who runs this"
-    if mode & stat.S_IRGRP and status.st_gid not in {os.getegid(), *os.getgroups()}:
+    if status.st_uid not in (0, user.uid):
+        return f"it belongs to user {status.st_uid}, who can change it; expected root or user {user.uid}, who runs this"
+    if mode & stat.S_IRGRP and status.st_gid not in user.groups:
         return (
-            f"its mode is {mode:04o}, so group {status.st_gid} can read it, which is not a group of user {user};"
+            f"its mode is {mode:04o}, so group {status.st_gid} can read it, which is not a group of user {user.uid};"
             " it holds a secret, so make it 0600"
         )
     return None

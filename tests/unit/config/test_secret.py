@@ -19,8 +19,10 @@ from xksproxy.config.held_secrets import copy_pins, hold_secrets, pin_files, ref
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, Hsm
 from xksproxy.config.secret import Secret, SecretError, SecretReference, access_problem, read_secret
+from xksproxy.config.service_user import ServiceUser
 
 _PIN = "sesame-4711"
+_USER = ServiceUser(1000, frozenset({1000, 2000}))
 
 
 @pytest.fixture
@@ -137,22 +139,12 @@ def _status(uid: int, gid: int, mode: int) -> os.stat_result:
     return os.stat_result((stat.S_IFREG | mode, 1, 1, 1, uid, gid, 1, 0, 0, 0))
 
 
-@pytest.fixture
-def as_user_1000(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is an unprivileged user with two groups."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "getegid", lambda: 1000)
-    monkeypatch.setattr(os, "getgroups", lambda: [2000])
-
-
-@pytest.mark.usefixtures("as_user_1000")
 @pytest.mark.parametrize("uid", [0, 1000])
 @pytest.mark.parametrize(("gid", "mode"), [(3000, 0o600), (3000, 0o400), (2000, 0o440), (1000, 0o640)])
 def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone(uid: int, gid: int, mode: int) -> None:
-    assert access_problem(_status(uid, gid, mode)) is None
+    assert access_problem(_status(uid, gid, mode), _USER) is None
 
 
-@pytest.mark.usefixtures("as_user_1000")
 @pytest.mark.parametrize(
     ("uid", "gid", "mode", "problem"),
     [
@@ -162,7 +154,7 @@ def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone
     ],
 )
 def test_a_secret_of_another_user_or_group_is_refused(uid: int, gid: int, mode: int, problem: str) -> None:
-    assert problem in str(access_problem(_status(uid, gid, mode)))
+    assert problem in str(access_problem(_status(uid, gid, mode), _USER))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
