@@ -49,7 +49,8 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
-    """Run a command in this process. A traceback fails the test, since nothing catches the exception."""
+    """Run a command in this process. An exception that no message is made of fails the test."""
+    monkeypatch.setenv("XKSPROXY_TRACEBACK", "1")
 
     def run_in_process(*arguments: str | Path, stdin: bytes = b"") -> Finished:
         out, err = io.BytesIO(), io.BytesIO()
@@ -88,6 +89,7 @@ def spawn() -> Callable[..., Finished]:
         )
         err = done.stderr.decode()
         assert "Traceback" not in err
+        assert "unexpected" not in err
         return Finished(done.returncode, done.stdout, err)
 
     return run_apart

@@ -13,7 +13,14 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error
+from xksproxy.cli.output import (
+    COULD_NOT_RUN,
+    FOUND_SOMETHING_WRONG,
+    print_document,
+    print_error,
+    print_json,
+    print_line,
+)
 from xksproxy.client.xks import Answer, Endpoint, XksClient
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
@@ -148,14 +155,22 @@ def _call(
     path_prefix = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
     body = {"requestMetadata": _metadata(kms_operation or usual_operation, region), **message}
     response = _send(Endpoint(host, path_prefix, region, credential), ca, operation, body, key_id)
-    click.echo(f"{response.status} in {response.milliseconds:.1f} ms", err=True)
+    print_line(f"{response.status} in {response.milliseconds:.1f} ms", err=True)
     if raw and "plaintext" in response.body:
-        sys.stdout.buffer.write(base64.b64decode(response.body["plaintext"]))
-        sys.stdout.flush()
+        _print_plaintext(base64.b64decode(response.body["plaintext"]))
     else:
-        click.echo(json.dumps(response.body))
+        print_json(response.body, indent=None)
     if response.status != http.HTTPStatus.OK:
         sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _print_plaintext(plaintext: bytes) -> None:
+    """Print it as it is; on a terminal, with what a terminal could obey escaped."""
+    if sys.stdout.isatty():
+        print_document(plaintext.decode("utf-8", "backslashreplace"))
+        return
+    sys.stdout.buffer.write(plaintext)
+    sys.stdout.flush()
 
 
 def _send(endpoint: Endpoint, ca: str | None, operation: Operation, body: dict[str, Any], key_id: str) -> Answer:

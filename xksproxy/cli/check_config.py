@@ -9,7 +9,7 @@ import click
 
 from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
 from xksproxy.config.load import load_config
@@ -90,10 +90,10 @@ def _print_results(config_file: Path, config: Config, results: list[HsmResult] |
     hsms = ", ".join(hsm.id for hsm in config.hsm)
     live = "the HSMs were not checked, use --live for that" if results is None else "the HSMs and their keys are ok"
     if ok:
-        click.echo(f"{config_file}: ok; {live}")
-        click.echo(f"  listens on {config.server.listen}; key stores: {stores}; HSMs: {hsms}")
+        print_line(f"{config_file}: ok; {live}")
+        print_line(f"  listens on {config.server.listen}; key stores: {stores}; HSMs: {hsms}")
     for result in results or ():
-        click.echo()
+        print_line()
         _print_hsm(result)
     if not ok:
         print_error("there are problems with the HSMs or their keys; see WRONG above")
@@ -101,10 +101,10 @@ def _print_results(config_file: Path, config: Config, results: list[HsmResult] |
 
 def _print_hsm(result: HsmResult) -> None:
     if result.failure:
-        click.echo(f"{result.id}, token {result.token}: WRONG: {result.failure}")
+        print_line(f"{result.id}, token {result.token}: WRONG: {result.failure}")
         return
-    click.echo(f"{result.id}, token {result.token}: {result.device}")
-    click.echo("log-in, self-test and settings are ok")
+    print_line(f"{result.id}, token {result.token}: {result.device}")
+    print_line("log-in, self-test and settings are ok")
     print_table(_COLUMNS, [_cells(key) for key in result.keys])
 
 

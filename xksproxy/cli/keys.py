@@ -8,7 +8,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
-from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
@@ -109,10 +109,10 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
         print_json({**asdict(row), "versions": [asdict(version) for version in versions]})
         return
     for name, value in zip(("id", "label", "version", "spec", "usage", "state"), _cells(row), strict=True):
-        click.echo(f"{name:12} {value}")
-    click.echo(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
-    click.echo(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
-    click.echo()
+        print_line(f"{name:12} {value}")
+    print_line(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
+    print_line(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
+    print_line()
     print_table(VERSION_COLUMNS, [version.cells() for version in versions])
 
 
@@ -152,7 +152,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     except KeyAmbiguous as error:
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)
-    click.echo(f"created an AES-256 key with the label {label}")
+    print_line(f"created an AES-256 key with the label {label}")
 
 
 def _open(config: Config, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:

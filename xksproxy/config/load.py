@@ -15,10 +15,9 @@ from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.config.secret import SecretReference
-from xksproxy.config.toml_problems import toml_problem
+from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
 
 _INDEX: Final = re.compile(r"\[[^]]*\]")
-_REPEATED_TABLES: Final = ("hsm", "keystore", "keystore.keys")
 
 
 def load_config(path: Path) -> Config:
@@ -83,7 +82,7 @@ def _readable(text: str) -> str:
     if what.startswith("Invalid enum value"):
         what += f"; expected one of {', '.join(_choices(place.strip('.`')))}"
     what = what.replace("Object missing required field", "missing key").replace("object", "table")
-    if what == "Expected `array`, got `table`" and (name := _INDEX.sub("", place.strip(".`"))) in _REPEATED_TABLES:
+    if what == "Expected `array`, got `table`" and (name := _INDEX.sub("", place.strip(".`"))) in REPEATED_TABLES:
         what += f"; write [[{name}]] instead of [{name}]"
     return f"{place.strip('.`')}: {what}" if separator and place.strip(".`") else what
 

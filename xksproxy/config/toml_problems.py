@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+REPEATED_TABLES: Final = frozenset({"hsm", "keystore", "keystore.keys"})
+"""The tables that may come several times, with two brackets each."""
 _POSITION: Final = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 _STATEMENT: Final = re.compile(r"""\s*(?:\[\[?\s*(?P<table>[\w.'" -]+?)\s*\]|(?P<key>[\w.'" -]+?)\s*=)""", re.ASCII)
 _TWICE: Final = re.compile(r"Cannot declare \((?P<parts>.*?),?\) twice")
@@ -19,10 +21,8 @@ def toml_problem(error: Exception, text: str) -> str:
         return "a number has too many digits" if "integer string conversion" in message else message
     if twice := _TWICE.search(message):
         name = ".".join(re.findall(r"'([^']*)'", twice["parts"]))
-        return (
-            f"the table [{name}] is there twice{position[0]}; remove one, or write [[{name}]] if it is a table that may"
-            " come several times"
-        )
+        several = f", or write [[{name}]]" if name in REPEATED_TABLES else ""
+        return f"the table [{name}] is there twice{position[0]}; remove one{several}"
     if not message.startswith(_OVERWRITES):
         return message
     lines = text.splitlines()

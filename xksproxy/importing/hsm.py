@@ -8,8 +8,8 @@ from typing import Final, Literal
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret, SecretReference
 from xksproxy.importing.findings import Finding, different, to_do
-from xksproxy.importing.quoting import printable
 from xksproxy.importing.settings import Settings
+from xksproxy.printable import printable
 
 PresetName = Literal["softhsm2", "cloudhsm", "luna", "nshield", "vault", "generic"]
 IvMode = Literal["caller", "written-back", "appended"]

@@ -16,7 +16,8 @@ from msgspec import Meta, field
 
 from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.config.secret import Secret
-from xksproxy.importing.quoting import dotted, printable, quote
+from xksproxy.importing.quoting import dotted, quote
+from xksproxy.printable import printable
 from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES
 
 Text = Annotated[str, Meta(min_length=1)]

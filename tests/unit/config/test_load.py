@@ -435,7 +435,7 @@ def test_what_is_not_plain_text_is_refused_with_what_it_is(
         ("[server]\nworkers = 1\nworkers = 2", "the key workers is there twice"),
         ("[server]\nworkers = 1\nworkers = [\n  2,\n]\n", "the key workers is there twice"),
         ("[server]\n[admin]\n[server]\n", "the table [server] is there twice (at line 3"),
-        ("[hsm]\nid = 'a'\n[hsm]\n", "or write [[hsm]] if it is a table"),
+        ("[hsm]\nid = 'a'\n[hsm]\n", "remove one, or write [[hsm]]"),
         ("[hsm]\n[[hsm]]\n", "the table [hsm] is there twice"),
         ("server = 1\n[server]\n", "the table [server] is there twice, or as a value and as a table"),
         ("a = " + "9" * 5000, "a number has too many digits"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from xksproxy.cli.output import print_document
 from xksproxy.spec.uri import Operation, compose_path
 from xksproxy_tools.development.environment import REGION, URI_PATH_PREFIX, DevEnvironment, open_environment
 
@@ -39,7 +40,7 @@ def dev(directory: Path, port: int | None) -> None:
     """
     existed = directory.exists()
     environment = open_environment(directory, port, _DEFAULT_PORT)
-    click.echo(_introduction(environment, existed=existed))
+    print_document(f"{_introduction(environment, existed=existed)}\n")
     sys.stdout.flush()
     # A process of its own: this one has touched PKCS#11, which a master process must not have done.
     os.execv(sys.executable, [sys.executable, "-m", "xksproxy", "serve", "--config", str(environment.config)])  # noqa: S606
