@@ -10,8 +10,10 @@ import click
 from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
+from xksproxy.config.listener_checks import trial_findings
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 
@@ -42,8 +44,11 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     except ConfigError as error:
         code = COULD_NOT_RUN if isinstance(error, ConfigUnreadable) else FOUND_SOMETHING_WRONG
         _refuse(list(error.problems), [], code, as_json=as_json)
+    refusals = problems_of(config_file, config)
     findings = inspect_config(config)
-    problems = [*problems_of(config_file, config), *(finding.text for finding in findings if finding.serious)]
+    if not any(".listen: " in refusal for refusal in refusals):
+        findings += trial_findings(listeners_of(config), starting=False)
+    problems = [*refusals, *(finding.text for finding in findings if finding.serious)]
     problems = [f"{config_file}: {problem}" for problem in problems]
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
     if problems:

@@ -5,6 +5,11 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.output import print_error
+from xksproxy.config.check import listeners_of
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.listener_checks import open_files_findings, trial_findings
+from xksproxy.config.model import Config
 from xksproxy.server.master import ProxyApplication
 
 
@@ -20,4 +25,22 @@ def serve(config_file: Path) -> None:
     Example:
       xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
-    ProxyApplication(lambda: load_checked(config_file, serving=True)).run()
+    application = ProxyApplication(lambda: load_checked(config_file, serving=True))
+    _require_listeners(config_file, application.load())
+    application.run()
+
+
+def _require_listeners(config_file: Path, config: Config) -> None:
+    """Refuse addresses that cannot be had, at once and with the reason; warn of a low limit of open files.
+
+    Raises:
+        ConfigError: another process listens there, the address is not of this machine, or the right is missing.
+    """
+    findings = [
+        *trial_findings(listeners_of(config), starting=True),
+        *open_files_findings(config.server.max_connections),
+    ]
+    if problems := [f"{config_file}: {finding.text}" for finding in findings if finding.serious]:
+        raise ConfigError(problems)
+    for finding in findings:
+        print_error(f"warning: {config_file}: {finding.text}")

@@ -9,6 +9,7 @@ from typing import Final
 from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.key_checks import key_problems
+from xksproxy.config.listener_checks import Listener, listener_problems
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.regular_file import is_regular_file
 from xksproxy.config.secret import (
@@ -22,8 +23,6 @@ from xksproxy.config.secret import (
 from xksproxy.config.service_user import ServiceUser
 from xksproxy.spec.uri import prefix_problem
 
-_MAXIMUM_PORT: Final = 65535
-_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
 _OFF: Final = "off"
 _MINIMUM_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,9 +31,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 def check_config(config: Config) -> list[str]:
     """The problems of a loaded configuration. Each starts with the path of the key."""
     return [
-        *_listen_problems("server.listen", config.server.listen),
-        *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
-        *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *listener_problems(listeners_of(config)),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *credential_problems(config.keystore),
@@ -56,6 +53,16 @@ def check_config(config: Config) -> list[str]:
 def has_admin(config: Config) -> bool:
     """Whether the admin listener is on."""
     return config.admin.listen != _OFF
+
+
+def listeners_of(config: Config) -> tuple[Listener, ...]:
+    """The addresses to listen on."""
+    wanted = (
+        ("server.listen", config.server.listen),
+        ("health.listen", config.health.listen),
+        ("admin.listen", config.admin.listen if has_admin(config) else None),
+    )
+    return tuple(Listener(at, address) for at, address in wanted if address is not None)
 
 
 def read_audit_key(audit: Audit) -> Secret | None:
@@ -86,12 +93,6 @@ def read_pin(hsm: Hsm) -> Secret | None:
     if isinstance(hsm.pin, str):
         return checked_secret(hsm.pin, "the text")
     return None if hsm.pin is None else read_secret(hsm.pin, MAXIMUM_PIN_BYTES)
-
-
-def _listen_problems(at: str, listen: str) -> Iterator[str]:
-    match = _ADDRESS.fullmatch(listen)
-    if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
-        yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
 
 
 def _audit_problems(audit: Audit) -> Iterator[str]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from xksproxy.config.certificate_checks import certificate_findings, client_ca_findings
 from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.findings import Finding
+from xksproxy.config.listener_checks import open_files_findings
 from xksproxy.config.model import Config
 
 
@@ -18,4 +19,5 @@ def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]
         *certificate_findings(config.server.tls, now),
         *client_ca_findings(config.server.tls, now),
         *credential_findings(config.keystore),
+        *open_files_findings(config.server.max_connections),
     ]

@@ -48,7 +48,7 @@ def test_the_configuration_that_xksproxy_dev_makes_has_no_problem(environment: D
 
 
 @pytest.mark.parametrize(
-    "listen", ["0.0.0.0:443", "[::]:443", "[::1]:8443", "localhost:8443", "127.0.0.1:1", "h:65535"]
+    "listen", ["0.0.0.0:443", "[::]:443", "[::1]:8443", "localhost:8443", "127.0.0.1:1", "localhost:65535"]
 )
 def test_an_address_with_a_port_can_be_listened_on(sound: Config, listen: str) -> None:
     assert check_config(_server(sound, listen=listen)) == []
