@@ -100,7 +100,8 @@ def test_a_certificate_or_key_that_does_not_load_is_found(
 
 
 def test_a_key_that_does_not_fit_the_certificate_is_found(run: Callable[..., Any], copy: Path) -> None:
-    shutil.copy(copy.parent / "tls" / "ca-key.pem", copy.parent / "tls" / "server-key.pem")
+    _, other_key = certificates.issue(certificates.create_authority("other"), "localhost")
+    (copy.parent / "tls" / "server-key.pem").write_bytes(other_key)
 
     done = run("check-config", "--config", copy)
 

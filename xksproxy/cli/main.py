@@ -18,7 +18,7 @@ from xksproxy.cli.hsm import hsm
 from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
 from xksproxy.cli.kms_config import kms_config
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, print_error, use_utf8
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
 from xksproxy.cli.policy import policy
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
@@ -56,7 +56,7 @@ for command in (rotate, disable, enable):
 
 def main() -> None:
     """Run the command line. Errors are printed without a traceback."""
-    use_utf8()
+    prepare_streams()
     try:
         cli()
     except ConfigError as error:

@@ -6,6 +6,7 @@ escaped here.
 
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,8 +23,19 @@ COULD_NOT_RUN: Final = 2
 _WIDER_THAN_ANY_TABLE: Final = 100_000
 
 
-def use_utf8() -> None:
-    """Write UTF-8 whatever the locale says. What is not text, such as a file name in another encoding, is escaped."""
+def prepare_streams() -> None:
+    """Make the standard streams fit for use.
+
+    A descriptor from 0 to 2 that is closed is opened on /dev/null, so that no file or socket gets its number. Output is
+    UTF-8 whatever the locale says; what is not text, such as a file name in another encoding, is escaped.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -11,6 +11,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.listener_checks import open_files_findings, trial_findings
 from xksproxy.config.model import Config
 from xksproxy.server.master import ProxyApplication
+from xksproxy.server.process import forbid_core_dumps, permit_core_dumps
 
 
 @click.command()
@@ -25,8 +26,12 @@ def serve(config_file: Path) -> None:
     Example:
       xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
+    forbid_core_dumps()
     application = ProxyApplication(lambda: load_checked(config_file, serving=True))
-    _require_listeners(config_file, application.load())
+    config = application.load()
+    if config.server.core_dumps:
+        permit_core_dumps()
+    _require_listeners(config_file, config)
     application.run()
 
 

@@ -62,6 +62,10 @@ class Server(_Table, frozen=True):
     fleet_size: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""
 
+    core_dumps: bool = False
+    """Allow core dumps, to examine a crash with the module's vendor. They contain secrets. Takes effect at the start of
+    the service."""
+
 
 class Hsm(_Table, frozen=True):
     """``[[hsm]]``: one token, reached through a PKCS#11 module."""
