@@ -8,11 +8,14 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.cli.pasted import ID
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
 
-_key_option = click.option("--key", "key_id", metavar="ID", help="Only this external key, not the whole key store.")
+_key_option = click.option(
+    "--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."
+)
 
 
 @click.command()

@@ -21,6 +21,7 @@ from xksproxy.cli.output import (
     print_json,
     print_line,
 )
+from xksproxy.cli.pasted import ID
 from xksproxy.client.xks import Answer, Endpoint, XksClient
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
@@ -43,12 +44,14 @@ def call() -> None:
 
 def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
-        click.option("--host", envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"),
+        click.option(
+            "--host", type=ID, envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"
+        ),
         click.option(
             "--prefix", envvar="URI_PREFIX", show_envvar=True, default="", help="The path before /kms/xks/v1."
         ),
         click.option("--region", envvar="REGION", show_envvar=True, default="us-east-1", show_default=True),
-        click.option("--access-key-id", envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
+        click.option("--access-key-id", type=ID, envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
         click.option(
             "--secret-access-key-file",
             type=click.File(),
@@ -62,7 +65,9 @@ def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_key_option = click.option("--key", "key_id", envvar="KEY_ID", show_envvar=True, required=True, help="External key id.")
+_key_option = click.option(
+    "--key", "key_id", type=ID, envvar="KEY_ID", show_envvar=True, required=True, help="External key id."
+)
 _aad_option = click.option("--aad", help="Additional authenticated data, as text.")
 
 

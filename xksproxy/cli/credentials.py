@@ -10,6 +10,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_json, print_line, print_table
+from xksproxy.cli.pasted import ID
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
@@ -99,7 +100,7 @@ def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: b
 
 @credentials.command()
 @_options
-@click.argument("access_key_id", metavar="ID")
+@click.argument("access_key_id", metavar="ID", type=ID)
 @click.option(
     "--within",
     "days",

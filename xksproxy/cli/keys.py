@@ -9,6 +9,7 @@ import click
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.pasted import ID
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
@@ -79,7 +80,7 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
 @config_option
 @keystore_option
 @_hsm_option
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=ID)
 @_json_option
 def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
     """Show one external key as GetKeyMetadata reports it, with its versions. Exit code 1 if it cannot be used.
@@ -120,7 +121,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
 @config_option
 @keystore_option
 @_hsm_option
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=ID)
 @click.option(
     "--usage",
     type=click.Choice(["both", "encrypt", "decrypt", "none"]),

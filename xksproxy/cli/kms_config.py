@@ -29,7 +29,9 @@ Form = Literal["json", "aws-cli", "terraform"]
 
 def _checked_endpoint(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and host_of_endpoint(value) is None:
-        raise click.BadParameter("expected https:// and a domain name, without port or path: KMS always uses port 443")
+        hint = "; it has a blank at its beginning or end" if value != value.strip() else ""
+        expected = "expected https:// and a domain name, without port or path: KMS always uses port 443"
+        raise click.BadParameter(f"{expected}{hint}")
     return value
 
 

@@ -6,6 +6,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.output import print_json, print_line
+from xksproxy.cli.pasted import ID
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.direct import open_sessions
@@ -21,7 +22,7 @@ from xksproxy.state.versions import version_table
 
 _LOCK_SECONDS = 0.5
 
-_id_argument = click.argument("key_id", metavar="ID")
+_id_argument = click.argument("key_id", metavar="ID", type=ID)
 _version_argument = click.argument("number", metavar="VERSION", type=click.IntRange(min=1))
 
 

@@ -21,6 +21,7 @@ from xksproxy.config.secret import (
     read_secret,
 )
 from xksproxy.config.service_user import ServiceUser
+from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
 _OFF: Final = "off"
@@ -121,6 +122,9 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
             yield f"server.tls.private_key: {tls.private_key}: {problem}"
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together; set both or neither"
+    for index, name in enumerate(tls.client_names):
+        if problem := pasted_problem(name):
+            yield f"server.tls.client_names[{index}]: {name}: {problem}"
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
@@ -173,8 +177,9 @@ def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:
     if not _NAME.fullmatch(store.name):
         yield f"{at}.name: expected 1 to 64 characters of A-Z a-z 0-9 - . _, got {store.name}"
-    if problem := prefix_problem(store.uri_path_prefix):
-        yield f"{at}.uri_path_prefix: {problem}"
+    problems = (prefix_problem(store.uri_path_prefix), pasted_prefix_problem(store.uri_path_prefix))
+    if any(problems):
+        yield f"{at}.uri_path_prefix: {'; '.join(filter(None, problems))}"
     for hsm_id in store.hsms:
         if hsm_id not in hsm_ids:
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"

@@ -422,3 +422,19 @@ def test_no_legal_key_id_is_a_pattern(key_id: str) -> None:
     assert not is_pattern(key_id)
     assert is_pattern(key_id + "*")
     assert is_pattern("?" + key_id)
+
+
+def test_what_people_paste_is_named(sound: Config) -> None:
+    whole = _store(sound, uri_path_prefix="/x/kms/xks/v1")
+    arn = _keys(sound, Key(id="arn:aws:kms:eu-west-1:123456789012:key/1234abcd"))
+    blank = _keys(sound, Key(id="first-key "))
+    name = _tls(sound, client_ca=sound.server.tls.certificate, client_names=("https://cks.kms.amazonaws.com",))
+
+    for config, problem in (
+        (whole, "keystore[0].uri_path_prefix: it ends in /kms/xks/v1"),
+        (arn, "it is an ARN; expected the id or name alone"),
+        (blank, "got first-key ; it has a blank at its beginning or end"),
+        (name, "server.tls.client_names[0]: https://cks.kms.amazonaws.com: it is a URL"),
+    ):
+        (found,) = check_config(config)
+        assert problem in found
