@@ -42,8 +42,12 @@ This page lists every configuration key, by table. The configuration is one TOML
 - `xksproxy check-config` lists all unknown keys first. When there are none, it lists every wrong value and file.
 - Relative paths are relative to the directory of the configuration file.
 - A key whose default is "required" must be set.
-- A secret is a table with exactly one member: `{ file = "…" }`, a file that others cannot read; `{ env = "…" }`, an
-  environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`).
+- A secret is a table with exactly one member: `{ file = "…" }`, a regular file that others cannot read;
+  `{ env = "…" }`, an environment variable; or `{ credential = "…" }`, a systemd credential (`LoadCredential=`). It is
+  UTF-8 text of at most 64 KiB (a PIN: 4 KiB). One line break at its end is ignored; a byte-order mark, another blank
+  at either end or a NUL is refused.
+- A file with a secret belongs to root or to the user of the proxy, and its mode is 0600 or 0400. 0640 and 0440 are
+  accepted if its group is one of that user's, as in a Kubernetes volume with `fsGroup`.
 - On SIGHUP, some tables change inside the running workers, and no connection is closed. For others the workers are
   replaced one after another. Each table says which. [operations.md](operations.md#reload) describes a reload.
 

@@ -457,6 +457,11 @@ def stop(proxy: Proxy) -> int:
     return proxy.process.wait(PATIENCE_SECONDS)
 
 
+def lines_of_signals(proxy: Proxy, name: str) -> list[str]:
+    """The log lines that say that a signal was ignored."""
+    return [line for line in proxy.log.read_text().splitlines() if "signal ignored" in line and name in line]
+
+
 def workers(proxy: Proxy) -> set[int]:
     """The process ids of the workers."""
     return children(proxy.process.pid)

@@ -100,7 +100,8 @@ def test_a_certificate_or_key_that_does_not_load_is_found(
 
 
 def test_a_key_that_does_not_fit_the_certificate_is_found(run: Callable[..., Any], copy: Path) -> None:
-    shutil.copy(copy.parent / "tls" / "ca-key.pem", copy.parent / "tls" / "server-key.pem")
+    _, other_key = certificates.issue(certificates.create_authority("other"), "localhost")
+    (copy.parent / "tls" / "server-key.pem").write_bytes(other_key)
 
     done = run("check-config", "--config", copy)
 
@@ -191,6 +192,18 @@ def test_what_kms_will_refuse_is_wrong_and_yet_does_not_keep_the_proxy_from_star
     assert done.code == 1
     assert "server.tls.certificate: localhost has no DNS name" in done.err
     assert load_checked(copy)
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_files_that_others_can_change_are_refused(run: Callable[..., Any], copy: Path, command: str) -> None:
+    copy.chmod(0o666)
+    (copy.parent / "tls").chmod(0o777)
+
+    done = run(command, "--config", copy)
+
+    assert done.code == (1 if command == "check-config" else 2)
+    assert f"the configuration file: {copy}: its mode is 0666, so everyone can change it" in done.err
+    assert f"server.tls.certificate: {copy.parent / 'tls'}: its mode is 0777, so everyone can change it" in done.err
 
 
 def test_problems_of_certificates_credentials_and_keys_come_together(run: Callable[..., Any], copy: Path) -> None:

@@ -204,7 +204,7 @@ def test_the_base_can_be_named_and_is_else_where_the_settings_are(
     ("content", "problem"),
     [
         (None, "No such file or directory"),
-        (b"\x00\xff\x7fELF", "not TOML: it is not UTF-8 text"),
+        (b"\x00\xff\x7fELF", "it has a NUL byte"),
         (b"a = [", "not TOML"),
         (b"a = " + b"[" * 50_000, "its values are nested too deeply"),
         (b"", "missing key `server`"),

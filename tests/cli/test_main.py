@@ -132,3 +132,30 @@ def test_the_module_and_the_installed_command_are_the_same(program: list[str]) -
     done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
 
     assert done.stdout == f"xksproxy, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("keys", "show"),
+        ("keys", "rotate"),
+        ("credentials", "retire"),
+        ("block", "--key"),
+        ("policy", "explain", "--key"),
+        ("call", "metadata", "--host", "h", "--access-key-id", "A", "--key"),
+        ("call", "health", "--access-key-id", "A", "--host"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    ("text", "problem"), [("arn:aws:kms:x:1:key/2", "it is an ARN"), ("id ", "a blank"), ("http://h", "it is a URL")]
+)
+def test_what_people_paste_is_named(
+    tmp_path: Path, command: tuple[str, ...], text: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XKSPROXY_CONFIG", str(tmp_path / "x.toml"))
+
+    done = CliRunner().invoke(cli, [*command, text])
+
+    assert done.exit_code == 2
+    assert problem in done.stderr

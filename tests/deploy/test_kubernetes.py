@@ -1,6 +1,5 @@
 """The manifests against Kubernetes' own schemas, and against each other."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +97,18 @@ def test_the_examples_hold_no_secret() -> None:
     assert "secrets.example.yaml" not in _KUSTOMIZATION["resources"]
 
 
-def test_credentials_are_copied_so_that_the_proxy_takes_them(tmp_path: Path) -> None:
+def test_credentials_are_taken_as_a_secret_has_them(tmp_path: Path) -> None:
     """As a Secret has them: readable to the group, and a link."""
-    (init,) = _POD["initContainers"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in init["volumeMounts"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in _CONTAINER["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in _POD["volumes"]}
+    secret = volumes[mounts[_CONFIG.keystore[0].credentials]]["secret"]
     (tmp_path / "..data").mkdir()
     made = save_credential(tmp_path / "..data", generate_credential())
-    made.chmod(0o440)
+    made.chmod(secret["defaultMode"])
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / made.name).symlink_to(made)
-    shell, flags, script = init["command"]
-    script = script.replace(mounts["credentials-payments"], f"{tmp_path}/secret")
-    script = script.replace(mounts["credentials"], f"{tmp_path}/run")
 
-    subprocess.run([shell, flags, script], check=True)
-
-    relative = Path(_CONFIG.keystore[0].credentials).relative_to(mounts["credentials"])
-    assert len(load_credentials(tmp_path / "run" / relative)) == 1
+    assert len(load_credentials(tmp_path / "secret")) == 1
 
 
 def test_the_pods_are_confined() -> None:
@@ -123,7 +117,7 @@ def test_the_pods_are_confined() -> None:
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert _POD["securityContext"]["runAsNonRoot"] is True
     assert _POD["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in (*_POD["initContainers"], *_POD["containers"]):
+    for container in _POD["containers"]:
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -10,6 +10,7 @@ from cedarpy import PolicySet, Schema, policies_to_pst, pst, validate_policies
 
 from xksproxy.authorization.statements import Statement, StatementError, split_statements
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.regular_file import FileRefused, read_regular_file, reason_of, text_of
 
 _SUFFIX: Final = ".cedar"
 _SCHEMA_FILE: Final = "schema.cedarschema"
@@ -77,7 +78,7 @@ def _files(paths: Iterable[str], problems: list[str]) -> Iterator[Path]:
                 continue
             files = sorted(entry for entry in path.iterdir() if entry.suffix == _SUFFIX)
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {_reason(error)}")
+            problems.append(f"{path}: {reason_of(error)}")
             continue
         if not files:
             problems.append(
@@ -88,10 +89,9 @@ def _files(paths: Iterable[str], problems: list[str]) -> Iterator[Path]:
 
 def _read(file: Path, problems: list[str]) -> list[Policy]:
     try:
-        # Reading a pipe would block.
-        text = file.read_bytes().decode("utf-8") if file.is_file() or not file.exists() else ""
-    except (OSError, ValueError) as error:
-        problems.append(f"{file}: {_reason(error)}")
+        text = text_of(file, read_regular_file(file).content)
+    except FileRefused as error:
+        problems.append(str(error))
         return []
     policies: list[Policy] = []
     for statement in (statements := list(split_statements(text))):
@@ -147,9 +147,3 @@ def _ambiguous_ids(policies: Iterable[Policy]) -> Iterator[str]:
     for policy in policies:
         if (other := first.setdefault(policy.id, policy)) is not policy:
             yield f"{policy.place}: the policy in {other.place} has the same id {policy.id}; give it another @id"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.config.check import read_audit_key
 from xksproxy.telemetry.chain import ChainReport, verify_lines
 
@@ -50,7 +50,7 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
         print_json({"chains": [_document(chain) for chain in chains], "problems": verification.problems})
     else:
         for chain in chains:
-            click.echo(_summary(chain))
+            print_line(_summary(chain))
         for problem in verification.problems[:_MAXIMUM_PRINTED_PROBLEMS]:
             print_error(problem)
         if len(verification.problems) > _MAXIMUM_PRINTED_PROBLEMS:

@@ -7,12 +7,15 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
-from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.cli.pasted import ID
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
 
-_key_option = click.option("--key", "key_id", metavar="ID", help="Only this external key, not the whole key store.")
+_key_option = click.option(
+    "--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."
+)
 
 
 @click.command()
@@ -36,10 +39,10 @@ def block(config_file: Path, keystore_name: str | None, key_id: str | None, reas
     name = _block_name(store.name, KeyMap(store.keys), key_id)
     entry = Block(time.time(), reason)
     block_table(Path(config.state.directory), store.name).update(name, lambda existing: existing or entry)
-    click.echo(f"{_description(store.name, key_id)} is blocked on this machine, in every worker within a second")
+    print_line(f"{_description(store.name, key_id)} is blocked on this machine, in every worker within a second")
     if config.server.fleet_size > 1:
-        click.echo(f"this machine is one of {config.server.fleet_size}: run the command on the others too")
-    click.echo("AWS services can continue to use data keys that they have in memory")
+        print_line(f"this machine is one of {config.server.fleet_size}: run the command on the others too")
+    print_line("AWS services can continue to use data keys that they have in memory")
 
 
 @click.command()
@@ -68,10 +71,10 @@ def unblock(config_file: Path, keystore_name: str | None, key_id: str | None) ->
     if removed == [None]:
         print_error(f"{_description(store.name, key_id)} is not blocked on this machine; nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
-    click.echo(f"{_description(store.name, key_id)} is no longer blocked on this machine, within a second")
+    print_line(f"{_description(store.name, key_id)} is no longer blocked on this machine, within a second")
     if remaining := [other for other in table.entries() if other != name]:
         names = ", ".join("the whole key store" if other == WHOLE_STORE else other for other in sorted(remaining))
-        click.echo(f"still blocked: {names}")
+        print_line(f"still blocked: {names}")
 
 
 def _block_name(keystore: str, keys: KeyMap, key_id: str | None) -> str:

@@ -13,7 +13,15 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error
+from xksproxy.cli.output import (
+    COULD_NOT_RUN,
+    FOUND_SOMETHING_WRONG,
+    print_document,
+    print_error,
+    print_json,
+    print_line,
+)
+from xksproxy.cli.pasted import ID
 from xksproxy.client.xks import Answer, Endpoint, XksClient
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
@@ -36,12 +44,14 @@ def call() -> None:
 
 def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
-        click.option("--host", envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"),
+        click.option(
+            "--host", type=ID, envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"
+        ),
         click.option(
             "--prefix", envvar="URI_PREFIX", show_envvar=True, default="", help="The path before /kms/xks/v1."
         ),
         click.option("--region", envvar="REGION", show_envvar=True, default="us-east-1", show_default=True),
-        click.option("--access-key-id", envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
+        click.option("--access-key-id", type=ID, envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
         click.option(
             "--secret-access-key-file",
             type=click.File(),
@@ -55,7 +65,9 @@ def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_key_option = click.option("--key", "key_id", envvar="KEY_ID", show_envvar=True, required=True, help="External key id.")
+_key_option = click.option(
+    "--key", "key_id", type=ID, envvar="KEY_ID", show_envvar=True, required=True, help="External key id."
+)
 _aad_option = click.option("--aad", help="Additional authenticated data, as text.")
 
 
@@ -148,14 +160,22 @@ def _call(
     path_prefix = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
     body = {"requestMetadata": _metadata(kms_operation or usual_operation, region), **message}
     response = _send(Endpoint(host, path_prefix, region, credential), ca, operation, body, key_id)
-    click.echo(f"{response.status} in {response.milliseconds:.1f} ms", err=True)
+    print_line(f"{response.status} in {response.milliseconds:.1f} ms", err=True)
     if raw and "plaintext" in response.body:
-        sys.stdout.buffer.write(base64.b64decode(response.body["plaintext"]))
-        sys.stdout.flush()
+        _print_plaintext(base64.b64decode(response.body["plaintext"]))
     else:
-        click.echo(json.dumps(response.body))
+        print_json(response.body, indent=None)
     if response.status != http.HTTPStatus.OK:
         sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _print_plaintext(plaintext: bytes) -> None:
+    """Print it as it is; on a terminal, with what a terminal could obey escaped."""
+    if sys.stdout.isatty():
+        print_document(plaintext.decode("utf-8", "backslashreplace"))
+        return
+    sys.stdout.buffer.write(plaintext)
+    sys.stdout.flush()
 
 
 def _send(endpoint: Endpoint, ca: str | None, operation: Operation, body: dict[str, Any], key_id: str) -> Answer:

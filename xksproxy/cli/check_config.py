@@ -9,9 +9,11 @@ import click
 
 from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
+from xksproxy.config.listener_checks import trial_findings
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 
@@ -42,8 +44,11 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     except ConfigError as error:
         code = COULD_NOT_RUN if isinstance(error, ConfigUnreadable) else FOUND_SOMETHING_WRONG
         _refuse(list(error.problems), [], code, as_json=as_json)
+    refusals = problems_of(config_file, config)
     findings = inspect_config(config)
-    problems = [*problems_of(config), *(finding.text for finding in findings if finding.serious)]
+    if not any(".listen: " in refusal for refusal in refusals):
+        findings += trial_findings(listeners_of(config), starting=False)
+    problems = [*refusals, *(finding.text for finding in findings if finding.serious)]
     problems = [f"{config_file}: {problem}" for problem in problems]
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
     if problems:
@@ -90,10 +95,10 @@ def _print_results(config_file: Path, config: Config, results: list[HsmResult] |
     hsms = ", ".join(hsm.id for hsm in config.hsm)
     live = "the HSMs were not checked, use --live for that" if results is None else "the HSMs and their keys are ok"
     if ok:
-        click.echo(f"{config_file}: ok; {live}")
-        click.echo(f"  listens on {config.server.listen}; key stores: {stores}; HSMs: {hsms}")
+        print_line(f"{config_file}: ok; {live}")
+        print_line(f"  listens on {config.server.listen}; key stores: {stores}; HSMs: {hsms}")
     for result in results or ():
-        click.echo()
+        print_line()
         _print_hsm(result)
     if not ok:
         print_error("there are problems with the HSMs or their keys; see WRONG above")
@@ -101,10 +106,10 @@ def _print_results(config_file: Path, config: Config, results: list[HsmResult] |
 
 def _print_hsm(result: HsmResult) -> None:
     if result.failure:
-        click.echo(f"{result.id}, token {result.token}: WRONG: {result.failure}")
+        print_line(f"{result.id}, token {result.token}: WRONG: {result.failure}")
         return
-    click.echo(f"{result.id}, token {result.token}: {result.device}")
-    click.echo("log-in, self-test and settings are ok")
+    print_line(f"{result.id}, token {result.token}: {result.device}")
+    print_line("log-in, self-test and settings are ok")
     print_table(_COLUMNS, [_cells(key) for key in result.keys])
 
 

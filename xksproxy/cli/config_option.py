@@ -9,11 +9,15 @@ import click
 
 from xksproxy.authorization.findings import findings
 from xksproxy.authorization.policies import load_policies
+from xksproxy.config.access_checks import access_problems
 from xksproxy.config.certificate_checks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.secret import SecretError
+from xksproxy.config.service_user import ServiceUser
 from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
@@ -39,22 +43,29 @@ keystore_option = click.option("--keystore", "keystore_name", help="The key stor
 """Add ``--keystore NAME``; see :func:`choose_keystore`."""
 
 
-def load_checked(path: Path) -> Config:
-    """Load a configuration and check everything that can be checked without an HSM.
+def load_checked(path: Path, *, serving: bool = False) -> Config:
+    """Load a configuration, check everything that can be checked without an HSM, and read its secrets.
+
+    ``serving`` means that this process is the service. Otherwise root checks for the owner of the state directory.
 
     Raises:
         ConfigError: the configuration cannot be used. It lists every problem.
     """
     config = load_config(path)
-    if problems := problems_of(config):
+    if problems := problems_of(path, config, serving=serving):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return config
+    try:
+        return hold_secrets(config)
+    except SecretError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
 
 
-def problems_of(config: Config) -> list[str]:
+def problems_of(config_file: Path, config: Config, *, serving: bool = False) -> list[str]:
     """Return why a configuration cannot be used: everything that can be checked without an HSM."""
+    user = ServiceUser.current() if serving else ServiceUser.of_state_directory(Path(config.state.directory))
     problems = [
-        *check_config(config),
+        # A secret that others can reach is found by the checks of both.
+        *dict.fromkeys((*check_config(config), *access_problems(config_file, config, user))),
         *_quirk_problems(config),
         *_policy_problems(config),
         *_version_problems(config),

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.output import print_json, print_table
+from xksproxy.cli.output import print_json, print_line, print_table
+from xksproxy.cli.pasted import ID
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
@@ -68,10 +69,10 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
     if as_json:
         print_json({"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)})
         return
-    click.echo(f"created the credential {credential.access_key_id} of the key store {store.name}")
-    click.echo(f"  {path}")
-    click.echo("running workers accept it within three seconds; then give it to KMS:")
-    click.echo(
+    print_line(f"created the credential {credential.access_key_id} of the key store {store.name}")
+    print_line(f"  {path}")
+    print_line("running workers accept it within three seconds; then give it to KMS:")
+    print_line(
         f"  xksproxy kms-config --keystore {store.name} --as aws-cli --update CUSTOM_KEY_STORE_ID --out credential.json"
     )
     _print_other_machines(config, f"copy the file, mode 0600, to the other {_others(config)} before you give it to KMS")
@@ -99,7 +100,7 @@ def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: b
 
 @credentials.command()
 @_options
-@click.argument("access_key_id", metavar="ID")
+@click.argument("access_key_id", metavar="ID", type=ID)
 @click.option(
     "--within",
     "days",
@@ -123,9 +124,9 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     store = choose_keystore(config, keystore_name)
     uses = CredentialUses(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
-    click.echo(f"retired {access_key_id}; within three seconds, running workers answer its requests with 401")
-    click.echo(f"  {path}")
-    click.echo("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
+    print_line(f"retired {access_key_id}; within three seconds, running workers answer its requests with 401")
+    print_line(f"  {path}")
+    print_line("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
 
 
@@ -156,4 +157,4 @@ def _others(config: Config) -> str:
 
 def _print_other_machines(config: Config, instruction: str) -> None:
     if config.server.fleet_size > 1:
-        click.echo(f"this command changed this machine only: {instruction}")
+        print_line(f"this command changed this machine only: {instruction}")

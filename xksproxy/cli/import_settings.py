@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from xksproxy.cli.config_option import load_checked
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_document, print_error, print_json
 from xksproxy.config.errors import ConfigError
 from xksproxy.importing.findings import Finding, Severity, to_do
 from xksproxy.importing.plan import Plan, make_plan
@@ -90,7 +90,7 @@ def import_settings(settings_file: str, out: str, token: str | None, base: str |
     if as_json:
         print_json(_document(result))
     else:
-        click.echo("\n".join(_summary(result)))
+        print_document("".join(f"{line}\n" for line in _summary(result)))
     if any(finding.severity is Severity.TO_DO for finding in findings):
         sys.exit(FOUND_SOMETHING_WRONG)
 

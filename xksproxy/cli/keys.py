@@ -8,7 +8,8 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
-from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.pasted import ID
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
@@ -79,7 +80,7 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
 @config_option
 @keystore_option
 @_hsm_option
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=ID)
 @_json_option
 def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
     """Show one external key as GetKeyMetadata reports it, with its versions. Exit code 1 if it cannot be used.
@@ -109,10 +110,10 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
         print_json({**asdict(row), "versions": [asdict(version) for version in versions]})
         return
     for name, value in zip(("id", "label", "version", "spec", "usage", "state"), _cells(row), strict=True):
-        click.echo(f"{name:12} {value}")
-    click.echo(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
-    click.echo(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
-    click.echo()
+        print_line(f"{name:12} {value}")
+    print_line(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
+    print_line(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
+    print_line()
     print_table(VERSION_COLUMNS, [version.cells() for version in versions])
 
 
@@ -120,7 +121,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
 @config_option
 @keystore_option
 @_hsm_option
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", type=ID)
 @click.option(
     "--usage",
     type=click.Choice(["both", "encrypt", "decrypt", "none"]),
@@ -152,7 +153,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     except KeyAmbiguous as error:
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)
-    click.echo(f"created an AES-256 key with the label {label}")
+    print_line(f"created an AES-256 key with the label {label}")
 
 
 def _open(config: Config, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:

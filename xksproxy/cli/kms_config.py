@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.output import print_error
+from xksproxy.cli.output import print_document, print_error, print_line
 from xksproxy.config.certificate_checks import certified_names, covers
 from xksproxy.config.credentials import read_credentials
 from xksproxy.config.load import load_config
@@ -29,7 +29,9 @@ Form = Literal["json", "aws-cli", "terraform"]
 
 def _checked_endpoint(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and host_of_endpoint(value) is None:
-        raise click.BadParameter("expected https:// and a domain name, without port or path: KMS always uses port 443")
+        hint = "; it has a blank at its beginning or end" if value != value.strip() else ""
+        expected = "expected https:// and a domain name, without port or path: KMS always uses port 443"
+        raise click.BadParameter(f"{expected}{hint}")
     return value
 
 
@@ -89,7 +91,7 @@ def kms_config(
         _write_secret(console_json(store.uri_path_prefix, credential), out, show_secret=show_secret)
     elif update is not None and out is not None:
         _write_for_aws_cli(credential, out)
-        click.echo(update_command(update, str(out)), nl=False)
+        print_document(update_command(update, str(out)))
     elif endpoint is None:
         raise click.UsageError("give --endpoint, the address of the proxy for KMS, such as https://xks.example.com")
     else:
@@ -126,26 +128,26 @@ def _warn_of_other_names(config: Config, endpoint: str) -> None:
 def _write_secret(text: str, out: Path | None, *, show_secret: bool) -> None:
     if out is not None:
         write_private_file(out.absolute(), text)
-        click.echo(f"wrote {out}, mode 0600; it contains the secret, so delete it when KMS has the secret")
+        print_line(f"wrote {out}, mode 0600; it contains the secret, so delete it when KMS has the secret")
     elif sys.stdout.isatty() and not show_secret:
         raise click.UsageError("the output contains the secret: use --out FILE, or --show-secret to print it")
     else:
-        click.echo(text, nl=False)
+        print_document(text)
 
 
 def _write_for_aws_cli(credential: Credential, out: Path) -> None:
     write_private_file(out.absolute(), credential_json(credential))
-    click.echo(f"# {out} contains the secret, mode 0600: delete it when KMS has the secret.")
+    print_line(f"# {out} contains the secret, mode 0600: delete it when KMS has the secret.")
 
 
 def _print_creation(kms_key_store: KmsKeyStore, credential: Credential, form: Form, out: Path | None) -> None:
     if form == "aws-cli" and out is not None:
         _write_for_aws_cli(credential, out)
-        click.echo("# AWS CLI version 1 would fetch the endpoint as a URL. To prevent this, run first:")
-        click.echo("#   aws configure set cli_follow_urlparam false")
-        click.echo(kms_key_store.create_command(str(out)), nl=False)
+        print_line("# AWS CLI version 1 would fetch the endpoint as a URL. To prevent this, run first:")
+        print_line("#   aws configure set cli_follow_urlparam false")
+        print_document(kms_key_store.create_command(str(out)))
         return
     if out is not None:
         write_private_file(out.absolute(), terraform_variables(credential))
-        click.echo(f"# {out} contains the secret, mode 0600: terraform apply -var-file={out}")
-    click.echo(kms_key_store.terraform(), nl=False)
+        print_line(f"# {out} contains the secret, mode 0600: terraform apply -var-file={out}")
+    print_document(kms_key_store.terraform())

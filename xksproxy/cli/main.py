@@ -1,6 +1,10 @@
 """The command ``xksproxy``. Exit codes: 0 success, 1 a problem was found, 2 the command could not run."""
 
+import os
 import sys
+import traceback
+from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,7 +18,7 @@ from xksproxy.cli.hsm import hsm
 from xksproxy.cli.import_settings import import_settings
 from xksproxy.cli.keys import keys
 from xksproxy.cli.kms_config import kms_config
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, print_error
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
 from xksproxy.cli.policy import policy
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
@@ -26,6 +30,8 @@ from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.state_file import StateUnusable
+
+_TRACEBACK_VARIABLE: Final = "XKSPROXY_TRACEBACK"
 
 
 @click.group(cls=CommandsOfTools, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -49,7 +55,8 @@ for command in (rotate, disable, enable):
 
 
 def main() -> None:
-    """Run the command line. Errors that a user can fix are printed without a traceback."""
+    """Run the command line. Errors are printed without a traceback."""
+    prepare_streams()
     try:
         cli()
     except ConfigError as error:
@@ -63,4 +70,13 @@ def main() -> None:
         print_error(f"the state directory cannot be used: {error}")
     except OSError as error:
         print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        if _TRACEBACK_VARIABLE in os.environ:
+            raise
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        print_error(
+            f"unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}",
+            "this is a defect of xksproxy; please report it",
+            f"with the environment variable {_TRACEBACK_VARIABLE}=1 the command shows where it happened",
+        )
     sys.exit(COULD_NOT_RUN)

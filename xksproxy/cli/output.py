@@ -1,6 +1,13 @@
-"""Output of the commands: results on standard output, errors on standard error."""
+"""Output of the commands: results on standard output, errors on standard error.
 
+Nothing else prints. File names, labels, reasons and answers come from elsewhere, so whatever a terminal could obey is
+escaped here.
+"""
+
+import io
 import json
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -9,18 +16,46 @@ from rich.console import Console
 from rich.table import Table
 
 from xksproxy.hsm.errors import LoginRefused
-from xksproxy.telemetry.lines import escape
+from xksproxy.printable import printable, printable_lines
 
 FOUND_SOMETHING_WRONG: Final = 1
 COULD_NOT_RUN: Final = 2
 _WIDER_THAN_ANY_TABLE: Final = 100_000
 
 
+def prepare_streams() -> None:
+    """Make the standard streams fit for use.
+
+    A descriptor from 0 to 2 that is closed is opened on /dev/null, so that no file or socket gets its number. Output is
+    UTF-8 whatever the locale says; what is not text, such as a file name in another encoding, is escaped.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def print_line(text: str = "", *, err: bool = False) -> None:
+    """Print one line to standard output, or to standard error."""
+    click.echo(printable(text), err=err)
+
+
+def print_document(text: str) -> None:
+    """Print a text of several lines, which ends with a line feed if it is to have one."""
+    click.echo(printable_lines(text), nl=False)
+
+
 def print_error(message: str, *more: str) -> None:
     """Print an error message to standard error, with further lines indented."""
-    click.echo(f"xksproxy: {message}", err=True)
+    print_line(f"xksproxy: {message}", err=True)
     for line in more:
-        click.echo(f"  {line}", err=True)
+        print_line(f"  {line}", err=True)
 
 
 def explain(error: Exception) -> tuple[str, ...]:
@@ -30,9 +65,9 @@ def explain(error: Exception) -> tuple[str, ...]:
     return ()
 
 
-def print_json(document: Any) -> None:
-    """Print a document as JSON."""
-    click.echo(json.dumps(document, indent=2))
+def print_json(document: Any, *, indent: int | None = 2) -> None:
+    """Print a document as JSON. Everything but ASCII is escaped."""
+    click.echo(json.dumps(document, indent=indent))
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -44,7 +79,7 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(printable, row))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDER_THAN_ANY_TABLE

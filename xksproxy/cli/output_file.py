@@ -1,11 +1,14 @@
 """The type of options that name an output file."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
+
+from xksproxy.cli.output import print_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Output:
     def write(self, document: str) -> None:
         """Write the document."""
         if self.standard:
-            click.echo(document, nl=False)
+            print_document(document) if sys.stdout.isatty() else click.echo(document, nl=False)
         else:
             self.path.write_text(document, "utf-8")
 

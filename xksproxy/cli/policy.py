@@ -10,7 +10,7 @@ from xksproxy.authorization.authorizer import Authorizer, Decision
 from xksproxy.authorization.policies import Policies, load_policies
 from xksproxy.authorization.request import AuthorizationRequest, context_of, principal_attributes
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.policy_request import compose_request, read_fields, request_options
 from xksproxy.config.load import load_config
 from xksproxy.config.model import KeyStore
@@ -103,13 +103,14 @@ def _reason(decision: Decision) -> str:
 
 
 def _print(document: dict[str, Any]) -> None:
-    click.echo(f"{document['decision']}: {document['reason']}")
+    print_line(f"{document['decision']}: {document['reason']}")
     if document["mode"] == "audit" and document["decision"] == "deny":
-        click.echo("policy_mode is audit: the proxy logs the decision and serves the request")
+        print_line("policy_mode is audit: the proxy logs the decision and serves the request")
     for deciding in document["policies"]:
-        click.echo(f"  {deciding['effect']}  {deciding['id']}  {deciding['file']}:{deciding['line']}")
+        print_line(f"  {deciding['effect']}  {deciding['id']}  {deciding['file']}:{deciding['line']}")
     request = document["request"]
-    click.echo(f"\nrequest      {request['operation']} {request['key_id']} in {document['keystore']}")
+    print_line()
+    print_line(f"request      {request['operation']} {request['key_id']} in {document['keystore']}")
     for title in ("principal", "context"):
         for name, value in request[title].items():
-            click.echo(f"{title:12} {name} = {value!a}")
+            print_line(f"{title:12} {name} = {value!a}")

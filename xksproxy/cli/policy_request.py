@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from xksproxy.authorization.request import ACTIONS, AuthorizationRequest, key_arn_attributes
+from xksproxy.cli.pasted import ID
 from xksproxy.spec.messages import CryptoRequestMetadata
 from xksproxy.spec.uri import Operation
 
@@ -26,7 +27,7 @@ def request_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each part of a request."""
     options = (
         click.option("--operation", help="Encrypt, Decrypt or GetKeyMetadata."),
-        click.option("--key", "key_id", help="External key id."),
+        click.option("--key", "key_id", type=ID, help="External key id."),
         click.option("--principal", "aws_principal_arn", help="awsPrincipalArn: an ARN or a service principal."),
         click.option("--kms-operation", help="kmsOperation.  [default: the usual one of the operation]"),
         click.option("--kms-key-arn", help="kmsKeyArn. Encrypt and Decrypt always have it."),

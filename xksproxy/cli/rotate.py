@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
-from xksproxy.cli.output import print_json
+from xksproxy.cli.output import print_json, print_line
+from xksproxy.cli.pasted import ID
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.direct import open_sessions
@@ -21,7 +22,7 @@ from xksproxy.state.versions import version_table
 
 _LOCK_SECONDS = 0.5
 
-_id_argument = click.argument("key_id", metavar="ID")
+_id_argument = click.argument("key_id", metavar="ID", type=ID)
 _version_argument = click.argument("number", metavar="VERSION", type=click.IntRange(min=1))
 
 
@@ -109,7 +110,7 @@ def disable(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     disable_version(key, number, version_table(state, store.name), UsageBook(state), recent_days=days, force=force)
-    click.echo(f"version {number} of {key_id} is disabled on this machine, in every worker within a second")
+    print_line(f"version {number} of {key_id} is disabled on this machine, in every worker within a second")
 
 
 @click.command("enable-version")
@@ -129,7 +130,7 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     key = _resolve(config, store, key_id)
     if not enable_version(key, number, version_table(Path(config.state.directory), store.name)):
         raise RotationRefused(f"version {number} of {key_id} is not disabled on this machine")
-    click.echo(f"version {number} of {key_id} is enabled again on this machine, in every worker within a second")
+    print_line(f"version {number} of {key_id} is enabled again on this machine, in every worker within a second")
 
 
 def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:
@@ -180,14 +181,14 @@ def _proof(prepared: PreparedVersion) -> str:
 def _print_result(config: Config, store: KeyStore, key_id: str, prepared: PreparedVersion, primary: int) -> None:
     number = prepared.number
     verb = "created" if prepared.created else "found"
-    click.echo(f"{verb} version {number} of {key_id}, the label {prepared.label}")
-    click.echo(f"verified: each HSM has the same key and decrypts with it: {', '.join(store.hsms)}")
+    print_line(f"{verb} version {number} of {key_id}, the label {prepared.label}")
+    print_line(f"verified: each HSM has the same key and decrypts with it: {', '.join(store.hsms)}")
     if primary == number:
-        click.echo(f"version {number} is primary; running workers encrypt with it within a second")
-        click.echo("older versions still decrypt; list them with: xksproxy keys show " + key_id)
+        print_line(f"version {number} is primary; running workers encrypt with it within a second")
+        print_line("older versions still decrypt; list them with: xksproxy keys show " + key_id)
         return
-    click.echo(f"prepared on this machine; version {primary} is still primary")
-    click.echo(f"next, on each of the other {config.server.fleet_size - 1}:")
-    click.echo(f"  xksproxy keys rotate {key_id} --proof {_proof(prepared)}")
-    click.echo("then, when every machine has prepared the version, on every machine:")
-    click.echo(f"  xksproxy keys rotate {key_id} --activate")
+    print_line(f"prepared on this machine; version {primary} is still primary")
+    print_line(f"next, on each of the other {config.server.fleet_size - 1}:")
+    print_line(f"  xksproxy keys rotate {key_id} --proof {_proof(prepared)}")
+    print_line("then, when every machine has prepared the version, on every machine:")
+    print_line(f"  xksproxy keys rotate {key_id} --activate")

@@ -5,7 +5,13 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.output import print_error
+from xksproxy.config.check import listeners_of
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.listener_checks import open_files_findings, trial_findings
+from xksproxy.config.model import Config
 from xksproxy.server.master import ProxyApplication
+from xksproxy.server.process import forbid_core_dumps, permit_core_dumps
 
 
 @click.command()
@@ -20,4 +26,26 @@ def serve(config_file: Path) -> None:
     Example:
       xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
-    ProxyApplication(lambda: load_checked(config_file)).run()
+    forbid_core_dumps()
+    application = ProxyApplication(lambda: load_checked(config_file, serving=True))
+    config = application.load()
+    if config.server.core_dumps:
+        permit_core_dumps()
+    _require_listeners(config_file, config)
+    application.run()
+
+
+def _require_listeners(config_file: Path, config: Config) -> None:
+    """Refuse addresses that cannot be had, at once and with the reason; warn of a low limit of open files.
+
+    Raises:
+        ConfigError: another process listens there, the address is not of this machine, or the right is missing.
+    """
+    findings = [
+        *trial_findings(listeners_of(config), starting=True),
+        *open_files_findings(config.server.max_connections),
+    ]
+    if problems := [f"{config_file}: {finding.text}" for finding in findings if finding.serious]:
+        raise ConfigError(problems)
+    for finding in findings:
+        print_error(f"warning: {config_file}: {finding.text}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import config_option, load_checked
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.config.check import has_admin
 from xksproxy.config.model import Config
 
@@ -58,19 +58,21 @@ def _read_status(config: Config) -> dict[str, Any]:
 def _print_status(document: dict[str, Any]) -> None:
     ready = "serving" if document["ready"] else "NOT READY"
     workers = len(document["workers"])
-    click.echo(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers\n")
+    print_line(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers")
+    print_line()
     for problem in document["problems"]:
-        click.echo(f"PROBLEM: {problem}\n")
+        print_line(f"PROBLEM: {problem}")
+        print_line()
     print_table(
         ("HSM", "STATE", "SERVED BY", "SESSIONS", "STUCK", "DEVICE"), [_hsm_row(hsm) for hsm in document["hsms"]]
     )
-    click.echo()
+    print_line()
     print_table(
         ("KEY STORE", "EXTERNAL KEY", "STATE", "VERSION", "ENCRYPTIONS"),
         [row for store in document["keystores"] for row in _key_rows(store)],
     )
     if document["refusals"]:
-        click.echo()
+        print_line()
         columns = ("COUNT", "ERROR", "OPERATION", "KEY STORE", "REASON")
         names = ("count", "error", "operation", "keystore", "reason")
         print_table(columns, [tuple(str(row[name]) for name in names) for row in document["refusals"]])

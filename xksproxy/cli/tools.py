@@ -1,12 +1,15 @@
 """The commands of the distribution xksproxy-tools. They are loaded from it if it is installed."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from xksproxy.cli.output import COULD_NOT_RUN, print_error
+from xksproxy.printable import printable
 
 _ENTRY_POINT_GROUP: Final = "xksproxy.commands"
 _TOOLS: Final = {
@@ -32,6 +35,26 @@ class CommandsOfTools(click.Group):
             command: click.Command = entry_point.load()
             return command
         return _not_installed(cmd_name)
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Parse the command line."""
+        with _printable_errors():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Escape the messages that click prints by itself: they quote the command line, and what was read from files."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable(error.message)  # type: ignore[misc]  # final by name only; it is what click prints
+        raise
 
 
 def _not_installed(name: str) -> click.Command:

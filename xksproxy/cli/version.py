@@ -7,7 +7,7 @@ from importlib import metadata
 import click
 
 from xksproxy import __version__
-from xksproxy.cli.output import print_json
+from xksproxy.cli.output import print_json, print_line
 
 _LIBRARIES = ("aiohttp", "uvloop", "gunicorn", "python-pkcs11", "msgspec", "cryptography")
 
@@ -31,4 +31,4 @@ def version(*, as_json: bool) -> None:
         print_json(versions)
         return
     for name, value in versions.items():
-        click.echo(f"{name:14} {value}")
+        print_line(f"{name:14} {value}")

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from xksproxy.config.certificate_paths import has_valid_path, issued_by, system_roots
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
+from xksproxy.config.pem_files import read_certificates, read_private_key
+from xksproxy.config.regular_file import FileRefused
 
 _EXPIRY_WARNING: Final = timedelta(days=14)
 _LIFETIME_DIVISOR: Final = 4
@@ -26,16 +29,13 @@ def certificate_problems(tls: Tls) -> Iterator[str]:
     """Why the certificate and its key cannot be loaded. Each problem starts with the path of the configuration key."""
     chain, public_key = [], None
     try:
-        chain = _read_chain(tls.certificate)
-    except (OSError, ValueError) as error:
-        yield f"server.tls.certificate: {tls.certificate}: {_reason(error, 'it holds no certificate in PEM')}"
+        chain = read_certificates(Path(tls.certificate))
+    except FileRefused as error:
+        yield f"server.tls.certificate: {error}"
     try:
-        key = serialization.load_pem_private_key(Path(tls.private_key).read_bytes(), None)
-        public_key = _encoded(key.public_key())
-    except (OSError, ValueError, TypeError) as error:
-        expected = "it is encrypted; expected a key without a passphrase"
-        reason = _reason(error, expected if isinstance(error, TypeError) else "it holds no unencrypted key in PEM")
-        yield f"server.tls.private_key: {tls.private_key}: {reason}"
+        public_key = _encoded(read_private_key(Path(tls.private_key)).public_key())
+    except FileRefused as error:
+        yield f"server.tls.private_key: {error}"
     if not chain or public_key is None or public_key == _encoded(chain[0].public_key()):
         return
     position = next((index for index, each in enumerate(chain) if _encoded(each.public_key()) == public_key), None)
@@ -52,14 +52,15 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     """What KMS refuses, or will soon refuse, in a certificate that can be loaded."""
     at = "server.tls.certificate"
     try:
-        chain = _read_chain(tls.certificate)
+        chain = read_certificates(Path(tls.certificate))
         own_names, purposes = dns_names(chain[0]), _purposes(chain[0])
-    except (OSError, ValueError):
+    except (FileRefused, ValueError):
         return
-    for certificate in chain:
-        yield from _date_findings(at, certificate, now)
+    yield from _date_findings(at, chain[0], now)
+    yield from _path_findings(at, chain, now)
+    yield from _kind_findings(at, chain[0])
     for number, (issued, issuer) in enumerate(pairwise(chain), 2):
-        if not _issued_by(issued, issuer):
+        if not issued_by(issued, issuer):
             yield Finding.problem(
                 f"{at}: certificate number {number}, {_name(issuer)}, did not issue number {number - 1},"
                 f" {_name(issued)}; expected the certificate of the issuer after each certificate"
@@ -81,8 +82,8 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     if tls.client_ca is None:
         return
     try:
-        authorities = _read_chain(tls.client_ca)
-    except (OSError, ValueError):
+        authorities = read_certificates(Path(tls.client_ca))
+    except (FileRefused, ValueError):
         return
     for authority in authorities:
         if authority.not_valid_after_utc < now:
@@ -92,8 +93,8 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
 def certified_names(tls: Tls) -> tuple[str, ...]:
     """The DNS names of the server's certificate, in lower case. Empty if the certificate cannot be read."""
     try:
-        return dns_names(_read_chain(tls.certificate)[0])
-    except (OSError, ValueError):
+        return dns_names(read_certificates(Path(tls.certificate))[0])
+    except (FileRefused, ValueError):
         return ()
 
 
@@ -122,16 +123,41 @@ def _date_findings(at: str, certificate: x509.Certificate, now: datetime) -> Ite
         yield Finding.warning(f"{at}: {_name(certificate)} expires soon, {_day(certificate)}")
 
 
-def _issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
+def _path_findings(at: str, chain: Sequence[x509.Certificate], now: datetime) -> Iterator[Finding]:
+    """What is wrong with the certificates after the server's, if a client needs them."""
+    roots = system_roots()
+    for certificate in chain[1:]:
+        after = max(now, certificate.not_valid_after_utc + timedelta(seconds=1))
+        others = [other for other in chain if other != certificate]
+        if not has_valid_path(others, roots, now) or (after > now and not has_valid_path(others, roots, after)):
+            yield from _date_findings(at, certificate, now)
+    leaf = chain[0]
+    if len(chain) == 1 and leaf.issuer != leaf.subject and not any(issued_by(leaf, root) for root in roots):
+        yield Finding.warning(
+            f"{at}: no certificate follows {_name(leaf)}; expected the intermediate certificate of its issuer, which"
+            " KMS does not fetch by itself (use the CA's full chain)"
+        )
+
+
+def _kind_findings(at: str, leaf: x509.Certificate) -> Iterator[Finding]:
+    """Keys that the suites of the API cannot use, and a promise that the proxy does not keep."""
+    key = leaf.public_key()
+    fits = isinstance(key, rsa.RSAPublicKey) or (
+        isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
+    )
+    if not fits:
+        yield Finding.problem(
+            f"{at}: {_name(leaf)} has a key that KMS cannot use; expected RSA, or ECDSA on P-256 or P-384 (R-TLS-2)"
+        )
     try:
-        issued.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
-
-
-def _read_chain(path: str) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(Path(path).read_bytes())
+        features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
+    except x509.ExtensionNotFound:
+        return
+    if x509.TLSFeatureType.status_request in features:
+        yield Finding.warning(
+            f"{at}: {_name(leaf)} demands a stapled OCSP response (must-staple), which the proxy does not send; clients"
+            " that insist refuse it, so have it issued without that"
+        )
 
 
 def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
@@ -155,7 +181,3 @@ def _name(certificate: x509.Certificate) -> str:
 
 def _day(certificate: x509.Certificate) -> str:
     return f"on {certificate.not_valid_after_utc.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _reason(error: Exception, otherwise: str) -> str:
-    return (isinstance(error, OSError) and error.strerror) or otherwise

@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -10,13 +9,22 @@ from typing import Final
 from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.key_checks import key_problems
+from xksproxy.config.listener_checks import Listener, listener_problems
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
 from xksproxy.config.networks import network_problems
-from xksproxy.config.secret import Secret, SecretError, read_secret
+from xksproxy.config.regular_file import is_regular_file
+from xksproxy.config.secret import (
+    MAXIMUM_PIN_BYTES,
+    Secret,
+    SecretError,
+    access_problem,
+    checked_secret,
+    read_secret,
+)
+from xksproxy.config.service_user import ServiceUser
+from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
-_MAXIMUM_PORT: Final = 65535
-_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
 _OFF: Final = "off"
 _MINIMUM_KEY_BYTES: Final = 32
@@ -26,9 +34,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 def check_config(config: Config) -> list[str]:
     """The problems of a loaded configuration. Each starts with the path of the key."""
     return [
-        *_listen_problems("server.listen", config.server.listen),
-        *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
-        *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *listener_problems(listeners_of(config)),
         *_proxy_protocol_problems(config.server.proxy_protocol),
         *_host_problems(config.admin.hosts),
         *_audit_problems(config.audit),
@@ -52,6 +58,16 @@ def check_config(config: Config) -> list[str]:
 def has_admin(config: Config) -> bool:
     """Whether the admin listener is on."""
     return config.admin.listen != _OFF
+
+
+def listeners_of(config: Config) -> tuple[Listener, ...]:
+    """The addresses to listen on."""
+    wanted = (
+        ("server.listen", config.server.listen),
+        ("health.listen", config.health.listen),
+        ("admin.listen", config.admin.listen if has_admin(config) else None),
+    )
+    return tuple(Listener(at, address) for at, address in wanted if address is not None)
 
 
 def read_audit_key(audit: Audit) -> Secret | None:
@@ -80,14 +96,8 @@ def read_pin(hsm: Hsm) -> Secret | None:
         SecretError: the PIN cannot be read.
     """
     if isinstance(hsm.pin, str):
-        return Secret(hsm.pin)
-    return None if hsm.pin is None else read_secret(hsm.pin)
-
-
-def _listen_problems(at: str, listen: str) -> Iterator[str]:
-    match = _ADDRESS.fullmatch(listen)
-    if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
-        yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+        return checked_secret(hsm.pin, "the text")
+    return None if hsm.pin is None else read_secret(hsm.pin, MAXIMUM_PIN_BYTES)
 
 
 def _proxy_protocol_problems(settings: ProxyProtocol | None) -> Iterator[str]:
@@ -119,12 +129,17 @@ def _audit_problems(audit: Audit) -> Iterator[str]:
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
     for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
-        if path is not None and not _is_file(path):
+        if path is not None and not is_regular_file(path):
             yield f"server.tls.{key}: no file {path}"
-    if _is_file(tls.private_key) and Path(tls.private_key).stat().st_mode & stat.S_IRWXO:
-        yield f"server.tls.private_key: others can read {tls.private_key}; make its mode 0600"
+    if is_regular_file(tls.private_key):
+        user = ServiceUser.current()
+        if problem := access_problem(Path(tls.private_key).stat(), None if user.uid == 0 else user):
+            yield f"server.tls.private_key: {tls.private_key}: {problem}"
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together; set both or neither"
+    for index, name in enumerate(tls.client_names):
+        if problem := pasted_problem(name):
+            yield f"server.tls.client_names[{index}]: {name}: {problem}"
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
@@ -144,7 +159,7 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
-    if not _is_file(hsm.module):
+    if not is_regular_file(hsm.module):
         yield f"{at}.module: no file {hsm.module}"
     try:
         read_pin(hsm)
@@ -153,14 +168,6 @@ def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"
-
-
-def _is_file(path: str) -> bool:
-    """Whether the file exists. A path that no file can have counts as missing."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _encryption_limit_problems(config: Config) -> Iterator[str]:
@@ -185,8 +192,9 @@ def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:
     if not _NAME.fullmatch(store.name):
         yield f"{at}.name: expected 1 to 64 characters of A-Z a-z 0-9 - . _, got {store.name}"
-    if problem := prefix_problem(store.uri_path_prefix):
-        yield f"{at}.uri_path_prefix: {problem}"
+    problems = (prefix_problem(store.uri_path_prefix), pasted_prefix_problem(store.uri_path_prefix))
+    if any(problems):
+        yield f"{at}.uri_path_prefix: {'; '.join(filter(None, problems))}"
     for hsm_id in store.hsms:
         if hsm_id not in hsm_ids:
             yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"

@@ -36,7 +36,7 @@ def credential_problems(stores: Sequence[KeyStore]) -> Iterator[str]:
 
 
 def credential_findings(stores: Sequence[KeyStore]) -> Iterator[Finding]:
-    """Risks that do not stop the proxy: directories that others can write, and shared credentials."""
+    """Risks that do not stop the proxy: directories that their group can write, and shared credentials."""
     owners: dict[str, str] = {}
     for index, store in enumerate(stores):
         at = f"keystore[{index}].credentials"
@@ -57,11 +57,7 @@ def _directory_findings(at: str, directory: Path) -> Iterator[Finding]:
     mode = stat.S_IMODE(directory.stat().st_mode)
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
         return
-    if mode & _WRITABLE_BY_OTHERS:
-        yield Finding.problem(
-            f"{at}: the mode of {directory} is {mode:04o}, so everyone can add a credential; make it 0700"
-        )
-    elif mode & _WRITABLE_BY_GROUP:
+    if mode & _WRITABLE_BY_GROUP and not mode & _WRITABLE_BY_OTHERS:
         yield Finding.warning(
             f"{at}: the mode of {directory} is {mode:04o}, so its group can add a credential; make it 0700"
         )

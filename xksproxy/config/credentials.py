@@ -14,6 +14,7 @@ import msgspec
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError, read_private_file, sync_directory, write_private_file
+from xksproxy.config.toml_problems import toml_position
 from xksproxy.sigv4.keyring import Credential
 
 CREDENTIAL_SUFFIX: Final = ".toml"
@@ -133,17 +134,18 @@ def credential_directory_lock(directory: Path) -> Iterator[None]:
 
 def _read_credential(path: Path) -> StoredCredential:
     try:
-        table = tomllib.loads(read_private_file(path, group_may_read=False))
+        table = tomllib.loads(read_private_file(path))
         file = msgspec.convert(table, _CredentialFile)
     except SecretError as error:
         raise ConfigError([str(error)]) from None
-    except (tomllib.TOMLDecodeError, RecursionError):
-        # The decoder's message may quote the line, which may be a secret.
-        raise ConfigError([f"{path}: not TOML; expected access_key_id and secret_access_key"]) from None
     except msgspec.ValidationError:
         # The message may quote a key, and the secret may be there by mistake.
         expected = "the strings access_key_id and secret_access_key, and optionally created, a date and time"
         raise ConfigError([f"{path}: expected {expected}"]) from None
+    except (ValueError, RecursionError) as error:
+        # The decoder's message may quote the line, which may be a secret.
+        expected = "expected access_key_id and secret_access_key"
+        raise ConfigError([f"{path}: not TOML{toml_position(error)}; {expected}"]) from None
     credential = Credential(file.access_key_id, file.secret_access_key)
     if problem := credential.problem():
         raise ConfigError([f"{path}: {problem}"])
@@ -156,4 +158,9 @@ def _created(path: Path, stated: datetime | None) -> datetime:
             return datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError as error:
             raise ConfigError([f"{path}: {error.strerror}"]) from None
-    return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).astimezone(UTC)
+        except (OverflowError, ValueError):
+            raise ConfigError([f"{path}: the time of its last change is out of range; use touch"]) from None
+    try:
+        return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ConfigError([f"{path}: created: expected a time in the years 1 to 9999 UTC"]) from None

@@ -7,6 +7,7 @@ from xksproxy.aead.metadata import is_proxy_metadata
 from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label
 from xksproxy.config.model import Key, KeyStore
 from xksproxy.spec.limits import MAXIMUM_URI_CHARACTERS
+from xksproxy.spec.pasted import pasted_problem
 from xksproxy.spec.uri import Operation, compose_path, is_key_id
 
 _MINIMUM_SCHEME_AND_HOST: Final = len("https://x")
@@ -29,7 +30,9 @@ def key_problems(at: str, store: KeyStore) -> Iterator[str]:
 def _id_problems(at: str, key: Key, prefix: str) -> Iterator[str]:
     literal = key.id.replace("*", "x").replace("?", "x")
     if not is_key_id(literal):
-        yield f"{at}.id: expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got {key.id}"
+        pasted = pasted_problem(key.id)
+        hint = f"; {pasted}" if pasted else ""
+        yield f"{at}.id: expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got {key.id}{hint}"
     elif (
         _MINIMUM_SCHEME_AND_HOST + len(compose_path(prefix, Operation.GET_KEY_METADATA, key.id))
         > MAXIMUM_URI_CHARACTERS

@@ -6,14 +6,18 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec.structs import replace
 
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
+from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.config.secret import SecretReference
+from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
+
+_INDEX: Final = re.compile(r"\[[^]]*\]")
 
 
 def load_config(path: Path) -> Config:
@@ -24,16 +28,16 @@ def load_config(path: Path) -> Config:
         ConfigError: the file is not TOML, or has an unknown key or a wrong type.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            tables = tomllib.load(file)
-    except OSError as error:
-        raise ConfigUnreadable([f"{path}: {error.strerror}"]) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # TOMLDecodeError, invalid UTF-8, or a number with thousands of digits
-        raise ConfigError([f"{path}: not TOML: {error}"]) from None
+        file = read_regular_file(path)
+    except FileRefused as error:
+        raise ConfigUnreadable([str(error)]) from None
+    try:
+        text = text_of(path, file.content)
+        tables = tomllib.loads(text)
+    except FileRefused as error:
+        raise ConfigError([str(error)]) from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number with thousands of digits
+        raise ConfigError([f"{path}: not TOML: {toml_problem(error, text)}"]) from None
     if unknown := [f"{path}: {problem}" for problem in _unknown_keys(tables, Config, "")]:
         raise ConfigError(unknown)
     try:
@@ -42,7 +46,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError([f"{path}: {_readable(str(error))}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: its values are nested too deeply"]) from None
-    _refuse_readable_secrets(path, mode, config)
+    _refuse_readable_secrets(path, stat.S_IMODE(file.status.st_mode), config)
     return _with_absolute_paths(config, path.absolute().parent)
 
 
@@ -78,13 +82,15 @@ def _readable(text: str) -> str:
     if what.startswith("Invalid enum value"):
         what += f"; expected one of {', '.join(_choices(place.strip('.`')))}"
     what = what.replace("Object missing required field", "missing key").replace("object", "table")
+    if what == "Expected `array`, got `table`" and (name := _INDEX.sub("", place.strip(".`"))) in REPEATED_TABLES:
+        what += f"; write [[{name}]] instead of [{name}]"
     return f"{place.strip('.`')}: {what}" if separator and place.strip(".`") else what
 
 
 def _choices(place: str) -> tuple[str, ...]:
     """The values that the model allows for a key such as ``hsm[0].preset``."""
     annotation: Any = Config
-    for name in re.sub(r"\[[^]]*\]", "", place).split("."):
+    for name in _INDEX.sub("", place).split("."):
         model = _struct_within(annotation)
         fields = {} if model is None else {field.encode_name: field for field in msgspec.structs.fields(model)}
         if name not in fields:

@@ -29,7 +29,7 @@ class Tls(_Table, frozen=True):
     """PEM file: the server's certificate, then the intermediate ones. KMS trusts public CAs only (R-TLS-5)."""
 
     private_key: Text
-    """PEM file, unencrypted, mode 0600 or 0640."""
+    """PEM file, unencrypted, with the mode of a secret."""
 
     client_ca: Text | None = None
     """PEM file with the CAs that may issue client certificates. Setting it turns mutual TLS on (R-TLS-6)."""
@@ -71,6 +71,10 @@ class Server(_Table, frozen=True):
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""
 
     proxy_protocol: ProxyProtocol | None = None
+
+    core_dumps: bool = False
+    """Allow core dumps, to examine a crash with the module's vendor. They contain secrets. Takes effect at the start of
+    the service."""
 
 
 class Hsm(_Table, frozen=True):
@@ -180,7 +184,7 @@ class KeyStore(_Table, frozen=True):
     first one in this list counts."""
 
     credentials: Text
-    """A directory with one file, mode 0600, for each SigV4 credential."""
+    """A directory with one file, with the mode of a secret, for each SigV4 credential."""
 
     keys: Annotated[tuple[Key, ...], Meta(min_length=1)]
     """The keys it exposes; a key that is not named here does not exist for KMS."""

@@ -9,8 +9,13 @@ from typing import Final
 
 import msgspec
 
-_OTHERS: Final = stat.S_IRWXO
-_GROUP_AND_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+from xksproxy.config.regular_file import FileRefused, NotRegular, read_regular_file, text_of
+from xksproxy.config.service_user import ServiceUser
+
+MAXIMUM_SECRET_BYTES: Final = 64 * 1024
+MAXIMUM_PIN_BYTES: Final = 4096
+_NEVER: Final = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+_OTHER_SOURCES: Final = 'or { env = "…" } or { credential = "…" } in the configuration'
 
 
 class Secret:
@@ -37,7 +42,7 @@ class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The place of a secret: exactly one of three."""
 
     file: str | None = None
-    """A file with the secret; a final line break is ignored. Others must not be able to read the file."""
+    """A file with the secret; one line break at its end is ignored. Others must not be able to read the file."""
 
     env: str | None = None
     """The name of an environment variable."""
@@ -46,40 +51,140 @@ class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The name of a systemd credential (``LoadCredential=``)."""
 
 
-def read_secret(reference: SecretReference) -> Secret:
-    """Read the secret of a reference.
+class SecretHolder:
+    """A secret that was read once for all threads of a process. ``current`` is replaced when its source changes."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, secret: Secret) -> None:
+        self.current = secret
+
+    def __eq__(self, other: object) -> bool:
+        """Two configurations are equal if their secrets have the same source; the content may change at any time."""
+        return isinstance(other, SecretHolder)
+
+    __hash__ = None  # type: ignore[assignment]  # nothing that can be changed is a key
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class HeldSecret(SecretReference, frozen=True, kw_only=True):
+    """A reference whose secret was read already: :func:`read_secret` opens no file for it."""
+
+    holder: SecretHolder
+
+
+def hold_secret(reference: SecretReference, maximum_bytes: int = MAXIMUM_SECRET_BYTES) -> HeldSecret:
+    """Read the secret of a reference, now and for all.
 
     Raises:
-        SecretError: the secret does not exist, is empty, or others can read it.
+        SecretError: see :func:`read_secret`.
+    """
+    secret = read_source(reference, maximum_bytes)
+    return HeldSecret(reference.file, reference.env, reference.credential, holder=SecretHolder(secret))
+
+
+def read_secret(reference: SecretReference, maximum_bytes: int = MAXIMUM_SECRET_BYTES) -> Secret:
+    """The secret of a reference: the one that is held, or else the one at its source.
+
+    Raises:
+        SecretError: see :func:`read_source`.
+    """
+    if isinstance(reference, HeldSecret):
+        return reference.holder.current
+    return read_source(reference, maximum_bytes)
+
+
+def read_source(reference: SecretReference, maximum_bytes: int = MAXIMUM_SECRET_BYTES) -> Secret:
+    """Read the secret of a reference from its file, environment variable or systemd credential.
+
+    One line break at the end does not belong to the secret.
+
+    Raises:
+        SecretError: the secret does not exist, is empty, too long or not plain text, or others can read it.
     """
     if [reference.file, reference.env, reference.credential].count(None) != 2:  # noqa: PLR2004 - two of three absent
         raise SecretError('expected exactly one of { file = "…" }, { env = "…" } and { credential = "…" }')
     if reference.env is not None:
-        text = os.environ.get(reference.env)
-        if not text:
-            raise SecretError(f"the environment variable {reference.env} is not set")
-        return Secret(text)
-    if reference.credential is not None:
-        directory = os.environ.get("CREDENTIALS_DIRECTORY")
-        if directory is None:
-            raise SecretError("CREDENTIALS_DIRECTORY is not set: systemd sets it only for a unit with credentials")
-        return Secret(_read_file(Path(directory, reference.credential)))
-    return Secret(read_private_file(Path(reference.file or "")))
+        return _variable(reference.env, maximum_bytes)
+    if reference.credential is None:
+        path = Path(reference.file or "")
+        return checked_secret(read_private_file(path, maximum_bytes), str(path))
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory is None:
+        raise SecretError("CREDENTIALS_DIRECTORY is not set: systemd sets it only for a unit with credentials")
+    path = Path(directory, reference.credential)
+    # systemd guards the directory itself, and chooses the modes of the files.
+    return checked_secret(_read_text(path, maximum_bytes)[0], str(path))
 
 
-def read_private_file(path: Path, *, group_may_read: bool = True) -> str:
-    """The content of a file that holds a secret, without the final line break.
+def source_file(reference: SecretReference) -> Path | None:
+    """The file that a reference is read from, or None for an environment variable."""
+    if reference.file is not None:
+        return Path(reference.file)
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if reference.credential is None or directory is None:
+        return None
+    return Path(directory, reference.credential)
+
+
+def checked_secret(text: str, source: str) -> Secret:
+    """The secret in a text, without one line break at the end.
 
     Raises:
-        SecretError: it cannot be read, is empty, or others can read it (or the group, without ``group_may_read``).
+        SecretError: it is empty, or has a character that was hardly meant: a byte-order mark, a NUL, or a blank or line
+            break at either end. Each try with such a PIN could cost one of the few that a token permits.
     """
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise SecretError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if mode & (_OTHERS if group_may_read else _GROUP_AND_OTHERS):
-        raise SecretError(f"{path}: its mode is {mode & 0o777:04o}; it holds a secret, so make it 0600")
-    return _read_file(path)
+    text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+    if not text:
+        raise SecretError(f"{source}: it is empty")
+    if text.startswith("\ufeff"):
+        raise SecretError(f"{source}: it begins with a byte-order mark; save it as UTF-8 without one")
+    if "\0" in text:
+        raise SecretError(f"{source}: it has a NUL byte; expected UTF-8 text")
+    if text != text.strip():
+        raise SecretError(
+            f"{source}: it has a blank or a line break at its beginning or end, besides one final line break;"
+            " remove it, for example by writing the file with: printf %s"
+        )
+    return Secret(text)
+
+
+def read_private_file(path: Path, maximum_bytes: int = MAXIMUM_SECRET_BYTES) -> str:
+    """The text of a file that holds a secret.
+
+    The file belongs to root or to the user of this process. Its mode is 0600 or 0400, or else 0640 or 0440 with a group
+    of this process, as Kubernetes makes it. Root may read the files of every service, so owner and group of a file that
+    root reads are checked by :mod:`xksproxy.config.access_checks`.
+
+    Raises:
+        SecretError: it cannot be read, is not a regular file, is too long, is not plain text, or others can reach it.
+    """
+    text, status = _read_text(path, maximum_bytes)
+    user = ServiceUser.current()
+    if problem := access_problem(status, None if user.uid == 0 else user):
+        raise SecretError(f"{path}: {problem}")
+    if not text.strip():
+        raise SecretError(f"{path}: it is empty")
+    return text
+
+
+def access_problem(status: os.stat_result, user: ServiceUser | None) -> str | None:
+    """Why a file with this owner and mode must not hold a secret of a user, or None. Without a user the mode counts."""
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & _NEVER:
+        return f"its mode is {mode:04o}; it holds a secret, so make it 0600"
+    if user is None:
+        return None
+    if status.st_uid not in (0, user.uid):
+        return f"it belongs to user {status.st_uid}, who can change it; expected root or user {user.uid}, who runs this"
+    if mode & stat.S_IRGRP and status.st_gid not in user.groups:
+        return (
+            f"its mode is {mode:04o}, so group {status.st_gid} can read it, which is not a group of user {user.uid};"
+            " it holds a secret, so make it 0600"
+        )
+    return None
 
 
 def write_private_file(path: Path, text: str) -> None:
@@ -119,13 +224,24 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _read_file(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise SecretError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SecretError(f"{path}: it is not UTF-8 text") from None
+def _variable(name: str, maximum_bytes: int) -> Secret:
+    # A byte that is not UTF-8 is a lone surrogate in os.environ.
+    text = os.environ.get(name, "")
     if not text:
-        raise SecretError(f"{path}: it is empty")
-    return text
+        raise SecretError(f"the environment variable {name} is not set")
+    source = f"the environment variable {name}"
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise SecretError(f"{source}: it is not UTF-8 text")
+    if len(text.encode()) > maximum_bytes:
+        raise SecretError(f"{source}: it has more than {maximum_bytes} bytes, which is the most that is read")
+    return checked_secret(text, source)
+
+
+def _read_text(path: Path, maximum_bytes: int) -> tuple[str, os.stat_result]:
+    try:
+        file = read_regular_file(path, maximum_bytes)
+        return text_of(path, file.content), file.status
+    except NotRegular as error:
+        raise SecretError(f"{error}, {_OTHER_SOURCES}") from None
+    except FileRefused as error:
+        raise SecretError(str(error)) from None

@@ -8,8 +8,8 @@ from typing import Final, Literal
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret, SecretReference
 from xksproxy.importing.findings import Finding, different, to_do
-from xksproxy.importing.quoting import printable
 from xksproxy.importing.settings import Settings
+from xksproxy.printable import printable
 
 PresetName = Literal["softhsm2", "cloudhsm", "luna", "nshield", "vault", "generic"]
 IvMode = Literal["caller", "written-back", "appended"]
@@ -124,6 +124,11 @@ def _map_pin(pin: Secret) -> tuple[Secret | None, list[Finding]]:
         problem = "it is empty: write the PIN into the file, or remove pin from [[hsm]] if the token needs no log-in."
     elif "\n" in text or "\r" in text:
         problem = "it has a line break, which a PIN file cannot contain: change the PIN, then write it into the file."
+    elif text != text.strip() or "\0" in text:
+        problem = (
+            "it has a blank at its beginning or end, or a NUL, which a PIN file cannot contain: change the PIN, then"
+            " write it into the file."
+        )
     else:
         return pin, []
     return None, [to_do("pkcs11.user_pin", problem, "hsm[0].pin")]

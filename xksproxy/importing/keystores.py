@@ -9,8 +9,9 @@ from typing import Final
 from xksproxy.config.key_names import split_version_label
 from xksproxy.config.model import Key, KeyStore
 from xksproxy.importing.findings import Finding, different, to_do
-from xksproxy.importing.quoting import printable, quote
+from xksproxy.importing.quoting import quote
 from xksproxy.importing.settings import ExternalKeyStoreSettings, Settings
+from xksproxy.printable import printable
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import is_key_id
 

@@ -1,8 +1,10 @@
-"""Escaping of text from a settings file, for TOML, TOML comments and a terminal."""
+"""Quoting of text from a settings file, for TOML."""
 
 import json
 import re
 from typing import Final
+
+from xksproxy.printable import printable
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -15,8 +17,3 @@ def quote(text: str) -> str:
 def dotted(*keys: str) -> str:
     """A dotted TOML key."""
     return ".".join(key if _BARE_KEY.fullmatch(key) else printable(quote(key)) for key in keys)
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped, which could start a new line or control a terminal."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -9,7 +9,8 @@ from xksproxy.config.model import Config, Health, Hsm, Key, KeyStore, Server
 from xksproxy.config.secret import SecretReference
 from xksproxy.importing.findings import Finding, Severity
 from xksproxy.importing.plan import Plan
-from xksproxy.importing.quoting import printable, quote
+from xksproxy.importing.quoting import quote
+from xksproxy.printable import printable
 
 _WIDTH: Final = 116
 

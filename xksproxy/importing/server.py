@@ -6,8 +6,8 @@ from typing import Final
 
 from xksproxy.config.model import Health, Server, Tls
 from xksproxy.importing.findings import Finding, different, to_do
-from xksproxy.importing.quoting import printable
 from xksproxy.importing.settings import Settings
+from xksproxy.printable import printable
 
 _WORKERS: Final = 2
 _KMS_PORT: Final = 443

@@ -14,15 +14,16 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta, field
 
+from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.config.secret import Secret
-from xksproxy.importing.quoting import dotted, printable, quote
+from xksproxy.importing.quoting import dotted, quote
+from xksproxy.printable import printable
 from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES
 
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
 
-_MAXIMUM_FILE_BYTES: Final = 1024 * 1024
 _POSITION: Final = re.compile(r"\(at [^()]*\)$")
 
 
@@ -180,16 +181,11 @@ def read_settings(path: Path) -> SettingsFile:
 
 def _read_tables(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAXIMUM_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > _MAXIMUM_FILE_BYTES:
-        raise SettingsError(f"{path}: it has more than {_MAXIMUM_FILE_BYTES} bytes; expected a smaller settings file")
+        text = text_of(path, read_regular_file(path).content)
+    except FileRefused as error:
+        raise SettingsError(str(error)) from None
     try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: not TOML: it is not UTF-8 text") from None
+        return tomllib.loads(text)
     except RecursionError:
         raise SettingsError(f"{path}: its values are nested too deeply") from None
     except ValueError as error:

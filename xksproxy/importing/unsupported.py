@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from xksproxy.importing.findings import Finding, no_counterpart
-from xksproxy.importing.quoting import printable
 from xksproxy.importing.settings import SettingsFile
+from xksproxy.printable import printable
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES
 
 _SERVICE: Final = "kms-xks-proxy"

@@ -61,6 +61,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             # Workers make their own TLS context; this lets the master say https of its listener.
             "certfile": config.server.tls.certificate,
             "keyfile": config.server.tls.private_key,
+            # Not in the directory for temporary files: a container may have none.
+            "worker_tmp_dir": str(self.runtime) if self.runtime != Path() else None,
             "logconfig_dict": logging_config(config.logging),
             "loglevel": config.logging.level,
         }
@@ -74,6 +76,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def run(self) -> None:
         """Supervise workers until told to stop."""
         self.runtime = make_runtime_directory()
+        self.cfg.set("worker_tmp_dir", str(self.runtime))
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:

@@ -8,7 +8,9 @@ from typing import Final
 
 from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.held_secrets import copy_pins, refresh_pins
 from xksproxy.config.model import Config
+from xksproxy.config.secret import SecretError
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.module import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
@@ -41,7 +43,7 @@ class Services:
             instance.may_reinitialize = self._none_serves_by_the_module_of
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
-        self._config = config
+        self._config = self._built_with = config
         self._snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
 
     def replace_snapshot(self, config: Config) -> None:
@@ -54,6 +56,7 @@ class Services:
         snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
         with self._replacing:
             self._watch, self._config, self._snapshot = watch, config, snapshot
+        copy_pins(config, self._built_with)
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -79,7 +82,7 @@ class Services:
         return changes
 
     def _follow_files(self) -> None:
-        """Use credentials and certificates that have changed on disk; keep the old ones if the new ones are invalid.
+        """Use credentials, PINs and certificates that have changed on disk; keep the old ones if one is invalid.
 
         The configuration file is not read again: a change of it takes effect on SIGHUP.
         """
@@ -89,9 +92,11 @@ class Services:
             return
         try:
             require_usable_files(config)
+            refresh_pins(self._built_with)
             snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
-        except ConfigError as error:
-            _log.error("changed credentials or certificates refused", extra={"fields": {"problems": error.problems}})
+        except (ConfigError, SecretError) as error:
+            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+            _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
             return
         except Exception:  # noqa: BLE001 - the old snapshot must stay in use
             _log.exception("changed credentials or certificates refused")

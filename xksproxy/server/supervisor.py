@@ -19,17 +19,20 @@ _log: Final = logging.getLogger(__name__)
 _EARLY_DEATH_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _HEARTBEAT_FRESH_SECONDS: Final = 5.0
+_IGNORED_SIGNALS: Final = frozenset(
+    {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH},
+)
 _MOST_DEATHS: Final = 3
-"""So many workers of a new configuration may end by themselves before it is taken back."""
+"""So many workers of a new configuration may end before it is undone."""
 
 
 @dataclass(slots=True)
 class PendingChange:
-    """A configuration that some workers do not have yet, and what it can be taken back to."""
+    """A configuration that some workers do not have yet, and the configuration that replaces it if it fails."""
 
     proven_generation: int
     deaths: int = 0
-    """How many of its workers have ended by themselves."""
+    """How many of its workers have ended unasked."""
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
@@ -59,6 +62,19 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         self._early_deaths = 0
         self._next_spawn_at = 0.0
         super().__init__(app)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """The signals that have arrived, without those that gunicorn would obey although nothing here needs them.
+
+        SIGUSR2 would start a second service, which outlives this one. SIGTTIN and SIGTTOU would change the number of
+        workers until the next reload.
+        """
+        received: list[int] = super().wait_for_signals(timeout)
+        for number in _IGNORED_SIGNALS.intersection(received):
+            # A terminal sends SIGWINCH whenever its window changes.
+            level = logging.DEBUG if number == signal.SIGWINCH else logging.WARNING
+            _log.log(level, "signal ignored", extra={"fields": {"signal": signal.Signals(number).name}})
+        return [number for number in received if number not in _IGNORED_SIGNALS]
 
     def spawn_worker(self) -> int:
         """Start a worker and remember when."""

@@ -12,11 +12,13 @@ from cryptography.x509.oid import NameOID
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
 from xksproxy.server.http.connection import Client, ConnectionRefused
+from xksproxy.server.tls_trial import handshake_problem
 
 _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 _NEGOTIABLE: Final = frozenset(
     {*_TLS_1_2_SUITES.split(":"), "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"},
 )
+_OPENSSL_CONFIGURATION: Final = "look at this machine's openssl.cnf and at OPENSSL_CONF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +47,38 @@ def build_context(tls: Tls) -> ssl.SSLContext:
     """TLS 1.2 and 1.3, and a client certificate where ``client_ca`` is set (R-TLS-1, R-TLS-6).
 
     Raises:
-        ConfigError: certificate, key or CA cannot be used.
+        ConfigError: certificate, key or CA cannot be used, or a trial handshake fails.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_TLS_1_2_SUITES)
-    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context = _empty_context()
+    except ssl.SSLError as error:
+        raise ConfigError([f"server.tls: OpenSSL cannot be used: {_reason(error)}; {_OPENSSL_CONFIGURATION}"]) from None
     try:
         # A password callback, so that an encrypted key is an error and not a prompt.
         context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: b"")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise ConfigError([f"server.tls: certificate and private_key do not load: {_reason(error)}"]) from None
+    try:
+        problem = handshake_problem(context)
+    except ssl.SSLError as error:
+        problem = f"OpenSSL cannot be used: {_reason(error)}; {_OPENSSL_CONFIGURATION}"
+    if problem is not None:
+        raise ConfigError([f"server.tls: {problem}"])
     if tls.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
             context.load_verify_locations(tls.client_ca)
         except (ssl.SSLError, OSError) as error:
             raise ConfigError([f"server.tls.client_ca: {_reason(error)}"]) from None
+    return context
+
+
+def _empty_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS_1_2_SUITES)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 

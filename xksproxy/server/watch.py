@@ -1,9 +1,10 @@
-"""Detecting that credentials or certificates have changed on disk, as commands and ACME clients change them."""
+"""Detecting that credentials, PINs or certificates have changed on disk, as commands and ACME clients change them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX
+from xksproxy.config.held_secrets import pin_files
 from xksproxy.config.model import Config
 
 Signature = tuple[object, ...]
@@ -15,7 +16,8 @@ class FileWatch:
     def __init__(self, config: Config) -> None:
         """The present metadata is the reference; create the watch before the files are read."""
         tls = config.server.tls
-        self._files = tuple(path for path in (tls.certificate, tls.private_key, tls.client_ca) if path is not None)
+        named = (tls.certificate, tls.private_key, tls.client_ca, *pin_files(config))
+        self._files = tuple(path for path in named if path is not None)
         self._directories = tuple(dict.fromkeys(store.credentials for store in config.keystore))
         self._known = self._last = self._signature()
 

@@ -38,6 +38,11 @@ def generate_credential() -> Credential:
     return Credential(access_key_id, secrets.token_urlsafe(48).replace("-", "+").replace("_", "/"))
 
 
+def recorded_access_key_id(text: str) -> str:
+    """An access key id that a request claims, for a log. Text of another form is cut, because it may be a secret."""
+    return text if _ACCESS_KEY_ID.fullmatch(text) else f"{text[:4]}… of {len(text)} characters"
+
+
 class Keyring:
     """The credentials of one key store. Use it on one event loop only.
 

@@ -11,7 +11,7 @@ import msgspec
 
 from xksproxy.sigv4.authorization import Authorization, MalformedAuthorization, parse_authorization
 from xksproxy.sigv4.canonical import HttpRequest, canonical_request, sign_string, string_to_sign
-from xksproxy.sigv4.keyring import Keyring
+from xksproxy.sigv4.keyring import Keyring, recorded_access_key_id
 from xksproxy.spec.errors import AuthenticationFailedException
 from xksproxy.spec.limits import CLOCK_SKEW_SECONDS
 
@@ -72,7 +72,7 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     expected = sign_string(key, string_to_sign(timestamp, authorization.scope, canonical))
     if not hmac.compare_digest(expected, authorization.signature) or not known:
         cause = "the signature does not match, by access key id" if known else "unknown access key id"
-        raise AuthenticationFailedException(f"{cause} {authorization.access_key_id}")
+        raise AuthenticationFailedException(f"{cause} {recorded_access_key_id(authorization.access_key_id)}")
     if abs(clock_offset) > CLOCK_SKEW_SECONDS:
         raise SignedAtAnotherTime(authorization.access_key_id, clock_offset)
     return Identity(authorization.access_key_id, authorization.scope.region, clock_offset)

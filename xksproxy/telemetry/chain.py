@@ -130,4 +130,4 @@ def _parse(line: bytes) -> tuple[dict[str, Any], bytes, str] | None:
 
 
 def _mac(key: bytes, before: str, text: bytes) -> str:
-    return hmac.new(key, before.encode() + b"\n" + text, hashlib.sha256).hexdigest()
+    return hmac.new(key, before.encode("utf-8", "surrogatepass") + b"\n" + text, hashlib.sha256).hexdigest()

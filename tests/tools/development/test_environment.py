@@ -253,7 +253,7 @@ def test_another_port_changes_the_configuration_and_client_env_alone_and_is_kept
     assert copy.config.read_text() == before[Path("xksproxy.toml")][1].decode().replace("18443", "9443")
 
 
-@pytest.mark.parametrize("line", ['listen="127.0.0.1:18443"', "listen = '127.0.0.1:18443'", '  listen = "h:18443"'])
+@pytest.mark.parametrize("line", ['listen="127.0.0.1:18443"', "listen = '127.0.0.1:18443'", '  listen = "[::1]:18443"'])
 def test_another_port_takes_effect_however_the_line_was_written(copy: DevEnvironment, line: str) -> None:
     copy.config.write_text(copy.config.read_text().replace('listen = "127.0.0.1:18443"', line))
 

@@ -113,7 +113,7 @@ def test_a_credential_is_read_from_the_files_that_the_proxy_and_the_console_have
         b'{"AccessKeyId": "A"}',
         b'{"AccessKeyId": "A", "RawSecretAccessKey": 1}',
         b'{"XksProxyAuthenticationCredential": "TOPSECRET"}',
-        b"[" * 100_000,
+        b"[" * 65_000,
     ],
 )
 def test_a_file_without_a_credential_is_refused_and_not_quoted(tmp_path: Path, content: bytes) -> None:

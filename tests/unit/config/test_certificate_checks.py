@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xksproxy.config.certificate_checks import (
@@ -113,7 +113,7 @@ def test_expired_and_future_certificates_are_wrong_wherever_they_stand(tls: Call
     [(90, 13.9, True), (90, 14.1, False), (397, 13.9, True), (397, 30, False), (6, 1.4, True), (6, 1.6, False)],
 )
 def test_a_certificate_near_its_end_is_a_warning(tls: Callable[..., Tls], days: float, left: float, soon: bool) -> None:
-    findings = list(certificate_findings(tls(_certificate(age=days - left, days=days)), _NOW))
+    findings = list(certificate_findings(tls(_certificate(age=days - left, days=days), _intermediate()), _NOW))
 
     assert [(finding.serious, "expires soon" in finding.text) for finding in findings] == [(False, True)] * soon
 
@@ -225,3 +225,99 @@ def test_an_expired_ca_for_clients_is_a_warning_among_others(tls: Callable[..., 
 )
 def test_a_wildcard_stands_for_one_label(names: tuple[str, ...], covered: bool) -> None:
     assert covers(names, _HOST) is covered
+
+
+def test_a_certificate_without_its_intermediate_is_a_warning(tls: Callable[..., Tls]) -> None:
+    (finding,) = certificate_findings(tls(_certificate()), _NOW)
+
+    assert not finding.serious
+    assert finding.text.startswith(f"server.tls.certificate: no certificate follows {_HOST}; expected the intermediate")
+
+
+def _root() -> x509.Certificate:
+    return _certificate("Root", issuer="Root", key=_ROOT, issuer_key=_ROOT, hosts=(), days=9000, purpose=None)
+
+
+def _cross_signed(age: float, days: float) -> x509.Certificate:
+    """The same root, signed by an older one."""
+    old = _INTERMEDIATE
+    return _certificate("Root", issuer="Old", key=_ROOT, issuer_key=old, hosts=(), age=age, days=days, purpose=None)
+
+
+@pytest.mark.parametrize(("age", "days"), [(900, 899), (899, 900)])
+def test_an_expired_cross_signed_root_beside_a_valid_path_is_nothing(
+    tls: Callable[..., Tls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, days: float
+) -> None:
+    chain = tls(_certificate(days=9), _intermediate(), _cross_signed(age, days))
+    assert any("Root expire" in finding.text for finding in certificate_findings(chain, _NOW))
+
+    (tmp_path / "roots.pem").write_bytes(_root().public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+
+    assert not any("Root" in finding.text for finding in certificate_findings(chain, _NOW))
+
+
+def test_an_expired_intermediate_is_a_problem_even_if_its_root_is_trusted(
+    tls: Callable[..., Tls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "roots.pem").write_bytes(_root().public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+
+    (text,) = _texts(tls(_certificate(), _intermediate(age=901)))
+
+    assert text == "server.tls.certificate: Intermediate expired on 2030-05-31 12:00 UTC"
+
+
+@pytest.mark.parametrize("key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256K1())])
+def test_a_key_that_kms_cannot_use_is_a_problem(tls: Callable[..., Tls], key: ec.EllipticCurvePrivateKey) -> None:
+    (text,) = _texts(tls(_certificate(key=key), _intermediate(), key=key))
+
+    assert "has a key that KMS cannot use; expected RSA, or ECDSA on P-256 or P-384" in text
+
+
+def test_must_staple_is_a_warning(tls: Callable[..., Tls]) -> None:
+    builder = x509.CertificateBuilder().subject_name(_certificate().subject).issuer_name(_certificate().issuer)
+    builder = builder.public_key(_SERVER.public_key()).serial_number(1)
+    builder = builder.not_valid_before(_NOW - timedelta(1)).not_valid_after(_NOW + timedelta(90))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(_HOST)]), critical=False)
+    builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
+
+    (finding,) = certificate_findings(tls(builder.sign(_INTERMEDIATE, hashes.SHA256()), _intermediate()), _NOW)
+
+    assert not finding.serious
+    assert "must-staple" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda pem: pem[:-40], "certificate number 2 is cut off: it has no line -----END CERTIFICATE-----"),
+        (lambda pem: pem.replace(b"\n", b"\n  "), "is indented; a PEM line begins at the start of its line"),
+        (lambda pem: b"  " + pem, "line 1 is indented"),
+        (lambda pem: b"\xef\xbb\xbf" + pem, "byte-order mark"),
+        (lambda pem: pem.replace(b"MII", b"AII"), "certificate number 1 is damaged"),
+        (lambda pem: x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER), "openssl x509"),
+        (lambda pem: pem.replace(b" CERTIFICATE", b" PRIVATE KEY"), "no certificate in PEM; it holds a PRIVATE KEY"),
+    ],
+)
+def test_a_damaged_certificate_is_named_as_what_it_is(
+    tls: Callable[..., Tls], tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    made = tls(_certificate(), _intermediate())
+    path = tmp_path / "server.pem"
+    path.write_bytes(damage(path.read_bytes()))
+
+    (problem,) = certificate_problems(made)
+
+    assert problem.startswith(f"server.tls.certificate: {path}: ")
+    assert reason in problem
+
+
+def test_an_indented_key_is_named_as_what_it_is(tls: Callable[..., Tls], tmp_path: Path) -> None:
+    made = tls(_certificate(), _intermediate())
+    path = tmp_path / "key.pem"
+    path.write_text("".join(f"    {line}\n" for line in path.read_text().splitlines()))
+
+    assert list(certificate_problems(made)) == [
+        f"server.tls.private_key: {path}: line 1 is indented; a PEM line begins at the start of its line"
+    ]

@@ -48,7 +48,7 @@ def test_the_configuration_that_xksproxy_dev_makes_has_no_problem(environment: D
 
 
 @pytest.mark.parametrize(
-    "listen", ["0.0.0.0:443", "[::]:443", "[::1]:8443", "localhost:8443", "127.0.0.1:1", "h:65535"]
+    "listen", ["0.0.0.0:443", "[::]:443", "[::1]:8443", "localhost:8443", "127.0.0.1:1", "localhost:65535"]
 )
 def test_an_address_with_a_port_can_be_listened_on(sound: Config, listen: str) -> None:
     assert check_config(_server(sound, listen=listen)) == []
@@ -140,7 +140,8 @@ def test_a_private_key_that_others_can_reach_is_refused(sound: Config, mode: int
     key = Path(sound.server.tls.private_key)
     key.chmod(mode)
 
-    assert check_config(sound) == [f"server.tls.private_key: others can read {key}; make its mode 0600"]
+    (problem,) = check_config(sound)
+    assert problem == f"server.tls.private_key: {key}: its mode is {mode:04o}; it holds a secret, so make it 0600"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640])
@@ -460,3 +461,19 @@ def test_no_legal_key_id_is_a_pattern(key_id: str) -> None:
     assert not is_pattern(key_id)
     assert is_pattern(key_id + "*")
     assert is_pattern("?" + key_id)
+
+
+def test_what_people_paste_is_named(sound: Config) -> None:
+    whole = _store(sound, uri_path_prefix="/x/kms/xks/v1")
+    arn = _keys(sound, Key(id="arn:aws:kms:eu-west-1:123456789012:key/1234abcd"))
+    blank = _keys(sound, Key(id="first-key "))
+    name = _tls(sound, client_ca=sound.server.tls.certificate, client_names=("https://cks.kms.amazonaws.com",))
+
+    for config, problem in (
+        (whole, "keystore[0].uri_path_prefix: it ends in /kms/xks/v1"),
+        (arn, "it is an ARN; expected the id or name alone"),
+        (blank, "got first-key ; it has a blank at its beginning or end"),
+        (name, "server.tls.client_names[0]: https://cks.kms.amazonaws.com: it is a URL"),
+    ):
+        (found,) = check_config(config)
+        assert problem in found

@@ -107,7 +107,7 @@ def test_a_file_for_its_owner_alone_is_accepted(directory: Path, put: Callable[.
     assert len(load_credentials(directory)) == 1
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o620, 0o610, 0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
+@pytest.mark.parametrize("mode", [0o620, 0o660, 0o610, 0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
 def test_a_file_open_to_group_or_others_is_refused(directory: Path, put: Callable[..., Path], mode: int) -> None:
     path = put(_content(), mode=mode)
 
@@ -316,3 +316,35 @@ def test_root_writes_for_the_owner_of_the_directory(directory: Path) -> None:
     status = save_credential(directory, Credential(_ID, _SECRET)).stat()
 
     assert (status.st_uid, status.st_gid) == (12_345, 54_321)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o440])
+def test_a_file_that_the_group_of_the_service_can_read_is_accepted(
+    directory: Path, put: Callable[..., Path], mode: int
+) -> None:
+    # As Kubernetes makes it with fsGroup.
+    put(_content(), mode=mode)
+
+    assert len(load_credentials(directory)) == 1
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_among_the_credentials_is_refused_at_once(directory: Path) -> None:
+    os.mkfifo(directory / "x.toml", 0o600)
+
+    (problem,) = _problems(directory)
+
+    assert problem.startswith(f"{directory / 'x.toml'}: it is a named pipe (FIFO); expected a regular file")
+
+
+@pytest.mark.parametrize("created", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_time_that_does_not_exist_in_utc_is_refused(directory: Path, put: Callable[..., Path], created: str) -> None:
+    path = put(f"{_content()}\ncreated = {created}\n")
+
+    assert _problems(directory) == (f"{path}: created: expected a time in the years 1 to 9999 UTC",)
+
+
+def test_a_byte_order_mark_is_named(directory: Path, put: Callable[..., Path]) -> None:
+    path = put("\ufeff" + _content())
+
+    assert _problems(directory) == (f"{path}: it begins with a byte-order mark; save it as UTF-8 without one",)

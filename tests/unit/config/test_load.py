@@ -1,5 +1,6 @@
 """Reading the configuration file: typed strictly, refused with the place and what was expected there."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,7 +163,11 @@ def test_a_module_may_be_given_any_environment_variable(minimal: str, written: C
         ("[server.tls]", "[server]\nworkers = 2.0\n[server.tls]", "server.workers: Expected `int`, got `float`"),
         ("[server.tls]", "[server]\nlisten = 443\n[server.tls]", "server.listen: Expected `str`, got `int`"),
         ("[server.tls]", "[server.tls]\nclient_names = 'x'", "server.tls.client_names: Expected `array`, got `str`"),
-        ("[[hsm]]", "[hsm]", "hsm: Expected `array`, got `table`"),
+        (
+            "[[hsm]]",
+            "[hsm]",
+            "hsm: Expected `array`, got `table`; write [[hsm]] instead of [hsm]",
+        ),
         ('"module.so"', "['module.so']", "hsm[0].module: Expected `str`, got `array`"),
         ('["hsm-1"]', '"hsm-1"', "keystore[0].hsms: Expected `array`, got `str`"),
         ('"second-key"', "2", "keystore[0].keys[1].id: Expected `str`, got `int`"),
@@ -325,7 +330,7 @@ def test_an_empty_file_is_refused(written: Callable[..., Path]) -> None:
     assert _problems(path) == (f"{path}: missing key `server`",)
 
 
-@pytest.mark.parametrize("content", [b"[server\n", b"a = 1\na = 2\n", b"\xff\xfe", b"\x00", b"server: {}\n", b"{}"])
+@pytest.mark.parametrize("content", [b"[server\n", b"a = 1\na = 2\n", b"server: {}\n", b"{}"])
 def test_what_is_not_toml_is_refused_with_the_file(written: Callable[..., Path], content: bytes) -> None:
     path = written(content)
 
@@ -347,7 +352,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
-    assert _problems(tmp_path) == (f"{tmp_path}: Is a directory",)
+    assert _problems(tmp_path) == (f"{tmp_path}: it is a directory; expected a regular file",)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o666, 0o777])
@@ -402,3 +407,53 @@ def test_no_refusal_repeats_a_pin_that_stands_inline(minimal: str, written: Call
 
     assert problems
     assert _PIN not in "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xef\xbb\xbf[server]\n", "it begins with a byte-order mark"),
+        (b"\xff\xfe[\0", "it begins with a byte-order mark"),
+        (b"\x00", "it has a NUL byte"),
+        (b"[server]\xff\n", "it is not UTF-8 text"),
+    ],
+)
+def test_what_is_not_plain_text_is_refused_with_what_it_is(
+    written: Callable[..., Path], content: bytes, reason: str
+) -> None:
+    path = written(content)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[server]\nworkers = 1\nworkers = 2\n", "the key workers is there twice"),
+        ("[server]\nworkers = 1\nworkers = 2", "the key workers is there twice"),
+        ("[server]\nworkers = 1\nworkers = [\n  2,\n]\n", "the key workers is there twice"),
+        ("[server]\n[admin]\n[server]\n", "the table [server] is there twice (at line 3"),
+        ("[hsm]\nid = 'a'\n[hsm]\n", "remove one, or write [[hsm]]"),
+        ("[hsm]\n[[hsm]]\n", "the table [hsm] is there twice"),
+        ("server = 1\n[server]\n", "the table [server] is there twice, or as a value and as a table"),
+        ("a = " + "9" * 5000, "a number has too many digits"),
+    ],
+)
+def test_a_key_or_table_that_comes_twice_is_named(written: Callable[..., Path], text: str, reason: str) -> None:
+    path = written(text)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: not TOML: ")
+    assert reason in problem
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_in_the_place_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.toml")
+
+    assert _problems(tmp_path / "x.toml") == (
+        f"{tmp_path / 'x.toml'}: it is a named pipe (FIFO); expected a regular file",
+    )

@@ -1,7 +1,11 @@
 """Secrets by reference, and that no text of theirs gives them away."""
 
+import contextlib
 import logging
+import os
 import pprint
+import socket
+import stat
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +14,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from xksproxy.config.check import read_pin
+from xksproxy.config.held_secrets import copy_pins, hold_secrets, pin_files, refresh_pins
 from xksproxy.config.load import load_config
-from xksproxy.config.model import Hsm
-from xksproxy.config.secret import Secret, SecretError, SecretReference, read_private_file, read_secret
+from xksproxy.config.model import Config, Hsm
+from xksproxy.config.secret import Secret, SecretError, SecretReference, access_problem, read_secret
+from xksproxy.config.service_user import ServiceUser
 
 _PIN = "sesame-4711"
+_USER = ServiceUser(1000, frozenset({1000, 2000}))
 
 
 @pytest.fixture
@@ -97,17 +105,17 @@ def test_the_text_of_a_configuration_with_an_inline_pin_does_not_hold_it(
     assert _PIN not in _texts(config)
 
 
-@pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n", b"\n\n"])
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
 def test_a_file_gives_its_content_without_the_final_line_break(put: Callable[..., Path], ending: bytes) -> None:
     path = put(_PIN.encode() + ending)
 
     assert read_secret(SecretReference(file=str(path))).reveal() == _PIN
 
 
-def test_blanks_and_letters_of_any_script_belong_to_the_secret(put: Callable[..., Path]) -> None:
-    path = put(" p w\tключ \n".encode())
+def test_inner_blanks_and_letters_of_any_script_belong_to_the_secret(put: Callable[..., Path]) -> None:
+    path = put("p w\tключ\n".encode())
 
-    assert read_secret(SecretReference(file=str(path))).reveal() == " p w\tключ "
+    assert read_secret(SecretReference(file=str(path))).reveal() == "p w\tключ"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
@@ -122,15 +130,34 @@ def test_a_file_open_to_others_is_refused(put: Callable[..., Path], mode: int) -
     assert _refusal(SecretReference(file=str(path))).startswith(f"{path}: its mode is {mode:04o}")
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o620, 0o610])
-def test_where_the_group_is_excluded_too_a_file_open_to_it_is_refused(put: Callable[..., Path], mode: int) -> None:
-    path = put(mode=mode)
-
-    with pytest.raises(SecretError, match=f"its mode is {mode:04o}"):
-        read_private_file(path, group_may_read=False)
+@pytest.mark.parametrize("mode", [0o620, 0o660, 0o610])
+def test_a_file_that_its_group_can_write_is_refused(put: Callable[..., Path], mode: int) -> None:
+    assert f"its mode is {mode:04o}" in _refusal(SecretReference(file=str(put(mode=mode))))
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n"])
+def _status(uid: int, gid: int, mode: int) -> os.stat_result:
+    return os.stat_result((stat.S_IFREG | mode, 1, 1, 1, uid, gid, 1, 0, 0, 0))
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize(("gid", "mode"), [(3000, 0o600), (3000, 0o400), (2000, 0o440), (1000, 0o640)])
+def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone(uid: int, gid: int, mode: int) -> None:
+    assert access_problem(_status(uid, gid, mode), _USER) is None
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode", "problem"),
+    [
+        (1001, 1000, 0o600, "it belongs to user 1001"),
+        (0, 3000, 0o640, "group 3000 can read it"),
+        (0, 3000, 0o440, "group 3000 can read it"),
+    ],
+)
+def test_a_secret_of_another_user_or_group_is_refused(uid: int, gid: int, mode: int, problem: str) -> None:
+    assert problem in str(access_problem(_status(uid, gid, mode), _USER))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
 def test_an_empty_file_is_refused(put: Callable[..., Path], content: bytes) -> None:
     path = put(content)
 
@@ -147,13 +174,135 @@ def test_a_missing_file_or_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir(0o700)
 
     assert _refusal(SecretReference(file=str(tmp_path / "none"))).endswith("none: No such file or directory")
-    assert _refusal(SecretReference(file=str(tmp_path / "directory"))).endswith("directory: Is a directory")
+    assert "it is a directory; expected a regular file" in _refusal(SecretReference(file=str(tmp_path / "directory")))
 
 
-def test_a_variable_gives_its_value_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XKSPROXY_TEST_PIN", f" {_PIN}\n")
+@pytest.mark.timeout(10)
+def test_a_pipe_a_socket_and_a_device_are_refused_by_name_and_at_once(tmp_path: Path) -> None:
+    pipe, link, address = tmp_path / "pipe", tmp_path / "link", tmp_path / "socket"
+    os.mkfifo(pipe, 0o600)
+    link.symlink_to(pipe)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        kinds = {pipe: "a named pipe (FIFO)", link: "a named pipe (FIFO)", address: "a socket"}
+        kinds[Path("/dev/zero")] = "a device"
+        for path, kind in kinds.items():
+            refusal = _refusal(SecretReference(file=str(path)))
 
-    assert read_secret(SecretReference(env="XKSPROXY_TEST_PIN")).reveal() == f" {_PIN}\n"
+            assert refusal.startswith(f"{path}: it is {kind}; expected a regular file, or {{ env = ")
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_that_is_open_as_a_file_descriptor_is_refused() -> None:
+    reader, writer = os.pipe()
+    try:
+        assert "a named pipe" in _refusal(SecretReference(file=f"/dev/fd/{reader}"))
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_systemd_credential_is_a_regular_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pin", 0o400)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert "a named pipe" in _refusal(SecretReference(credential="pin"))
+
+
+def test_a_secret_has_a_maximum_length(put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    longest, longer = b"x" * 65536, b"x" * 65537
+    monkeypatch.setenv("XKSPROXY_TEST_PIN", longer.decode())
+
+    assert len(read_secret(SecretReference(file=str(put(longest)))).reveal()) == 65536
+    assert "more than 65536 bytes" in _refusal(SecretReference(file=str(put(longer))))
+    assert "more than 65536 bytes" in _refusal(SecretReference(env="XKSPROXY_TEST_PIN"))
+
+
+_NOT_MEANT = [
+    ("\ufeff" + _PIN, "byte-order mark"),
+    (f" {_PIN}", "a blank or a line break at its beginning or end"),
+    (f"{_PIN} ", "a blank or a line break at its beginning or end"),
+    (f"{_PIN}\n\n", "a blank or a line break at its beginning or end"),
+    (f"{_PIN}\r\r\n", "a blank or a line break at its beginning or end"),
+    (f"{_PIN}\t\n", "a blank or a line break at its beginning or end"),
+    (f"{_PIN}\u00a0", "a blank or a line break at its beginning or end"),
+    ("\n", "it is empty"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), _NOT_MEANT)
+def test_what_was_hardly_meant_is_refused_wherever_it_comes_from(
+    put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    path = put(text.encode())
+    monkeypatch.setenv("XKSPROXY_TEST_PIN", text)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+
+    for source in ({"file": str(path)}, {"env": "XKSPROXY_TEST_PIN"}, {"credential": "pin"}):
+        assert reason in _refusal(SecretReference(**source))
+    with pytest.raises(SecretError, match=reason):
+        read_pin(Hsm(id="a", module="/m", token="t", pin=text))
+
+
+@pytest.mark.parametrize("content", ["\ufeff1234".encode("utf-16-le"), b"\xfe\xff\x001", b"12\x0034"])
+def test_other_encodings_and_a_nul_are_refused(put: Callable[..., Path], content: bytes) -> None:
+    assert any(reason in _refusal(SecretReference(file=str(put(content)))) for reason in ("byte-order mark", "NUL"))
+
+
+def test_a_pin_has_a_smaller_maximum_length(put: Callable[..., Path]) -> None:
+    for length, fits in ((4096, True), (4097, False)):
+        hsm = Hsm(id="a", module="/m", token="t", pin=SecretReference(file=str(put(b"x" * length))))
+        with contextlib.nullcontext() if fits else pytest.raises(SecretError, match="more than 4096 bytes"):
+            read_pin(hsm)
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_variable_gives_its_value_without_the_final_line_break(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    # As Kubernetes secrets made by echo have it.
+    monkeypatch.setenv("XKSPROXY_TEST_PIN", f"{_PIN}{ending}")
+
+    assert read_secret(SecretReference(env="XKSPROXY_TEST_PIN")).reveal() == _PIN
+
+
+def test_a_variable_that_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XKSPROXY_TEST_PIN", os.fsdecode(b"sesame\xff"))
+
+    assert _refusal(SecretReference(env="XKSPROXY_TEST_PIN")).endswith("it is not UTF-8 text")
+
+
+def test_a_held_secret_is_read_once_and_again_when_its_source_changes(sound: Config, tmp_path: Path) -> None:
+    held = hold_secrets(sound)
+    (tmp_path / "pin").unlink()
+
+    assert _pin(held) == "content"
+    with pytest.raises(SecretError):
+        refresh_pins(held)
+    assert _pin(held) == "content"
+
+    (tmp_path / "pin").write_text("another")
+    (tmp_path / "pin").chmod(0o600)
+    refresh_pins(held)
+
+    assert _pin(held) == "another"
+    assert pin_files(held) == (str(tmp_path / "pin"),)
+
+
+def test_the_pin_of_a_newly_loaded_configuration_reaches_who_holds_the_old_one(sound: Config, tmp_path: Path) -> None:
+    old = hold_secrets(sound)
+    (tmp_path / "pin").write_text("another")
+    new = hold_secrets(sound)
+
+    assert (old, _pin(old), _pin(new)) == (new, "content", "another")
+    copy_pins(new, old)
+
+    assert _pin(old) == "another"
+    assert "another" not in _texts(old)
+
+
+def _pin(config: Config) -> str:
+    pin = read_pin(config.hsm[0])
+    assert pin is not None
+    return pin.reveal()
 
 
 def test_a_variable_that_is_empty_or_not_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def test_the_pin_goes_into_a_file(plan: MakePlan) -> None:
     assert made.pin.reveal() == PIN
 
 
-@pytest.mark.parametrize("pin", ["", "12\\n34", "1234\\n", "12\\r34"])
+@pytest.mark.parametrize("pin", ["", "12\\n34", "1234\\n", "12\\r34", "1234 ", "\\t1234", "\\u00001234"])
 def test_a_pin_that_its_file_cannot_carry_must_be_seen_to(plan: MakePlan, pin: str) -> None:
     made = plan((f'"{PIN}"', f'"{pin}"'))
 

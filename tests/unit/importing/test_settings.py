@@ -101,11 +101,11 @@ def test_a_file_without_key_stores_is_refused(written: Written) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"\xff\xfe", "not TOML: it is not UTF-8 text"),
+        (b"\xff", "it is not UTF-8 text"),
         (f'[pkcs11]\nuser_pin = "{PIN}', "not TOML"),
         ("a = " + "[" * 100_000, "its values are nested too deeply"),
         ("a = " + "9" * 5000, "not TOML"),
-        (b"#" * (1024 * 1024 + 1), "it has more than 1048576 bytes; expected a smaller settings file"),
+        (b"#" * (1024 * 1024 + 1), "it has more than 1048576 bytes"),
     ],
 )
 def test_what_is_no_toml_is_refused_without_being_quoted(written: Written, content: str | bytes, problem: str) -> None:
@@ -117,8 +117,8 @@ def test_what_is_no_toml_is_refused_without_being_quoted(written: Written, conte
 
 def test_a_file_that_is_missing_endless_or_a_directory_is_refused(tmp_path: Path) -> None:
     assert _problem(tmp_path / "none.toml") == "No such file or directory"
-    assert _problem(tmp_path) == "Is a directory"
-    assert _problem(Path("/dev/zero")) == "it has more than 1048576 bytes; expected a smaller settings file"
+    assert _problem(tmp_path) == "it is a directory; expected a regular file"
+    assert _problem(Path("/dev/zero")) == "it is a device; expected a regular file"
 
 
 _VALUES = st.recursive(

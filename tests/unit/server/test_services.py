@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from xksproxy.config.check import read_pin
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
+from xksproxy.config.secret import SecretReference
 from xksproxy.server import services as module
 from xksproxy.server.services import Services
 from xksproxy.sigv4.keyring import generate_credential
@@ -118,3 +121,21 @@ def test_a_state_directory_that_cannot_be_written_is_a_problem(config: Config, t
     services.refresh_state()
 
     assert "no-directory" in services.problem
+
+
+def test_a_changed_pin_reaches_the_instances_and_one_that_cannot_be_read_leaves_the_old(
+    config: Config, built: list[Callable[[], None]], tmp_path: Path
+) -> None:
+    pin = tmp_path / "pin"
+    pin.write_text("1234")
+    pin.chmod(0o600)
+    hsm = replace(config.hsm[0], pin=SecretReference(file=str(pin)))
+    held = hold_secrets(replace(config, hsm=(hsm,)))
+    services = Services(held, Path(config.state.directory) / "run")
+
+    for text, expected in (("5678", "5678"), (" 5678", "5678")):
+        pin.write_text(text)
+        services.refresh_state()
+        services.refresh_state()
+
+        assert read_pin(services.instances[0]._hsm).reveal() == expected

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
+from xksproxy.config.secret import SecretReference
 from xksproxy.server.watch import FileWatch
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    for name in ("server.pem", "server-key.pem", "ca.pem"):
+    for name in ("server.pem", "server-key.pem", "ca.pem", "pin"):
         (tmp_path / name).write_text("old")
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials" / "one.toml").write_text("old")
@@ -30,7 +31,8 @@ def watch(home: Path) -> FileWatch:
     store = KeyStore(
         name="s", uri_path_prefix="", hsms=("h",), credentials=str(home / "credentials"), keys=(Key(id="k"),)
     )
-    return FileWatch(Config(server=Server(tls=tls), hsm=(Hsm(id="h", module="m", token="t"),), keystore=(store,)))
+    hsm = Hsm(id="h", module="m", token="t", pin=SecretReference(file=str(home / "pin")))
+    return FileWatch(Config(server=Server(tls=tls), hsm=(hsm,), keystore=(store,)))
 
 
 def _replace(path: Path) -> None:
@@ -45,6 +47,7 @@ def _replace(path: Path) -> None:
 _CHANGES: dict[str, Callable[[Path], object]] = {
     "certificate replaced": lambda home: _replace(home / "server.pem"),
     "key replaced": lambda home: _replace(home / "server-key.pem"),
+    "PIN replaced": lambda home: _replace(home / "pin"),
     "client CA replaced": lambda home: _replace(home / "ca.pem"),
     "certificate gone": lambda home: (home / "server.pem").unlink(),
     "credential added": lambda home: (home / "credentials" / "two.toml").write_text("new"),

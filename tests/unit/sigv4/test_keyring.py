@@ -13,7 +13,7 @@ from unit.sigv4.botocore_oracle import CREDENTIALS
 
 from xksproxy.sigv4.authorization import CredentialScope
 from xksproxy.sigv4.canonical import derive_signing_key
-from xksproxy.sigv4.keyring import Credential, Keyring, generate_credential
+from xksproxy.sigv4.keyring import Credential, Keyring, generate_credential, recorded_access_key_id
 
 FIRST = Credential("A" * 20, "first" + "s" * 40)
 SECOND = Credential("B" * 20, "second" + "s" * 40)
@@ -214,3 +214,18 @@ def test_an_id_is_known_exactly_if_a_credential_has_it(credentials: list[Credent
 
     for access_key_id in (*ids, other):
         assert keyring.signing_key(access_key_id, SCOPE)[1] == (access_key_id in ids) == (access_key_id in keyring)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "recorded"),
+    [
+        ("A" * 20, "A" * 20),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZ2345", "ABCDEFGHIJKLMNOPQRSTUVWXYZ2345"),
+        ("A" * 31, "AAAA… of 31 characters"),
+        ("s3cretSecretSecretSecretSecretSecretSecret12", "s3cr… of 44 characters"),
+        ("abc", "abc… of 3 characters"),
+    ],
+)
+def test_a_claimed_access_key_id_of_another_form_is_not_recorded(claimed: str, recorded: str) -> None:
+    # A client that mixes the two up sends its secret as its id.
+    assert recorded_access_key_id(claimed) == recorded

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.cli.output_file import OUTPUT, Output
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target, TargetError
@@ -192,11 +192,11 @@ def _print_measurement(plan: Plan, measurement: Measurement, *, as_json: bool) -
     for finding in text_report.false_answers([measurement]):
         print_error(f"FALSE ANSWERS: {finding}")
     for name, value in text_report.summary(plan, measurement):
-        click.echo(f"{name:16} {value}")
-    click.echo()
+        print_line(f"{name:16} {value}")
+    print_line()
     print_table(text_report.LATENCY_COLUMNS, text_report.latency_rows(measurement))
     if rows := text_report.outcome_rows(measurement):
-        click.echo()
+        print_line()
         print_table(("failed", "requests"), rows)
     if measurement.generator.limit:
         print_error(text_report.generator_warning(measurement))
@@ -209,10 +209,10 @@ def _print_search(plan: Plan, found: Search, *, as_json: bool) -> None:
     for finding in text_report.false_answers(trial.measurement for trial in found.trials):
         print_error(f"FALSE ANSWERS: {finding}")
     print_table(text_report.TRIAL_COLUMNS, text_report.trial_rows(found))
-    click.echo()
+    print_line()
     if found.rate:
-        click.echo(
+        print_line(
             f"{found.rate:,.0f} requests a second is the highest rate found with a p99 within {found.p99_bound_ms:g} ms"
         )
     else:
-        click.echo(f"no rate was found with a p99 within {found.p99_bound_ms:g} ms")
+        print_line(f"no rate was found with a p99 within {found.p99_bound_ms:g} ms")

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line, print_table
 from xksproxy.cli.output_file import OUTPUT, Output
 from xksproxy.spec.uri import BASE_PATH, Operation
 from xksproxy_tools.cli.subject_options import subject_options
@@ -37,7 +37,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     checks = [check for chapter in CHAPTERS for check in chapter.checks]
     rows: Rows = [(one.id, one.level.value, ", ".join(one.requirements), one.title) for one in checks]
     print_table(("CHECK", "LEVEL", "REQUIREMENTS", "EXPECTATION"), rows)
-    click.echo()
+    print_line()
     unchecked: Rows = [(one.id, one.level, one.unchecked, one.text) for one in CATALOGUE if one.unchecked]
     print_table(("NOT CHECKED", "LEVEL", "WHY NOT", "REQUIREMENT"), unchecked)
     context.exit()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from xksproxy.cli.output import COULD_NOT_RUN, print_error
+from xksproxy.cli.output import COULD_NOT_RUN, print_document, print_error
 from xksproxy.spec.uri import Operation, compose_path
 from xksproxy_tools.development.environment import REGION, URI_PATH_PREFIX, DevEnvironment, open_environment
 from xksproxy_tools.development.softhsm import SoftHsmError
@@ -45,7 +45,7 @@ def dev(directory: Path, port: int | None) -> None:
     except SoftHsmError as error:
         print_error(str(error))
         sys.exit(COULD_NOT_RUN)
-    click.echo(_introduction(environment, existed=existed))
+    print_document(f"{_introduction(environment, existed=existed)}\n")
     sys.stdout.flush()
     # A new process image: this process has loaded a PKCS#11 module, which a master process must not do.
     os.execv(sys.executable, [sys.executable, "-m", "xksproxy", "serve", "--config", str(environment.config)])  # noqa: S606

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from xksproxy.cli.output import COULD_NOT_RUN, print_error
+from xksproxy.cli.output import COULD_NOT_RUN, print_document, print_error
 from xksproxy.client.target import TargetError
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.telemetry.logs import ConsoleFormatter
@@ -136,7 +136,7 @@ def _run(*, listen: str, allow_remote: bool, **options: Any) -> None:
     handler.setFormatter(ConsoleFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        asyncio.run(emulator.serve(settings, lambda url: click.echo(_introduction(url, **options))))
+        asyncio.run(emulator.serve(settings, lambda url: print_document(f"{_introduction(url, **options)}\n")))
     except (StateFileUnusable, TargetError, emulator.CannotListen, emulator.ModelUnusable) as error:
         _exit_with_error(str(error))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target, TargetError
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
@@ -85,16 +85,16 @@ def _as_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 def _print_diagnosis(diagnosis: Diagnosis) -> None:
     rows: list[tuple[str, ...]] = [(step.name, step.result.value, _printable(step.seen)) for step in diagnosis.steps]
     print_table(("STEP", "RESULT", "SEEN"), rows)
-    click.echo()
+    print_line()
     if diagnosis.good:
-        click.echo("AWS KMS would create and connect this key store")
+        print_line("AWS KMS would create and connect this key store")
     for refusal in diagnosis.refusals:
         message = f": {_printable(refusal.message)}" if refusal.message else ""
-        click.echo(f"{refusal.operation}: {refusal.answer}{message}")
+        print_line(f"{refusal.operation}: {refusal.answer}{message}")
     for step in diagnosis.steps:
         if step.advice:
             word = "fix" if step.result is Result.WRONG else "advice"
-            click.echo(f"{word} ({step.name}): {step.advice}")
+            print_line(f"{word} ({step.name}): {step.advice}")
 
 
 def _printable(text: str) -> str:

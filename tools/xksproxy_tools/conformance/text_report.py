@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from xksproxy.printable import printable
 from xksproxy_tools.conformance.check import Level
 from xksproxy_tools.conformance.outcome import Outcome
 from xksproxy_tools.conformance.report import UNCHECKED, Report
@@ -34,7 +35,7 @@ def _table(results: Iterable[Result]) -> Table:
         check = result.check
         title = f"{check.title}: {result.note}" if result.note else check.title
         word = _WORDS.get(result.outcome, "FAILED")
-        table.add_row(Text(word, style), check.level.value, check.id, ", ".join(check.requirements), title)
+        table.add_row(Text(word, style), check.level.value, check.id, ", ".join(check.requirements), printable(title))
     return table
 
 
@@ -42,7 +43,7 @@ def _failures(failures: Iterable[Result]) -> Iterable[RenderableType]:
     for result in failures:
         check = result.check
         yield Text(f"\n{check.id}  {check.level.value} {', '.join(check.requirements)}: {check.title}", "bold")
-        yield Text(f"  expected  {result.expected}\n  got       {result.got}")
+        yield Text(f"  expected  {printable(result.expected)}\n  got       {printable(result.got)}")
 
 
 def _sum(report: Report) -> Text:

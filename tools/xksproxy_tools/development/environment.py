@@ -159,7 +159,7 @@ def _make_certificates(directory: Path) -> None:
 def _issue_server_certificate(directory: Path, authority: certificates.Authority) -> None:
     certificate, key = certificates.issue(authority, "localhost", hosts=("localhost", "127.0.0.1", "::1"))
     certificates.write_private(directory / "server-key.pem", key)
-    (directory / "server.pem").write_bytes(certificate)
+    (directory / "server.pem").write_bytes(certificate + certificates.certificate_pem(authority.certificate))
 
 
 def _renew_certificates(directory: Path) -> None:

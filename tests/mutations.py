@@ -1,0 +1,217 @@
+"""Valid files of every kind that a person names, how the proxy reads them, and ways to damage them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from hypothesis import strategies as st
+from importing_support import SETTINGS
+from msgspec.structs import replace
+from xksproxy_tools.development import certificates
+
+from xksproxy.authorization.policies import load_policies
+from xksproxy.cli.config_option import load_checked, problems_of
+from xksproxy.config.certificate_checks import certificate_findings, certificate_problems
+from xksproxy.config.credentials import read_credentials, save_credential
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.inspection import inspect_config
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Tls
+from xksproxy.config.secret import SecretError, SecretReference, read_secret
+from xksproxy.importing.plan import make_plan
+from xksproxy.importing.render import render_config
+from xksproxy.importing.settings import SettingsError, read_settings
+from xksproxy.server.tls import build_context, certificate_info
+from xksproxy.sigv4.keyring import generate_credential
+
+_CONFIG: Final = """\
+[server]
+listen = "127.0.0.1:8443"
+workers = 2
+deadline_ms = 200
+
+[server.tls]
+certificate = "server.pem"
+private_key = "server-key.pem"
+
+[[hsm]]
+id = "hsm-1"
+module = "module.so"
+token = "production"
+pin = { file = "pin" }
+preset = "softhsm2"
+sessions = 4
+environment = { SOFTHSM2_CONF = "softhsm2.conf" }
+
+[[keystore]]
+name = "payments"
+uri_path_prefix = "/payments"
+hsms = ["hsm-1"]
+credentials = "credentials"
+policies = ["policy.cedar"]
+requests_per_second = 100.5
+
+[[keystore.keys]]
+id = "first-key"
+aad_encoding = "sha256"
+versions = { 1 = "first", 2 = "second" }
+legacy_metadata = ["AAAA"]
+
+[admin]
+listen = "127.0.0.1:9464"
+
+[audit]
+checkpoint_interval_s = 60
+
+[state]
+directory = "state"
+"""
+_POLICY: Final = '@id("first")\npermit (principal, action == Xks::Action::"Encrypt", resource);\n'
+_SNIPPETS: Final = (
+    *(b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\r", b"\r\n", b"\n\n", b" ", b"\t", b"\xff", "\u2028".encode()),
+    *(b"[", b"]", b"[[", b"{", b"}", b'"', b'"""', b"'", b"=", b",", b".", b"#", b"\\", b"\\ud800", b"-----"),
+    *(b"0", b"-1", b"2147483648", b"9223372036854775808", b"1e999", b"nan", b"-inf", b"9" * 5000, b"true"),
+    *(b"1979-05-27", b"9999-12-31T23:59:59-12:00", b"0001-01-01T00:00:00+14:00", b"created = 07:32:00\n"),
+    *(b"[" * 2000, b"a." * 500, b"[server]\n", b"[hsm]\n", b"[[server]]\n", b"workers = 3\n", b"A" * 70_000),
+    *(b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n", b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: its name in a directory of files, and what reads it and returns the problems."""
+
+    name: str
+    file: str
+    read: Callable[[Path], tuple[str, ...]]
+
+
+def make_files(directory: Path) -> Path:
+    """Write a valid file of each kind, and the files that they name."""
+    authority = certificates.create_authority("Example CA")
+    certificate, key = certificates.issue(authority, "localhost", hosts=("localhost",))
+    (directory / "credentials").mkdir(0o700)
+    credential = save_credential(directory / "credentials", generate_credential(), datetime(2026, 1, 2, tzinfo=UTC))
+    credential.rename(directory / "credentials" / "credential.toml")
+    for name, content in {
+        "xksproxy.toml": _CONFIG.encode(),
+        "policy.cedar": _POLICY.encode(),
+        "server.pem": certificate,
+        "server-key.pem": key,
+        "pin": b"1234\n",
+        "module.so": b"",
+        "settings.toml": SETTINGS.encode(),
+    }.items():
+        (directory / name).write_bytes(content)
+        (directory / name).chmod(0o600)
+    return directory
+
+
+@st.composite
+def mutated(draw: st.DrawFn, original: bytes) -> bytes:
+    """A file with one to four damages: bytes changed, removed, put in, moved or repeated, or its end cut off."""
+    content = original
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        end = draw(st.integers(start, min(len(content), start + 40)))
+        match draw(st.sampled_from(["replace", "insert", "remove", "repeat", "cut", "swap"])):
+            case "replace":
+                content = content[:start] + draw(st.sampled_from(_SNIPPETS)) + content[end:]
+            case "insert":
+                content = content[:start] + draw(st.binary(max_size=6)) + content[start:]
+            case "remove":
+                content = content[:start] + content[end:]
+            case "repeat":
+                content = content[:end] + content[start:]
+            case "cut":
+                content = content[:start]
+            case "swap":
+                lines = content.splitlines(keepends=True)
+                if lines:
+                    line = lines.pop(draw(st.integers(0, len(lines) - 1)))
+                    lines.insert(draw(st.integers(0, len(lines))), line)
+                content = b"".join(lines)
+    return content
+
+
+@contextmanager
+def _refusals(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, SettingsError) as error:
+        problems += error.problems
+    except SecretError as error:
+        problems.append(str(error))
+
+
+def _read_config(path: Path) -> tuple[str, ...]:
+    problems: list[str] = []
+    with _refusals(problems):
+        config = load_config(path)
+        problems += problems_of(path, config)
+        problems += [finding.text for finding in inspect_config(config) if finding.serious]
+        if not problems:
+            load_checked(path)
+    return tuple(problems)
+
+
+def _read_credential(path: Path) -> tuple[str, ...]:
+    problems: list[str] = []
+    with _refusals(problems):
+        read_credentials(path.parent)
+    return tuple(problems)
+
+
+def _read_policy(path: Path) -> tuple[str, ...]:
+    problems: list[str] = []
+    with _refusals(problems):
+        load_policies([str(path)])
+    return tuple(problems)
+
+
+def _read_tls(directory: Path, **names: Path) -> tuple[str, ...]:
+    tls = Tls(certificate=str(directory / "server.pem"), private_key=str(directory / "server-key.pem"))
+    tls = replace(tls, **{name: str(path) for name, path in names.items()})
+    problems = list(certificate_problems(tls))
+    findings = list(certificate_findings(tls, datetime.now(UTC)))
+    refused: list[str] = []
+    with _refusals(refused):
+        build_context(tls)
+        certificate_info(tls)
+    # What does not load has a reason.
+    assert problems or not refused, refused
+    return tuple(problems + [finding.text for finding in findings if finding.serious])
+
+
+def _read_pin(path: Path) -> tuple[str, ...]:
+    problems: list[str] = []
+    with _refusals(problems):
+        read_secret(SecretReference(file=str(path)))
+    return tuple(problems)
+
+
+def _read_settings(path: Path) -> tuple[str, ...]:
+    problems: list[str] = []
+    with _refusals(problems):
+        render_config(make_plan(read_settings(path), path.parent, None))
+    return tuple(problems)
+
+
+def _tls_kind(key: str, path: Path) -> tuple[str, ...]:
+    return _read_tls(path.parent, **{key: path})
+
+
+KINDS: Final = (
+    Kind("configuration", "xksproxy.toml", _read_config),
+    Kind("credential", "credentials/credential.toml", _read_credential),
+    Kind("policy", "policy.cedar", _read_policy),
+    Kind("certificate", "server.pem", partial(_tls_kind, "certificate")),
+    Kind("private key", "server-key.pem", partial(_tls_kind, "private_key")),
+    Kind("PIN", "pin", _read_pin),
+    Kind("settings", "settings.toml", _read_settings),
+)
+"""The kinds of files."""

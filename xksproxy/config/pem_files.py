@@ -1,0 +1,101 @@
+"""Certificates and private keys in PEM, and what is wrong with a file that cannot be loaded."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
+from xksproxy.config.secret import MAXIMUM_SECRET_BYTES
+
+_LINE: Final = re.compile(r"^(?P<blanks>[ \t]*)-----(?P<edge>BEGIN|END) (?P<label>[A-Z0-9 ]+)-----", re.MULTILINE)
+_DER_SEQUENCE: Final = b"\x30"
+_CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a file, in their order.
+
+    Raises:
+        FileRefused: the file cannot be read or a certificate in it cannot be loaded.
+    """
+    content = read_regular_file(path).content
+    blocks = _blocks(path, content, "certificate", "openssl x509 -inform der")
+    if not _CERTIFICATE_LABELS.intersection(blocks):
+        raise FileRefused(f"{path}: it holds no certificate in PEM{_instead(blocks)}")
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise FileRefused(f"{path}: {_damaged_certificate(content)}") from None
+
+
+def read_private_key(path: Path) -> PrivateKeyTypes:
+    """The private key of a file.
+
+    Raises:
+        FileRefused: the file cannot be read, or it holds no unencrypted private key.
+    """
+    content = read_regular_file(path, MAXIMUM_SECRET_BYTES).content
+    blocks = _blocks(path, content, "private key", "openssl pkey -inform der")
+    if not any(label.endswith("PRIVATE KEY") for label in blocks):
+        raise FileRefused(f"{path}: it holds no unencrypted key in PEM{_instead(blocks)}")
+    try:
+        return serialization.load_pem_private_key(content, None)
+    except TypeError:
+        raise FileRefused(f"{path}: it is encrypted; expected a key without a passphrase") from None
+    except UnsupportedAlgorithm:
+        raise FileRefused(f"{path}: its kind of key is not supported; expected an RSA or an ECDSA key") from None
+    except ValueError:
+        raise FileRefused(f"{path}: it holds no unencrypted key in PEM that can be read; it is damaged") from None
+
+
+def _blocks(path: Path, content: bytes, what: str, convert: str) -> list[str]:
+    """The labels of the PEM blocks, each of which must begin and end.
+
+    Raises:
+        FileRefused: the file is not PEM, or a block is indented or cut off.
+    """
+    if content.startswith(_DER_SEQUENCE) and b"-----BEGIN" not in content:
+        raise FileRefused(f"{path}: it is in DER; convert it to PEM with: {convert}")
+    text = text_of(path, content)
+    labels: list[str] = []
+    open_label: str | None = None
+    for match in _LINE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        if match["blanks"]:
+            raise FileRefused(f"{path}: line {line} is indented; a PEM line begins at the start of its line")
+        if match["edge"] == "BEGIN":
+            if open_label is not None:
+                raise FileRefused(f"{path}: {_cut_off(what, open_label, len(labels))}")
+            open_label = match["label"]
+            labels.append(open_label)
+        elif open_label != match["label"]:
+            raise FileRefused(f"{path}: line {line} ends a {match['label']} that does not begin")
+        else:
+            open_label = None
+    if open_label is not None:
+        raise FileRefused(f"{path}: {_cut_off(what, open_label, len(labels))}")
+    return labels
+
+
+def _cut_off(what: str, label: str, number: int) -> str:
+    return f"{what} number {number} is cut off: it has no line -----END {label}-----"
+
+
+def _instead(blocks: list[str]) -> str:
+    return f"; it holds a {blocks[0]}" if blocks else ""
+
+
+def _damaged_certificate(content: bytes) -> str:
+    """Which certificate of a file cannot be loaded."""
+    parts = re.split(rb"(?=-----BEGIN )", content)
+    for number, part in enumerate((part for part in parts if part.startswith(b"-----BEGIN ")), 1):
+        try:
+            x509.load_pem_x509_certificate(part)
+        except ValueError:
+            return f"certificate number {number} is damaged and cannot be read"
+    return "its certificates cannot be read"
