@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +17,32 @@ from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server import tls
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
+from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.state.directory_check import StateDirectoryCheck
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
+_TRY_AGAIN_SECONDS: Final = 5.0
+
+
+class _Refused:
+    """Changed files that were refused. They are tried again, because the cause may have been a passing one."""
+
+    def __init__(self) -> None:
+        self._problems: tuple[str, ...] | None = None
+        self._next = 0.0
+
+    def again(self) -> bool:
+        """Whether it is time to try them again."""
+        return self._problems is not None and time.monotonic() >= self._next
+
+    def note(self, problems: tuple[str, ...]) -> bool:
+        """Note a refusal, and return whether its problems are new."""
+        is_new = problems != self._problems
+        self._problems, self._next = problems, time.monotonic() + _TRY_AGAIN_SECONDS
+        return is_new
 
 
 class Services:
@@ -37,14 +58,16 @@ class Services:
         state = Path(config.state.directory)
         self.usage = UsageBook(state)
         self._state_check = StateDirectoryCheck(state)
+        self._states = StateTables(state)
         modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.may_reinitialize = self._none_serves_by_the_module_of
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
+        self._refused = _Refused()
         self._config = config
-        self._snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
+        self._snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
 
     def replace_snapshot(self, config: Config) -> None:
         """Use another configuration of the same HSMs, from the next request on.
@@ -53,7 +76,7 @@ class Services:
             ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
         """
         watch = FileWatch(config)
-        snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
+        snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
         with self._replacing:
             self._watch, self._config, self._snapshot = watch, config, snapshot
 
@@ -74,10 +97,9 @@ class Services:
 
         Returns each block that was set or removed, with the name of its key store.
         """
-        services = self._snapshot.services.values()
-        changes = [(service.store.name, change) for service in services for change in service.refresh_state()]
-        self._state_check.refresh()
-        self._follow_files()
+        changes = self._states.refresh()
+        guarded(self._state_check.refresh)
+        guarded(self._follow_files)
         return changes
 
     def _follow_files(self) -> None:
@@ -87,17 +109,21 @@ class Services:
         """
         with self._replacing:
             watch, config = self._watch, self._config
-        if not watch.changed():
+        if not (watch.changed() or self._refused.again()):
             return
         try:
             require_usable_files(config)
-            snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
+            snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
         except ConfigError as error:
-            _log.error("changed credentials or certificates refused", extra={"fields": {"problems": error.problems}})
+            if self._refused.note(error.problems):
+                fields = {"problems": error.problems}
+                _log.error("changed credentials or certificates refused", extra={"fields": fields})
             return
-        except Exception:  # noqa: BLE001 - the old snapshot must stay in use
-            _log.exception("changed credentials or certificates refused")
+        except Exception as error:  # noqa: BLE001 - the old snapshot must stay in use
+            if self._refused.note((str(error),)):
+                _log.exception("changed credentials or certificates refused")
             return
+        self._refused = _Refused()
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
@@ -149,8 +175,7 @@ class Services:
     @property
     def problem(self) -> str:
         """Why requests are refused although HSMs serve; empty if they are not refused."""
-        versions = (service.store.versions.problem for service in self._snapshot.services.values())
-        return self._state_check.problem or next(filter(None, versions), "")
+        return self._state_check.problem or self._states.problem
 
     @property
     def hopeless(self) -> bool:

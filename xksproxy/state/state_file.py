@@ -68,9 +68,9 @@ def replace_file(path: Path, content: bytes) -> None:
 class StateFile:
     """One file: a JSON object with a format number and a revision, which each change raises by one.
 
-    The manifest records, after each change, that the file exists and which revision it has. So a file that has vanished,
-    or was replaced by an older copy, is refused by every process. A process also remembers the newest revision that it
-    has seen. Files of a release that had no format number are read as revision 0.
+    The manifest records, after each change, that the file exists and which revision it has. So a file that has
+    vanished, or was replaced by an older copy, is refused by every process. A process also remembers the newest
+    revision that it has seen. Files of a release that had no format number are read as revision 0.
     """
 
     def __init__(self, root: Path, name: str) -> None:
