@@ -98,6 +98,7 @@ class Services:
         Returns each block that was set or removed, with the name of its key store.
         """
         changes = self._states.refresh()
+        guarded(self.usage.check)
         guarded(self._state_check.refresh)
         guarded(self._follow_files)
         return changes
@@ -175,7 +176,7 @@ class Services:
     @property
     def problem(self) -> str:
         """Why requests are refused although HSMs serve; empty if they are not refused."""
-        return self._state_check.problem or self._states.problem
+        return self._state_check.problem or self._states.problem or self.usage.problem
 
     @property
     def hopeless(self) -> bool:

@@ -71,7 +71,7 @@ def read_file(name: str, directory: int) -> bytes:
         return file.read()
 
 
-def replace_file_of(name: str, content: bytes, directory: int) -> None:
+def replace_file_of(name: str, content: bytes, directory: int, *, sync_directory: bool = True) -> None:
     """Replace a file atomically, and sync file and directory to disk.
 
     Raises:
@@ -89,7 +89,8 @@ def replace_file_of(name: str, content: bytes, directory: int) -> None:
         with suppress(OSError):
             os.unlink(partial, dir_fd=directory)
         raise
-    os.fsync(directory)
+    if sync_directory:
+        os.fsync(directory)
 
 
 def _open(name: str, flags: int, directory: int) -> int:

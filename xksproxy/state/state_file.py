@@ -129,7 +129,7 @@ class StateFile:
         revision = self._revision_of(document)
         if revision < known:
             raise StateUnusable(f"{self.path}: it is an older copy, revision {revision} of {known}; restore the newest")
-        self._revision = revision
+        self._revision = max(self._revision, revision)
         return document
 
     def write(self, document: Mapping[str, Any]) -> None:
@@ -153,7 +153,8 @@ class StateFile:
         record = msgspec.json.encode(_ManifestRecord(max(self._revision, 0)))
         with _unusable(self._record_path):  # noqa: SIM117 - the line would be too long
             with opened_directory(self._root, MANIFEST, *self._below, create=True) as directory:
-                replace_file_of(self._name, record, directory)
+                # If a power failure takes the new record back, an older one is in place, which harms nothing.
+                replace_file_of(self._name, record, directory, sync_directory=False)
 
     def recorded(self) -> int | None:
         """The revision in the manifest; None if the file is not recorded (StateUnusable if it cannot be read)."""
