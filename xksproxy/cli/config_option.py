@@ -9,6 +9,7 @@ import click
 
 from xksproxy.authorization.findings import findings
 from xksproxy.authorization.policies import load_policies
+from xksproxy.cli.privilege import become_owner
 from xksproxy.config.certificate_checks import certificate_problems
 from xksproxy.config.check import check_config
 from xksproxy.config.errors import ConfigError
@@ -40,14 +41,27 @@ keystore_option = click.option("--keystore", "keystore_name", help="The key stor
 
 
 def load_checked(path: Path) -> Config:
-    """Load a configuration and check everything that can be checked without an HSM.
+    """Load a configuration, become the owner of its state directory, and check all that needs no HSM.
 
     Raises:
         ConfigError: the configuration cannot be used. It lists every problem.
+        WrongUser: this user is neither root nor the owner.
     """
-    config = load_config(path)
+    config = load_as_owner(path)
     if problems := problems_of(config):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
+    return config
+
+
+def load_as_owner(path: Path) -> Config:
+    """Load a configuration, and become the owner of its state directory before anything in it is touched.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        WrongUser: this user is neither root nor the owner.
+    """
+    config = load_config(path)
+    become_owner(Path(config.state.directory))
     return config
 
 
