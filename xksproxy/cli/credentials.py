@@ -11,10 +11,12 @@ import click
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_json, print_table
 from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.report_followers import report_followers
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import retire_credential
+from xksproxy.server.followers import refuses
 from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.state.credential_uses import CredentialUses
 
@@ -121,9 +123,10 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     config, store = _open(config_file, keystore_name)
     uses = CredentialUses(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
-    click.echo(f"retired {access_key_id}; within three seconds, running workers answer its requests with 401")
+    click.echo(f"retired {access_key_id}; its requests are answered with 401")
     click.echo(f"  {path}")
     click.echo("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
+    report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
 
 

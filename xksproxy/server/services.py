@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import os
 import ssl
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +19,13 @@ from xksproxy.hsm.pkcs11.module import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server import tls
+from xksproxy.server.followers import register
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.state.directory_check import StateDirectoryCheck
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -55,7 +60,8 @@ class Services:
             ConfigError: credentials or certificates cannot be read.
         """
         self._runtime = runtime
-        state = Path(config.state.directory)
+        self._registered = False
+        self._state = state = Path(config.state.directory)
         self.usage = UsageBook(state)
         self._state_check = StateDirectoryCheck(state)
         self._states = StateTables(state)
@@ -98,10 +104,17 @@ class Services:
         Returns each block that was set or removed, with the name of its key store.
         """
         changes = self._states.refresh()
+        if not self._registered:
+            guarded(self._register)
         guarded(self.usage.check)
         guarded(self._state_check.refresh)
         guarded(self._follow_files)
         return changes
+
+    def _register(self) -> None:
+        with suppress(StateUnusable):  # which the check of the directory reports
+            register(self._state, self._runtime, os.getppid())
+            self._registered = True
 
     def _follow_files(self) -> None:
         """Use credentials and certificates that have changed on disk; keep the old ones if the new ones are invalid.
@@ -162,6 +175,17 @@ class Services:
     def snapshot(self) -> Snapshot:
         """The snapshot in use."""
         return self._snapshot
+
+    @property
+    def revisions(self) -> Mapping[str, int]:
+        """The revisions of state files that are in force, by the names of the files."""
+        return self._states.revisions()
+
+    @property
+    def accepted_credentials(self) -> dict[str, tuple[str, ...]]:
+        """The access key ids that are accepted, by key store."""
+        services = self._snapshot.services.values()
+        return {service.store.name: tuple(service.store.credentials_created) for service in services}
 
     @property
     def instances(self) -> tuple[Instance, ...]:

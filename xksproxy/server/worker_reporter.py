@@ -60,4 +60,6 @@ class WorkerReporter:
             problem=self._problem,
             hsms=tuple(map(hsm_status, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
+            revisions=dict(self._services.revisions),
+            credentials=self._services.accepted_credentials,
         )

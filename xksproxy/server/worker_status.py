@@ -41,6 +41,11 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
     hsms: tuple[HsmStatus, ...]
     refusals: tuple[Refusal, ...]
+    revisions: dict[str, int] = {}
+    """The revisions of state files that are in force, by the names of the files."""
+
+    credentials: dict[str, tuple[str, ...]] = {}
+    """The access key ids that are accepted, by key store."""
 
 
 def hsm_status(instance: Instance) -> HsmStatus:
@@ -76,6 +81,13 @@ def collect(directory: Path) -> list[WorkerStatus]:
     return sorted(
         (worker for worker in workers if time.time() - worker.at < _FRESH_SECONDS), key=lambda worker: worker.pid
     )
+
+
+def read_status(directory: Path, pid: int) -> WorkerStatus | None:
+    """The status that a worker has published, however old; None if there is none."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(_path(directory, pid).read_bytes(), type=WorkerStatus)
+    return None
 
 
 def forget(directory: Path, pid: int) -> None:
