@@ -7,14 +7,13 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from xksproxy.server.worker_status import WorkerStatus, read_status
+from xksproxy.server.worker_status import WorkerStatus, published_pids, read_status
 from xksproxy.state.state_file import SharedTable
 
 _FOLLOW_SECONDS: Final = 10.0
@@ -89,7 +88,7 @@ def _look(state_directory: Path, follows: Callable[[WorkerStatus], bool]) -> Fol
     for directory, service in table.entries().items():
         if not _is_running(Path(directory)):
             continue
-        for pid in _children(service.master):
+        for pid in _workers(Path(directory), service.master):
             worker = read_status(Path(directory), pid)
             (following if worker is not None and follows(worker) else behind).append(pid)
     return Following(tuple(sorted(following)), tuple(sorted(behind)))
@@ -110,7 +109,9 @@ def _is_running(runtime: Path) -> bool:
     return False
 
 
-def _children(master: int) -> list[int]:
-    with suppress(OSError):
+def _workers(runtime: Path, master: int) -> list[int]:
+    """The children of the master; without it, or without this file in /proc, those that have published a status."""
+    try:
         return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
-    return []
+    except OSError:
+        return published_pids(runtime)

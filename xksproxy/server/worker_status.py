@@ -90,6 +90,11 @@ def read_status(directory: Path, pid: int) -> WorkerStatus | None:
     return None
 
 
+def published_pids(directory: Path) -> list[int]:
+    """The process ids of the workers that have published a status and have not ended."""
+    return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.json")]
+
+
 def forget(directory: Path, pid: int) -> None:
     """Remove the status file of a worker that has ended."""
     _path(directory, pid).unlink(missing_ok=True)
