@@ -50,6 +50,7 @@ class StateTables:
                 FingerprintRecords(self._directory / f"keys-{keystore}.json"),
                 CredentialUses(self._directory, keystore),
             )
+            state.fingerprints.refresh()
         return state
 
     def refresh(self) -> list[tuple[str, BlockChange]]:
