@@ -9,7 +9,7 @@ from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
-from xksproxy.rotation.errors import RotationRefused
+from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import KeyUsage, UsageBook
@@ -93,6 +93,23 @@ class Rotation:
         label = self._label_of(number)
         if other_machine is None:
             self._require_usable(number, label, self.record())
+        try:
+            return self._prepare(number, label, distribution, wanted, other_machine)
+        except VersionUnusable:
+            # Its number is not used again, so the next rotation gets to a new version.
+            self._change_record(
+                lambda record: replace(record, pending=None if record.pending == number else record.pending)
+            )
+            raise
+
+    def _prepare(
+        self,
+        number: int,
+        label: str,
+        distribution: Distribution,
+        wanted: int | None,
+        other_machine: VersionFingerprint | None,
+    ) -> PreparedVersion:
         may_create = wanted is None and other_machine is None
         created = self._ensure_key_exists(number, label, distribution, may_create=may_create)
         if distribution.wrapping_label is not None:

@@ -178,7 +178,7 @@ def test_a_version_on_the_token_without_a_record_counts_as_full_and_its_number_i
     assert one.labels() == [["key", "key.v5", "key.v6"]]
 
 
-@pytest.mark.parametrize("why", ["full", "disabled", "older", "its key was removed", "killed"])
+@pytest.mark.parametrize("why", ["full", "disabled", "older", "its key was removed", "killed", "unusable", "twice"])
 def test_whatever_was_refused_before_a_plain_rotation_gets_to_a_new_higher_version(one: Site, why: str) -> None:
     one.rotate()
     table = version_table(one.state, "store")
@@ -203,6 +203,17 @@ def test_whatever_was_refused_before_a_plain_rotation_gets_to_a_new_higher_versi
             change_token(session, "key.v3", None)
         case "killed":
             table.update(KEY, lambda record: replace(record, pending=3))
+        case "unusable":
+            table.update(KEY, lambda record: replace(record, pending=3))
+            session.create_key("key.v3", bits=128, encrypt=True, decrypt=True)
+            with pytest.raises(RotationRefused, match="is not an AES-256 key"):
+                one.rotate()
+        case "twice":
+            table.update(KEY, lambda record: replace(record, pending=3))
+            for value in (bytes(32), bytes(31) + b"\1"):
+                change_token(session, "key.v3", value)
+            with pytest.raises(RotationRefused, match="has 2 keys"):
+                one.rotate()
 
     number = one.rotate()
 
