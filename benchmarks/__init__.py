@@ -1,4 +1,4 @@
-"""How fast the proxy is, side by side with what it could be at best, with itself otherwise set, and with others.
+"""Benchmarks: the proxy compared with a baseline, with other settings, and with other proxies.
 
 ``./dev bench`` runs it.
 """

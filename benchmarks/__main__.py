@@ -27,19 +27,19 @@ _NAMES: Final = [scenario.name for scenario in SCENARIOS]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("names", nargs=-1, type=click.Choice(_NAMES), metavar="[SCENARIO]...")
-@click.option("--quick", is_flag=True, help="A quarter of the time: does everything run?")
+@click.option("--quick", is_flag=True, help="Run for a quarter of the time, to see that everything works.")
 @click.option("--publish", is_flag=True, help="Put the results into docs/performance.md.")
 @click.option("--others", type=click.Path(path_type=Path, exists=True), help="JSON list of other proxies.")
-@click.option("--prepare", is_flag=True, help="Make the tokens, say where they are, and stop.")
+@click.option("--prepare", is_flag=True, help="Create the tokens, print their directory, and exit.")
 def main(names: tuple[str, ...], *, quick: bool, publish: bool, others: Path | None, prepare: bool) -> None:
     """Run all benchmarks, which takes about 10 minutes, or some of them.
 
     \b
     The scenarios are generator, overhead, workers, keys, others, footprint, latency and slow-hsm.
 
-    Exit code 1 if a goal is missed or an answer was false. Results stay in .xksproxy-bench/results.json.
+    The exit code is 1 if a goal is missed or a response was false. Results are in .xksproxy-bench/results.json.
 
-    Another proxy is named by its URL. It must use the token with so many keys that --prepare shows, and TLS:
+    Another proxy is given by its URL. It must use TLS, and a token that --prepare created:
 
     \b
       [{"name": "other", "endpoint": "https://localhost:9443", "path": "/example/kms/xks/v1",
@@ -55,10 +55,10 @@ def main(names: tuple[str, ...], *, quick: bool, publish: bool, others: Path | N
         click.echo(f"tokens, certificate and credential are in {tokens.directory}")
         return
     chosen = [scenario for scenario in SCENARIOS if scenario.name in names or not names]
-    results = Results(machine=machine.facts())
+    results = Results(machine=machine.properties())
     with tempfile.TemporaryDirectory(prefix="xksproxy-bench-") as directory:
         workbench = Workbench(
-            tokens, Path(directory), _QUICK if quick else 1.0, read_others(others) if others else [], _say
+            tokens, Path(directory), _QUICK if quick else 1.0, read_others(others) if others else [], _print_sample
         )
         for scenario in chosen:
             results.findings[scenario.name] = _run(scenario, workbench)
@@ -75,7 +75,7 @@ def _run(scenario: Scenario, workbench: Workbench) -> Finding:
     try:
         finding = scenario.run(workbench)
     except (BenchError, ServerFailed) as error:
-        finding = Finding([], [Goal("it can be measured", str(error), reached=False)])
+        finding = Finding([], [Goal("can be measured", str(error), reached=False)])
     finding = msgspec.structs.replace(finding, seconds=time.monotonic() - started)
     click.echo()
     for table in finding.tables:
@@ -94,7 +94,7 @@ def _print(table: Table) -> None:
         click.echo()
 
 
-def _say(sample: Sample) -> None:
+def _print_sample(sample: Sample) -> None:
     more = [f"{count} x {name}" for name, count in {**sample.wrong, **sample.failures}.items()]
     if sample.generator_limit:
         more.append(sample.generator_limit)

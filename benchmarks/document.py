@@ -18,10 +18,10 @@ _CHARTS: Final = "performance"
 
 
 def publish(results: Results, scenarios: Sequence[Scenario], docs: Path = DOCS) -> None:
-    """Take what was found into the page and beside it; scenarios that did not run keep what stands there.
+    """Write the results to the page and its charts. The sections of scenarios that did not run are not changed.
 
     Raises:
-        ValueError: the page has no place for one of them.
+        ValueError: the page has no section for a scenario.
     """
     charts, page = docs / _CHARTS, docs / _PAGE
     known = load(charts / "results.json")
@@ -39,7 +39,7 @@ def publish(results: Results, scenarios: Sequence[Scenario], docs: Path = DOCS) 
 
 
 def load(path: Path) -> Results:
-    """Results from JSON; none if there is no file."""
+    """Results from JSON; empty if there is no file."""
     return msgspec.json.decode(path.read_bytes(), type=Results) if path.exists() else Results()
 
 
@@ -95,7 +95,7 @@ def _machine(facts: dict[str, str]) -> str:
 
 
 def _replaced(page: str, name: str, text: str) -> str:
-    """The page with other text between the marks of that name."""
+    """The page with the text between the marks of that name replaced."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(page):

@@ -1,4 +1,4 @@
-"""The machine that figures belong to."""
+"""The properties of the machine on which results were measured."""
 
 import os
 import platform
@@ -10,8 +10,8 @@ from pathlib import Path
 from xksproxy import __version__
 
 
-def facts() -> dict[str, str]:
-    """What a reader needs to judge them, now."""
+def properties() -> dict[str, str]:
+    """What a reader needs to check_response them, now."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "version": f"xksproxy {__version__}, commit {_commit()}",

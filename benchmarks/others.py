@@ -1,4 +1,4 @@
-"""Other proxies, as a file names them."""
+"""Other proxies, from a file."""
 
 from pathlib import Path
 
@@ -25,12 +25,12 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_others(file: Path) -> list[Other]:
-    """Read a JSON list of proxies; paths count from the file.
+    """Read a JSON list of proxies. Paths are relative to the file.
 
-    The processes of one on this machine are found by its port.
+    The processes of a proxy on this machine are found by its port.
 
     Raises:
-        TargetError: the file, or what it names, cannot be used.
+        TargetError: the file, or a file that it names, cannot be used.
     """
     try:
         entries = msgspec.json.decode(file.read_bytes(), type=list[_Entry])

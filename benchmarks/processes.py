@@ -1,4 +1,4 @@
-"""What the processes of a server take, read from /proc."""
+"""Memory and processor time of server processes, from /proc."""
 
 import os
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ _LISTENING: Final = "0A"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of one process, in MiB: what it has resident, and its part of it when shared pages are divided."""
+    """The memory of one process in MiB: the resident set, and the proportional set."""
 
     resident: float
     proportional: float
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants, parents first; those that have ended are left out."""
+    """A process and its descendants, parents first; without those that have ended."""
     found = [pid]
     for parent in found:
         try:
@@ -44,7 +44,7 @@ def _cpu_ticks(pid: int) -> int:
 
 
 def memory(pid: int) -> Memory:
-    """Of one process; OSError when it has ended."""
+    """The memory of one process; OSError if it has ended."""
     sizes = {}
     for line in (_PROC / f"{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, value, *_ = line.split()
@@ -53,7 +53,7 @@ def memory(pid: int) -> Memory:
 
 
 def listening_on(port: int) -> int | None:
-    """The process of this machine that listens on a TCP port: of several, the one that started first."""
+    """The process that listens on a TCP port of this machine; the first one if there are several."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     pids = sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
     return next((pid for pid in pids if _holds(pid, sockets)), None)

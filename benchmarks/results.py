@@ -1,4 +1,4 @@
-"""What a scenario found, as it is kept in JSON and shown in the documentation."""
+"""The results of scenarios, for JSON and for the documentation."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -10,17 +10,17 @@ Scale = Literal["linear", "logarithmic", "nines"]
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One phase of load on one variant."""
+    """The result of one phase of load on one variant."""
 
     variant: str
     round: int
     throughput: float
-    """Good answers a second."""
+    """Successful responses per second."""
 
     requests: int
     failed: int
     late: int
-    """No answer within 250 ms."""
+    """Requests without a response within 250 ms."""
 
     p50: float
     p99: float
@@ -29,27 +29,27 @@ class Sample(msgspec.Struct, frozen=True):
     """Latencies in milliseconds."""
 
     server_cpu: float
-    """Microseconds of the server's processes for each request; 0 where they are on another machine."""
+    """Microseconds of the server's processes for each request; 0 if they are on another machine."""
 
     generator_cpu: float
     """The same of the load generator."""
 
     generator_limit: str | None
     wrong: dict[str, int]
-    """False answers."""
+    """False responses, by their result."""
 
     failures: dict[str, int]
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Rows of text; from the second column on they are numbers."""
+    """Rows of text. All columns but the first are numbers."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What was to be reached, and what was."""
+    """A goal, the result, and whether the goal was reached."""
 
     text: str
     found: str
@@ -64,10 +64,10 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """A line chart, or with ``bars`` a bar for each of them."""
+    """A line chart, or a bar chart if it has ``bars``."""
 
     name: str
-    """Of its file."""
+    """The name of its file."""
 
     title: str
     x: str = ""
@@ -80,7 +80,7 @@ class Chart(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """All that a scenario has to say."""
+    """The result of a scenario."""
 
     tables: list[Table]
     goals: list[Goal] = []
@@ -88,11 +88,11 @@ class Finding(msgspec.Struct, frozen=True):
     samples: list[Sample] = []
     notes: list[str] = []
     seconds: float = 0.0
-    """How long it took."""
+    """The duration."""
 
 
 class Results(msgspec.Struct):
-    """Of the scenarios that ran, by name, and the machine they ran on."""
+    """The results of scenarios, by name, and the properties of the machine."""
 
     machine: dict[str, str] = {}
     findings: dict[str, Finding] = {}
@@ -102,7 +102,7 @@ USUAL_COLUMNS: Final = ("", "requests/s", "spread", "server CPU µs/request", "s
 
 
 def usual_table(samples: Sequence[Sample], variants: Sequence[str]) -> Table:
-    """For each variant the medians over its rounds, and how far the rounds lie apart."""
+    """The medians over all rounds for each variant, and the spread of the rounds."""
     return Table(USUAL_COLUMNS, [_usual_row(variant, of(samples, variant)) for variant in variants])
 
 
@@ -112,23 +112,23 @@ def of(samples: Sequence[Sample], variant: str) -> list[Sample]:
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far the highest lies above the lowest, as a share of the median."""
+    """The difference between highest and lowest value, as a share of the median."""
     return (max(values) - min(values)) / median(values) if median(values) else 0.0
 
 
 def median_ratio(samples: Sequence[Sample], variant: str, other: str) -> float:
-    """Throughput of a variant as a share of the other's: the median over rounds, each of which had both in turn."""
+    """The throughput of a variant as a share of the other's: the median over rounds."""
     pairs = zip(of(samples, variant), of(samples, other), strict=True)
     return median(one.throughput / two.throughput if two.throughput else 0.0 for one, two in pairs)
 
 
 def throughput(samples: Sequence[Sample], variant: str) -> float:
-    """The median over rounds."""
+    """The median throughput over rounds."""
     return median(sample.throughput for sample in of(samples, variant))
 
 
 def server_cpu(samples: Sequence[Sample], variant: str) -> float:
-    """The median over rounds, in microseconds a request."""
+    """The median processor time over rounds, in microseconds per request."""
     return median(sample.server_cpu for sample in of(samples, variant))
 
 

@@ -1,4 +1,4 @@
-"""Servers to be measured: this proxy in a given configuration, the floor, the echo, or any other proxy by its URL."""
+"""The servers that are measured: this proxy, the baseline, the echo server, or another proxy by its URL."""
 
 import http.client
 import json
@@ -36,7 +36,7 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: what is sent where, and its first process, None where that is on another machine."""
+    """A running server: its destinations, and its first process, None if that is on another machine."""
 
     destinations: tuple[Destination, ...]
     pid: int | None
@@ -44,7 +44,7 @@ class Server:
     """Seconds from its start to being ready."""
 
     def cpu_seconds(self) -> float:
-        """Of all its processes."""
+        """Processor time of all its processes."""
         return 0.0 if self.pid is None else processes.cpu_seconds(self.pid)
 
     def workers(self) -> list[int]:
@@ -54,11 +54,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A configuration of this proxy, in what the benchmarks vary. Audit log, metrics and state are always on."""
+    """The settings of this proxy that the benchmarks vary. Audit log, metrics and state are always on."""
 
     keys_on_token: int = 1
     key_ids: tuple[str, ...] = ("key-0000",)
-    """Those that requests are for; each is exposed."""
+    """The keys that requests use; each must be exposed."""
 
     exposed: tuple[str, ...] = ("key-*",)
     key_stores: int = 1
@@ -66,6 +66,9 @@ class Setting:
     sessions: int = 4
     hsm: Hsm | None = None
     """Instead of the token with :attr:`keys_on_token`."""
+
+    tls: str = ""
+    """Further lines of ``[server.tls]``."""
 
 
 @contextmanager
@@ -84,21 +87,21 @@ def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
 
 
 @contextmanager
-def floor(
-    tokens: Tokens, home: Path, setting: Setting, threads: Literal["python", "crossing"] = "python"
+def baseline(
+    tokens: Tokens, home: Path, setting: Setting, threads: Literal["python", "native"] = "python"
 ) -> Iterator[Server]:
-    """The floor, on the same token with as many workers and sessions; see :mod:`benchmarks.floor`."""
+    """The baseline, on the same token with as many workers and sessions; see :mod:`benchmarks.baseline`."""
     home.mkdir(parents=True)
     port = free_port()
     config = write_config(tokens, home, setting, port, free_port())
-    command = [sys.executable, "-m", "benchmarks.floor", str(config), str(port), threads]
+    command = [sys.executable, "-m", "benchmarks.baseline", str(config), str(port), threads]
     with _running(command, home / "log", lambda: _listens(port)) as (pid, seconds):
         yield Server((Destination(target(tokens, port, PREFIX), "key-0000"),), pid, seconds)
 
 
 @contextmanager
 def echo(tokens: Tokens, home: Path) -> Iterator[Server]:
-    """A server that does nothing, to see what the load generator can do."""
+    """A server that does nothing, to measure the load generator."""
     home.mkdir(parents=True)
     port = free_port()
     command = [sys.executable, "-m", "echo_proxy", str(port), str(home)]
@@ -108,12 +111,12 @@ def echo(tokens: Tokens, home: Path) -> Iterator[Server]:
 
 
 def target(tokens: Tokens, port: int, prefix: str) -> Target:
-    """A key store of a server here."""
+    """The target for a key store of a server on this machine."""
     return Target("localhost", port, prefix, REGION, tokens.credential, tokens.authority)
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -133,7 +136,7 @@ workers = {setting.workers}
 [server.tls]
 certificate = "{tokens.certificate}"
 private_key = "{tokens.directory / "server-key.pem"}"
-
+{setting.tls}
 [[hsm]]
 id = "{hsm.id}"
 module = "{hsm.module}"
@@ -177,14 +180,14 @@ def _prefix(number: int) -> str:
 
 @contextmanager
 def _running(command: Sequence[str], log: Path, ready: Callable[[], bool]) -> Iterator[tuple[int, float]]:
-    """A process from when it is ready, and how many seconds that took."""
+    """Start a process, and wait until it is ready. Yields its id, and the seconds until it was ready."""
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=_ROOT, env=_ENVIRONMENT)
     try:
         while not ready():
             if process.poll() is not None or time.monotonic() > started + _READY_SECONDS:
-                raise ServerFailed(f"{' '.join(command)} is not ready; it said: {log.read_text()[-2000:]}")
+                raise ServerFailed(f"{' '.join(command)} is not ready; its output is: {log.read_text()[-2000:]}")
             time.sleep(_POLL_SECONDS)
         yield process.pid, time.monotonic() - started
     finally:

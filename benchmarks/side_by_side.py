@@ -1,4 +1,4 @@
-"""Load on several servers in turn, round after round, so that what disturbs the machine disturbs them all."""
+"""Puts load on several servers in turn, so that disturbances of the machine affect them all."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -26,24 +26,24 @@ ENCRYPTS: Final = Plan(
     plaintext_bytes=Weighted(((236, 1),)),
     aad_bytes=Weighted(((160, 1),)),
 )
-"""As many Encrypts as the server can do, each of a data key, with AAD and integrity value."""
+"""As many Encrypts as possible, each of a data key, with AAD and integrity value."""
 
 _UNCHECKED: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A server under a name, and the load on it."""
+class Variant:
+    """A server with a name, and its load."""
 
     name: str
     server: Server
     plan: Plan = ENCRYPTS
     checked: bool = True
-    """Whether its answers are those of an XKS proxy. If not, it gets Encrypts, and may answer any JSON."""
+    """Whether responses are checked. If not, the server gets Encrypts, and may return any JSON."""
 
 
 class Meter:
-    """Tells the server's processor time of the load itself, without warm-up and what follows."""
+    """Measures the processor time of the server during the load phase only."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -51,63 +51,63 @@ class Meter:
         self.seconds = 0.0
 
     def phase(self, phase: Phase, _seconds: float, _load: Load | None) -> None:
-        """The bench's."""
+        """Called by the bench."""
         if phase is Phase.LOAD:
             self._before = self._server.cpu_seconds()
         elif phase is Phase.SAMPLE:
             self.seconds = self._server.cpu_seconds() - self._before
 
 
-def interleave(
-    contenders: Sequence[Contender],
+def measure_in_turn(
+    variants: Sequence[Variant],
     rounds: int,
-    say: Callable[[Sample], None],
+    report_sample: Callable[[Sample], None],
     before: Callable[[str], None] = lambda _: None,
 ) -> list[Sample]:
-    """Rounds in which each contender has its turn; ``before`` is told whose turn is next."""
+    """Measure all variants in each round. ``before`` is called with the name of the next variant."""
 
     async def main() -> list[Sample]:
         samples = []
         async with AsyncExitStack() as stack:
-            opened = [(item, *await _opened(stack, item)) for item in contenders]
+            opened = [(item, *await _opened(stack, item)) for item in variants]
             for number in range(rounds):
                 for item, bench, meter in opened:
                     before(item.name)
                     measurement = await bench.measure()
                     samples.append(sample_of(item.name, number, measurement, meter.seconds))
-                    say(samples[-1])
+                    report_sample(samples[-1])
         return samples
 
     return measure.run(main())
 
 
-def once(contender: Contender, number: int, say: Callable[[Sample], None]) -> tuple[Sample, Measurement]:
-    """One phase on one server; ``number`` is that of the round."""
+def measure_once(variant: Variant, number: int, report_sample: Callable[[Sample], None]) -> tuple[Sample, Measurement]:
+    """Measure one variant once. ``number`` is that of the round."""
 
     async def main() -> tuple[Sample, Measurement]:
         async with AsyncExitStack() as stack:
-            bench, meter = await _opened(stack, contender)
+            bench, meter = await _opened(stack, variant)
             measurement = await bench.measure()
-            return sample_of(contender.name, number, measurement, meter.seconds), measurement
+            return sample_of(variant.name, number, measurement, meter.seconds), measurement
 
     found = measure.run(main())
-    say(found[0])
+    report_sample(found[0])
     return found
 
 
-async def _opened(stack: AsyncExitStack, contender: Contender) -> tuple[Bench, Meter]:
-    meter = Meter(contender.server)
-    plan, destinations = contender.plan, contender.server.destinations
-    if contender.checked:
-        return await stack.enter_async_context(measure.opened(plan, destinations, meter)), meter
-    dispatcher = await stack.enter_async_context(measure.connected(destinations[0].target, plan))
-    return Bench(plan, dispatcher, SignedPool(_unchecked(contender)), meter), meter
+async def _opened(stack: AsyncExitStack, variant: Variant) -> tuple[Bench, Meter]:
+    meter = Meter(variant.server)
+    plan, destinations = variant.plan, variant.server.destinations
+    if variant.checked:
+        return await stack.enter_async_context(measure.open_bench(plan, destinations, meter)), meter
+    dispatcher = await stack.enter_async_context(measure.open_dispatcher(destinations[0].target, plan))
+    return Bench(plan, dispatcher, SignedPool(_unchecked(variant)), meter), meter
 
 
-def _unchecked(contender: Contender) -> list[Request]:
-    """Encrypts like those of :data:`ENCRYPTS` whose answer may be any JSON."""
+def _unchecked(variant: Variant) -> list[Request]:
+    """Encrypts like those of :data:`ENCRYPTS` with any JSON as response."""
     random = Random(1)  # noqa: S311 - plaintexts of a measurement
-    destination = contender.server.destinations[0]
+    destination = variant.server.destinations[0]
     return [
         Request(
             destination,
@@ -125,7 +125,7 @@ def _unchecked(contender: Contender) -> list[Request]:
 
 
 def sample_of(variant: str, number: int, measurement: Measurement, server_seconds: float) -> Sample:
-    """A measurement in the numbers that are compared."""
+    """The sample of a measurement."""
     figures = measurement.figures
     return Sample(
         variant=variant,

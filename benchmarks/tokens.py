@@ -1,4 +1,4 @@
-"""SoftHSM2 tokens with one key and with thousands, a certificate and a credential: made once and kept."""
+"""SoftHSM2 tokens with one key to thousands of keys, a certificate and a credential. They are created once."""
 
 import shutil
 import subprocess
@@ -20,16 +20,16 @@ from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.sigv4.keyring import Credential, generate_credential
 
 KEY_COUNTS: Final = (1, 100, 600, 1000, 5000)
-"""There is a token with so many keys, named ``key-0000`` and so on."""
+"""The number of keys of each token. Keys are named ``key-0000`` and so on."""
 
 LABEL: Final = "bench"
 PIN: Final = "1234"
-"""Nothing of worth lies on these tokens, and other proxies want to be configured for them by hand."""
+"""These tokens need no protection, and other proxies are configured for them by hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The directory that holds them."""
+    """The directory of tokens, certificate and credential."""
 
     directory: Path
 
@@ -40,21 +40,21 @@ class Tokens:
 
     @property
     def certificate(self) -> Path:
-        """The certificate of a server on localhost, and after it its private key."""
+        """A PEM file with the certificate of a server on localhost and its private key."""
         return self.directory / "server.pem"
 
     @property
     def credentials(self) -> Path:
-        """The directory with the credential of every key store here."""
+        """The credentials directory of all key stores."""
         return self.directory / "credentials"
 
     @property
     def credential(self) -> Credential:
-        """That credential."""
+        """The credential of all key stores."""
         return load_credentials(self.credentials)[0]
 
     def home(self, keys: int) -> Path:
-        """The directory of the token with so many keys: ``softhsm2.conf`` and ``tokens``."""
+        """The directory of the token with this number of keys: ``softhsm2.conf`` and ``tokens``."""
         return self.directory / f"keys-{keys}"
 
     def hsm(self, keys: int, sessions: int = 4) -> Hsm:
@@ -77,43 +77,43 @@ def key_id(number: int) -> str:
 
 
 def prepared(directory: Path, counts: Sequence[int] = KEY_COUNTS) -> Tokens:
-    """The tokens below ``directory``; the first time it takes a minute or two to make them."""
+    """The tokens below ``directory``. Creating them takes a minute or two."""
     tokens = Tokens(directory.absolute() / "tokens")
     if not tokens.directory.exists():
-        # PKCS#11 is initialised there, and this process starts others.
+        # Another process, because PKCS#11 is initialised there, and this process starts servers.
         command = [sys.executable, "-m", __name__, str(tokens.directory), *map(str, counts)]
         subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
     return tokens
 
 
 def make(directory: Path, counts: Sequence[int]) -> None:
-    """Make everything aside, and rename it into place. At most one call of this in a process."""
+    """Create everything under a temporary name, then rename it. A process may call this once."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
+    staging = Path(tempfile.mkdtemp(prefix=".tokens-", dir=directory.parent))
     try:
-        _make_certificate(workshop)
-        (workshop / "credentials").mkdir(0o700)
-        save_credential(workshop / "credentials", generate_credential())
-        _make_tokens(workshop, directory, counts)
-        workshop.rename(directory)
+        _make_certificate(staging)
+        (staging / "credentials").mkdir(0o700)
+        save_credential(staging / "credentials", generate_credential())
+        _make_tokens(staging, directory, counts)
+        staging.rename(directory)
     except BaseException:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _make_certificate(workshop: Path) -> None:
+def _make_certificate(staging: Path) -> None:
     authority = certificates.create_authority("xksproxy benchmarks")
     certificate, key = certificates.issue(authority, "localhost", hosts=("localhost", "127.0.0.1"))
-    (workshop / "ca.pem").write_bytes(certificates.certificate_pem(authority.certificate))
-    certificates.write_private(workshop / "server.pem", certificate + key)
-    certificates.write_private(workshop / "server-key.pem", key)
+    (staging / "ca.pem").write_bytes(certificates.certificate_pem(authority.certificate))
+    certificates.write_private(staging / "server.pem", certificate + key)
+    certificates.write_private(staging / "server-key.pem", key)
 
 
-def _make_tokens(workshop: Path, directory: Path, counts: Sequence[int]) -> None:
-    """One token that grows; it is copied whenever it has as many keys as are wanted."""
-    nursery = workshop / "nursery"
-    nursery.mkdir()
-    token = make_token(nursery, label=LABEL, pin=PIN, so_pin=PIN)
+def _make_tokens(staging: Path, directory: Path, counts: Sequence[int]) -> None:
+    """Add keys to one token, and copy it at each wanted number of keys."""
+    growing = staging / "growing"
+    growing.mkdir()
+    token = make_token(growing, label=LABEL, pin=PIN, so_pin=PIN)
     hsm = Hsm(
         id="hsm",
         module=str(token.module),
@@ -121,16 +121,16 @@ def _make_tokens(workshop: Path, directory: Path, counts: Sequence[int]) -> None
         preset="softhsm2",
         environment={"SOFTHSM2_CONF": str(token.configuration)},
     )
-    session = open_session(hsm, Secret(PIN), workshop / "state")
+    session = open_session(hsm, Secret(PIN), staging / "state")
     for number in range(max(counts)):
         generate_aes_key(session.binding, 256, label=key_id(number), encrypt=True, decrypt=True)
         if number + 1 in counts:
             home = f"keys-{number + 1}"
             print(f"a token with {number + 1} keys", flush=True)  # noqa: T201 - it takes a while
-            shutil.copytree(nursery / "tokens", workshop / home / "tokens")
-            write_configuration(workshop / home / "softhsm2.conf", directory / home / "tokens")
+            shutil.copytree(growing / "tokens", staging / home / "tokens")
+            write_configuration(staging / home / "softhsm2.conf", directory / home / "tokens")
     session.close()
-    shutil.rmtree(nursery)
+    shutil.rmtree(growing)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every scenario works with."""
+"""The resources of scenarios."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from xksproxy_tools.load.plan import Plan
 
 from benchmarks.results import Finding, Sample
 from benchmarks.servers import Server
-from benchmarks.side_by_side import Contender, shortened
+from benchmarks.side_by_side import Variant, shortened
 from benchmarks.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Another proxy, by its URL, on a token with so many keys."""
+    """Another proxy, and the number of keys on its token."""
 
     name: str
     server: Server
@@ -23,42 +23,42 @@ class Other:
 
 @dataclass(slots=True)
 class Workbench:
-    """Tokens, a directory for servers, and how much time there is."""
+    """Tokens, a directory for servers, and the available time."""
 
     tokens: Tokens
     directory: Path
     share: float
-    """Of the usual time: 1 for results, less to see whether everything runs."""
+    """The share of the usual time: 1 for results, less for a quick test."""
 
     others: Sequence[Other]
-    say: Callable[[Sample], None]
-    _homes: int = field(default=0, init=False)
+    report_sample: Callable[[Sample], None]
+    _directories: int = field(default=0, init=False)
 
-    def home(self) -> Path:
-        """A directory for one more server, which makes it."""
-        self._homes += 1
-        return self.directory / f"server-{self._homes}"
+    def new_directory(self) -> Path:
+        """The path of a new directory for a server, which creates it."""
+        self._directories += 1
+        return self.directory / f"server-{self._directories}"
 
     def rounds(self, usual: int) -> int:
-        """How many rounds there is time for."""
+        """The number of rounds in the available time."""
         return max(2, round(usual * self.share))
 
     def plan(self, usual: Plan) -> Plan:
-        """As long as there is time for."""
+        """The plan, shortened to the available time."""
         return shortened(usual, self.share) if self.share < 1 else usual
 
-    def contender(self, name: str, server: Server, plan: Plan, *, checked: bool = True) -> Contender:
-        """A contender with as long a load as there is time for."""
-        return Contender(name, server, self.plan(plan), checked=checked)
+    def variant(self, name: str, server: Server, plan: Plan, *, checked: bool = True) -> Variant:
+        """A variant with a load of the available time."""
+        return Variant(name, server, self.plan(plan), checked=checked)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A question, how it is answered, and the answer."""
+    """A benchmark: its name, its title, its method and its function."""
 
     name: str
     title: str
     method: str
-    """For whoever reads the results."""
+    """The method, as text for readers of the results."""
 
     run: Callable[[Workbench], Finding]

@@ -29,7 +29,7 @@ from msgspec.inspect import (
 )
 from msgspec.structs import replace
 
-from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
+from xksproxy.config.model import Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
 from xksproxy.config.secret import SecretReference
 from xksproxy.server.snapshot import built_with
 
@@ -197,6 +197,8 @@ def _changes_inside(path: tuple[str, ...]) -> bool:
     before = Config(server=Server(tls=tls), hsm=(Hsm(id="a", module="a", token="a"),), keystore=(store,))
     if path == ("server",):
         changed = replace(before.server, workers=before.server.workers + 1)
+    elif path == ("server", "proxy_protocol"):
+        changed = replace(before.server, proxy_protocol=ProxyProtocol(from_=("10.0.0.0/8",)))
     elif path[0] == "server":
         changed = replace(before.server, tls=replace(tls, certificate="c", client_ca="d", client_names=("e",)))
     else:

@@ -8,12 +8,13 @@ import sys
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from xksproxy.cli.main import main
 from xksproxy.deadline import Deadline
-from xksproxy.server import acceptor, pipeline, worker
+from xksproxy.server import pipeline, worker
 from xksproxy.server.body import read_body
+from xksproxy.server.http import connection
+from xksproxy.server.http.messages import Request
 
 _HANDSHAKE_SECONDS = 30.0
 
@@ -24,12 +25,12 @@ def _be_unhurried(deadline_ms: int, body_ms: int) -> None:
             super().__init__(*arguments)
             self._settings = msgspec.structs.replace(self._settings, deadline_ms=deadline_ms)
 
-    async def read_body_unhurried(request: web.BaseRequest, _: Deadline) -> bytes:
+    async def read_body_unhurried(request: Request, _: Deadline) -> bytes:
         return await read_body(request, Deadline.after(body_ms / 1000))
 
     worker.Pipeline = UnhurriedPipeline  # type: ignore[misc]
     pipeline.read_body = read_body_unhurried
-    acceptor.HANDSHAKE_SECONDS = _HANDSHAKE_SECONDS  # type: ignore[misc]
+    connection.HANDSHAKE_SECONDS = _HANDSHAKE_SECONDS  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -99,10 +99,16 @@ class ClosedByProxy(Exception):
 class Wire:
     """One TLS connection, written and read by hand."""
 
-    def __init__(self, proxy: Proxy, context: ssl.SSLContext | None = None, *, source: str = "") -> None:
-        """``source`` is the address that the proxy sees as the peer's, which may be any of 127.0.0.0/8."""
+    def __init__(
+        self, proxy: Proxy, context: ssl.SSLContext | None = None, *, source: str = "", before: bytes = b""
+    ) -> None:
+        """``source`` is the address that the proxy sees as the peer's, which may be any of 127.0.0.0/8.
+
+        ``before`` is sent before TLS begins.
+        """
         raw = socket.create_connection(("127.0.0.1", proxy.port), SOCKET_SECONDS, (source, 0) if source else None)
         try:
+            raw.sendall(before)
             self.socket = (context or proxy.context()).wrap_socket(raw, server_hostname="localhost")
         except BaseException:
             raw.close()
@@ -425,11 +431,11 @@ def on(faulty: FaultyHsm, text: str, setting: str = "") -> str:
     return re.sub(r'SOFTHSM2_CONF = "[^"]*"', f'SOFTHSM2_CONF = "{faulty.hsm.environment["SOFTHSM2_CONF"]}"', text)
 
 
-def ask_admin(proxy: Proxy, path: str) -> Reply:
-    """A GET to the admin listener."""
+def ask_admin(proxy: Proxy, path: str, *, host: str | None = None) -> Reply:
+    """A GET to the admin listener, with its address as Host or with another one."""
     address = load_config(proxy.environment.config).admin.listen
     connection = HTTPConnection(address, timeout=SOCKET_SECONDS)
-    connection.request("GET", path)
+    connection.request("GET", path, headers={} if host is None else {"Host": host})
     answer = connection.getresponse()
     headers = tuple((name.lower(), value) for name, value in answer.getheaders())
     try:

@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks import processes, servers
 from benchmarks.results import Finding, Goal, Sample, Table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, once
+from benchmarks.side_by_side import ENCRYPTS, measure_once
 from benchmarks.tokens import key_id
 from benchmarks.workbench import Scenario, Workbench
 
@@ -22,10 +22,12 @@ def _run(workbench: Workbench) -> Finding:
     samples: list[Sample] = []
     starts, before, after = [], [], []
     for number in range(workbench.rounds(3)):
-        with servers.proxy(workbench.tokens, workbench.home(), setting) as server:
+        with servers.proxy(workbench.tokens, workbench.new_directory(), setting) as server:
             starts.append(server.started_in)
             before += [processes.memory(pid) for pid in server.workers()]
-            samples.append(once(workbench.contender("1,000 keys", server, ENCRYPTS), number, workbench.say)[0])
+            samples.append(
+                measure_once(workbench.variant("1,000 keys", server, ENCRYPTS), number, workbench.report_sample)[0]
+            )
             after += [processes.memory(pid) for pid in server.workers()]
     rows = [
         ("ready after, s", f"{median(starts):.2f}", f"{max(starts):.2f}"),

@@ -1,4 +1,4 @@
-"""What the load generator itself can do."""
+"""The capacity of the load generator."""
 
 from dataclasses import replace
 from typing import Final
@@ -7,7 +7,7 @@ from xksproxy_tools.load.plan import Plan
 
 from benchmarks import servers
 from benchmarks.results import Finding, Goal, Table
-from benchmarks.side_by_side import once
+from benchmarks.side_by_side import measure_once
 from benchmarks.workbench import Scenario, Workbench
 
 _CLOSED: Final = Plan(closed=True, connections=32, duration=4, warm_up=1)
@@ -16,10 +16,12 @@ _GOAL: Final = 5000
 
 
 def _run(workbench: Workbench) -> Finding:
-    with servers.echo(workbench.tokens, workbench.home()) as server:
-        closed, _ = once(workbench.contender("as many as it can", server, _CLOSED), 0, workbench.say)
+    with servers.echo(workbench.tokens, workbench.new_directory()) as server:
+        closed, _ = measure_once(workbench.variant("as many as it can", server, _CLOSED), 0, workbench.report_sample)
         plan = replace(_OPEN, rate=min(_OPEN.rate, 0.7 * closed.throughput))
-        opened, measurement = once(workbench.contender(f"{plan.rate:,.0f} a second", server, plan), 0, workbench.say)
+        opened, measurement = measure_once(
+            workbench.variant(f"{plan.rate:,.0f} a second", server, plan), 0, workbench.report_sample
+        )
     lag = measurement.figures.lag
     rows = [
         (
@@ -51,8 +53,9 @@ def _run(workbench: Workbench) -> Finding:
 
 SCENARIO: Final = Scenario(
     "generator",
-    "The load generator by itself",
-    "`xksproxy bench` against a server that echoes, over the same TLS. What the generator takes of the machine is not"
-    " there for the proxy; its lag is how long after a request was due it came to it, and counts as latency.",
+    "The load generator",
+    "`xksproxy bench` against a server that echoes, over the same TLS. The processor time of the generator is not"
+    " available to the proxy. Its lag is the delay from the due time of a request to its submission, and is part of the"
+    " latency.",
     _run,
 )

@@ -7,13 +7,13 @@ from typing import Final
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Series, server_cpu, throughput, usual_table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, once
+from benchmarks.side_by_side import ENCRYPTS, measure_once
 from benchmarks.tokens import key_id
 from benchmarks.workbench import Scenario, Workbench
 
 _PLAN: Final = replace(ENCRYPTS, warm_up=2)
 _SETTLING_SECONDS: Final = 10.0
-"""A start has work of its own: keys are listed, and what is on record is written for the first time."""
+"""After the start the proxy lists keys and writes its records for the first time."""
 
 _IN_USE: Final = 10
 _FLAT: Final = 0.1
@@ -37,9 +37,9 @@ def _run(workbench: Workbench) -> Finding:
     samples = []
     for number in range(workbench.rounds(4)):
         for name, setting in settings.items():
-            with servers.proxy(workbench.tokens, workbench.home(), setting) as server:
+            with servers.proxy(workbench.tokens, workbench.new_directory(), setting) as server:
                 time.sleep(_SETTLING_SECONDS * workbench.share)
-                samples.append(once(workbench.contender(name, server, _PLAN), number, workbench.say)[0])
+                samples.append(measure_once(workbench.variant(name, server, _PLAN), number, workbench.report_sample)[0])
     goals = []
     for what, value in (("throughput", throughput), ("processor time a request", server_cpu)):
         medians = [value(samples, name) for name in settings]
@@ -63,7 +63,7 @@ SCENARIO: Final = Scenario(
     "keys",
     "Keys and key stores",
     f"Encrypts under {_IN_USE} keys of the token, or under the one there is; with {_STORES} key stores in turn through"
-    " each of them. The proxy is started anew for each phase, so that none is at work while another is measured, and"
-    f" left alone for {_SETTLING_SECONDS:.0f} s, for a start has work of its own.",
+    " each of them. The proxy is restarted for each phase, so that no other proxy runs during a"
+    f" measurement, and gets no load for the first {_SETTLING_SECONDS:.0f} s, because it has work to do after a start.",
     _run,
 )

@@ -1,15 +1,15 @@
-"""(f) Latency at the rate that AWS asks for."""
+"""(f) Latency at the rate that AWS demands."""
 
 from typing import Final
 
 from xksproxy_tools.load.figures import Figures
 from xksproxy_tools.load.plan import Plan
-from xksproxy_tools.load.text import LATENCY_COLUMNS, latency_rows
+from xksproxy_tools.load.text_report import LATENCY_COLUMNS, latency_rows
 
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Series, Table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import once
+from benchmarks.side_by_side import measure_once
 from benchmarks.workbench import Scenario, Workbench
 
 _PLAN: Final = Plan(rate=1800, duration=60, warm_up=5)
@@ -17,9 +17,9 @@ _P99_MS, _P99_9_MS = 10.0, 25.0
 
 
 def _run(workbench: Workbench) -> Finding:
-    with servers.proxy(workbench.tokens, workbench.home(), Setting(workers=2)) as server:
-        contender = workbench.contender("1,800 a second", server, _PLAN)
-        sample, measurement = once(contender, 0, workbench.say)
+    with servers.proxy(workbench.tokens, workbench.new_directory(), Setting(workers=2)) as server:
+        variant = workbench.variant("1,800 a second", server, _PLAN)
+        sample, measurement = measure_once(variant, 0, workbench.report_sample)
     figures = measurement.figures
     goals = [
         Goal("p99 under 10 ms", f"{figures.latency.p99:.2f} ms", reached=figures.latency.p99 < _P99_MS),
@@ -51,7 +51,7 @@ def _charts(figures: Figures) -> list[Chart]:
                 Series("from being due", [(point.share, point.latency) for point in figures.curve]),
                 Series("on the wire", [(point.share, point.on_the_wire) for point in figures.curve]),
             ],
-            mark=(250.0, "KMS gives up"),
+            mark=(250.0, "time limit of KMS"),
         ),
         Chart(
             "latency-course",
@@ -64,7 +64,7 @@ def _charts(figures: Figures) -> list[Chart]:
                 Series("p99", [(float(second.second), second.p99) for second in seconds]),
                 Series("maximum", [(float(second.second), second.maximum) for second in seconds]),
             ],
-            mark=(250.0, "KMS gives up"),
+            mark=(250.0, "time limit of KMS"),
         ),
     ]
 

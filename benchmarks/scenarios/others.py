@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Table, median_ratio, throughput, usual_table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, interleave
+from benchmarks.side_by_side import ENCRYPTS, measure_in_turn
 from benchmarks.workbench import Scenario, Workbench
 
 _GOALS: Final = {1: 1.5, 600: 20.0}
@@ -18,17 +18,17 @@ def _run(workbench: Workbench) -> Finding:
         return Finding([Table(("",), [])], notes=["No other proxy was named: see `./dev bench --help`, `--others`."])
     counts = sorted({other.keys_on_token for other in workbench.others})
     with ExitStack() as stack:
-        contenders = []
+        variants = []
         for count in counts:
             setting = Setting(keys_on_token=count, workers=2)
-            server = stack.enter_context(servers.proxy(workbench.tokens, workbench.home(), setting))
-            contenders.append(workbench.contender(_named("xksproxy", count), server, ENCRYPTS))
-            contenders += [
-                workbench.contender(_named(other.name, count), other.server, ENCRYPTS)
+            server = stack.enter_context(servers.proxy(workbench.tokens, workbench.new_directory(), setting))
+            variants.append(workbench.variant(_named("xksproxy", count), server, ENCRYPTS))
+            variants += [
+                workbench.variant(_named(other.name, count), other.server, ENCRYPTS)
                 for other in workbench.others
                 if other.keys_on_token == count
             ]
-        samples = interleave(contenders, workbench.rounds(4), workbench.say)
+        samples = measure_in_turn(variants, workbench.rounds(4), workbench.report_sample)
     goals = []
     for other in workbench.others:
         count = other.keys_on_token
@@ -41,7 +41,7 @@ def _run(workbench: Workbench) -> Finding:
                 reached=ratio >= wanted,
             )
         )
-    names = [contender.name for contender in contenders]
+    names = [variant.name for variant in variants]
     chart = Chart("others", "Encrypts a second", bars=[(name, throughput(samples, name)) for name in names])
     return Finding([usual_table(samples, names)], goals, [chart], samples)
 

@@ -1,4 +1,4 @@
-"""(a) What this proxy adds to the parts that it is made of."""
+"""(a) The overhead of the proxy over a baseline."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,39 +6,39 @@ from typing import Final
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Sample, median_ratio, server_cpu, throughput, usual_table
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, interleave
+from benchmarks.side_by_side import ENCRYPTS, measure_in_turn
 from benchmarks.workbench import Scenario, Workbench
 
 _GOAL: Final = 0.7
-_FLOOR, _CROSSING, _PROXY = "floor", "floor with the crossing", "xksproxy"
+_BASELINE, _NATIVE, _PROXY = "baseline", "baseline with native calls", "xksproxy"
 
 
 def _run(workbench: Workbench) -> Finding:
     setting = Setting()
     with (
-        servers.floor(workbench.tokens, workbench.home(), setting) as floor,
-        servers.floor(workbench.tokens, workbench.home(), setting, "crossing") as crossing,
-        servers.proxy(workbench.tokens, workbench.home(), setting) as proxy,
+        servers.baseline(workbench.tokens, workbench.new_directory(), setting) as baseline,
+        servers.baseline(workbench.tokens, workbench.new_directory(), setting, "native") as native,
+        servers.proxy(workbench.tokens, workbench.new_directory(), setting) as proxy,
     ):
-        contenders = [
-            workbench.contender(_FLOOR, floor, ENCRYPTS, checked=False),
-            workbench.contender(_CROSSING, crossing, ENCRYPTS, checked=False),
-            workbench.contender(_PROXY, proxy, ENCRYPTS),
+        variants = [
+            workbench.variant(_BASELINE, baseline, ENCRYPTS, checked=False),
+            workbench.variant(_NATIVE, native, ENCRYPTS, checked=False),
+            workbench.variant(_PROXY, proxy, ENCRYPTS),
         ]
-        samples = interleave(contenders, workbench.rounds(6), workbench.say)
-    goals = [_goal(samples, floor_name) for floor_name in (_FLOOR, _CROSSING)]
-    variants = (_FLOOR, _CROSSING, _PROXY)
+        samples = measure_in_turn(variants, workbench.rounds(6), workbench.report_sample)
+    goals = [_goal(samples, name) for name in (_BASELINE, _NATIVE)]
+    names = (_BASELINE, _NATIVE, _PROXY)
     chart = Chart(
-        "overhead", "Encrypts a second, one worker", bars=[(name, throughput(samples, name)) for name in variants]
+        "overhead", "Encrypts a second, one worker", bars=[(name, throughput(samples, name)) for name in names]
     )
-    return Finding([usual_table(samples, variants)], goals, [chart], samples)
+    return Finding([usual_table(samples, names)], goals, [chart], samples)
 
 
-def _goal(samples: Sequence[Sample], floor_name: str) -> Goal:
-    ratio = median_ratio(samples, _PROXY, floor_name)
-    cpu_ratio = server_cpu(samples, floor_name) / server_cpu(samples, _PROXY)
+def _goal(samples: Sequence[Sample], baseline_name: str) -> Goal:
+    ratio = median_ratio(samples, _PROXY, baseline_name)
+    cpu_ratio = server_cpu(samples, baseline_name) / server_cpu(samples, _PROXY)
     return Goal(
-        f"at least 0.7 of the throughput of the {floor_name}",
+        f"at least 0.7 of the throughput of the {baseline_name}",
         f"{ratio:.2f} of its throughput; by processor time of the server {cpu_ratio:.2f}",
         reached=ratio >= _GOAL,
     )
@@ -46,11 +46,12 @@ def _goal(samples: Sequence[Sample], floor_name: str) -> Goal:
 
 SCENARIO: Final = Scenario(
     "overhead",
-    "The whole proxy against the bare floor",
-    "The floor is the same aiohttp, uvloop, gunicorn and TLS, with a thread for each session, and for each request"
-    " one GCM encryption and one decryption, and nothing else: no SigV4, no JSON, no key store, no log. Its threads"
-    " call the module from Python, as the parts come; in the second floor they are the proxy's own, which call it"
-    " without the interpreter. The proxy does Encrypts with SigV4, audit log, metrics and integrity value (which is"
-    " the decryption). One worker each, 32 connections that always have a request under way, in turn.",
+    "The proxy and a baseline",
+    "The baseline has the same aiohttp, uvloop, gunicorn and TLS, a thread for each session, and for each request one"
+    " GCM encryption and one decryption, and nothing else: no SigV4, no JSON, no key store, no log. Its threads call"
+    " the module from Python; in the second baseline they are those of the proxy, which call it without the"
+    " interpreter. The proxy does Encrypts with SigV4, audit log, metrics and integrity value, which needs a"
+    " decryption. Each has one worker and 32 connections that always have a request in progress. They are measured in"
+    " turn.",
     _run,
 )

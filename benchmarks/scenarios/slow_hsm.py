@@ -1,4 +1,4 @@
-"""(g) An HSM whose calls take their time."""
+"""(g) An HSM with slow calls."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm
 from benchmarks import servers
 from benchmarks.results import Chart, Finding, Goal, Sample, Series, Table, throughput
 from benchmarks.servers import Setting
-from benchmarks.side_by_side import ENCRYPTS, interleave
+from benchmarks.side_by_side import ENCRYPTS, measure_in_turn
 from benchmarks.workbench import Scenario, Workbench
 
 _PLAN: Final = replace(ENCRYPTS, cdiv_percent=0, duration=3, warm_up=0.5)
@@ -21,7 +21,7 @@ _CLEAR_OF_THE_LIMIT: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """So many sessions, each of whose encryptions takes so long on the HSM."""
+    """A number of sessions, and the time of an encryption on the HSM."""
 
     sessions: int
     milliseconds: int
@@ -43,27 +43,25 @@ def _run(workbench: Workbench) -> Finding:
     module = compile_fault_module(workbench.directory)
     with ExitStack() as stack:
         hsms: dict[int, FaultyHsm] = {}
-        contenders = []
+        variants = []
         for sessions in _SESSIONS:
             like = workbench.tokens.hsm(1, sessions)
             tokens = workbench.tokens.home(1) / "tokens"
             hsms[sessions] = make_faulty_hsm(workbench.directory, f"slow-{sessions}", module, tokens, like)
             hsm = hsms[sessions].hsm
             server = stack.enter_context(
-                servers.proxy(workbench.tokens, workbench.home(), Setting(hsm=hsm, sessions=sessions))
+                servers.proxy(workbench.tokens, workbench.new_directory(), Setting(hsm=hsm, sessions=sessions))
             )
             plan = replace(_PLAN, connections=2 * sessions)
-            contenders += [
-                workbench.contender(point.name, server, plan)
-                for point in _POINTS.values()
-                if point.sessions == sessions
+            variants += [
+                workbench.variant(point.name, server, plan) for point in _POINTS.values() if point.sessions == sessions
             ]
 
         def slow_down(name: str) -> None:
             point = _POINTS[name]
             hsms[point.sessions].tell(*([f"C_Encrypt delay {point.milliseconds}"] if point.milliseconds else ()))
 
-        samples = interleave(contenders, workbench.rounds(2), workbench.say, slow_down)
+        samples = measure_in_turn(variants, workbench.rounds(2), workbench.report_sample, slow_down)
     return _finding(samples)
 
 
@@ -105,8 +103,8 @@ def _chart(samples: list[Sample]) -> Chart:
 SCENARIO: Final = Scenario(
     "slow-hsm",
     "A slow HSM",
-    "A PKCS#11 module that waits before each C_Encrypt and then asks SoftHSM2. Encrypts without integrity value, so"
-    " that each is one call; one worker, and twice as many connections as sessions. What the processor allows is where"
-    " the module does not wait. Judged is what lies clear of that, at most half of it.",
+    "A PKCS#11 module that waits before each C_Encrypt and then calls SoftHSM2. Encrypts have no integrity value, so"
+    " that each is one call. There is one worker, with twice as many connections as sessions. Without a wait, the"
+    " processor is the limit. Goals are for ideal rates of at most half of that limit.",
     _run,
 )

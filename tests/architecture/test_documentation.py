@@ -12,6 +12,7 @@ from xksproxy.cli.main import cli
 from xksproxy.request_stats import RequestStats
 from xksproxy.server.record import RequestRecord
 from xksproxy.spec import errors
+from xksproxy.spec.messages import ReceivedMetadata
 from xksproxy.spec.uri import Operation
 
 _ROOT = Path(__file__).parents[2]
@@ -173,7 +174,9 @@ def test_every_error_of_the_api_is_explained() -> None:
 
 def test_every_field_of_an_audit_line_is_explained() -> None:
     stats = RequestStats(queue_seconds=1, hsm_seconds=1, hsms=["a"], key_version=1, authorization={"decision": "allow"})
-    record = RequestRecord("a", 0.0, "a", "a", Operation.ENCRYPT, "a", "a", "a", {"a": "a"}, stats, 400)
+    metadata = ReceivedMetadata({"a": "a"}, 1)
+    record = RequestRecord("a", 0.0, "a", "a", Operation.ENCRYPT, "a", "a", "a", metadata, stats, 400)
+    record.vpc_endpoint_id = "a"
     record.refuse(errors.InternalException("a", detail="a"))
     section = (_DOCS / "operations.md").read_text("utf-8").partition("## Audit log")[2].partition("\n## ")[0]
     explained = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"(?m)^\| (`[^|]*) \|", section))))

@@ -17,14 +17,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     return prepared(tmp_path_factory.mktemp("bench"), counts=(1,))
 
 
-def test_the_floor_and_the_proxy_answer_in_every_round(tmp_path: Path, tokens: Tokens) -> None:
+def test_the_baseline_and_the_proxy_answer_in_every_round(tmp_path: Path, tokens: Tokens) -> None:
     heard: list[Sample] = []
     workbench = Workbench(tokens, tmp_path / "servers", 0.01, [], heard.append)
 
     finding = overhead.SCENARIO.run(workbench)
 
     assert finding.samples == heard
-    assert [sample.variant for sample in heard] == ["floor", "floor with the crossing", "xksproxy"] * 2
+    assert [sample.variant for sample in heard] == ["baseline", "baseline with native calls", "xksproxy"] * 2
     for sample in heard:
         assert sample.requests > sample.failed
         assert sample.wrong == {}

@@ -44,9 +44,19 @@ def test_a_container_runs_without_root(stage: str) -> None:
     assert users[-1] == "65532:65532"
 
 
-def test_production_has_neither_pip_nor_softhsm() -> None:
-    assert "pip uninstall" in _stages()["build"]
-    assert "softhsm" not in _stages()["production"].lower()
+def test_production_has_neither_pip_nor_tools_nor_softhsm() -> None:
+    stages = _stages()
+    assert "COPY --from=proxy /opt/xksproxy" in stages["runtime"]
+    assert "pip uninstall" in stages["proxy"]
+    for stage in ("build", "proxy", "runtime", "production"):
+        assert not re.search(r"(?m)^(RUN|COPY) .*(?<!setup)tools", stages[stage])
+        assert "softhsm" not in stages[stage].lower()
+
+
+def test_the_demo_has_the_command_that_it_runs() -> None:
+    stages = _stages()
+    assert "pip install --no-cache-dir --constraint requirements.lock ./tools" in stages["tools"]
+    assert "COPY --from=tools /opt/xksproxy" in stages["demo"]
 
 
 def test_only_what_the_build_copies_gets_into_its_context() -> None:

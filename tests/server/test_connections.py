@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import select
 import signal
 import socket
@@ -210,6 +211,24 @@ def test_clients_that_go_away_at_any_moment_leave_nothing_behind(proxy: Proxy) -
     assert_serving(proxy)
     wait_until_sockets_are_closed(before)
     assert workers(proxy) == pids
+
+
+@pytest.mark.parametrize("leave", [Wire.close, reset])
+def test_a_client_that_goes_in_the_middle_of_a_body_is_no_failure_of_the_proxy(
+    proxy: Proxy, leave: Callable[[Wire], None]
+) -> None:
+    mark = f"127.0.0.{random.randint(2, 254)}"
+    before = len(lines_with(proxy.log, mark, "request"))
+    wire = Wire(proxy, source=mark)
+    begin(wire, proxy)
+    wire.send(HEALTH_BODY[:5])
+
+    leave(wire)
+
+    lines = eventually(lambda: lines_with(proxy.log, mark, "request")[before:])
+    assert "ValidationException" in lines[0]
+    assert "before the request body was complete" in lines[0]
+    assert "InternalException" not in lines[0]
 
 
 def test_an_answer_that_is_not_read_holds_up_nobody_else(proxy: Proxy) -> None:

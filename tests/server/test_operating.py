@@ -15,13 +15,19 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from server_support import (
+    HEALTH,
+    HEALTH_BODY,
     HEALTH_MESSAGE,
     Caller,
     OwnProxy,
     RoamingClient,
+    Wire,
     ask_admin,
+    assert_error,
     assert_refused,
     audit_lines,
+    request,
+    signed,
     stop,
     wait_for_every_worker,
     workers,
@@ -370,6 +376,44 @@ def test_a_worker_that_must_refuse_what_it_cannot_record_is_not_ready(own_proxy:
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/ping", 404), ("/status/", 404)])
 def test_the_admin_listener_has_the_probes_and_nothing_else(proxy: Proxy, path: str, status: int) -> None:
     eventually(lambda: ask_admin(proxy, path).status, status)
+
+
+def test_a_wrong_clock_is_logged_once_with_its_offset_and_shown(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 1")
+    with Wire(proxy) as wire:
+        for _ in range(5):
+            headers = signed(proxy, HEALTH, HEALTH_BODY, late_by=10_800)
+            assert_error(wire.ask(request("POST", HEALTH, headers, HEALTH_BODY)), 401, "AuthenticationFailedException")
+
+    def problems() -> list[str]:
+        return [re.sub(r"1080\d", "10800", text) for text in status(proxy)["problems"]]
+
+    wanted = "the clock is 10800 s ahead of that of the requests; most are refused; set the clock with NTP"
+    eventually(problems, [wanted])
+    eventually(lambda: [round(value, -2) for value in samples(proxy, "xksproxy_clock_offset_seconds")], [10_800.0])
+    assert status(proxy)["clock_offset_seconds"] == pytest.approx(10_800, abs=10)
+    assert run(proxy, "status").returncode == 1
+    (line,) = lines_with(proxy.log, "clock is wrong")
+    assert "ahead_seconds=1080" in line
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/livez"])
+def test_a_web_page_cannot_read_the_admin_listener_by_a_name_of_its_own(proxy: Proxy, path: str) -> None:
+    """DNS rebinding: its browser sends the page's host."""
+    refused = ask_admin(proxy, path, host="evil.example:9464")
+
+    assert refused.status == 421
+    assert b"[admin]" in refused.content
+    assert b"evil" not in refused.content
+    assert refused.header("content-type") == "text/plain; charset=utf-8"
+    assert ask_admin(proxy, path, host="localhost:9464").status == 200
+
+
+def test_the_admin_listener_can_be_asked_by_the_names_of_its_table(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(edit=lambda text: text.replace("[admin]\n", '[admin]\nhosts = ["proxy-1.example.com"]\n'))
+
+    assert ask_admin(proxy, "/status", host="proxy-1.example.com:9464").status == 200
+    assert ask_admin(proxy, "/status", host="proxy-2.example.com:9464").status == 421
 
 
 def test_the_status_page_escapes_what_callers_send(own_proxy: OwnProxy, callers: Callers) -> None:

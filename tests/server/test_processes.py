@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import socket
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from fault_support import FaultyHsm
@@ -34,6 +35,7 @@ from support import (
     lines_with,
     metrics_text,
     remains,
+    status,
 )
 
 from xksproxy.client.xks import XksClient
@@ -346,3 +348,43 @@ def test_listeners_may_come_go_and_stay_by_sighup(own_proxy: OwnProxy) -> None:
     assert remains(lambda: proxy.process.poll() is None, seconds=1)
     assert is_listening(health)
     assert_serving(proxy)
+
+
+@pytest.mark.parametrize("breakage", ["a wrong PIN", "a token that does not exist"])
+def test_a_change_whose_workers_cannot_serve_what_is_served_is_taken_back_whole(
+    own_proxy: OwnProxy, breakage: str
+) -> None:
+    """The old workers stay, not one request fails, and log, status and metric say so with the reason."""
+    proxy = own_proxy.start()
+    before = workers(proxy)
+    config = proxy.environment.config
+    good = config.read_text()
+    with Load(proxy) as load:
+        if breakage == "a wrong PIN":
+            pin = proxy.environment.directory / "wrong-pin"
+            pin.write_text("123456")
+            pin.chmod(0o600)
+            bad = re.sub(r"(?m)^pin = .*$", 'pin = { file = "wrong-pin" }', good)
+        else:
+            bad = re.sub(r"(?m)^token = .*$", 'token = "no such token"', good)
+        assert bad != good
+        config.write_text(bad)
+        proxy.process.send_signal(signal.SIGHUP)
+
+        (line,) = eventually(lambda: lines_with(proxy.log, "configuration taken back"))
+        assert "HSM softhsm does not serve" in line
+        eventually(lambda: workers(proxy) == before)
+        eventually(lambda: any("not in use" in problem for problem in status_of(proxy)["problems"]))
+        eventually(lambda: "\nxksproxy_config_reload_failed 2.0\n" in metrics_text(proxy))
+        assert_serving(proxy, 8)
+
+        config.write_text(good)
+        proxy.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "\nxksproxy_config_reload_failed 0.0\n" in metrics_text(proxy))
+        assert status_of(proxy)["problems"] == []
+    assert workers(proxy) == before
+    assert load.failures == []
+
+
+def status_of(proxy: Proxy) -> dict[str, Any]:
+    return status(load_config(proxy.environment.config).admin.listen)

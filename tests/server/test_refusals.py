@@ -271,10 +271,10 @@ def test_a_good_request_with_one_byte_changed_never_gets_an_answer_without_json(
 @pytest.mark.parametrize(
     "headers",
     [
-        {"X-Long": "a" * 9000},
+        {"X-Long": "a" * 17_000},
         {"X-Long": "a" * 200_000},
-        {"X" * 9000: "a"},
-        {f"X-{index}": "a" for index in range(200)},
+        {"X" * 17_000: "a"},
+        {f"X-{index}": "a" for index in range(65)},
         {f"X-{index}": "a" * 8000 for index in range(200)},
     ],
 )
@@ -321,11 +321,10 @@ def test_garbage_after_good_requests_gets_an_error_and_ends_the_connection(proxy
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.3"])
-def test_an_upgrade_is_not_made(proxy: Proxy, wire: Wire, protocol: str) -> None:
-    reply = wire.ask(signed_post(proxy, Upgrade=protocol, Connection="Upgrade"))
-
-    assert (reply.status, reply.header("upgrade")) == (200, None)
-    assert wire.ask(signed_post(proxy)).status == 200
+def test_an_upgrade_is_refused(proxy: Proxy, wire: Wire, protocol: str) -> None:
+    """R-TLS-3: HTTP/1.1 is all that is spoken here, and a client that wants another protocol is told."""
+    assert_error(wire.ask(signed_post(proxy, Upgrade=protocol, Connection="Upgrade")), 400, "ValidationException")
+    assert wire.wait_until_closed() == b""
 
 
 def test_connect_is_refused_and_opens_nothing(proxy: Proxy, wire: Wire) -> None:

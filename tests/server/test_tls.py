@@ -407,6 +407,54 @@ def test_a_resumed_session_does_not_get_past_the_check_of_the_name(club: Club, v
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_ends_with_the_certificate_of_the_client(club: Club, version: ssl.TLSVersion) -> None:
+    """A ticket lives longer than the certificate may; and a connection that is kept is closed after its next answer."""
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
+    context = only(club.member(KMS_NAME, ends=expires - datetime.now(UTC)), version)
+    with Wire(club.proxy, context) as kept, Wire(club.proxy, context) as wire:
+        for each in (kept, wire):
+            reply = each.ask(signed_post(club.proxy))
+            assert (reply.status, reply.closes) == (200, False)
+        session = wire.socket.session
+        assert session is not None
+        assert session.has_ticket
+
+        eventually(lambda: datetime.now(UTC) > expires + timedelta(seconds=1))
+
+        with logged(club.proxy, "the client certificate expired"):
+            for _ in range(3):
+                with suppress(ssl.SSLError, ConnectionError), resumed(club.proxy, context, session) as again:
+                    assert first_bytes(again.send_what_is_taken(signed_post(club.proxy))) == b""
+        reply = kept.ask(signed_post(club.proxy))
+        assert (reply.status, reply.closes) == (200, True)
+    assert status(club.proxy, club.member(KMS_NAME)) == 200
+
+
+@pytest.mark.slow
+def test_a_certificate_that_comes_before_its_key_is_not_used_without_it(own_proxy: OwnProxy) -> None:
+    """Every connection meets a chain and a key that fit, whatever is on disk in between."""
+    proxy = own_proxy.start(server="workers = 1")
+    directory = proxy.environment.directory / "tls"
+    authority = load_authority((directory / "ca.pem").read_bytes(), (directory / "ca-key.pem").read_bytes())
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = issued(authority, ["localhost"], key=key, hosts=["localhost"], client=False)
+
+    def serial() -> int:
+        with Wire(proxy) as wire:
+            assert wire.ask(signed_post(proxy)).status == 200
+            return x509.load_der_x509_certificate(wire.socket.getpeercert(binary_form=True) or b"").serial_number
+
+    old, new = serial(), x509.load_pem_x509_certificate(certificate).serial_number
+    with logged(proxy, "changed credentials or certificates refused"):
+        (directory / "server.pem").write_bytes(certificate)
+        assert serial() == old
+    assert serial() == old
+    (directory / "server-key.pem").write_bytes(pem(key))
+    eventually(lambda: serial() == new)
+
+
+@pytest.mark.slow
 def test_a_proxy_without_client_ca_asks_for_no_certificate(own_proxy: OwnProxy, proxy: Proxy) -> None:
     """R-TLS-6 is an option."""
     assert (

@@ -19,7 +19,7 @@ from support import Proxy, eventually, lines_with
 from xksproxy_tools.kms_emulator.blob import Blob as CiphertextBlob
 from xksproxy_tools.kms_emulator.blob import Header, authenticated_data, pack, unpack
 from xksproxy_tools.kms_emulator.protocol.caller import Caller
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
 from xksproxy.sigv4.keyring import Credential
 

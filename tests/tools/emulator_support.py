@@ -21,17 +21,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import NameOID
 from xksproxy_tools.kms_emulator.assembly import Emulator, assemble
 from xksproxy_tools.kms_emulator.cloudhsm import ClusterFailure, ClusterOutcome
-from xksproxy_tools.kms_emulator.durations import FAST, Durations
+from xksproxy_tools.kms_emulator.durations import NO_DURATIONS, Durations
 from xksproxy_tools.kms_emulator.errors import KmsError
 from xksproxy_tools.kms_emulator.names import Region
 from xksproxy_tools.kms_emulator.protocol.caller import Caller
 from xksproxy_tools.kms_emulator.protocol.model import KmsModel
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
 from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 from xksproxy_tools.kms_emulator.quotas import StoreQuotas
 from xksproxy_tools.kms_emulator.request import KmsRequest
 from xksproxy_tools.kms_emulator.state.database import Database
-from xksproxy_tools.kms_emulator.vpcservices import VpcServices
+from xksproxy_tools.kms_emulator.vpc_services import VpcServices
 
 from xksproxy.spec.messages import GetHealthStatusResponse, GetKeyMetadataResponse
 
@@ -206,7 +206,7 @@ class Harness:
         self,
         path: Path,
         *,
-        durations: Durations = FAST,
+        durations: Durations = NO_DURATIONS,
         clock: Clock | None = None,
         requests_per_second: int = 1800,
         services: Iterable[str] = (),
@@ -241,7 +241,7 @@ class Harness:
         body = create_serializer("json", include_validation=False).serialize_to_request(parameters, model)["body"]
         request = KmsRequest(str(uuid.uuid4()), operation, caller, KMS_MODEL.parse(operation, body))
         await self.emulator.expiry.delete_due_keys()
-        answer = KMS_MODEL.render(operation, await self.emulator.operations.carry_out(request))
+        answer = KMS_MODEL.render(operation, await self.emulator.operations.execute(request))
         if model.output_shape is None:
             assert answer == b""
             return {}
@@ -250,6 +250,14 @@ class Harness:
         parsed: dict[str, Any] = create_parser("json").parse(response, model.output_shape)
         del parsed["ResponseMetadata"]
         return parsed
+
+    async def error_of(self, operation: str, **parameters: Any) -> str:
+        """The name of the exception of an operation; empty if it succeeds."""
+        try:
+            await self.call(operation, **parameters)
+        except KmsError as error:
+            return error.name
+        return ""
 
     async def create_store(self, name: str = "store", **settings: Any) -> str:
         answer = await self.call("CreateCustomKeyStore", CustomKeyStoreName=name, **(settings or PUBLIC))

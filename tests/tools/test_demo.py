@@ -12,7 +12,7 @@ from support import program
 
 pytestmark = pytest.mark.slow
 
-_SCRIPT = Path(__file__).parents[1] / "softhsm" / "demo"
+_SCRIPT = Path(__file__).parents[2] / "softhsm" / "demo"
 _PROGRAMS = ("aws", "python", "xksproxy")
 _COMMANDS = 60
 """More than the demo shows."""
@@ -29,6 +29,7 @@ def programs(tmp_path: Path) -> Path:
     made.mkdir(parents=True)
     for name in _PROGRAMS:
         _write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
+    _write_program(made / "sleep", "exec /bin/sleep 0.5")  # instead of a second between two attempts
     _write_program(made / "xksproxy", f'exec "{sys.executable}" "{_write_unhurried(tmp_path)}" "$@"')
     return made
 
@@ -114,8 +115,8 @@ def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: 
 @pytest.mark.parametrize(
     ("replaced", "words"),
     [
-        (("xksproxy", "echo no token >&2; exit 2"), "not as expected: the proxy has ended"),
-        (("xksproxy", _IDLE_PROXY), "not as expected: the end of the input"),
+        (("xksproxy", "echo no token >&2; exit 2"), "unexpected result: the proxy has ended"),
+        (("xksproxy", _IDLE_PROXY), "unexpected result: the input ended"),
         (("python", "exit 0"), "demo: no free ports"),
     ],
     ids=["no-proxy", "no-more-enters", "no-ports"],

@@ -27,7 +27,7 @@ _KEY_ARN: Final = re.compile(r"arn:[a-z0-9-]+:kms:(?P<region>[a-z0-9-]+):(?P<acc
 
 
 class AuthorizationRequest(NamedTuple):
-    """The parts of an authenticated request that policies can read. The caller chooses the values (R-REQ-6)."""
+    """The parts of an authenticated request that policies can read. The caller chooses its metadata (R-REQ-6)."""
 
     operation: Operation
     key_id: str
@@ -40,6 +40,8 @@ class AuthorizationRequest(NamedTuple):
     kms_via_service: str | None = None
     aws_source_vpc: str | None = None
     aws_source_vpce: str | None = None
+    vpc_endpoint_id: str | None = None
+    """From the load balancer, not from the caller."""
 
     @classmethod
     def of(
@@ -48,8 +50,9 @@ class AuthorizationRequest(NamedTuple):
         key_id: str,
         identity: Identity,
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
+        vpc_endpoint_id: str | None = None,
     ) -> Self:
-        """Make it from the path, the signature and the ``requestMetadata`` of a request."""
+        """Make it from the path, the signature, the ``requestMetadata`` and the VPC endpoint of a request."""
         return cls(
             operation=operation,
             key_id=key_id,
@@ -62,6 +65,7 @@ class AuthorizationRequest(NamedTuple):
             kms_via_service=metadata.kms_via_service,
             aws_source_vpc=metadata.aws_source_vpc,
             aws_source_vpce=metadata.aws_source_vpce,
+            vpc_endpoint_id=vpc_endpoint_id,
         )
 
     @property
@@ -99,6 +103,7 @@ def context_of(request: AuthorizationRequest) -> dict[str, str]:
         "awsSourceVpce": request.aws_source_vpce,
         "region": request.region,
         "accessKeyId": request.access_key_id,
+        "vpcEndpointId": request.vpc_endpoint_id,
     }
     present = {name: value for name, value in members.items() if value is not None}
     return present | key_arn_attributes(request.kms_key_arn)

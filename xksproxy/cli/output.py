@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xksproxy.hsm.errors import LoginRefused
+from xksproxy.telemetry.lines import escape
 
 FOUND_SOMETHING_WRONG: Final = 1
 COULD_NOT_RUN: Final = 2
@@ -35,12 +36,15 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table for people. Values are never cut: a narrow terminal gets several lines per row."""
+    """Print a table for people. Values are never cut: a narrow terminal gets several lines per row.
+
+    Characters that are not printable are escaped, because a value may come from a caller.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDER_THAN_ANY_TABLE

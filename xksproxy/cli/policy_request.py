@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
+import msgspec
 
 from xksproxy.authorization.request import ACTIONS, AuthorizationRequest, key_arn_attributes
+from xksproxy.spec.messages import CryptoRequestMetadata
 from xksproxy.spec.uri import Operation
 
 _ASSUMED: Final = "assumed"
@@ -31,6 +33,7 @@ def request_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--via-service", "kms_via_service", help="kmsViaService, such as ebs."),
         click.option("--vpc", "aws_source_vpc", help="awsSourceVpc."),
         click.option("--vpce", "aws_source_vpce", help="awsSourceVpce."),
+        click.option("--vpc-endpoint-id", help="vpcEndpointId: the VPC endpoint that the load balancer names."),
         click.option("--region", help="The Region of the signature.  [default: that of the KMS key]"),
         click.option("--access-key-id", help="The access key id of the signature."),
         click.option("--request-id", "kms_request_id", help="kmsRequestId."),
@@ -50,8 +53,8 @@ def read_fields(content: bytes) -> dict[str, str]:
         text = content.decode("utf-8").strip()
         document = json.loads(text) if text.startswith("{") else _console_fields(text)
         if "requestMetadata" in document:
-            document = {"operation": _operation_of_body(document)} | _snake_case(document["requestMetadata"])
-        document |= _snake_case(document.get("request_metadata", {}))
+            document = {"operation": _operation_of_body(document)} | _policy_members(document["requestMetadata"])
+        document |= _policy_members(document.get("request_metadata", {}))
     except (ValueError, TypeError, RecursionError):
         raise click.UsageError("--from: expected one line of the proxy's log, or the JSON body of a request") from None
     fields = {name: document[name] for name in _FIELDS if document.get(name) is not None}
@@ -75,9 +78,13 @@ def _operation_of_body(body: Mapping[str, Any]) -> str:
     return "encrypt" if "plaintext" in body else "decrypt" if "ciphertext" in body else "metadata"
 
 
-def _snake_case(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """``requestMetadata`` with the field names of :class:`AuthorizationRequest`."""
-    return {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in dict(metadata).items()}
+def _policy_members(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of ``requestMetadata`` that policies can read, with the field names of :class:`AuthorizationRequest`.
+
+    Unknown members are left out. Their names are free, so they could replace what the signature or the connection says.
+    """
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(CryptoRequestMetadata)}
+    return {names[name]: value for name, value in dict(metadata).items() if name in names}
 
 
 def compose_request(fields: Mapping[str, str]) -> AuthorizationRequest:

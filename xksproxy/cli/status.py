@@ -103,6 +103,7 @@ def _key_row(key: dict[str, Any]) -> tuple[str, ...]:
 def _needs_attention(document: dict[str, Any]) -> bool:
     return (
         not document["ready"]
+        or bool(document["problems"])
         or any(hsm["workers_served"] < hsm["workers"] or hsm["stuck_sessions"] for hsm in document["hsms"])
         or any(store["blocked"] or not store["ready"] for store in document["keystores"])
         or any(key.get("blocked") for store in document["keystores"] for key in store["keys"])

@@ -10,12 +10,14 @@ from typing import Final
 from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.key_checks import key_problems
-from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
+from xksproxy.config.model import Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
+from xksproxy.config.networks import network_problems
 from xksproxy.config.secret import Secret, SecretError, read_secret
 from xksproxy.spec.uri import prefix_problem
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]+):(?P<port>[0-9]{1,5})")
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
 _OFF: Final = "off"
 _MINIMUM_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -27,6 +29,8 @@ def check_config(config: Config) -> list[str]:
         *_listen_problems("server.listen", config.server.listen),
         *(_listen_problems("health.listen", config.health.listen) if config.health.listen else ()),
         *(_listen_problems("admin.listen", config.admin.listen) if has_admin(config) else ()),
+        *_proxy_protocol_problems(config.server.proxy_protocol),
+        *_host_problems(config.admin.hosts),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *credential_problems(config.keystore),
@@ -84,6 +88,17 @@ def _listen_problems(at: str, listen: str) -> Iterator[str]:
     match = _ADDRESS.fullmatch(listen)
     if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
         yield f"{at}: expected address:port, such as 0.0.0.0:443 or [::]:443, got {listen}"
+
+
+def _proxy_protocol_problems(settings: ProxyProtocol | None) -> Iterator[str]:
+    if settings is not None:
+        yield from network_problems("server.proxy_protocol.from", settings.from_)
+
+
+def _host_problems(hosts: Iterable[str]) -> Iterator[str]:
+    for index, host in enumerate(hosts):
+        if not _HOST_NAME.fullmatch(host):
+            yield f"admin.hosts[{index}]: expected a host name without port, such as proxy-1.example.com, got {host}"
 
 
 def _audit_problems(audit: Audit) -> Iterator[str]:

@@ -6,6 +6,7 @@ from xksproxy.config.certificate_checks import certificate_findings, client_ca_f
 from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Config
+from xksproxy.config.networks import network_findings
 
 
 def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]:
@@ -14,8 +15,10 @@ def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]
     They do not stop the proxy. If an expired certificate did, a wrong clock would cause an outage.
     """
     now = now or datetime.now(UTC)
+    proxy_protocol = config.server.proxy_protocol
     return [
         *certificate_findings(config.server.tls, now),
         *client_ca_findings(config.server.tls, now),
         *credential_findings(config.keystore),
+        *(network_findings("server.proxy_protocol.from", proxy_protocol.from_) if proxy_protocol else ()),
     ]

@@ -38,6 +38,14 @@ class Tls(_Table, frozen=True):
     """Common names, one of which the client's certificate must carry. Required with ``client_ca`` (R-TLS-7)."""
 
 
+class ProxyProtocol(_Table, frozen=True):
+    """``[server.proxy_protocol]``: the PROXY protocol, version 2, of a load balancer. Without this table it is off."""
+
+    from_: Annotated[tuple[Text, ...], Meta(min_length=1)] = msgspec.field(name="from")
+    """The networks of the load balancer in CIDR notation. Each connection to ``server.listen`` must come from one of
+    them and begin with a header of the protocol; otherwise it is closed. The header names the client."""
+
+
 class Server(_Table, frozen=True):
     """``[server]``: the public listener."""
 
@@ -56,11 +64,13 @@ class Server(_Table, frozen=True):
     """Authenticated requests a worker handles at once; above it they are answered with ThrottlingException."""
 
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
-    """Connections a worker holds at once, unfinished TLS handshakes included. Above it, room is made by the idle
-    connection of a stranger, then by the oldest handshake, then by any idle connection."""
+    """Connections a worker holds at once, unfinished TLS handshakes included. Handshakes and connections that never
+    signed may have a quarter each while others need the rest; above it, whoever has more makes room."""
 
     fleet_size: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""
+
+    proxy_protocol: ProxyProtocol | None = None
 
 
 class Hsm(_Table, frozen=True):
@@ -202,6 +212,10 @@ class Admin(_Table, frozen=True):
 
     listen: Text = "127.0.0.1:9464"
     """``address:port`` of ``/metrics``, ``/status``, ``/``, ``/livez`` and ``/readyz``; ``off`` for none."""
+
+    hosts: tuple[Text, ...] = ()
+    """Host names without a port that are accepted as Host, besides IP addresses, localhost and the machine's name.
+    Other names are refused, so that no web page can read the listener through a browser (DNS rebinding)."""
 
 
 class Audit(_Table, frozen=True):

@@ -12,8 +12,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import respond, worker_status
-from xksproxy.server.probes import Probes
+from xksproxy.server import reload_problem, worker_status
+from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
+from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.status import status_document
@@ -34,8 +35,11 @@ class Admin:
         probes: Probes,
         directory: Path,
         fleet_size: int,
+        *,
+        hosts: AdminHosts,
     ) -> None:
         """``directory`` is where the workers publish metrics and status."""
+        self._hosts = hosts
         self._services = services
         self._recorder = recorder
         self._probes = probes
@@ -45,9 +49,11 @@ class Admin:
         self._page = environment.get_template("status.html.jinja")
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer an operator or Prometheus."""
+        """Answer an operator or Prometheus. A Host that is not accepted gets 421 (RFC 9110, 15.5.20)."""
+        if not self._hosts.accepts(request.headers.getall("Host", [])):
+            return _response(REFUSAL.encode(), "text/plain; charset=utf-8", 421)
         if request.method not in ("GET", "HEAD"):
-            return respond.probe(405)
+            return probe(405)
         self._recorder.metrics.flush()
         match request.raw_path:
             case "/metrics":
@@ -92,6 +98,9 @@ class Admin:
         document = status_document(
             services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
         )
+        problem = reload_problem.read(self._directory)
+        if problem:
+            document["problems"].append(f"the last change of the configuration is not in use: {problem}")
         return {**document, "latency": self._recorder.metrics.latency()}
 
 
@@ -103,6 +112,6 @@ def _is_primary(versions: KeyVersions, key: ExternalKey, label: str) -> bool:
         return False
 
 
-def _response(body: bytes, content_type: str) -> web.Response:
+def _response(body: bytes, content_type: str, status: int = 200) -> web.Response:
     headers = {**_HEADERS, "Content-Type": content_type, "Content-Security-Policy": _CONTENT_SECURITY}
-    return web.Response(body=body, headers=headers)
+    return web.Response(status=status, body=body, headers=headers)

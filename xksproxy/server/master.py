@@ -10,7 +10,7 @@ from gunicorn.app.base import BaseApplication
 from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import worker_status
+from xksproxy.server import reload_problem, worker_status
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
@@ -36,7 +36,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """
         self.load_checked = load_checked
         self._config = load_checked()
-        self._previous = self._config
+        self._proven = self._config
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
         super().__init__(prog="xksproxy")
@@ -57,6 +57,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             "backlog": _BACKLOG,
             "proc_name": "xksproxy",
             "control_socket_disable": True,
+            "post_fork": lambda supervisor, _: supervisor.leave_former_listeners(),
             # Workers make their own TLS context; this lets the master say https of its listener.
             "certfile": config.server.tls.certificate,
             "keyfile": config.server.tls.private_key,
@@ -86,21 +87,34 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             config = self.load_checked()
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
+            reload_problem.publish(self.runtime, error.problems)
             return "nothing"
         except Exception:  # noqa: BLE001 - whatever it is, the old configuration goes on serving
             _log.exception("configuration refused")
+            reload_problem.publish(self.runtime, ["it could not be read; the log says why"])
             return "nothing"
-        self._previous = self._config
         change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
         self._config = config
         self.callable = None
+        reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
         _log.info("configuration read again", extra={"fields": {"change": change}})
         return change
 
-    def take_back(self) -> None:
-        """Go back to the configuration before the last :meth:`refresh`, which could not be put in place."""
-        self._config = self._previous
+    @property
+    def hsm_ids(self) -> frozenset[str]:
+        """The HSMs of the configuration that was read last."""
+        return frozenset(hsm.id for hsm in self._config.hsm)
+
+    def confirm(self) -> None:
+        """The configuration that was read last is in use: :meth:`take_back` goes no further back than to it."""
+        self._proven = self._config
+
+    def take_back(self, problems: list[str]) -> None:
+        """Go back to the last configuration that was in use, because the one that was read last cannot be."""
+        _log.error("configuration taken back", extra={"fields": {"problems": problems}})
+        reload_problem.publish(self.runtime, problems)
+        self._config = self._proven
         self.callable = None
         self.do_load_config()

@@ -2,8 +2,6 @@
 
 import time
 
-from aiohttp import HttpVersion11, web
-
 from xksproxy.config.model import Server
 from xksproxy.deadline import Deadline
 from xksproxy.operations.decrypt import decrypt
@@ -13,11 +11,11 @@ from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.request_stats import current_request_stats
 from xksproxy.server import respond
 from xksproxy.server.body import read_body
-from xksproxy.server.protocol import Connection
+from xksproxy.server.http.messages import Request, Response
 from xksproxy.server.record import Recorder, RequestRecord
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
-from xksproxy.sigv4.canonical import HttpRequest, group_headers
+from xksproxy.sigv4.canonical import HttpRequest
 from xksproxy.sigv4.verify import Identity, verify
 from xksproxy.spec.errors import (
     InternalException,
@@ -31,10 +29,10 @@ from xksproxy.spec.messages import (
     EncryptRequest,
     GetHealthStatusRequest,
     GetKeyMetadataRequest,
-    Response,
     decode,
     received_metadata,
 )
+from xksproxy.spec.messages import Response as Message
 from xksproxy.spec.uri import ApiPath, Operation, parse_path
 
 
@@ -46,46 +44,44 @@ class Pipeline:
         self._settings = settings
         self._recorder = recorder
         self.draining = False
-        """Once set, every answer asks the client to close the connection."""
+        """Whether the worker is about to leave, and so no longer ready."""
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: Request) -> Response:
         """Answer a request, always with JSON, and take it down."""
-        if request.raw_path == "/ping" and request.method == "GET":
-            return respond.pong()
-        connection = request.protocol if isinstance(request.protocol, Connection) else None
-        record = RequestRecord(request.remote, time.monotonic(), connection.client_name if connection else None)
+        if request.target == "/ping" and request.method == "GET":
+            return respond.PONG
+        record = RequestRecord(request.peer.address, time.monotonic(), request.client_name)
+        record.vpc_endpoint_id = request.peer.vpc_endpoint_id
         current_request_stats.set(record.account)
         try:
-            response = respond.success(await self._answer(request, record))
+            message = await self._answer(request, record)
+            response = respond.success(message, authenticated=True)
         except XksError as error:
             record.refuse(error)
-            response = respond.failure(error)
+            response = respond.failure(error, authenticated=record.region is not None)
         except Exception as error:  # noqa: BLE001 - whatever it is, KMS must get JSON (R-ERR-4)
             # The exception's text could quote the request; its type and place cannot.
             failure = InternalException("The proxy failed; its log says where", detail=_place(error))
             record.refuse(failure)
-            response = respond.failure(failure)
-        if self.draining:
-            response.force_close()
+            response = respond.failure(failure, authenticated=record.region is not None)
         record.status = response.status
         self._recorder.record_request(record)
         return response
 
-    async def _answer(self, request: web.BaseRequest, record: RequestRecord) -> Response:
+    async def _answer(self, request: Request, record: RequestRecord) -> Message:
         deadline = Deadline.after(self._settings.deadline_ms / 1000)
-        path = parse_path(request.raw_path)
+        path = parse_path(request.target)
         service = self._services.at(path.prefix)
         record.keystore, record.operation, record.key_id = service.store.name, path.operation, path.key_id
-        _require_post_over_http_1_1(request)
+        if request.method != "POST":
+            raise MethodNotAllowed("The XKS proxy API knows only the method POST")
         body = await read_body(request, deadline)
 
-        headers = group_headers(request.raw_headers)
-        signed = HttpRequest("POST", request.raw_path, headers, body)
+        signed = HttpRequest("POST", request.target, request.headers, body)
         identity = verify(signed, service.store.keyring, time.time())
         record.access_key_id, record.region = identity.access_key_id, identity.region
+        record.clock_offset = identity.clock_offset
         service.store.credential_uses.mark_used(identity.access_key_id)
-        if isinstance(request.protocol, Connection):
-            request.protocol.authenticated = True
         if self._recorder.audit.refuses:
             raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
         if service.quota is not None and not service.quota.take():
@@ -96,7 +92,7 @@ class Pipeline:
             raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
         self._recorder.in_flight += 1
         try:
-            _require_json(headers)
+            _require_json(request.headers)
             return await self._operate(path, service, identity, body, deadline, record=record)
         finally:
             self._recorder.in_flight -= 1
@@ -110,23 +106,23 @@ class Pipeline:
         deadline: Deadline,
         *,
         record: RequestRecord,
-    ) -> Response:
+    ) -> Message:
         """Decode the body as the operation's request and carry it out. Only GetHealthStatus asks no policies."""
         match path.operation:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
                 record.metadata = received_metadata(body)
-                access = service.access_for(path, identity, encryption.request_metadata)
+                access = service.access_for(path, identity, encryption.request_metadata, record.vpc_endpoint_id)
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
                 record.metadata = received_metadata(body)
-                access = service.access_for(path, identity, decryption.request_metadata)
+                access = service.access_for(path, identity, decryption.request_metadata, record.vpc_endpoint_id)
                 return await decrypt(decryption, path.key_id, access, deadline)
             case Operation.GET_KEY_METADATA:
                 query = decode(GetKeyMetadataRequest, body)
                 record.metadata = received_metadata(body)
-                access = service.access_for(path, identity, query.request_metadata)
+                access = service.access_for(path, identity, query.request_metadata, record.vpc_endpoint_id)
                 return await get_key_metadata(path.key_id, access, deadline)
             case Operation.GET_HEALTH_STATUS:
                 decode(GetHealthStatusRequest, body)
@@ -134,17 +130,10 @@ class Pipeline:
                 return get_health_status(service.access.engine, self._settings.fleet_size)
 
 
-def _require_post_over_http_1_1(request: web.BaseRequest) -> None:
-    if request.method != "POST":
-        raise MethodNotAllowed("The XKS proxy API knows only the method POST")
-    if request.version != HttpVersion11:
-        raise ValidationException("This proxy speaks HTTP/1.1, which every client of the XKS proxy API does")
-
-
 def _require_json(headers: dict[str, list[str]]) -> None:
     """R-REQ-1; parameters such as a charset may follow."""
     values = headers.get("content-type", [])
-    if len(values) != 1 or values[0].partition(";")[0].strip().lower() != "application/json":
+    if len(values) != 1 or values[0].partition(";")[0].strip(" \t").lower() != "application/json":
         raise ValidationException("The request needs one Content-Type header, and that of application/json")
 
 

@@ -1,8 +1,8 @@
 """What is told of each request: its line in the audit log, its place in the metrics, and recent refusals."""
 
+import logging
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,11 +12,16 @@ import msgspec
 
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.request_stats import RequestStats
+from xksproxy.sigv4.verify import SignedAtAnotherTime
 from xksproxy.spec.errors import XksError
+from xksproxy.spec.messages import ReceivedMetadata
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.clock import ClockObservations
+from xksproxy.telemetry.lines import escape
 from xksproxy.telemetry.metrics import Metrics
 
+_log: Final = logging.getLogger(__name__)
 _LOGGED_CHARACTERS: Final = 2048
 _REMEMBERED_REFUSALS: Final = 200
 _XKS_OPERATIONS: Final = {
@@ -40,22 +45,35 @@ class RequestRecord(msgspec.Struct):
     key_id: str = ""
     access_key_id: str | None = None
     region: str | None = None
-    metadata: Mapping[str, str] = {}
+    metadata: ReceivedMetadata = ReceivedMetadata()
     account: RequestStats = msgspec.field(default_factory=RequestStats)
     status: int = 200
     error: str | None = None
     error_message: str | None = None
     reason: str | None = None
+    clock_offset: float | None = None
+    """Seconds by which this machine's clock was ahead of the time of a correct signature."""
+
+    vpc_endpoint_id: str | None = None
+    """The VPC endpoint of the connection, from the load balancer's PROXY protocol header."""
 
     def refuse(self, error: XksError) -> None:
         """Note an error of the API."""
         self.error, self.error_message, self.reason = error.name, error.message, error.detail or None
+        if isinstance(error, SignedAtAnotherTime):
+            self.clock_offset = error.clock_offset
+
+    @property
+    def refused_for_its_time(self) -> bool:
+        """Whether only the time of the signature was wrong."""
+        return self.clock_offset is not None and self.access_key_id is None
 
     def line(self, seconds: float) -> dict[str, Any]:
         """The fields of its audit line; what is not known of it is left out."""
         account = self.account
         fields = {
             "peer": self.peer,
+            "vpc_endpoint_id": self.vpc_endpoint_id,
             "tls_client_name": self.tls_client_name,
             "keystore": self.keystore or None,
             "operation": None if self.operation is None else _XKS_OPERATIONS[self.operation],
@@ -63,7 +81,8 @@ class RequestRecord(msgspec.Struct):
             "key_version": account.key_version,
             "access_key_id": self.access_key_id,
             "region": self.region,
-            "request_metadata": self.metadata or None,
+            "request_metadata": self.metadata.members or None,
+            "request_metadata_left_out": self.metadata.left_out or None,
             "hsms": account.hsms or None,
             "status": self.status,
             "error": self.error,
@@ -87,6 +106,7 @@ class Refusal:
     key_id: str
     error: str
     message: str
+    peer: str
 
 
 class Recorder:
@@ -98,6 +118,8 @@ class Recorder:
         self.refusals: deque[Refusal] = deque(maxlen=_REMEMBERED_REFUSALS)
         self.in_flight = 0
         """Authenticated requests in progress."""
+        self.clock = ClockObservations()
+        self._clock_is_wrong = False
         self._dropped = 0
 
     @property
@@ -109,6 +131,8 @@ class Recorder:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
         self.audit.write("request", partial(record.line, seconds))
+        if record.clock_offset is not None:
+            self.clock.add(record.clock_offset, refused=record.refused_for_its_time, now=time.monotonic())
         self._count(record, seconds)
         if record.error is not None:
             self._remember(record, record.error)
@@ -129,15 +153,26 @@ class Recorder:
     def beat(self) -> None:
         """What is due once a second."""
         self.audit.checkpoint_if_due()
+        self._check_clock()
         self.metrics.flush()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
+
+    def _check_clock(self) -> None:
+        """Set the metric of the offset. Warn once when most signatures begin to fail only for their time."""
+        now = time.monotonic()
+        if (offset := self.clock.offset(now)) is not None:
+            self.metrics.clock_offset.set(offset)
+        clock_error = self.clock.error(now)
+        if clock_error is not None and not self._clock_is_wrong:
+            _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(clock_error)}})
+        self._clock_is_wrong = clock_error is not None
 
     def _count(self, record: RequestRecord, seconds: float) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
         self.metrics.count_request(
             keystore=record.keystore,
-            kms_operation=record.metadata.get("kmsOperation", ""),
+            kms_operation=record.metadata.members.get("kmsOperation", ""),
             xks_operation=operation,
             exception=record.error,
             seconds=seconds,
@@ -145,12 +180,12 @@ class Recorder:
             hsm_seconds=record.account.hsm_seconds,
         )
         if record.operation is Operation.DECRYPT and record.error is None:
-            principal = record.metadata.get("awsPrincipalArn", "")
+            principal = record.metadata.members.get("awsPrincipalArn", "")
             self.metrics.count_decrypt(record.keystore, record.key_id, principal)
 
     def _remember(self, record: RequestRecord, error: str) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
-        message = record.reason or record.error_message or ""
-        self.refusals.append(
-            Refusal(time.time(), record.keystore, operation, record.key_id[:128], error, message[:256])
-        )
+        # The status page and commands show it, and it may quote what a caller sent.
+        message = escape((record.reason or record.error_message or "")[:256])
+        key_id, peer = record.key_id[:128], record.peer or ""
+        self.refusals.append(Refusal(time.time(), record.keystore, operation, key_id, error, message, peer))

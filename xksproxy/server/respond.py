@@ -2,36 +2,27 @@
 
 from typing import Final
 
-from aiohttp import web
+from xksproxy.server.http.errors import BadRequest
+from xksproxy.server.http.messages import Response
+from xksproxy.spec.errors import ValidationException, XksError
+from xksproxy.spec.messages import ErrorResponse, encode
+from xksproxy.spec.messages import Response as Message
 
-from xksproxy.spec.errors import XksError
-from xksproxy.spec.messages import ErrorResponse, Response, encode
-
-_JSON: Final = "application/json"
+PONG: Final = Response(200, b"{}")
+"""The answer to ``GET /ping``, which discloses nothing."""
 
 
-def success(message: Response) -> web.Response:
+def success(message: Message, *, authenticated: bool = False) -> Response:
     """A 200 with the message as JSON (R-REQ-1)."""
-    return _json(200, encode(message))
+    return Response(200, encode(message), authenticated=authenticated)
 
 
-def failure(error: XksError) -> web.Response:
+def failure(error: XksError, *, authenticated: bool = False) -> Response:
     """The error's status and its JSON body (R-ERR-1, R-ERR-4)."""
-    response = _json(error.http_status, encode(ErrorResponse(error_name=error.name, error_message=error.message)))
-    if error.http_status == 405:  # noqa: PLR2004 - RFC 9110 section 15.5.6 asks for Allow
-        response.headers["Allow"] = "POST"
-    return response
+    content = encode(ErrorResponse(error_name=error.name, error_message=error.message))
+    return Response(error.http_status, content, authenticated=authenticated)
 
 
-def pong() -> web.Response:
-    """The answer to ``GET /ping``, which discloses nothing."""
-    return _json(200, b"{}")
-
-
-def probe(status: int) -> web.Response:
-    """The answer to a load balancer's probe: its status says it all."""
-    return _json(status, b"{}")
-
-
-def _json(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, content_type=_JSON, headers={"Server": "xksproxy"})
+def refusal(error: BadRequest) -> Response:
+    """The answer to what is no request that can be read (R-ERR-4)."""
+    return failure(ValidationException(f"This is no HTTP/1.1 request that the proxy reads: {error}"))

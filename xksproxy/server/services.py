@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import os
-import ssl
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
@@ -18,7 +17,6 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.module import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
-from xksproxy.server import tls
 from xksproxy.server.followers import register
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
 from xksproxy.server.state_tables import StateTables, guarded
@@ -162,14 +160,6 @@ class Services:
                 "No key store has this URI path; compare XksProxyUriPath in AWS KMS with uri_path_prefix of the proxy"
             )
         return service
-
-    def context(self) -> ssl.SSLContext:
-        """The TLS context for the next connection."""
-        return self._snapshot.context
-
-    def refusal(self, connection: Any) -> str | None:
-        """Why a connection must be closed before a request is read; see :func:`xksproxy.server.tls.refusal`."""
-        return tls.refusal(self._snapshot.tls, connection)
 
     @property
     def snapshot(self) -> Snapshot:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -18,9 +19,10 @@ from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
+from xksproxy.server.http.connection import Client
 from xksproxy.server.quota import Quota
 from xksproxy.server.state_tables import StateTables, StoreState
-from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
+from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
 from xksproxy.spec.uri import ApiPath
@@ -43,11 +45,12 @@ class Service:
         path: ApiPath,
         identity: Identity,
         metadata: KeyRequestMetadata | CryptoRequestMetadata,
+        vpc_endpoint_id: str | None = None,
     ) -> KeyAccess:
-        """The access to the keys for one request."""
+        """The access to the keys for one request. ``vpc_endpoint_id`` is the VPC endpoint of its connection."""
         if self.authorizer is None:
             return self.access
-        request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata)
+        request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata, vpc_endpoint_id)
         return self.access.authorized_by(AuthorizationCheck(self.authorizer, request))
 
 
@@ -71,6 +74,14 @@ class Snapshot:
     certificate: CertificateInfo
     loaded_at: float
     """Seconds since 1970."""
+
+    def admit(self, connection: Any) -> Client:
+        """Who is at the other end of a connection that was made with :attr:`context`.
+
+        Raises:
+            ConnectionRefused: it must be dropped.
+        """
+        return admit(self.tls, connection, time.time())
 
 
 def build_snapshot(

@@ -38,7 +38,10 @@ def status_document(
         "time": _time(time.time()),
         "fleet_size": fleet_size,
         "ready": any(worker.ready for worker in workers),
-        "problems": sorted({worker.problem for worker in workers if worker.problem}),
+        "problems": [*sorted({worker.problem for worker in workers if worker.problem}), *_clock_problems(workers)],
+        "clock_offset_seconds": next(
+            (worker.clock_offset for worker in workers if worker.clock_offset is not None), None
+        ),
         "configuration_loaded": _time(snapshot.loaded_at),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(worker) for worker in workers],
@@ -50,6 +53,16 @@ def status_document(
 
 def _worker(worker: WorkerStatus) -> dict[str, Any]:
     return {"pid": worker.pid, "started": _time(worker.started), "ready": worker.ready, "in_flight": worker.in_flight}
+
+
+def _clock_problems(workers: Sequence[WorkerStatus]) -> list[str]:
+    """The problem of a wrong clock. The clock is the machine's, so the report of one worker is enough."""
+    offsets = [worker.clock_error for worker in workers if worker.clock_error is not None]
+    if not offsets:
+        return []
+    direction = "ahead of" if offsets[0] > 0 else "behind"
+    seconds = abs(round(offsets[0]))
+    return [f"the clock is {seconds} s {direction} that of the requests; most are refused; set the clock with NTP"]
 
 
 def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
@@ -140,12 +153,12 @@ def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
     """The refusals of the last 15 minutes, grouped by error and reason, the most frequent first."""
     since = time.time() - _RECENT_SECONDS
     recent = [refusal for refusal in refusals if refusal.at >= since]
-    last: dict[tuple[str, ...], float] = {}
+    last: dict[tuple[str, ...], Refusal] = {}
     counts: Counter[tuple[str, ...]] = Counter()
     for refusal in recent:
         group = (refusal.error, refusal.message, refusal.keystore, refusal.operation)
         counts[group] += 1
-        last[group] = max(last.get(group, 0.0), refusal.at)
+        last[group] = max(last.get(group, refusal), refusal, key=lambda item: item.at)
     return [
         {
             "error": error,
@@ -153,7 +166,8 @@ def _refusals(refusals: Sequence[Refusal]) -> list[dict[str, Any]]:
             "keystore": keystore,
             "operation": operation,
             "count": count,
-            "last": _time(last[error, message, keystore, operation]),
+            "last": _time(last[error, message, keystore, operation].at),
+            "last_peer": last[error, message, keystore, operation].peer,
         }
         for (error, message, keystore, operation), count in counts.most_common(_MAXIMUM_REASONS)
     ]

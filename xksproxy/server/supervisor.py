@@ -4,25 +4,41 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
+from xksproxy.server import worker_status
 from xksproxy.server.notify import ServiceManager
+from xksproxy.server.replacement import Verdict, assess, served
 
 _log: Final = logging.getLogger(__name__)
 _EARLY_DEATH_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _HEARTBEAT_FRESH_SECONDS: Final = 5.0
+_MOST_DEATHS: Final = 3
+"""So many workers of a new configuration may end by themselves before it is taken back."""
+
+
+@dataclass(slots=True)
+class PendingChange:
+    """A configuration that some workers do not have yet, and what it can be taken back to."""
+
+    proven_generation: int
+    deaths: int = 0
+    """How many of its workers have ended by themselves."""
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     """Keeps the configured number of workers.
 
     READY goes out when the first worker serves, and the watchdog is fed only while one does. Workers are replaced one
-    after another, each only once its successor serves. One that dies is replaced at once, but with growing pauses when
-    its successors die young too.
+    after another, each only once its successor serves every HSM that it has in service itself; if a successor cannot,
+    the change is taken back whole. One that dies is replaced at once, but with growing pauses when its successors die
+    young too.
     """
 
     LISTENERS: list[Any]
@@ -31,7 +47,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         # Taken from the environment before gunicorn announces READY, which it does before any worker serves.
         self._manager = ServiceManager.from_environment(os.environ)
         self._retiring: set[int] = set()
-        self._stale_age = 0
+        self._generation = 0
+        """Counts the configurations that workers were started with."""
+        self._last_generation = 0
+        self._generations: dict[int, int] = {}
+        """That of each worker."""
+        self._change: PendingChange | None = None
+        self._former_listeners: list[Any] = []
+        """Those of the configuration before, while a change is pending."""
         self._spawned_at: dict[int, float] = {}
         self._early_deaths = 0
         self._next_spawn_at = 0.0
@@ -41,6 +64,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         """Start a worker and remember when."""
         pid: int = super().spawn_worker()
         self._spawned_at[pid] = time.monotonic()
+        self._generations[pid] = self._generation
         return pid
 
     def reap_workers(self) -> None:
@@ -49,27 +73,48 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         super().reap_workers()
         for pid in before - set(self.WORKERS):
             self.app.forget_worker(pid)
+            generation = self._generations.pop(pid, self._generation)
             lived = time.monotonic() - self._spawned_at.pop(pid, 0.0)
             if pid in self._retiring:
                 self._retiring.discard(pid)
             else:
                 self._early_deaths = self._early_deaths + 1 if lived < _EARLY_DEATH_SECONDS else 0
                 self._next_spawn_at = time.monotonic() + respawn_pause(self._early_deaths)
+                self._count_death(generation)
 
     def manage_workers(self) -> None:
-        """One step towards the wanted workers: as many as configured, none older than the configuration."""
-        active = {pid: worker for pid, worker in self.WORKERS.items() if pid not in self._retiring}
-        stale = sorted(pid for pid, worker in active.items() if worker.age <= self._stale_age)
-        successors_serve = all(self._serves(worker) for pid, worker in active.items() if pid not in stale)
+        """One step towards the wanted workers: as many as configured, all of the last configuration."""
+        active = [pid for pid in self.WORKERS if pid not in self._retiring]
+        stale = sorted(pid for pid in active if self._generations[pid] != self._generation)
+        successors_serve = self._successors_serve([pid for pid in active if pid not in stale], stale)
+        if self._change and not stale and successors_serve:
+            self._finish_change()
         if len(active) > self.num_workers:
             if stale and successors_serve:
                 self._retire(stale[0])
             elif not stale:
-                self._retire(min(active, key=lambda pid: active[pid].age))
+                self._retire(min(active, key=lambda pid: self.WORKERS[pid].age))
         elif (len(active) < self.num_workers or (stale and successors_serve)) and self._may_spawn():
             self.spawn_worker()
             if len(active) + 1 < self.num_workers:
                 self.manage_workers()
+
+    def _successors_serve(self, successors: Sequence[int], stale: Sequence[int]) -> bool:
+        """Whether all workers of the last configuration can do what those serve that they are to replace.
+
+        If one of them has had its time and cannot, its configuration is taken back.
+        """
+        seen = {worker.pid: worker for worker in worker_status.collect(self.app.runtime)} if stale else {}
+        needed = served(seen[pid] for pid in stale if pid in seen) & self.app.hsm_ids
+        serve = True
+        for pid in successors:
+            seconds = time.monotonic() - self._spawned_at[pid]
+            verdict, lacks = assess(seen.get(pid), needed, beats=self._serves(self.WORKERS[pid]), seconds=seconds)
+            if verdict is Verdict.FAILS and self._change:
+                self._take_back([*lacks])
+                return False
+            serve = serve and verdict is Verdict.SERVES
+        return serve
 
     def _may_spawn(self) -> bool:
         return time.monotonic() >= self._next_spawn_at
@@ -86,20 +131,24 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         what a worker is built with, in workers that replace them. A refused one goes to them too: each refuses it
         by itself, and says so in its metrics.
         """
-        if self.app.refresh() == "workers":
-            if self._adopt_settings():
-                self._stale_age = self.worker_age
-            else:
-                self.app.take_back()
-        else:
-            self.kill_workers(signal.SIGHUP)
+        match self.app.refresh():
+            case "workers":
+                self._begin_change()
+            case "inside":
+                self.kill_workers(signal.SIGHUP)
+                if self._change is None:
+                    self.app.confirm()
+            case "nothing":
+                self.kill_workers(signal.SIGHUP)
 
-    def _adopt_settings(self) -> bool:
-        """Take over gunicorn's settings and listeners, or nothing if a new address cannot be had; whether they were.
+    def _begin_change(self) -> None:
+        """Take over gunicorn's settings and listeners, or nothing if a new address cannot be had.
 
-        Listeners whose address stays are kept: the workers that still serve hold them too.
+        Listeners whose address stays are kept, and the others until the change is proven: the workers that still serve
+        hold them too, and it may be taken back.
         """
-        kept = {listener.cfg_addr: listener for listener in self.LISTENERS}
+        proven = self._former_listeners or self.LISTENERS
+        kept = {listener.cfg_addr: listener for listener in [*proven, *self.LISTENERS]}
         wanted = self.app.cfg.address
         made: dict[Any, Any] = {}
         try:
@@ -109,15 +158,55 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         except OSError as error:
             for listener in made.values():
                 listener.close()
-            problem = f"cannot listen on {address}: {error.strerror}"
-            _log.error("configuration refused", extra={"fields": {"problems": [problem]}})
-            return False
+            self._change = self._change or PendingChange(self._generation)
+            self._take_back([f"cannot listen on {address}: {error.strerror}"])
+            return
         self.setup(self.app)
-        for address, listener in kept.items():
-            if address not in wanted:
-                listener.close()
-        self.LISTENERS = [kept.get(address) or made[address] for address in wanted]
-        return True
+        self._change = PendingChange(self._change.proven_generation if self._change else self._generation)
+        self._last_generation += 1
+        self._generation = self._last_generation
+        self._use_listeners([kept.get(address) or made[address] for address in wanted], proven)
+
+    def _finish_change(self) -> None:
+        """All workers are of the last configuration."""
+        self._change = None
+        self.app.confirm()
+        self._use_listeners(self.LISTENERS, [])
+
+    def _take_back(self, problems: list[str]) -> None:
+        """Go back to the last configuration that was in use. Workers that have it stay, and those that do not go."""
+        change, self._change = self._change, None
+        if change is None:
+            return
+        self.app.take_back(problems)
+        self.setup(self.app)
+        self._use_listeners(self._former_listeners or self.LISTENERS, [])
+        self._generation = change.proven_generation
+        self._early_deaths, self._next_spawn_at = 0, 0.0
+        active = [pid for pid in self.WORKERS if pid not in self._retiring]
+        others = [pid for pid in active if self._generations[pid] != self._generation]
+        for pid in others:
+            # One that serves stays until a worker of the old configuration is there in its place.
+            if len(active) - len(others) >= self.num_workers or not self._serves(self.WORKERS[pid]):
+                self._retire(pid)
+
+    def _count_death(self, generation: int) -> None:
+        change = self._change
+        if change is not None and generation == self._generation:
+            change.deaths += 1
+            if change.deaths >= _MOST_DEATHS:
+                self._take_back(["its workers end by themselves; the log says why"])
+
+    def _use_listeners(self, wanted: list[Any], former: list[Any]) -> None:
+        """Hand these to the workers that are started from now on, keep those of before, and close all others."""
+        for listener in {*self.LISTENERS, *self._former_listeners} - {*wanted, *former}:
+            listener.close()
+        self.LISTENERS, self._former_listeners = wanted, former
+
+    def leave_former_listeners(self) -> None:
+        """In a worker: close what only workers of the configuration before listen on."""
+        for listener in {*self._former_listeners} - {*self.LISTENERS}:
+            listener.close()
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """Say that the service stops, then let the workers finish."""

@@ -1,6 +1,7 @@
 """TLS towards KMS: versions, suites, and who may come (requirements R-TLS-*)."""
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from cryptography.x509.oid import NameOID
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
+from xksproxy.server.http.connection import Client, ConnectionRefused
 
 _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 _NEGOTIABLE: Final = frozenset(
@@ -64,31 +66,33 @@ def build_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def refusal(tls: Tls, connection: Any) -> str | None:
-    """Why a connection whose handshake is done must be dropped unread, or None.
+def admit(tls: Tls, connection: Any, now: float) -> Client:
+    """Who is at the other end of a connection whose handshake is done.
 
-    The ssl module lets a server decide on neither the client's name nor the TLS 1.3 suites during the handshake.
-    ``connection`` is the ssl object of the transport.
+    The ssl module lets a server decide on neither the client's name nor the TLS 1.3 suites during the handshake. A
+    resumed session shows the certificate of the handshake that began it, which may have expired since. ``connection``
+    is the SSLObject, ``now`` is in seconds since 1970.
+
+    Raises:
+        ConnectionRefused: it must be dropped before a byte of it is read.
     """
     suite = connection.cipher()[0]
     if suite not in _NEGOTIABLE:
-        return f"the cipher suite {suite} is not one of the XKS specification"
+        raise ConnectionRefused(f"the cipher suite {suite} is not one of the XKS specification")
     if tls.client_ca is None:
-        return None
-    names = _common_names(connection)
+        return Client()
+    certificate = connection.getpeercert() or {}
+    names = _common_names(certificate)
     if len(names) != 1 or names[0] not in tls.client_names:
-        return f"the client certificate's common name is {', '.join(names) or 'missing'}"
-    return None
+        raise ConnectionRefused(f"the client certificate's common name is {', '.join(names) or 'missing'}")
+    expires = ssl.cert_time_to_seconds(certificate["notAfter"])
+    if expires <= now:
+        raise ConnectionRefused(f"the client certificate expired on {certificate['notAfter']}")
+    return Client(names[0], expires)
 
 
-def client_name(connection: Any) -> str | None:
-    """The common name of the client's certificate; None without TLS or without one. See :func:`refusal`."""
-    names = [] if connection is None else _common_names(connection)
-    return ", ".join(names) or None
-
-
-def _common_names(connection: Any) -> list[str]:
-    subject = (connection.getpeercert() or {}).get("subject", ())
+def _common_names(certificate: Mapping[str, Any]) -> list[str]:
+    subject = certificate.get("subject", ())
     return [value for parts in subject for kind, value in parts if kind == "commonName"]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -15,11 +16,16 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server.acceptor import Acceptor
+from xksproxy.server import reload_problem, respond
 from xksproxy.server.admin import Admin
+from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.http.connection import HttpService
+from xksproxy.server.http.connection_table import ConnectionTable
+from xksproxy.server.http.listener import Listener
+from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
+from xksproxy.server.plain import PlainListener
 from xksproxy.server.probes import Probes
-from xksproxy.server.protocol import HttpServer
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
@@ -35,6 +41,8 @@ _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 _FOLLOW_SECONDS: Final = 0.4
+_FILES_OF_ITS_OWN: Final = 400
+"""Open files that a worker needs beside its connections: plain listeners, HSMs, state, logs."""
 
 
 class XksWorker(GunicornUVLoopWebWorker):
@@ -50,6 +58,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_signals()
         self._reload_wanted = False
         self._refused_at_start = False
+        self._reload_problem = False
         self._in_a_hurry = False
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
@@ -93,39 +102,42 @@ class XksWorker(GunicornUVLoopWebWorker):
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
         recorder.metrics.reload_failed.set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
-        server = HttpServer(pipeline.handle, services.refusal)
+        table = ConnectionTable(_most_connections(config.server.max_connections))
+        count_refusal = recorder.metrics.count_proxy_protocol_refusal
+        peers = PeerReader(config.server.proxy_protocol, count_refusal)
+        probed_peers = PeerReader(config.server.proxy_protocol, count_refusal, required=False)
+        service = HttpService(pipeline.handle, respond.refusal, lambda: services.snapshot, peers, table)
         probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
-        admin = Admin(services, recorder, probes, directory, config.server.fleet_size)
-        reporter = WorkerReporter(services, recorder, directory, lambda: len(server.connections))
-        acceptors = self._acceptors(config, services, server, probes, admin)
+        hosts = AdminHosts.of(config.admin)
+        admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
+        reporter = WorkerReporter(services, recorder, directory, lambda: len(table))
+        # The master binds them in this order.
+        sockets = [listener.sock for listener in self.sockets]
+        listener = Listener(sockets.pop(0), service)
+        plain = [
+            PlainListener(sockets.pop(0), handle, peers)
+            for handle, peers, wanted in (
+                (probes.handle, probed_peers, config.health.listen is not None),
+                (admin.handle, None, has_admin(config)),
+            )
+            if wanted
+        ]
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
         # What stands by now stays: the collector need not look at it again and again while it serves.
         gc.collect()
         gc.freeze()
-        for acceptor in acceptors:
-            acceptor.start()
+        listener.start()
+        for each in plain:
+            await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter))
         await self._beat(services, recorder)
-        await self._drain(pipeline, server, acceptors)
+        await self._drain(pipeline, service, listener, plain)
         following.cancel()
         services.stop()
         recorder.metrics.flush()
         recorder.audit.close()
         _leave(0)
-
-    def _acceptors(
-        self, config: Config, services: Services, server: HttpServer, probes: Probes, admin: Admin
-    ) -> list[Acceptor]:
-        """One for each listener, in the order in which the master binds them."""
-        listeners = [listener.sock for listener in self.sockets]
-        maximum = config.server.max_connections
-        acceptors = [Acceptor(listeners.pop(0), services.context, server, maximum)]
-        for handle, wanted in ((probes.handle, config.health.listen is not None), (admin.handle, has_admin(config))):
-            if wanted:
-                plain = HttpServer(handle, lambda _: None)
-                acceptors.append(Acceptor(listeners.pop(0), lambda: None, plain, maximum))
-        return acceptors
 
     async def _beat(self, services: Services, recorder: Recorder) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
@@ -134,6 +146,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._replace_snapshot(services, recorder.metrics)
+            self._note_reload_problem(recorder.metrics)
             recorder.beat()
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
@@ -157,6 +170,13 @@ class XksWorker(GunicornUVLoopWebWorker):
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
 
+    def _note_reload_problem(self, metrics: Metrics) -> None:
+        """Count a change that the master has taken back, until there is one that is in use."""
+        problem = bool(reload_problem.read(self.app.runtime))
+        if problem != self._reload_problem:
+            self._reload_problem = problem
+            metrics.reload_failed.set(problem)
+
     def _replace_snapshot(self, services: Services, metrics: Metrics) -> None:
         try:
             config = self.app.load_checked()
@@ -174,17 +194,27 @@ class XksWorker(GunicornUVLoopWebWorker):
         else:
             _log.info("configuration in place")
 
-    async def _drain(self, pipeline: Pipeline, server: HttpServer, acceptors: list[Acceptor]) -> None:
+    async def _drain(
+        self, pipeline: Pipeline, service: HttpService, listener: Listener, plain: list[PlainListener]
+    ) -> None:
         """Refuse readiness and ask clients to close; then accept no more, and wait a while until they have gone."""
-        pipeline.draining = True
+        pipeline.draining = service.draining = True
         await asyncio.sleep(0 if self._in_a_hurry else _FAREWELL_SECONDS)
-        await asyncio.gather(*(acceptor.stop() for acceptor in acceptors))
-        end = time.monotonic() + (0 if self._in_a_hurry else _LEAVE_SECONDS)
-        while server.connections and time.monotonic() < end:
+        await listener.stop_accepting()
+        draining = asyncio.create_task(listener.drain(0 if self._in_a_hurry else _LEAVE_SECONDS))
+        while not draining.done():
             self.notify()
-            await asyncio.sleep(_POLL_SECONDS)
-        server.pre_shutdown()
-        await server.shutdown(_FAREWELL_SECONDS)
+            await asyncio.wait((draining,), timeout=_POLL_SECONDS)
+        await asyncio.gather(*(each.stop() for each in plain))
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as are wanted, or as the limit of open files allows: without a file, nobody could be taken in at all."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    allowed = max(1, limit - _FILES_OF_ITS_OWN) if limit != resource.RLIM_INFINITY else wanted
+    if allowed < wanted:
+        _log.warning("fewer connections than max_connections", extra={"fields": {"connections": allowed}})
+    return min(wanted, allowed)
 
 
 def _leave(code: int) -> None:

@@ -62,4 +62,6 @@ class WorkerReporter:
             refusals=tuple(self._recorder.refusals),
             revisions=dict(self._services.revisions),
             credentials=self._services.accepted_credentials,
+            clock_offset=self._recorder.clock.offset(time.monotonic()),
+            clock_error=self._recorder.clock.error(time.monotonic()),
         )

@@ -47,6 +47,12 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     credentials: dict[str, tuple[str, ...]] = {}
     """The access key ids that are accepted, by key store."""
 
+    clock_offset: float | None = None
+    """Seconds by which the clock is ahead of the times of the latest signatures."""
+
+    clock_error: float | None = None
+    """The offset of the refused signatures, if most signatures are refused only for their time."""
+
 
 def hsm_status(instance: Instance) -> HsmStatus:
     """The status of an HSM in this worker."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ import msgspec
 from xksproxy.sigv4.authorization import ALGORITHM, SERVICE, TERMINATOR, CredentialScope
 
 _LOSSLESS: Final = ("utf-8", "surrogateescape")
+_SPACES: Final = re.compile("  +")
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
@@ -46,10 +48,11 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 
 def _canonical_value(values: Sequence[str]) -> str:
-    """Values without outer spaces, with inner runs of spaces as one space; repeated headers joined by commas."""
-    if len(values) == 1:
-        return " ".join(values[0].split())
-    return ",".join([" ".join(value.split()) for value in values])
+    """Values without outer blanks, with inner runs of spaces as one space; repeated headers joined by commas.
+
+    Outer blanks are spaces and tabs (RFC 9110 section 5.5). Only U+0020 is folded: a no-break space is no blank.
+    """
+    return ",".join([_SPACES.sub(" ", value.strip(" \t")) for value in values])
 
 
 def string_to_sign(timestamp: str, scope: CredentialScope, canonical: str) -> str:

@@ -24,6 +24,26 @@ class Identity(msgspec.Struct, frozen=True):
 
     access_key_id: str
     region: str
+    clock_offset: float = 0.0
+    """Seconds by which this machine's clock is ahead of the time of the signature."""
+
+
+class SignedAtAnotherTime(AuthenticationFailedException):
+    """The signature is correct, but its time is too far from this machine's clock (R-AUTH-10).
+
+    The answer is the same as for every other cause.
+    """
+
+    def __init__(self, access_key_id: str, clock_offset: float) -> None:
+        self.clock_offset = clock_offset
+        super().__init__(
+            f"the request was signed {clock_offset:+.0f} s before the proxy's clock, by access key id {access_key_id}"
+        )
+
+    @property
+    def name(self) -> str:
+        """The ``errorName``, the same for every cause."""
+        return AuthenticationFailedException.__name__
 
 
 def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
@@ -32,7 +52,10 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     The signed headers are those that the Authorization header lists, in that order (R-AUTH-8). They must include host
     and x-amz-date. The body is always hashed; x-amz-content-sha256 must match if it is there.
 
+    The time is checked last. So a wrong clock can be distinguished from requests without a valid signature.
+
     Raises:
+        SignedAtAnotherTime: only the time of the signature is wrong.
         AuthenticationFailedException: the same message for every cause; ``detail`` has the cause for the log.
     """
     try:
@@ -40,7 +63,7 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     except MalformedAuthorization as error:
         raise AuthenticationFailedException(str(error)) from None
     timestamp = _single(request, "x-amz-date")
-    _check_time(timestamp, authorization, now)
+    clock_offset = now - _signing_time(timestamp, authorization)
     _check_signed_headers(request, authorization)
     body_sha256 = hashlib.sha256(request.body).hexdigest()
     _check_body_hash(request, body_sha256)
@@ -50,24 +73,25 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
     if not hmac.compare_digest(expected, authorization.signature) or not known:
         cause = "the signature does not match, by access key id" if known else "unknown access key id"
         raise AuthenticationFailedException(f"{cause} {authorization.access_key_id}")
-    return Identity(authorization.access_key_id, authorization.scope.region)
+    if abs(clock_offset) > CLOCK_SKEW_SECONDS:
+        raise SignedAtAnotherTime(authorization.access_key_id, clock_offset)
+    return Identity(authorization.access_key_id, authorization.scope.region, clock_offset)
 
 
 def _single(request: HttpRequest, name: str) -> str:
     values = request.headers.get(name, ())
     if len(values) != 1:
         raise AuthenticationFailedException(f"expected one {name} header, got {len(values)}")
-    return values[0].strip()
+    return values[0].strip(" \t")
 
 
-def _check_time(timestamp: str, authorization: Authorization, now: float) -> None:
+def _signing_time(timestamp: str, authorization: Authorization) -> float:
     signed_at = _parse_time(timestamp)
     if timestamp[:8] != authorization.scope.date:
         raise AuthenticationFailedException("the date of the credential scope is not that of x-amz-date")
     if signed_at is None:
         raise AuthenticationFailedException("x-amz-date is no real time")
-    if abs(now - signed_at) > CLOCK_SKEW_SECONDS:
-        raise AuthenticationFailedException(f"the request was signed {now - signed_at:+.0f} s before the proxy's clock")
+    return signed_at
 
 
 @lru_cache(maxsize=64)  # many requests are of the same second
@@ -92,5 +116,5 @@ def _check_signed_headers(request: HttpRequest, authorization: Authorization) ->
 
 def _check_body_hash(request: HttpRequest, body_sha256: str) -> None:
     for claimed in request.headers.get("x-amz-content-sha256", ()):
-        if claimed.strip() != body_sha256:
+        if claimed.strip(" \t") != body_sha256:
             raise AuthenticationFailedException("x-amz-content-sha256 is not the hash of the body")

@@ -4,8 +4,9 @@ Fields of type ``bytes`` are Base64 in JSON (RFC 4648 section 4, padded) and raw
 accepted at every level (R-REQ-7). Members of ``requestMetadata`` are checked for presence and type only (R-REQ-6).
 """
 
-from itertools import islice
-from typing import Annotated, Final, TypeVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -187,6 +188,7 @@ _NAME_CHARACTERS: Final = 64
 _LOGGED_CHARACTERS: Final = 2048
 _Name = Annotated[str, msgspec.Meta(max_length=_NAME_CHARACTERS)]
 _Text = Annotated[str, msgspec.Meta(max_length=_LOGGED_CHARACTERS)]
+_KNOWN_MEMBERS: Final = tuple(field.encode_name for field in msgspec.structs.fields(CryptoRequestMetadata))
 
 
 class _Loggable(msgspec.Struct, rename="camel"):
@@ -201,18 +203,33 @@ _LOGGABLE: Final = msgspec.json.Decoder(_Loggable)
 _RECEIVED: Final = msgspec.json.Decoder(_Received)
 
 
-def received_metadata(body: bytes) -> dict[str, str]:
-    """Every member of a decoded body's ``requestMetadata`` as text, unknown ones too, for the log (R-LOG-1, R-REQ-7).
+class ReceivedMetadata(NamedTuple):
+    """The members of a request's ``requestMetadata``, within limits."""
 
-    At most 32 members, names of at most 64 characters and values of at most 2048; what is no string is its JSON.
+    members: Mapping[str, str] = MappingProxyType({})
+    left_out: int = 0
+    """Number of members that the limits left out."""
+
+
+def received_metadata(body: bytes) -> ReceivedMetadata:
+    """Return the members of a decoded body's ``requestMetadata`` as text, for the log (R-LOG-1, R-REQ-7).
+
+    The seven members that the API names are always included. Unknown members follow, up to 32 members in all. Names are
+    cut at 64 characters and values at 2048. A value that is not a string is given as its JSON.
     """
     try:
-        return _LOGGABLE.decode(body).request_metadata
+        return ReceivedMetadata(_LOGGABLE.decode(body).request_metadata)
     except msgspec.ValidationError:
-        members = {name: _as_text(value) for name, value in _RECEIVED.decode(body).request_metadata.items()}
-    return {
-        name[:_NAME_CHARACTERS]: value[:_LOGGED_CHARACTERS] for name, value in islice(members.items(), _LOGGED_MEMBERS)
-    }
+        received = _RECEIVED.decode(body).request_metadata
+    known = [name for name in _KNOWN_MEMBERS if name in received]
+    unknown = (name for name in received if name not in known)
+    members: dict[str, str] = {}
+    for name in (*known, *unknown):
+        if len(members) == _LOGGED_MEMBERS:
+            break
+        # Of two names that begin with the same 64 characters, the first is kept.
+        members.setdefault(name[:_NAME_CHARACTERS], _as_text(received[name])[:_LOGGED_CHARACTERS])
+    return ReceivedMetadata(members, len(received) - len(members))
 
 
 def _as_text(value: msgspec.Raw) -> str:

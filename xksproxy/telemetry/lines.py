@@ -18,11 +18,16 @@ _LONGEST_BATCH: Final = 1000
 
 
 def json_line(fields: Any) -> str:
-    """A value as JSON on one line; bytes of a request that are no text come as lone surrogates, and are escaped."""
+    """Format a value as JSON on one line that is safe to show in a terminal.
+
+    Every character in a string that is not printable is escaped (see :func:`escape`). A JSON parser returns the same
+    value. Bytes of a request that are not text are lone surrogates, and are escaped too.
+    """
     try:
-        return msgspec.json.encode(fields).decode()
+        text = msgspec.json.encode(fields).decode()
     except UnicodeEncodeError:
         return json.dumps(fields, default=str)
+    return escape(text)
 
 
 def console_line(fields: Mapping[str, Any]) -> str:
@@ -31,12 +36,24 @@ def console_line(fields: Mapping[str, Any]) -> str:
     rest = " ".join(
         f"{name}={json_line(value)}" for name, value in fields.items() if name not in ("time", "level", "message")
     )
-    return one_line(f"{head}  {rest}" if rest else head)
+    return escape(f"{head}  {rest}" if rest else head)
 
 
-def one_line(text: str) -> str:
-    """Text without line ends or anything else that a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+def escape(text: str) -> str:
+    r"""Replace each character that is not printable (:meth:`str.isprintable`) by ``\uXXXX``.
+
+    These are the control characters C0 and C1, the line and paragraph separators, bidirectional overrides and isolates,
+    other invisible characters, unassigned characters and lone surrogates. A character above U+FFFF is written as two
+    escapes, as in JSON.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
 
 
 class LineWriter:

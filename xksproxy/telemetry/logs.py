@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from xksproxy.config.model import Logging
-from xksproxy.telemetry.lines import LineWriter, console_line, json_line, one_line
+from xksproxy.telemetry.lines import LineWriter, console_line, json_line
 
 _MAXIMUM_WAITING_LINES: Final = 10_000
 
@@ -36,7 +36,7 @@ class StderrHandler(logging.Handler):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON. Every value is escaped, so no field can forge a line."""
+    """Formats a record as one line of JSON. What is not printable is escaped, so no value can forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record with the fields of its ``fields`` attribute."""
@@ -55,7 +55,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
-        "message": one_line(record.getMessage()),
+        "message": record.getMessage(),
         "logger": record.name,
         "pid": record.process,
         **getattr(record, "fields", {}),

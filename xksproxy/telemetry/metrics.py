@@ -118,6 +118,18 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
+        self.clock_offset = Gauge(
+            "xksproxy_clock_offset_seconds",
+            "Median number of seconds by which this machine's clock is ahead of the times of the latest signatures.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._proxy_protocol_refusals = Counter(
+            "xksproxy_proxy_protocol_refusals",
+            "Connections that were closed because their PROXY protocol header was missing, wrong or not expected.",
+            ("cause",),
+            registry=registry,
+        )
 
     def _define_hsm_metrics(self, registry: CollectorRegistry) -> None:
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
@@ -212,6 +224,10 @@ class Metrics:
                 labels = (keystore, _OTHER, _OTHER)
             self._decrypt_labels.add(labels)
         self._counter(self._decrypts, *labels).inc()
+
+    def count_proxy_protocol_refusal(self, cause: str) -> None:
+        """Count a connection that was closed because of the PROXY protocol. There are few causes."""
+        self._counter(self._proxy_protocol_refusals, cause).inc()
 
     def latency(self) -> list[dict[str, Any]]:
         """Return latency percentiles by operation, over all key stores and workers, as upper bounds of buckets."""

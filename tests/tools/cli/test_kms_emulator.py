@@ -1,14 +1,12 @@
-"""``xksproxy kms-emulator``: what it refuses to run with; tests/emulator has what it does."""
+"""``xksproxy kms-emulator``: what it refuses to run with; tests/tools/kms_emulator tests what it does."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_process import running_emulator
 from xksproxy_tools.kms_emulator.state.database import Database
 
 
@@ -17,9 +15,9 @@ from xksproxy_tools.kms_emulator.state.database import Database
     [
         (("--listen", "4599"), "expected ADDRESS:PORT, such as 127.0.0.1:4599"),
         (("--listen", "127.0.0.1:65536"), "expected ADDRESS:PORT"),
-        (("--listen", "0.0.0.0:0"), "add --allow-remote if that is meant"),
-        (("--listen", "[::]:0"), "add --allow-remote if that is meant"),
-        (("--listen", "kms.example.com:0"), "add --allow-remote if that is meant"),
+        (("--listen", "0.0.0.0:0"), "add --allow-remote to permit that"),
+        (("--listen", "[::]:0"), "add --allow-remote to permit that"),
+        (("--listen", "kms.example.com:0"), "add --allow-remote to permit that"),
         (("--region", "Europe"), "a Region has the form of eu-west-1"),
         (("--account", "1234"), "an account has twelve digits"),
         (("--caller", "alice"), "expected ACCESS_KEY_ID=ARN"),
@@ -45,7 +43,9 @@ def test_a_state_file_that_others_can_read_is_refused(run: Callable[..., Any], t
     done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state")
 
     assert (done.code, done.out) == (2, b"")
-    assert done.err == f"xksproxy: {tmp_path}/state: its mode is 0644; it holds key material, so make it 0600\n"
+    assert (
+        done.err == f"xksproxy: {tmp_path}/state: its mode is 0644; expected 0600, because it contains key material\n"
+    )
 
 
 def test_a_state_file_of_another_region_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_state_file_of_another_region_is_refused(run: Callable[..., Any], tmp_
     done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state", "--region", "us-east-1")
 
     assert done.code == 2
-    assert "it is the state of eu-west-1; expected us-east-1" in done.err
+    assert "it is the state file of eu-west-1; expected us-east-1" in done.err
 
 
 def test_a_ca_that_is_none_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -76,23 +76,8 @@ def test_a_port_in_use_is_named(run: Callable[..., Any], tmp_path: Path) -> None
     assert f"127.0.0.1:{port}: Address already in use" in done.err
 
 
-def test_without_botocore_it_says_how_to_get_it(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['botocore'] = None; from xksproxy.cli.main import main; main()"
-
-    done = subprocess.run(
-        [sys.executable, "-c", code, "kms-emulator", "--state", str(tmp_path / "state")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 2
-    assert done.stderr == "xksproxy: the KMS emulator needs botocore\n  pip install 'xksproxy[emulator]'\n"
-
-
-@pytest.mark.slow
 def test_two_emulators_do_not_share_a_state_file(run: Callable[..., Any], tmp_path: Path) -> None:
-    with running_emulator(tmp_path / "state"):
+    with closing(Database.open(tmp_path / "state", "eu-west-1")):
         done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state")
 
     assert (done.code, done.err) == (2, f"xksproxy: {tmp_path}/state: another emulator is using it\n")

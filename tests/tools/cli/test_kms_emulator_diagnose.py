@@ -183,7 +183,7 @@ async def test_a_good_proxy_leaves_exit_code_0(run_diagnose: Diagnose, certifica
         result = await run_diagnose(port)
 
     assert result.exit_code == 0
-    assert "AWS KMS would create this key store, and connect it\n" in result.stdout
+    assert "AWS KMS would create and connect this key store\n" in result.stdout
     for seen in (rf"name +ok +{HOST} is at 127.0.0.1:{port}, by --resolve", r"signature +ok +accepted"):
         assert re.search(seen, result.stdout)
     assert "hsm-1 (Luna 7) ACTIVE" in result.stdout
@@ -255,9 +255,9 @@ async def test_a_ca_that_is_none_is_refused_with_exit_code_2(run_diagnose: Diagn
 @pytest.mark.parametrize(
     ("changes", "seen"),
     [
-        ({"endpoint": "https://xks"}, "xks is no fully qualified domain name"),
-        ({"endpoint": "https://192.0.2.1"}, "192.0.2.1 is no fully qualified domain name"),
-        ({"endpoint": f"https://{'a' * 63}.{'b' * 60}"}, "132 characters; KMS takes 128"),
+        ({"endpoint": "https://xks"}, "xks is not a fully qualified domain name"),
+        ({"endpoint": "https://192.0.2.1"}, "192.0.2.1 is not a fully qualified domain name"),
+        ({"endpoint": f"https://{'a' * 63}.{'b' * 60}"}, "132 characters; KMS accepts at most 128"),
         ({"endpoint": f"https://{HOST}:8443"}, "port 8443; XksProxyUriEndpoint has no port"),
         ({"path": f"/{'p' * 116}/kms/xks/v1", "key": "k" * 120}, "characters for the key"),
     ],
@@ -319,7 +319,7 @@ async def test_a_server_without_tls(run_diagnose: Diagnose) -> None:
         printed = await facts(run_diagnose, port)
 
     assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
-    assert "speaks no TLS" in step_of(printed, "certificate")["advice"]
+    assert "does not use TLS" in step_of(printed, "certificate")["advice"]
 
 
 async def test_a_certificate_that_ends_soon_is_a_warning(run_diagnose: Diagnose, certificates: Certificates) -> None:
@@ -409,8 +409,8 @@ async def test_an_answer_that_comes_too_late_is_measured(certificates: Certifica
         client_of(silent, certificates, 0.25) as client,
         client_of(late, certificates) as patient,
     ):
-        steps = [step async for step in Calls(address, "eu-west-1", client, patient, 0.25).examine()]
+        steps = [step async for step in Calls(address, "eu-west-1", client, patient, 0.25).check()]
 
     assert [step.name for step in steps] == ["health", "latency"]
     assert steps[0].refusals[1].answer == "XKS_PROXY_TIMED_OUT"
-    assert "given the time" in steps[1].seen
+    assert "with a longer time limit" in steps[1].seen

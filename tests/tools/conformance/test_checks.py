@@ -6,9 +6,9 @@ from stub_proxy.defects import DEFECTS
 from stub_proxy.server import StubProxy
 from xksproxy_tools.conformance.check import Chapter, Check
 from xksproxy_tools.conformance.checks import CHAPTERS
-from xksproxy_tools.conformance.runner import JUDGEABLE, run_check
+from xksproxy_tools.conformance.outcome import Outcome
+from xksproxy_tools.conformance.runner import CHECKABLE_ANSWER, run_check
 from xksproxy_tools.conformance.subject import Limits, Subject
-from xksproxy_tools.conformance.verdict import Outcome
 
 # Here nothing is lost if time runs out: the proxy is wrong, and the check has to say so.
 STRICT = Limits(
@@ -45,5 +45,5 @@ def test_a_proxy_that_is_wrong_fails(stub: StubProxy, subject: Subject, defect: 
     result = run_check(*_CHECKS[check_id], subject)
 
     assert result.outcome is Outcome.FAILED, result
-    assert result.expected not in ("", JUDGEABLE), result
+    assert result.expected not in ("", CHECKABLE_ANSWER), result
     assert result.got

@@ -11,9 +11,9 @@ from stub_proxy.behaviour import Behaviour
 from stub_proxy.http import Request, Response, json_response
 from stub_proxy.server import StubProxy
 from xksproxy_tools.conformance.checks import CHAPTERS
+from xksproxy_tools.conformance.outcome import Outcome
 from xksproxy_tools.conformance.runner import run_check
 from xksproxy_tools.conformance.subject import Keys, Subject
-from xksproxy_tools.conformance.verdict import Outcome
 
 from xksproxy.spec.errors import (
     AccessDeniedException,
@@ -23,8 +23,11 @@ from xksproxy.spec.errors import (
 from xksproxy.spec.uri import Operation
 
 OF_THE_APIS = ("health", "metadata", "encrypt", "decrypt", "tampering", "integrity", "errors")
-LONG = {"enc-iv-unique", "dec-everywhere"}
-"""Checks that take long and that no reading concerns."""
+LONG = {
+    *("enc-iv-unique", "dec-everywhere", "dec-after-refusals"),
+    *("tamper-ciphertext-bits", "tamper-iv-bits", "tamper-tag-bits", "tamper-aad-bits"),
+}
+"""Checks that send hundreds of requests, and do not depend on any reading."""
 
 
 def lengths_are_invalid(iv: bytes, tag: bytes, metadata: bytes) -> None:

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 from xksproxy_tools.conformance.catalogue import CATALOGUE
 from xksproxy_tools.conformance.check import Chapter, Check, Level
-from xksproxy_tools.conformance.html import html
-from xksproxy_tools.conformance.junit import junit
+from xksproxy_tools.conformance.html_report import html
+from xksproxy_tools.conformance.junit_report import junit
+from xksproxy_tools.conformance.outcome import Outcome
 from xksproxy_tools.conformance.report import Report
 from xksproxy_tools.conformance.runner import Result
-from xksproxy_tools.conformance.text import print_report
-from xksproxy_tools.conformance.verdict import Outcome
+from xksproxy_tools.conformance.text_report import print_report
 
 NASTY = "<script>&\x1b\x00"
 
@@ -57,9 +57,9 @@ def test_only_a_broken_must_or_a_check_that_was_not_run_breaks_conformance(
 
 
 def test_the_verdict_counts() -> None:
-    assert ALL.verdict == "1 passed, 1 MUST failed, 1 SHOULD failed, 1 not run, 1 not applicable"
-    assert report(PASSED).verdict == "1 passed"
-    assert report().verdict == "no checks"
+    assert ALL.summary == "1 passed, 1 MUST failed, 1 SHOULD failed, 1 not run, 1 not applicable"
+    assert report(PASSED).summary == "1 passed"
+    assert report().summary == "no checks"
 
 
 def test_must_comes_before_should_among_the_failures() -> None:
@@ -67,7 +67,7 @@ def test_must_comes_before_should_among_the_failures() -> None:
 
 
 def test_every_requirement_has_the_gravest_outcome_of_its_checks() -> None:
-    verdicts = {verdict.requirement.id: verdict for verdict in ALL.verdicts()}
+    verdicts = {verdict.requirement.id: verdict for verdict in ALL.requirement_results()}
 
     assert list(verdicts) == [requirement.id for requirement in CATALOGUE]
     outcomes = [verdicts[f"R-ENC-{number}"].outcome for number in range(1, 5)]
@@ -81,7 +81,7 @@ def test_every_requirement_has_the_gravest_outcome_of_its_checks() -> None:
 
 
 def test_the_facts_are_json() -> None:
-    facts = json.loads(json.dumps(ALL.facts()))
+    facts = json.loads(json.dumps(ALL.as_dict()))
 
     assert facts["proxy"] == "https://xks.example.com/eu/kms/xks/v1"
     assert facts["started"] == "2026-11-25T12:00:00+00:00"
@@ -149,7 +149,7 @@ def test_the_page_stands_alone_and_takes_nothing_from_a_proxy_for_markup() -> No
     assert not page.tags & {"script", "link", "img", "iframe"}
     assert not page.attributes & {"src", "href"}
     assert "<script>&" in page.text
-    for text in ("does not conform", ALL.verdict, "https://xks.example.com/eu/kms/xks/v1", "R-LOG-1", "a note"):
+    for text in ("does not conform", ALL.summary, "https://xks.example.com/eu/kms/xks/v1", "R-LOG-1", "a note"):
         assert text in page.text
 
 
@@ -169,4 +169,4 @@ def test_the_table_names_every_check_and_then_what_failed() -> None:
     assert [line.split()[0] for line in lines[1:6]] == ["FAILED", "ok", "FAILED", "n/a", "not"]
     assert "must-failed  MUST R-ENC-1: A title" in lines
     assert "  expected  this" in lines
-    assert lines[-1].startswith(f"does not conform: {ALL.verdict}, in 1.5 s; ")
+    assert lines[-1].startswith(f"does not conform: {ALL.summary}, in 1.5 s; ")

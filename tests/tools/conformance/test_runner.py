@@ -8,12 +8,12 @@ from stub_proxy.behaviour import Behaviour
 from stub_proxy.server import StubProxy
 from xksproxy_tools.conformance.check import Chapter, Check, Level
 from xksproxy_tools.conformance.checks import CHAPTERS
-from xksproxy_tools.conformance.messages import bare
-from xksproxy_tools.conformance.runner import JUDGEABLE, run_checks
+from xksproxy_tools.conformance.http_connection import ConnectionEnded, NotHttp
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, NotApplicable, Outcome
+from xksproxy_tools.conformance.runner import CHECKABLE_ANSWER, run_checks
 from xksproxy_tools.conformance.selection import select
 from xksproxy_tools.conformance.subject import Limits, Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, NotApplicable, Outcome
-from xksproxy_tools.conformance.wire import ConnectionEnded, NotHttp
 
 from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException, XksError
 from xksproxy.spec.uri import Operation
@@ -47,11 +47,11 @@ def test_each_way_to_end_has_its_outcome(subject: Subject) -> None:
 @pytest.mark.parametrize(
     ("error", "expected", "got"),
     [
-        (TimeoutError(), "an answer", "none within 20 s"),
-        (NotHttp("gibberish"), "an answer of HTTP/1.1", "gibberish"),
-        (ConnectionEnded("cut"), "an answer", "cut"),
-        (ConnectionRefusedError("no"), "an answer", "ConnectionRefusedError: no"),
-        (KeyError("x"), JUDGEABLE, "KeyError: 'x'"),
+        (TimeoutError(), "a response", "none within 20 s"),
+        (NotHttp("gibberish"), "a response in HTTP/1.1", "gibberish"),
+        (ConnectionEnded("cut"), "a response", "cut"),
+        (ConnectionRefusedError("no"), "a response", "ConnectionRefusedError: no"),
+        (KeyError("x"), CHECKABLE_ANSWER, "KeyError: 'x'"),
     ],
 )
 def test_a_check_that_crashes_has_failed_and_the_next_is_made(
@@ -70,22 +70,22 @@ def test_once_the_proxy_is_gone_the_rest_is_not_run(subject: Subject) -> None:
     def kill(subject: Subject) -> None:
         # What a crashed proxy looks like from here: nothing listens.
         subject.target = type(target)(target.host, 1, target.path_prefix, target.region, target.credential)
-        raise CheckFailed("an answer", "none")
+        raise CheckFailed("a response", "none")
 
     first, second = run_checks([chapter(kill, lambda _: made.append("made"))], subject)
 
     assert first.outcome is Outcome.FAILED
     assert second.outcome is Outcome.NOT_RUN
-    assert second.note.startswith("since check-0 the proxy takes no connection")
+    assert second.note.startswith("the proxy accepts no connection since check-0")
     assert not made
 
 
 def test_a_connection_that_the_proxy_has_ended_meanwhile_is_made_anew(stub: StubProxy, subject: Subject) -> None:
     operation = Operation.GET_HEALTH_STATUS
-    assert subject.call(operation, bare(operation)).status == 200
+    assert subject.call(operation, metadata_only(operation)).status == 200
     stub._end_connections()
 
-    assert subject.call(operation, bare(operation)).status == 200
+    assert subject.call(operation, metadata_only(operation)).status == 200
 
 
 @pytest.mark.parametrize("error", [ThrottlingException, DependencyTimeoutException])
@@ -96,7 +96,7 @@ def test_a_busy_proxy_is_asked_again(stub: StubProxy, subject: Subject, error: t
     subject.limits = Limits(pauses_when_busy=(0.0, 0.0))
     operation = Operation.GET_HEALTH_STATUS
 
-    assert subject.call(operation, bare(operation)).status == 200
+    assert subject.call(operation, metadata_only(operation)).status == 200
 
 
 def test_a_proxy_that_is_always_busy_is_believed(stub: StubProxy, subject: Subject) -> None:
@@ -105,7 +105,7 @@ def test_a_proxy_that_is_always_busy_is_believed(stub: StubProxy, subject: Subje
     subject.limits = Limits(pauses_when_busy=(0.0, 0.0))
     operation = Operation.GET_HEALTH_STATUS
 
-    assert subject.call(operation, bare(operation)).status == 429
+    assert subject.call(operation, metadata_only(operation)).status == 429
     assert len(asked) == 3
 
 

@@ -17,7 +17,7 @@ from xksproxy_tools.kms_emulator.cloudhsm import (
     cryptographic_error,
     parse_cluster,
 )
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm

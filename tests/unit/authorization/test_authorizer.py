@@ -187,8 +187,10 @@ def test_attributes_of_principal_and_key_can_be_asked(make: Make) -> None:
     assert not authorizer.decide(_REQUEST._replace(key_id="other")).allowed
 
 
-def test_the_metadata_and_the_signature_can_be_asked(make: Make) -> None:
-    full = _REQUEST._replace(kms_via_service="ebs", aws_source_vpc="vpc-1", aws_source_vpce="vpce-1")
+def test_the_metadata_the_signature_and_the_connection_can_be_asked(make: Make) -> None:
+    full = _REQUEST._replace(
+        kms_via_service="ebs", aws_source_vpc="vpc-1", aws_source_vpce="vpce-1", vpc_endpoint_id="vpce-2"
+    )
     for member, value in context_of(full).items():
         authorizer = make(
             f'permit (principal, action == Xks::Action::"Encrypt", resource) when {{ context has {member} && '
@@ -299,6 +301,7 @@ _ANY_REQUEST = st.builds(
     kms_via_service=st.none() | _HOSTILE,
     aws_source_vpc=st.none() | _HOSTILE,
     aws_source_vpce=st.none() | _HOSTILE,
+    vpc_endpoint_id=st.none() | _HOSTILE,
 )
 
 

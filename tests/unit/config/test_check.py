@@ -13,7 +13,7 @@ from xksproxy.config.check import check_config, read_pin
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.key_names import is_pattern
 from xksproxy.config.load import load_config
-from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
+from xksproxy.config.model import Admin, Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
 from xksproxy.config.secret import SecretError, SecretReference
 from xksproxy.spec.limits import MAXIMUM_URI_PATH_CHARACTERS
 from xksproxy.spec.uri import BASE_PATH, Operation, compose_path
@@ -78,6 +78,45 @@ def test_anything_else_is_no_address_to_listen_on(sound: Config, listen: str) ->
 
     assert problem.startswith("server.listen: expected address:port")
     assert problem.endswith(listen)
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "192.0.2.1/32", "192.0.2.1", "fd00::/8", "2001:db8::1/128"])
+def test_a_network_of_a_load_balancer_is_accepted(sound: Config, network: str) -> None:
+    assert check_config(_server(sound, proxy_protocol=ProxyProtocol(from_=(network,)))) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "hint"),
+    [
+        ("10.0.0.0/33", ""),
+        ("10.0.0", ""),
+        ("10.0.0.0-10.0.0.255", ""),
+        ("example.com", ""),
+        ("fd00::/8/8", ""),
+        ("10.1.2.3/8", "; the network of that address is 10.0.0.0/8"),
+        ("fd00::1/8", "; the network of that address is fd00::/8"),
+    ],
+)
+def test_what_is_no_network_is_named_with_what_was_expected(sound: Config, network: str, hint: str) -> None:
+    settings = ProxyProtocol(from_=("10.0.0.0/8", network))
+
+    assert check_config(_server(sound, proxy_protocol=settings)) == [
+        f"server.proxy_protocol.from[1]: expected a network such as 10.0.0.0/8 or fd00::/8, got {network}{hint}"
+    ]
+
+
+@pytest.mark.parametrize("host", ["proxy-1.example.com", "proxy-1", "PROXY", "a.example.", "xksproxy_1"])
+def test_a_host_name_is_one_that_the_admin_listener_may_have(sound: Config, host: str) -> None:
+    assert check_config(replace(sound, admin=Admin(hosts=(host,)))) == []
+
+
+@pytest.mark.parametrize(
+    "host", ["a.example:9464", "http://a.example", "*.example", "a b", "[::1]", "-a", "a..b", "a/"]
+)
+def test_anything_else_is_no_host_name(sound: Config, host: str) -> None:
+    (problem,) = check_config(replace(sound, admin=Admin(hosts=("ok.example", host))))
+
+    assert problem == (f"admin.hosts[1]: expected a host name without port, such as proxy-1.example.com, got {host}")
 
 
 @pytest.mark.parametrize("key", ["certificate", "private_key"])

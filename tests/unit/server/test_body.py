@@ -1,83 +1,56 @@
 """Bodies that came with their head, and such as come later, are read alike."""
 
 import asyncio
-from unittest.mock import Mock
 
 import pytest
-from aiohttp import StreamReader, web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.test_utils import make_mocked_request
-from aiohttp.web_protocol import RequestPayloadError
 
 from xksproxy.deadline import Deadline
 from xksproxy.server.body import read_body
+from xksproxy.server.http.body import Body
+from xksproxy.server.http.errors import BodyMalformed, BodyTooLarge, ClientGone
+from xksproxy.server.http.messages import Request
 from xksproxy.spec.errors import UnsupportedOperationException, ValidationException
-from xksproxy.spec.limits import MAXIMUM_BODY_BYTES
 
 
-async def request_with(*chunks: bytes, ended: bool = True, headers: dict[str, str] | None = None) -> web.BaseRequest:
-    """A request of which so much has come; the rest comes a moment later, if it has not ended."""
-    loop = asyncio.get_running_loop()
-    protocol = BaseProtocol(loop)
-    protocol.connection_made(Mock())
-    payload = StreamReader(protocol, MAXIMUM_BODY_BYTES, loop=loop)
-    for chunk in chunks:
-        payload.feed_data(chunk)
-    if ended:
-        payload.feed_eof()
-    return make_mocked_request("POST", "/", headers=headers, payload=payload, transport=Mock())
+async def body_of(body: Body, seconds: float = 5.0) -> bytes:
+    return await read_body(Request("POST", "/", {}, body, None), Deadline.after(seconds))
 
 
-async def body_of(request: web.BaseRequest, seconds: float = 5.0) -> bytes:
-    return await read_body(request, Deadline.after(seconds))
+async def test_a_body_that_came_with_its_head_is_read_without_a_wait() -> None:
+    assert await body_of(Body.of(b"onetwo"), seconds=0) == b"onetwo"
 
 
-async def test_a_body_that_came_with_its_head_is_all_its_chunks() -> None:
-    assert await body_of(await request_with(b"one", b"two")) == b"onetwo"
-    assert await body_of(await request_with()) == b""
+async def test_a_body_that_comes_later_is_waited_for_and_the_client_told_once() -> None:
+    told: list[bool] = []
+    body = Body(lambda: told.append(True))
+    asyncio.get_running_loop().call_soon(body.complete, b"later")
 
-
-async def test_a_body_that_comes_later_is_waited_for() -> None:
-    request = await request_with(b"one", ended=False)
-    loop = asyncio.get_running_loop()
-    loop.call_later(0.01, request.content.feed_data, b"two")
-    loop.call_later(0.02, request.content.feed_eof)
-
-    assert await body_of(request) == b"onetwo"
-
-
-@pytest.mark.parametrize("ended", [True, False])
-@pytest.mark.parametrize("chunks", [(b"x" * (MAXIMUM_BODY_BYTES + 1),), (b"x" * MAXIMUM_BODY_BYTES, b"x")])
-async def test_one_byte_too_many_is_refused_whenever_it_came(chunks: tuple[bytes, ...], *, ended: bool) -> None:
-    with pytest.raises(UnsupportedOperationException, match="above 65536 bytes"):
-        await body_of(await request_with(*chunks, ended=ended))
-
-
-async def test_the_largest_body_is_read_whether_it_came_with_its_head_or_not() -> None:
-    largest = b"x" * MAXIMUM_BODY_BYTES
-    late = await request_with(largest, ended=False)
-    asyncio.get_running_loop().call_later(0.01, late.content.feed_eof)
-
-    assert await body_of(await request_with(largest)) == await body_of(late) == largest
-
-
-async def test_a_body_that_is_announced_as_too_large_is_refused_unread() -> None:
-    request = await request_with(b"x", ended=False, headers={"Content-Length": str(MAXIMUM_BODY_BYTES + 1)})
-
-    with pytest.raises(UnsupportedOperationException):
-        await body_of(request)
-    assert request.content.total_bytes == 1
+    assert await body_of(body) == b"later"
+    assert told == [True]
 
 
 async def test_a_body_that_does_not_come_is_refused_in_time() -> None:
     with pytest.raises(ValidationException, match="did not arrive in time"):
-        await body_of(await request_with(b"x", ended=False), seconds=0.05)
+        await body_of(Body(lambda: None), seconds=0.01)
 
 
-@pytest.mark.parametrize("ended", [True, False])
-async def test_a_body_that_is_framed_wrongly_is_refused(*, ended: bool) -> None:
-    request = await request_with(b"x", ended=ended)
-    request.content.set_exception(RequestPayloadError("framing"))
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "error", "words"),
+    [
+        (BodyTooLarge(), UnsupportedOperationException, "above 65536 bytes"),
+        (BodyMalformed(), ValidationException, "framed wrongly"),
+        (ClientGone(), ValidationException, "client closed the connection"),
+    ],
+)
+async def test_a_body_that_never_becomes_complete_is_refused_whenever_that_shows(
+    failure: Exception, error: type[Exception], words: str, *, late: bool
+) -> None:
+    body = Body(lambda: None)
+    if late:
+        asyncio.get_running_loop().call_soon(body.fail, failure)
+    else:
+        body.fail(failure)
 
-    with pytest.raises(ValidationException, match="framed wrongly"):
-        await body_of(request)
+    with pytest.raises(error, match=words):
+        await body_of(body)

@@ -126,7 +126,7 @@ _WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E) | st.samp
 VALUES = st.builds(
     lambda words, blank: blank.join(words),
     st.lists(_WORDS, max_size=4),
-    st.sampled_from([" ", "  ", "\t", " \t   "]),
+    st.sampled_from([" ", "  ", "    "]),
 )
 _HOSTS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}(\.[a-z]{2,8}){1,3}", fullmatch=True)
 _PORTS = st.none() | st.just(443) | st.integers(1, 65535)

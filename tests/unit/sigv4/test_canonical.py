@@ -100,10 +100,16 @@ def test_the_header_block_has_the_order_of_the_signed_headers_and_nothing_else()
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("  a  ", "a"), ("a  b", "a b"), ("a \t b\tc", "a b c"), ("\t", ""), ("", ""), ('"a  b"', '"a b"')],
+    [("  a  ", "a"), ("a  b", "a b"), ("a \t  b\tc", "a \t b\tc"), ("\t", ""), ("", ""), ('"a  b"', '"a b"')],
 )
 def test_outer_blanks_vanish_and_inner_runs_become_one_space(value: str, expected: str) -> None:
     assert canonical([value]) == expected
+
+
+@pytest.mark.parametrize("other", ["\t", "\xa0", "\x85", "\x1c", "\x0b", "\u2003", "\u3000"])
+def test_only_u_0020_is_folded(other: str) -> None:
+    value = f"a{other}{other}b"
+    assert canonical([f" {value} "]) == value
 
 
 def test_the_values_of_a_repeated_header_are_joined_by_commas_in_their_order() -> None:

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xksproxy.telemetry.lines import LineWriter, console_line, json_line, one_line
+from xksproxy.telemetry.lines import LineWriter, console_line, escape, json_line
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
@@ -18,14 +19,31 @@ anything = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), anything, max_size=4))
-def test_no_field_can_forge_a_line(fields: dict[str, Any]) -> None:
-    assert len(json_line(fields).splitlines() or [""]) == 1 or "\n" not in json_line(fields)
-    assert "\n" not in console_line(fields)
-    assert console_line({"message": "m", **fields}).isprintable()
+DANGEROUS = frozenset(
+    chr(code)
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+        *(0xFEFF, 0xE0001),
+    )
+)
+"""Control characters C0 and C1, the ends of lines, and what changes the direction of text; a mark and a tag."""
+
+hostile = st.text(st.sampled_from(sorted(DANGEROUS)) | st.characters())
 
 
-@given(st.dictionaries(st.text(), st.text(), max_size=4))
+@given(st.dictionaries(hostile, hostile | anything, max_size=4))
+def test_no_field_can_forge_a_line_or_change_how_it_is_shown(fields: dict[str, Any]) -> None:
+    for line in (json_line(fields), console_line(fields), console_line({"message": "m", **fields})):
+        assert line.isprintable()
+        assert DANGEROUS.isdisjoint(line)
+        assert len(line.splitlines() or [""]) == 1
+
+
+@given(st.dictionaries(hostile, hostile, max_size=4))
 def test_a_json_line_reads_back(fields: dict[str, str]) -> None:
     assert json.loads(json_line(fields)) == fields
 
@@ -34,8 +52,21 @@ def test_bytes_that_are_no_text_keep_their_line() -> None:
     assert json.loads(json_line({"path": "\udcff"})) == {"path": "\udcff"}
 
 
-def test_control_characters_are_replaced() -> None:
-    assert one_line("a\x1b[31mb\n\u202ec") == "a?[31mb??c"
+@given(hostile)
+def test_an_escaped_text_is_printable_and_keeps_its_content(text: str) -> None:
+    escaped = escape(text)
+
+    assert escaped.isprintable()
+    assert json.loads(f'"{escape(json.dumps(text, ensure_ascii=False)[1:-1])}"') == text
+
+
+def test_control_characters_are_escaped() -> None:
+    assert escape("a\x1b[31mb\n\u202ec\U000e0001") == "a\\u001b[31mb\\u000a\\u202ec\\udb40\\udc01"
+
+
+@pytest.mark.parametrize("text", ["", "plain", "\u00fcber \u20ac \U0001f600"])
+def test_printable_text_is_unchanged(text: str) -> None:
+    assert escape(text) == text
 
 
 def test_lines_come_in_order() -> None:

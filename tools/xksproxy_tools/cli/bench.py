@@ -1,4 +1,4 @@
-"""``xksproxy bench``: load on a proxy, and how fast every request was answered."""
+"""``xksproxy bench``: puts load on a proxy, and measures the latency of every request."""
 
 import math
 import sys
@@ -14,11 +14,11 @@ from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target, TargetError
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import is_key_id
-from xksproxy_tools.load import measure, search, text
-from xksproxy_tools.load.html import report
-from xksproxy_tools.load.live import LiveProgress
+from xksproxy_tools.load import measure, search, text_report
+from xksproxy_tools.load.html_report import report
 from xksproxy_tools.load.measure import BenchError, Measurement
 from xksproxy_tools.load.plan import Arrivals, Destination, Plan, PlanError, parse_mix, parse_sizes
+from xksproxy_tools.load.progress import LiveProgress
 from xksproxy_tools.load.search import Search
 
 _DEFAULT: Plan = Plan()
@@ -33,43 +33,55 @@ _DEFAULT: Plan = Plan()
     show_envvar=True,
     required=True,
     multiple=True,
-    help="External key id; several take turns.",
+    help="External key id; can be repeated, the keys are used in turn.",
 )
-@click.option("--rate", type=float, default=_DEFAULT.rate, show_default=True, help="Requests a second.")
-@click.option("--duration", type=float, default=_DEFAULT.duration, show_default=True, help="Seconds that count.")
-@click.option("--warm-up", type=float, default=_DEFAULT.warm_up, show_default=True, help="Seconds before that.")
-@click.option("--connections", type=int, default=_DEFAULT.connections, show_default=True, help="Kept open.")
+@click.option("--rate", type=float, default=_DEFAULT.rate, show_default=True, help="Requests per second.")
+@click.option("--duration", type=float, default=_DEFAULT.duration, show_default=True, help="Seconds of measured load.")
+@click.option(
+    "--warm-up",
+    type=float,
+    default=_DEFAULT.warm_up,
+    show_default=True,
+    help="Seconds of load before that, not measured.",
+)
+@click.option(
+    "--connections", type=int, default=_DEFAULT.connections, show_default=True, help="Number of persistent connections."
+)
 @click.option(
     "--arrivals",
     type=click.Choice([kind.value for kind in Arrivals]),
     default=_DEFAULT.arrivals.value,
     show_default=True,
-    help="At equal distances, or by chance as from many callers.",
+    help="At equal intervals, or at random as from many callers.",
 )
-@click.option("--closed", is_flag=True, help="Each connection sends its next request when the last is answered.")
+@click.option("--closed", is_flag=True, help="Each connection sends its next request after the last response.")
 @click.option("--mix", default=str(_DEFAULT.mix), show_default=True, help="Operations and their weights.")
-@click.option("--plaintext-bytes", default=str(_DEFAULT.plaintext_bytes), show_default=True, help="Sizes and weights.")
-@click.option("--aad-bytes", default=str(_DEFAULT.aad_bytes), show_default=True, help="Likewise; 0 leaves it out.")
+@click.option(
+    "--plaintext-bytes", default=str(_DEFAULT.plaintext_bytes), show_default=True, help="Sizes and their weights."
+)
+@click.option(
+    "--aad-bytes", default=str(_DEFAULT.aad_bytes), show_default=True, help="Sizes and their weights; 0 means no AAD."
+)
 @click.option(
     "--cdiv",
     "cdiv_percent",
     type=float,
     default=_DEFAULT.cdiv_percent,
     show_default=True,
-    help="Percentage of Encrypts that ask for an integrity value.",
+    help="Percentage of Encrypts that request an integrity value.",
 )
 @click.option(
     "--give-up-after",
     type=float,
     default=_DEFAULT.give_up_after,
     show_default=True,
-    help="Seconds that an answer is awaited before its connection is replaced.",
+    help="Seconds to wait for a response; then its connection is replaced.",
 )
-@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Of all that is left to chance.")
-@click.option("--p99", "p99_bound", type=float, help="Milliseconds; a p99 above it is exit code 1.")
-@click.option("--find-max", is_flag=True, help="Search the highest rate whose p99 stays within --p99.")
+@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Seed of all random choices.")
+@click.option("--p99", "p99_bound", type=float, help="Milliseconds; exit code 1 if the p99 is above.")
+@click.option("--find-max", is_flag=True, help="Search for the highest rate with a p99 within --p99.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--html", "html_file", type=OUTPUT, help="Write a report, one file.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write an HTML report.")
 def bench(
     *,
     target: Target,
@@ -80,14 +92,14 @@ def bench(
     html_file: Output | None,
     **settings: Any,
 ) -> None:
-    """Put load on any XKS proxy as AWS KMS does, and tell how every request fared.
+    """Put load on any XKS proxy as AWS KMS does, and measure its responses.
 
-    Requests come when they are due, whether or not earlier ones are answered, and latency counts from then: a stall is
-    not hidden. An answer after 250 ms has failed, as it has for KMS. Every answer is checked; a false one (a wrong
-    plaintext, a wrong integrity value) is exit code 1.
+    Requests are sent when they are due, also while earlier ones are unanswered. Latency is measured from the due time,
+    so it includes stalls. A response after 250 ms counts as failed, as for KMS. Every response is checked; the exit
+    code is 1 if one is false, such as a wrong plaintext or a wrong integrity value.
 
-    With --find-max, which needs --p99, each rate is tried for --duration seconds (5 if it is not given). Requests that
-    are answered with errors are told, and leave the exit code at 0.
+    With --find-max, which needs --p99, each rate is measured for --duration seconds (default: 5). Requests that are
+    answered with errors are reported, and do not change the exit code.
 
     \b
     Example:
@@ -97,8 +109,8 @@ def bench(
     """
     for key_id in key_ids:
         if not is_key_id(key_id):
-            raise click.UsageError(f"{key_id!r} is no external key id")
-    _require_sense(p99_bound, find_max=find_max, closed=settings["closed"], html_file=html_file)
+            raise click.UsageError(f"{key_id!r} is not an external key id")
+    _check_options(p99_bound, find_max=find_max, closed=settings["closed"], html_file=html_file)
     plan = _plan(settings, find_max=find_max)
     destinations = [Destination(target, key_id) for key_id in key_ids]
     try:
@@ -106,7 +118,7 @@ def bench(
             found = _search(plan, destinations, p99_bound)
             _print_search(plan, found, as_json=as_json)
             measurements = [trial.measurement for trial in found.trials]
-            missed = not found.rate
+            bound_missed = not found.rate
         else:
             measurement = _measure(plan, destinations)
             if not (html_file and html_file.standard):
@@ -115,24 +127,24 @@ def bench(
                 html_file.write(report(plan, destinations[0], measurement))
             measurements = [measurement]
             p99 = measurement.figures.latency.p99
-            missed = p99_bound is not None and p99 > p99_bound
-            if missed:
+            bound_missed = p99_bound is not None and p99 > p99_bound
+            if bound_missed:
                 print_error(f"the p99 is {p99:.2f} ms, above the {p99_bound:g} ms of --p99")
     except (BenchError, TargetError) as error:
         print_error(f"https://{target.authority}: {error}")
         sys.exit(COULD_NOT_RUN)
-    if text.gravest(measurements) or missed:
+    if text_report.false_answers(measurements) or bound_missed:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
-def _require_sense(p99_bound: float | None, *, find_max: bool, closed: bool, html_file: Output | None) -> None:
-    """Refuse options that do not go together."""
+def _check_options(p99_bound: float | None, *, find_max: bool, closed: bool, html_file: Output | None) -> None:
+    """Refuse options that cannot be combined."""
     if p99_bound is not None and not 0 < p99_bound < math.inf:
         raise click.UsageError(f"--p99 is {p99_bound:g}; expected milliseconds above 0")
     if find_max and (p99_bound is None or closed):
-        raise click.UsageError("--find-max needs --p99, and an open loop")
+        raise click.UsageError("--find-max needs --p99, and cannot be used with --closed")
     if find_max and html_file:
-        raise click.UsageError("--html is for one measurement; make it at the rate that --find-max finds")
+        raise click.UsageError("--html cannot be used with --find-max; measure again at the rate that was found")
 
 
 def _plan(settings: dict[str, Any], *, find_max: bool) -> Plan:
@@ -155,7 +167,7 @@ def _plan(settings: dict[str, Any], *, find_max: bool) -> Plan:
 
 def _measure(plan: Plan, destinations: list[Destination]) -> Measurement:
     async def main() -> Measurement:
-        async with measure.opened(plan, destinations, progress) as opened:
+        async with measure.open_bench(plan, destinations, progress) as opened:
             return await opened.measure()
 
     with LiveProgress() as progress:
@@ -164,7 +176,7 @@ def _measure(plan: Plan, destinations: list[Destination]) -> Measurement:
 
 def _search(plan: Plan, destinations: list[Destination], p99_bound_ms: float) -> Search:
     async def main() -> Search:
-        async with measure.opened(plan, destinations, progress) as opened:
+        async with measure.open_bench(plan, destinations, progress) as opened:
             return await search.find_maximum(opened, plan.rate, plan.duration, p99_bound_ms)
 
     with LiveProgress() as progress:
@@ -173,28 +185,30 @@ def _search(plan: Plan, destinations: list[Destination], p99_bound_ms: float) ->
 
 def _print_measurement(plan: Plan, measurement: Measurement, *, as_json: bool) -> None:
     if as_json:
-        print_json({"plan": text.plan_facts(plan), **msgspec.to_builtins(measurement), "wrong": measurement.wrong})
+        print_json(
+            {"plan": text_report.plan_as_dict(plan), **msgspec.to_builtins(measurement), "wrong": measurement.wrong}
+        )
         return
-    for finding in text.gravest([measurement]):
+    for finding in text_report.false_answers([measurement]):
         print_error(f"FALSE ANSWERS: {finding}")
-    for name, value in text.facts(plan, measurement):
+    for name, value in text_report.summary(plan, measurement):
         click.echo(f"{name:16} {value}")
     click.echo()
-    print_table(text.LATENCY_COLUMNS, text.latency_rows(measurement))
-    if rows := text.outcome_rows(measurement):
+    print_table(text_report.LATENCY_COLUMNS, text_report.latency_rows(measurement))
+    if rows := text_report.outcome_rows(measurement):
         click.echo()
-        print_table(("not answered well", "requests"), rows)
+        print_table(("failed", "requests"), rows)
     if measurement.generator.limit:
-        print_error(text.doubt(measurement))
+        print_error(text_report.generator_warning(measurement))
 
 
 def _print_search(plan: Plan, found: Search, *, as_json: bool) -> None:
     if as_json:
-        print_json({"plan": text.plan_facts(plan), **msgspec.to_builtins(found)})
+        print_json({"plan": text_report.plan_as_dict(plan), **msgspec.to_builtins(found)})
         return
-    for finding in text.gravest(trial.measurement for trial in found.trials):
+    for finding in text_report.false_answers(trial.measurement for trial in found.trials):
         print_error(f"FALSE ANSWERS: {finding}")
-    print_table(text.TRIAL_COLUMNS, text.trial_rows(found))
+    print_table(text_report.TRIAL_COLUMNS, text_report.trial_rows(found))
     click.echo()
     if found.rate:
         click.echo(

@@ -1,4 +1,4 @@
-"""``xksproxy conformance``: whether a proxy keeps to the API."""
+"""``xksproxy conformance``: checks a proxy against the specification."""
 
 import json
 import ssl
@@ -17,16 +17,16 @@ from xksproxy_tools.cli.subject_options import subject_options
 from xksproxy_tools.conformance.catalogue import CATALOGUE
 from xksproxy_tools.conformance.check import Chapter
 from xksproxy_tools.conformance.checks import CHAPTERS
-from xksproxy_tools.conformance.html import html
-from xksproxy_tools.conformance.junit import junit
-from xksproxy_tools.conformance.live import watched
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.html_report import html
+from xksproxy_tools.conformance.http_connection import NotHttp
+from xksproxy_tools.conformance.junit_report import junit
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.progress import show_progress
 from xksproxy_tools.conformance.report import Report
 from xksproxy_tools.conformance.runner import run_checks
 from xksproxy_tools.conformance.selection import select
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.text import print_report
-from xksproxy_tools.conformance.wire import NotHttp
+from xksproxy_tools.conformance.text_report import print_report
 
 Rows = list[tuple[str, ...]]
 
@@ -36,7 +36,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
         return
     checks = [check for chapter in CHAPTERS for check in chapter.checks]
     rows: Rows = [(one.id, one.level.value, ", ".join(one.requirements), one.title) for one in checks]
-    print_table(("CHECK", "LEVEL", "REQUIREMENTS", "WHAT IS RIGHT"), rows)
+    print_table(("CHECK", "LEVEL", "REQUIREMENTS", "EXPECTATION"), rows)
     click.echo()
     unchecked: Rows = [(one.id, one.level, one.unchecked, one.text) for one in CATALOGUE if one.unchecked]
     print_table(("NOT CHECKED", "LEVEL", "WHY NOT", "REQUIREMENT"), unchecked)
@@ -45,11 +45,16 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 
 @click.command()
 @subject_options
-@click.option("--only", multiple=True, metavar="PATTERN", help="Ids of checks, of requirements, or chapters, with *.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Id of a check or requirement, or name of a chapter; may contain *.",
+)
 @click.option("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the report as JSON; - for stdout.")
 @click.option("--junit", "junit_file", type=OUTPUT, metavar="FILE", help="Write it as JUnit XML.")
 @click.option("--html", "html_file", type=OUTPUT, metavar="FILE", help="Write it as a web page.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name the checks.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List all checks.")
 def conformance(
     *,
     subject: Subject,
@@ -58,10 +63,11 @@ def conformance(
     junit_file: Output | None,
     html_file: Output | None,
 ) -> None:
-    """Check any proxy, requirement by requirement, from outside.
+    """Check any XKS proxy against every requirement of the specification, from outside.
 
-    A check whose means are not given (a key, a credential, a certificate) does not apply. Where --client-certificate is
-    given, the proxy must refuse other clients. Exit code 1 if a MUST is broken; a SHOULD is told, and costs nothing.
+    A check is not applicable if the key, credential or certificate that it needs is not given. With
+    --client-certificate, the proxy must refuse other clients. The exit code is 1 if a MUST is violated. A violated
+    SHOULD is reported, and does not change the exit code.
 
     \b
     Example:
@@ -72,11 +78,11 @@ def conformance(
     """
     for pattern in only:
         if not select(CHAPTERS, [pattern]):
-            raise click.UsageError(f"no check is named by {pattern or 'nothing at all'}; --list names them all")
+            raise click.UsageError(f"no check matches {pattern or 'an empty pattern'}; --list shows all checks")
     chapters = select(CHAPTERS, only)
     with subject:
-        _look(subject)
-        report = _examine(subject, chapters)
+        _check_target(subject)
+        report = _run_checks(subject, chapters)
     documents = ((json_file, _as_json), (junit_file, junit), (html_file, html))
     wanted = [(output, document) for output, document in documents if output is not None]
     for output, document in wanted:
@@ -87,44 +93,51 @@ def conformance(
 
 
 def _as_json(report: Report) -> str:
-    return json.dumps(report.facts(), indent=2) + "\n"
+    return json.dumps(report.as_dict(), indent=2) + "\n"
 
 
-def _look(subject: Subject) -> None:
-    """End the command where a run would say nothing about the proxy: no connection, wrong path, credential or key."""
+def _check_target(subject: Subject) -> None:
+    """End the command if the proxy cannot be reached, or the path, the credential or a key is wrong."""
     url = f"https://{subject.target.authority}"
     named = subject.keys.named
     try:
         names = {option: _error_of(subject, key_id) for option, key_id in named.items()}
     except ssl.SSLCertVerificationError as error:
-        _give_up(f"{url}: {error.verify_message}", "name the CA with --ca FILE; KMS itself trusts public CAs only")
+        _exit_with_error(
+            f"{url}: {error.verify_message}", "use --ca FILE for a private CA; KMS itself trusts public CAs only"
+        )
     except NotHttp:
-        return  # which the checks will say better
+        return  # the checks report it
     except OSError as error:
-        _give_up(f"{url}: {error}")
+        _exit_with_error(f"{url}: {error}")
     for option, name in names.items():
         match name:
             case "AuthenticationFailedException":
-                _give_up(f"{url}: it refuses the credential", "check --path, --credential-file, and both clocks")
+                _exit_with_error(
+                    f"{url}: the proxy refuses the credential",
+                    "check --path, --credential-file and the clocks of both machines",
+                )
             case "InvalidUriPathException":
-                _give_up(f"{url}: it serves no key store at {subject.target.path_prefix}{BASE_PATH}", "check --path")
+                _exit_with_error(
+                    f"{url}: the proxy has no key store at {subject.target.path_prefix}{BASE_PATH}", "check --path"
+                )
             case "KeyNotFoundException":
-                _give_up(f"{url}: it has no key {named[option]}", f"check {option}")
+                _exit_with_error(f"{url}: the proxy has no key {named[option]}", f"check {option}")
 
 
 def _error_of(subject: Subject, key_id: str) -> object:
     operation = Operation.GET_KEY_METADATA
-    return subject.call(operation, bare(operation), key_id).json().get("errorName")
+    return subject.call(operation, metadata_only(operation), key_id).json().get("errorName")
 
 
-def _examine(subject: Subject, chapters: tuple[Chapter, ...]) -> Report:
+def _run_checks(subject: Subject, chapters: tuple[Chapter, ...]) -> Report:
     started, clock = datetime.now(UTC), time.perf_counter()
     total = sum(len(chapter.checks) for chapter in chapters)
-    results = tuple(watched(run_checks(chapters, subject), total, Console(stderr=True)))
+    results = tuple(show_progress(run_checks(chapters, subject), total, Console(stderr=True)))
     proxy = f"https://{subject.target.authority}{subject.target.path_prefix}{BASE_PATH}"
     return Report(proxy, started, time.perf_counter() - clock, results)
 
 
-def _give_up(what: str, *more: str) -> NoReturn:
+def _exit_with_error(what: str, *more: str) -> NoReturn:
     print_error(what, *more)
     sys.exit(COULD_NOT_RUN)

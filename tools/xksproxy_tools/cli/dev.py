@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from xksproxy.cli.output import COULD_NOT_RUN, print_error
 from xksproxy.spec.uri import Operation, compose_path
 from xksproxy_tools.development.environment import REGION, URI_PATH_PREFIX, DevEnvironment, open_environment
+from xksproxy_tools.development.softhsm import SoftHsmError
 
 _DEFAULT_PORT = 8443
 
@@ -21,32 +23,36 @@ _DEFAULT_PORT = 8443
     type=click.Path(path_type=Path, file_okay=False),
     default=".xksproxy-dev",
     show_default=True,
-    help="Where its token, certificates, credential and configuration are kept.",
+    help="Directory for token, certificates, credential and configuration.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help=f"Port on 127.0.0.1.  [default: the one used before, {_DEFAULT_PORT} at first]",
+    help=f"Port on 127.0.0.1.  [default: the port of the last run, or {_DEFAULT_PORT}]",
 )
 def dev(directory: Path, port: int | None) -> None:
-    """Try the proxy on this machine: a SoftHSM2 token, a development CA, and a proxy that serves.
+    """Try the proxy on this machine, with a SoftHSM2 token and a development CA.
 
-    The directory is made at the first run and kept. Nothing in it is fit for production.
+    The first run creates the directory; later runs use it. Do not use it in production.
 
     \b
     Example:
       xksproxy dev --port 9443
     """
     existed = directory.exists()
-    environment = open_environment(directory, port, _DEFAULT_PORT)
+    try:
+        environment = open_environment(directory, port, _DEFAULT_PORT)
+    except SoftHsmError as error:
+        print_error(str(error))
+        sys.exit(COULD_NOT_RUN)
     click.echo(_introduction(environment, existed=existed))
     sys.stdout.flush()
-    # A process of its own: this one has touched PKCS#11, which a master process must not have done.
+    # A new process image: this process has loaded a PKCS#11 module, which a master process must not do.
     os.execv(sys.executable, [sys.executable, "-m", "xksproxy", "serve", "--config", str(environment.config)])  # noqa: S606
 
 
 def _introduction(environment: DevEnvironment, *, existed: bool) -> str:
-    """What to do next, ready to paste into another terminal."""
+    """Commands to paste into another terminal."""
     url = f"https://localhost:{environment.port}{compose_path(URI_PATH_PREFIX, Operation.ENCRYPT, 'demo-key')}"
     command = "xksproxy" if shutil.which("xksproxy") else shlex.quote(str(Path(sys.executable).with_name("xksproxy")))
     metadata = (
@@ -68,7 +74,7 @@ In another terminal:
     {url} \\
     -d '{{"requestMetadata":{{{metadata}}},"plaintext":"SGVsbG8gV29ybGQh","encryptionAlgorithm":"AES_GCM"}}'
 
-or, with the client that comes along:
+or, with the client of xksproxy:
 
   {command} call encrypt --plaintext 'Hello World!' | {command} call decrypt
 

@@ -19,7 +19,7 @@ from xksproxy_tools.cli.kms_emulator_diagnose import diagnose
 from xksproxy_tools.cli.resolve_option import resolve_option
 from xksproxy_tools.kms_emulator import serve as emulator
 from xksproxy_tools.kms_emulator.cloudhsm import parse_cluster
-from xksproxy_tools.kms_emulator.durations import FAST, LIKE_AWS
+from xksproxy_tools.kms_emulator.durations import AWS_DURATIONS, NO_DURATIONS
 from xksproxy_tools.kms_emulator.protocol.caller import parse_caller
 from xksproxy_tools.kms_emulator.proxy.connection import Peer
 from xksproxy_tools.kms_emulator.state.database import StateFileUnusable
@@ -32,48 +32,54 @@ _MAXIMUM_PORT: Final = 65535
 Parsed = TypeVar("Parsed")
 
 _EMULATOR_OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
-    click.option("--listen", default="127.0.0.1:4599", show_default=True, help="Address and port; port 0 is any."),
-    click.option("--allow-remote", is_flag=True, help="Listen where other machines reach it: nobody is authenticated."),
+    click.option(
+        "--listen", default="127.0.0.1:4599", show_default=True, help="Address and port; port 0 means any free port."
+    ),
+    click.option(
+        "--allow-remote",
+        is_flag=True,
+        help="Allow an address that other machines can reach. Callers are not authenticated.",
+    ),
     click.option(
         "--state",
         type=click.Path(path_type=Path, dir_okay=False),
         default=".xksproxy-kms-emulator.sqlite3",
         show_default=True,
-        help="Key stores, keys and key material; made once and kept.",
+        help="SQLite file for key stores, keys and key material; created if missing.",
     ),
-    click.option("--region", default="eu-west-1", show_default=True, help="The Region it is KMS of."),
+    click.option("--region", default="eu-west-1", show_default=True, help="The Region."),
     click.option("--account", default="111122223333", show_default=True, help="The account of all access key ids."),
     click.option(
         "--caller",
         "callers",
         multiple=True,
         metavar="ACCESS_KEY_ID=ARN[,…]",
-        help="The principal, and account, that an access key id belongs to; with ,viaService= ,sourceVpc= ,sourceVpce= "
-        "where its requests seem to come from. Can be repeated.",
+        help="The principal of an access key id; ,viaService= ,sourceVpc= ,sourceVpce= set the origin of its requests. "
+        "Can be repeated.",
     ),
     resolve_option,
     click.option(
         "--ca",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="PEM file of the CAs that proxies' certificates are from.  [default: what the system trusts]",
+        help="PEM file of the CAs of proxies' certificates.  [default: the CAs of the system]",
     ),
     click.option(
         "--client-certificate",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="PEM file of the certificate for proxies that ask for one.",
+        help="PEM file of the client certificate for mutual TLS.",
     ),
     click.option(
         "--client-key",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="PEM file of its private key, unless that stands with the certificate.",
+        help="PEM file of its private key, if that is not in the same file.",
     ),
-    click.option("--fast", is_flag=True, help="Connect and disconnect at once instead of within five minutes."),
+    click.option("--fast", is_flag=True, help="Connect and disconnect without the delay of five minutes."),
     click.option(
         "--cluster",
         "clusters",
         multiple=True,
         metavar="ID=MODULE:TOKEN",
-        help="A PKCS#11 token that stands for an AWS CloudHSM cluster. Can be repeated.",
+        help="A PKCS#11 token that represents an AWS CloudHSM cluster. Can be repeated.",
     ),
     click.option(
         "--vpc-endpoint-service",
@@ -94,7 +100,7 @@ _EMULATOR_OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
         type=click.IntRange(min=1, max=60_000),
         default=KMS_TIMEOUT_MS,
         show_default=True,
-        help="How long one call to a proxy may take; the default is what KMS waits.",
+        help="Time limit of a call to a proxy; the default is that of KMS.",
     ),
 )
 
@@ -109,11 +115,11 @@ def _emulator_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_emulator_options
 @click.pass_context
 def kms_emulator(context: click.Context, /, **options: Any) -> None:
-    """Be AWS KMS on this machine: a tool for tests and for learning, not for data that matters.
+    """Emulate AWS KMS on this machine, for tests and for learning. Do not use it for valuable data.
 
-    It serves any AWS SDK and the AWS CLI, and calls XKS proxies as KMS does. The endpoint of a key store must look as
-    KMS demands, https:// and a name; --resolve says where that is. Signatures of callers are not verified, policies
-    and grants not evaluated.
+    It serves any AWS SDK and the AWS CLI, and calls XKS proxies as KMS does. The endpoint of a key store must have the
+    form that KMS demands, https:// and a name; --resolve sets its address. Signatures of callers are not verified;
+    policies and grants are not evaluated.
 
     \b
     Example:
@@ -132,7 +138,7 @@ def _run(*, listen: str, allow_remote: bool, **options: Any) -> None:
     try:
         asyncio.run(emulator.serve(settings, lambda url: click.echo(_introduction(url, **options))))
     except (StateFileUnusable, TargetError, emulator.CannotListen, emulator.ModelUnusable) as error:
-        _give_up(str(error))
+        _exit_with_error(str(error))
 
 
 def _settings(
@@ -143,7 +149,7 @@ def _settings(
     clusters: tuple[str, ...],
     **options: Any,
 ) -> Any:
-    """The settings of an emulator, once the options are seen to be of the right form."""
+    """The settings of an emulator, after a check of the options."""
     if not _REGION.fullmatch(options["region"]):
         raise click.UsageError(f"--region {options['region']}: a Region has the form of eu-west-1")
     if not _ACCOUNT.fullmatch(options["account"]):
@@ -152,7 +158,7 @@ def _settings(
     return kind(
         **options,
         resolve=rules,
-        durations=FAST if fast else LIKE_AWS,
+        durations=NO_DURATIONS if fast else AWS_DURATIONS,
         vpc_services=vpc_services,
         callers=dict(_parsed("--caller", text, parse_caller) for text in callers),
         clusters=dict(_parsed("--cluster", text, parse_cluster) for text in clusters),
@@ -172,7 +178,7 @@ def _listen_address(listen: str, *, allow_remote: bool) -> tuple[str, int]:
         raise click.UsageError(f"--listen {listen}: expected ADDRESS:PORT, such as 127.0.0.1:4599")
     host = match["ipv6"] or match["host"]
     if not allow_remote and not _is_loopback(host):
-        raise click.UsageError(f"--listen {listen}: other machines could use it; add --allow-remote if that is meant")
+        raise click.UsageError(f"--listen {listen}: other machines could use it; add --allow-remote to permit that")
     return host, int(match["port"])
 
 
@@ -184,7 +190,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _introduction(url: str, *, region: str, account: str, state: Path, **_: Any) -> str:
-    """What to do next, ready to paste into another terminal."""
+    """Commands to paste into another terminal."""
     return f"""\
 xksproxy kms-emulator: KMS of {region}, account {account}, for tests and for learning
   state in {state}
@@ -199,7 +205,7 @@ In another terminal:
 """
 
 
-def _give_up(what: str, *more: str) -> NoReturn:
+def _exit_with_error(what: str, *more: str) -> NoReturn:
     print_error(what, *more)
     sys.exit(COULD_NOT_RUN)
 

@@ -1,4 +1,4 @@
-"""``xksproxy kms-emulator diagnose``: what AWS KMS would say of a proxy."""
+"""``xksproxy kms-emulator diagnose``: checks a proxy as AWS KMS does."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from xksproxy.client.target import Target, TargetError
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import is_key_id
 from xksproxy_tools.cli.resolve_option import resolve_option
-from xksproxy_tools.kms_emulator.diagnose.findings import Diagnosis, Result
+from xksproxy_tools.kms_emulator.diagnose.diagnosis import Diagnosis, Result
 from xksproxy_tools.kms_emulator.diagnose.run import diagnose as run_diagnosis
 from xksproxy_tools.kms_emulator.proxy.connection import Peer
 
@@ -28,28 +28,28 @@ def _checked_key(_context: click.Context, _parameter: click.Parameter, value: st
 @click.command()
 @target_options
 @resolve_option
-@click.option("--key", "key_id", callback=_checked_key, help="Look at this external key too; it encrypts once.")
+@click.option("--key", "key_id", callback=_checked_key, help="Check this external key too; it encrypts once.")
 @click.option(
     "--time-limit-ms",
     type=click.IntRange(min=1, max=60_000),
     default=KMS_TIMEOUT_MS,
     show_default=True,
-    help="How long one call may take; the default is what KMS waits.",
+    help="Time limit of a call; the default is that of KMS.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diagnose(
     *, target: Target, rules: Mapping[Peer, Peer], key_id: str | None, time_limit_ms: int, as_json: bool
 ) -> None:
-    """Say what AWS KMS would make of a proxy, and what to do about it: any proxy that implements the XKS API.
+    """Report what AWS KMS would answer for a proxy, and what to do. It works with any XKS proxy.
 
-    It goes the way that KMS goes, from the form of the endpoint over name, TCP and TLS to a signed GetHealthStatus, and
-    names the exception of CreateCustomKeyStore and the ConnectionErrorCode where one of the steps fails. Exit code 1 if
-    one does; warnings leave it at 0. KMS trusts a list of public CAs, which are not known here: the system's are
-    trusted, or those of --ca.
+    It makes the steps that KMS makes: the form of the endpoint, name, TCP, TLS, and a signed GetHealthStatus. If a step
+    fails, it reports the exception of CreateCustomKeyStore and the ConnectionErrorCode, and the exit code is 1.
+    Warnings do not change the exit code. The list of public CAs that KMS trusts is not known here: the CAs of the
+    system are trusted, or those of --ca.
 
-    Run it from where KMS comes from, or close to it: latency and firewalls are those of this machine.
+    Run it on a machine in or near the Region of KMS: it measures latency and firewalls of this machine.
 
-    The first example takes all it needs from client.env.
+    The first example takes all values from client.env.
 
     \b
     Example:
@@ -63,14 +63,14 @@ def diagnose(
         print_error(str(error))
         sys.exit(COULD_NOT_RUN)
     if as_json:
-        print_json(_facts(diagnosis))
+        print_json(_as_dict(diagnosis))
     else:
-        _tell(diagnosis)
+        _print_diagnosis(diagnosis)
     if not diagnosis.good:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
-def _facts(diagnosis: Diagnosis) -> dict[str, Any]:
+def _as_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "ok": diagnosis.good,
         "connection_error_code": diagnosis.connection_error_code,
@@ -82,12 +82,12 @@ def _facts(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _tell(diagnosis: Diagnosis) -> None:
+def _print_diagnosis(diagnosis: Diagnosis) -> None:
     rows: list[tuple[str, ...]] = [(step.name, step.result.value, _printable(step.seen)) for step in diagnosis.steps]
     print_table(("STEP", "RESULT", "SEEN"), rows)
     click.echo()
     if diagnosis.good:
-        click.echo("AWS KMS would create this key store, and connect it")
+        click.echo("AWS KMS would create and connect this key store")
     for refusal in diagnosis.refusals:
         message = f": {_printable(refusal.message)}" if refusal.message else ""
         click.echo(f"{refusal.operation}: {refusal.answer}{message}")
@@ -98,5 +98,5 @@ def _tell(diagnosis: Diagnosis) -> None:
 
 
 def _printable(text: str) -> str:
-    """Without what moves a terminal's cursor: part of the text is the proxy's."""
+    """The text without control characters: parts of it come from the proxy."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""``--resolve``: where to find a host of a proxy that has no name service or no port 443 of its own."""
+"""``--resolve``: the address of a host without a DNS entry or on another port than 443."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -21,5 +21,5 @@ resolve_option: Final = click.option(
     multiple=True,
     metavar="HOST:443=ADDRESS:PORT",
     callback=_parsed,
-    help="Connect there instead, under the same name; as often as needed.",
+    help="Connect to this address instead, with the same host name. Can be repeated.",
 )

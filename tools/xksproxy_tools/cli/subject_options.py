@@ -1,4 +1,4 @@
-"""Options that name what an examination of a proxy may use, beside its target."""
+"""Options of the conformance suite: keys, credentials and commands that checks may use."""
 
 import shlex
 from collections.abc import Callable
@@ -16,26 +16,34 @@ from xksproxy_tools.conformance.subject import ABSENT_KEY_ID, Keys, Outage, Subj
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 _OPTIONS: Final = (
-    click.option("--key", "usable", envvar="KEY_ID", show_envvar=True, required=True, help="A key of both usages."),
+    click.option(
+        "--key", "usable", envvar="KEY_ID", show_envvar=True, required=True, help="A key that encrypts and decrypts."
+    ),
     click.option("--encrypt-only-key", "encrypt_only", envvar="ENCRYPT_ONLY_KEY_ID", show_envvar=True),
     click.option("--decrypt-only-key", "decrypt_only", envvar="DECRYPT_ONLY_KEY_ID", show_envvar=True),
     click.option(
-        "--impotent-key", "impotent", envvar="IMPOTENT_KEY_ID", show_envvar=True, help="A key of neither usage."
+        "--impotent-key",
+        "impotent",
+        envvar="IMPOTENT_KEY_ID",
+        show_envvar=True,
+        help="A key that neither encrypts nor decrypts.",
     ),
     click.option("--disabled-key", "disabled"),
-    click.option("--absent-key", "absent", default=ABSENT_KEY_ID, show_default=True, help="An id that is no key's."),
+    click.option("--absent-key", "absent", default=ABSENT_KEY_ID, show_default=True, help="An id without a key."),
     click.option("--second-credential-file", type=_FILE, help="Another credential of the same key store."),
     click.option("--other-path", help=f"[/<prefix>]{BASE_PATH} of another key store of the proxy."),
-    click.option("--other-credential-file", type=_FILE, help="A credential of that one."),
-    click.option("--wrong-client-certificate", type=_FILE, help="One that the proxy must refuse for its name."),
-    click.option("--wrong-client-key", type=_FILE, help="Its private key, if it stands in a file of its own."),
-    click.option("--outage-command", help="A command that takes an HSM away from the proxy."),
-    click.option("--recovery-command", help="A command that gives it back."),
+    click.option("--other-credential-file", type=_FILE, help="A credential of that key store."),
+    click.option(
+        "--wrong-client-certificate", type=_FILE, help="A client certificate with a name that the proxy must refuse."
+    ),
+    click.option("--wrong-client-key", type=_FILE, help="Its private key, if that is not in the same file."),
+    click.option("--outage-command", help="A command that makes an HSM unavailable to the proxy."),
+    click.option("--recovery-command", help="A command that makes it available again."),
 )
 
 
 def subject_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a proxy and what may be used of it; it gets them as ``subject``."""
+    """Add the options for a proxy and its keys to a command, which gets them as ``subject``."""
 
     @wraps(function)
     def command(
@@ -74,7 +82,7 @@ def _other_store(target: Target, path: str | None, credential_file: Path | None)
     if path is None and credential_file is None:
         return None
     if path is None or credential_file is None:
-        raise click.UsageError("--other-path and --other-credential-file go together")
+        raise click.UsageError("--other-path and --other-credential-file must be used together")
     return replace(target, path_prefix=parse_uri_path(path), credential=read_credential(credential_file))
 
 
@@ -86,5 +94,5 @@ def _outage(begin: str | None, end: str | None) -> Outage | None:
     except ValueError as error:
         raise click.UsageError(f"a command cannot be read: {error}") from None
     if not all(commands):
-        raise click.UsageError("--outage-command and --recovery-command go together")
+        raise click.UsageError("--outage-command and --recovery-command must be used together")
     return Outage(*commands)

@@ -1,1 +1,1 @@
-"""Whether a proxy keeps to the XKS proxy API, requirement by requirement, seen from outside alone."""
+"""Checks a proxy against every requirement of the XKS proxy API, from outside."""

@@ -1,4 +1,4 @@
-"""Every requirement of the catalogue, and why some cannot be checked from outside."""
+"""The catalogue of requirements, with the reason if a requirement cannot be checked from outside."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,15 +6,15 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A rule of the specification of the XKS proxy API, in a few words."""
+    """A requirement of the XKS proxy API, in short form."""
 
     id: str
     level: str
-    """MUST, SHOULD or MAY; FACT: how KMS behaves; NOTE: advice; TEST: asked for by the public test client."""
+    """MUST, SHOULD or MAY; FACT: behaviour of KMS; NOTE: advice; TEST: required by the public test client."""
 
     text: str
     unchecked: str = ""
-    """Why no check of this suite tests it; empty if one does."""
+    """The reason why no check tests it; empty if one does."""
 
 
 CATALOGUE: Final = (
@@ -77,7 +77,7 @@ CATALOGUE: Final = (
         "how credentials are made; KMS refuses others",
     ),
     Requirement("R-AUTH-5", "MUST", "An access key id determines its secret"),
-    Requirement("R-AUTH-6", "MUST", "An access key id tells nothing about the secret", "how credentials are made"),
+    Requirement("R-AUTH-6", "MUST", "An access key id reveals nothing about the secret", "how credentials are made"),
     Requirement("R-AUTH-7", "MUST", "The secret is protected from disclosure", "cannot be seen from outside"),
     Requirement("R-AUTH-8", "FACT", "KMS signs at least Host and X-Amz-Date"),
     Requirement("R-AUTH-9", "MUST", "The time of a request is verified"),
@@ -89,9 +89,9 @@ CATALOGUE: Final = (
         "Credentials change without an interruption",
         "needs a change of the proxy's configuration",
     ),
-    Requirement("R-AUTH-13", "NOTE", "Scope, signed headers and key store are verified, and no cause is told"),
+    Requirement("R-AUTH-13", "NOTE", "Scope, signed headers and key store are verified, and the cause is not revealed"),
     Requirement("R-REQ-1", "MUST", "Requests and responses are JSON with its Content-Type"),
-    Requirement("R-REQ-2", "MUST", "requestMetadata and its required members are demanded"),
+    Requirement("R-REQ-2", "MUST", "requestMetadata and its required members are required"),
     Requirement("R-REQ-3", "MUST", "ARNs of up to 2048 characters"),
     Requirement("R-REQ-4", "MUST", "An unlisted kmsOperation is no validation error"),
     Requirement("R-REQ-5", "MUST", "kmsRequestId is opaque"),

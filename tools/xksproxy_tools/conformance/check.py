@@ -1,4 +1,4 @@
-"""What a check is."""
+"""The definition of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question to a proxy."""
+    """One check of a proxy."""
 
     id: str
-    """A slug, unique over all chapters; ``--only`` selects by it, and it stays the same over releases."""
+    """A unique name, for ``--only``. It does not change between releases."""
 
     requirements: tuple[str, ...]
-    """The ids of the requirements that a failure breaks."""
+    """The ids of the requirements that a failure violates."""
 
     level: Level
     title: str
-    """What is right, as a statement."""
+    """The expected behaviour, as a statement."""
 
     run: Callable[[Subject], str | None]
-    """Asks. Returns what is worth telling about a pass, or None.
+    """Makes the check. Returns a note about the result, or None.
 
     Raises:
-        CheckFailed: the answer is no.
-        NotApplicable: it cannot be asked.
+        CheckFailed: the proxy violates a requirement.
+        NotApplicable: something that the check needs is missing.
     """
 
 

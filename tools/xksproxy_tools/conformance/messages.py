@@ -1,4 +1,4 @@
-"""Messages of the API, as KMS writes them."""
+"""Request messages of the API, as KMS sends them."""
 
 import base64
 import uuid
@@ -25,7 +25,7 @@ def encoded(data: bytes) -> str:
 
 
 def request_metadata(operation: Operation, region: str = "us-east-1") -> Message:
-    """A complete ``requestMetadata`` with the members that an API requires, and no other."""
+    """A ``requestMetadata`` with exactly the members that an API requires."""
     members = {"kmsRequestId": str(uuid.uuid4()), "kmsOperation": KMS_OPERATIONS[operation]}
     if operation is not Operation.GET_HEALTH_STATUS:
         members["awsPrincipalArn"] = "arn:aws:iam::123456789012:user/conformance"
@@ -34,14 +34,14 @@ def request_metadata(operation: Operation, region: str = "us-east-1") -> Message
     return members
 
 
-def bare(operation: Operation) -> Message:
-    """A request with ``requestMetadata`` alone: whole for GetHealthStatus and GetKeyMetadata."""
+def metadata_only(operation: Operation) -> Message:
+    """A request with ``requestMetadata`` only, which is complete for GetHealthStatus and GetKeyMetadata."""
     return {"requestMetadata": request_metadata(operation)}
 
 
 def encryption(plaintext: bytes, aad: bytes | None = None, *, cdiv: bool = False) -> Message:
     """An Encrypt request."""
-    message = bare(Operation.ENCRYPT)
+    message = metadata_only(Operation.ENCRYPT)
     message |= {"plaintext": encoded(plaintext), "encryptionAlgorithm": ENCRYPTION_ALGORITHM}
     if aad is not None:
         message["additionalAuthenticatedData"] = encoded(aad)
@@ -52,7 +52,7 @@ def encryption(plaintext: bytes, aad: bytes | None = None, *, cdiv: bool = False
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What Encrypt answered, decoded, with the AAD it was asked for; None for a field that is absent."""
+    """The decoded response of Encrypt, with the AAD of the request. Absent members are None."""
 
     ciphertext: bytes
     iv: bytes
@@ -63,8 +63,8 @@ class Sealed:
 
 
 def decryption(sealed: Sealed) -> Message:
-    """The Decrypt request for what was sealed."""
-    message = bare(Operation.DECRYPT)
+    """The Decrypt request for the output of an encryption."""
+    message = metadata_only(Operation.DECRYPT)
     message |= {
         "ciphertext": encoded(sealed.ciphertext),
         "encryptionAlgorithm": ENCRYPTION_ALGORITHM,

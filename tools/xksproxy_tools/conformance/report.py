@@ -1,4 +1,4 @@
-"""What a run has found, by check and by requirement."""
+"""The results of a run, by check and by requirement."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from typing import Any, Final
 from xksproxy import __version__
 from xksproxy_tools.conformance.catalogue import CATALOGUE, Requirement
 from xksproxy_tools.conformance.check import Level
+from xksproxy_tools.conformance.outcome import Outcome
 from xksproxy_tools.conformance.runner import Result
-from xksproxy_tools.conformance.verdict import Outcome
 
 UNCHECKED: Final = "not checked"
-_GRAVEST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_APPLICABLE)
+_WORST_FIRST: Final = (Outcome.FAILED, Outcome.NOT_RUN, Outcome.PASSED, Outcome.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known of a requirement: the gravest outcome of its checks, or ``not checked`` and why."""
+class RequirementResult:
+    """The result for a requirement: the worst outcome of its checks, or ``not checked`` with the reason."""
 
     requirement: Requirement
     outcome: str
@@ -27,7 +27,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run, complete."""
+    """The results of a complete run."""
 
     proxy: str
     """The URL of the key store."""
@@ -37,17 +37,17 @@ class Report:
     results: tuple[Result, ...]
 
     def count(self, outcome: Outcome, level: Level | None = None) -> int:
-        """How many checks ended so, of one level or of all."""
+        """The number of checks with this outcome, of one level or of all."""
         return sum(one.outcome is outcome and level in (None, one.check.level) for one in self.results)
 
     @property
     def conforms(self) -> bool:
-        """Whether no check of a MUST failed or could not be made."""
+        """Whether every check of a MUST was made, and none failed."""
         return not self.count(Outcome.FAILED, Level.MUST) and not self.count(Outcome.NOT_RUN)
 
     @property
-    def verdict(self) -> str:
-        """The whole in a few words."""
+    def summary(self) -> str:
+        """The counts of outcomes as text."""
         must = self.count(Outcome.FAILED, Level.MUST)
         counts = {
             "passed": self.count(Outcome.PASSED),
@@ -59,21 +59,21 @@ class Report:
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no checks"
 
     def failures(self) -> tuple[Result, ...]:
-        """What failed, MUST before SHOULD."""
+        """The failures, MUST before SHOULD."""
         failed = [result for result in self.results if result.outcome is Outcome.FAILED]
         return tuple(sorted(failed, key=lambda result: list(Level).index(result.check.level)))
 
-    def verdicts(self) -> Iterator[Verdict]:
-        """Every requirement of the catalogue."""
+    def requirement_results(self) -> Iterator[RequirementResult]:
+        """The results for all requirements of the catalogue."""
         for requirement in CATALOGUE:
             about = [result for result in self.results if requirement.id in result.check.requirements]
             outcomes = {result.outcome for result in about}
-            gravest = next((outcome.value for outcome in _GRAVEST_FIRST if outcome in outcomes), UNCHECKED)
+            worst = next((outcome.value for outcome in _WORST_FIRST if outcome in outcomes), UNCHECKED)
             reason = requirement.unchecked or ("" if about else "no check of it was selected")
-            yield Verdict(requirement, gravest, tuple(result.check.id for result in about), reason)
+            yield RequirementResult(requirement, worst, tuple(result.check.id for result in about), reason)
 
-    def facts(self) -> dict[str, Any]:
-        """The same for a machine. Durations are in seconds, times in UTC."""
+    def as_dict(self) -> dict[str, Any]:
+        """The report for JSON output. Durations are in seconds, times in UTC."""
         return {
             "proxy": self.proxy,
             "tool": f"xksproxy {__version__}",
@@ -81,22 +81,22 @@ class Report:
             "seconds": round(self.seconds, 3),
             "conforms": self.conforms,
             "counts": {outcome.value: self.count(outcome) for outcome in Outcome},
-            "checks": [_facts_of(result) for result in self.results],
+            "checks": [_result_as_dict(result) for result in self.results],
             "requirements": [
                 {
-                    "id": verdict.requirement.id,
-                    "level": verdict.requirement.level,
-                    "text": verdict.requirement.text,
-                    "outcome": verdict.outcome,
-                    "checks": list(verdict.checks),
-                    "reason": verdict.reason,
+                    "id": result.requirement.id,
+                    "level": result.requirement.level,
+                    "text": result.requirement.text,
+                    "outcome": result.outcome,
+                    "checks": list(result.checks),
+                    "reason": result.reason,
                 }
-                for verdict in self.verdicts()
+                for result in self.requirement_results()
             ],
         }
 
 
-def _facts_of(result: Result) -> dict[str, Any]:
+def _result_as_dict(result: Result) -> dict[str, Any]:
     return {
         "id": result.check.id,
         "chapter": result.chapter.name,

@@ -1,4 +1,4 @@
-"""Signed requests of which every part can be made wrong."""
+"""Signed requests in which every part can be changed."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ _EXACTLY: Final = ("utf-8", "surrogateescape")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request's bytes to be; nothing is added to it and nothing is checked."""
+    """A request that is sent exactly as it is; nothing is added or checked."""
 
     target: str
     headers: tuple[tuple[str, str], ...]
@@ -27,7 +27,7 @@ class Request:
     version: str = "HTTP/1.1"
 
     def with_header(self, name: str, value: str) -> Self:
-        """The same with a header replaced in its place, or added."""
+        """A copy with a header replaced or added."""
         found = [position for position, (known, _) in enumerate(self.headers) if known.lower() == name.lower()]
         if not found:
             return replace(self, headers=(*self.headers, (name, value)))
@@ -36,15 +36,15 @@ class Request:
         return replace(self, headers=tuple(headers))
 
     def without_header(self, name: str) -> Self:
-        """The same without a header."""
+        """A copy without a header."""
         return replace(self, headers=tuple(pair for pair in self.headers if pair[0].lower() != name.lower()))
 
     def with_body(self, body: bytes) -> Self:
-        """The same with another body and its length."""
+        """A copy with another body and its Content-Length."""
         return replace(self.with_header("Content-Length", str(len(body))), body=body)
 
     def header(self, name: str) -> str:
-        """The value of a header that is there."""
+        """The value of an existing header."""
         return next(value for known, value in self.headers if known.lower() == name.lower())
 
     def header_lines(self) -> list[tuple[bytes, bytes]]:
@@ -60,19 +60,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """How a request is signed; the defaults are right."""
+    """The parameters of a signature. The defaults are correct."""
 
     credential: Credential
     region: str
     signed_headers: tuple[str, ...] = SIGNED_BY_KMS
     date: str | None = None
-    """The date of the credential scope; None: that of X-Amz-Date."""
+    """The date of the credential scope; None means that of X-Amz-Date."""
 
     service: str = SERVICE
     terminator: str = TERMINATOR
 
     def sign(self, request: Request, at: float) -> Request:
-        """The request with X-Amz-Date, of the Unix time ``at``, and Authorization."""
+        """The request with Authorization, and with X-Amz-Date for the Unix time ``at``."""
         dated = request.with_header("X-Amz-Date", timestamp(at))
         return dated.with_header("Authorization", self.authorization(dated))
 

@@ -1,4 +1,4 @@
-"""Making the checks, one after another."""
+"""Makes the checks one after another."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from xksproxy_tools.conformance.check import Chapter, Check
+from xksproxy_tools.conformance.http_connection import ConnectionEnded, NotHttp
+from xksproxy_tools.conformance.outcome import CheckFailed, CheckNotMade, NotApplicable, Outcome
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, CheckNotMade, NotApplicable, Outcome
-from xksproxy_tools.conformance.wire import ConnectionEnded, NotHttp
 
-JUDGEABLE: Final = "an answer that can be judged"
-"""What was expected where a check crashed."""
+CHECKABLE_ANSWER: Final = "a response that can be checked"
+"""The expectation in the result of a check that raised an unexpected exception."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a check ended. ``note`` is what a pass has to tell, or why there was none to make."""
+    """The result of a check. ``note`` is about a passed check, or says why the check was not made."""
 
     chapter: Chapter
     check: Check
@@ -28,9 +28,9 @@ class Result:
 
 
 def run_checks(chapters: Iterable[Chapter], subject: Subject) -> Iterator[Result]:
-    """Make the checks of some chapters. One that crashes has failed, with what happened; the others still run.
+    """Make the checks of some chapters. A check that raises an unexpected exception has failed.
 
-    Once the proxy takes no connection any more, the rest is not run.
+    When the proxy accepts no more connections, the remaining checks are not run.
     """
     gone = ""
     for chapter in chapters:
@@ -40,7 +40,7 @@ def run_checks(chapters: Iterable[Chapter], subject: Subject) -> Iterator[Result
                 continue
             result = run_check(chapter, check, subject)
             if result.outcome is Outcome.FAILED and (reason := _unreachable(subject)):
-                gone = f"since {check.id} the proxy takes no connection: {reason}"
+                gone = f"the proxy accepts no connection since {check.id}: {reason}"
             yield result
 
 
@@ -55,27 +55,27 @@ def run_check(chapter: Chapter, check: Check, subject: Subject) -> Result:
         outcome, note = Outcome.NOT_APPLICABLE, str(reason)
     except CheckNotMade as reason:
         outcome, note = Outcome.NOT_RUN, str(reason)
-    except Exception as failure:  # noqa: BLE001 - whatever a proxy provokes, the other checks must be made
+    except Exception as failure:  # noqa: BLE001 - the other checks must be made after any failure
         outcome = Outcome.FAILED
-        expected, got = _told(failure, subject)
-        subject.hang_up()  # nobody knows what is still under way on it
+        expected, got = _expected_and_got(failure, subject)
+        subject.disconnect()  # its state is unknown
     return Result(chapter, check, outcome, time.perf_counter() - started, note, expected, got)
 
 
-def _told(failure: Exception, subject: Subject) -> tuple[str, str]:
-    """What was expected, and what came instead."""
+def _expected_and_got(failure: Exception, subject: Subject) -> tuple[str, str]:
+    """The expected result, and the actual one."""
     match failure:
         case CheckFailed():
             return failure.expected, failure.got
         case NotHttp():
-            return "an answer of HTTP/1.1", str(failure)
+            return "a response in HTTP/1.1", str(failure)
         case TimeoutError():
-            return "an answer", f"none within {subject.timeout:g} s"
+            return "a response", f"none within {subject.timeout:g} s"
         case ConnectionEnded():
-            return "an answer", str(failure)
+            return "a response", str(failure)
         case OSError():
-            return "an answer", f"{type(failure).__name__}: {failure}"
-    return JUDGEABLE, f"{type(failure).__name__}: {failure}"
+            return "a response", f"{type(failure).__name__}: {failure}"
+    return CHECKABLE_ANSWER, f"{type(failure).__name__}: {failure}"
 
 
 def _unreachable(subject: Subject) -> str:

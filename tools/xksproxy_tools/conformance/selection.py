@@ -1,4 +1,4 @@
-"""Choosing among the checks."""
+"""Selects checks by patterns."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,9 +8,9 @@ from xksproxy_tools.conformance.check import Chapter, Check
 
 
 def select(chapters: Iterable[Chapter], patterns: Iterable[str]) -> tuple[Chapter, ...]:
-    """The chapters with the checks that one of some patterns names, all if there is none.
+    """The chapters with the checks that match a pattern; all checks if there are no patterns.
 
-    A pattern, with * and ?, is one of a check's id, of a chapter's name, or of a requirement's id.
+    A pattern, with * and ?, matches the id of a check, the name of a chapter, or the id of a requirement.
     """
     patterns = tuple(patterns)
     chosen = [

@@ -1,4 +1,4 @@
-"""The proxy that is examined, and what the examination may use."""
+"""The proxy under test, and what the checks may use."""
 
 import json
 import time
@@ -11,10 +11,10 @@ from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import Operation, compose_path
-from xksproxy_tools.conformance.answers import bytes_member, expect_success, sealed_of
+from xksproxy_tools.conformance.expectations import bytes_member, expect_success, sealed_of
+from xksproxy_tools.conformance.http_connection import HttpConnection, HttpResponse, NoResponse, NotHttp
 from xksproxy_tools.conformance.messages import Message, Sealed, decryption, encryption
 from xksproxy_tools.conformance.requests import Request, Signer
-from xksproxy_tools.conformance.wire import HttpResponse, NothingCame, NotHttp, Wire
 
 _BUSY: Final = {error.http_status: error.__name__ for error in (ThrottlingException, DependencyTimeoutException)}
 ABSENT_KEY_ID: Final = "xksproxy-conformance.absent"
@@ -22,25 +22,25 @@ ABSENT_KEY_ID: Final = "xksproxy-conformance.absent"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a proxy may take."""
+    """Time limits of a proxy."""
 
     timeout_seconds: float = 10.0
-    """For each read and write; an answer that takes longer counts as none."""
+    """For each read and write. A later response counts as missing."""
 
     answer_milliseconds: float = KMS_TIMEOUT_MS
     freshness_seconds: float = 60.0
-    """How old a health status may be (R-HLTH-6)."""
+    """The maximum age of a health status (R-HLTH-6)."""
 
     pauses_when_busy: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
-    """Seconds to wait before a request is sent again that was answered by nothing but that the proxy is busy."""
+    """Seconds to wait before a request is repeated because the proxy was busy."""
 
     timed_requests: int = 100
-    """How many of each API are timed."""
+    """The number of timed requests for each API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Commands, as argument lists, that take an HSM away from the proxy and give it back."""
+    """Commands, as argument lists, that make an HSM unavailable and available again."""
 
     begin: tuple[str, ...]
     end: tuple[str, ...]
@@ -48,7 +48,7 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """External key ids; None: there is no such key, and what needs it does not apply."""
+    """External key ids. None means that there is no such key, and that its checks are not applicable."""
 
     usable: str
     """Encrypts and decrypts."""
@@ -63,7 +63,7 @@ class Keys:
 
     @property
     def named(self) -> dict[str, str]:
-        """Those that must be there, by the option of the command that names them."""
+        """The keys that must exist, by command-line option."""
         given = {
             "--key": self.usable,
             "--encrypt-only-key": self.encrypt_only,
@@ -75,9 +75,9 @@ class Keys:
 
 
 class Subject:
-    """A proxy under examination. Belongs to one thread.
+    """The proxy under test. Belongs to one thread.
 
-    Failures of the network are raised as OSError, and what is not HTTP as :class:`~.wire.NotHttp`.
+    Network failures are raised as OSError, invalid HTTP as :class:`~.http_connection.NotHttp`.
     """
 
     def __init__(
@@ -91,10 +91,9 @@ class Subject:
         outage: Outage | None = None,
         limits: Limits | None = None,
     ) -> None:
-        """Take what may be used.
+        """``other_store`` is another key store of the same proxy.
 
-        ``other_store`` is another key store of the same proxy; ``wrong_client`` a client certificate, and its key,
-        that the proxy must refuse; ``outage`` is how an HSM can be taken away.
+        ``wrong_client`` is a client certificate with its key that the proxy must refuse.
 
         Raises:
             TargetError: a PEM file of the target cannot be used.
@@ -107,13 +106,13 @@ class Subject:
         self.outage = outage
         self.limits = limits or Limits()
         self.context = target.context()
-        self._kept: Wire | None = None
+        self._connection: HttpConnection | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.hang_up()
+        self.disconnect()
 
     @property
     def timeout(self) -> float:
@@ -122,21 +121,21 @@ class Subject:
 
     @property
     def signer(self) -> Signer:
-        """Signs rightly."""
+        """The signer with correct parameters."""
         return Signer(self.target.credential, self.target.region)
 
-    def connect(self) -> Wire:
-        """A connection of the caller's own."""
-        return Wire((self.target.host, self.target.port), self.context, timeout=self.timeout)
+    def connect(self) -> HttpConnection:
+        """Open a separate connection."""
+        return HttpConnection((self.target.host, self.target.port), self.context, timeout=self.timeout)
 
-    def hang_up(self) -> None:
-        """End the connection that :meth:`send` keeps."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+    def disconnect(self) -> None:
+        """Close the connection that :meth:`send` uses."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def path(self, operation: Operation, key_id: str | None = None) -> str:
-        """The path of an API, for the usable key unless told otherwise."""
+        """The path of an API. The default key is the usable one."""
         return compose_path(self.target.path_prefix, operation, key_id or self.keys.usable)
 
     def request(self, target: str, body: Message | bytes) -> Request:
@@ -150,13 +149,13 @@ class Subject:
         return Request(target, headers, content)
 
     def sign(self, request: Request, *, late_by: float = 0.0, signer: Signer | None = None) -> Request:
-        """Sign a request. ``late_by``: seconds that the client's clock is behind."""
+        """Sign a request. ``late_by`` is the number of seconds by which the client's clock is behind."""
         return (signer or self.signer).sign(request, time.time() - late_by)
 
     def send(self, request: Request) -> HttpResponse:
-        """Exchange a request, as it is, over the connection that is kept; made anew if the proxy has ended it.
+        """Send a request unchanged over the persistent connection, which is reopened if the proxy has closed it.
 
-        429 and 503 may come at any time and tell nothing of a requirement, so the request is then sent again.
+        429 and 503 are allowed at any time, so the request is then repeated.
         """
         for pause in self.limits.pauses_when_busy:
             response = self._exchange(request)
@@ -166,20 +165,20 @@ class Subject:
         return self._exchange(request)
 
     def _exchange(self, request: Request) -> HttpResponse:
-        fresh = self._kept is None
-        wire = self._kept = self._kept or self.connect()
+        fresh = self._connection is None
+        wire = self._connection = self._connection or self.connect()
         try:
             response = wire.exchange(request.encode(), request.method)
-        except NothingCame:
-            self.hang_up()
+        except NoResponse:
+            self.disconnect()
             if fresh:
                 raise
             return self._exchange(request)
         except BaseException:
-            self.hang_up()
+            self.disconnect()
             raise
         if response.closes:
-            self.hang_up()
+            self.disconnect()
         return response
 
     def call(self, operation: Operation, body: Message | bytes, key_id: str | None = None) -> HttpResponse:

@@ -1,1 +1,1 @@
-"""What makes a laptop a place to try the proxy: a SoftHSM2 token, a certificate authority, a configuration."""
+"""The development environment: a SoftHSM2 token, a certificate authority, a configuration."""

@@ -1,4 +1,4 @@
-"""``python -m xksproxy_tools.development DIRECTORY``: a throw-away token without a proxy (see ``softhsm/``)."""
+"""``python -m xksproxy_tools.development DIRECTORY``: creates a test token without a proxy (see ``softhsm/``)."""
 
 import sys
 from pathlib import Path
@@ -14,5 +14,5 @@ if __name__ == "__main__":
         module = make_token_with_keys(directory)
     except (OSError, SoftHsmError, HsmError) as error:
         sys.exit(f"make-token: {error}")
-    print(f"export SOFTHSM2_CONF={directory / 'softhsm2.conf'}")  # noqa: T201 - its purpose
-    print(f"# module {module}, token {TOKEN_LABEL}, PIN in {directory / 'pin'}")  # noqa: T201 - its purpose
+    print(f"export SOFTHSM2_CONF={directory / 'softhsm2.conf'}")  # noqa: T201 - the output of the command
+    print(f"# module {module}, token {TOKEN_LABEL}, PIN in {directory / 'pin'}")  # noqa: T201 - the output of the command

@@ -27,7 +27,7 @@ class Authority:
 
 
 def create_authority(common_name: str) -> Authority:
-    """A self-signed root."""
+    """Create a self-signed root."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
     builder = _builder(name, name, key.public_key(), _CA_DAYS)
@@ -45,7 +45,7 @@ def issue(
     client: bool = False,
     days: int = _LEAF_DAYS,
 ) -> tuple[bytes, bytes]:
-    """Certificate and private key, both PEM: a server's for DNS names and addresses, or a client's."""
+    """Issue a server certificate for DNS names and addresses, or a client certificate. Both parts are in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(_name(common_name), authority.certificate.subject, key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -63,13 +63,13 @@ def issue(
 
 
 def needs_renewal(certificate_pem: bytes) -> bool:
-    """Whether a certificate ends within 30 days."""
+    """Whether a certificate expires within 30 days."""
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     return certificate.not_valid_after_utc - datetime.now(UTC) < timedelta(days=_RENEW_DAYS)
 
 
 def load_authority(certificate_pem: bytes, key_pem: bytes) -> Authority:
-    """Read back what :func:`create_authority` made (ValueError for anything else)."""
+    """Load the output of :func:`create_authority` (ValueError for other content)."""
     key = serialization.load_pem_private_key(key_pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the authority's key is not an elliptic-curve key")  # noqa: TRY004 - the content is wrong
@@ -89,7 +89,7 @@ def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, replacing what was there."""
+    """Write a file that only its owner can read. An existing file is replaced."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)

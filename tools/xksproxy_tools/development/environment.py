@@ -1,4 +1,4 @@
-"""The directory of ``xksproxy dev``: made once, whole or not at all, and kept."""
+"""The directory of ``xksproxy dev``. It is created completely or not at all."""
 
 import json
 import re
@@ -48,14 +48,14 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DevEnvironment:
-    """A directory that holds all a proxy on this machine needs."""
+    """A directory with everything that a proxy on this machine needs."""
 
     directory: Path
     port: int
 
     @property
     def config(self) -> Path:
-        """A normal configuration file, good for ``xksproxy serve`` too."""
+        """The configuration file, which ``xksproxy serve`` accepts too."""
         return self.directory / _CONFIG_FILE
 
     @property
@@ -65,7 +65,7 @@ class DevEnvironment:
 
     @property
     def client_env(self) -> Path:
-        """Shell variables for clients, the public curl test client among them."""
+        """Shell variables for clients, such as the public curl test client."""
         return self.directory / "client.env"
 
     @property
@@ -75,14 +75,14 @@ class DevEnvironment:
 
 
 def open_environment(directory: Path, port: int | None, default_port: int) -> DevEnvironment:
-    """Make the directory, or take the one that is there; certificates near their end are renewed.
+    """Create the directory, or open an existing one. Certificates that expire soon are renewed.
 
-    A new one listens on ``port`` or ``default_port``; one that is kept changes its port only if ``port`` is given.
-    It is built aside and renamed into place, so one that was interrupted leaves no half of it behind.
+    A new directory is for ``port`` or ``default_port``; an existing one changes its port only if ``port`` is given. A
+    new directory is built under a temporary name and renamed, so an interrupted call leaves no partial directory.
 
     Raises:
         SoftHsmError: SoftHSM2 is missing.
-        ConfigError: what is in the directory is not a usable environment.
+        ConfigError: the content of the directory cannot be used.
         OSError: the directory cannot be written.
     """
     directory = directory.absolute()
@@ -102,27 +102,27 @@ def open_environment(directory: Path, port: int | None, default_port: int) -> De
 
 def _build(directory: Path, port: int) -> None:
     if "#" in str(directory):
-        raise SoftHsmError(f"{directory}: SoftHSM2 takes what follows a # for a comment; choose another --dir")
+        raise SoftHsmError(f"{directory}: SoftHSM2 treats the text after a # as a comment; use another --dir")
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(0, "it is not empty and holds no xksproxy.toml; choose another --dir", str(directory))
     directory.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        module = make_token_with_keys(workshop)
-        write_configuration(workshop / "softhsm2.conf", directory / "tokens")
-        _make_credential(workshop)
-        _make_certificates(workshop / "tls")
-        (workshop / _CONFIG_FILE).write_text(_config_text(directory, module, port), "utf-8")
+        module = make_token_with_keys(staging)
+        write_configuration(staging / "softhsm2.conf", directory / "tokens")
+        _make_credential(staging)
+        _make_certificates(staging / "tls")
+        (staging / _CONFIG_FILE).write_text(_config_text(directory, module, port), "utf-8")
         if directory.exists():
             directory.rmdir()
-        workshop.rename(directory)
+        staging.rename(directory)
     except BaseException:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
 def make_token_with_keys(directory: Path) -> Path:
-    """Make the token, its PIN file and its keys; the path of the PKCS#11 module."""
+    """Create the token, its PIN file and its keys. Returns the path of the PKCS#11 module."""
     pin = Secret(secrets.token_hex(8))
     certificates.write_private(directory / "pin", f"{pin.reveal()}\n".encode())
     token = make_token(directory, label=TOKEN_LABEL, pin=pin.reveal(), so_pin=secrets.token_hex(8))
@@ -141,7 +141,7 @@ def make_token_with_keys(directory: Path) -> Path:
 
 
 def _make_credential(directory: Path) -> None:
-    """Make a credential, and the file with which the KMS console takes it (R-CONF-2)."""
+    """Create a credential, and the file for the KMS console (R-CONF-2)."""
     credential = generate_credential()
     (directory / "credentials").mkdir(_DIRECTORY_MODE)
     save_credential(directory / "credentials", credential)
@@ -167,7 +167,7 @@ def _renew_certificates(directory: Path) -> None:
     try:
         ending = certificates.needs_renewal(server.read_bytes())
     except ValueError as error:
-        raise ConfigError([f"{server}: no certificate in PEM: {error}"]) from None
+        raise ConfigError([f"{server}: not a certificate in PEM: {error}"]) from None
     if ending:
         key = (directory / "ca-key.pem").read_bytes()
         _issue_server_certificate(directory, certificates.load_authority(ca.read_bytes(), key))
@@ -200,14 +200,14 @@ def _write_client_env(environment: DevEnvironment) -> None:
 
 
 def admin_port(port: int) -> int:
-    """The port of the admin listener beside a proxy's: 9464 for 8443, and otherwise the next one."""
+    """The port of the admin listener: 9464 if the proxy has 8443, else the next port."""
     return 9464 if port == 8443 else port % 65535 + 1  # noqa: PLR2004
 
 
 def _config_text(directory: Path, module: Path, port: int) -> str:
     keys = "\n".join(f'[[keystore.keys]]\nid = "{key.label}"\n' for key in KEYS)
     return f"""\
-# Made by `xksproxy dev`. A normal configuration: `xksproxy serve --config` takes it too.
+# Made by `xksproxy dev`. A normal configuration: `xksproxy serve --config` accepts it too.
 
 [server]
 listen = "127.0.0.1:{port}"

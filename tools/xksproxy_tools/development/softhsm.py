@@ -1,4 +1,4 @@
-"""A throw-away SoftHSM2 token in a directory of its own."""
+"""Creates SoftHSM2 tokens for tests and development."""
 
 import os
 import shutil
@@ -18,19 +18,19 @@ MODULE_PATHS: Final = (
 
 
 class SoftHsmError(Exception):
-    """SoftHSM2 is missing or makes no token; the text says what to do."""
+    """SoftHSM2 is missing or cannot create a token; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoftHsmToken:
-    """How to reach a token: the module, and the SOFTHSM2_CONF that it reads."""
+    """The module of a token, and the file for SOFTHSM2_CONF."""
 
     module: Path
     configuration: Path
 
 
 def find_module() -> Path:
-    """SoftHSM2's PKCS#11 module.
+    """Find the PKCS#11 module of SoftHSM2.
 
     Raises:
         SoftHsmError: it is not installed.
@@ -47,10 +47,10 @@ def write_configuration(path: Path, tokens: Path) -> None:
 
 
 def make_token(directory: Path, *, label: str, pin: str, so_pin: str) -> SoftHsmToken:
-    """Make an initialised token below ``directory``, which exists.
+    """Create an initialised token below ``directory``, which must exist.
 
     Raises:
-        SoftHsmError: SoftHSM2 is not installed or refuses.
+        SoftHsmError: SoftHSM2 is not installed, or softhsm2-util failed.
     """
     module = find_module()
     tokens = directory / "tokens"
@@ -61,5 +61,5 @@ def make_token(directory: Path, *, label: str, pin: str, so_pin: str) -> SoftHsm
     environment = {**os.environ, "SOFTHSM2_CONF": str(configuration)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed command
     if done.returncode:
-        raise SoftHsmError(f"softhsm2-util makes no token: {(done.stderr or done.stdout).strip()}")
+        raise SoftHsmError(f"softhsm2-util cannot create a token: {(done.stderr or done.stdout).strip()}")
     return SoftHsmToken(module, configuration)

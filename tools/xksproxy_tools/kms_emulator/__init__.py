@@ -1,1 +1,1 @@
-"""AWS KMS on this machine, for tests and for learning: the side that calls an XKS proxy. Never a part of a proxy."""
+"""An emulator of AWS KMS, for tests and for learning. It calls XKS proxies as AWS KMS does."""

@@ -1,18 +1,18 @@
-"""The ciphertext blob that KMS gives to its callers, and the data that it authenticates.
+"""The format of the ciphertext blob that KMS returns, and of the data that is authenticated with it.
 
 ::
 
     blob    = header  sealed
     header  = magic (4)  len16  key ARN  len8  backing key id
     sealed  = len8 IV  len8 tag  CTM  len16 ciphertext
-    CTM     = 0xFF, or len8 ciphertext metadata         absent is not empty
+    CTM     = 0xFF, or len8 ciphertext metadata         absent differs from empty
 
     authenticated data = header  canonical encryption context
     context = number of pairs (16), and for each, in the order of the keys' bytes:  len16 key  len16 value
 
-Lengths are big-endian and count bytes, texts are UTF-8. AWS's own layout is not published; this one carries what it
-must: Decrypt needs nothing else to find the KMS key, and the ciphertext of one KMS key is none of another on the same
-external key.
+Lengths are big-endian and count bytes; text is UTF-8. AWS does not publish its own format. This format has two
+properties of AWS's: Decrypt finds the KMS key from the blob alone, and a blob of one KMS key is invalid for another KMS
+key on the same external key.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from typing import Final
 
 from xksproxy.spec.limits import IV_BYTES, MAXIMUM_AAD_BYTES, MAXIMUM_CIPHERTEXT_METADATA_BYTES, TAG_BYTES
 from xksproxy_tools.kms_emulator.errors import KmsError
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
 MAXIMUM_BLOB_BYTES: Final = 6144
-"""CiphertextBlob is no longer than this."""
+"""The maximum length of CiphertextBlob."""
 
 _MAGIC: Final = b"xkE\x01"
 _NO_METADATA: Final = 0xFF
@@ -34,16 +34,16 @@ _LEN16: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The readable part of a blob: which KMS key, and which of its backing keys, made it."""
+    """The part of a blob that is not encrypted: the KMS key and the backing key that made the blob."""
 
     key_arn: str
     backing_key_id: str
-    """The name of the key material; of 1 to 255 bytes."""
+    """The name of the key material, 1 to 255 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A ciphertext blob taken apart. ``sealed`` is the outermost layer."""
+    """A parsed ciphertext blob. ``sealed`` is the outermost layer."""
 
     header: Header
     sealed: Sealed
@@ -53,7 +53,7 @@ def pack(blob: Blob) -> bytes:
     """The bytes of a blob.
 
     Raises:
-        ValueError: it would be longer than 6144 bytes, or a part is of a size that it cannot have.
+        ValueError: the blob would be longer than 6144 bytes, or the size of a part is invalid.
     """
     sealed = blob.sealed
     metadata = sealed.ciphertext_metadata
@@ -67,7 +67,9 @@ def pack(blob: Blob) -> bytes:
         )
     )
     if len(data) > MAXIMUM_BLOB_BYTES or not _is_sound(sealed):
-        raise ValueError("no ciphertext blob can hold this")
+        raise ValueError(
+            f"invalid sizes for a ciphertext blob; expected those of AES-GCM, at most {MAXIMUM_BLOB_BYTES} bytes in all"
+        )
     return data
 
 
@@ -75,7 +77,7 @@ def unpack(data: bytes) -> Blob:
     """Read a blob.
 
     Raises:
-        KmsError: InvalidCiphertextException; it is none of ours.
+        KmsError: InvalidCiphertextException; the data is not a blob of this emulator.
     """
     reader = _Reader(data)
     try:
@@ -93,10 +95,10 @@ def unpack(data: bytes) -> Blob:
 
 
 def authenticated_data(header: Header, encryption_context: Mapping[str, str]) -> bytes:
-    """What every layer authenticates: the header and the encryption context, whatever the order of its pairs.
+    """The data that every layer authenticates: header and encryption context, regardless of the order of the pairs.
 
     Raises:
-        KmsError: ValidationException; it would be longer than 8192 bytes, or a text is no Unicode.
+        KmsError: ValidationException; the data would be longer than 8192 bytes, or a text is not Unicode.
     """
     try:
         pairs = sorted((key.encode(), value.encode()) for key, value in encryption_context.items())
@@ -107,15 +109,15 @@ def authenticated_data(header: Header, encryption_context: Mapping[str, str]) ->
     if size > MAXIMUM_AAD_BYTES:
         raise KmsError(
             "ValidationException",
-            f"The encryption context is too long: with what AWS KMS adds, it would have {size} bytes;"
-            f" at most {MAXIMUM_AAD_BYTES} are possible.",
+            f"The encryption context is too long: with the data that AWS KMS adds, it has {size} bytes;"
+            f" expected at most {MAXIMUM_AAD_BYTES}.",
         )
     counted = (_counted(key, _LEN16) + _counted(value, _LEN16) for key, value in pairs)
     return b"".join((start, len(pairs).to_bytes(_LEN16, "big"), *counted))
 
 
 class _Reader:
-    """Reads a text of counted parts from its beginning."""
+    """Reads parts that have a length in front of them."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -145,11 +147,11 @@ def _packed_header(header: Header) -> bytes:
 
 
 def _counted(part: bytes, width: int) -> bytes:
-    """A part after its length, which must fit into ``width`` bytes."""
+    """A part with its length in front of it. The length has ``width`` bytes."""
     try:
         return len(part).to_bytes(width, "big") + part
     except OverflowError:
-        raise ValueError(f"a part of {len(part)} bytes has no place in a ciphertext blob") from None
+        raise ValueError(f"a part of {len(part)} bytes is too long for a ciphertext blob") from None
 
 
 def _is_sound(sealed: Sealed) -> bool:
@@ -160,4 +162,4 @@ def _is_sound(sealed: Sealed) -> bool:
 
 
 def _invalid() -> KmsError:
-    return KmsError("InvalidCiphertextException", "The ciphertext is not one of AWS KMS, or is corrupted.")
+    return KmsError("InvalidCiphertextException", "The ciphertext was not made by AWS KMS, or is corrupted.")

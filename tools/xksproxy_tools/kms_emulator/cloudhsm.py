@@ -1,7 +1,7 @@
 """AWS CloudHSM clusters that are PKCS#11 tokens on this machine.
 
-A token stands for a cluster with as many active HSMs as KMS asks for, in as many Availability Zones. What cannot be
-observed on a token is not pretended: there are no subnets, and kmsuser is never found logged in.
+A token represents a cluster that has the number of active HSMs and Availability Zones that KMS demands. The emulator
+does not simulate what a token does not have: there are no subnets, and kmsuser is never logged in already.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.pkcs11.presets import PRESETS
 from xksproxy.state.usage import UsageBook
 from xksproxy_tools.kms_emulator.errors import KmsError
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
 CLUSTER_NOT_FOUND: Final = "CLUSTER_NOT_FOUND"
 """The ConnectionErrorCode of a key store whose cluster does not exist."""
@@ -52,20 +52,20 @@ Result = TypeVar("Result")
 
 
 class ClusterOutcome(Enum):
-    """A way in which a cluster does not give what was asked of it."""
+    """The reason why a call to a cluster failed."""
 
-    WRONG_PASSWORD = "the password of kmsuser is wrong"  # noqa: S105 - it says what happened
+    WRONG_PASSWORD = "the password of kmsuser is wrong"  # noqa: S105 - a description
     USER_LOCKED_OUT = "kmsuser is locked out"
     USER_MISSING = "there is no kmsuser"
     NO_ACTIVE_HSM = "no active HSM"
     KEY_MISSING = "the key material is not in the cluster"
     CIPHERTEXT_REJECTED = "the ciphertext or the encryption context is wrong"
     BUSY = "the cluster is busy"
-    FAILED = "the cluster does not do what was asked"
+    FAILED = "the cluster returned an error"
 
 
 class ClusterFailure(Exception):
-    """A call to a cluster that gave no result; ``detail`` is for the operator."""
+    """A call to a cluster failed. ``detail`` is for the operator."""
 
     def __init__(self, outcome: ClusterOutcome, detail: str) -> None:
         self.outcome = outcome
@@ -74,10 +74,10 @@ class ClusterFailure(Exception):
 
 
 class CloudHsmCluster:
-    """One cluster. Its methods belong to one event loop; HSM calls run on threads of the engine's.
+    """One cluster. Its methods belong to one event loop; HSM calls run on session workers.
 
-    Every failure is a :class:`ClusterFailure`. A token that fails or goes away is watched, and used again once it is
-    back, without another :meth:`connect`.
+    Every failure is a :class:`ClusterFailure`. The HSM engine checks a token that failed, and uses it again when it
+    works, without another :meth:`connect`.
     """
 
     def __init__(self, cluster_id: str, hsm: Hsm, modules: Modules, guard: PinGuard, *, time_limit: float) -> None:
@@ -89,10 +89,10 @@ class CloudHsmCluster:
         self._instance: Instance | None = None
 
     async def connect(self, password: str) -> None:
-        """Log in as kmsuser, with the KeyStorePassword as PIN, and see that the HSM encrypts and decrypts.
+        """Log in as kmsuser with the KeyStorePassword as PIN, and check that the HSM encrypts and decrypts.
 
-        Each call is one attempt to log in, also with a password that was refused before: as with KMS, too many of them
-        lock the user out, if the token does that.
+        Each call is one attempt to log in, also with a password that was refused before. As with KMS, too many attempts
+        lock the user, if the token does that.
         """
         await self.disconnect()
         try:
@@ -109,7 +109,7 @@ class CloudHsmCluster:
             raise
 
     async def disconnect(self) -> None:
-        """Log out. Nothing is done where nobody is logged in."""
+        """Log out. This does nothing if no user is logged in."""
         instance, self._instance = self._instance, None
         if instance is not None:
             instance.stop()
@@ -121,7 +121,7 @@ class CloudHsmCluster:
         await self._call(lambda session: session.create_key(label, bits=_KEY_BITS, encrypt=True, decrypt=True))
 
     async def delete_key(self, label: str) -> None:
-        """Remove a key for good."""
+        """Destroy a key."""
         await self._call(lambda session: destroy_key(session.binding, label))
 
     async def encrypt(self, label: str, plaintext: bytes, aad: bytes) -> Sealed:
@@ -136,7 +136,7 @@ class CloudHsmCluster:
 
     async def _call(self, work: Callable[[HsmSession], Result]) -> Result:
         if self._instance is None:
-            raise ClusterFailure(ClusterOutcome.NO_ACTIVE_HSM, f"nobody is logged in to {self.id}")
+            raise ClusterFailure(ClusterOutcome.NO_ACTIVE_HSM, f"no user is logged in to {self.id}")
         try:
             return await self._instance.call(work, Deadline.after(self._time_limit))
         except HsmError as error:
@@ -144,14 +144,14 @@ class CloudHsmCluster:
 
 
 class CloudHsmClusters:
-    """The clusters of the account, by their id. At most one of these in a process, which then must not fork."""
+    """The clusters of the account, by id. A process has at most one of these, and must not fork after that."""
 
     def __init__(self, clusters: Mapping[str, Hsm], state_directory: Path, *, time_limit: float = _SECONDS) -> None:
-        """Touch no module yet.
+        """Load no module yet.
 
         Args:
-            clusters: the token that stands for each cluster.
-            state_directory: what the HSM engine keeps of log-ins and of encryptions.
+            clusters: the token that represents each cluster.
+            state_directory: where the HSM engine records log-ins and encryptions.
             time_limit: seconds for one call.
         """
         guard = PinGuard(state_directory)
@@ -162,7 +162,7 @@ class CloudHsmClusters:
         }
 
     def get(self, cluster_id: str) -> CloudHsmCluster | None:
-        """A cluster, or None if there is none of this id."""
+        """The cluster with this id, or None."""
         return self._clusters.get(cluster_id)
 
     async def close(self) -> None:
@@ -174,42 +174,42 @@ class CloudHsmClusters:
 def parse_cluster(text: str) -> tuple[str, Hsm]:
     """Read ``ID=MODULE:TOKEN[:PRESET]``, such as ``cluster-1a23b4cdefg=/usr/lib/softhsm/libsofthsm2.so:kms``.
 
-    The preset says how the module behaves, ``softhsm2`` without it; see ``[[hsm]]`` of the proxy's configuration.
+    The preset is that of ``[[hsm]]`` in the proxy's configuration; the default is ``softhsm2``.
 
     Raises:
-        ValueError: it is of another form.
+        ValueError: the form is wrong.
     """
     cluster_id, separator, token = text.partition("=")
     module, _, rest = token.partition(":")
     label, _, preset = rest.partition(":")
     preset = preset or "softhsm2"
     if not (separator and cluster_id and module and label) or len(label.encode()) > _LABEL_BYTES:
-        raise ValueError(f"{text!r} is no cluster; expected ID=MODULE:TOKEN or ID=MODULE:TOKEN:PRESET")
+        raise ValueError(f"{text!r} is not a cluster; expected ID=MODULE:TOKEN or ID=MODULE:TOKEN:PRESET")
     if preset not in PRESETS:
-        raise ValueError(f"{preset!r} is no preset; expected one of {', '.join(PRESETS)}")
+        raise ValueError(f"{preset!r} is not a preset; expected one of {', '.join(PRESETS)}")
     return cluster_id, msgspec.convert({"id": cluster_id, "module": module, "token": label, "preset": preset}, Hsm)
 
 
 def connection_error_code(outcome: ClusterOutcome) -> str:
     """The ConnectionErrorCode after ConnectCustomKeyStore."""
-    return _VERDICTS[outcome].code
+    return _ANSWERS[outcome].code
 
 
 def create_key_error(outcome: ClusterOutcome) -> KmsError:
-    """What CreateKey answers."""
-    verdict = _VERDICTS[outcome]
-    return KmsError(verdict.create_key, verdict.text)
+    """The error of CreateKey."""
+    answer = _ANSWERS[outcome]
+    return KmsError(answer.create_key, answer.text)
 
 
 def cryptographic_error(outcome: ClusterOutcome) -> KmsError:
-    """What Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext and ReEncrypt answer."""
-    verdict = _VERDICTS[outcome]
-    return KmsError(verdict.cryptography, verdict.text)
+    """The error of the five cryptographic operations."""
+    answer = _ANSWERS[outcome]
+    return KmsError(answer.cryptography, answer.text)
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What an outcome means: a ConnectionErrorCode, and exceptions."""
+class _KmsAnswer:
+    """The ConnectionErrorCode and the exceptions of KMS after an outcome."""
 
     text: str
     code: str = "INTERNAL_ERROR"
@@ -219,38 +219,39 @@ class _Verdict:
 
 _STORE_STATE: Final = "CustomKeyStoreInvalidStateException"
 
-_VERDICTS: Final[Mapping[ClusterOutcome, _Verdict]] = {
-    ClusterOutcome.WRONG_PASSWORD: _Verdict(
-        "AWS KMS cannot log in to the AWS CloudHSM cluster: the password of kmsuser is not that of the key store.",
+_ANSWERS: Final[Mapping[ClusterOutcome, _KmsAnswer]] = {
+    ClusterOutcome.WRONG_PASSWORD: _KmsAnswer(
+        "AWS KMS cannot log in to the AWS CloudHSM cluster: the password of kmsuser differs from that of the key"
+        " store.",
         "INVALID_CREDENTIALS",
         _STORE_STATE,
     ),
-    ClusterOutcome.USER_LOCKED_OUT: _Verdict(
+    ClusterOutcome.USER_LOCKED_OUT: _KmsAnswer(
         "AWS KMS cannot log in to the AWS CloudHSM cluster: kmsuser is locked out.", "USER_LOCKED_OUT", _STORE_STATE
     ),
-    ClusterOutcome.USER_MISSING: _Verdict(
+    ClusterOutcome.USER_MISSING: _KmsAnswer(
         "AWS KMS cannot log in to the AWS CloudHSM cluster: it has no user kmsuser.", "USER_NOT_FOUND", _STORE_STATE
     ),
-    ClusterOutcome.NO_ACTIVE_HSM: _Verdict(
+    ClusterOutcome.NO_ACTIVE_HSM: _KmsAnswer(
         "The AWS CloudHSM cluster of the key store has no active HSM.",
         "INSUFFICIENT_CLOUDHSM_HSMS",
         "CloudHsmClusterInvalidConfigurationException",
     ),
-    ClusterOutcome.KEY_MISSING: _Verdict("The AWS CloudHSM cluster does not hold the key material of the KMS key."),
-    ClusterOutcome.CIPHERTEXT_REJECTED: _Verdict(
+    ClusterOutcome.KEY_MISSING: _KmsAnswer("The AWS CloudHSM cluster does not hold the key material of the KMS key."),
+    ClusterOutcome.CIPHERTEXT_REJECTED: _KmsAnswer(
         "The ciphertext, or the encryption context that belongs to it, is corrupted, missing or otherwise invalid.",
         cryptography="InvalidCiphertextException",
     ),
-    ClusterOutcome.BUSY: _Verdict(
+    ClusterOutcome.BUSY: _KmsAnswer(
         "The AWS CloudHSM cluster is busy with other commands. Lower the request rate, and retry.",
         "NETWORK_ERRORS",
         "ThrottlingException",
         "ThrottlingException",
     ),
-    ClusterOutcome.FAILED: _Verdict("The AWS CloudHSM cluster could not do what AWS KMS asked of it."),
+    ClusterOutcome.FAILED: _KmsAnswer("The AWS CloudHSM cluster returned an error."),
 }
 
-# The first that fits decides, so a class stands before those that it is derived from.
+# The first match counts, so a class is before its base classes.
 _OUTCOMES: Final[tuple[tuple[type[HsmError], ClusterOutcome], ...]] = (
     (UserMissing, ClusterOutcome.USER_MISSING),
     (LoginBarred, ClusterOutcome.USER_LOCKED_OUT),
@@ -265,7 +266,7 @@ _OUTCOMES: Final[tuple[tuple[type[HsmError], ClusterOutcome], ...]] = (
 
 
 async def _on_daemon_thread(work: Callable[[], None], seconds: float) -> None:
-    """Run what may never return, in a module that hangs: then it is left behind, and holds nothing up."""
+    """Run a call that never returns if the module hangs. After ``seconds`` the thread is abandoned."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def run() -> None:

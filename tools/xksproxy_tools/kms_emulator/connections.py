@@ -1,4 +1,6 @@
-"""The connection state of key stores: which operation each state allows, and the transitions, which survive a restart.
+"""The connection state of key stores: the operations that each state allows, and the transitions between states.
+
+Transitions continue after a restart of the emulator.
 
 (created) ─► DISCONNECTED ─Connect─► CONNECTING ─ok─► CONNECTED ─Disconnect─► DISCONNECTING ─► DISCONNECTED
                                           └─failure─► FAILED ────Disconnect─► DISCONNECTING
@@ -10,10 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from xksproxy_tools.kms_emulator.connecting import ConnectFailed, Connector
-from xksproxy_tools.kms_emulator.durations import LIKE_AWS, Durations
+from xksproxy_tools.kms_emulator.connector import ConnectionFailed, Connector
+from xksproxy_tools.kms_emulator.durations import AWS_DURATIONS, Durations
 from xksproxy_tools.kms_emulator.errors import KmsError
-from xksproxy_tools.kms_emulator.proxy.verdicts import not_connected
+from xksproxy_tools.kms_emulator.proxy.kms_errors import not_connected
 from xksproxy_tools.kms_emulator.state.database import Database
 from xksproxy_tools.kms_emulator.state.records import Connection, ConnectionState, KeyStore
 
@@ -33,7 +35,7 @@ _ALLOWED: Final[Mapping[str, frozenset[ConnectionState]]] = {
 
 
 def require_state(operation: str, store: KeyStore, *, states: frozenset[ConnectionState] | None = None) -> None:
-    """Refuse an operation that the connection state forbids; ``states`` narrows what the operation allows in general.
+    """Refuse an operation that the connection state forbids. ``states`` replaces the states that allow the operation.
 
     Raises:
         KmsError: CustomKeyStoreInvalidStateException.
@@ -51,17 +53,17 @@ def require_state(operation: str, store: KeyStore, *, states: frozenset[Connecti
 
 
 class Connections:
-    """Carries out transitions, each in a task of its own. Belongs to one event loop."""
+    """Makes the transitions, each in its own task. Belongs to one event loop."""
 
     def __init__(
         self,
         database: Database,
         connector: Connector,
         clock: Callable[[], float],
-        durations: Durations = LIKE_AWS,
+        durations: Durations = AWS_DURATIONS,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """``wait`` is given what is left of a transition in seconds; a test may hold it."""
+        """``wait`` waits for the rest of a transition, in seconds; tests replace it."""
         self._database = database
         self._connector = connector
         self._clock = clock
@@ -70,18 +72,18 @@ class Connections:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def connect(self, store: KeyStore, request_id: str) -> None:
-        """Begin to connect; nothing happens if that is under way or done."""
+        """Start to connect. This does nothing if the key store is connecting or connected."""
         if store.connection.state is ConnectionState.DISCONNECTED:
             self._begin(store, ConnectionState.CONNECTING, request_id, self._durations.connect)
 
     def disconnect(self, store: KeyStore, request_id: str) -> None:
-        """Begin to disconnect, also from a connection that failed or is not yet made."""
+        """Start to disconnect. The key store may also be connecting, or have failed to connect."""
         self._begin(store, ConnectionState.DISCONNECTING, request_id, self._durations.disconnect)
 
     async def resume(self) -> None:
-        """Go on where the last emulator stopped: start its transitions, and log in to the clusters it was connected to.
+        """Continue after a restart: start unfinished transitions, and log in to the clusters of connected key stores.
 
-        A key store whose cluster cannot be reached stays CONNECTED, as it would with KMS.
+        A key store whose cluster cannot be reached stays CONNECTED, as with KMS.
         """
         stores = self._database.key_stores()
         for store in stores:
@@ -91,7 +93,7 @@ class Connections:
         await asyncio.gather(*(self._log_in_again(store) for store in connected))
 
     async def close(self) -> None:
-        """Stop, so that another emulator can go on."""
+        """Stop all transitions. The next emulator continues them."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -113,10 +115,10 @@ class Connections:
     async def _connecting(self, store: KeyStore) -> None:
         try:
             await self._connector.connect(store, store.connection.request_id or "")
-        except ConnectFailed as failure:
+        except ConnectionFailed as failure:
             _log.warning("key store does not connect", extra=_fields(store, reason=str(failure)))
             self._finish(store, Connection(ConnectionState.FAILED, failure.code))
-        except Exception:  # noqa: BLE001 - whatever it is, the connection has failed
+        except Exception:  # noqa: BLE001 - every failure is a failed connection
             _log.exception("unexpected failure while a key store connects", extra=_fields(store))
             self._finish(store, Connection(ConnectionState.FAILED, "INTERNAL_ERROR"))
         else:
@@ -131,14 +133,14 @@ class Connections:
     async def _log_in_again(self, store: KeyStore) -> None:
         try:
             await self._connector.connect(store, "")
-        except ConnectFailed as failure:
+        except ConnectionFailed as failure:
             _log.warning("key store stays CONNECTED, but cannot be used", extra=_fields(store, reason=str(failure)))
 
     async def _wait_until_due(self, store: KeyStore) -> None:
         await self._wait(max(0.0, (store.connection.due or 0.0) - self._clock()))
 
     def _finish(self, store: KeyStore, connection: Connection) -> None:
-        """Write the end of a transition, unless another one has begun since."""
+        """Record the end of a transition, unless another one has started."""
         now = self._database.key_store(store.id)
         if now is not None and now.connection == store.connection:
             self._database.put_key_store(replace(now, connection=connection))
@@ -146,5 +148,5 @@ class Connections:
 
 
 def _fields(store: KeyStore, **more: str) -> dict[str, dict[str, str]]:
-    """What a log line says about a key store."""
+    """The fields of a log line about a key store."""
     return {"fields": {"key_store": store.id, "name": store.name, **more}}

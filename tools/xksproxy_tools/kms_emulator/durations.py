@@ -1,4 +1,4 @@
-"""How long a key store takes to connect and to disconnect."""
+"""The time that a key store takes to connect and to disconnect."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long transitions take, in seconds; with AWS about five minutes each. What fails to connect, fails at once."""
+    """The length of transitions in seconds; about five minutes with AWS. Failures have no delay."""
 
     connect: float = 300.0
     disconnect: float = 300.0
 
 
-LIKE_AWS: Final = Durations()
+AWS_DURATIONS: Final = Durations()
 
-FAST: Final = Durations(0.0, 0.0)
-"""For whoever does not want to wait."""
+NO_DURATIONS: Final = Durations(0.0, 0.0)
+"""No delay."""

@@ -7,7 +7,7 @@ _FAULTS: Final = frozenset({"DependencyTimeoutException", "KeyUnavailableExcepti
 
 
 class KmsError(Exception):
-    """A KMS request that is refused. ``name`` is what SDKs key on; ``message`` is for a person."""
+    """A refused KMS request. ``name`` is the name of the exception; ``message`` is for people."""
 
     def __init__(self, name: str, message: str) -> None:
         self.name = name
@@ -16,5 +16,5 @@ class KmsError(Exception):
 
     @property
     def status(self) -> HTTPStatus:
-        """The HTTP status: 500 for the three faults of KMS itself, 400 for all else."""
+        """The HTTP status: 500 for the three faults of KMS itself, 400 for all other errors."""
         return HTTPStatus.INTERNAL_SERVER_ERROR if self.name in _FAULTS else HTTPStatus.BAD_REQUEST

@@ -1,4 +1,4 @@
-"""The end of the waiting period: a key vanishes, and with it its aliases, tags and material."""
+"""Deletes keys at the end of their waiting period, with their aliases, tags and key material."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Expiry:
-    """Deletes keys whose time has come. What is external is never touched."""
+    """Deletes keys whose waiting period is over. External keys are never changed."""
 
     def __init__(self, database: Database, clusters: CloudHsmClusters, clock: Callable[[], float]) -> None:
         self._database = database
@@ -20,7 +20,7 @@ class Expiry:
         self._clock = clock
 
     async def delete_due_keys(self) -> None:
-        """Delete them; key material in a cluster as far as the cluster can be reached."""
+        """Delete these keys. Key material in a cluster is deleted if the cluster can be reached."""
         for key in self._database.keys_to_delete(self._clock()):
             store = None if key.store_id is None else self._database.key_store(key.store_id)
             self._database.delete_key(key.id)

@@ -16,17 +16,17 @@ _PARTITIONS: Final = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
 
 @dataclass(frozen=True, slots=True)
 class KeyName:
-    """What a KeyId parameter says."""
+    """A parsed KeyId parameter."""
 
     kind: Literal["key", "alias"]
     account: str
     name: str
-    """A bare key id, or an alias with its prefix ``alias/``."""
+    """A key id, or an alias with its prefix ``alias/``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """An AWS Region, as far as names go."""
+    """The name of an AWS Region, and the ARNs of its resources."""
 
     name: str
 
@@ -44,10 +44,10 @@ class Region:
         return f"arn:{self.partition}:kms:{self.name}:{account}:{alias_name}"
 
     def parse_key_id(self, text: str, account: str, *, alias: bool = True) -> KeyName:
-        """A key id, key ARN, alias name or alias ARN; what is no ARN is of ``account``.
+        """Parse a key id, key ARN, alias name or alias ARN. A name that is not an ARN belongs to ``account``.
 
         Raises:
-            KmsError: NotFoundException, for none of these, an ARN of another Region, or an alias where none may be.
+            KmsError: NotFoundException, for another form, an ARN of another Region, or an alias that is not allowed.
         """
         name = self._parse_arn(text) if text.startswith("arn:") else _parse_name(text, account)
         if name is None or (name.kind == "alias" and not alias):

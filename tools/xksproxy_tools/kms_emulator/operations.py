@@ -1,24 +1,24 @@
-"""Which operation is carried out where: the whole table."""
+"""The table of operations and the methods that execute them."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from xksproxy_tools.kms_emulator.aliases import Aliases
 from xksproxy_tools.kms_emulator.crypto import Crypto
-from xksproxy_tools.kms_emulator.keycreation import KeyCreation
+from xksproxy_tools.kms_emulator.key_creation import KeyCreation
+from xksproxy_tools.kms_emulator.key_stores import KeyStores
 from xksproxy_tools.kms_emulator.keys import Keys
-from xksproxy_tools.kms_emulator.keystores import KeyStores
 from xksproxy_tools.kms_emulator.policies import Policies
-from xksproxy_tools.kms_emulator.refusals import Refusals
 from xksproxy_tools.kms_emulator.request import KmsRequest
 from xksproxy_tools.kms_emulator.tags import Tags
+from xksproxy_tools.kms_emulator.unsupported_operations import UnsupportedOperations
 
 Result = Mapping[str, Any] | None
-"""The members of an answer; None where the operation has no output shape."""
+"""The members of a response; None if the operation has no output shape."""
 
 
 class Operations:
-    """Carries out any operation of the model."""
+    """Executes the operations of the model."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class Operations:
         aliases: Aliases,
         tags: Tags,
         policies: Policies,
-        refusals: Refusals,
+        refusals: UnsupportedOperations,
     ) -> None:
         self._refuse = refusals.refuse
-        self._waiting: Mapping[str, Callable[[KmsRequest], Awaitable[Result]]] = {
+        self._asynchronous: Mapping[str, Callable[[KmsRequest], Awaitable[Result]]] = {
             "CreateCustomKeyStore": stores.create,
             "UpdateCustomKeyStore": stores.update,
             "CreateKey": creation.create,
@@ -67,13 +67,13 @@ class Operations:
             "ListKeyPolicies": policies.list,
         }
 
-    async def carry_out(self, request: KmsRequest) -> Result:
-        """The result of a request; some wait for a proxy or a cluster.
+    async def execute(self, request: KmsRequest) -> Result:
+        """Execute a request.
 
         Raises:
-            KmsError: it is refused.
+            KmsError: the request is refused.
         """
-        waiting = self._waiting.get(request.operation)
+        waiting = self._asynchronous.get(request.operation)
         if waiting is not None:
             return await waiting(request)
         return self._immediate.get(request.operation, self._refuse)(request)

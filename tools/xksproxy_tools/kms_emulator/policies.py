@@ -1,11 +1,11 @@
-"""Key policies: kept and shown, never evaluated."""
+"""Key policies: stored and returned, never evaluated."""
 
 import json
 from dataclasses import replace
 from typing import Any, Final
 
 from xksproxy_tools.kms_emulator.errors import KmsError
-from xksproxy_tools.kms_emulator.finder import FoundKey, KeyFinder
+from xksproxy_tools.kms_emulator.key_resolver import KeyResolver, ResolvedKey
 from xksproxy_tools.kms_emulator.names import Region
 from xksproxy_tools.kms_emulator.request import KmsRequest
 from xksproxy_tools.kms_emulator.state.database import Database
@@ -15,34 +15,34 @@ _MAXIMUM_BYTES: Final = 32 * 1024
 
 
 class Policies:
-    """GetKeyPolicy, PutKeyPolicy, ListKeyPolicies: legal in every key state."""
+    """GetKeyPolicy, PutKeyPolicy, ListKeyPolicies. They work in every key state."""
 
-    def __init__(self, database: Database, finder: KeyFinder) -> None:
+    def __init__(self, database: Database, resolver: KeyResolver) -> None:
         self._database = database
-        self._finder = finder
+        self._resolver = resolver
 
     def get(self, request: KmsRequest) -> dict[str, Any]:
         """GetKeyPolicy."""
-        return {"Policy": self._found(request).key.policy, "PolicyName": _NAME}
+        return {"Policy": self._resolve(request).key.policy, "PolicyName": _NAME}
 
     def put(self, request: KmsRequest) -> None:
         """PutKeyPolicy."""
-        found = self._found(request)
-        self._database.put_key(replace(found.key, policy=checked_policy(request.parameters["Policy"])))
+        resolved = self._resolve(request)
+        self._database.put_key(replace(resolved.key, policy=checked_policy(request.parameters["Policy"])))
 
     def list(self, request: KmsRequest) -> dict[str, Any]:
-        """ListKeyPolicies: there is only the one."""
-        self._found(request)
+        """ListKeyPolicies: every key has one policy."""
+        self._resolve(request)
         return {"PolicyNames": [_NAME], "Truncated": False}
 
-    def _found(self, request: KmsRequest) -> FoundKey:
+    def _resolve(self, request: KmsRequest) -> ResolvedKey:
         if request.parameters.get("PolicyName", _NAME) != _NAME:
             raise KmsError("NotFoundException", f"No such policy exists; the only one is {_NAME}")
-        return self._finder.find(request.parameters["KeyId"], request.caller.account, alias=False)
+        return self._resolver.find(request.parameters["KeyId"], request.caller.account, alias=False)
 
 
 def default_policy(region: Region, account: str) -> str:
-    """What a key has whose CreateKey names no policy: its account may do everything."""
+    """The default key policy: the account of the key may do everything."""
     statement = {
         "Sid": "Enable IAM User Permissions",
         "Effect": "Allow",
@@ -54,10 +54,10 @@ def default_policy(region: Region, account: str) -> str:
 
 
 def checked_policy(text: str) -> str:
-    """A policy as it is kept.
+    """Check a policy, and return it.
 
     Raises:
-        KmsError: MalformedPolicyDocumentException if it is no JSON object, LimitExceededException above 32 KiB.
+        KmsError: MalformedPolicyDocumentException if it is not a JSON object, LimitExceededException above 32 KiB.
     """
     try:
         document = json.loads(text)

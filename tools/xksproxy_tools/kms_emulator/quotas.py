@@ -1,4 +1,4 @@
-"""The request quota of custom key stores, which all keys of a store share."""
+"""The request quota of custom key stores. All keys of a key store share it."""
 
 from collections.abc import Callable
 from typing import Final
@@ -19,10 +19,10 @@ class StoreQuotas:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, store_id: str) -> None:
-        """Count a request that may pass.
+        """Count one request.
 
         Raises:
-            KmsError: ThrottlingException; it may not.
+            KmsError: ThrottlingException; the quota is used up.
         """
         now = self._clock()
         tokens, filled = self._buckets.get(store_id, (float(self._rate), now))

@@ -1,4 +1,4 @@
-"""One request of a KMS client, authenticated and validated."""
+"""A validated request of a KMS client."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from xksproxy_tools.kms_emulator.protocol.caller import Caller
 
 @dataclass(frozen=True, slots=True)
 class KmsRequest:
-    """What every operation is given."""
+    """The request that an operation executes."""
 
     id: str
-    """Answered as ``x-amzn-RequestId`` and sent to proxies as ``kmsRequestId``."""
+    """Returned as ``x-amzn-RequestId``, and sent to proxies as ``kmsRequestId``."""
 
     operation: str
     caller: Caller

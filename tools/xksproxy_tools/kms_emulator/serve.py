@@ -1,4 +1,4 @@
-"""Runs an emulator until it is told to end."""
+"""Runs an emulator as a server."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ from aiohttp import web
 
 from xksproxy.config.model import Hsm
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
-from xksproxy_tools.kms_emulator.app import Endpoint
 from xksproxy_tools.kms_emulator.assembly import Emulator, assemble
 from xksproxy_tools.kms_emulator.cloudhsm import CloudHsmClusters
-from xksproxy_tools.kms_emulator.durations import LIKE_AWS, Durations
+from xksproxy_tools.kms_emulator.durations import AWS_DURATIONS, Durations
+from xksproxy_tools.kms_emulator.endpoint import Endpoint
 from xksproxy_tools.kms_emulator.names import Region
 from xksproxy_tools.kms_emulator.protocol.caller import Caller, Callers
 from xksproxy_tools.kms_emulator.protocol.model import KmsModel, ModelUnusable
@@ -25,7 +25,7 @@ from xksproxy_tools.kms_emulator.proxy.client import ProxyClient
 from xksproxy_tools.kms_emulator.proxy.connection import Peer
 from xksproxy_tools.kms_emulator.quotas import REQUESTS_PER_SECOND, StoreQuotas
 from xksproxy_tools.kms_emulator.state.database import Database
-from xksproxy_tools.kms_emulator.vpcservices import VpcServices
+from xksproxy_tools.kms_emulator.vpc_services import VpcServices
 
 _SHUTDOWN_SECONDS: Final = 5.0
 _CLUSTER_SECONDS: Final = 10.0
@@ -34,20 +34,19 @@ __all__ = ["CannotListen", "ModelUnusable", "Settings", "running", "serve"]
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text says why."""
+    """The emulator cannot listen on the address; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says."""
+    """The settings of an emulator."""
 
     host: str
     port: int
-    """0: any free one."""
+    """0 means any free port."""
 
     state: Path
-    """The state file; what the HSM engine keeps about clusters goes beside it, in a directory of the same name and
-    ``-hsm``."""
+    """The state file. The HSM engine stores its records in a directory beside it, named like the file with ``-hsm``."""
 
     region: str
     account: str
@@ -55,20 +54,20 @@ class Settings:
     ca: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
-    durations: Durations = LIKE_AWS
+    durations: Durations = AWS_DURATIONS
     clusters: Mapping[str, Hsm] = field(default_factory=dict)
     callers: Mapping[str, Caller] = field(default_factory=dict)
     vpc_services: frozenset[str] = frozenset()
     requests_per_second: int = REQUESTS_PER_SECOND
     time_limit_ms: int = KMS_TIMEOUT_MS
-    """For one call to a proxy. A cluster has ten seconds; whoever gives proxies more than that gives it to clusters."""
+    """For one call to a proxy. A call to a cluster may take ten seconds, or this time if it is longer."""
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; ``ready`` is told the URL.
+    """Serve until SIGINT or SIGTERM. ``ready`` is called with the URL.
 
     Raises:
-        StateFileUnusable, TargetError, ModelUnusable: a file or botocore's data cannot be used.
+        StateFileUnusable, TargetError, ModelUnusable: a file, or the data of botocore, cannot be used.
         CannotListen: the address cannot be used.
     """
     ended = asyncio.Event()
@@ -82,7 +81,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[str]:
-    """An emulator that serves, as its URL; afterwards it lets go of the state file (see :func:`serve` for errors)."""
+    """Run an emulator and yield its URL; close the state file at the end. Raises the errors of :func:`serve`."""
     region = Region(settings.region)
     async with AsyncExitStack() as stack:
         database = stack.enter_context(closing(Database.open(settings.state, region.name)))
@@ -135,6 +134,6 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
     except OSError as error:
-        # asyncio words a failed bind in its own way; a name that has no address has a number below zero.
+        # asyncio replaces the text of a failed bind. A name without an address has a negative errno.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotListen(f"{settings.host}:{settings.port}: {reason}") from error

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from xksproxy_tools.kms_emulator.errors import KmsError
-from xksproxy_tools.kms_emulator.finder import KeyFinder
-from xksproxy_tools.kms_emulator.listing import page
+from xksproxy_tools.kms_emulator.key_resolver import KeyResolver
+from xksproxy_tools.kms_emulator.pagination import page
 from xksproxy_tools.kms_emulator.request import KmsRequest
 from xksproxy_tools.kms_emulator.state.database import Database
 
@@ -17,39 +17,39 @@ _PAGE: Final = 50
 
 
 class Tags:
-    """The tags of KMS keys; they are named by key id or ARN, never by alias."""
+    """The tags of KMS keys. Keys are named by key id or ARN, not by alias."""
 
-    def __init__(self, database: Database, finder: KeyFinder) -> None:
+    def __init__(self, database: Database, resolver: KeyResolver) -> None:
         self._database = database
-        self._finder = finder
+        self._resolver = resolver
 
     def tag(self, request: KmsRequest) -> None:
-        """TagResource: a tag key that is there gets the new value."""
-        found = self._finder.manageable(request)
-        tags = {**found.key.tags, **checked_tags(request.parameters["Tags"])}
+        """TagResource. An existing tag gets the new value."""
+        resolved = self._resolver.manageable(request)
+        tags = {**resolved.key.tags, **checked_tags(request.parameters["Tags"])}
         require_room(tags)
-        self._database.put_key(replace(found.key, tags=tags))
+        self._database.put_key(replace(resolved.key, tags=tags))
 
     def untag(self, request: KmsRequest) -> None:
-        """UntagResource: tag keys that are not there are no error."""
-        found = self._finder.manageable(request)
+        """UntagResource. Tag keys that do not exist are ignored."""
+        resolved = self._resolver.manageable(request)
         unwanted = set(request.parameters["TagKeys"])
-        tags = {name: value for name, value in found.key.tags.items() if name not in unwanted}
-        self._database.put_key(replace(found.key, tags=tags))
+        tags = {name: value for name, value in resolved.key.tags.items() if name not in unwanted}
+        self._database.put_key(replace(resolved.key, tags=tags))
 
     def list(self, request: KmsRequest) -> dict[str, Any]:
         """ListResourceTags."""
-        found = self._finder.find(request.parameters["KeyId"], request.caller.account, alias=False)
-        tags = sorted(found.key.tags.items())
+        resolved = self._resolver.find(request.parameters["KeyId"], request.caller.account, alias=False)
+        tags = sorted(resolved.key.tags.items())
         shown, more = page(tags, request.parameters, by=lambda tag: tag[0], limit=_PAGE)
         return {"Tags": [{"TagKey": name, "TagValue": value} for name, value in shown], **more}
 
 
 def checked_tags(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """A parameter ``Tags`` as keys and values.
+    """The parameter ``Tags`` as a dictionary.
 
     Raises:
-        KmsError: TagException, for a key that is reserved or given twice, or a character that tags do not have.
+        KmsError: TagException, for a reserved or repeated tag key, or an invalid character.
     """
     checked: dict[str, str] = {}
     for tag in tags:
@@ -57,15 +57,15 @@ def checked_tags(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
         if name.lower().startswith(_RESERVED):
             raise KmsError("TagException", f"{name}: tag keys that begin with {_RESERVED} are reserved")
         if name in checked:
-            raise KmsError("TagException", f"{name}: a tag key can be given once")
+            raise KmsError("TagException", f"{name}: a tag key may appear only once")
         if not _has_legal_characters(name) or not _has_legal_characters(value):
-            raise KmsError("TagException", "tags have letters, digits, blanks and _ . : / = + - @")
+            raise KmsError("TagException", "tags may have letters, digits, spaces and _ . : / = + - @")
         checked[name] = value
     return checked
 
 
 def require_room(tags: Mapping[str, str]) -> None:
-    """Refuse more tags than a key can have.
+    """Refuse more tags than the limit of a key.
 
     Raises:
         KmsError: LimitExceededException.

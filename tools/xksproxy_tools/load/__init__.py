@@ -1,1 +1,1 @@
-"""Load on a proxy as AWS KMS makes it, and what every request met with."""
+"""Puts load on a proxy as AWS KMS does, and records the result of every request."""

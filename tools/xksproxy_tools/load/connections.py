@@ -1,4 +1,4 @@
-"""Connections to one proxy, as many as KMS would hold, kept up while they fail."""
+"""A fixed number of connections to one proxy. Lost connections are replaced."""
 
 import asyncio
 import ssl
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from xksproxy.client.target import Target
-from xksproxy_tools.load.wire import Connection, Owner
+from xksproxy_tools.load.http_connection import Connection, ConnectionOwner
 
 _CONNECT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -16,10 +16,10 @@ _AT_ONCE: Final = 16
 
 
 class Connections:
-    """Idle connections, and tasks that make the missing ones."""
+    """The idle connections, and the tasks that replace lost ones."""
 
-    def __init__(self, target: Target, count: int, owner: Owner, on_idle: Callable[[], None]) -> None:
-        """``on_idle`` is called when a connection that was made anew is ready.
+    def __init__(self, target: Target, count: int, owner: ConnectionOwner, on_idle: Callable[[], None]) -> None:
+        """``on_idle`` is called when a replaced connection is ready.
 
         Raises:
             TargetError: a PEM file cannot be used.
@@ -30,31 +30,31 @@ class Connections:
         self._on_idle = on_idle
         self._context = target.context()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._handshakes = asyncio.Semaphore(_AT_ONCE)
         self.idle: deque[Connection] = deque()
         self.made = 0
         self.errors: Counter[str] = Counter()
-        """Why connections were lost, or not made."""
+        """The reasons why connections were lost or failed."""
 
     async def open(self) -> None:
-        """Make them all, for the first time.
+        """Open all connections.
 
         Raises:
-            OSError: one cannot be made; that is also ssl.SSLError.
+            OSError: a connection failed; ssl.SSLError is one of these.
         """
         async with asyncio.TaskGroup() as group:
             for _ in range(self._count):
                 group.create_task(self._make())
 
     def replace(self, reason: str) -> None:
-        """One is gone: make another in the background, however often it takes."""
+        """Replace a lost connection in the background. It is retried until it succeeds."""
         self.errors[reason] += 1
         task = asyncio.create_task(self._keep_trying())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """Make no more, and close those that are idle."""
+        """Stop replacing connections, and close the idle ones."""
         for task in self._tasks:
             task.cancel()
         for connection in self.idle:
@@ -76,7 +76,7 @@ class Connections:
 
     async def _make(self) -> None:
         target = self._target
-        async with self._gate, asyncio.timeout(_CONNECT_SECONDS):
+        async with self._handshakes, asyncio.timeout(_CONNECT_SECONDS):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self._owner),
                 target.host,
@@ -85,12 +85,12 @@ class Connections:
                 server_hostname=target.host,
             )
         self.made += 1
-        if connection.is_open:  # if not, it was lost before it was handed over, and is being replaced
+        if connection.is_open:  # a connection that was lost already is being replaced
             self.idle.append(connection)
 
 
 def connect_failure(error: OSError) -> str:
-    """Why a connection could not be made, in a few words that are the same for the same reason."""
+    """The reason why a connection failed, as a short text for counting."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

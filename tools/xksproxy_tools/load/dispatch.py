@@ -1,4 +1,4 @@
-"""Each request gets a connection in the order of arrival, and ends in bounded time whatever the proxy does."""
+"""Assigns requests to connections in the order of arrival, and limits the time of each request."""
 
 import asyncio
 import time
@@ -8,14 +8,14 @@ from typing import Final
 
 from xksproxy.client.target import Target
 from xksproxy_tools.load.connections import Connections
+from xksproxy_tools.load.http_connection import Connection, Response
 from xksproxy_tools.load.requests import Request
-from xksproxy_tools.load.wire import Connection, Response
 
 _SWEEP_SECONDS: Final = 0.05
 
 
 class Exchange:
-    """A request on its way. Times are of the monotonic clock; an unsent one has infinity as :attr:`sent`."""
+    """A request in progress. Times are on the monotonic clock; :attr:`sent` is infinity until the request is sent."""
 
     __slots__ = ("dispatched", "on_end", "request", "scheduled", "sent")
 
@@ -26,18 +26,18 @@ class Exchange:
         dispatched: float,
         on_end: Callable[["Exchange", float, Response | None, str], None],
     ) -> None:
-        """``on_end`` is called once, with the time and either the response or the reason why there is none."""
+        """``on_end`` is called once, with the time and either the response or the reason of the failure."""
         self.request = request
         self.scheduled = scheduled
-        """When it was due."""
+        """The due time."""
         self.dispatched = dispatched
-        """When the generator came to it."""
+        """The time at which the generator submitted the request."""
         self.sent = float("inf")
         self.on_end = on_end
 
 
 class Dispatcher:
-    """Owner of the connections. An answer, and the wait for a free connection, are given up after some seconds each."""
+    """Owns the connections. It waits ``give_up_after`` seconds for a connection, and as long for a response."""
 
     def __init__(self, target: Target, connections: int, give_up_after: float) -> None:
         self._give_up_after = give_up_after
@@ -51,17 +51,17 @@ class Dispatcher:
         return len(self._busy) + len(self.waiting)
 
     def submit(self, exchange: Exchange) -> None:
-        """Send it now or as soon as a connection is free."""
+        """Send a request now, or when a connection is free."""
         if self.connections.idle:
             self._send(self.connections.idle.popleft(), exchange)
         else:
             self.waiting.append(exchange)
 
-    async def ask(self, request: Request) -> Response:
-        """Send a request by itself.
+    async def exchange(self, request: Request) -> Response:
+        """Send a request and wait for the response.
 
         Raises:
-            ConnectionError: there is no answer; the text says why.
+            ConnectionError: there is no response; the text gives the reason.
         """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
@@ -76,14 +76,14 @@ class Dispatcher:
         self.submit(Exchange(request, now, now, end))
         return await future
 
-    async def keep_time(self) -> None:
-        """Give up what takes too long, while this runs."""
+    async def expire_overdue_requests(self) -> None:
+        """End requests that exceed the time limit, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._sweep(time.monotonic())
 
     def close(self) -> None:
-        """Close all connections; what is on its way does not end any more."""
+        """Close all connections. ``on_end`` is not called for requests in progress."""
         self.connections.close()
         for connection in self._busy:
             connection.close()
@@ -91,7 +91,7 @@ class Dispatcher:
         self.waiting.clear()
 
     def answered(self, connection: Connection, response: Response) -> None:
-        """The connection's."""
+        """Called by a connection."""
         now = time.monotonic()
         exchange: Exchange = connection.exchange
         connection.exchange = None
@@ -105,7 +105,7 @@ class Dispatcher:
         exchange.on_end(exchange, now, response, "")
 
     def lost(self, connection: Connection, reason: str) -> None:
-        """The connection's."""
+        """Called by a connection."""
         now = time.monotonic()
         exchange: Exchange | None = connection.exchange
         self.connections.replace(reason)

@@ -1,4 +1,4 @@
-"""Exact figures of a recording: every percentile is a latency that was measured."""
+"""Exact statistics of a recording. Every percentile is a latency that was measured."""
 
 import math
 from array import array
@@ -19,7 +19,7 @@ _SHORTEST_MS: Final = 0.01
 
 
 class Distribution(msgspec.Struct, frozen=True):
-    """Of times in milliseconds. A percentile is the nearest rank: the smallest value that so many do not exceed."""
+    """A distribution of times in milliseconds, with nearest-rank percentiles."""
 
     count: int
     mean: float
@@ -33,12 +33,12 @@ class Distribution(msgspec.Struct, frozen=True):
 
 
 class Second(msgspec.Struct, frozen=True):
-    """What became of the requests that were due in one second."""
+    """The results of the requests that were due in one second."""
 
     second: int
     requests: int
     answered: int
-    """Answers that came in this second."""
+    """Successful responses received in this second."""
 
     failed: int
     p50: float
@@ -47,7 +47,7 @@ class Second(msgspec.Struct, frozen=True):
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
-    """The latency that a share of the requests does not exceed, and the time on the wire that a share does not."""
+    """Percentiles of latency and of time on the wire at one share of the requests."""
 
     share: float
     latency: float
@@ -55,7 +55,7 @@ class CurvePoint(msgspec.Struct, frozen=True):
 
 
 class Bin(msgspec.Struct, frozen=True):
-    """Requests whose latency lies between two bounds in milliseconds, the upper one excluded."""
+    """The number of requests with a latency in an interval of milliseconds, without the upper bound."""
 
     lower: float
     upper: float
@@ -63,62 +63,62 @@ class Bin(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How many requests ended in a way."""
+    """The number of requests with the same result."""
 
     name: str
     count: int
     wrong: bool
-    """Answered 200 with something false."""
+    """The status was 200, but the content was false."""
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a phase showed. Times in milliseconds, counted from when a request was due."""
+    """The statistics of a phase. Times are in milliseconds from the due time of a request."""
 
     seconds: float
-    """From the first request to the last answer."""
+    """From the first request to the last response."""
 
     requests: int
     ok: int
     throughput: float
-    """Good answers a second."""
+    """Successful responses per second."""
 
     late: int
-    """Requests that had no answer 250 ms after they were due."""
+    """Requests without a response 250 ms after they were due."""
 
     late_share: float
     outcomes: list[Outcome]
-    """Of the requests that were not answered well, the most frequent first."""
+    """The results of failed requests, the most frequent first."""
 
     latency: Distribution = msgspec.field(name="latency_ms")
     on_the_wire: Distribution = msgspec.field(name="on_the_wire_ms")
-    """From sending to the answer."""
+    """From sending to the response."""
 
     waited: Distribution = msgspec.field(name="waited_ms")
-    """From being due to being sent."""
+    """From the due time to sending."""
 
     lag: Distribution = msgspec.field(name="lag_ms")
-    """The generator's own: how long after a request was due it came to it. Part of what was waited."""
+    """The delay of the generator: from the due time to the submission. It is part of ``waited``."""
 
     operations: dict[str, Distribution] = msgspec.field(name="operations_ms")
     """Latency by operation."""
 
     curve: list[CurvePoint]
     histogram: list[Bin]
-    """All bins from the first that is not empty to the last, 20 to a power of ten."""
+    """All bins from the first to the last that is not empty, 20 for each power of ten."""
 
     timeline: list[Second]
 
     @property
     def wrong(self) -> list[Outcome]:
-        """The gravest findings."""
+        """The false_answers findings."""
         return [outcome for outcome in self.outcomes if outcome.wrong]
 
 
 def figures_of(recording: Recording, seconds: float) -> Figures:
-    """Sum up a recording that has at least one row; ``seconds`` is how long requests were due."""
+    """Compute the statistics of a recording with at least one row. ``seconds`` is the duration of the schedule."""
     latency = _differences(recording.ended, recording.scheduled)
     on_the_wire = _differences(recording.ended, recording.sent)
-    counts = Counter(recording.verdicts)
+    counts = Counter(recording.results)
     ok = counts.pop(0, 0)
     late = sum(1 for value in latency if value > LATE_SECONDS)
     lasted = max(seconds, recording.ended[-1])
@@ -130,9 +130,9 @@ def figures_of(recording: Recording, seconds: float) -> Figures:
         late=late,
         late_share=late / len(latency),
         outcomes=[
-            Outcome(verdict.name, count, verdict.wrong)
+            Outcome(result.name, count, result.wrong)
             for number, count in counts.most_common()
-            for verdict in (recording.verdict_list[number],)
+            for result in (recording.distinct_results[number],)
         ],
         latency=distribution(latency),
         on_the_wire=distribution(on_the_wire),
@@ -158,8 +158,8 @@ def distribution(seconds: Iterable[float]) -> Distribution:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The nearest rank in ordered values: the smallest of them that a ``share`` of all does not exceed."""
-    # What is 1 - 0.9999 in decimals is a little less in binary, and would move the rank by one.
+    """The nearest-rank percentile of sorted values: the smallest value that a ``share`` of all does not exceed."""
+    # In binary 0.9999 is not exact, which could move the rank by one.
     return ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
 
 
@@ -177,7 +177,7 @@ def _by_operation(recording: Recording, latency: "array[float]") -> dict[str, Di
 
 
 def _curve(latency: Sequence[float], on_the_wire: Sequence[float]) -> list[CurvePoint]:
-    """Ten points to each nine, as far as there are requests to tell."""
+    """Ten points for each nine, up to the resolution of the number of requests."""
     steps = range(int(_POINTS_A_NINE * math.log10(len(latency))) + 1)
     shares = [*(1 - 10 ** (-step / _POINTS_A_NINE) for step in steps), 1.0]
     return [
@@ -194,14 +194,14 @@ def _histogram(latency: Iterable[float]) -> list[Bin]:
 
 
 def _timeline(recording: Recording, latency: "array[float]") -> list[Second]:
-    """By the second in which a request was due; a stall shows at its beginning."""
+    """Results by the second in which a request was due, so a stall appears at its start."""
     due: dict[int, list[float]] = {}
     failed = Counter[int]()
-    for scheduled, value, verdict in zip(recording.scheduled, latency, recording.verdicts, strict=True):
+    for scheduled, value, result in zip(recording.scheduled, latency, recording.results, strict=True):
         due.setdefault(int(scheduled), []).append(value)
-        failed[int(scheduled)] += verdict != 0
+        failed[int(scheduled)] += result != 0
     answered = Counter(
-        int(ended) for ended, verdict in zip(recording.ended, recording.verdicts, strict=True) if not verdict
+        int(ended) for ended, result in zip(recording.ended, recording.results, strict=True) if not result
     )
     timeline = []
     for second in range(max([*due, *answered]) + 1):

@@ -1,4 +1,4 @@
-"""The two kinds of load: open, where requests come when they are due; and closed, where each waits for the last."""
+"""The two kinds of load: an open loop with due times, and a closed loop where each request follows a response."""
 
 import asyncio
 import time
@@ -8,26 +8,26 @@ from random import Random
 from typing import Final
 
 from xksproxy_tools.load.dispatch import Dispatcher, Exchange
+from xksproxy_tools.load.http_connection import Response
 from xksproxy_tools.load.plan import MAXIMUM_REQUESTS
 from xksproxy_tools.load.recording import Recording
-from xksproxy_tools.load.requests import OK, EncryptRequest, Verdict
+from xksproxy_tools.load.requests import OK, EncryptRequest, RequestResult
 from xksproxy_tools.load.signing import SignedPool
 from xksproxy_tools.load.timer import Timer
-from xksproxy_tools.load.wire import Response
 
 SAMPLE: Final = 200
-"""So many Encrypts of a phase are decrypted after it."""
+"""The number of Encrypts of a phase that are decrypted after it."""
 
 _POLL_SECONDS: Final = 0.02
 
 
 class Load:
-    """Sends the requests of a pool and records how each ends."""
+    """Sends the requests of a pool, and records their results."""
 
     def __init__(self, dispatcher: Dispatcher, pool: SignedPool, start: float) -> None:
         self.recording = Recording(start)
         self.sample: list[tuple[EncryptRequest, bytes]] = []
-        """Encrypts with their answers, each as likely to be among them as any other."""
+        """A uniform random sample of Encrypts and their responses."""
         self.dispatcher = dispatcher
         self._pool = pool
         self._encrypted = 0
@@ -35,7 +35,7 @@ class Load:
         self._on_end: Callable[[], None] = lambda: None
 
     async def run_open(self, due: "array[float]") -> None:
-        """Send each request when it is due, in seconds after the start; returns when all have ended."""
+        """Send each request at its due time, in seconds after the start. Returns when all have ended."""
         loop = asyncio.get_running_loop()
         start, count, number = self.recording.start, len(due), 0
 
@@ -56,7 +56,7 @@ class Load:
             timer.close()
 
     async def run_closed(self, at_once: int, seconds: float) -> None:
-        """Keep so many requests on their way until ``seconds`` after the start; returns when all have ended."""
+        """Keep ``at_once`` requests in progress until ``seconds`` after the start. Returns when all have ended."""
         end = self.recording.start + seconds
 
         def send_next() -> None:
@@ -81,14 +81,14 @@ class Load:
         request = exchange.request
         self._on_end()
         if response is None:
-            verdict = Verdict(reason)
+            result = RequestResult(reason)
         else:
-            verdict = request.judge(response.status, response.body)
-            if verdict is OK and isinstance(request, EncryptRequest):
+            result = request.check_response(response.status, response.body)
+            if result is OK and isinstance(request, EncryptRequest):
                 self._keep(request, response.body)
         self.recording.add(
             request.operation,
-            verdict,
+            result,
             scheduled=exchange.scheduled,
             dispatched=exchange.dispatched,
             sent=exchange.sent,

@@ -1,7 +1,8 @@
-"""One measurement from the first connection to the figures."""
+"""A measurement, from the first connection to the statistics."""
 
 import asyncio
 import gc
+import math
 import sys
 import time
 from collections import Counter
@@ -21,10 +22,13 @@ from xksproxy_tools.load.dispatch import Dispatcher
 from xksproxy_tools.load.figures import Figures, figures_of
 from xksproxy_tools.load.load import Load
 from xksproxy_tools.load.plan import Destination, Plan
-from xksproxy_tools.load.requests import OK, DecryptRequest, EncryptRequest, Request, RequestMaker, Verdict
+from xksproxy_tools.load.requests import OK, DecryptRequest, EncryptRequest, Request, RequestMaker, RequestResult
 from xksproxy_tools.load.signing import SignedPool
 
 _POOL: Final = 2048
+_SMALLEST_POOL: Final = 100
+"""Enough for the shares of a mix in per cent."""
+
 _CIPHERTEXTS: Final = 512
 _POOL_BYTES: Final = 32 * 1024 * 1024
 _LARGEST_REQUEST_BYTES: Final = 28 * 1024
@@ -32,17 +36,17 @@ _SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _START_DELAY_SECONDS: Final = 0.05
 _SLACK_SECONDS: Final = 30.0
 _SAMPLE_SECONDS: Final = 10.0
-"""What cannot be decrypted in this time is left: a proxy that went away would cost each of them its time-out."""
+"""The time limit for decrypting the sample. Without it, a lost proxy would cost one timeout for each request."""
 _LAG_LIMIT_MS: Final = 1.0
 _LAG_SHARE: Final = 0.25
 _CPU_LIMIT: Final = 0.9
-_NOT_ITS_OWN: Final = Verdict("400 InvalidCiphertextException")
+_NOT_ITS_OWN: Final = RequestResult("400 InvalidCiphertextException")
 
 Result = TypeVar("Result")
 
 
 class BenchError(Exception):
-    """The proxy cannot be measured; the text says why."""
+    """The proxy cannot be measured; the text gives the reason."""
 
 
 class Phase(Enum):
@@ -54,15 +58,15 @@ class Phase(Enum):
     SAMPLE = "round trips"
 
 
-class Watcher(Protocol):
-    """Who is told how far it has come."""
+class ProgressListener(Protocol):
+    """Is notified about the progress of a measurement."""
 
     def phase(self, phase: Phase, seconds: float, load: Load | None) -> None:
-        """A phase begins, and the last one has ended; ``seconds`` is how long it should take."""
+        """A phase begins, and the previous one has ended. ``seconds`` is its expected duration."""
 
 
 class Generator(msgspec.Struct, frozen=True):
-    """What the generator itself took, and whether that was the limit."""
+    """The processor time of the generator, and whether the generator was the bottleneck."""
 
     cpu_seconds: float
     cpu_microseconds_a_request: float
@@ -70,41 +74,41 @@ class Generator(msgspec.Struct, frozen=True):
     """Of one core."""
 
     limit: str | None
-    """Why the figures may be the generator's and not the proxy's; None where they are the proxy's."""
+    """Why the generator may have limited the result, or None."""
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """A phase under load."""
+    """The results of a phase under load."""
 
     figures: Figures
     generator: Generator
     connections_made: int
-    """During the phase, in place of lost ones."""
+    """Connections that replaced lost ones during the phase."""
 
     connection_errors: dict[str, int]
     round_trips: int
-    """Encrypts of the phase that were decrypted after it, and gave their plaintext back."""
+    """Encrypts of the phase that were decrypted to the right plaintext after it."""
 
     round_trip_findings: dict[str, int]
-    """Those that did not give their plaintext back, by what came instead."""
+    """False responses when Encrypts of the phase were decrypted, by their result."""
 
     @property
     def wrong(self) -> dict[str, int]:
-        """Answers 200 that were false: the gravest findings."""
+        """Answers 200 that were false: the false_answers findings."""
         return {item.name: item.count for item in self.figures.wrong} | self.round_trip_findings
 
 
 class Bench:
-    """A proxy with connections to it and requests for it."""
+    """Connections to a proxy, and requests for it."""
 
-    def __init__(self, plan: Plan, dispatcher: Dispatcher, pool: SignedPool, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, dispatcher: Dispatcher, pool: SignedPool, listener: ProgressListener) -> None:
         self._plan = plan
         self._dispatcher = dispatcher
         self._pool = pool
-        self._watcher = watcher
+        self._listener = listener
 
     async def measure(self, rate: float | None = None, seconds: float | None = None) -> Measurement:
-        """Warm up, load, and look what Encrypts are worth; by default as the plan says."""
+        """Warm up, apply the load, and decrypt a sample. Rate and duration default to those of the plan."""
         plan = self._plan
         rate, seconds = rate or plan.rate, seconds or plan.duration
         if plan.warm_up:
@@ -116,7 +120,7 @@ class Bench:
             load = await self._load(Phase.LOAD, rate, seconds)
         cpu = time.process_time() - cpu
         if not len(load.recording):
-            raise BenchError("no request was sent in so short a time; raise the rate or the duration")
+            raise BenchError("no request was sent; increase the rate or the duration")
         figures = figures_of(load.recording, seconds)
         decrypted = await self._decrypt_sample(load.sample)
         return Measurement(
@@ -125,74 +129,76 @@ class Bench:
             connections_made=connections.made - made,
             connection_errors=dict(connections.errors - errors),
             round_trips=decrypted[OK],
-            round_trip_findings={verdict.name: count for verdict, count in decrypted.items() if verdict.wrong},
+            round_trip_findings={result.name: count for result, count in decrypted.items() if result.wrong},
         )
 
     async def _load(self, phase: Phase, rate: float, seconds: float) -> Load:
         plan = self._plan
         due = None if plan.closed else schedule(plan.arrivals, rate, seconds, plan.seed)
         load = Load(self._dispatcher, self._pool, time.monotonic() + (0 if due is None else _START_DELAY_SECONDS))
-        self._watcher.phase(phase, seconds, load)
+        self._listener.phase(phase, seconds, load)
         try:
             async with asyncio.timeout(seconds + 2 * plan.give_up_after + _SLACK_SECONDS):
                 await (load.run_closed(plan.connections, seconds) if due is None else load.run_open(due))
         except TimeoutError:
-            raise BenchError("the load does not end: this machine has no time for it") from None
+            raise BenchError("the load did not end in time; this machine is overloaded") from None
         return load
 
-    async def _decrypt_sample(self, sample: Sequence[tuple[EncryptRequest, bytes]]) -> "Counter[Verdict]":
-        """What Encrypts of the phase answered must decrypt to their plaintexts.
+    async def _decrypt_sample(self, sample: Sequence[tuple[EncryptRequest, bytes]]) -> "Counter[RequestResult]":
+        """Decrypt a sample of the Encrypts of the phase, and check the plaintexts.
 
-        Other errors are no finding here: a key may be for encryption only, a proxy still be out of breath or gone.
+        Other errors are ignored here: the key may be for encryption only, or the proxy still overloaded.
         """
-        self._watcher.phase(Phase.SAMPLE, 1, None)
-        verdicts = Counter[Verdict]()
+        self._listener.phase(Phase.SAMPLE, 1, None)
+        results = Counter[RequestResult]()
         with suppress(TimeoutError):
             async with asyncio.timeout(_SAMPLE_SECONDS):
                 for request, answer in sample:
-                    verdict, _ = await _asked(self._dispatcher, request.inverse(answer))
-                    if verdict == _NOT_ITS_OWN:
-                        verdict = Verdict("decrypt: A CIPHERTEXT THAT ENCRYPT GAVE IS REFUSED", wrong=True)
-                    verdicts[verdict] += 1
-        return verdicts
+                    result, _ = await _exchange(self._dispatcher, request.inverse(answer))
+                    if result == _NOT_ITS_OWN:
+                        result = RequestResult("decrypt: A CIPHERTEXT OF ENCRYPT IS REFUSED", wrong=True)
+                    results[result] += 1
+        return results
 
 
 @asynccontextmanager
-async def opened(plan: Plan, destinations: Sequence[Destination], watcher: Watcher) -> AsyncIterator[Bench]:
-    """Connect, encrypt what will be decrypted, and sign. All destinations are of one proxy.
+async def open_bench(
+    plan: Plan, destinations: Sequence[Destination], listener: ProgressListener
+) -> AsyncIterator[Bench]:
+    """Connect, encrypt data for the Decrypts, and sign the requests. All destinations must be of one proxy.
 
     Raises:
-        BenchError: the proxy cannot be reached, or does not answer as it should.
+        BenchError: the proxy cannot be reached, or Encrypt fails.
     """
-    watcher.phase(Phase.PREPARATION, 2, None)
-    async with connected(destinations[0].target, plan) as dispatcher:
+    listener.phase(Phase.PREPARATION, 2, None)
+    async with open_dispatcher(destinations[0].target, plan) as dispatcher:
         pool = SignedPool(await _make_requests(plan, destinations, dispatcher))
         fresh = asyncio.create_task(pool.keep_fresh())
         try:
-            yield Bench(plan, dispatcher, pool, watcher)
+            yield Bench(plan, dispatcher, pool, listener)
         finally:
             fresh.cancel()
 
 
 @asynccontextmanager
-async def connected(target: Target, plan: Plan) -> AsyncIterator[Dispatcher]:
-    """Connections, as many as the plan says, and who hands requests to them.
+async def open_dispatcher(target: Target, plan: Plan) -> AsyncIterator[Dispatcher]:
+    """Open the connections of a plan.
 
     Raises:
         BenchError: the proxy cannot be reached.
     """
     dispatcher = Dispatcher(target, plan.connections, plan.give_up_after)
-    time_keeper = asyncio.create_task(dispatcher.keep_time())
+    expiry = asyncio.create_task(dispatcher.expire_overdue_requests())
     try:
         await _connect(dispatcher)
         yield dispatcher
     finally:
-        time_keeper.cancel()
+        expiry.cancel()
         dispatcher.close()
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run on uvloop. The thread that shows progress gets the interpreter for a tenth of a millisecond at a time."""
+    """Run a coroutine on uvloop. The thread that shows progress holds the interpreter for 0.1 ms at most."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     try:
@@ -214,7 +220,8 @@ async def _connect(dispatcher: Dispatcher) -> None:
 
 async def _make_requests(plan: Plan, destinations: Sequence[Destination], dispatcher: Dispatcher) -> list[Request]:
     largest = max(size for sizes in (plan.plaintext_bytes, plan.aad_bytes) for size, weight in sizes.items if weight)
-    count = max(len(destinations), min(_POOL, _POOL_BYTES // (2 * largest + 1024)))
+    needed = _POOL if plan.closed else max(_SMALLEST_POOL, math.ceil(plan.rate * plan.duration))
+    count = max(len(destinations), min(_POOL, needed, _POOL_BYTES // (2 * largest + 1024)))
     maker = RequestMaker(plan, destinations)
     decrypts: list[DecryptRequest] = []
     if any(weight for operation, weight in plan.mix.items if operation is Operation.DECRYPT):
@@ -223,29 +230,29 @@ async def _make_requests(plan: Plan, destinations: Sequence[Destination], dispat
 
 
 async def _encrypted(requests: Sequence[EncryptRequest], dispatcher: Dispatcher) -> list[DecryptRequest]:
-    """The Decrypts of what they are encrypted to."""
+    """Send Encrypts, and return the Decrypts of their ciphertexts."""
     made: list[DecryptRequest] = []
     for request in requests:
-        verdict, body = await _asked(dispatcher, request)
-        if verdict is not OK:
-            raise BenchError(f"nothing to decrypt: Encrypt meets with {verdict}")
+        result, body = await _exchange(dispatcher, request)
+        if result is not OK:
+            raise BenchError(f"there is no ciphertext to decrypt: Encrypt failed with {result}")
         made.append(request.inverse(body))
     return made
 
 
-async def _asked(dispatcher: Dispatcher, request: Request) -> tuple[Verdict, bytes]:
-    """One request by itself: what becomes of it, and the body of the answer."""
+async def _exchange(dispatcher: Dispatcher, request: Request) -> tuple[RequestResult, bytes]:
+    """Send one request; its result and the body of the response."""
     request.sign()
     try:
-        response = await dispatcher.ask(request)
+        response = await dispatcher.exchange(request)
     except ConnectionError as error:
-        return Verdict(str(error)), b""
-    return request.judge(response.status, response.body), response.body
+        return RequestResult(str(error)), b""
+    return request.check_response(response.status, response.body), response.body
 
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """No garbage collection meanwhile: its pauses would count as the proxy's."""
+    """Disable garbage collection, whose pauses would be measured as latency of the proxy."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -262,7 +269,7 @@ def _generator(cpu_seconds: float, figures: Figures, *, closed: bool) -> Generat
     if share > _CPU_LIMIT:
         limit = f"the generator used {share:.0%} of a core"
     elif not closed and figures.lag.p99 > max(_LAG_LIMIT_MS, _LAG_SHARE * figures.latency.p99):
-        limit = f"the generator came {figures.lag.p99:.1f} ms too late to a hundredth of the requests"
+        limit = f"the generator submitted 1 % of the requests at least {figures.lag.p99:.1f} ms late"
     return Generator(
         cpu_seconds=cpu_seconds,
         cpu_microseconds_a_request=1e6 * cpu_seconds / figures.requests,

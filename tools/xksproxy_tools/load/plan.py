@@ -1,4 +1,4 @@
-"""What a measurement is to do, with its bounds."""
+"""The plan of a measurement, with its limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ MAXIMUM_CONNECTIONS: Final = 10_000
 MAXIMUM_SECONDS: Final = 3600
 MAXIMUM_GIVE_UP_SECONDS: Final = 60
 MAXIMUM_REQUESTS: Final = 5_000_000
-"""What one phase may record; 37 bytes of memory each."""
+"""The limit for one phase; each request takes 37 bytes of memory."""
 
 LATE_SECONDS: Final = KMS_TIMEOUT_MS / 1000
-"""A request that has no answer by then has failed for KMS (R-TIME-1)."""
+"""KMS treats a request without a response by then as failed (R-TIME-1)."""
 
 
 class PlanError(ValueError):
-    """A plan cannot be carried out; the text says what was expected."""
+    """A plan is invalid; the text says what was expected."""
 
 
 class Arrivals(Enum):
-    """When requests come."""
+    """The distribution of due times."""
 
     FIXED = "fixed"
-    """At equal distances."""
+    """Equal intervals."""
 
     POISSON = "poisson"
-    """Each independent of the others, as from many callers."""
+    """Independent requests, as from many callers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,16 @@ class Weighted(Generic[Choice]):
 
     items: tuple[tuple[Choice, float], ...]
 
-    def deal(self, count: int, random: Random) -> list[Choice]:
-        """``count`` choices in random order, each as often as its weight says, to within one."""
+    def distribute(self, count: int, random: Random) -> list[Choice]:
+        """``count`` choices in random order; the number of each is proportional to its weight, to within one."""
         total = sum(weight for _, weight in self.items)
-        dealt: list[Choice] = []
+        choices: list[Choice] = []
         seen = 0.0
         for choice, weight in self.items:
             seen += weight
-            dealt += [choice] * (round(count * seen / total) - len(dealt))
-        random.shuffle(dealt)
-        return dealt
+            choices += [choice] * (round(count * seen / total) - len(choices))
+        random.shuffle(choices)
+        return choices
 
     def __str__(self) -> str:
         return ",".join(
@@ -64,7 +64,7 @@ def parse_weighted(text: str, choice: Callable[[str], Choice], expected: str) ->
     """Read ``CHOICE[=WEIGHT],…``; a weight left out is 1.
 
     Raises:
-        PlanError: it is of another form, or no weight is positive.
+        PlanError: the form is wrong, or no weight is positive.
     """
     items: list[tuple[Choice, float]] = []
     for part in text.split(","):
@@ -72,7 +72,7 @@ def parse_weighted(text: str, choice: Callable[[str], Choice], expected: str) ->
         try:
             items.append((choice(name.strip()), float(weight or 1)))
         except ValueError:
-            raise PlanError(f"{part.strip()!r} is none; expected {expected}") from None
+            raise PlanError(f"{part.strip()!r} is invalid; expected {expected}") from None
     if any(not 0 <= weight < float("inf") for _, weight in items) or not any(weight for _, weight in items):
         raise PlanError(f"{text!r}: expected weights that are not negative, at least one above 0")
     return Weighted(tuple(items))
@@ -92,7 +92,7 @@ def parse_sizes(text: str, maximum: int) -> Weighted[int]:
 
 
 USUAL_MIX: Final = parse_mix("encrypt=45,decrypt=45,metadata=5,health=5")
-"""Mostly data keys, made and opened again."""
+"""Mostly data keys, encrypted and decrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +108,30 @@ class Plan:
     """One measurement. Times are in seconds."""
 
     rate: float = 1800.0
-    """Requests a second of the open loop. 1800 is what AWS asks of a proxy (R-TIME-3)."""
+    """Requests per second of the open loop. AWS demands 1800 of a proxy (R-TIME-3)."""
 
     duration: float = 60.0
     warm_up: float = 5.0
-    """Load of the same kind before it, which is not counted."""
+    """The same load before the measurement, not recorded."""
 
     connections: int = 64
     arrivals: Arrivals = Arrivals.FIXED
     closed: bool = False
-    """A connection's next request waits for the answer to its last one: it finds the highest throughput, and hides
+    """Each connection sends its next request after the last response. This finds the highest throughput, but hides
     stalls."""
 
     mix: Weighted[Operation] = USUAL_MIX
     plaintext_bytes: Weighted[int] = Weighted(((236, 95), (4300, 5)))
-    """Plaintexts as KMS sends them: what its own encryption makes of a data key, and of the largest text."""
+    """Plaintext sizes of KMS: the inner encryption of a data key, and of the largest text."""
 
     aad_bytes: Weighted[int] = Weighted(((160, 90), (0, 10)))
-    """0 leaves the AAD out."""
+    """0 means no AAD."""
 
     cdiv_percent: float = 100.0
-    """Share of Encrypts that ask for a ciphertext data integrity value."""
+    """Percentage of Encrypts that request a ciphertext data integrity value."""
 
     give_up_after: float = 2.0
-    """An answer is awaited so long; then its connection is replaced."""
+    """The time limit of a response; then its connection is replaced."""
 
     seed: int = 1
 

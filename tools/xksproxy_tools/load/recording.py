@@ -1,19 +1,19 @@
-"""What happened to every request of a phase: all of them, nothing summed up while it runs."""
+"""Records every request of a phase. Nothing is aggregated while the phase runs."""
 
 from array import array
 from typing import Final
 
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.load.requests import OK, Verdict
+from xksproxy_tools.load.requests import OK, RequestResult
 
 OPERATIONS: Final = tuple(Operation)
 _CODES: Final = {operation: code for code, operation in enumerate(OPERATIONS)}
 
 
 class Recording:
-    """Columns with a row for each request, in the order in which they ended. Times are seconds since :attr:`start`.
+    """Columns with one row for each request, in the order in which they ended. Times are seconds since :attr:`start`.
 
-    A request that got no answer ends when it is given up, so its times are what it took at least.
+    A request without a response ends at its time limit, so its times are lower bounds.
     """
 
     def __init__(self, start: float) -> None:
@@ -24,9 +24,9 @@ class Recording:
         self.dispatched = array("d")
         self.sent = array("d")
         self.ended = array("d")
-        self.verdicts = array("H")
-        self.verdict_list = [OK]
-        """What the numbers in :attr:`verdicts` mean; 0 is ok."""
+        self.results = array("H")
+        self.distinct_results = [OK]
+        """What the numbers in :attr:`results` mean; 0 is ok."""
         self.failed = 0
         self._numbers = {OK: 0}
 
@@ -34,7 +34,14 @@ class Recording:
         return len(self.ended)
 
     def add(
-        self, operation: Operation, verdict: Verdict, *, scheduled: float, dispatched: float, sent: float, ended: float
+        self,
+        operation: Operation,
+        result: RequestResult,
+        *,
+        scheduled: float,
+        dispatched: float,
+        sent: float,
+        ended: float,
     ) -> None:
         """Add a row; the times are on the monotonic clock."""
         start = self.start
@@ -42,12 +49,12 @@ class Recording:
         self.scheduled.append(scheduled - start)
         self.dispatched.append(dispatched - start)
         self.sent.append(min(sent, ended) - start)
-        self.verdicts.append(0 if verdict is OK else self._number(verdict))
+        self.results.append(0 if result is OK else self._number(result))
         self.ended.append(ended - start)
 
-    def _number(self, verdict: Verdict) -> int:
+    def _number(self, result: RequestResult) -> int:
         self.failed += 1
-        if verdict not in self._numbers:
-            self._numbers[verdict] = len(self.verdict_list)
-            self.verdict_list.append(verdict)
-        return self._numbers[verdict]
+        if result not in self._numbers:
+            self._numbers[result] = len(self.distinct_results)
+            self.distinct_results.append(result)
+        return self._numbers[result]

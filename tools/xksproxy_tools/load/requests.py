@@ -1,4 +1,4 @@
-"""Requests made ahead, and what their answers must say."""
+"""Requests that are prepared before the load, and the checks of their responses."""
 
 import hashlib
 import time
@@ -29,29 +29,29 @@ _KMS_OPERATIONS: Final = {
 _OK: Final = 200
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """What became of a request."""
+class RequestResult(msgspec.Struct, frozen=True):
+    """The result of a request."""
 
     name: str
     wrong: bool = False
-    """It was answered 200, and the answer is false: graver than any error."""
+    """The status is 200, but the content is false. This is worse than any error."""
 
     def __str__(self) -> str:
         return self.name
 
 
-OK: Final = Verdict("ok")
+OK: Final = RequestResult("ok")
 
 
 class Request:
-    """A signed POST, ready to be written, and the check of its answer."""
+    """A signed POST, encoded for sending, and the check of its response."""
 
     __slots__ = ("_body", "_path", "_response", "_target", "operation", "signed_at", "wire")
 
     def __init__(
         self, destination: Destination, operation: Operation, message: Mapping[str, Any], response: Any
     ) -> None:
-        """``response`` is the type of a good answer. It is not signed yet."""
+        """``response`` is the type of a successful response. The request is not signed yet."""
         self.operation = operation
         self._target = destination.target
         self._path = compose_path(destination.target.path_prefix, operation, destination.key_id)
@@ -77,24 +77,24 @@ class Request:
         lines.append(f"Content-Length: {len(self._body)}")
         self.wire = ("\r\n".join(lines) + "\r\n\r\n").encode() + self._body
 
-    def judge(self, status: int, body: bytes) -> Verdict:
-        """Hold an answer against what was asked."""
+    def check_response(self, status: int, body: bytes) -> RequestResult:
+        """Check a response."""
         if status != _OK:
-            return Verdict(f"{status} {_error_name(body)}")
+            return RequestResult(f"{status} {_error_name(body)}")
         try:
             answer = msgspec.json.decode(body, type=self._response)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Verdict(f"{self.operation.value}: an answer 200 that is not of the specified form", wrong=True)
+            return RequestResult(f"{self.operation.value}: an answer 200 that is not of the specified form", wrong=True)
         problem = self.problem(answer)
-        return Verdict(f"{self.operation.value}: {problem}", wrong=True) if problem else OK
+        return RequestResult(f"{self.operation.value}: {problem}", wrong=True) if problem else OK
 
-    def problem(self, answer: Any) -> str | None:  # noqa: ARG002 - for those that look inside
-        """What is false in an answer of the right form."""
+    def problem(self, answer: Any) -> str | None:  # noqa: ARG002 - subclasses use it
+        """The error in a response of the right form, or None."""
         return None
 
 
 class EncryptRequest(Request):
-    """An Encrypt; every field of its answer is checked."""
+    """An Encrypt. Every member of its response is checked."""
 
     __slots__ = ("_destination", "aad", "cdiv", "plaintext")
 
@@ -121,13 +121,13 @@ class EncryptRequest(Request):
         return None
 
     def inverse(self, answer: bytes) -> "DecryptRequest":
-        """The Decrypt of the body of a good answer."""
+        """The Decrypt for the body of a successful response."""
         sealed = msgspec.json.decode(answer, type=EncryptResponse)
         return DecryptRequest(self._destination, sealed, self.plaintext, self.aad)
 
 
 class DecryptRequest(Request):
-    """A Decrypt of what an Encrypt answered; its plaintext must come back."""
+    """A Decrypt of the response of an Encrypt. It must return the same plaintext."""
 
     __slots__ = ("plaintext",)
 
@@ -150,15 +150,15 @@ class DecryptRequest(Request):
 
 
 class RequestMaker:
-    """Makes requests with the sizes and to the destinations of a plan, the same ones for the same seed."""
+    """Creates requests for a plan. The same seed creates the same requests."""
 
     def __init__(self, plan: Plan, destinations: Sequence[Destination]) -> None:
         self._plan = plan
         self._destinations = destinations
-        self._random = Random(plan.seed)  # noqa: S311 - plaintexts of a measurement, to be repeated
+        self._random = Random(plan.seed)  # noqa: S311 - reproducible plaintexts
 
     def encrypts(self, count: int) -> list[EncryptRequest]:
-        """So many Encrypts, spread over destinations, sizes, and with or without a CDIV."""
+        """Create ``count`` Encrypts over all destinations and sizes, with and without an integrity value."""
         plan, random = self._plan, self._random
         asked = round(count * plan.cdiv_percent / 100)
         cdivs = [number < asked for number in range(count)]
@@ -171,13 +171,18 @@ class RequestMaker:
                 cdiv=cdiv,
             )
             for number, (plaintext, aad, cdiv) in enumerate(
-                zip(plan.plaintext_bytes.deal(count, random), plan.aad_bytes.deal(count, random), cdivs, strict=True)
+                zip(
+                    plan.plaintext_bytes.distribute(count, random),
+                    plan.aad_bytes.distribute(count, random),
+                    cdivs,
+                    strict=True,
+                )
             )
         ]
 
     def mixed(self, count: int, decrypts: Sequence[DecryptRequest]) -> list[Request]:
-        """So many requests of the plan's mix; Decrypts are taken from ``decrypts`` in turn."""
-        operations = self._plan.mix.deal(count, self._random)
+        """Create ``count`` requests of the plan's mix. Decrypts are taken from ``decrypts`` in turn."""
+        operations = self._plan.mix.distribute(count, self._random)
         encrypts = iter(self.encrypts(operations.count(Operation.ENCRYPT)))
         made: list[Request] = []
         for number, operation in enumerate(operations):

@@ -1,4 +1,4 @@
-"""The highest rate at which a proxy keeps its latency."""
+"""Searches for the highest rate with a bounded latency."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _MAXIMUM_TRIALS: Final = 16
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One rate, and why it is too high; None where it is not."""
+    """One rate, and the reason why it is too high; None if it passed."""
 
     rate: float
     measurement: Measurement

@@ -1,4 +1,4 @@
-"""Signatures are made ahead, and anew before they are too old for the proxy's clock."""
+"""Signs requests before they are sent, and again before their signatures expire."""
 
 import asyncio
 import time
@@ -8,16 +8,16 @@ from typing import Final
 from xksproxy_tools.load.requests import Request
 
 FRESH_SECONDS: Final = 100.0
-"""A signature older than this is made anew; the proxy takes up to 300 s (R-AUTH-10)."""
+"""A signature older than this is replaced; a proxy accepts up to 300 s (R-AUTH-10)."""
 
 _BATCH: Final = 8
 _PAUSE_SECONDS: Final = 0.01
 
 
 class SignedPool:
-    """Requests that go round, each always signed less than two minutes ago while :meth:`keep_fresh` runs.
+    """A pool of requests, used repeatedly. While :meth:`keep_fresh` runs, no signature is older than two minutes.
 
-    A request comes again after the whole pool; the API knows no replay, and each Encrypt takes an IV of its own.
+    A request may be sent again: the API has no replay protection, and the proxy uses another IV for each Encrypt.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
@@ -35,7 +35,7 @@ class SignedPool:
         return request
 
     async def keep_fresh(self) -> None:
-        """Sign anew what has become old, a few at a time so that the loop is held up for less than a millisecond."""
+        """Sign old requests again, in small batches so that the event loop is blocked for less than a millisecond."""
         while True:
             old = [item for item in self._distinct if time.monotonic() - item.signed_at > FRESH_SECONDS]
             for batch in _batches(old):

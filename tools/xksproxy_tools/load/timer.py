@@ -1,6 +1,6 @@
-"""A timer of the event loop that is exact to some ten microseconds.
+"""A timer for the event loop with a resolution of some ten microseconds.
 
-The loop's own timers count whole milliseconds, as long as a whole request takes.
+The timers of the loop have a resolution of a millisecond, which is the duration of a request.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Timer:
-    """Calls back at instants of :func:`time.monotonic`, one set at a time: a Linux timerfd."""
+    """Calls back at times of :func:`time.monotonic`, one at a time, by a Linux timerfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         """OSError when the system has no such timer."""
@@ -37,13 +37,13 @@ class Timer:
         loop.add_reader(self._descriptor, self._due)
 
     def set(self, when: float) -> None:
-        """Call back at ``when``, at once if that has passed."""
+        """Call back at ``when``, or immediately if that is in the past."""
         nanoseconds = max(1, int(when * _NANOSECONDS))
         self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, _NANOSECONDS)
         self._libc.timerfd_settime(self._descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None)
 
     def close(self) -> None:
-        """Call back no more."""
+        """Close the timer."""
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
 

@@ -1,1 +1,1 @@
-"""Reports that are one file: HTML that loads nothing, with charts drawn in it."""
+"""HTML reports in one file, with charts in SVG. They load nothing from elsewhere."""

@@ -1,4 +1,4 @@
-"""Charts as SVG that stands alone or in a page, for light and dark screens."""
+"""Charts in SVG, for files or pages, in light and dark colour schemes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _STYLE: Final = Markup(
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is measured along one side: its name with unit, ticks as (value, text), and how a value becomes a length."""
+    """An axis: its name with unit, its ticks as (value, text), and its scale."""
 
     name: str
     ticks: Sequence[tuple[float, str]]
@@ -34,16 +34,16 @@ class Axis:
 
     @property
     def low(self) -> float:
-        """Where it begins."""
+        """The start of the axis, on its scale."""
         return self.scale(self.ticks[0][0])
 
     @property
     def high(self) -> float:
-        """Where it ends."""
+        """The end of the axis, on its scale."""
         return self.scale(self.ticks[-1][0])
 
     def share(self, value: float) -> float:
-        """How far along a value lies, 0 to 1; values outside lie at the end."""
+        """The position of a value on the axis, 0 to 1. Values outside are at the nearer end."""
         length = self.high - self.low
         return min(1.0, max(0.0, (self.scale(value) - self.low) / length if length else 0.0))
 
@@ -57,7 +57,7 @@ class Line:
 
 
 def linear(name: str, lowest: float, highest: float) -> Axis:
-    """An axis from about ``lowest`` to about ``highest`` with some five round ticks."""
+    """A linear axis around ``lowest`` and ``highest``, with about five round ticks."""
     span = (highest - lowest) or abs(highest) or 1.0
     step = 10 ** math.floor(math.log10(span / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= 6)  # noqa: PLR2004 - ticks
@@ -67,7 +67,7 @@ def linear(name: str, lowest: float, highest: float) -> Axis:
 
 
 def logarithmic(name: str, lowest: float, highest: float) -> Axis:
-    """An axis of powers of ten, and 2 and 5 times them, around two positive values."""
+    """A logarithmic axis around two positive values, with ticks at 1, 2 and 5 times powers of ten."""
     values = [factor * 10.0**power for power in range(-6, 12) for factor in (1, 2, 5)]
     first = max((at for at, value in enumerate(values) if value <= lowest), default=0)
     last = min((at for at, value in enumerate(values) if value >= highest), default=len(values) - 1)
@@ -80,13 +80,13 @@ def logarithmic(name: str, lowest: float, highest: float) -> Axis:
 
 
 def nines(name: str) -> Axis:
-    """An axis of percentiles from 0 to 99.99 % on which each further nine has the same room."""
+    """An axis of percentiles from 0 to 99.99 %. Each additional nine has the same length."""
     ticks = [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")]
     return Axis(name, ticks, lambda share: -math.log10(max(1 - share, 1e-12)))
 
 
 def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], *, mark: tuple[float, str] | None = None) -> Markup:
-    """One SVG; ``mark`` is a level on the y axis with its name, drawn only where the axis reaches it."""
+    """A line chart in SVG. ``mark`` is a level on the y axis with its name, drawn only if it is within the axis."""
     parts = [
         *_opening(title, _HEIGHT),
         *_grid(x, y),
@@ -99,7 +99,7 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], *, mark: tup
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]]) -> Markup:
-    """One SVG with a bar for each name, its value written beside it."""
+    """A bar chart in SVG, with the value beside each bar."""
     longest = max((value for _, value in bars), default=0.0) or 1.0
     room = _WIDTH - _NAMES - _VALUES
     parts = [*_opening(title, _HEAD + _BAR * len(bars) + 6)]
@@ -176,5 +176,5 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
 
 
 def _number(value: float) -> str:
-    """Whole from a hundred on; below that three digits that count."""
+    """An integer from 100 on; below that three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - a hundred

@@ -1,4 +1,4 @@
-"""The frame of a report: a title with a verdict, facts, and sections of tables and charts."""
+"""The page of a report: title, result, properties, and sections with tables and charts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from xksproxy import __version__
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it; ``body`` is HTML, such as :func:`table` and the charts make."""
+    """A heading and its content. ``body`` is HTML, for example from :func:`table` or a chart."""
 
     title: str
     body: Markup
@@ -20,17 +20,17 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A report before it is written."""
+    """The content of a report."""
 
     title: str
-    verdict: str
+    result: str
     good: bool
-    """Whether the verdict is shown as a good one."""
+    """Whether the result is shown as a good one."""
 
     subject: str
-    """What was looked at, such as the URL of a key store."""
+    """The subject of the report, such as the URL of a key store."""
 
-    facts: Sequence[tuple[str, str]] = ()
+    properties: Sequence[tuple[str, str]] = ()
     """Names and values below the title."""
 
     sections: Sequence[Section] = ()
@@ -38,14 +38,14 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """A whole HTML document that stands alone, for light and dark screens and for print."""
+    """Render a complete HTML document."""
     environment = Environment(loader=PackageLoader("xksproxy_tools.report"), autoescape=select_autoescape())
     template = environment.get_template("page.html")
     return template.render(page=page, version=__version__, time=f"{page.made_at:%Y-%m-%d %H:%M} UTC")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int = 1) -> Markup:
-    """A table; from column ``numbers_from`` on its cells are numbers and stand right. Cells that are Markup stay so."""
+    """A table. Cells from column ``numbers_from`` on are aligned right. Cells of type Markup are not escaped."""
     rows = [columns, *rows]
     lines = [_row(row, "td" if at else "th", numbers_from) for at, row in enumerate(rows)]
     return Markup('<div class="wide"><table>\n{}</table></div>\n').format(Markup().join(lines))

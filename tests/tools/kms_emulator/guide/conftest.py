@@ -13,7 +13,7 @@ from emulator_guide_support import Account, Accounts, LoopThread, account_caller
 from server_support import Caller
 from support import REGION, Proxy, wait_until_serving
 from tls_server_support import Certificates
-from xksproxy_tools.kms_emulator.durations import FAST
+from xksproxy_tools.kms_emulator.durations import NO_DURATIONS
 from xksproxy_tools.kms_emulator.serve import Settings, running
 
 from xksproxy.cli.main import cli
@@ -65,7 +65,7 @@ def start_emulator(
             "account": "111122223333",
             "resolve": {(host, 443): ("127.0.0.1", port) for host, port in ports.items()},
             "ca": ca,
-            "durations": FAST,
+            "durations": NO_DURATIONS,
             "callers": account_callers(),
             "time_limit_ms": _PATIENT_MS,
             **changes,

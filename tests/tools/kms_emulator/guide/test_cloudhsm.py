@@ -32,7 +32,7 @@ from xksproxy_tools.kms_emulator.blob import authenticated_data, unpack
 
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
-from xksproxy.hsm import session as hsm_session
+from xksproxy.hsm import keys as hsm_keys
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.key_objects import destroy_key
 from xksproxy.hsm.pkcs11.module import Modules
@@ -178,7 +178,7 @@ def test_the_operation_is_performed_entirely_within_the_cluster(
 ) -> None:
     """use-cmk-keystore: with the key material there, and no other, so the cluster alone can decrypt."""
     blob = unpack(encrypt(kms, key["KeyId"], b"", CONTEXT)["CiphertextBlob"])
-    sealed = hsm_session.Sealed(blob.sealed.iv, blob.sealed.ciphertext, blob.sealed.tag)
+    sealed = hsm_keys.Sealed(blob.sealed.iv, blob.sealed.ciphertext, blob.sealed.tag)
 
     opened = cluster.inside.decrypt(key["KeyId"], sealed, authenticated_data(blob.header, CONTEXT))
 

@@ -27,7 +27,7 @@ from emulator_guide_support import (
 )
 from support import Proxy
 from tls_server_support import HEALTHY, Certificates, http_server
-from xksproxy_tools.kms_emulator.durations import LIKE_AWS
+from xksproxy_tools.kms_emulator.durations import AWS_DURATIONS
 
 from xksproxy.sigv4.keyring import generate_credential
 
@@ -152,7 +152,7 @@ def test_connecting_answers_an_object_without_properties_and_takes_minutes(
     start_emulator: Callable[..., Any], proxy: Proxy
 ) -> None:
     """xks-connect-disconnect: HTTP 200; success does not mean that the store is connected. So with disconnecting."""
-    with start_emulator(durations=LIKE_AWS) as url:
+    with start_emulator(durations=AWS_DURATIONS) as url:
         account = Accounts.of(url, proxy).new()
         kms, store_id = account.kms, account.create_store()
 

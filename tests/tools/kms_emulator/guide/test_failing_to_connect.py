@@ -11,7 +11,7 @@ from emulator_guide_support import Account, Accounts, LoopThread, for_kms, is_re
 from support import Proxy
 from tls_server_support import HEALTHY, Certificates, answering, byte_server, http_server
 from xksproxy_tools.development.certificates import create_authority
-from xksproxy_tools.kms_emulator.durations import LIKE_AWS
+from xksproxy_tools.kms_emulator.durations import AWS_DURATIONS
 
 from xksproxy.sigv4.keyring import generate_credential
 
@@ -110,8 +110,25 @@ def test_a_failed_store_must_be_disconnected_first_and_only_then_has_no_error_co
 def test_what_fails_to_connect_may_fail_quickly(start_emulator: Callable[..., Any], proxy: Proxy) -> None:
     """xks-connect-disconnect: here at once, though connecting would take minutes."""
     wrong = for_kms(generate_credential())
-    with start_emulator(durations=LIKE_AWS) as url:
+    with start_emulator(durations=AWS_DURATIONS) as url:
         account = Accounts.of(url, proxy).new()
         store_id = account.create_store(**account.vpc_settings(XksProxyAuthenticationCredential=wrong))
 
         assert account.connect(store_id, "FAILED")["ConnectionErrorCode"] == "INVALID_CREDENTIALS"
+
+
+def test_a_store_is_not_created_if_its_proxy_does_not_answer(account: Account, proxy: Proxy) -> None:
+    """create-xks-keystore: a public proxy is tested with the settings first."""
+    account.create_store()
+    create, stranger = account.kms.create_custom_key_store, for_kms(generate_credential())
+    for name, changes in (
+        ("XksProxyUriInUseException", {}),
+        ("XksProxyInvalidConfigurationException", {"XksProxyUriPath": "/no/kms/xks/v1"}),
+        (
+            "XksProxyIncorrectAuthenticationCredentialException",
+            {"XksProxyUriPath": "/kms/xks/v1", "XksProxyAuthenticationCredential": stranger},
+        ),
+        ("XksProxyUriUnreachableException", {"XksProxyUriEndpoint": "https://nobody.example.com"}),
+        ("ValidationException", {"XksProxyUriEndpoint": "https://localhost:8443"}),
+    ):
+        is_refused(name, create, **account.settings(CustomKeyStoreName="Another", **changes))

@@ -79,7 +79,7 @@ def test_grants_are_not_here(kms: Any, key: dict[str, Any]) -> None:
         Operations=["Decrypt"],
     )
 
-    assert "This emulator does not carry out CreateGrant" in str(error)
+    assert "This emulator does not support CreateGrant" in str(error)
 
 
 def test_keys_are_enabled_and_disabled(account: Account, key: dict[str, Any]) -> None:

@@ -34,9 +34,9 @@ from tls_server_support import (
 )
 from xksproxy_tools.development.certificates import create_authority
 from xksproxy_tools.kms_emulator.proxy.address import ProxyAddress
-from xksproxy_tools.kms_emulator.proxy.answers import Sealed
 from xksproxy_tools.kms_emulator.proxy.client import ProxyClient
 from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
+from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
 from xksproxy.client.target import TargetError
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
@@ -455,7 +455,7 @@ async def test_a_proxy_that_never_answers_is_tried_twice(certificates: Certifica
             await client.health(ADDRESS, HEALTH_METADATA)
 
     assert raised.value.outcome is Outcome.TIMED_OUT
-    assert raised.value.detail == "there was no whole answer within 250 ms, twice"
+    assert raised.value.detail == "there was no complete response within 250 ms, twice"
 
 
 class TwoLimits(ProxyClient):

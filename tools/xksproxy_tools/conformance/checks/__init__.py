@@ -1,4 +1,4 @@
-"""The checks, a module for each chapter of the API."""
+"""The checks, one module for each chapter."""
 
 from typing import Final
 

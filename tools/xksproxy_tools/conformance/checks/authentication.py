@@ -8,13 +8,13 @@ from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.errors import AuthenticationFailedException
 from xksproxy.spec.limits import CLOCK_SKEW_SECONDS
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import Message, Sealed, bare, decryption, encryption
+from xksproxy_tools.conformance.expectations import expect_error, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse
+from xksproxy_tools.conformance.messages import Message, Sealed, decryption, encryption, metadata_only
+from xksproxy_tools.conformance.outcome import expect, required
 from xksproxy_tools.conformance.requests import Request, Signer, timestamp
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect, required
-from xksproxy_tools.conformance.wire import HttpResponse
 
 _HOUR: Final = 3600.0
 _DAY: Final = 86400.0
@@ -25,18 +25,18 @@ _UNKNOWN_ID: Final = "XKSPROXYCONFORMANCEUNKNOWN"
 
 
 def _message(operation: Operation) -> Message:
-    """A message without fault, so that a proxy that judges it before the signature finds nothing to refuse."""
+    """A valid message, because a proxy may check the message before the signature."""
     match operation:
         case Operation.ENCRYPT:
             return encryption(b"plaintext")
         case Operation.DECRYPT:
             return decryption(Sealed(b"ciphertext", iv=bytes(12), tag=bytes(16)))
         case _:
-            return bare(operation)
+            return metadata_only(operation)
 
 
 def _request(subject: Subject, operation: Operation = Operation.GET_KEY_METADATA) -> Request:
-    """A whole request that is not yet signed."""
+    """A complete request without a signature."""
     return subject.request(subject.path(operation), _message(operation))
 
 
@@ -63,7 +63,7 @@ def _no_header(subject: Subject) -> None:
 
 
 def _malformed(header: str) -> Iterator[tuple[str, str]]:
-    """What is wrong, and the header that has it."""
+    """Malformed headers with their descriptions."""
     algorithm, rest = header.split(" ", 1)
     credential, names, signature = rest.split(", ")
     yield "an empty header", ""
@@ -90,7 +90,7 @@ def _malformed_header(subject: Subject) -> None:
 
 
 def _malformed_date(subject: Subject) -> None:
-    """Signed as it is sent, so that nothing but its form is wrong."""
+    """The signature is correct; only the form of the date is wrong."""
     good = subject.sign(_request(subject))
     _expect_refused(subject.send(good.without_header("X-Amz-Date")), "no X-Amz-Date")
     date = good.header("X-Amz-Date")
@@ -110,7 +110,7 @@ def _header_case(subject: Subject) -> None:
 
 
 def _more_signed_headers(subject: Subject) -> None:
-    """As curl signs, and with headers whose values have to be trimmed."""
+    """With the headers that curl signs, and with header values that must be trimmed."""
     curl = replace(subject.signer, signed_headers=("content-type", "host", "x-amz-date"))
     _expect_accepted(subject, curl, "content-type is signed too")
     request = _request(subject).with_header("User-Agent", "  conformance check  ").with_header("Accept", "*/*")
@@ -161,7 +161,7 @@ def _other_store(subject: Subject) -> None:
     mine, theirs = subject.signer, replace(subject.signer, credential=other.credential)
     path = subject.path(Operation.GET_HEALTH_STATUS)
     other_path = path.replace(subject.target.path_prefix, other.path_prefix, 1)
-    message = bare(Operation.GET_HEALTH_STATUS)
+    message = metadata_only(Operation.GET_HEALTH_STATUS)
     expect_success(subject.send(subject.sign(subject.request(other_path, message), signer=theirs)), "the other store")
     for target, signer in ((path, theirs), (other_path, mine)):
         signed = subject.sign(subject.request(target, message), signer=signer)
@@ -183,10 +183,10 @@ def _changed_signature(subject: Subject) -> None:
 
 
 def _replayed(change: Callable[[Subject, Request], Iterator[tuple[str, Request]]]) -> Callable[[Subject], None]:
-    """A check that sends a signed request, and then what was made of it without signing it anew."""
+    """A check that sends a signed request, and then changed requests with the same signature."""
 
     def run(subject: Subject) -> None:
-        # An Encrypt's message is good for GetKeyMetadata too, which accepts members that it does not know.
+        # The message of Encrypt is valid for GetKeyMetadata too, which accepts unknown members.
         path = subject.path(Operation.GET_KEY_METADATA)
         signed = subject.sign(subject.request(path, encryption(b"plaintext")))
         expect_success(subject.send(signed), "as it was signed")
@@ -217,7 +217,7 @@ def _other_scope(subject: Subject, signed: Request) -> Iterator[tuple[str, Reque
 
 
 def _other_host(subject: Subject) -> str:
-    """What stands before a proxy may refuse the name by itself, so any refusal will do."""
+    """A load balancer in front of the proxy may refuse the name, so any refusal passes."""
     request = subject.sign(_request(subject)).with_header("Host", f"other.{subject.target.authority}")
     response = subject.send(request)
     expect(400 <= response.status < 500, "a refusal of another Host than the signed one", response)  # noqa: PLR2004
@@ -287,8 +287,10 @@ def _one_answer(subject: Subject) -> None:
         "wrong secret": subject.send(subject.sign(request, signer=wrong)),
         "stale": subject.send(subject.sign(request, late_by=_HOUR)),
     }
-    told = {cause: expect_error(answer, AuthenticationFailedException, when=cause) for cause, answer in answers.items()}
-    messages = {cause: str(body.get("errorMessage")) for cause, body in told.items()}
+    bodies = {
+        cause: expect_error(answer, AuthenticationFailedException, when=cause) for cause, answer in answers.items()
+    }
+    messages = {cause: str(body.get("errorMessage")) for cause, body in bodies.items()}
     expect(len(set(messages.values())) == 1, "one answer for every cause", messages)
 
 
@@ -296,7 +298,7 @@ def _nothing_about_keys(subject: Subject) -> None:
     operation = Operation.GET_KEY_METADATA
     bodies = []
     for key_id in (subject.keys.usable, subject.keys.absent):
-        response = subject.send(subject.request(subject.path(operation, key_id), bare(operation)))
+        response = subject.send(subject.request(subject.path(operation, key_id), metadata_only(operation)))
         bodies.append(expect_error(response, AuthenticationFailedException, when=f"unsigned, for {key_id}"))
     same = bodies[0].get("errorMessage") == bodies[1].get("errorMessage")
     expect(same, "one answer whether the key exists or not", bodies)
@@ -311,7 +313,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("auth-unknown-id", ("R-AUTH-2",), Level.MUST, "All APIs refuse an unknown access key id", _unknown_id),
     Check("auth-wrong-secret", ("R-AUTH-1",), Level.MUST, "All APIs refuse a wrong secret", _wrong_secret),
     Check("auth-two-credentials", ("R-AUTH-11",), Level.SHOULD, "Two credentials work side by side", _two_credentials),
-    Check("auth-crossed-pair", ("R-AUTH-5",), Level.MUST, "An id goes with its own secret alone", _crossed_pair),
+    Check("auth-crossed-pair", ("R-AUTH-5",), Level.MUST, "An id is valid only with its own secret", _crossed_pair),
     Check("auth-other-store", ("R-AUTH-13",), Level.SHOULD, "Another key store's credential is refused", _other_store),
     Check("auth-signature", ("R-AUTH-1",), Level.MUST, "A changed signature is refused", _changed_signature),
     Check("auth-body", ("R-AUTH-1",), Level.MUST, "The body is signed", _replayed(_other_body)),
@@ -326,6 +328,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("auth-scope-terminator", ("R-AUTH-13",), Level.SHOULD, "The scope ends in aws4_request", _scope_terminator),
     Check("auth-scope-date", ("R-AUTH-13",), Level.SHOULD, "The scope's date is that of X-Amz-Date", _scope_date),
     Check("auth-required-headers", ("R-AUTH-13",), Level.SHOULD, "Host and X-Amz-Date must be signed", _must_be_signed),
-    Check("auth-one-answer", ("R-AUTH-13",), Level.SHOULD, "The answer does not tell the cause", _one_answer),
-    Check("auth-keys-hidden", ("R-AUTH-13",), Level.SHOULD, "Strangers learn nothing about keys", _nothing_about_keys),
+    Check("auth-one-answer", ("R-AUTH-13",), Level.SHOULD, "The response does not reveal the cause", _one_answer),
+    Check(
+        "auth-keys-hidden",
+        ("R-AUTH-13",),
+        Level.SHOULD,
+        "Without a signature, nothing is revealed about keys",
+        _nothing_about_keys,
+    ),
 )

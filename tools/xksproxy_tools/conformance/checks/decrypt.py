@@ -1,4 +1,4 @@
-"""Decrypt (R-DEC-*); what was tampered with is in the chapter on tampering."""
+"""Decrypt (R-DEC-*). Changed ciphertexts are in the chapter on tampering."""
 
 import json
 from dataclasses import replace
@@ -13,19 +13,19 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES, TAG_BYTES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error
 from xksproxy_tools.conformance.messages import Message, Sealed, decryption
+from xksproxy_tools.conformance.outcome import required
 from xksproxy_tools.conformance.samples import (
     AAD_LENGTHS,
     PLAINTEXT_LENGTHS,
-    expect_opened,
+    expect_decrypts,
     lengths,
     sample,
     seal_sample,
 )
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import required
 
 _CONNECTIONS: Final = 8
 _IV_LENGTHS: Final = (0, 1, 8, 11, 13, 15, 17, 32, 255)
@@ -35,7 +35,7 @@ _LONGER: Final = (MINIMUM_PLAINTEXT_BYTES + 1, 8192, 8193, 16384)
 _OTHER_ALGORITHMS: Final = ("AES_CBC", "aes_gcm", "AES_GCM ", "SYMMETRIC_DEFAULT")
 _NO_TEXT: Final = (None, 1, True, ["AAAA"], {"a": "b"})
 _MALFORMED: Final = (InvalidCiphertextException, ValidationException)
-"""The catalogue leaves open which of the two a missing or malformed parameter is (Q-3)."""
+"""The catalogue does not define which of the two is returned for a missing or malformed parameter (Q-3)."""
 
 _AAD: Final = b"project=nile"
 
@@ -49,7 +49,7 @@ def _round_trips(subject: Subject) -> None:
             plaintext = sample(length)
             sealed = seal_sample(subject, plaintext, aad)
             if sealed is not None:
-                expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
+                expect_decrypts(subject, sealed, plaintext, lengths(plaintext, aad))
 
 
 def _aad_lengths(subject: Subject) -> None:
@@ -57,32 +57,32 @@ def _aad_lengths(subject: Subject) -> None:
     for length in AAD_LENGTHS:
         sealed = seal_sample(subject, plaintext, sample(length))
         if sealed is not None:
-            expect_opened(subject, sealed, plaintext, lengths(plaintext, sealed.aad))
+            expect_decrypts(subject, sealed, plaintext, lengths(plaintext, sealed.aad))
 
 
 def _everywhere(subject: Subject) -> None:
-    """Each connection may lead to another process."""
+    """Each connection may be served by another process."""
     plaintext = sample(100)
     sealed = [subject.seal(plaintext, _AAD) for _ in range(_CONNECTIONS)]
     for _ in range(_CONNECTIONS):
-        subject.hang_up()
+        subject.disconnect()
         for one in sealed:
-            expect_opened(subject, one, plaintext, "over another connection")
+            expect_decrypts(subject, one, plaintext, "over another connection")
 
 
 def _after_refusals(subject: Subject) -> None:
-    """A ciphertext that is refused leaves nothing behind, for instance in a session of the HSM."""
+    """A refused ciphertext does not affect later requests, for example through the state of an HSM session."""
     plaintext = sample(100)
     sealed = subject.seal(plaintext, _AAD)
     wrong = replace(sealed, tag=bytes(TAG_BYTES))
     for _ in range(_CONNECTIONS):
         expect_error(subject.decrypt(wrong), InvalidCiphertextException, when="another tag")
-        expect_opened(subject, sealed, plaintext, "after one that was refused")
-        expect_opened(subject, subject.seal(plaintext), plaintext, "encrypted after one that was refused")
+        expect_decrypts(subject, sealed, plaintext, "after one that was refused")
+        expect_decrypts(subject, subject.seal(plaintext), plaintext, "encrypted after one that was refused")
 
 
 def _longer(subject: Subject) -> str:
-    """Bytes that nobody encrypted, so the best answer is that they are no ciphertext."""
+    """The bytes were never encrypted, so the proxy should answer InvalidCiphertextException."""
     seen = []
     for length in _LONGER:
         response = subject.decrypt(Sealed(sample(length), iv=bytes(12), tag=bytes(TAG_BYTES)))
@@ -96,7 +96,7 @@ def _longer(subject: Subject) -> str:
 
 
 def _refused(subject: Subject, messages: dict[str, Message], *errors: type[XksError]) -> str:
-    """Which of several errors answers messages that have something wrong; the text tells what."""
+    """Send invalid messages, by description, and check that one of the errors is returned."""
     seen = set()
     for what, message in messages.items():
         body = expect_error(subject.call(Operation.DECRYPT, message), *errors, when=what)
@@ -151,7 +151,7 @@ def _wrong_types(subject: Subject) -> str:
 
 
 def _other_algorithms(subject: Subject) -> str:
-    """The catalogue leaves open which of two errors it is (Q-4)."""
+    """The catalogue does not define which of two errors is returned (Q-4)."""
     whole = decryption(subject.seal(b"plaintext", _AAD))
     changed = {f"encryptionAlgorithm {value!r}": {**whole, "encryptionAlgorithm": value} for value in _OTHER_ALGORITHMS}
     changed["no encryptionAlgorithm"] = {key: value for key, value in whole.items() if key != "encryptionAlgorithm"}
@@ -162,7 +162,7 @@ def _other_algorithms(subject: Subject) -> str:
 
 
 def _own_ciphertext(subject: Subject) -> None:
-    """As the public test client asks: what an encrypt-only key has encrypted itself."""
+    """As in the public test client: a ciphertext of the encrypt-only key."""
     key = required(subject.keys.encrypt_only, "--encrypt-only-key")
     for aad in (None, _AAD):
         sealed = subject.seal(b"plaintext", aad, key_id=key)
@@ -178,22 +178,22 @@ def _impotent(subject: Subject) -> None:
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check("dec-round-trip", ("R-DEC-1", "R-DEC-5"), Level.MUST, "Up to 4300 bytes are decrypted", _round_trips),
-    Check("dec-aad", ("R-DEC-1",), Level.MUST, "So they are with AAD of up to 8192 bytes", _aad_lengths),
+    Check("dec-aad", ("R-DEC-1",), Level.MUST, "Up to 8192 bytes of AAD are decrypted", _aad_lengths),
     Check("dec-everywhere", ("R-DEC-1",), Level.MUST, "A ciphertext decrypts over any connection", _everywhere),
     Check(
-        "dec-after-refusals", ("R-DEC-1",), Level.MUST, "A refused ciphertext leaves nothing behind", _after_refusals
+        "dec-after-refusals", ("R-DEC-1",), Level.MUST, "A refused ciphertext does not affect others", _after_refusals
     ),
     Check(
         "dec-longer",
         ("R-ENC-12", "R-ERR-1"),
         Level.MUST,
-        "More than 4300 bytes are looked at, or answered 501",
+        "More than 4300 bytes are checked, or answered 501",
         _longer,
     ),
     Check("dec-iv-length", ("R-DEC-2",), Level.MUST, "An IV of another length is refused", _iv_lengths),
     Check("dec-tag-length", ("R-DEC-2",), Level.MUST, "A tag of another length is refused", _tag_lengths),
     Check("dec-metadata-length", ("R-DEC-2",), Level.MUST, "Longer ciphertextMetadata is refused", _metadata_lengths),
-    Check("dec-missing", ("R-DEC-4",), Level.MUST, "Ciphertext, IV and tag are demanded", _missing_members),
+    Check("dec-missing", ("R-DEC-4",), Level.MUST, "Ciphertext, IV and tag are required", _missing_members),
     Check("dec-types", ("R-DEC-4",), Level.MUST, "They must be strings", _wrong_types),
     Check("dec-algorithm", ("R-ENC-3",), Level.MUST, "Only AES_GCM is accepted", _other_algorithms),
     Check("dec-encrypt-only-key", ("R-ERR-1",), Level.MUST, "An encrypt-only key does not decrypt", _own_ciphertext),

@@ -1,4 +1,4 @@
-"""Base64 and JSON, in all that can be wrong with them (R-REQ-1, R-REQ-8)."""
+"""Invalid Base64 and JSON (R-REQ-1, R-REQ-8)."""
 
 import json
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from xksproxy.spec.errors import InvalidCiphertextException, ValidationException
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_json, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import Message, bare, decryption, encoded, encryption
+from xksproxy_tools.conformance.expectations import expect_error, expect_json, expect_success
+from xksproxy_tools.conformance.http_connection import ConnectionEnded
+from xksproxy_tools.conformance.messages import Message, decryption, encoded, encryption, metadata_only
+from xksproxy_tools.conformance.outcome import expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect
-from xksproxy_tools.conformance.wire import ConnectionEnded
 
 _HEALTH, _ENCRYPT, _DECRYPT = Operation.GET_HEALTH_STATUS, Operation.ENCRYPT, Operation.DECRYPT
 _DEEP: Final = 20_000
@@ -35,7 +35,7 @@ def _not_base64(subject: Subject) -> None:
 
 
 def _not_base64_to_decrypt(subject: Subject) -> str:
-    """The catalogue leaves open which of two errors it is (Q-3)."""
+    """The catalogue does not define which of two errors is returned (Q-3)."""
     message = decryption(subject.seal(b"plaintext", b"context"))
     seen = set()
     for name in ("ciphertext", "initializationVector", "authenticationTag", "additionalAuthenticatedData"):
@@ -81,7 +81,7 @@ def _wrong_types(subject: Subject) -> None:
 
 
 def _json_freedoms(subject: Subject) -> None:
-    """What any JSON parser reads alike: blanks, line breaks, order, and escapes in names and values."""
+    """Variants of the same JSON: spaces, line breaks, order of members, and escapes in names and values."""
     message = _message()
     indented = json.dumps(dict(reversed(message.items())), indent=4).replace("\n", "\r\n").encode()
     expect_success(subject.call(_ENCRYPT, indented), "indented, members in another order")
@@ -90,14 +90,14 @@ def _json_freedoms(subject: Subject) -> None:
 
 
 def _trailing_bytes(subject: Subject) -> None:
-    body = json.dumps(bare(_HEALTH)).encode()
+    body = json.dumps(metadata_only(_HEALTH)).encode()
     for rest in (b"x", b"{}", b"\0", b","):
         expect_error(subject.call(_HEALTH, body + rest), ValidationException, when=f"JSON, and then {rest!r}")
 
 
 def _edges() -> Iterator[tuple[str, bytes]]:
-    """Where parsers differ, so any answer will do that is JSON."""
-    whole = json.dumps(bare(_HEALTH)).encode()
+    """Parsers differ for these bodies, so any response in JSON passes."""
+    whole = json.dumps(metadata_only(_HEALTH)).encode()
     yield "bytes that are not UTF-8", whole.replace(b"KmsHealthCheck", b"\xff\xfe\xc0\x80")
     yield "a byte order mark", b"\xef\xbb\xbf" + whole
     yield "UTF-16", whole.decode().encode("utf-16")
@@ -115,13 +115,13 @@ def _json_edges(subject: Subject) -> str:
         expect_json(response, what)
         expect(response.status < 500 or response.status == 501, f"no failure at {what}", response)  # noqa: PLR2004
         notes.append(f"{what}: {response.status}")
-    expect_success(subject.call(_HEALTH, bare(_HEALTH)), "after them all")
+    expect_success(subject.call(_HEALTH, metadata_only(_HEALTH)), "after them all")
     return ", ".join(notes)
 
 
 def _too_large(subject: Subject) -> str:
-    """Far beyond what KMS could send. A proxy that will not read it may also end the connection."""
-    body = json.dumps({**bare(_HEALTH), "a": "a" * _MEBIBYTE}).encode()
+    """Much longer than any request of KMS. The proxy may also close the connection."""
+    body = json.dumps({**metadata_only(_HEALTH), "a": "a" * _MEBIBYTE}).encode()
     try:
         response = subject.call(_HEALTH, body)
     except ConnectionEnded as error:
@@ -131,7 +131,7 @@ def _too_large(subject: Subject) -> str:
 
 
 def _duplicate_members(subject: Subject) -> str:
-    """RFC 8259 leaves their meaning open: refused, or one of them counts, but nothing else."""
+    """RFC 8259 does not define their meaning. The proxy must refuse them or use one of the values."""
     whole = json.dumps(encryption(_ONE)).encode()
     doubled = whole[:-1] + b',"plaintext":"' + encoded(_OTHER).encode() + b'"}'
     response = subject.call(_ENCRYPT, doubled)
@@ -146,7 +146,7 @@ def _duplicate_members(subject: Subject) -> str:
 
 
 def _errors_tell_nothing(subject: Subject) -> None:
-    """What is wrong is named; the value may be a secret."""
+    """An error may name the member, but not its value, which may be a secret."""
     secret = "c2VjcmV0LW9mLWEtY2FsbGVy!"  # noqa: S105 - made up
     response = subject.call(_ENCRYPT, {**_message(), "plaintext": secret})
     expect_error(response, ValidationException, when="a plaintext that is no Base64")
@@ -161,7 +161,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("json-types", ("R-REQ-1",), Level.MUST, "A member of a wrong type is refused", _wrong_types),
     Check("json-freedoms", ("R-REQ-1",), Level.MUST, "JSON may be written in any way", _json_freedoms),
     Check("json-trailing-bytes", ("R-REQ-1",), Level.SHOULD, "Nothing may follow the JSON", _trailing_bytes),
-    Check("json-edges", ("R-ERR-4",), Level.SHOULD, "Where JSON gets odd, the answer is JSON", _json_edges),
+    Check("json-edges", ("R-ERR-4",), Level.SHOULD, "Unusual JSON is answered in JSON", _json_edges),
     Check("json-too-large", ("R-ERR-4",), Level.SHOULD, "A body of 1 MiB is answered in JSON", _too_large),
     Check("json-duplicates", ("R-REQ-1",), Level.SHOULD, "A member given twice has one meaning", _duplicate_members),
     Check("json-no-quotation", ("R-ERR-3",), Level.SHOULD, "Errors do not quote a plaintext", _errors_tell_nothing),

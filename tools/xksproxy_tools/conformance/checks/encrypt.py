@@ -18,24 +18,24 @@ from xksproxy.spec.limits import (
     TAG_BYTES,
 )
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_success, sealed_of
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error, expect_success, sealed_of
+from xksproxy_tools.conformance.http_connection import ConnectionEnded
 from xksproxy_tools.conformance.messages import encryption
+from xksproxy_tools.conformance.outcome import expect, required
 from xksproxy_tools.conformance.samples import (
     AAD_LENGTHS,
     PLAINTEXT_LENGTHS,
-    expect_opened,
+    expect_decrypts,
     lengths,
     sample,
     seal_sample,
 )
 from xksproxy_tools.conformance.subject import Keys, Subject
-from xksproxy_tools.conformance.verdict import expect, required
-from xksproxy_tools.conformance.wire import ConnectionEnded
 
 _CONNECTIONS: Final = 8
 _ENCRYPTIONS: Final = 64
-"""On each connection, since each may lead to another process, which may have drawn its IVs from the same seed."""
+"""On each connection: each may be served by another process, with the same seed for its IVs."""
 
 _LONGER_PLAINTEXTS: Final = (MINIMUM_PLAINTEXT_BYTES + 1, 8192, 8193, 16384)
 _LONGER_AAD: Final = (MAXIMUM_AAD_BYTES + 1, 16384)
@@ -49,7 +49,7 @@ _ONE, _OTHER = b"project=nile", b"project=blue"
 
 
 def _round_trips(subject: Subject) -> str:
-    """Nothing to encrypt may be refused (Q-13), all else must come back."""
+    """An empty plaintext may be refused (Q-13). All others must be encrypted and decrypted."""
     notes = ""
     for length in PLAINTEXT_LENGTHS:
         plaintext = sample(length)
@@ -58,12 +58,12 @@ def _round_trips(subject: Subject) -> str:
             if sealed is None:
                 notes = "refuses 0 bytes"
             else:
-                expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
+                expect_decrypts(subject, sealed, plaintext, lengths(plaintext, aad))
     return notes
 
 
 def _is_encrypted(subject: Subject) -> None:
-    """And not twice the same."""
+    """Two encryptions must differ."""
     plaintext = sample(64)
     first, second = subject.seal(plaintext), subject.seal(plaintext)
     for sealed in (first, second):
@@ -72,7 +72,7 @@ def _is_encrypted(subject: Subject) -> None:
 
 
 def _lengths_are_kept(subject: Subject) -> None:
-    """A tag that stays at the end of the ciphertext makes it longer."""
+    """A tag at the end of the ciphertext would make it longer."""
     for length in PLAINTEXT_LENGTHS:
         sealed = seal_sample(subject, sample(length))
         found = length if sealed is None else len(sealed.ciphertext)
@@ -85,7 +85,7 @@ def _aad_lengths(subject: Subject) -> None:
         aad = sample(length)
         sealed = seal_sample(subject, plaintext, aad)
         if sealed is not None:
-            expect_opened(subject, sealed, plaintext, lengths(plaintext, aad))
+            expect_decrypts(subject, sealed, plaintext, lengths(plaintext, aad))
 
 
 def _served_or_unsupported(subject: Subject, plaintext: bytes, aad: bytes | None) -> int:
@@ -95,7 +95,7 @@ def _served_or_unsupported(subject: Subject, plaintext: bytes, aad: bytes | None
         expect_error(response, UnsupportedOperationException, when=when)
         return response.status
     sealed = sealed_of(expect_success(response, f"or 501 UnsupportedOperationException, {when}"), aad)
-    expect_opened(subject, sealed, plaintext, when)
+    expect_decrypts(subject, sealed, plaintext, when)
     return response.status
 
 
@@ -113,7 +113,7 @@ def _by_length(seen: dict[int, int]) -> str:
 
 
 def _unwritable_aad(subject: Subject) -> str:
-    """Two bytes cannot tell the length of such AAD. A proxy that will not read it may also end the connection."""
+    """The length of this AAD does not fit into two bytes. The proxy may also close the connection."""
     try:
         response = subject.encrypt(sample(16), sample(_BEYOND_TWO_BYTES))
     except ConnectionEnded as error:
@@ -126,7 +126,7 @@ def _unwritable_aad(subject: Subject) -> str:
 
 
 def _members(subject: Subject) -> str:
-    """Read as Base64 by way of :func:`sealed_of`."""
+    """Check the sizes; :func:`sealed_of` decodes the members."""
     for length in (1, 16, MINIMUM_PLAINTEXT_BYTES):
         sealed = subject.seal(sample(length), _ONE)
         expect(len(sealed.tag) == TAG_BYTES, f"a tag of {TAG_BYTES} bytes", f"{len(sealed.tag)} bytes")
@@ -147,10 +147,10 @@ def _metadata_is_short(subject: Subject) -> str:
 
 
 def _ivs_are_unique(subject: Subject) -> str:
-    """The same plaintext over and over, over several connections, all within seconds."""
+    """The same plaintext many times, over several connections."""
     seen: set[bytes] = set()
     for _ in range(_CONNECTIONS):
-        subject.hang_up()
+        subject.disconnect()
         for _ in range(_ENCRYPTIONS):
             iv = subject.seal(b"plaintext", _ONE).iv
             expect(iv not in seen, "an IV that no encryption had before", f"one again, after {len(seen)} encryptions")
@@ -162,7 +162,7 @@ def _ivs_are_unique(subject: Subject) -> str:
 
 
 def _aad_is_authenticated(subject: Subject) -> None:
-    """Up to its last bit, whatever its length."""
+    """The first and the last bit, for every length."""
     for length in AAD_LENGTHS:
         if length:
             aad = sample(length)
@@ -177,7 +177,7 @@ def _aad_is_authenticated(subject: Subject) -> None:
 
 
 def _other_algorithms(subject: Subject) -> str:
-    """The catalogue leaves open which of two errors it is (Q-4)."""
+    """The catalogue does not define which of two errors is returned (Q-4)."""
     return _refused_values(subject, "encryptionAlgorithm", _OTHER_ALGORITHMS)
 
 
@@ -198,7 +198,7 @@ def _refused_values(subject: Subject, member: str, values: tuple[str, ...]) -> s
 
 
 def _refused_by(find: Callable[[Keys], str | None], option: str) -> Callable[[Subject], None]:
-    """A check that a key does not encrypt, as the public test client asks: with and without AAD and integrity value."""
+    """A check that a key does not encrypt, with and without AAD and integrity value, as in the public test client."""
 
     def run(subject: Subject) -> None:
         key = required(find(subject.keys), option)
@@ -213,7 +213,13 @@ def _refused_by(find: Callable[[Keys], str | None], option: str) -> Callable[[Su
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check("enc-round-trip", ("R-ENC-1",), Level.MUST, "Up to 4300 bytes are encrypted, and decrypt", _round_trips),
-    Check("enc-ciphertext", ("R-ENC-1",), Level.MUST, "A ciphertext is one, and never the same", _is_encrypted),
+    Check(
+        "enc-ciphertext",
+        ("R-ENC-1",),
+        Level.MUST,
+        "The ciphertext differs from the plaintext, and each time",
+        _is_encrypted,
+    ),
     Check("enc-members", ("R-ENC-4", "R-ENC-7"), Level.MUST, "The tag has 16 bytes, the IV 12 or 16", _members),
     Check(
         "enc-length",
@@ -225,7 +231,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("enc-metadata", ("R-ENC-8",), Level.MUST, "ciphertextMetadata has at most 20 bytes", _metadata_is_short),
     Check("enc-iv-unique", ("R-ENC-7",), Level.MUST, "No IV comes twice in 512 encryptions", _ivs_are_unique),
     Check("enc-aad", ("R-ENC-2",), Level.MUST, "AAD of up to 8192 bytes is accepted", _aad_lengths),
-    Check("enc-aad-used", ("R-ENC-2",), Level.MUST, "AAD counts to its last bit", _aad_is_authenticated),
+    Check("enc-aad-used", ("R-ENC-2",), Level.MUST, "Every bit of the AAD is authenticated", _aad_is_authenticated),
     Check("enc-algorithm", ("R-ENC-3",), Level.MUST, "Only AES_GCM is accepted", _other_algorithms),
     Check("enc-cdiv-algorithm", ("R-ENC-10",), Level.MUST, "Only SHA_256 is accepted", _other_hashes),
     Check(

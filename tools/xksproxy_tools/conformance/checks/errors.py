@@ -1,4 +1,4 @@
-"""Errors: their names, their form, and what comes first where two things are wrong (R-ERR-*, R-AUTHZ-4)."""
+"""Errors: their names, their form, and their precedence (R-ERR-*, R-AUTHZ-4)."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,20 +19,20 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_ERROR_MESSAGE_CHARACTERS
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import Body, expect_error, expect_json, expect_success
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import Body, expect_error, expect_json, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse, NotHttp
 from xksproxy_tools.conformance.messages import (
     Message,
     Sealed,
-    bare,
     decryption,
     encryption,
+    metadata_only,
     request_metadata,
 )
+from xksproxy_tools.conformance.outcome import CheckFailed, expect, required
 from xksproxy_tools.conformance.samples import sample
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, expect, required
-from xksproxy_tools.conformance.wire import HttpResponse, NotHttp
 
 _HEALTH, _METADATA = Operation.GET_HEALTH_STATUS, Operation.GET_KEY_METADATA
 _ENCRYPT, _DECRYPT = Operation.ENCRYPT, Operation.DECRYPT
@@ -50,7 +50,7 @@ _UNLISTED: Final = ("OperationOfTheFuture", "encrypt")
 
 @dataclass(frozen=True, slots=True)
 class Provoked:
-    """A request with something wrong, and the errors that may answer it."""
+    """The response to an invalid request, and the errors that are allowed."""
 
     what: str
     response: HttpResponse
@@ -58,18 +58,18 @@ class Provoked:
 
 
 def _message(operation: Operation) -> Message:
-    """A message without fault."""
+    """A valid message."""
     match operation:
         case Operation.ENCRYPT:
             return encryption(b"plaintext")
         case Operation.DECRYPT:
             return decryption(Sealed(sample(16), iv=bytes(12), tag=bytes(16)))
         case _:
-            return bare(operation)
+            return metadata_only(operation)
 
 
 def _provoke_all(subject: Subject) -> Iterator[Provoked]:
-    """Every error that a request alone can bring about."""
+    """Provoke every error that depends on the request only."""
     for operation in Operation:
         name, path, message = operation.value, subject.path(operation), _message(operation)
         unsigned = subject.send(subject.request(path, message))
@@ -87,7 +87,7 @@ def _provoke_all(subject: Subject) -> Iterator[Provoked]:
 
 
 def _provoke_by_keys(subject: Subject) -> Iterator[Provoked]:
-    """What needs keys that need not be there."""
+    """Provoke errors that need optional keys."""
     keys = subject.keys
     incapable = ((_DECRYPT, keys.encrypt_only), (_ENCRYPT, keys.decrypt_only), (_ENCRYPT, keys.impotent))
     for operation, key in incapable:
@@ -118,7 +118,7 @@ def _disabled_key(subject: Subject) -> None:
 
 
 def _denials(subject: Subject) -> str:
-    """Which callers and operations are denied is the operator's choice; how, is not."""
+    """The operator chooses which callers and operations are denied. The error is always the same."""
     seen = set()
     sealed = decryption(subject.seal(b"plaintext"))
     for operation in _WITH_KEYS:
@@ -142,8 +142,8 @@ def _success_or_denial(response: HttpResponse, when: str) -> str:
 # --- Form
 
 
-def _judge_message(body: Body, when: str) -> None:
-    """R-ERR-2, of an error whose message may also be missing."""
+def _check_error_message(body: Body, when: str) -> None:
+    """R-ERR-2; the message may be missing."""
     if "errorMessage" not in body:
         return
     message = body["errorMessage"]
@@ -156,11 +156,11 @@ def _judge_message(body: Body, when: str) -> None:
 
 def _messages(subject: Subject) -> None:
     for provoked in _provoke_all(subject):
-        _judge_message(expect_json(provoked.response, provoked.what), provoked.what)
+        _check_error_message(expect_json(provoked.response, provoked.what), provoked.what)
 
 
 def _long_and_strange(subject: Subject, text: str) -> Iterator[tuple[str, HttpResponse]]:
-    """A text in every place that an error might quote."""
+    """Send a text in every place that an error might quote."""
     whole = encryption(b"plaintext")
     yield "in encryptionAlgorithm", subject.call(_ENCRYPT, {**whole, "encryptionAlgorithm": text})
     yield "in plaintext", subject.call(_ENCRYPT, {**whole, "plaintext": text})
@@ -177,28 +177,28 @@ def _long_and_strange(subject: Subject, text: str) -> Iterator[tuple[str, HttpRe
 def _quoting_messages(subject: Subject) -> None:
     for what, text in (("2000 characters", "x" * 2000), ("what is not printable", _STRANGE)):
         for place, response in _long_and_strange(subject, text):
-            _judge_message(expect_json(response, f"{what} {place}"), f"{what} {place}")
+            _check_error_message(expect_json(response, f"{what} {place}"), f"{what} {place}")
 
 
 def _quoting_paths(subject: Subject) -> None:
     base = subject.path(_HEALTH).removesuffix("/health")
     for path in (f"{base}/{'x' * 200}", f"{base}/keys/{'k' * 128}/unknown", f"{base}/%0d%0a%c3%bc"):
-        response = subject.send(subject.sign(subject.request(path, bare(_METADATA))))
-        with suppress(NotHttp):  # that it is JSON at all, others ask
-            _judge_message(response.json(), path)
+        response = subject.send(subject.sign(subject.request(path, metadata_only(_METADATA))))
+        with suppress(NotHttp):  # other checks verify that it is JSON
+            _check_error_message(response.json(), path)
 
 
 def _outside_the_api(subject: Subject) -> Iterator[tuple[str, HttpResponse]]:
-    """What a web framework may answer before the proxy sees it."""
+    """Requests that a web framework may answer before the proxy does."""
     for method in ("GET", "PUT", "DELETE", "PATCH"):
         for operation in Operation:
-            request = replace(subject.request(subject.path(operation), bare(operation)), method=method)
+            request = replace(subject.request(subject.path(operation), metadata_only(operation)), method=method)
             yield f"{method} of {operation.value}", subject.send(subject.sign(request))
     for path in ("/conformance/nowhere", f"{subject.path(_HEALTH)}/", f"{subject.path(_HEALTH)}?a=b"):
-        request = subject.request(path, bare(_HEALTH))
+        request = subject.request(path, metadata_only(_HEALTH))
         yield f"POST to {path}", subject.send(subject.sign(request))
         yield f"unsigned POST to {path}", subject.send(request)
-    request = subject.request(subject.path(_HEALTH), bare(_HEALTH))
+    request = subject.request(subject.path(_HEALTH), metadata_only(_HEALTH))
     yield "text/plain", subject.send(subject.sign(request.with_header("Content-Type", "text/plain")))
     yield "no Content-Type", subject.send(subject.sign(request.without_header("Content-Type")))
     yield "a body that is gzip", subject.send(subject.sign(request.with_header("Content-Encoding", "gzip")))
@@ -211,11 +211,11 @@ def _json_everywhere(subject: Subject) -> None:
         media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
         expect(media_type == "application/json", f"Content-Type: application/json ({what})", media_type or "none")
         body = _named_body(response, what)
-        _judge_message(body, what)
+        _check_error_message(body, what)
 
 
 def _named_body(response: HttpResponse, what: str) -> Body:
-    """No name is defined for a 405 (R-URI-5), so it may have none."""
+    """The error name of a 405 is not defined (R-URI-5), so it may be missing."""
     if response.status != _NOT_ALLOWED:
         return expect_json(response, what)
     try:
@@ -227,8 +227,8 @@ def _named_body(response: HttpResponse, what: str) -> Body:
 # --- Which comes first
 
 
-def _strangers(subject: Subject) -> None:
-    """Whatever the state of a key is, whoever cannot sign is told the same."""
+def _unauthenticated_callers(subject: Subject) -> None:
+    """Without a valid signature, the response is the same for every key."""
     keys = subject.keys
     known = (keys.usable, keys.absent, keys.encrypt_only, keys.decrypt_only, keys.impotent, keys.disabled)
     for operation in _WITH_KEYS:
@@ -241,7 +241,7 @@ def _strangers(subject: Subject) -> None:
 
 
 def _provoke_by_two_faults(subject: Subject) -> Iterator[Provoked]:
-    """Of a key that is absent, or of a stranger, and of something else besides."""
+    """Requests for a missing key or without a signature that have a second fault."""
     absent, stranger = subject.keys.absent, subject.request(subject.path(_ENCRYPT), b"{")
     half = {name: value for name, value in encryption(b"plaintext").items() if name != "plaintext"}
     yield Provoked(
@@ -272,7 +272,7 @@ def _provoke_by_two_faults(subject: Subject) -> Iterator[Provoked]:
 
 
 def _two_faults(subject: Subject) -> None:
-    """No order is given, so either error may answer, but no other (Q-2)."""
+    """The order is not defined (Q-2), so both errors are allowed, but no other."""
     for provoked in _provoke_by_two_faults(subject):
         expect_error(provoked.response, *provoked.errors, when=provoked.what)
 
@@ -280,11 +280,23 @@ def _two_faults(subject: Subject) -> None:
 CHECKS: Final[tuple[Check, ...]] = (
     Check("error-names", ("R-ERR-1",), Level.MUST, "Each error has its name and its status", _names),
     Check("error-disabled-key", ("R-ERR-1",), Level.MUST, "A disabled key does no cryptography", _disabled_key),
-    Check("error-denial", ("R-AUTHZ-4",), Level.MUST, "Who is not served is denied, not found invalid", _denials),
+    Check("error-denial", ("R-AUTHZ-4",), Level.MUST, "A denial is not a validation error", _denials),
     Check("error-message", ("R-ERR-2",), Level.MUST, "errorMessage is short and printable", _messages),
-    Check("error-message-values", ("R-ERR-2",), Level.MUST, "So it is whatever a request has in it", _quoting_messages),
-    Check("error-message-paths", ("R-ERR-2",), Level.MUST, "So it is whatever a path has in it", _quoting_paths),
+    Check(
+        "error-message-values",
+        ("R-ERR-2",),
+        Level.MUST,
+        "errorMessage is so for any content of a request",
+        _quoting_messages,
+    ),
+    Check("error-message-paths", ("R-ERR-2",), Level.MUST, "errorMessage is so for any path", _quoting_paths),
     Check("error-json", ("R-ERR-4",), Level.SHOULD, "Outside the API, errors are JSON too", _json_everywhere),
-    Check("error-strangers", ("R-AUTH-13",), Level.SHOULD, "Strangers are told nothing about any key", _strangers),
-    Check("error-two-faults", ("R-ERR-1",), Level.MUST, "Where two things are wrong, one is named", _two_faults),
+    Check(
+        "error-strangers",
+        ("R-AUTH-13",),
+        Level.SHOULD,
+        "Without a signature, the response is the same for every key",
+        _unauthenticated_callers,
+    ),
+    Check("error-two-faults", ("R-ERR-1",), Level.MUST, "Of two faults, one is reported", _two_faults),
 )

@@ -1,14 +1,14 @@
-"""GetHealthStatus (R-HLTH-*); how old it may be is in the chapter on timing."""
+"""GetHealthStatus (R-HLTH-*). The age of a status is in the chapter on timing."""
 
 from typing import Any, Final
 
 from xksproxy.spec.limits import MAXIMUM_FLEET_DETAILS
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import Body, expect_success, text_member
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.expectations import Body, expect_success, text_member
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, NotApplicable, expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, NotApplicable, expect
 
 _OPERATION: Final = Operation.GET_HEALTH_STATUS
 _TEXTS: Final = ("xksProxyVendor", "xksProxyModel", "ekmVendor")
@@ -19,7 +19,7 @@ _KMS_OPERATIONS: Final = ("KmsHealthCheck", "CreateCustomKeyStore", "ConnectCust
 
 
 def _health(subject: Subject) -> Body:
-    return expect_success(subject.call(_OPERATION, bare(_OPERATION)))
+    return expect_success(subject.call(_OPERATION, metadata_only(_OPERATION)))
 
 
 def _instances(health: Body) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _texts_say_something(subject: Subject) -> None:
 
 
 def _no_authorization(subject: Subject) -> None:
-    """Whatever stands in requestMetadata, and whoever would be denied elsewhere."""
+    """With any requestMetadata, also that of principals that other APIs deny."""
     for kms_operation in (*_KMS_OPERATIONS, "OperationOfTheFuture"):
         for more in ({}, {"awsPrincipalArn": "arn:aws:iam::999999999999:user/nobody"}):
             members = {"kmsRequestId": "0", "kmsOperation": kms_operation, **more}
@@ -82,12 +82,12 @@ def _no_authorization(subject: Subject) -> None:
 
 
 def _deep(subject: Subject) -> None:
-    """Where an instance serves, what KMS would send next succeeds."""
+    """If an instance is available, the next requests of KMS must succeed."""
     states = {instance.get("healthStatus") for instance in _instances(_health(subject))}
     if not states & _SERVING:
         raise NotApplicable("no EKM instance is ACTIVE or DEGRADED")
     metadata = Operation.GET_KEY_METADATA
-    expect_success(subject.call(metadata, bare(metadata)), "GetKeyMetadata after a good health")
+    expect_success(subject.call(metadata, metadata_only(metadata)), "GetKeyMetadata after a good health")
     sealed = subject.seal(b"plaintext")
     expect_success(subject.decrypt(sealed), "Decrypt after a good health")
 
@@ -95,9 +95,15 @@ def _deep(subject: Subject) -> None:
 CHECKS: Final[tuple[Check, ...]] = (
     Check("health-members", ("R-HLTH-1",), Level.MUST, "All members are returned", _members),
     Check("health-fleet-size", ("R-HLTH-1",), Level.MUST, "The proxy's fleet has a size above zero", _fleet_size),
-    Check("health-instances", ("R-HLTH-1",), Level.MUST, "1 to 10 EKM instances are told", _instance_count),
-    Check("health-instance-members", ("R-HLTH-1",), Level.MUST, "Each has its id, model and status", _instance_members),
-    Check("health-instance-ids", ("R-HLTH-1",), Level.MUST, "Each has an id of its own", _instance_ids),
+    Check("health-instances", ("R-HLTH-1",), Level.MUST, "1 to 10 EKM instances are reported", _instance_count),
+    Check(
+        "health-instance-members",
+        ("R-HLTH-1",),
+        Level.MUST,
+        "Each instance has id, model and status",
+        _instance_members,
+    ),
+    Check("health-instance-ids", ("R-HLTH-1",), Level.MUST, "Each instance has its own id", _instance_ids),
     Check("health-texts", ("R-HLTH-1",), Level.SHOULD, "Vendors and models are named", _texts_say_something),
     Check(
         "health-no-authorization",
@@ -106,5 +112,5 @@ CHECKS: Final[tuple[Check, ...]] = (
         "Authorization is not applied to health",
         _no_authorization,
     ),
-    Check("health-deep", ("R-HLTH-2",), Level.SHOULD, "Where the health is good, cryptography works", _deep),
+    Check("health-deep", ("R-HLTH-2",), Level.SHOULD, "If the health is good, cryptography works", _deep),
 )

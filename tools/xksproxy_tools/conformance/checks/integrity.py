@@ -1,7 +1,7 @@
 """How AAD and ciphertextMetadata are authenticated together, and the integrity value (R-CDIV-*).
 
-The composition of R-CDIV-2 happens inside the proxy. What shows outside is that no other pair of AAD and metadata
-leads to the same bytes, which it would with the lengths left out.
+The composition of R-CDIV-2 is not visible from outside. It is visible that no other pair of AAD and metadata gives the
+same bytes, as would be the case without the lengths.
 """
 
 import hashlib
@@ -11,20 +11,20 @@ from typing import Final
 
 from xksproxy.spec.errors import InvalidCiphertextException, InvalidKeyUsageException, ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_CIPHERTEXT_METADATA_BYTES, MINIMUM_PLAINTEXT_BYTES
-from xksproxy_tools.conformance.answers import expect_error, expect_success
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse
 from xksproxy_tools.conformance.messages import Sealed
+from xksproxy_tools.conformance.outcome import CheckFailed, NotApplicable, expect, required
 from xksproxy_tools.conformance.samples import (
     AAD_LENGTHS,
     PLAINTEXT_LENGTHS,
-    expect_opened,
+    expect_decrypts,
     lengths,
     sample,
     seal_sample,
 )
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, NotApplicable, expect, required
-from xksproxy_tools.conformance.wire import HttpResponse
 
 _VALUE_BYTES: Final = 32
 _PLAINTEXT: Final = b"Hello World!"
@@ -47,14 +47,14 @@ def _recomputed(sealed: Sealed) -> bytes:
     return hashlib.sha256(b"".join(part or b"" for part in parts)).digest()
 
 
-def _expect_proven(subject: Subject, plaintext: bytes, aad: bytes | None) -> None:
-    """The value is right, and what it promises: that the ciphertext decrypts."""
+def _expect_valid_integrity_value(subject: Subject, plaintext: bytes, aad: bytes | None) -> None:
+    """The value must be correct, and the ciphertext must decrypt."""
     sealed = seal_sample(subject, plaintext, aad, cdiv=True)
     if sealed is not None:
         when = lengths(plaintext, aad)
         value = _value(sealed, when)
         expect(value == _recomputed(sealed), f"SHA-256 of AAD, metadata, IV, ciphertext and tag ({when})", value.hex())
-        expect_opened(subject, sealed, plaintext, when)
+        expect_decrypts(subject, sealed, plaintext, when)
 
 
 def _is_returned(subject: Subject) -> None:
@@ -67,17 +67,17 @@ def _is_returned(subject: Subject) -> None:
 def _of_every_length(subject: Subject) -> None:
     for length in PLAINTEXT_LENGTHS:
         for aad in (None, _AAD):
-            _expect_proven(subject, sample(length), aad)
+            _expect_valid_integrity_value(subject, sample(length), aad)
 
 
 def _of_every_aad(subject: Subject) -> None:
     for length in AAD_LENGTHS:
-        _expect_proven(subject, _PLAINTEXT, sample(length))
-    _expect_proven(subject, sample(MINIMUM_PLAINTEXT_BYTES), sample(MAXIMUM_AAD_BYTES))
+        _expect_valid_integrity_value(subject, _PLAINTEXT, sample(length))
+    _expect_valid_integrity_value(subject, sample(MINIMUM_PLAINTEXT_BYTES), sample(MAXIMUM_AAD_BYTES))
 
 
 def _encrypt_only(subject: Subject) -> None:
-    """Without a trial decryption there is nothing to promise."""
+    """The proxy cannot verify the ciphertext of this key by decryption."""
     key = required(subject.keys.encrypt_only, "--encrypt-only-key")
     for aad in (_AAD, None):
         when = lengths(_PLAINTEXT, aad)
@@ -90,7 +90,7 @@ def _encrypt_only(subject: Subject) -> None:
 
 
 def _moved(sealed: Sealed) -> Iterator[tuple[str, Sealed]]:
-    """Other borders between AAD and metadata, so that without their lengths nothing would have changed."""
+    """Other splits of AAD and metadata, which would be equal without the lengths."""
     aad, metadata = sealed.aad or b"", sealed.metadata or b""
     if metadata:
         yield "all metadata moved into the AAD", replace(sealed, aad=aad + metadata, metadata=None)
@@ -113,18 +113,18 @@ def _nothing_moves(subject: Subject) -> str:
 
 
 def _swapped(subject: Subject) -> None:
-    """AAD that fits into ciphertextMetadata, given in place of it, and it in place of AAD."""
+    """AAD and ciphertextMetadata exchanged."""
     aad = b"project=nile"
     sealed = subject.seal(_PLAINTEXT, aad)
     if not sealed.metadata:
         raise NotApplicable("Encrypt returns no ciphertextMetadata")
     changed = replace(sealed, aad=sealed.metadata, metadata=aad)
     expect_error(subject.decrypt(changed), InvalidCiphertextException, when="AAD and metadata swapped")
-    expect_opened(subject, sealed, _PLAINTEXT, "unchanged")
+    expect_decrypts(subject, sealed, _PLAINTEXT, "unchanged")
 
 
 def _forged(subject: Subject) -> str:
-    """AAD that is written like the composition itself, which must be composed once more all the same."""
+    """AAD with the bytes of a composition, which must be composed again."""
     count = 0
     for aad in (None, _AAD):
         sealed = subject.seal(_PLAINTEXT, aad)
@@ -138,7 +138,7 @@ def _forged(subject: Subject) -> str:
 
 
 def _absent_is_empty(subject: Subject) -> str:
-    """KMS leaves out what is empty, and a proxy may refuse it (Q-13); accepted, it should count as absent."""
+    """KMS omits empty members, and a proxy may refuse them (Q-13). If accepted, they should equal absent ones."""
     sealed = subject.seal(_PLAINTEXT)
     seen = {_same_as_absent(subject.decrypt(replace(sealed, aad=b"")), "empty AAD to Decrypt")}
     if not sealed.metadata:
@@ -162,9 +162,21 @@ def _same_as_absent(response: HttpResponse, when: str) -> str:
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check("cdiv-returned", ("R-ENC-9",), Level.MUST, "An integrity value is returned if asked for", _is_returned),
-    Check("cdiv-value", ("R-CDIV-5",), Level.MUST, "It is right for every length of plaintext", _of_every_length),
-    Check("cdiv-aad", ("R-CDIV-5",), Level.MUST, "It is right for every length of AAD", _of_every_aad),
-    Check("cdiv-encrypt-only-key", ("R-CDIV-8",), Level.SHOULD, "A key that cannot decrypt gives none", _encrypt_only),
+    Check(
+        "cdiv-value",
+        ("R-CDIV-5",),
+        Level.MUST,
+        "The integrity value is right for every length of plaintext",
+        _of_every_length,
+    ),
+    Check("cdiv-aad", ("R-CDIV-5",), Level.MUST, "The integrity value is right for every length of AAD", _of_every_aad),
+    Check(
+        "cdiv-encrypt-only-key",
+        ("R-CDIV-8",),
+        Level.SHOULD,
+        "A key that cannot decrypt gives no integrity value",
+        _encrypt_only,
+    ),
     Check(
         "cdiv-moved",
         ("R-CDIV-2", "R-DEC-3"),

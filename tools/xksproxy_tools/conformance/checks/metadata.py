@@ -6,11 +6,11 @@ from typing import Final
 from xksproxy.spec.errors import InvalidKeyUsageException, InvalidStateException
 from xksproxy.spec.limits import MAXIMUM_KEY_USAGES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import Body, expect_error, expect_success, text_member
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.expectations import Body, expect_error, expect_success, text_member
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, expect, required
 from xksproxy_tools.conformance.subject import Keys, Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, expect, required
 
 _OPERATION: Final = Operation.GET_KEY_METADATA
 _CRYPTOGRAPHY: Final = frozenset({"ENCRYPT", "DECRYPT"})
@@ -19,7 +19,7 @@ _STATES: Final = ("ENABLED", "DISABLED")
 
 def _metadata(subject: Subject, key_id: str | None = None) -> Body:
     key = key_id or subject.keys.usable
-    return expect_success(subject.call(_OPERATION, bare(_OPERATION), key), key)
+    return expect_success(subject.call(_OPERATION, metadata_only(_OPERATION), key), key)
 
 
 def _usages(metadata: Body) -> list[str]:
@@ -30,7 +30,7 @@ def _usages(metadata: Body) -> list[str]:
 
 
 def _named(keys: Keys) -> list[str]:
-    """The keys that there are and that are not disabled."""
+    """The existing keys that are not disabled."""
     return [key for key in (keys.usable, keys.encrypt_only, keys.decrypt_only, keys.impotent) if key is not None]
 
 
@@ -51,7 +51,7 @@ def _key_spec(subject: Subject) -> None:
 def _usage_of(
     find: Callable[[Keys], str | None], option: str, usages: frozenset[str]
 ) -> Callable[[Subject], str | None]:
-    """A check that a key has some of the two usages that KMS asks for, and not the others."""
+    """A check that a key has exactly these of the usages ENCRYPT and DECRYPT."""
 
     def run(subject: Subject) -> str:
         found = _usages(_metadata(subject, required(find(subject.keys), option)))
@@ -63,7 +63,7 @@ def _usage_of(
 
 
 def _usage_is_true(subject: Subject) -> None:
-    """What a key says of Encrypt is what Encrypt does."""
+    """Encrypt must agree with keyUsage."""
     for key in _named(subject.keys):
         usages = _usages(_metadata(subject, key))
         response = subject.encrypt(b"plaintext", key_id=key)
@@ -87,9 +87,9 @@ def _enabled(subject: Subject) -> None:
 
 
 def _disabled(subject: Subject) -> str:
-    """The catalogue leaves open which of the two it is (Q-5)."""
+    """The catalogue does not define which of the two is returned (Q-5)."""
     key = required(subject.keys.disabled, "--disabled-key")
-    response = subject.call(_OPERATION, bare(_OPERATION), key)
+    response = subject.call(_OPERATION, metadata_only(_OPERATION), key)
     if response.status == InvalidStateException.http_status:
         expect_error(response, InvalidStateException, when=key)
         return "answered InvalidStateException"
@@ -132,5 +132,5 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("meta-usage-true", ("R-META-3",), Level.MUST, "Encrypt does what keyUsage says", _usage_is_true),
     Check("meta-usage-count", ("R-META-4",), Level.MUST, "keyUsage has at most 10 values", _usage_count),
     Check("meta-enabled", ("R-META-5",), Level.MUST, "A key that encrypts is ENABLED", _enabled),
-    Check("meta-disabled", ("R-META-1",), Level.MUST, "A disabled key is told to be disabled", _disabled),
+    Check("meta-disabled", ("R-META-1",), Level.MUST, "A disabled key is reported as disabled", _disabled),
 )

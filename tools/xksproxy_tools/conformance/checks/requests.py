@@ -9,12 +9,12 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_json, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import Message, bare, decryption, encryption, request_metadata
+from xksproxy_tools.conformance.expectations import expect_error, expect_json, expect_success
+from xksproxy_tools.conformance.http_connection import HttpResponse
+from xksproxy_tools.conformance.messages import Message, decryption, encryption, metadata_only, request_metadata
+from xksproxy_tools.conformance.outcome import expect
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import expect
-from xksproxy_tools.conformance.wire import HttpResponse
 
 _HEALTH, _METADATA = Operation.GET_HEALTH_STATUS, Operation.GET_KEY_METADATA
 _ENCRYPT, _DECRYPT = Operation.ENCRYPT, Operation.DECRYPT
@@ -32,7 +32,7 @@ def _whole(subject: Subject, operation: Operation) -> Message:
         case Operation.DECRYPT:
             return decryption(subject.seal(b"plaintext", b"context"))
         case _:
-            return bare(operation)
+            return metadata_only(operation)
 
 
 def _with_members(message: Message, **members: Any) -> Message:
@@ -41,7 +41,7 @@ def _with_members(message: Message, **members: Any) -> Message:
 
 
 def _accepted_or_denied(response: HttpResponse, when: str) -> str:
-    """A success, or a denial by secondary authorization: which callers it admits is the operator's choice."""
+    """A success, or a denial by secondary authorization, whose rules the operator chooses."""
     if response.status == AccessDeniedException.http_status:
         expect_error(response, AccessDeniedException, when=when)
         return "AccessDeniedException"
@@ -58,11 +58,11 @@ def _seen(codes: set[str]) -> str:
 
 def _content_types(subject: Subject) -> None:
     responses = {f"{one.value}, a success": subject.call(one, _whole(subject, one)) for one in Operation}
-    unsigned = subject.request(subject.path(_HEALTH), bare(_HEALTH))
+    unsigned = subject.request(subject.path(_HEALTH), metadata_only(_HEALTH))
     responses["a ValidationException"] = subject.call(_HEALTH, {})
     responses["an AuthenticationFailedException"] = subject.send(unsigned)
-    responses["a KeyNotFoundException"] = subject.call(_METADATA, bare(_METADATA), subject.keys.absent)
-    invalid = subject.request(f"{subject.path(_HEALTH)}/invalid", bare(_HEALTH))
+    responses["a KeyNotFoundException"] = subject.call(_METADATA, metadata_only(_METADATA), subject.keys.absent)
+    invalid = subject.request(f"{subject.path(_HEALTH)}/invalid", metadata_only(_HEALTH))
     responses["an InvalidUriPathException"] = subject.send(subject.sign(invalid))
     for what, response in responses.items():
         media_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
@@ -71,7 +71,7 @@ def _content_types(subject: Subject) -> None:
 
 
 def _content_type_parameters(subject: Subject) -> None:
-    request = subject.request(subject.path(_HEALTH), bare(_HEALTH))
+    request = subject.request(subject.path(_HEALTH), metadata_only(_HEALTH))
     for value in ("application/json; charset=utf-8", "Application/JSON"):
         response = subject.send(subject.sign(request.with_header("Content-Type", value)))
         expect_success(response, f"Content-Type: {value}")
@@ -106,7 +106,7 @@ def _metadata_types(subject: Subject) -> None:
         expect_error(response, ValidationException, when=f"requestMetadata {json.dumps(value)}")
     for name in _REQUIRED[_METADATA]:
         for value in _WRONG_TYPES:
-            response = subject.call(_METADATA, _with_members(bare(_METADATA), **{name: value}))
+            response = subject.call(_METADATA, _with_members(metadata_only(_METADATA), **{name: value}))
             expect_error(response, ValidationException, when=f"{name} {json.dumps(value)}")
 
 
@@ -121,7 +121,7 @@ def _optional_members(subject: Subject) -> str:
 
 
 def _principals(subject: Subject) -> str:
-    """What KMS sends besides ARNs."""
+    """Principals of KMS that are not ARNs."""
     seen = set()
     for principal in ("ec2.amazonaws.com", "AWS Internal", "arn:aws:sts::123456789012:assumed-role/a/b@example.com"):
         for operation in (_METADATA, _ENCRYPT, _DECRYPT):
@@ -131,7 +131,7 @@ def _principals(subject: Subject) -> str:
 
 
 def _odd_arns(subject: Subject) -> str:
-    """AWS's own examples have a key ARN with a colon too many."""
+    """Examples of AWS have a key ARN with an extra colon."""
     seen = set()
     for arn in ("arn:aws:kms:us-east-2:123456789012:/key/1234abcd-12ab-34cd-56ef-1234567890ab", "arn", ""):
         message = _with_members(_whole(subject, _ENCRYPT), kmsKeyArn=arn)
@@ -167,13 +167,13 @@ def _request_ids(subject: Subject) -> None:
 
 
 def _unknown_metadata_members(subject: Subject) -> str:
-    """What the specification foresees, and what the public test client sends to GetKeyMetadata."""
+    """Members that the specification announces, and those that the public test client sends to GetKeyMetadata."""
     announced = {"SourceIdentity": "a", "kmsRecipientAttestationImageSha384": "b", "tags": [{"key": "c"}], "nested": {}}
     seen = set()
     for operation in Operation:
         message = _with_members(_whole(subject, operation), **announced)
         seen.add(_accepted_or_denied(subject.call(operation, message), f"unknown members, {operation.value}"))
-    message = _with_members(bare(_METADATA), kmsKeyArn="arn:aws:kms:us-east-1:1:key/a", kmsViaService="ebs")
+    message = _with_members(metadata_only(_METADATA), kmsKeyArn="arn:aws:kms:us-east-1:1:key/a", kmsViaService="ebs")
     seen.add(_accepted_or_denied(subject.call(_METADATA, message), "kmsKeyArn and kmsViaService, metadata"))
     return _seen(seen)
 
@@ -192,7 +192,7 @@ def _largest(subject: Subject) -> str:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    Check("req-content-type", ("R-REQ-1",), Level.MUST, "All answers are JSON, and say so", _content_types),
+    Check("req-content-type", ("R-REQ-1",), Level.MUST, "All responses are JSON with its Content-Type", _content_types),
     Check(
         "req-content-type-parameters",
         ("R-REQ-1",),
@@ -200,8 +200,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         "Content-Type is read as a media type",
         _content_type_parameters,
     ),
-    Check("req-metadata-missing", ("R-REQ-2",), Level.MUST, "requestMetadata is demanded", _metadata_missing),
-    Check("req-metadata-members", ("R-REQ-2",), Level.MUST, "Its required members are demanded", _metadata_members),
+    Check("req-metadata-missing", ("R-REQ-2",), Level.MUST, "requestMetadata is required", _metadata_missing),
+    Check("req-metadata-members", ("R-REQ-2",), Level.MUST, "Its required members are checked", _metadata_members),
     Check("req-metadata-types", ("R-REQ-6",), Level.SHOULD, "Its members must be strings", _metadata_types),
     Check("req-optional-members", ("R-REQ-2",), Level.MUST, "Its optional members are accepted", _optional_members),
     Check("req-principals", ("R-REQ-6",), Level.MUST, "A caller need not have an ARN", _principals),

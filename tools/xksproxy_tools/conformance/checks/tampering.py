@@ -1,4 +1,4 @@
-"""Ciphertexts of which one part is not what Encrypt answered (R-DEC-3, R-DEC-4)."""
+"""Ciphertexts with one changed part (R-DEC-3, R-DEC-4)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -6,15 +6,15 @@ from typing import Final
 
 from xksproxy.spec.errors import InvalidCiphertextException, ValidationException, XksError
 from xksproxy.spec.limits import MAXIMUM_CIPHERTEXT_METADATA_BYTES, TAG_BYTES
-from xksproxy_tools.conformance.answers import expect_error
 from xksproxy_tools.conformance.check import Check, Level
+from xksproxy_tools.conformance.expectations import expect_error
 from xksproxy_tools.conformance.messages import Sealed
-from xksproxy_tools.conformance.samples import expect_opened, sample
+from xksproxy_tools.conformance.outcome import NotApplicable, expect
+from xksproxy_tools.conformance.samples import expect_decrypts, sample
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import NotApplicable, expect
 
 Change = tuple[str, Sealed]
-"""What was done, and what came of it."""
+"""The settings and the main results of a measurement, as names and values."""
 
 _PLAINTEXT: Final = sample(16)
 _AAD: Final = b"project=nile"
@@ -22,7 +22,7 @@ _OTHER_AAD: Final = b"project=blue"
 
 
 def _expect_refused(subject: Subject, changes: Iterable[Change], *more: type[XksError]) -> str:
-    """Every change is found; ``more`` are errors that may answer it as well."""
+    """Every change must be refused; ``more`` are further allowed errors."""
     count = 0
     for what, changed in changes:
         count += 1
@@ -32,19 +32,19 @@ def _expect_refused(subject: Subject, changes: Iterable[Change], *more: type[Xks
 
 
 def _check(change: Callable[[Sealed], Iterator[Change]]) -> Callable[[Subject], str]:
-    """A check that changes what it sealed, and afterwards decrypts it as it was."""
+    """A check that changes a ciphertext, and afterwards decrypts the original."""
 
     def run(subject: Subject) -> str:
         sealed = subject.seal(_PLAINTEXT, _AAD)
         note = _expect_refused(subject, change(sealed))
-        expect_opened(subject, sealed, _PLAINTEXT, "unchanged")
+        expect_decrypts(subject, sealed, _PLAINTEXT, "unchanged")
         return note
 
     return run
 
 
 def _flipped(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each bit, counted from the first, and the bytes in which it is the other."""
+    """The position of each bit, and the bytes with that bit inverted."""
     for position in range(8 * len(data)):
         changed = bytearray(data)
         changed[position // 8] ^= 0x80 >> position % 8
@@ -99,7 +99,7 @@ def _ciphertext_parts(sealed: Sealed) -> Iterator[Change]:
 
 
 def _no_ciphertext(subject: Subject) -> str:
-    """Nothing is left of it; whether that may be decrypted at all is open (Q-13)."""
+    """It is not defined whether an empty ciphertext may be decrypted (Q-13)."""
     sealed = subject.seal(_PLAINTEXT, _AAD)
     return _expect_refused(subject, [("an empty ciphertext", replace(sealed, ciphertext=b""))], ValidationException)
 
@@ -132,7 +132,7 @@ def _metadata_parts(sealed: Sealed) -> Iterator[Change]:
 
 
 def _metadata_emptied(subject: Subject) -> str:
-    """Whether it may be given without content is open (Q-13)."""
+    """It is not defined whether empty metadata is allowed (Q-13)."""
     sealed = subject.seal(_PLAINTEXT, _AAD)
     _metadata(sealed)
     return _expect_refused(
@@ -141,7 +141,7 @@ def _metadata_emptied(subject: Subject) -> str:
 
 
 def _metadata_replaced(sealed: Sealed) -> Iterator[Change]:
-    """Also where Encrypt returns none."""
+    """Also if Encrypt returns no metadata."""
     for other in (b"\0", b"key_version=2", bytes(MAXIMUM_CIPHERTEXT_METADATA_BYTES)):
         if other != sealed.metadata:
             yield f"{len(other)} bytes of other ciphertextMetadata", replace(sealed, metadata=other)
@@ -219,8 +219,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         "tamper-metadata-other",
         ("R-DEC-3", "R-CDIV-1"),
         Level.MUST,
-        "ciphertextMetadata of somebody else is refused",
+        "Other ciphertextMetadata is refused",
         _check(_metadata_replaced),
     ),
-    Check("tamper-joined", ("R-DEC-4",), Level.MUST, "Parts of two ciphertexts do not join", _two_joined),
+    Check("tamper-joined", ("R-DEC-4",), Level.MUST, "Parts of two ciphertexts cannot be combined", _two_joined),
 )

@@ -1,4 +1,4 @@
-"""How long answers take, and how old the health in them is (R-TIME-*, R-HLTH-6)."""
+"""The time of responses and the age of the health status (R-TIME-*, R-HLTH-6)."""
 
 import subprocess
 import time
@@ -8,11 +8,11 @@ from typing import Final
 
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MINIMUM_PLAINTEXT_BYTES
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare, decryption, encryption
+from xksproxy_tools.conformance.expectations import expect_success
+from xksproxy_tools.conformance.messages import decryption, encryption, metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, CheckNotMade, NotApplicable, expect, required
 from xksproxy_tools.conformance.subject import Outage, Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, CheckNotMade, NotApplicable, expect, required
 
 _CONNECTIONS: Final = 10
 _POLLS: Final = 60
@@ -23,12 +23,12 @@ _COMMAND_SECONDS: Final = 60.0
 
 
 def _answers_in_time(subject: Subject) -> str:
-    """The largest messages that every proxy must take, over a connection that is kept."""
+    """The largest messages that every proxy must support, over a persistent connection."""
     aad = bytes(MAXIMUM_AAD_BYTES)
     sealed = subject.seal(bytes(MINIMUM_PLAINTEXT_BYTES), aad)
     messages = {
-        Operation.GET_HEALTH_STATUS: bare(Operation.GET_HEALTH_STATUS),
-        Operation.GET_KEY_METADATA: bare(Operation.GET_KEY_METADATA),
+        Operation.GET_HEALTH_STATUS: metadata_only(Operation.GET_HEALTH_STATUS),
+        Operation.GET_KEY_METADATA: metadata_only(Operation.GET_KEY_METADATA),
         Operation.ENCRYPT: encryption(bytes(MINIMUM_PLAINTEXT_BYTES), aad, cdiv=True),
         Operation.DECRYPT: decryption(sealed),
     }
@@ -60,7 +60,7 @@ def _new_connections_in_time(subject: Subject) -> str:
     operation = Operation.GET_HEALTH_STATUS
     taken = []
     for _ in range(_CONNECTIONS):
-        request = subject.sign(subject.request(subject.path(operation), bare(operation))).encode()
+        request = subject.sign(subject.request(subject.path(operation), metadata_only(operation))).encode()
         started = time.perf_counter()
         with subject.connect() as wire:
             expect_success(wire.exchange(request), operation.value)
@@ -75,7 +75,7 @@ def _new_connections_in_time(subject: Subject) -> str:
 def _health_is_fresh(subject: Subject) -> str:
     outage = required(subject.outage, "--outage-command with --recovery-command")
     if _seconds_until(lambda: _all_active(subject), subject.limits.freshness_seconds) is None:
-        raise NotApplicable("an EKM instance is not ACTIVE as it is")
+        raise NotApplicable("an EKM instance is not ACTIVE before the outage")
     with _during(outage):
         noticed = _seconds_until(lambda: not _all_active(subject), subject.limits.freshness_seconds)
     if noticed is None:
@@ -87,7 +87,7 @@ def _health_is_fresh(subject: Subject) -> str:
 
 
 def _all_active(subject: Subject) -> bool:
-    response = subject.call(Operation.GET_HEALTH_STATUS, bare(Operation.GET_HEALTH_STATUS))
+    response = subject.call(Operation.GET_HEALTH_STATUS, metadata_only(Operation.GET_HEALTH_STATUS))
     if response.status != 200:  # noqa: PLR2004
         return False
     instances = expect_success(response).get("ekmFleetDetails")
@@ -114,7 +114,7 @@ def _run(command: tuple[str, ...]) -> None:
 
 
 def _seconds_until(condition: Callable[[], bool], limit: float) -> float | None:
-    """How long it took until a condition held, asked once a second or more often; None if it never did."""
+    """The seconds until a condition was true, polled at least once a second; None if it did not become true."""
     started = time.monotonic()
     while True:
         if condition():
@@ -125,12 +125,12 @@ def _seconds_until(condition: Callable[[], bool], limit: float) -> float | None:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    Check("time-answers", ("R-TIME-1",), Level.SHOULD, "Every answer comes within 250 ms", _answers_in_time),
+    Check("time-answers", ("R-TIME-1",), Level.SHOULD, "Every response takes at most 250 ms", _answers_in_time),
     Check(
         "time-new-connections",
         ("R-TIME-1",),
         Level.SHOULD,
-        "So it does with TCP and TLS before it",
+        "A response on a new connection takes at most 250 ms",
         _new_connections_in_time,
     ),
     Check(

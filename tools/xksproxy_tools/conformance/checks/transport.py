@@ -5,23 +5,29 @@ from typing import Any, Final
 
 from xksproxy.spec.errors import InvalidUriPathException, ValidationException
 from xksproxy.spec.uri import Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.clients import self_signed, with_certificate, without_certificate
-from xksproxy_tools.conformance.hello import OUT_OF_DATE, SUITES_BEFORE_TLS_1_2, SUITES_OF_KMS, HelloRefused, greet
-from xksproxy_tools.conformance.messages import bare
+from xksproxy_tools.conformance.client_contexts import self_signed, with_certificate, without_certificate
+from xksproxy_tools.conformance.client_hello import (
+    OBSOLETE_VERSIONS,
+    SUITES_BEFORE_TLS_1_2,
+    SUITES_OF_KMS,
+    HandshakeRefused,
+    exchange_hello,
+)
+from xksproxy_tools.conformance.expectations import expect_error, expect_success
+from xksproxy_tools.conformance.http_connection import HttpConnection, NotHttp
+from xksproxy_tools.conformance.messages import metadata_only
+from xksproxy_tools.conformance.outcome import CheckFailed, expect, required
 from xksproxy_tools.conformance.requests import Request
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import CheckFailed, expect, required
-from xksproxy_tools.conformance.wire import NotHttp, Wire
 
 _REQUESTS_ON_ONE_CONNECTION: Final = 20
-_UP_TO_DATE: Final = ("TLSv1.2", "TLSv1.3")
+_CURRENT_VERSIONS: Final = ("TLSv1.2", "TLSv1.3")
 
 
 def _health(subject: Subject) -> Request:
     operation = Operation.GET_HEALTH_STATUS
-    return subject.sign(subject.request(subject.path(operation), bare(operation)))
+    return subject.sign(subject.request(subject.path(operation), metadata_only(operation)))
 
 
 # --- TLS
@@ -38,7 +44,7 @@ def _certificate(subject: Subject) -> str:
     context = subject.target.context()
     context.check_hostname = False
     try:
-        with Wire((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
+        with HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
             shown: dict[str, Any] = wire.socket.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
         raise CheckFailed("a valid certificate of a trusted CA", error.verify_message) from None
@@ -50,17 +56,17 @@ def _certificate(subject: Subject) -> str:
 def _versions(subject: Subject) -> str:
     with subject.connect() as wire:
         version = str(wire.socket.version())
-        expect(version in _UP_TO_DATE, "TLS 1.2 or 1.3", version)
+        expect(version in _CURRENT_VERSIONS, "TLS 1.2 or 1.3", version)
         expect_success(wire.exchange(_health(subject).encode()), version)
     return version
 
 
 def _old_versions(subject: Subject) -> None:
     address = subject.target.host, subject.target.port
-    for name, version in OUT_OF_DATE.items():
+    for name, version in OBSOLETE_VERSIONS.items():
         try:
-            hello = greet(address, version=version, suites=SUITES_BEFORE_TLS_1_2, timeout=subject.timeout)
-        except HelloRefused:
+            hello = exchange_hello(address, version=version, suites=SUITES_BEFORE_TLS_1_2, timeout=subject.timeout)
+        except HandshakeRefused:
             continue
         raise CheckFailed(f"no answer to {name}", f"the suite 0x{hello.suite:04X} of version 0x{hello.version:04X}")
 
@@ -70,8 +76,8 @@ def _suites(subject: Subject) -> str:
     accepted = []
     for name, (version, suite) in SUITES_OF_KMS.items():
         try:
-            hello = greet(address, version=version, suites=(suite,), timeout=subject.timeout)
-        except HelloRefused:
+            hello = exchange_hello(address, version=version, suites=(suite,), timeout=subject.timeout)
+        except HandshakeRefused:
             continue
         if (hello.version, hello.suite) == (version, suite):
             accepted.append(name)
@@ -87,9 +93,9 @@ def _http_1_1(subject: Subject) -> None:
         context = subject.target.context()
         if protocols:
             context.set_alpn_protocols(protocols)
-        with Wire((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
+        with HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout) as wire:
             if wire.socket.selected_alpn_protocol() == "h2":
-                continue  # chosen freely where both were offered
+                continue  # allowed if both are offered
             response = wire.exchange(_health(subject).encode())
         offered = f"with the protocols {', '.join(protocols) or '(none)'} offered by ALPN"
         expect(response.version == "HTTP/1.1", f"HTTP/1.1 {offered}", response.version)
@@ -97,7 +103,7 @@ def _http_1_1(subject: Subject) -> None:
 
 
 def _split(subject: Subject) -> None:
-    """Headers and body in writes of their own, as many clients send them."""
+    """Headers and body in separate writes, as many clients send them."""
     request = _health(subject)
     whole = request.encode()
     head = len(whole) - len(request.body)
@@ -112,7 +118,7 @@ def _keep_alive(subject: Subject) -> None:
         for number in range(1, _REQUESTS_ON_ONE_CONNECTION + 1):
             response = wire.exchange(_health(subject).encode())
             expect_success(response, f"request {number} of a connection")
-            expect(not response.closes, "a connection that is kept", f"Connection: close after request {number}")
+            expect(not response.closes, "a persistent connection", f"Connection: close after request {number}")
 
 
 def _kept_after_errors(subject: Subject) -> None:
@@ -155,10 +161,10 @@ def _wrong_client_name(subject: Subject) -> str:
 
 
 def _refused(subject: Subject, context: ssl.SSLContext, client: str) -> str:
-    """TLS 1.3 lets a client finish before the server has judged its certificate, so a request shows it."""
+    """In TLS 1.3 a client finishes before the server checks its certificate, so a request is needed."""
     expected = f"no connection for {client}"
     try:
-        wire = Wire((subject.target.host, subject.target.port), context, timeout=subject.timeout)
+        wire = HttpConnection((subject.target.host, subject.target.port), context, timeout=subject.timeout)
     except ssl.SSLCertVerificationError:
         raise
     except OSError as error:
@@ -178,11 +184,11 @@ def _refused(subject: Subject, context: ssl.SSLContext, client: str) -> str:
 CHECKS: Final[tuple[Check, ...]] = (
     Check("tls-server-name", ("R-TLS-4",), Level.MUST, "The server certificate names the host", _server_name),
     Check("tls-certificate", ("R-TLS-5",), Level.MUST, "The server certificate is valid", _certificate),
-    Check("tls-versions", ("R-TLS-1",), Level.MUST, "TLS 1.2 or 1.3 is spoken", _versions),
+    Check("tls-versions", ("R-TLS-1",), Level.MUST, "TLS 1.2 or 1.3 is used", _versions),
     Check("tls-old-versions", ("R-TLS-1",), Level.SHOULD, "SSL 3.0, TLS 1.0 and TLS 1.1 are refused", _old_versions),
-    Check("tls-suites", ("R-TLS-2",), Level.MUST, "A cipher suite of KMS is offered", _suites),
+    Check("tls-suites", ("R-TLS-2",), Level.MUST, "A cipher suite of KMS is supported", _suites),
     Check("tls-http-1-1", ("R-TLS-3",), Level.MUST, "HTTP/1.1 is served, whatever ALPN offers", _http_1_1),
-    Check("tls-split-request", ("R-TLS-3",), Level.MUST, "A request may come in pieces", _split),
+    Check("tls-split-request", ("R-TLS-3",), Level.MUST, "A request may arrive in pieces", _split),
     Check("tls-keep-alive", ("R-TLS-3",), Level.SHOULD, "A connection serves many requests", _keep_alive),
     Check("tls-kept-after-errors", ("R-TLS-3",), Level.SHOULD, "A connection outlives errors", _kept_after_errors),
     Check("tls-pipelining", ("R-TLS-3",), Level.SHOULD, "Pipelined requests are answered in order", _pipelining),

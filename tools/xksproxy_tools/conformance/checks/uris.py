@@ -11,18 +11,22 @@ from xksproxy.spec.errors import (
 )
 from xksproxy.spec.limits import MAXIMUM_KEY_ID_CHARACTERS
 from xksproxy.spec.uri import BASE_PATH, Operation
-from xksproxy_tools.conformance.answers import expect_error, expect_refusal, expect_success
 from xksproxy_tools.conformance.check import Check, Level
-from xksproxy_tools.conformance.messages import bare, encryption
+from xksproxy_tools.conformance.expectations import expect_error, expect_refusal, expect_success
+from xksproxy_tools.conformance.messages import encryption, metadata_only
+from xksproxy_tools.conformance.outcome import NotApplicable, expect, required
 from xksproxy_tools.conformance.subject import Subject
-from xksproxy_tools.conformance.verdict import NotApplicable, expect, required
 
 _NOT_ALLOWED: Final = 405
 
 
 def _all_four_are_served(subject: Subject) -> None:
-    expect_success(subject.call(Operation.GET_HEALTH_STATUS, bare(Operation.GET_HEALTH_STATUS)), "GetHealthStatus")
-    expect_success(subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA)), "GetKeyMetadata")
+    expect_success(
+        subject.call(Operation.GET_HEALTH_STATUS, metadata_only(Operation.GET_HEALTH_STATUS)), "GetHealthStatus"
+    )
+    expect_success(
+        subject.call(Operation.GET_KEY_METADATA, metadata_only(Operation.GET_KEY_METADATA)), "GetKeyMetadata"
+    )
     subject.open(subject.seal(b"plaintext"))
 
 
@@ -31,7 +35,7 @@ def _get_is_refused(subject: Subject) -> None:
         request = replace(subject.request(subject.path(operation), b"").without_header("Content-Length"), method="GET")
         response = subject.send(subject.sign(request))
         expect(response.status == _NOT_ALLOWED, f"405 to a GET of {operation.value}", response)
-        # Whether the signature or the method is looked at first is left open (Q-2).
+        # The order of the checks of signature and method is not defined (Q-2).
         response = subject.send(request)
         refused = response.status in (_NOT_ALLOWED, AuthenticationFailedException.http_status)
         expect(refused, f"405 or 401 to an unsigned GET of {operation.value}", response)
@@ -45,16 +49,16 @@ def _unknown_operation(subject: Subject) -> None:
 
 
 def _unknown_prefix(subject: Subject) -> None:
-    """As the public test client has it: signed with a good credential."""
+    """As in the public test client: signed with a valid credential."""
     for operation in Operation:
         path = subject.path(operation).replace(BASE_PATH, f"/invalid{BASE_PATH}", 1)
-        response = subject.send(subject.sign(subject.request(path, bare(operation))))
+        response = subject.send(subject.sign(subject.request(path, metadata_only(operation))))
         expect_error(response, InvalidUriPathException, when=path)
 
 
 def _unknown_key(subject: Subject) -> None:
     expect_error(
-        subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA), subject.keys.absent),
+        subject.call(Operation.GET_KEY_METADATA, metadata_only(Operation.GET_KEY_METADATA), subject.keys.absent),
         KeyNotFoundException,
         when="GetKeyMetadata",
     )
@@ -64,33 +68,33 @@ def _unknown_key(subject: Subject) -> None:
 
 
 def _longest_key_id(subject: Subject) -> None:
-    """An id of every legal character, which surely does not exist; that it is legal shows in the error's name."""
+    """A missing key id with every legal character. The error name shows that the id is legal."""
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
     key_id = (alphabet * 2)[:MAXIMUM_KEY_ID_CHARACTERS]
-    response = subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA), key_id)
+    response = subject.call(Operation.GET_KEY_METADATA, metadata_only(Operation.GET_KEY_METADATA), key_id)
     expect_error(response, KeyNotFoundException, when="an id of 128 characters")
 
 
 def _other_methods(subject: Subject) -> None:
     operation = Operation.GET_KEY_METADATA
     for method in ("PUT", "DELETE", "PATCH"):
-        request = replace(subject.request(subject.path(operation), bare(operation)), method=method)
+        request = replace(subject.request(subject.path(operation), metadata_only(operation)), method=method)
         response = subject.send(subject.sign(request))
         expect(400 <= response.status < 600, f"a refusal of {method}", response)  # noqa: PLR2004
 
 
 def _illegal_key_id(subject: Subject) -> str:
-    """Which error it is, the catalogue leaves open (Q-12)."""
+    """The catalogue does not define the error (Q-12)."""
     operation = Operation.GET_KEY_METADATA
     seen = set()
     for key_id in ("a" * (MAXIMUM_KEY_ID_CHARACTERS + 1), "a" * 1000, f"{subject.keys.usable}*", "a%20b", "~", "a:b"):
-        response = subject.call(operation, bare(operation), key_id)
+        response = subject.call(operation, metadata_only(operation), key_id)
         seen.add(str(expect_refusal(response, f"the id {key_id[:20]}")["errorName"]))
     return f"answered {' and '.join(sorted(seen))}"
 
 
 def _keys_apart(subject: Subject) -> None:
-    """What one key encrypted, no other decrypts."""
+    """No other key decrypts a ciphertext."""
     other = required(subject.keys.decrypt_only, "--decrypt-only-key")
     response = subject.decrypt(subject.seal(b"plaintext"), other)
     expect_error(response, InvalidCiphertextException, when="decrypted with another key")
@@ -100,7 +104,7 @@ def _case_of_key_ids(subject: Subject) -> None:
     swapped = subject.keys.usable.swapcase()
     if swapped == subject.keys.usable:
         raise NotApplicable("the key's id has no letters")
-    response = subject.call(Operation.GET_KEY_METADATA, bare(Operation.GET_KEY_METADATA), swapped)
+    response = subject.call(Operation.GET_KEY_METADATA, metadata_only(Operation.GET_KEY_METADATA), swapped)
     expect_error(response, KeyNotFoundException, when=swapped)
 
 

@@ -1,1 +1,1 @@
-"""What AWS KMS would say of a proxy, found out step by step as KMS would go, and what to do about it."""
+"""Checks a proxy in the steps in which KMS uses it, and reports what KMS would answer and what to do."""

@@ -1,4 +1,4 @@
-"""The way to a proxy, one step at a time: name, TCP, TLS."""
+"""Checks the connection to a proxy: name, TCP, TLS."""
 
 import asyncio
 import ipaddress
@@ -17,11 +17,11 @@ from cryptography.x509.oid import NameOID
 from xksproxy.client.target import Target
 from xksproxy.config.certificate_checks import dns_names
 from xksproxy_tools.kms_emulator.diagnose.advice import advice_on
-from xksproxy_tools.kms_emulator.diagnose.findings import Result, Step, failed_connection, good
+from xksproxy_tools.kms_emulator.diagnose.diagnosis import Result, Step, failed_connection, good
 from xksproxy_tools.kms_emulator.proxy.address import HTTPS_PORT
 from xksproxy_tools.kms_emulator.proxy.connection import (
-    SUITES,
-    SUITES_1_3,
+    TLS_1_2_SUITES,
+    TLS_1_3_SUITES,
     Peer,
     SocketAddress,
     connect_tcp,
@@ -38,7 +38,7 @@ _VERSIONS: Final = {"TLS 1.3": ssl.TLSVersion.TLSv1_3, "TLS 1.2": ssl.TLSVersion
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a TLS handshake agreed on; the certificate in DER."""
+    """The result of a TLS handshake; the certificate is in DER."""
 
     version: str
     suite: str
@@ -46,10 +46,10 @@ class Handshake:
 
 
 class Network:
-    """Connects to a proxy to look at the way, not to use it."""
+    """Connects to a proxy without sending requests."""
 
     def __init__(self, target: Target, rules: Mapping[Peer, Peer], time_limit: float) -> None:
-        """``time_limit`` in seconds, for each step by itself.
+        """``time_limit`` is in seconds, for each step.
 
         Raises:
             TargetError: a PEM file cannot be used.
@@ -58,25 +58,25 @@ class Network:
         self._rules = rules
         self._time_limit = time_limit
         self._addresses: list[SocketAddress] = []
-        self._context()  # so that a file that cannot be used is an error now, and not the proxy's later
+        self._context()  # a file that cannot be used is reported here, not as a failure of the proxy
 
-    async def examine(self) -> AsyncIterator[Step]:
-        """Name, TCP, certificate and suites, up to the first of them that fails."""
+    async def check(self) -> AsyncIterator[Step]:
+        """Check name, TCP, certificate and cipher suites, up to the first failure."""
         steps = {
-            "name": self._examine_name,
-            "tcp": self._examine_tcp,
-            "certificate": self._examine_certificate,
-            "suites": self._examine_suites,
+            "name": self._check_name,
+            "tcp": self._check_tcp,
+            "certificate": self._check_certificate,
+            "suites": self._check_suites,
         }
-        for name, examine in steps.items():
+        for name, check in steps.items():
             try:
-                step = await examine()
+                step = await check()
             except ProxyFailure as failure:
-                yield failed_connection(name, await self._explained(failure), advice_on(failure))
+                yield failed_connection(name, await self._with_certificate(failure), advice_on(failure))
                 return
             yield step
 
-    async def _examine_name(self) -> Step:
+    async def _check_name(self) -> Step:
         host = self._target.host
         async with _limited(self._time_limit, Outcome.NO_TCP, "the name service does not answer in time"):
             self._addresses = await resolve(host, HTTPS_PORT, self._rules)
@@ -84,37 +84,38 @@ class Network:
         if self._rules.get((host.lower(), HTTPS_PORT), (host, HTTPS_PORT))[0] != host:
             return good("name", f"{seen}, by --resolve")
         if any(_is_private(address) for address in self._addresses):
-            advice = "from there KMS reaches it through a VPC endpoint service only, not as a public endpoint"
+            advice = "KMS reaches this address through a VPC endpoint service only, not as a public endpoint"
             return Step("name", Result.WARNING, f"{seen}, which is not a public address", advice)
         return good("name", seen)
 
-    async def _examine_tcp(self) -> Step:
+    async def _check_tcp(self) -> Step:
         started = time.perf_counter()
         (await self._connect()).close()
         milliseconds = 1000 * (time.perf_counter() - started)
         seen = f"connected in {milliseconds:.1f} ms"
         if milliseconds > _WARN_ROUND_TRIP_MS:
-            advice = f"AWS advises {_WARN_ROUND_TRIP_MS} ms at most between the Region and the proxy"
+            advice = f"AWS recommends at most {_WARN_ROUND_TRIP_MS} ms between the Region and the proxy"
             return Step("tcp", Result.WARNING, seen, advice)
         return good("tcp", seen)
 
-    async def _examine_certificate(self) -> Step:
+    async def _check_certificate(self) -> Step:
         certificate = _certificate(await self._handshake(self._context()))
         if certificate is None:
             return good("certificate", "accepted")
         left = certificate.not_valid_after_utc - datetime.now(UTC)
         seen = f"{_described(certificate)}, expires in {left.days} days"
         if left.days < _WARN_DAYS:
-            return Step("certificate", Result.WARNING, seen, "renew it before KMS refuses it")
+            return Step("certificate", Result.WARNING, seen, "renew the certificate before it expires")
         return good("certificate", seen)
 
-    async def _examine_suites(self) -> Step:
+    async def _check_suites(self) -> Step:
         found = [handshake async for handshake in self._handshakes_by_version()]
         seen = "; ".join(f"{handshake.version} {handshake.suite}" for handshake in found)
-        if any(handshake.suite in SUITES + SUITES_1_3 for handshake in found):
+        if any(handshake.suite in TLS_1_2_SUITES + TLS_1_3_SUITES for handshake in found):
             return good("suites", seen)
-        # A client in Python offers more of TLS 1.3 than KMS does, so the proxy may have others as well.
-        advice = f"KMS offers none of these; see that the proxy has one of {', '.join(SUITES_1_3 + SUITES)} too"
+        # Python offers more TLS 1.3 suites than KMS does, so the proxy may support others as well.
+        kms_suites = ", ".join(TLS_1_3_SUITES + TLS_1_2_SUITES)
+        advice = f"KMS offers none of these; check that the proxy also has one of {kms_suites}"
         return Step("suites", Result.WARNING, seen, advice)
 
     async def _handshakes_by_version(self) -> AsyncIterator[Handshake]:
@@ -126,8 +127,8 @@ class Network:
             except ProxyFailure:
                 continue
 
-    async def _explained(self, failure: ProxyFailure) -> ProxyFailure:
-        """The same with what the certificate says of itself, where it is the certificate that is refused."""
+    async def _with_certificate(self, failure: ProxyFailure) -> ProxyFailure:
+        """The failure, with a description of the certificate if the certificate was refused."""
         if not isinstance(failure.__cause__, ssl.SSLCertVerificationError):
             return failure
         context = self._context()
@@ -142,7 +143,7 @@ class Network:
         return ProxyFailure(failure.outcome, f"{failure.detail}; it is {_described(certificate)}")
 
     async def _connect(self) -> socket.socket:
-        async with _limited(self._time_limit, Outcome.NO_TCP, "no connection in time; packets may be dropped"):
+        async with _limited(self._time_limit, Outcome.NO_TCP, "no connection in time; a firewall may drop packets"):
             return await connect_tcp(self._addresses)
 
     async def _handshake(self, context: ssl.SSLContext) -> Handshake:
@@ -161,7 +162,7 @@ class Network:
 
 @asynccontextmanager
 async def _limited(seconds: float, outcome: Outcome, detail: str) -> AsyncIterator[None]:
-    """A block that must end in time, or fails with an outcome."""
+    """Limit the time of a block. After that it fails with an outcome."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -170,7 +171,7 @@ async def _limited(seconds: float, outcome: Outcome, detail: str) -> AsyncIterat
 
 
 def _certificate(handshake: Handshake) -> x509.Certificate | None:
-    """The server's certificate; None where only OpenSSL can read it."""
+    """The server's certificate; None if only OpenSSL can read it."""
     try:
         return x509.load_der_x509_certificate(handshake.certificate)
     except ValueError:

@@ -1,4 +1,4 @@
-"""All steps of a diagnosis, in the order in which KMS would come to them."""
+"""All steps of a diagnosis, in the order in which KMS makes them."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -8,8 +8,8 @@ from xksproxy.client.target import Target
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
 from xksproxy.spec.uri import BASE_PATH
 from xksproxy_tools.kms_emulator.diagnose.calls import Calls
-from xksproxy_tools.kms_emulator.diagnose.findings import Diagnosis, Result, Step
-from xksproxy_tools.kms_emulator.diagnose.form import examine_form
+from xksproxy_tools.kms_emulator.diagnose.diagnosis import Diagnosis, Result, Step
+from xksproxy_tools.kms_emulator.diagnose.format_checks import check_format
 from xksproxy_tools.kms_emulator.diagnose.network import Network
 from xksproxy_tools.kms_emulator.proxy.address import HTTPS_PORT, ProxyAddress
 from xksproxy_tools.kms_emulator.proxy.client import ProxyClient
@@ -21,13 +21,13 @@ _PATIENT_SECONDS: Final = 2.0
 async def diagnose(
     target: Target, rules: Mapping[Peer, Peer], *, key_id: str | None = None, time_limit: float = KMS_TIMEOUT_MS / 1000
 ) -> Diagnosis:
-    """Go every step that can be gone. A wrong form keeps KMS from calling at all; here the rest is looked at as well.
+    """Make every step that is possible. KMS stops at a wrong form; here the other steps are made too.
 
     Args:
-        target: the key store; a port other than 443 is reported, and then used.
-        rules: where to connect instead of a host and port.
-        key_id: an external key to look at too.
-        time_limit: seconds for one attempt at a call.
+        target: the key store. A port other than 443 is reported, and used.
+        rules: other addresses for hosts and ports.
+        key_id: an external key to check too.
+        time_limit: seconds for one attempt of a call.
 
     Raises:
         TargetError: a PEM file cannot be used.
@@ -41,9 +41,9 @@ async def _steps(
     address = ProxyAddress(f"https://{target.host}", target.path_prefix + BASE_PATH, target.credential)
     if target.port != HTTPS_PORT:
         rules = {(target.host.lower(), HTTPS_PORT): (target.host, target.port), **rules}
-    for step in examine_form(target, address, key_id or ""):
+    for step in check_format(target, address, key_id or ""):
         yield step
-    async for step in Network(target, rules, time_limit).examine():
+    async for step in Network(target, rules, time_limit).check():
         yield step
         if step.result is Result.WRONG:
             return
@@ -53,12 +53,12 @@ async def _steps(
             for seconds in (time_limit, max(time_limit, _PATIENT_SECONDS))
         ]
         calls = Calls(address, target.region, client, patient, time_limit)
-        async for step in calls.examine():
+        async for step in calls.check():
             yield step
             if step.result is Result.WRONG:
                 key_id = None
         if key_id is not None:
-            async for step in calls.examine_key(key_id):
+            async for step in calls.check_key(key_id):
                 yield step
 
 

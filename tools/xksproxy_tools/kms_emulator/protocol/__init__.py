@@ -1,1 +1,1 @@
-"""AWS JSON 1.1 as KMS speaks it: requests and answers by botocore's model of the service, and who is calling."""
+"""AWS JSON 1.1 of KMS: requests and responses by botocore's model of the service, and the caller of a request."""

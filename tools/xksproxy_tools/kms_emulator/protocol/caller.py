@@ -1,4 +1,4 @@
-"""Who is calling, by the access key id that signed the request."""
+"""The caller of a request, identified by its access key id."""
 
 import re
 from collections.abc import Mapping
@@ -24,29 +24,31 @@ class Caller:
     """Twelve digits."""
 
     principal_arn: str
-    """What the proxy reads in ``awsPrincipalArn``."""
+    """Sent to the proxy as ``awsPrincipalArn``."""
 
     via_service: str | None = None
-    """The AWS service that calls on the principal's behalf, such as ``s3.eu-west-1.amazonaws.com``."""
+    """The AWS service that calls for the principal, such as ``s3.eu-west-1.amazonaws.com``."""
 
     source_vpc: str | None = None
     source_vpce: str | None = None
-    """The VPC, and the VPC endpoint, that its requests come through."""
+    """The VPC and the VPC endpoint of its requests."""
 
 
 def parse_caller(text: str) -> tuple[str, Caller]:
     """Read ``ACCESS_KEY_ID=ARN[,viaService=SERVICE][,sourceVpc=VPC][,sourceVpce=ENDPOINT]``.
 
     Raises:
-        ValueError: it is of another form, or the ARN is no principal's.
+        ValueError: the form is wrong, or the ARN is not that of a principal.
     """
     access_key_id, _, rest = text.partition("=")
     arn, *more = _MORE.split(rest)
     fields = dict(part.split("=", 1) for part in more)
     principal = _PRINCIPAL.fullmatch(arn)
     if not _NAME.fullmatch(access_key_id) or principal is None or len(fields) != len(more) or "" in fields.values():
-        expected = "ACCESS_KEY_ID=ARN with the ARN of a user or role, and maybe ,viaService= ,sourceVpc= ,sourceVpce="
-        raise ValueError(f"{text!r} is no caller; expected {expected}")
+        expected = (
+            "ACCESS_KEY_ID=ARN with the ARN of a user or role, and optionally ,viaService= ,sourceVpc= ,sourceVpce="
+        )
+        raise ValueError(f"{text!r} is not a caller; expected {expected}")
     return access_key_id, Caller(
         principal["account"], arn, fields.get("viaService"), fields.get("sourceVpc"), fields.get("sourceVpce")
     )
@@ -54,14 +56,14 @@ def parse_caller(text: str) -> tuple[str, Caller]:
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Access key ids and the principals they belong to.
+    """The principals of access key ids.
 
-    The emulator holds nobody's secret, so it believes the Authorization header and verifies no signature.
+    The emulator has no secret access keys. It trusts the Authorization header and verifies no signature.
     """
 
     region: str
     account: str
-    """The account of every access key id that is not in :attr:`known`; its principal is the user of that name."""
+    """The account of access key ids that are not in :attr:`known`; their principals are users of the same name."""
 
     known: Mapping[str, Caller] = field(default_factory=dict)
 
@@ -69,7 +71,7 @@ class Callers:
         """The caller of a request.
 
         Raises:
-            KmsError: there is no Authorization header, it is not SigV4's, or its scope is another Region or service.
+            KmsError: the Authorization header is missing, is not SigV4, or is scoped to another Region or service.
         """
         if not authorization:
             raise KmsError("MissingAuthenticationTokenException", "Missing Authentication Token")

@@ -1,4 +1,4 @@
-"""The constraints of botocore's shapes, in the words in which AWS says what is not met."""
+"""Checks the constraints of botocore's shapes. Messages have the text of AWS."""
 
 import re
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ _MUST = "failed to satisfy constraint: Member must"
 
 
 def check(shape: Shape, value: Any) -> list[str]:
-    """What is wrong with decoded parameters, one sentence each; empty if nothing is.
+    """The violated constraints of decoded parameters, one sentence each.
 
-    Checked are required members, lengths, ranges, patterns and enum values, at any depth.
+    Required members, lengths, ranges, patterns and enum values are checked at any depth.
     """
     return list(_structure(shape, value, ""))
 
@@ -41,7 +41,7 @@ def _value(shape: Shape, value: Any, where: str) -> Iterator[str]:
 
 
 def _shown(shape: Shape, value: Any) -> str:
-    """The value in quotes; nothing where it is secret, or no text."""
+    """The value in quotes; empty if it is sensitive or not a scalar."""
     return f" '{value}'" if isinstance(value, str | int) and not shape.metadata.get("sensitive") else ""
 
 

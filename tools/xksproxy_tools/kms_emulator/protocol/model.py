@@ -1,4 +1,4 @@
-"""botocore's model of KMS: which operations there are, what they take and what they answer."""
+"""botocore's model of KMS: the operations, their parameters and their responses."""
 
 import json
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ _SERVICE: Final = "kms"
 
 
 class ModelUnusable(Exception):
-    """botocore's data has no model of KMS."""
+    """The data of botocore has no usable model of KMS."""
 
 
 class KmsModel:
-    """The shapes of the KMS API 2014-11-01 as the installed botocore knows them."""
+    """The shapes of the KMS API 2014-11-01 in the installed botocore."""
 
     def __init__(self, service: ServiceModel) -> None:
         self._service = service
@@ -28,11 +28,11 @@ class KmsModel:
             name: service.operation_model(name) for name in service.operation_names
         }
         self.target_prefix: str = f"{service.metadata['targetPrefix']}."
-        """What precedes the operation's name in the header X-Amz-Target."""
+        """The part of the header X-Amz-Target before the operation's name."""
 
     @classmethod
     def load(cls) -> Self:
-        """The model of the installed botocore.
+        """Load the model of the installed botocore.
 
         Raises:
             ModelUnusable: its data is incomplete.
@@ -48,13 +48,13 @@ class KmsModel:
         return frozenset(self._operations)
 
     def parse(self, operation: str, body: bytes) -> dict[str, Any]:
-        """The parameters of a request: blobs as bytes, unknown members and nulls left out.
+        """Parse the parameters of a request: blobs become bytes, unknown members and nulls are ignored.
 
-        Client-side botocore lets bad patterns, unknown enum values and over-long values through; here they end.
+        botocore's clients do not check patterns, enum values and maximum lengths. Here they are checked.
 
         Raises:
-            KmsError: SerializationException for what is no JSON object or has a member of another type;
-                ValidationException, which names every constraint that is not met.
+            KmsError: SerializationException, if the body is not a JSON object or a member has a wrong type;
+                ValidationException, with every violated constraint.
         """
         document = _document(body)
         shape = self._operations[operation].input_shape
@@ -66,10 +66,10 @@ class KmsModel:
         return parameters
 
     def render(self, operation: str, result: Mapping[str, Any] | None) -> bytes:
-        """The body of an answer: blobs in Base64, members that are None left out, nothing for no output shape.
+        """The body of a response: blobs in Base64, without members that are None. Empty if there is no output shape.
 
         Raises:
-            KeyError: the result has a member that the model does not know.
+            KeyError: the result has a member that the model does not have.
         """
         shape = self._operations[operation].output_shape
         return b"" if shape is None else json.dumps(encode(shape, result or {})).encode()

@@ -1,4 +1,4 @@
-"""Values between JSON and Python, shape by shape."""
+"""Conversion of values between JSON and Python by shape."""
 
 import base64
 import binascii
@@ -31,10 +31,10 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 def decode(shape: Shape, value: Any) -> Any:
-    """A JSON value as the shape has it. Members that are null or unknown are left out, as AWS does.
+    """Convert a JSON value to the type of a shape. Members that are null or unknown are ignored, as AWS does.
 
     Raises:
-        KmsError: SerializationException, for a value of another type.
+        KmsError: SerializationException, for a value of a wrong type.
     """
     if not isinstance(value, _PYTHON_TYPES[shape.type_name]) or (
         isinstance(value, bool) and shape.type_name != "boolean"
@@ -45,7 +45,7 @@ def decode(shape: Shape, value: Any) -> Any:
 
 
 def encode(shape: Shape, value: Any) -> Any:
-    """What :func:`decode` reads. Members that are None are left out.
+    """The inverse of :func:`decode`. Members that are None are left out.
 
     Raises:
         KeyError: a structure has a member that the shape does not have.
@@ -78,7 +78,7 @@ def _decode_string(_shape: Shape, value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise KmsError(
-            "SerializationException", "STRING_VALUE is no Unicode text: it has half a surrogate pair"
+            "SerializationException", "STRING_VALUE is not Unicode text: it has an unpaired surrogate"
         ) from None
     return value
 
@@ -87,7 +87,7 @@ def _decode_blob(_shape: Shape, value: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise KmsError("SerializationException", "STRING_VALUE can not be converted to a blob: no Base64") from None
+        raise KmsError("SerializationException", "STRING_VALUE can not be converted to a blob: not Base64") from None
 
 
 def _encode_structure(shape: StructureShape, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""An XKS proxy as AWS KMS sees it: calls within 250 ms, answers checked strictly, and what KMS makes of failures."""
+"""Calls to XKS proxies as AWS KMS makes them: a limit of 250 ms, strict checks of responses, and KMS's errors."""

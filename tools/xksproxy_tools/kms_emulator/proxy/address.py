@@ -1,4 +1,4 @@
-"""Where an external key store's proxy is, as KMS knows it."""
+"""The address of an external key store's proxy."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +13,7 @@ _SCHEME: Final = "https://"
 
 @dataclass(frozen=True, slots=True)
 class ProxyAddress:
-    """The three properties by which KMS finds a proxy and signs for it. Their form is checked by whoever takes them."""
+    """The address of a proxy and the credential for it. The form is not checked here."""
 
     endpoint: str
     """XksProxyUriEndpoint: ``https://`` and a host name, without port or path."""
@@ -25,5 +25,5 @@ class ProxyAddress:
 
     @property
     def host(self) -> str:
-        """The host name, which the proxy's certificate must carry and which is signed."""
+        """The host name. The proxy's certificate must contain it, and signatures cover it."""
         return self.endpoint.removeprefix(_SCHEME)

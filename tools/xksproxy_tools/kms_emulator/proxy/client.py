@@ -1,4 +1,4 @@
-"""Calls to an XKS proxy as AWS KMS makes them: signed, within 250 ms each, over connections that are kept."""
+"""Calls to an XKS proxy as AWS KMS makes them: signed, within 250 ms each, over persistent connections."""
 
 import asyncio
 import ssl
@@ -37,7 +37,9 @@ from xksproxy.spec.messages import (
 )
 from xksproxy.spec.uri import BASE_PATH, Operation, compose_path
 from xksproxy_tools.kms_emulator.proxy.address import ProxyAddress
-from xksproxy_tools.kms_emulator.proxy.answers import (
+from xksproxy_tools.kms_emulator.proxy.connection import Peer, Stage, connect_tcp, kms_tls_context, resolve, start_tls
+from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
+from xksproxy_tools.kms_emulator.proxy.responses import (
     Answer,
     Sealed,
     check_decryption,
@@ -47,8 +49,6 @@ from xksproxy_tools.kms_emulator.proxy.answers import (
     malformed,
     read_answer,
 )
-from xksproxy_tools.kms_emulator.proxy.connection import Peer, Stage, connect_tcp, kms_tls_context, resolve, start_tls
-from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
 
 _SECONDS: Final = KMS_TIMEOUT_MS / 1000
 _IDLE_SECONDS: Final = 60.0
@@ -58,30 +58,30 @@ _NOT_SENT: Final = ("Accept", "Accept-Encoding", "User-Agent")
 
 @dataclass(slots=True)
 class _Attempt:
-    """How far an attempt has come; it is the connection's to say while one is made."""
+    """The progress of an attempt. The connection pool updates it while it connects."""
 
     stage: Stage = Stage.EXCHANGE
     connected: bool = False
-    """Whether it made a connection of its own, instead of taking one that was kept."""
+    """Whether the attempt made a new connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """What came back over HTTP."""
+    """An HTTP response."""
 
     status: int
     body: bytes
     date: str
-    """The header Date, empty where there is none."""
+    """The header Date; empty if it is missing."""
 
 
 _attempt: Final[ContextVar[_Attempt]] = ContextVar("_attempt")
 
 
 class ProxyClient:
-    """One for all key stores. Belongs to the event loop that it is made on; safe for concurrent calls there.
+    """A client for all proxies. It belongs to the event loop that creates it, and supports concurrent calls.
 
-    Every failure of a call is a :class:`ProxyFailure`. A time-out of the network is tried once more, nothing else is.
+    Every failure of a call is a :class:`ProxyFailure`. A call is retried once after a timeout, and after nothing else.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class ProxyClient:
 
         Args:
             region: the Region that signatures are for.
-            resolve: where to connect instead of a host and port; names and signatures stay those of the endpoint.
-            ca: PEM file of the CAs to trust; the system's without it.
-            client_certificate: PEM file shown to a proxy that asks for a certificate.
-            client_key: its private key, if that stands in a file of its own.
-            time_limit: seconds for one attempt, connecting and TLS included.
+            resolve: other addresses for hosts and ports; certificates and signatures use the name of the endpoint.
+            ca: PEM file of the trusted CAs; the default is the system's.
+            client_certificate: PEM file with the client certificate for mutual TLS.
+            client_key: PEM file with its private key, if that is in another file.
+            time_limit: seconds for one attempt, including the connection and TLS.
 
         Raises:
             TargetError: a PEM file cannot be used.
@@ -126,26 +126,26 @@ class ProxyClient:
         await self.close()
 
     async def close(self) -> None:
-        """End all connections, at once."""
+        """Close all connections immediately."""
         await self._session.close()
         await self._connections.close(abort_ssl=True)
 
     async def health(self, address: ProxyAddress, metadata: HealthRequestMetadata) -> GetHealthStatusResponse:
-        """GetHealthStatus. That every instance is UNAVAILABLE is a failure too, ALL_UNAVAILABLE."""
+        """Call GetHealthStatus. The call fails with ALL_UNAVAILABLE if every instance is UNAVAILABLE."""
         request = GetHealthStatusRequest(request_metadata=metadata)
         return check_health(await self._call(address, Operation.GET_HEALTH_STATUS, request, GetHealthStatusResponse))
 
     async def key_metadata(
         self, address: ProxyAddress, key_id: str, metadata: KeyRequestMetadata
     ) -> GetKeyMetadataResponse:
-        """GetKeyMetadata; whether KMS can use such a key is for :func:`verdicts.key_refusal` to say."""
+        """GetKeyMetadata; see :func:`kms_errors.key_refusal` for the check whether KMS can use the key."""
         request = GetKeyMetadataRequest(request_metadata=metadata)
         return check_key(await self._call(address, Operation.GET_KEY_METADATA, request, GetKeyMetadataResponse, key_id))
 
     async def encrypt(
         self, address: ProxyAddress, key_id: str, metadata: CryptoRequestMetadata, plaintext: bytes, aad: bytes
     ) -> Sealed:
-        """Encrypt; the ciphertext data integrity value is demanded, and verified (R-CDIV-7)."""
+        """Call Encrypt. The ciphertext data integrity value is requested and verified (R-CDIV-7)."""
         request = EncryptRequest(
             request_metadata=metadata,
             plaintext=plaintext,
@@ -159,7 +159,7 @@ class ProxyClient:
     async def decrypt(
         self, address: ProxyAddress, key_id: str, metadata: CryptoRequestMetadata, sealed: Sealed, aad: bytes
     ) -> bytes:
-        """Decrypt what :meth:`encrypt` gave."""
+        """Call Decrypt for the output of :meth:`encrypt`."""
         request = DecryptRequest(
             request_metadata=metadata,
             ciphertext=sealed.ciphertext,
@@ -185,21 +185,21 @@ class ProxyClient:
             raise
 
     async def _post(self, address: ProxyAddress, path: str, body: bytes) -> _Reply:
-        """An answer, after one attempt or, if that ran out of time, two."""
+        """Send a request. After a timeout it is sent once more."""
         furthest = Stage.NAME
         for _ in range(2):
             attempt = _Attempt()
             _attempt.set(attempt)
             try:
                 async with asyncio.timeout(self._time_limit):
-                    with _failures_named():
+                    with _translated_failures():
                         return await self._exchange(attempt, address, path, body)
             except TimeoutError:
                 furthest = max(furthest, attempt.stage)
         raise self._timed_out(furthest)
 
     async def _exchange(self, attempt: _Attempt, address: ProxyAddress, path: str, body: bytes) -> _Reply:
-        """One request and its answer. A kept connection that the proxy has closed meanwhile is no failure."""
+        """Send one request. If the proxy has closed an idle connection, another connection is used."""
         url = _url(address.host, path)
         while True:
             headers = signed_headers(
@@ -222,11 +222,11 @@ class ProxyClient:
             case Stage.TLS:
                 return ProxyFailure(Outcome.TIMED_OUT, f"the TLS handshake was not finished {limit}")
             case Stage.EXCHANGE:
-                return ProxyFailure(Outcome.TIMED_OUT, f"there was no whole answer {limit}")
+                return ProxyFailure(Outcome.TIMED_OUT, f"there was no complete response {limit}")
 
 
 class _Connections(aiohttp.BaseConnector):
-    """aiohttp's pool of connections, each made in the three steps that KMS tells apart."""
+    """aiohttp's connection pool. It connects in three steps, because KMS reports different errors for them."""
 
     def __init__(self, context: ssl.SSLContext, rules: Mapping[Peer, Peer]) -> None:
         super().__init__(limit=0, keepalive_timeout=_IDLE_SECONDS)
@@ -237,9 +237,9 @@ class _Connections(aiohttp.BaseConnector):
         self,
         req: aiohttp.ClientRequest,
         traces: list[Trace],  # noqa: ARG002 - aiohttp's signature
-        timeout: aiohttp.ClientTimeout,  # noqa: ARG002, ASYNC109 - the same; the time limit is the caller's
+        timeout: aiohttp.ClientTimeout,  # noqa: ARG002, ASYNC109 - the same; the caller limits the time
     ) -> ResponseHandler:
-        """The method that aiohttp's documentation leaves to subclasses."""
+        """Make a connection. Subclasses of aiohttp's connector implement this method."""
         attempt = _attempt.get()
         attempt.connected, attempt.stage = True, Stage.NAME
         host, port = req.url.host or "", req.url.port or 0
@@ -256,7 +256,7 @@ def _url(host: str, path: str) -> URL:
     try:
         return URL.build(scheme="https", host=host, path=path, encoded=True)
     except ValueError as error:
-        raise ProxyFailure(Outcome.NO_TCP, f"{host!r} is no host name: {error}") from error
+        raise ProxyFailure(Outcome.NO_TCP, f"{host!r} is not a host name: {error}") from error
 
 
 async def _content(response: aiohttp.ClientResponse) -> bytes:
@@ -269,7 +269,7 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _clock_difference(date: str) -> str | None:
-    """Words on the proxy's clock, if that is further away than signatures are good for (R-AUTH-10)."""
+    """A text about the proxy's clock, if its difference makes signatures invalid (R-AUTH-10)."""
     try:
         seconds = parsedate_to_datetime(date).timestamp() - time.time()
     except (ValueError, OverflowError):
@@ -278,17 +278,15 @@ def _clock_difference(date: str) -> str | None:
 
 
 @contextmanager
-def _failures_named() -> Iterator[None]:
-    """The one place where what aiohttp raises becomes ours."""
+def _translated_failures() -> Iterator[None]:
+    """Translate the exceptions of aiohttp to ProxyFailure."""
     try:
         yield
     except aiohttp.ClientResponseError as error:
         raise malformed(f"the answer is not HTTP: {error.message}") from error
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error.__cause__, ssl.SSLError):
-            # In TLS 1.3 a server judges the client's certificate when the client has finished its handshake.
+            # In TLS 1.3 a server checks the client's certificate after the client has finished its handshake.
             reason = error.__cause__.reason
             raise ProxyFailure(Outcome.NO_TLS, f"the proxy ended TLS after the handshake: {reason}") from error
-        raise ProxyFailure(
-            Outcome.CONNECTION_LOST, f"the connection ended before there was an answer: {error}"
-        ) from error
+        raise ProxyFailure(Outcome.CONNECTION_LOST, f"the connection ended before the response: {error}") from error

@@ -1,4 +1,4 @@
-"""The way to a proxy in three steps, each of which fails in its own way: a name, TCP, TLS."""
+"""Connects to a proxy in three steps: name resolution, TCP, TLS."""
 
 import asyncio
 import ipaddress
@@ -13,12 +13,12 @@ from typing import Any, Final, TypeVar
 from xksproxy.client.target import tls_context
 from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
 
-SUITES: Final = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384")
+TLS_1_2_SUITES: Final = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384")
 """The cipher suites of TLS 1.2 that KMS offers (R-TLS-2), by OpenSSL's names."""
 
-SUITES_1_3: Final = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
-"""Those of TLS 1.3. Python's ssl cannot keep a client from offering TLS_AES_128_GCM_SHA256 as well, so a proxy that has
-nothing else is let through here; :mod:`xksproxy_tools.kms_emulator.diagnose` looks at what was chosen."""
+TLS_1_3_SUITES: Final = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+"""The cipher suites of TLS 1.3. Python's ssl always offers TLS_AES_128_GCM_SHA256 too, so a proxy with this suite only
+is accepted here; :mod:`xksproxy_tools.kms_emulator.diagnose` checks the suite that was chosen."""
 
 Peer = tuple[str, int]
 """Host and port."""
@@ -27,7 +27,7 @@ Protocol = TypeVar("Protocol", bound=asyncio.Protocol)
 
 
 class Stage(IntEnum):
-    """How far the way to an answer has come; of two, the later is greater."""
+    """The stages of an attempt, in order."""
 
     NAME = 1
     TCP = 2
@@ -37,7 +37,7 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """What a name stands for: an address family, and what connect(2) takes in it."""
+    """An address family and an address for connect(2)."""
 
     family: socket.AddressFamily
     address: tuple[Any, ...]
@@ -47,33 +47,33 @@ class SocketAddress:
 
 
 def parse_connect_rule(text: str) -> tuple[Peer, Peer]:
-    """Read ``HOST:443=ADDRESS:PORT``: where to connect instead. An IPv6 address stands in brackets.
+    """Parse ``HOST:443=ADDRESS:PORT``, another address for a host and port. An IPv6 address is in brackets.
 
     Raises:
-        ValueError: it is of another form.
+        ValueError: the form is wrong.
     """
     source, separator, destination = text.partition("=")
     if not separator:
-        raise ValueError(f"{text!r} is no rule; expected HOST:443=ADDRESS:PORT")
+        raise ValueError(f"{text!r} is not a rule; expected HOST:443=ADDRESS:PORT")
     host, port = _peer(source)
     return (host.lower(), port), _peer(destination)
 
 
 def kms_tls_context(ca: Path | None, client_certificate: Path | None, client_key: Path | None) -> ssl.SSLContext:
-    """TLS as KMS speaks it: 1.2 and 1.3, the suites of R-TLS-2, the server's name and chain verified.
+    """The TLS settings of KMS: 1.2 and 1.3, the suites of R-TLS-2; the server's name and chain are verified.
 
     Raises:
         TargetError: a PEM file cannot be used.
     """
     context = tls_context(ca, client_certificate, client_key)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(":".join(SUITES))
+    context.set_ciphers(":".join(TLS_1_2_SUITES))
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 async def resolve(host: str, port: int, rules: Mapping[Peer, Peer]) -> list[SocketAddress]:
-    """Where a host and port are, by a rule or by the name service.
+    """Resolve a host and port by a rule or by the name service.
 
     Raises:
         ProxyFailure: NO_TCP; the name has no address.
@@ -92,7 +92,7 @@ async def connect_tcp(addresses: list[SocketAddress]) -> socket.socket:
     """A connection to the first address that accepts one.
 
     Raises:
-        ProxyFailure: NO_TCP; none does.
+        ProxyFailure: NO_TCP; no address accepts one.
     """
     failures = []
     for address in addresses:
@@ -115,10 +115,10 @@ async def connect_tcp(addresses: list[SocketAddress]) -> socket.socket:
 async def start_tls(
     connection: socket.socket, context: ssl.SSLContext, host: str, make_protocol: Callable[[], Protocol]
 ) -> tuple[asyncio.Transport, Protocol]:
-    """Shake hands over a TCP connection, which is closed where that fails; the certificate must be the host's.
+    """Make the TLS handshake, and verify the certificate for the host. The connection is closed if this fails.
 
     Raises:
-        ProxyFailure: NO_TLS; its cause is what the ssl module or the operating system raised.
+        ProxyFailure: NO_TLS; its cause is the exception of the ssl module or the operating system.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -133,18 +133,18 @@ async def start_tls(
         raise ProxyFailure(Outcome.NO_TLS, f"the connection ended in the TLS handshake: {_reason(error)}") from error
     except ValueError as error:
         connection.close()
-        raise ProxyFailure(Outcome.NO_TLS, f"{host!r} cannot be the name of a certificate: {error}") from error
+        raise ProxyFailure(Outcome.NO_TLS, f"{host!r} is not valid as the name of a certificate: {error}") from error
 
 
 def _peer(text: str) -> Peer:
     host, separator, port = text.rpartition(":")
     if not separator or not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= 0xFFFF:  # noqa: PLR2004
-        raise ValueError(f"{text!r} is no host and port; expected HOST:PORT")
+        raise ValueError(f"{text!r} is not a host and port; expected HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _literal(name: str) -> socket.AddressFamily | None:
-    """The family of an address that needs no name service."""
+    """The address family of a literal IP address, or None."""
     try:
         version = ipaddress.ip_address(name).version
     except ValueError:

@@ -1,10 +1,10 @@
-"""What can become of a call to a proxy."""
+"""The failures of a call to a proxy."""
 
 from enum import Enum
 
 
 class Outcome(Enum):
-    """A way in which a call fails. Where the proxy itself said so, the value is the ``errorName`` of its answer."""
+    """The reason of a failure. For an error of the proxy, the value is its ``errorName``."""
 
     VALIDATION = "ValidationException"
     INVALID_STATE = "InvalidStateException"
@@ -20,29 +20,29 @@ class Outcome(Enum):
     INTERNAL = "InternalException"
 
     NO_TCP = "no TCP connection"
-    """The name has no address, or nothing accepts the connection, in time or at all."""
+    """The name has no address, or no address accepts the connection in time."""
 
     NO_TLS = "no TLS connection"
     """No common version or suite, or a certificate that is expired, of another host or of an unknown CA."""
 
     CONNECTION_LOST = "connection lost"
-    """The connection ended before there was a whole answer."""
+    """The connection ended before the response was complete."""
 
     TIMED_OUT = "no answer in time"
-    """There was a TCP connection, and no whole answer within the limit, nor on the second attempt."""
+    """There was a TCP connection, but no complete response within the time limit of two attempts."""
 
     MALFORMED = "malformed answer"
-    """An answer that the API does not allow."""
+    """The response violates the API."""
 
     ALL_UNAVAILABLE = "all external key manager instances unavailable"
-    """GetHealthStatus was answered, and every instance is UNAVAILABLE."""
+    """GetHealthStatus reported that every instance is UNAVAILABLE."""
 
-    MATERIAL_REJECTED = "the KMS key material rejects what the proxy decrypted"
-    """Not the proxy's failure alone: the inner layer of the double encryption does not open."""
+    MATERIAL_REJECTED = "the KMS key material does not decrypt the plaintext of the proxy"
+    """The inner layer of double encryption cannot be decrypted."""
 
 
 class ProxyFailure(Exception):
-    """A call that gave no result. ``detail`` is what was observed: for the operator, never in an answer of KMS."""
+    """A call failed. ``detail`` is for the operator, and is never part of a response of KMS."""
 
     def __init__(self, outcome: Outcome, detail: str) -> None:
         self.outcome = outcome

@@ -1,1 +1,1 @@
-"""What outlives a restart: key stores, KMS keys, aliases, tags, in one SQLite file of mode 0600."""
+"""The state file: key stores, KMS keys, aliases and tags, in one SQLite file of mode 0600."""

@@ -1,4 +1,4 @@
-"""The state file: SQLite, held by one emulator at a time. Nothing else knows SQL."""
+"""The state file in SQLite. One emulator at a time uses it. All SQL is in this module."""
 
 import os
 import sqlite3
@@ -33,22 +33,22 @@ Record = TypeVar("Record")
 
 
 class StateFileUnusable(Exception):
-    """The state file cannot be used; the text says why, and what was expected."""
+    """The state file cannot be used; the text gives the reason and what was expected."""
 
 
 class Database:
-    """All stored state. Belongs to the thread that opened it; every change is on disk when the method returns."""
+    """All stored state. It belongs to the thread that opened it. A change is on disk when the method returns."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     @classmethod
     def open(cls, path: Path, region: str) -> Self:
-        """Open the state of one Region, or begin it.
+        """Open the state file of a Region, or create it.
 
         Raises:
-            StateFileUnusable: others can read the file, it is of another Region or version or no state file at all,
-                or another emulator holds it.
+            StateFileUnusable: other users can read the file, it is not a state file of this Region and version, or
+                another emulator uses it.
         """
         _make_private(path)
         try:
@@ -63,7 +63,7 @@ class Database:
         return cls(connection)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def key_stores(self, account: str | None = None) -> list[KeyStore]:
@@ -84,7 +84,7 @@ class Database:
         )
 
     def delete_key_store(self, store_id: str) -> None:
-        """Forget a key store that has no keys."""
+        """Delete a key store that has no keys."""
         self._connection.execute("DELETE FROM key_stores WHERE id = ?", (store_id,))
 
     def keys(self, account: str) -> list[KmsKey]:
@@ -92,11 +92,11 @@ class Database:
         return self._records(KmsKey, "SELECT record FROM kms_keys WHERE account = ? ORDER BY id", account)
 
     def keys_of(self, store_id: str) -> list[KmsKey]:
-        """The keys in a key store, those pending deletion too."""
+        """The keys in a key store, including those pending deletion."""
         return self._records(KmsKey, "SELECT record FROM kms_keys WHERE store_id = ? ORDER BY id", store_id)
 
     def key(self, key_id: str) -> KmsKey | None:
-        """A key by its bare id."""
+        """A key by its id."""
         return _only(self._records(KmsKey, "SELECT record FROM kms_keys WHERE id = ?", key_id))
 
     def keys_to_delete(self, now: float) -> list[KmsKey]:
@@ -112,7 +112,7 @@ class Database:
         )
 
     def delete_key(self, key_id: str) -> None:
-        """Forget a key, with its material, tags and aliases."""
+        """Delete a key with its key material, tags and aliases."""
         self._connection.execute("DELETE FROM kms_keys WHERE id = ?", (key_id,))
 
     def aliases(self, account: str) -> list[Alias]:
@@ -128,14 +128,14 @@ class Database:
         return _only(self._aliases("account = ? AND name = ?", account, name))
 
     def put_alias(self, alias: Alias) -> None:
-        """Add an alias, or replace the one of its name."""
+        """Add an alias, or replace the one with its name."""
         self._connection.execute(
             "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?, ?)",
             (alias.account, alias.name, alias.key_id, alias.created, alias.updated),
         )
 
     def delete_alias(self, account: str, name: str) -> None:
-        """Forget an alias; its key stays."""
+        """Delete an alias. Its key is kept."""
         self._connection.execute("DELETE FROM aliases WHERE account = ? AND name = ?", (account, name))
 
     def _records(self, kind: type[Record], query: str, *values: Any) -> list[Record]:
@@ -151,7 +151,7 @@ def _only(records: list[Record]) -> Record | None:
 
 
 def _make_private(path: Path) -> None:
-    """A new file is its owner's alone; one that others can read is refused, since key material is in it."""
+    """Create the file for its owner only. Refuse a file that others can read, because it contains key material."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -161,7 +161,9 @@ def _make_private(path: Path) -> None:
     except OSError as error:
         raise StateFileUnusable(f"{path}: {error.strerror}") from None
     if mode & _OTHERS:
-        raise StateFileUnusable(f"{path}: its mode is {mode & 0o777:04o}; it holds key material, so make it 0600")
+        raise StateFileUnusable(
+            f"{path}: its mode is {mode & 0o777:04o}; expected 0600, because it contains key material"
+        )
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, region: str) -> None:
@@ -171,7 +173,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, region: str) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise StateFileUnusable(f"{path}: it is no state file of the emulator, but another database")
+                raise StateFileUnusable(f"{path}: it is not a state file of the emulator, but another database")
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 connection.execute(statement)
             connection.execute("INSERT INTO region VALUES (?)", (region,))
@@ -180,14 +182,14 @@ def _prepare(connection: sqlite3.Connection, path: Path, region: str) -> None:
             raise StateFileUnusable(f"{path}: its version is {version}; expected {_SCHEMA_VERSION}")
         stored = connection.execute("SELECT name FROM region").fetchone()[0]
         if stored != region:
-            raise StateFileUnusable(f"{path}: it is the state of {stored}; expected {region}, so name another file")
-    # Last, since this changes the file: what is no state file has been refused by now.
+            raise StateFileUnusable(f"{path}: it is the state file of {stored}; expected {region}; use another file")
+    # This changes the file, so it comes after all checks.
     connection.execute("PRAGMA journal_mode = WAL")
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; exclusive, so that a second emulator is noticed now and not later."""
+    """A transaction with an exclusive lock, so that a second emulator fails when it opens the file."""
     connection.execute("BEGIN EXCLUSIVE")
     try:
         yield
@@ -202,5 +204,5 @@ def _explain(error: sqlite3.Error) -> str:
     if name.startswith("SQLITE_BUSY"):
         return "another emulator is using it"
     if name == "SQLITE_NOTADB":
-        return "it is no state file of the emulator"
+        return "it is not a state file of the emulator"
     return str(error)

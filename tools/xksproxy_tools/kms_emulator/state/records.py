@@ -1,4 +1,4 @@
-"""What is stored, as frozen data. Secrets never show in a repr. Times are seconds since the epoch."""
+"""Records in the state file. A repr hides secrets. Times are seconds since the epoch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,22 +73,22 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the connection of a key store stands."""
+    """The connection of a key store."""
 
     state: ConnectionState = ConnectionState.DISCONNECTED
     error_code: str | None = None
     """ConnectionErrorCode; only while the state is FAILED."""
 
     request_id: str | None = None
-    """The request that began the transition under way; it tells a transition from a later one."""
+    """The request that started the current transition. It identifies the transition."""
 
     due: float | None = None
-    """When the transition under way comes to its end."""
+    """The time at which the current transition ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStore:
-    """A custom key store: either :attr:`proxy` or :attr:`cluster` is there."""
+    """A custom key store with either a :attr:`proxy` or a :attr:`cluster`."""
 
     id: str
     account: str
@@ -100,12 +100,12 @@ class KeyStore:
 
     @property
     def type(self) -> StoreType:
-        """Which of the two kinds it is."""
+        """CustomKeyStoreType."""
         return StoreType.EXTERNAL if self.cluster is None else StoreType.CLOUDHSM
 
     @property
     def connected(self) -> bool:
-        """Whether its keys can be used; says nothing about the present health of what is behind it."""
+        """Whether the state is CONNECTED. The proxy or cluster may still be unavailable."""
         return self.connection.state is ConnectionState.CONNECTED
 
 
@@ -123,11 +123,11 @@ class KmsKey:
     policy: str
     description: str = ""
     state: KeyState = KeyState.ENABLED
-    """Its own state, whatever that of its key store."""
+    """The state of the key itself, regardless of its key store."""
 
     deletion_date: float | None = None
     material: bytes | None = field(default=None, repr=False)
-    """The KMS-side AES-256 key; None where all cryptography happens in a CloudHSM cluster."""
+    """The AES-256 key in KMS; None for a key in a CloudHSM cluster."""
 
     store_id: str | None = None
     xks_key_id: str | None = None

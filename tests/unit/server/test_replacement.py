@@ -1,0 +1,48 @@
+"""A worker takes another's place only when it serves what that serves."""
+
+import pytest
+
+from xksproxy.hsm.instance.instance import State
+from xksproxy.server.replacement import PATIENCE_SECONDS, Verdict, assess, served
+from xksproxy.server.worker_status import HsmStatus, WorkerStatus
+
+
+def worker(**states: State) -> WorkerStatus:
+    hsms = tuple(
+        HsmStatus(hsm_id, state.value, f"reason of {hsm_id}", "", "", 0, 1, 0) for hsm_id, state in states.items()
+    )
+    return WorkerStatus(1, 0.0, 0.0, 0, True, "", hsms, ())
+
+
+DOWN = next(state for state in State if state is not State.SERVING)
+NEEDED = frozenset({"a", "b"})
+
+
+def test_what_any_of_them_has_in_service_is_served() -> None:
+    assert served([worker(a=State.SERVING, b=DOWN), worker(b=State.SERVING, c=DOWN)]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("seconds", [0, PATIENCE_SECONDS + 1])
+def test_a_successor_serves_with_all_that_is_needed_whatever_else_it_lacks(seconds: float) -> None:
+    successor = worker(a=State.SERVING, b=State.SERVING, c=DOWN)
+    assert assess(successor, NEEDED, beats=True, seconds=seconds) == (Verdict.SERVES, ())
+    assert assess(None, frozenset(), beats=True, seconds=seconds) == (Verdict.SERVES, ())
+
+
+@pytest.mark.parametrize("successor", [None, worker(a=State.SERVING, b=DOWN), worker(a=State.SERVING)])
+def test_a_successor_that_lacks_something_has_its_time_and_then_fails(successor: WorkerStatus | None) -> None:
+    assert assess(successor, NEEDED, beats=True, seconds=1) == (Verdict.STARTING, ())
+    verdict, lacks = assess(successor, NEEDED, beats=True, seconds=PATIENCE_SECONDS)
+    assert verdict is Verdict.FAILS
+    assert "HSM b does not serve" in lacks[-1]
+
+
+def test_a_successor_that_accepts_no_connections_fails_in_the_end() -> None:
+    successor = worker(a=State.SERVING, b=State.SERVING)
+    assert assess(successor, NEEDED, beats=False, seconds=1)[0] is Verdict.STARTING
+    assert assess(successor, NEEDED, beats=False, seconds=PATIENCE_SECONDS)[0] is Verdict.FAILS
+
+
+def test_the_reason_is_that_of_the_hsm() -> None:
+    _, lacks = assess(worker(a=State.SERVING, b=DOWN), NEEDED, beats=True, seconds=PATIENCE_SECONDS)
+    assert list(lacks) == ["HSM b does not serve: reason of b"]

@@ -1,0 +1,117 @@
+"""Accepting connections from a socket that several worker processes share, and leaving it without losing any."""
+
+import asyncio
+import logging
+import socket
+from itertools import count
+from typing import Final
+
+from xksproxy.server.http.connection import Connection, HttpService
+from xksproxy.server.http.connection_table import Stage
+
+_log: Final = logging.getLogger(__name__)
+_ACCEPTED_A_ROUND: Final = 64
+_PAUSE_SECONDS: Final = 0.1
+_SEND_BUFFER_BYTES: Final = 32 * 1024
+_SWEEP_SECONDS: Final = 0.25
+_POLL_SECONDS: Final = 0.02
+_FAREWELL_SECONDS: Final = 1.0
+
+
+class Listener:
+    """The public listener of one worker."""
+
+    def __init__(self, listening: socket.socket, service: HttpService) -> None:
+        listening.setblocking(False)
+        # Accepted connections inherit it: the kernel would hold megabytes for a client that does not read.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._listening = listening
+        self._service = service
+        self._accepting = False
+        self._taking_in: set[asyncio.Task[object]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
+        self._accepting = True
+        self._sweeper = loop.create_task(self._sweep())
+
+    async def stop_accepting(self) -> None:
+        """Take in what has connected so far, and close the socket in this process.
+
+        A client that has connected has sent the first bytes of its handshake by then. The socket lives on in the master
+        and in the workers that stay, if there are any.
+        """
+        if not self._accepting:
+            return
+        self._accepting = False
+        asyncio.get_running_loop().remove_reader(self._listening.fileno())
+        self._accept(None)
+        self._listening.close()
+        await asyncio.gather(*self._taking_in, return_exceptions=True)
+
+    def _accept(self, most: int | None) -> None:
+        """Take in those who wait, or the first ``most`` of them.
+
+        uvloop's own server takes one in each round of the event loop: a flood would fill the backlog, and hold up KMS.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(most) if most is not None else count():
+            try:
+                accepted, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._note_failure(error)
+                return
+            task = loop.create_task(loop.connect_accepted_socket(self._connection, accepted))
+            self._taking_in.add(task)
+            task.add_done_callback(self._taken_in)
+
+    def _taken_in(self, task: asyncio.Task[object]) -> None:
+        self._taking_in.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.info("no TLS connection", extra={"fields": {"reason": str(error) or type(error).__name__}})
+
+    def _note_failure(self, error: OSError) -> None:
+        """Most often there are too many open files: let it be for a moment, instead of trying as fast as possible."""
+        _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})
+        loop, descriptor = asyncio.get_running_loop(), self._listening.fileno()
+        loop.remove_reader(descriptor)
+        loop.call_later(_PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if self._accepting:
+            asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all connections have gone, each after its next answer; after ``seconds`` close what is idle."""
+        loop, table = asyncio.get_running_loop(), self._service.table
+        end = loop.time() + seconds
+        # Connections change in too many places for an event.
+        while len(table) > table.count(Stage.CLOSING) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
+        for member in table:
+            if member.stage in (Stage.STRANGER, Stage.CLIENT):
+                member.close()
+        end += _FAREWELL_SECONDS
+        while len(table) > table.count(Stage.SILENT, Stage.HANDSHAKE) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
+        for member in table:
+            member.drop()
+
+    def _connection(self) -> Connection:
+        return Connection(self._service)
+
+    async def _sweep(self) -> None:
+        loop, table = asyncio.get_running_loop(), self._service.table
+        while True:
+            due = loop.time() + _SWEEP_SECONDS
+            await asyncio.sleep(_SWEEP_SECONDS)
+            try:
+                # What comes late because the process did not run is not the clients' fault.
+                table.expire(loop.time(), late=max(0.0, loop.time() - due))
+            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
+                _log.exception("connections whose time is over could not be closed")

@@ -1,0 +1,28 @@
+"""Why the last change of the configuration is not in use: written by the master, read by every worker."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = "reload-problem"
+
+
+def publish(directory: Path, problems: Sequence[str]) -> None:
+    """Let the workers know; no problems: the configuration that was read last is in use."""
+    path = directory / _NAME
+    with suppress(OSError):
+        if problems:
+            partial = path.with_suffix(".partial")
+            partial.write_text("; ".join(problems), "utf-8")
+            partial.rename(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read(directory: Path) -> str:
+    """The problem; empty if there is none."""
+    try:
+        return (directory / _NAME).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
