@@ -29,7 +29,6 @@ from xksproxy_tools.development.environment import TOKEN_LABEL, DevEnvironment
 
 from xksproxy.cli import import_settings as command
 from xksproxy.client.xks import Endpoint, XksClient
-from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import Operation
@@ -162,12 +161,8 @@ def test_what_the_check_would_refuse_is_to_do_too_but_not_twice(
 def test_where_state_goes_is_not_for_the_one_who_imports_to_see_to(
     imported: Run, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem = f"{tmp_path / 'out' / 'xksproxy.toml'}: state.directory: /var/lib/xksproxy cannot be written"
-
-    def refuse(_: Path) -> None:
-        raise ConfigError([problem])
-
-    monkeypatch.setattr(command, "load_checked", refuse)
+    problem = "state.directory: /var/lib/xksproxy cannot be written"
+    monkeypatch.setattr(command, "problems_of", lambda _: [problem])
 
     assert imported(write(), "--token", "production").code == 0
 

@@ -151,9 +151,11 @@ def test_blocks_that_cannot_be_read_at_the_start_count_as_blocks(own_proxy: OwnP
         (own_proxy.directory / "own" / "state" / "blocks-dev.json").write_text("{")
         return text
 
-    proxy = own_proxy.start(edit=break_state)
+    proxy = own_proxy.start(edit=break_state, serving=False)
 
     assert_refused(callers(proxy).encrypt("demo-key", HELLO), 500, "InternalException")
+    assert ask_admin(proxy, "/readyz").status == 503
+    eventually(lambda: any("blocks-dev.json" in problem for problem in status(proxy)["problems"]))
 
 
 # --- Quotas

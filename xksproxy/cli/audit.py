@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.config.check import read_audit_key
+from xksproxy.config.load import load_config
 from xksproxy.telemetry.chain import ChainReport, verify_lines
 
 _MAXIMUM_PRINTED_PROBLEMS = 100
@@ -40,7 +41,7 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
     Example:
       xksproxy audit verify audit.log.1 audit.log
     """
-    key = read_audit_key(load_checked(config_file).audit)
+    key = read_audit_key(load_config(config_file).audit)
     if key is None:
         print_error("the audit log has no chain: audit.chain is false", "set audit.chain and audit.key")
         sys.exit(COULD_NOT_RUN)

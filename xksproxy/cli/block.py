@@ -2,54 +2,91 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
+from xksproxy.cli.block_target import BlockTarget, find_target
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.pasted import ID
-from xksproxy.keystore.key_map import KeyMap
-from xksproxy.spec.errors import KeyNotFoundException
+from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.report_followers import report_followers
+from xksproxy.server.followers import holds
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
 
-_key_option = click.option(
-    "--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."
+_OPTIONS = (
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="XKSPROXY_CONFIG",
+        show_envvar=True,
+        help="The configuration file. Other parts of it may be wrong.",
+    ),
+    click.option(
+        "--state",
+        "state_directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The state directory, if there is no configuration that can be read. Needs --keystore.",
+    ),
+    click.option("--keystore", "keystore_name", help="The key store, if there are several."),
+    click.option("--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."),
 )
 
 
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
 @click.command()
-@config_option
-@keystore_option
-@_key_option
+@_options
 @click.option("--reason", default="", help="Why. `status` and the audit log show it.")
-def block(config_file: Path, keystore_name: str | None, key_id: str | None, reason: str) -> None:
-    """Stop the use of a key store or of one external key, in every worker within a second. A block survives restarts.
+def block(
+    *,
+    config_file: Path | None,
+    state_directory: Path | None,
+    keystore_name: str | None,
+    key_id: str | None,
+    reason: str,
+) -> None:
+    """Stop the use of a key store or of one external key, in every worker. A block survives restarts.
 
     Encrypt and Decrypt answer InvalidStateException. GetKeyMetadata reports DISABLED. GetHealthStatus is not affected.
     The block applies to this machine only: run the command on each machine. AWS services can continue to use data keys
-    that they have in memory.
+    that they have in memory. The command needs the state directory only, so it works with a broken configuration. It
+    waits until every worker follows; exit code 1 if one does not.
 
     \b
     Example:
       xksproxy block --keystore payments --key payments-2026 --reason "incident 4711"
+      xksproxy block --state /var/lib/xksproxy --keystore payments
     """
-    config = load_checked(config_file)
-    store = choose_keystore(config, keystore_name)
-    name = _block_name(store.name, KeyMap(store.keys), key_id)
+    target = find_target(config_file, state_directory, keystore_name)
+    if key_id is not None and target.exposes(key_id) is False:
+        print_error(f"the key store {target.keystore} exposes no external key {key_id}; nothing was blocked")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    become_owner(target.state_directory)
+    table = block_table(target.state_directory, target.keystore)
     entry = Block(time.time(), reason)
-    block_table(Path(config.state.directory), store.name).update(name, lambda existing: existing or entry)
-    print_line(f"{_description(store.name, key_id)} is blocked on this machine, in every worker within a second")
-    if config.server.fleet_size > 1:
-        print_line(f"this machine is one of {config.server.fleet_size}: run the command on the others too")
+    table.update(WHOLE_STORE if key_id is None else key_id, lambda existing: existing or entry)
+    print_line(f"{_description(target, key_id)} is blocked on this machine")
+    if key_id is not None and target.exposes(key_id) is None:
+        print_line(f"the configuration cannot be used, so it was not checked that the key store exposes {key_id}")
+    if target.machines > 1:
+        print_line(f"this machine is one of {target.machines}: run the command on the others too")
     print_line("AWS services can continue to use data keys that they have in memory")
+    report_followers(target.state_directory, holds(table.path.name, table.revision))
 
 
 @click.command()
-@config_option
-@keystore_option
-@_key_option
-def unblock(config_file: Path, keystore_name: str | None, key_id: str | None) -> None:
+@_options
+def unblock(
+    *, config_file: Path | None, state_directory: Path | None, keystore_name: str | None, key_id: str | None
+) -> None:
     """Allow the use of a key store or an external key again, on this machine.
 
     The block of a key store and the blocks of its keys are separate: if one is removed, the others stay.
@@ -58,9 +95,9 @@ def unblock(config_file: Path, keystore_name: str | None, key_id: str | None) ->
     Example:
       xksproxy unblock --keystore payments --key payments-2026
     """
-    config = load_checked(config_file)
-    store = choose_keystore(config, keystore_name)
-    table = block_table(Path(config.state.directory), store.name)
+    target = find_target(config_file, state_directory, keystore_name)
+    become_owner(target.state_directory)
+    table = block_table(target.state_directory, target.keystore)
     name = WHOLE_STORE if key_id is None else key_id
     removed: list[Block | None] = []
 
@@ -69,23 +106,14 @@ def unblock(config_file: Path, keystore_name: str | None, key_id: str | None) ->
 
     table.update(name, remove)
     if removed == [None]:
-        print_error(f"{_description(store.name, key_id)} is not blocked on this machine; nothing was changed")
+        print_error(f"{_description(target, key_id)} is not blocked on this machine; nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
-    print_line(f"{_description(store.name, key_id)} is no longer blocked on this machine, within a second")
+    print_line(f"{_description(target, key_id)} is no longer blocked on this machine")
     if remaining := [other for other in table.entries() if other != name]:
         names = ", ".join("the whole key store" if other == WHOLE_STORE else other for other in sorted(remaining))
         print_line(f"still blocked: {names}")
+    report_followers(target.state_directory, holds(table.path.name, table.revision))
 
 
-def _block_name(keystore: str, keys: KeyMap, key_id: str | None) -> str:
-    if key_id is None:
-        return WHOLE_STORE
-    try:
-        return keys.resolve(key_id).id
-    except KeyNotFoundException:
-        print_error(f"the key store {keystore} exposes no external key {key_id}; nothing was blocked")
-        sys.exit(FOUND_SOMETHING_WRONG)
-
-
-def _description(keystore: str, key_id: str | None) -> str:
-    return f"the key store {keystore}" if key_id is None else f"the external key {key_id} of {keystore}"
+def _description(target: BlockTarget, key_id: str | None) -> str:
+    return f"the key store {target.keystore}" if key_id is None else f"the external key {key_id} of {target.keystore}"

@@ -7,14 +7,13 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.config_option import config_option, policy_warnings, problems_of
+from xksproxy.cli.config_option import config_option, load_as_owner, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
 from xksproxy.config.listener_checks import trial_findings
-from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 
 _COLUMNS = ("KEY STORE", "EXTERNAL KEY ID", "VERSION", "ROLE", "LABEL", "SPEC", "USAGE", "RESULT")
@@ -27,9 +26,9 @@ _COLUMNS = ("KEY STORE", "EXTERNAL KEY ID", "VERSION", "ROLE", "LABEL", "SPEC", 
 def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     """Check a configuration and report all problems at once.
 
-    Run it as the user of the proxy, because it checks what this user can read. A problem is everything that `serve`
-    would refuse, and also, for example, a certificate that has expired or that KMS cannot use. Warnings, for example of
-    policies that can never match, do not change the exit code 0.
+    It runs as the owner of the state directory, because it checks what this user can read. A problem is everything
+    that `serve` would refuse, and also, for example, a certificate that has expired or that KMS cannot use. Warnings,
+    for example of policies that can never match, do not change the exit code 0.
 
     --live logs in to each HSM once, but not with a PIN that was refused before. Each HSM encrypts and decrypts with a
     session key, and every version of every key is checked.
@@ -40,7 +39,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
       xksproxy check-config --live
     """
     try:
-        config = load_config(config_file)
+        config = load_as_owner(config_file)
     except ConfigError as error:
         code = COULD_NOT_RUN if isinstance(error, ConfigUnreadable) else FOUND_SOMETHING_WRONG
         _refuse(list(error.problems), [], code, as_json=as_json)

@@ -9,6 +9,7 @@ import click
 
 from xksproxy.authorization.findings import findings
 from xksproxy.authorization.policies import load_policies
+from xksproxy.cli.privilege import become_owner
 from xksproxy.config.access_checks import access_problems
 from xksproxy.config.certificate_checks import certificate_problems
 from xksproxy.config.check import check_config
@@ -44,20 +45,33 @@ keystore_option = click.option("--keystore", "keystore_name", help="The key stor
 
 
 def load_checked(path: Path, *, serving: bool = False) -> Config:
-    """Load a configuration, check everything that can be checked without an HSM, and read its secrets.
+    """Load a configuration, become the owner of its state directory, check all that needs no HSM, and read its secrets.
 
-    ``serving`` means that this process is the service. Otherwise root checks for the owner of the state directory.
+    ``serving`` means that this process is the service: it stays the user that it is.
 
     Raises:
         ConfigError: the configuration cannot be used. It lists every problem.
+        WrongUser: this user is neither root nor the owner.
     """
-    config = load_config(path)
+    config = load_config(path) if serving else load_as_owner(path)
     if problems := problems_of(path, config, serving=serving):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     try:
         return hold_secrets(config)
     except SecretError as error:
         raise ConfigError([f"{path}: {error}"]) from None
+
+
+def load_as_owner(path: Path) -> Config:
+    """Load a configuration, and become the owner of its state directory before anything in it is accessed.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        WrongUser: this user is neither root nor the owner.
+    """
+    config = load_config(path)
+    become_owner(Path(config.state.directory))
+    return config
 
 
 def problems_of(config_file: Path, config: Config, *, serving: bool = False) -> list[str]:

@@ -11,10 +11,13 @@ import click
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_json, print_line, print_table
 from xksproxy.cli.pasted import ID
+from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.report_followers import report_followers
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import retire_credential
+from xksproxy.server.followers import refuses
 from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.state.credential_uses import CredentialUses
 
@@ -53,15 +56,14 @@ def credentials() -> None:
 def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
     """Create another credential for a key store. The existing ones stay valid.
 
-    The file has mode 0600. If root creates it, it gets the owner of the directory. Use `xksproxy kms-config` to give
+    The file has mode 0600 and the owner of the directory. Use `xksproxy kms-config` to give
     the credential to KMS.
 
     \b
     Example:
       xksproxy credentials create --keystore payments
     """
-    config = load_config(config_file)
-    store = choose_keystore(config, keystore_name)
+    config, store = _open(config_file, keystore_name)
     directory = Path(store.credentials)
     directory.mkdir(mode=0o700, exist_ok=True)
     credential = generate_credential()
@@ -90,8 +92,7 @@ def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: b
     Example:
       xksproxy credentials list --keystore payments
     """
-    config = load_config(config_file)
-    rows = _rows(config, choose_keystore(config, keystore_name))
+    rows = _rows(*_open(config_file, keystore_name))
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -120,14 +121,22 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     Example:
       xksproxy credentials retire BETWEEN2TENAND3TENCHARACTERS --within 2
     """
-    config = load_config(config_file)
-    store = choose_keystore(config, keystore_name)
+    config, store = _open(config_file, keystore_name)
     uses = CredentialUses(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
-    print_line(f"retired {access_key_id}; within three seconds, running workers answer its requests with 401")
+    print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
     print_line("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
+    report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
+
+
+def _open(config_file: Path, keystore_name: str | None) -> tuple[Config, KeyStore]:
+    """Load the configuration, and become the owner of the credentials before they are touched."""
+    config = load_config(config_file)
+    store = choose_keystore(config, keystore_name)
+    become_owner(Path(store.credentials))
+    return config, store
 
 
 def _rows(config: Config, store: KeyStore) -> list[_Row]:

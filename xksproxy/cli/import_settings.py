@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import click
 
-from xksproxy.cli.config_option import load_checked
+from xksproxy.cli.config_option import problems_of
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_document, print_error, print_json
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.load import load_config
 from xksproxy.importing.findings import Finding, Severity, to_do
 from xksproxy.importing.plan import Plan, make_plan
 from xksproxy.importing.settings import SettingsError, read_settings
@@ -110,14 +111,15 @@ def _check_findings(plan: Plan, directory: Path) -> Iterator[Finding]:
     """The problems that ``check-config`` reports, without those that the plan already has."""
     path = directory / CONFIG_FILE
     try:
-        load_checked(path)
+        problems = problems_of(path, load_config(path))
     except ConfigError as error:
-        reported = [finding.place for finding in plan.findings if finding.severity is Severity.TO_DO]
-        for problem in error.problems:
-            place, _, text = problem.removeprefix(f"{path}: ").partition(": ")
-            # Whether the state directory is writable depends on the user of the proxy, who may not be this user.
-            if not place.startswith("state.") and not any(f"{place}.".startswith(f"{other}.") for other in reported):
-                yield to_do("check-config", f"{text} ({place})", place)
+        problems = list(error.problems)
+    reported = [finding.place for finding in plan.findings if finding.severity is Severity.TO_DO]
+    for problem in problems:
+        place, _, text = problem.removeprefix(f"{path}: ").partition(": ")
+        # Whether the state directory is writable depends on the user of the proxy, who may not be this user.
+        if not place.startswith("state.") and not any(f"{place}.".startswith(f"{other}.") for other in reported):
+            yield to_do("check-config", f"{text} ({place})", place)
 
 
 def _document(result: _ImportResult) -> dict[str, Any]:

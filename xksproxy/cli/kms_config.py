@@ -8,6 +8,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_document, print_error, print_line
+from xksproxy.cli.privilege import acting_as_owner
 from xksproxy.config.certificate_checks import certified_names, covers
 from xksproxy.config.credentials import read_credentials
 from xksproxy.config.load import load_config
@@ -84,7 +85,8 @@ def kms_config(
     _require_valid_options(form, update, out)
     config = load_config(config_file)
     store = choose_keystore(config, keystore_name)
-    credential = _choose_credential(store, access_key_id)
+    with acting_as_owner(Path(store.credentials)):
+        credential = _choose_credential(store, access_key_id)
     if endpoint is not None:
         _warn_of_other_names(config, endpoint)
     if form == "json":

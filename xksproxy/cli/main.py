@@ -20,6 +20,7 @@ from xksproxy.cli.keys import keys
 from xksproxy.cli.kms_config import kms_config
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
 from xksproxy.cli.policy import policy
+from xksproxy.cli.privilege import WrongUser
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
 from xksproxy.cli.status import status
@@ -59,6 +60,8 @@ def main() -> None:
     prepare_streams()
     try:
         cli()
+    except WrongUser as error:
+        print_error(str(error), error.hint)
     except ConfigError as error:
         print_error("the configuration cannot be used:", *error.problems)
     except RotationRefused as error:

@@ -7,6 +7,7 @@ import click
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
 from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
+from xksproxy.cli.report_followers import report_followers
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.direct import open_sessions
@@ -15,6 +16,7 @@ from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, VersionFingerprint
+from xksproxy.server.followers import holds
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
@@ -72,11 +74,11 @@ def rotate(
         with file_lock(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
             if activate:
-                _require_prepared(rotation, key_id, wanted)
+                wanted = _require_prepared(rotation, key_id, wanted)
             proof = None if proof_text is None else VersionFingerprint(*fingerprint_from_text(proof_text))
             prepared = rotation.prepare(wanted, Distribution(wait, copy_with), proof)
             if activate or config.server.fleet_size == 1:
-                rotation.activate(prepared, usage)
+                rotation.activate(prepared)
     finally:
         usage.return_unused()
     primary = rotation.record().primary
@@ -84,6 +86,8 @@ def rotate(
         print_json(_document(prepared, primary))
     else:
         _print_result(config, store, key_id, prepared, primary)
+    if primary == prepared.number:
+        _report_followers(state, store, quiet=as_json)
 
 
 @click.command("disable-version")
@@ -110,7 +114,8 @@ def disable(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     disable_version(key, number, version_table(state, store.name), UsageBook(state), recent_days=days, force=force)
-    print_line(f"version {number} of {key_id} is disabled on this machine, in every worker within a second")
+    print_line(f"version {number} of {key_id} is disabled on this machine")
+    _report_followers(state, store)
 
 
 @click.command("enable-version")
@@ -128,9 +133,17 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     config = load_checked(config_file)
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
-    if not enable_version(key, number, version_table(Path(config.state.directory), store.name)):
+    state = Path(config.state.directory)
+    if not enable_version(key, number, version_table(state, store.name)):
         raise RotationRefused(f"version {number} of {key_id} is not disabled on this machine")
-    print_line(f"version {number} of {key_id} is enabled again on this machine, in every worker within a second")
+    print_line(f"version {number} of {key_id} is enabled again on this machine")
+    _report_followers(state, store)
+
+
+def _report_followers(state: Path, store: KeyStore, *, quiet: bool = False) -> None:
+    table = version_table(state, store.name)
+    table.refresh()
+    report_followers(state, holds(table.path.name, table.revision), quiet=quiet)
 
 
 def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:
@@ -150,10 +163,12 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
         KeyInventory(sessions),
         version_table(state, store.name),
         FingerprintRecords(state / f"keys-{store.name}.json"),
+        usage=usage,
     )
 
 
-def _require_prepared(rotation: Rotation, key_id: str, wanted: int | None) -> None:
+def _require_prepared(rotation: Rotation, key_id: str, wanted: int | None) -> int:
+    """Return the prepared version."""
     record = rotation.record()
     if record.pending is None or record.pending not in record.proven or wanted not in (None, record.pending):
         what = "no version" if wanted is None else f"version {wanted}"
@@ -162,6 +177,7 @@ def _require_prepared(rotation: Rotation, key_id: str, wanted: int | None) -> No
             f"run this first: xksproxy keys rotate {key_id}",
             "if another machine prepared the version and printed a --proof, add it",
         )
+    return record.pending
 
 
 def _document(prepared: PreparedVersion, primary: int) -> dict[str, object]:
@@ -184,7 +200,7 @@ def _print_result(config: Config, store: KeyStore, key_id: str, prepared: Prepar
     print_line(f"{verb} version {number} of {key_id}, the label {prepared.label}")
     print_line(f"verified: each HSM has the same key and decrypts with it: {', '.join(store.hsms)}")
     if primary == number:
-        print_line(f"version {number} is primary; running workers encrypt with it within a second")
+        print_line(f"version {number} is primary")
         print_line("older versions still decrypt; list them with: xksproxy keys show " + key_id)
         return
     print_line(f"prepared on this machine; version {primary} is still primary")

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
 from xksproxy.config.check import has_admin
+from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 
 _TIMEOUT_SECONDS = 5.0
@@ -28,7 +29,7 @@ def status(config_file: Path, *, as_json: bool) -> None:
     Example:
       xksproxy status
     """
-    document = _read_status(load_checked(config_file))
+    document = _read_status(load_config(config_file))
     if as_json:
         print_json(document)
     else:

@@ -28,7 +28,8 @@ class Blocks:
 
     def __init__(self, table: SharedTable[Block]) -> None:
         self._table = table
-        self._read_error = ""
+        self.problem = ""
+        """Why the blocks cannot be read. Empty if they can be read."""
         self._was_read = False
         self._entries: Mapping[str, Block] = {}
         self.refresh()
@@ -41,14 +42,19 @@ class Blocks:
         try:
             self._table.refresh()
         except StateUnusable as error:
-            if str(error) != self._read_error:
+            if str(error) != self.problem:
                 _log.error("blocks cannot be read", extra={"fields": {"reason": str(error)}})
-            self._read_error = str(error)
+            self.problem = str(error)
         else:
-            self._read_error, self._was_read = "", True
+            self.problem, self._was_read = "", True
         before, after = self._entries, self._table.entries()
         self._entries = after
         return [BlockChange(name, after.get(name)) for name in {*before, *after} if before.get(name) != after.get(name)]
+
+    @property
+    def revision(self) -> int:
+        """The revision of the file that is in force."""
+        return self._table.revision
 
     def find(self, key_id: str) -> Block | None:
         """Return the block of the whole key store, or else the block of the key, or None.
@@ -57,6 +63,6 @@ class Blocks:
             InternalException: the blocks were never readable.
         """
         if not self._was_read:
-            raise InternalException("The proxy cannot read whether the key is blocked", detail=self._read_error)
+            raise InternalException("The proxy cannot read whether the key is blocked", detail=self.problem)
         blocks = self._table.entries()
         return blocks.get(WHOLE_STORE) or blocks.get(key_id)

@@ -7,14 +7,12 @@ from typing import Self
 
 from xksproxy.config import model
 from xksproxy.config.credentials import read_credentials
-from xksproxy.keystore.blocks import BlockChange, Blocks
+from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
-from xksproxy.state.blocks import block_table
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.state_file import StateUnusable
-from xksproxy.state.versions import version_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +30,16 @@ class KeyStore:
     """Creation times by access key id, in seconds since 1970."""
 
     @classmethod
-    def build(cls, table: model.KeyStore, fleet_size: int, state_directory: Path) -> Self:
-        """Read the credentials, key versions and blocks, and make the key map.
+    def build(
+        cls, table: model.KeyStore, fleet_size: int, versions: KeyVersions, blocks: Blocks, uses: CredentialUses
+    ) -> Self:
+        """Read the credentials, and make the key map.
 
         Raises:
             ConfigError: the credentials cannot be read.
         """
         stored = read_credentials(Path(table.credentials))
         keyring = Keyring(item.credential for item in stored)
-        versions = KeyVersions(version_table(state_directory, table.name))
-        blocks = Blocks(block_table(state_directory, table.name))
-        uses = CredentialUses(state_directory, table.name)
         created = {item.credential.access_key_id: item.created.timestamp() for item in stored}
         keys = KeyMap(table.keys, fleet_size)
         return cls(table.name, table.uri_path_prefix, keyring, keys, versions, blocks, uses, created)
@@ -57,12 +54,3 @@ class KeyStore:
             return self.credential_uses.last_used(tuple(self.credentials_created))
         except StateUnusable:
             return {}
-
-    def refresh_state(self) -> list[BlockChange]:
-        """Write the credential uses, read versions and blocks again, and return the changed blocks.
-
-        It reads and writes files: call it on a thread.
-        """
-        self.credential_uses.flush()
-        self.versions.refresh()
-        return self.blocks.refresh()

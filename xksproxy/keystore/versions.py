@@ -44,15 +44,18 @@ class KeyVersions:
         else:
             self.problem, self._was_read = "", True
 
+    @property
+    def revision(self) -> int:
+        """The revision of the record that is in force."""
+        return self._records.revision
+
     def primary(self, key: ExternalKey) -> KeyVersion:
         """Return the version that encrypts. Until the first rotation this is the first version.
 
         Raises:
             InternalException: the record was never readable, or names a version that the configuration does not list.
         """
-        if not self._was_read:
-            raise InternalException("The proxy cannot read which version of the key encrypts", detail=self.problem)
-        record = self._records.get(key.id)
+        record = self._record(key)
         number = key.first_version if record is None else record.primary
         label = key.label_of(number)
         if label is None:
@@ -70,6 +73,7 @@ class KeyVersions:
             InvalidCiphertextException: the metadata is not the proxy's and not a legacy value of the key, or names a
                 version that the key cannot have.
             InvalidStateException: the version is disabled.
+            InternalException: the record was never readable, so the version may be disabled.
         """
         if not metadata or metadata in key.legacy_metadata:
             number, encoding = 1, key.legacy_aad_encoding
@@ -82,10 +86,15 @@ class KeyVersions:
         label = key.label_of(number)
         if label is None:
             raise InvalidCiphertextException(f"The external key has no version {number}")
-        record = self._records.get(key.id)
+        record = self._record(key)
         if record is not None and number in record.disabled:
             raise InvalidStateException(f"Version {number} of the external key is disabled")
         return KeyVersion(number, label), encoding
+
+    def _record(self, key: ExternalKey) -> VersionRecord | None:
+        if not self._was_read:
+            raise InternalException("The proxy cannot read the versions of the key", detail=self.problem)
+        return self._records.get(key.id)
 
     def is_on_record(self, key: ExternalKey, number: int) -> bool:
         """Whether the record says that a version is on the token."""

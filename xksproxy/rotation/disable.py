@@ -29,22 +29,19 @@ def disable_version(
         RotationRefused: the version is primary or unknown, or, without ``force``, it decrypted within ``recent_days``.
         StateUnusable: the state directory cannot be used.
     """
-    versions.refresh()
-    record = versions.get(key.id) or VersionRecord(key.first_version)
     label = key.label_of(number)
     if label is None:
         raise RotationRefused(f"the configuration lists no version {number} of {key.id}")
-    _require_not_primary(key, number, record)
-    version_usage = usage.read(label)
-    if number not in (key.first_version, *key.listed_versions, *record.proven) and version_usage == KeyUsage(label):
-        raise RotationRefused(f"version {number} of {key.id} was never used or prepared on this machine")
-    if not force:
-        _require_not_recent(key, number, version_usage.last_decrypted, recent_days)
 
     def change(stored: VersionRecord | None) -> VersionRecord:
-        current = stored or record
-        _require_not_primary(key, number, current)
-        return replace(current, disabled=tuple(sorted({*current.disabled, number})))
+        record = stored or VersionRecord(key.first_version)
+        _require_not_primary(key, number, record)
+        used = usage.read(label)
+        if number not in (key.first_version, *key.listed_versions, *record.proven) and used == KeyUsage(label):
+            raise RotationRefused(f"version {number} of {key.id} was never used or prepared on this machine")
+        if not force:
+            _require_not_recent(key, number, used.last_decrypted, recent_days)
+        return replace(record, disabled=tuple(sorted({*record.disabled, number})))
 
     versions.update(key.id, change)
 

@@ -20,7 +20,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.key_copy import copy_key, forbid_extraction
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
-from xksproxy.rotation.errors import RotationRefused
+from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 
 _POLL_SECONDS: Final = 0.5
 _CANARY_BYTES: Final = 16
@@ -54,7 +54,7 @@ class KeyInventory:
         counts = {hsm: labels[label] for hsm, labels in self.labels().items()}
         for hsm, count in counts.items():
             if count > 1:
-                raise RotationRefused(
+                raise VersionUnusable(
                     f"{hsm} has {count} keys with the label {label}, expected one",
                     "remove all but one with the vendor's tools; none of them has been in use",
                 )
@@ -128,9 +128,10 @@ class KeyInventory:
             HsmError: the HSM does not answer.
         """
         hsm, session = next(iter(self._sessions.items()))
+        _require_aes_256(hsm, session, label)
         fingerprint = session.make_fingerprint(label)
         if fingerprint.canary is None:
-            raise RotationRefused(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
+            raise VersionUnusable(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
         return fingerprint
 
     def verify(self, label: str, fingerprint: KeyFingerprint) -> None:
@@ -142,17 +143,21 @@ class KeyInventory:
         """
         assert fingerprint.canary is not None  # noqa: S101 - make_fingerprint and fingerprint_from_text give one
         for hsm, session in self._sessions.items():
-            description = session.describe_key(label)
-            if not (description.is_aes_256 and description.can_encrypt and description.can_decrypt):
-                raise RotationRefused(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
+            _require_aes_256(hsm, session, label)
             try:
                 session.verify_key(label, fingerprint)
                 session.decrypt(label, fingerprint.canary, b"")
             except (KeyDiffers, CiphertextRejected, KeyRefusesUse) as error:
-                raise RotationRefused(
+                raise VersionUnusable(
                     f"{hsm} has another key with the label {label}: its value does not match the fingerprint",
                     "the version does not become primary; find out which key is the right one before you delete a key",
                 ) from error
+
+
+def _require_aes_256(hsm: str, session: HsmSession, label: str) -> None:
+    description = session.describe_key(label)
+    if not (description.is_aes_256 and description.can_encrypt and description.can_decrypt):
+        raise VersionUnusable(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
 
 
 def fingerprint_to_text(number: int, fingerprint: KeyFingerprint) -> str:

@@ -1,5 +1,6 @@
 """The steps of a rotation. After a crash at any step, the next run continues from there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -8,10 +9,10 @@ from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
-from xksproxy.rotation.errors import RotationRefused
+from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.state.state_file import SharedTable
-from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage import KeyUsage, UsageBook
 from xksproxy.state.versions import VersionRecord
 
 
@@ -56,12 +57,15 @@ class Rotation:
         inventory: KeyInventory,
         versions: SharedTable[VersionRecord],
         fingerprints: FingerprintRecords,
+        *,
+        usage: UsageBook,
     ) -> None:
         self._key = key
         self._keys = keys
         self._inventory = inventory
         self._versions = versions
         self._fingerprints = fingerprints
+        self._usage = usage
 
     def record(self) -> VersionRecord:
         """Read the version record of the key.
@@ -87,6 +91,25 @@ class Rotation:
         """
         number = self._version_to_prepare(wanted, other_machine)
         label = self._label_of(number)
+        if other_machine is None:
+            self._require_usable(number, label, self.record())
+        try:
+            return self._prepare(number, label, distribution, wanted, other_machine)
+        except VersionUnusable:
+            # Its number is not used again, so the next rotation gets to a new version.
+            self._change_record(
+                lambda record: replace(record, pending=None if record.pending == number else record.pending)
+            )
+            raise
+
+    def _prepare(
+        self,
+        number: int,
+        label: str,
+        distribution: Distribution,
+        wanted: int | None,
+        other_machine: VersionFingerprint | None,
+    ) -> PreparedVersion:
         may_create = wanted is None and other_machine is None
         created = self._ensure_key_exists(number, label, distribution, may_create=may_create)
         if distribution.wrapping_label is not None:
@@ -94,30 +117,33 @@ class Rotation:
         self._inventory.wait_for_replication(label, distribution.wait_seconds)
         if number in self.record().extractable:
             self._inventory.forbid_extraction(label)
-            self._update_record(extractable=tuple(other for other in self.record().extractable if other != number))
+            self._change_record(lambda record: replace(record, extractable=_without(record.extractable, number)))
         # An earlier verification is no longer valid if this one fails.
-        self._update_record(proven=tuple(other for other in self.record().proven if other != number))
+        self._change_record(lambda record: replace(record, proven=_without(record.proven, number)))
         fingerprint = self._verify_key(label, None if other_machine is None else other_machine.key)
-        self._update_record(proven=tuple(sorted({*self.record().proven, number})))
+        # Pending only now: a version that is refused must not be in the way of the next rotation.
+        self._change_record(
+            lambda record: replace(record, proven=tuple(sorted({*record.proven, number})), pending=number)
+        )
         return PreparedVersion(number, label, created, VersionFingerprint(number, fingerprint))
 
-    def activate(self, prepared: PreparedVersion, usage: UsageBook) -> None:
+    def activate(self, prepared: PreparedVersion) -> None:
         """The second phase: make the version primary. Every worker encrypts with it within a second.
 
+        The conditions are checked within the change, so that no other command can change them meanwhile.
+
         Raises:
-            RotationRefused: the version is disabled or has reached its maximum number of encryptions.
+            RotationRefused: the version is disabled, is no longer prepared, or may not encrypt any more.
             StateUnusable: the state directory cannot be written.
         """
-        if prepared.number in self.record().disabled:
-            raise RotationRefused(
-                f"version {prepared.number} is disabled", "enable it first: xksproxy keys enable-version"
-            )
-        if usage.read(prepared.label).encryptions >= self._key.maximum_encryptions:
-            raise RotationRefused(
-                f"version {prepared.number} has reached its maximum number of encryptions",
-                f"rotate to a new version: xksproxy keys rotate {self._key.id}",
-            )
-        self._update_record(primary=prepared.number, pending=None)
+
+        def change(record: VersionRecord) -> VersionRecord:
+            if prepared.number not in record.proven:
+                raise RotationRefused(f"version {prepared.number} is no longer prepared", "run the rotation again")
+            self._require_usable(prepared.number, prepared.label, record)
+            return replace(record, primary=prepared.number, pending=None)
+
+        self._change_record(change)
 
     def _version_to_prepare(self, wanted: int | None, other_machine: VersionFingerprint | None) -> int:
         if other_machine is not None:
@@ -130,32 +156,66 @@ class Rotation:
         return self._next_version() if wanted is None else wanted
 
     def _next_version(self) -> int:
-        """The version of an unfinished run, else an unused one that is on an HSM, else a new one."""
+        """The version above the primary one that an unfinished run began, else a new one. Never an older one."""
         record = self.record()
-        if record.pending is not None and (record.pending > record.primary or record.pending in record.proven):
-            return record.pending
         on_tokens = {
             number
             for labels in self._inventory.labels().values()
             for label in labels
             if (number := self._key.version_of(label)) is not None
         }
-        unused = sorted(number for number in on_tokens - set(record.disabled) if number > record.primary)
-        if unused:
-            return unused[0]
+        pending = record.pending
+        if pending is not None and pending > record.primary and self._may_encrypt(pending, record, on_tokens):
+            return pending
         if self._key.listed_versions:
-            return self._next_listed_version(record)
-        return max({record.primary, *on_tokens, *record.proven, *record.disabled}) + 1
+            return self._next_listed_version(record, on_tokens)
+        return max({record.primary, pending or 0, *on_tokens, *record.proven, *record.disabled}) + 1
 
-    def _next_listed_version(self, record: VersionRecord) -> int:
-        later = sorted(number for number in self._key.listed_versions if number > record.primary)
+    def _next_listed_version(self, record: VersionRecord, on_tokens: set[int]) -> int:
+        later = sorted(
+            number
+            for number in self._key.listed_versions
+            if number > record.primary and self._may_encrypt(number, record, on_tokens)
+        )
         if not later:
+            highest = max(self._key.listed_versions)
             raise RotationRefused(
-                f"the configuration lists no version after {record.primary}",
-                f"add one to the versions of {self._key.id}, such as {record.primary + 1} = "
-                f'"{self._key.label}-{record.primary + 1}", and reload the proxy',
+                f"the configuration lists no version after {record.primary} that may encrypt",
+                f"add one to the versions of {self._key.id}, such as {highest + 1} = "
+                f'"{self._key.label}-{highest + 1}", and reload the proxy',
             )
         return later[0]
+
+    def _may_encrypt(self, number: int, record: VersionRecord, on_tokens: set[int]) -> bool:
+        """Whether a version can still become primary. One whose key was removed cannot: its fingerprint is known."""
+        label = self._key.label_of(number)
+        if label is None:
+            return False
+        if number not in on_tokens:
+            self._fingerprints.refresh()
+            return number not in record.disabled and self._fingerprints.get(label) is None
+        try:
+            self._require_usable(number, label, record)
+        except RotationRefused:
+            return False
+        return True
+
+    def _require_usable(self, number: int, label: str, record: VersionRecord) -> None:
+        if number in record.disabled:
+            raise RotationRefused(
+                f"version {number} is disabled",
+                f"enable it first: xksproxy keys enable-version {self._key.id} {number}",
+                f"or rotate to a new version: xksproxy keys rotate {self._key.id}",
+            )
+        to_new = f"rotate to a new version: xksproxy keys rotate {self._key.id}"
+        usage = self._usage.read(label)
+        known = {self._key.first_version, record.primary, record.pending, *record.proven}
+        if number not in known and usage == KeyUsage(label) and self._inventory.hsms_with(label):
+            raise RotationRefused(
+                f"the token has version {number}, but this machine has no record of it, so it counts as full", to_new
+            )
+        if usage.encryptions >= self._key.maximum_encryptions:
+            raise RotationRefused(f"version {number} has reached its maximum number of encryptions", to_new)
 
     def _label_of(self, number: int) -> str:
         label = self._key.label_of(number)
@@ -173,17 +233,17 @@ class Rotation:
     def _ensure_key_exists(self, number: int, label: str, distribution: Distribution, *, may_create: bool) -> bool:
         """Create the key if no HSM has it. All HSMs are asked first, so it is created once. Return whether it was."""
         if self._inventory.hsms_with(label):
-            self._update_record(pending=number)
             return False
         if not may_create:
             self._inventory.wait_for_replication(label, distribution.wait_seconds)
-            self._update_record(pending=number)
             return False
         if number <= self.record().primary:
             raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
         is_copied = distribution.wrapping_label is not None
-        extractable = (*self.record().extractable, number) if is_copied else self.record().extractable
-        self._update_record(pending=number, extractable=extractable)
+        added = {number} if is_copied else set()
+        self._change_record(
+            lambda record: replace(record, pending=number, extractable=tuple(sorted({*record.extractable, *added})))
+        )
         self._inventory.create_key(label, extractable=is_copied)
         return True
 
@@ -197,6 +257,10 @@ class Rotation:
         self._inventory.verify(label, recorded)
         return recorded
 
-    def _update_record(self, **changes: object) -> None:
+    def _change_record(self, change: Callable[[VersionRecord], VersionRecord]) -> None:
         first = VersionRecord(self._key.first_version)
-        self._versions.update(self._key.id, lambda record: replace(record or first, **changes))
+        self._versions.update(self._key.id, lambda record: change(record or first))
+
+
+def _without(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:
+    return tuple(other for other in numbers if other != number)

@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
+import os
 import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +19,35 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.module import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
+from xksproxy.server.followers import register
 from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
+from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.state.directory_check import StateDirectoryCheck
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
+_TRY_AGAIN_SECONDS: Final = 5.0
+
+
+class _Refused:
+    """Changed files that were refused. They are tried again, because the cause may have been a passing one."""
+
+    def __init__(self) -> None:
+        self._problems: tuple[str, ...] | None = None
+        self._next = 0.0
+
+    def again(self) -> bool:
+        """Whether it is time to try them again."""
+        return self._problems is not None and time.monotonic() >= self._next
+
+    def note(self, problems: tuple[str, ...]) -> bool:
+        """Note a refusal, and return whether its problems are new."""
+        is_new = problems != self._problems
+        self._problems, self._next = problems, time.monotonic() + _TRY_AGAIN_SECONDS
+        return is_new
 
 
 class Services:
@@ -34,17 +60,20 @@ class Services:
             ConfigError: credentials or certificates cannot be read.
         """
         self._runtime = runtime
-        state = Path(config.state.directory)
+        self._registered = False
+        self._state = state = Path(config.state.directory)
         self.usage = UsageBook(state)
         self._state_check = StateDirectoryCheck(state)
+        self._states = StateTables(state)
         modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.may_reinitialize = self._none_serves_by_the_module_of
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
+        self._refused = _Refused()
         self._config = self._built_with = config
-        self._snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
+        self._snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
 
     def replace_snapshot(self, config: Config) -> None:
         """Use another configuration of the same HSMs, from the next request on.
@@ -53,7 +82,7 @@ class Services:
             ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
         """
         watch = FileWatch(config)
-        snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
+        snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
         with self._replacing:
             self._watch, self._config, self._snapshot = watch, config, snapshot
         copy_pins(config, self._built_with)
@@ -75,11 +104,18 @@ class Services:
 
         Returns each block that was set or removed, with the name of its key store.
         """
-        services = self._snapshot.services.values()
-        changes = [(service.store.name, change) for service in services for change in service.refresh_state()]
-        self._state_check.refresh()
-        self._follow_files()
+        changes = self._states.refresh()
+        if not self._registered:
+            guarded(self._register)
+        guarded(self.usage.check)
+        guarded(self._state_check.refresh)
+        guarded(self._follow_files)
         return changes
+
+    def _register(self) -> None:
+        with suppress(StateUnusable):  # which the check of the directory reports
+            register(self._state, self._runtime, os.getppid())
+            self._registered = True
 
     def _follow_files(self) -> None:
         """Use credentials, PINs and certificates that have changed on disk; keep the old ones if one is invalid.
@@ -88,19 +124,22 @@ class Services:
         """
         with self._replacing:
             watch, config = self._watch, self._config
-        if not watch.changed():
+        if not (watch.changed() or self._refused.again()):
             return
         try:
             require_usable_files(config)
             refresh_pins(self._built_with)
-            snapshot = build_snapshot(config, self._instances, self.usage, self._runtime)
+            snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
         except (ConfigError, SecretError) as error:
-            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-            _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
+            problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
+            if self._refused.note(tuple(problems)):
+                _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
             return
-        except Exception:  # noqa: BLE001 - the old snapshot must stay in use
-            _log.exception("changed credentials or certificates refused")
+        except Exception as error:  # noqa: BLE001 - the old snapshot must stay in use
+            if self._refused.note((str(error),)):
+                _log.exception("changed credentials or certificates refused")
             return
+        self._refused = _Refused()
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
@@ -132,6 +171,17 @@ class Services:
         return self._snapshot
 
     @property
+    def revisions(self) -> Mapping[str, int]:
+        """The revisions of state files that are in force, by the names of the files."""
+        return self._states.revisions()
+
+    @property
+    def accepted_credentials(self) -> dict[str, tuple[str, ...]]:
+        """The access key ids that are accepted, by key store."""
+        services = self._snapshot.services.values()
+        return {service.store.name: tuple(service.store.credentials_created) for service in services}
+
+    @property
     def instances(self) -> tuple[Instance, ...]:
         """The HSMs."""
         return tuple(self._instances.values())
@@ -144,8 +194,7 @@ class Services:
     @property
     def problem(self) -> str:
         """Why requests are refused although HSMs serve; empty if they are not refused."""
-        versions = (service.store.versions.problem for service in self._snapshot.services.values())
-        return self._state_check.problem or next(filter(None, versions), "")
+        return self._state_check.problem or self._states.problem or self.usage.problem
 
     @property
     def hopeless(self) -> bool:

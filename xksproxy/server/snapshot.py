@@ -13,16 +13,15 @@ from msgspec.structs import replace
 from xksproxy.authorization.authorizer import Authorizer
 from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config.model import Config, Tls
-from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
-from xksproxy.keystore.blocks import BlockChange
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
 from xksproxy.server.http.connection import Client
 from xksproxy.server.quota import Quota
+from xksproxy.server.state_tables import StateTables, StoreState
 from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
@@ -36,7 +35,6 @@ class Service:
 
     store: KeyStore
     access: KeyAccess
-    records: FingerprintRecords
     ready: "Readiness"
     quota: Quota | None = None
     authorizer: Authorizer | None = None
@@ -54,11 +52,6 @@ class Service:
             return self.access
         request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata, vpc_endpoint_id)
         return self.access.authorized_by(AuthorizationCheck(self.authorizer, request))
-
-    def refresh_state(self) -> list[BlockChange]:
-        """Read what others have changed on disk, and write what is due; call it on a thread."""
-        self.records.refresh()
-        return self.store.refresh_state()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +84,21 @@ class Snapshot:
         return admit(self.tls, connection, time.time())
 
 
-def build_snapshot(config: Config, instances: Mapping[str, Instance], usage: UsageBook, runtime: Path) -> Snapshot:
+def build_snapshot(
+    config: Config, instances: Mapping[str, Instance], usage: UsageBook, states: StateTables, runtime: Path
+) -> Snapshot:
     """Build all of it, or raise. It reads files; the workers share quotas in ``runtime``.
+
+    Blocks, key versions and fingerprints are those of ``states``, which every snapshot of a process shares.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
     """
-    state = Path(config.state.directory)
     fleet_size = config.server.fleet_size
     services = {}
     for table in config.keystore:
-        store = KeyStore.build(table, fleet_size, state)
+        state = states.of(table.name)
+        store = KeyStore.build(table, fleet_size, state.versions, state.blocks, state.credential_uses)
         held_by = [instances[hsm_id] for hsm_id in table.hsms]
         services[table.uri_path_prefix] = dataclasses.replace(
             _service(store, held_by, state, usage),
@@ -126,8 +123,7 @@ def built_with(config: Config) -> tuple[object, ...]:
     )
 
 
-def _service(store: KeyStore, instances: Sequence[Instance], state: Path, usage: UsageBook) -> Service:
-    records = FingerprintRecords(state / f"keys-{store.name}.json")
-    fleet = Fleet(instances, records, lambda label: store.keys.key_of_label(label) is not None)
+def _service(store: KeyStore, instances: Sequence[Instance], state: StoreState, usage: UsageBook) -> Service:
+    fleet = Fleet(instances, state.fingerprints, lambda label: store.keys.key_of_label(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
-    return Service(store, access, records, Readiness(tuple(instances)))
+    return Service(store, access, Readiness(tuple(instances)))

@@ -60,6 +60,8 @@ class WorkerReporter:
             problem=self._problem,
             hsms=tuple(map(hsm_status, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
+            revisions=dict(self._services.revisions),
+            credentials=self._services.accepted_credentials,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
             clock_error=self._recorder.clock.error(time.monotonic()),
         )

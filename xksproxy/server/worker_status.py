@@ -41,6 +41,12 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
     hsms: tuple[HsmStatus, ...]
     refusals: tuple[Refusal, ...]
+    revisions: dict[str, int] = {}
+    """The revisions of state files that are in force, by the names of the files."""
+
+    credentials: dict[str, tuple[str, ...]] = {}
+    """The access key ids that are accepted, by key store."""
+
     clock_offset: float | None = None
     """Seconds by which the clock is ahead of the times of the latest signatures."""
 
@@ -81,6 +87,18 @@ def collect(directory: Path) -> list[WorkerStatus]:
     return sorted(
         (worker for worker in workers if time.time() - worker.at < _FRESH_SECONDS), key=lambda worker: worker.pid
     )
+
+
+def read_status(directory: Path, pid: int) -> WorkerStatus | None:
+    """The status that a worker has published, however old; None if there is none."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(_path(directory, pid).read_bytes(), type=WorkerStatus)
+    return None
+
+
+def published_pids(directory: Path) -> list[int]:
+    """The process ids of the workers that have published a status and have not ended."""
+    return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.json")]
 
 
 def forget(directory: Path, pid: int) -> None:

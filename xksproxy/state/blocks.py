@@ -7,7 +7,7 @@ import msgspec
 from xksproxy.state.state_file import SharedTable
 
 
-class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Block(msgspec.Struct, frozen=True):
     """One block: since when, and the reason."""
 
     since: float

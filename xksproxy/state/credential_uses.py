@@ -16,7 +16,7 @@ RECORD_SECONDS: Final = 60.0
 """A recorded time may be this many seconds older than the last use."""
 
 
-class CredentialUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CredentialUse(msgspec.Struct, frozen=True):
     """The record of one credential."""
 
     last_used: float

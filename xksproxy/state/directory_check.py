@@ -3,22 +3,27 @@
 import logging
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from xksproxy.state.private_files import PARTIAL_SUFFIX
 from xksproxy.state.state_file import StateUnusable, file_lock, replace_file
 
 _log: Final = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 1.0
+_LEFTOVER_SECONDS: Final = 60.0
+"""No writer needs longer than this: an older temporary file is one that a killed writer left behind."""
 
 
 class StateDirectoryCheck:
-    """Writes a file to the state directory every ten seconds."""
+    """Writes a file to the state directory every ten seconds, and once removes what killed writers left in it."""
 
     def __init__(self, state_directory: Path) -> None:
         self._path = state_directory / "check.json"
         self._checked_at = -math.inf
+        self._is_clean = False
         self.problem = ""
         """Why the last write failed; empty if it succeeded."""
 
@@ -37,3 +42,13 @@ class StateDirectoryCheck:
             self.problem = str(error)
         else:
             self.problem = ""
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        if self._is_clean:
+            return
+        self._is_clean = True
+        with suppress(OSError):
+            for path in self._path.parent.rglob(f".*{PARTIAL_SUFFIX}"):
+                if time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS:
+                    path.unlink()

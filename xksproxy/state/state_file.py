@@ -4,21 +4,37 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+
+from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of
+
+FORMAT: Final = 1
+"""The format of the files. It changes only if an older release would misunderstand a file."""
+
+MANIFEST: Final = "manifest"
+"""The directory that records the existence and the revision of each state file."""
 
 _POLL_SECONDS: Final = 0.01
 _LOCK_SECONDS: Final = 1.0
 
 Entry = TypeVar("Entry")
 Content = TypeVar("Content")
+Document = dict[str, Any]
 
 
 class StateUnusable(Exception):
     """The state directory or a file in it cannot be used. Unreadable state is refused, never ignored."""
+
+
+class _ManifestRecord(msgspec.Struct, frozen=True):
+    """What the manifest records of one file."""
+
+    revision: int
+    """The file has had this revision. An older one is a copy that somebody put back."""
 
 
 @contextmanager
@@ -28,54 +44,155 @@ def file_lock(path: Path, timeout: float) -> Iterator[None]:
     Raises:
         StateUnusable: the directory cannot be used, or another process holds the lock.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateUnusable(f"{error.filename}: {error.strerror}") from error
-    try:
-        _wait_for_lock(descriptor, path, timeout)
+    with StateFile(path.parent, path.name).locked(timeout):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read_json(path: Path, content_type: type[Content]) -> Content | None:
     """The decoded content of a JSON file; None if there is no file (StateUnusable if it cannot be read)."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=content_type)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise StateUnusable(f"{path}: {error}") from error
+    with _unusable(path):
+        try:
+            with opened_directory(path.parent) as directory:
+                content = read_file(path.name, directory)
+        except FileNotFoundError:
+            return None
+    return _decode(path, content, content_type)
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file atomically and sync it to disk (StateUnusable if that fails)."""
-    partial = path.with_suffix(".partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        partial.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise StateUnusable(f"{path}: {error.strerror}") from error
+    with _unusable(path), opened_directory(path.parent) as directory:
+        replace_file_of(path.name, content, directory)
+
+
+class StateFile:
+    """One file: a JSON object with a format number and a revision, which each change raises by one.
+
+    The manifest records, after each change, that the file exists and which revision it has. So a file that has
+    vanished, or was replaced by an older copy, is refused by every process. A process also remembers the newest
+    revision that it has seen. Files of a release that had no format number are read as revision 0.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        """``name`` is relative to the state directory ``root``, such as ``usage/key-demo.json``."""
+        self.path = root / name
+        self._root = root
+        *self._below, self._name = name.split("/")
+        self._revision = -1
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that this process has seen; -1 if it has seen no file."""
+        return self._revision
+
+    @contextmanager
+    def locked(self, timeout: float) -> Iterator[None]:
+        """Hold the lock of the file; see :func:`file_lock`."""
+        lock = Path(self._name).with_suffix(".lock").name
+        with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
+            descriptor = open_file(lock, os.O_RDWR | os.O_CREAT, directory)
+        try:
+            with _unusable(self.path):
+                _wait_for_lock(descriptor, self.path, timeout)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def signature(self) -> tuple[int, ...] | None:
+        """Changes when the file is replaced; None if there is no file (StateUnusable if that cannot be found out)."""
+        with _unusable(self.path):
+            try:
+                status = self.path.lstat()
+            except FileNotFoundError:
+                return None
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+    def read(self) -> Document | None:
+        """The object in the file, or None if the file has never existed.
+
+        Raises:
+            StateUnusable: the file cannot be read, was deleted, or is an older copy.
+        """
+        # The manifest first: a writer changes it last.
+        recorded = self.recorded()
+        known = max(self._revision, -1 if recorded is None else recorded)
+        try:
+            with opened_directory(self._root, *self._below) as directory:
+                content = read_file(self._name, directory)
+        except FileNotFoundError:
+            if known >= 0:
+                raise StateUnusable(f"{self.path}: it was deleted; restore it") from None
+            return None
+        except OSError as error:
+            raise StateUnusable(f"{self.path}: {error.strerror}") from error
+        document = _decode(self.path, content, dict[str, Any])
+        revision = self._revision_of(document)
+        if revision < known:
+            raise StateUnusable(f"{self.path}: it is an older copy, revision {revision} of {known}; restore the newest")
+        self._revision = max(self._revision, revision)
+        return document
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Replace the file by the next revision. The caller holds the lock and has read the file under it.
+
+        Raises:
+            StateUnusable: the file or its record in the manifest cannot be written.
+        """
+        revision = max(self._revision, 0) + 1
+        content = msgspec.json.encode({**document, "format": FORMAT, "revision": revision})
+        with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
+            replace_file_of(self._name, content, directory)
+        self._revision = revision
+        try:
+            self.record()
+        except StateUnusable as error:
+            raise StateUnusable(f"{error}; the change of {self.path} is in force, but it is not recorded") from error
+
+    def record(self) -> None:
+        """Record the newest revision in the manifest. The caller holds the lock (StateUnusable if it fails)."""
+        record = msgspec.json.encode(_ManifestRecord(max(self._revision, 0)))
+        with _unusable(self._record_path):  # noqa: SIM117 - the line would be too long
+            with opened_directory(self._root, MANIFEST, *self._below, create=True) as directory:
+                # If a power failure takes the new record back, an older one is in place, which harms nothing.
+                replace_file_of(self._name, record, directory, sync_directory=False)
+
+    def recorded(self) -> int | None:
+        """The revision in the manifest; None if the file is not recorded (StateUnusable if it cannot be read)."""
+        with _unusable(self._record_path):
+            try:
+                with opened_directory(self._root, MANIFEST, *self._below) as directory:
+                    content = read_file(self._name, directory)
+            except FileNotFoundError:
+                return None
+        return _decode(self._record_path, content, _ManifestRecord).revision
+
+    @property
+    def _record_path(self) -> Path:
+        return self._root.joinpath(MANIFEST, *self._below, self._name)
+
+    def _revision_of(self, document: Document) -> int:
+        form, revision = document.get("format"), document.get("revision", 0)
+        if not isinstance(form, int):
+            return 0
+        if form != FORMAT or not isinstance(revision, int):
+            raise StateUnusable(f"{self.path}: its format is {form}, expected {FORMAT}; a later release wrote it")
+        return revision
 
 
 class SharedTable(Generic[Entry]):
-    """Entries by name in one JSON file that several processes read and change.
+    """Entries by name in one JSON file that several processes read and change. Unknown fields of entries are kept.
 
     Methods that read or write the file wait for the disk, and writers wait for a lock. Call them on a thread.
     """
 
     def __init__(self, path: Path, entry_type: type[Entry]) -> None:
         self.path = path
+        self._file = StateFile(path.parent, path.name)
         self._type: type[dict[str, Entry]] = dict[str, entry_type]  # type: ignore[valid-type]
         self._entries: Mapping[str, Entry] = {}
         self._signature: tuple[int, ...] | None = None
+        self.revision = 0
+        """The revision of the entries that this process last read."""
 
     def get(self, name: str) -> Entry | None:
         """The entry as this process last read it."""
@@ -89,11 +206,14 @@ class SharedTable(Generic[Entry]):
         """Read the file if it was replaced since the last read. A file that never existed counts as empty.
 
         Raises:
-            StateUnusable: the file cannot be read, or was deleted. The entries do not change.
+            StateUnusable: the file cannot be read, was deleted, or is an older copy. The entries do not change.
         """
-        signature = _signature(self.path)
-        if signature != self._signature:
-            self._entries = self._read(existed=True)
+        signature = self._file.signature()
+        if signature is None or signature != self._signature:
+            entries, _ = self._read()
+            if signature is not None and self._file.recorded() is None:
+                self._record()
+            self._take(entries)
             self._signature = signature
 
     def update(self, name: str, change: Callable[[Entry | None], Entry | None]) -> Entry | None:
@@ -102,43 +222,56 @@ class SharedTable(Generic[Entry]):
         Raises:
             StateUnusable: the file cannot be read or written. Nothing changes.
         """
-        with file_lock(self.path, _LOCK_SECONDS):
-            entries = self._read(existed=self._signature is not None)
+        with self._file.locked(_LOCK_SECONDS):
+            entries, document = self._read()
             before = entries.get(name)
             after = change(before)
             if after != before:
-                others = {other: entry for other, entry in entries.items() if other != name}
-                entries = others if after is None else {**others, name: after}
-                replace_file(self.path, msgspec.json.encode(entries))
-        self._entries = entries
+                raw = document["entries"]
+                others = {other: value for other, value in raw.items() if other != name}
+                if after is not None:
+                    others[name] = {**raw.get(name, {}), **msgspec.to_builtins(after)}
+                self._file.write({**document, "entries": others})
+                entries = {other: entry for other, entry in entries.items() if other != name}
+                if after is not None:
+                    entries[name] = after
+        self._take(entries)
         return after
 
-    def _read(self, *, existed: bool) -> dict[str, Entry]:
-        """All entries. ``existed``: this process has seen the file, so its absence is an error."""
-        entries = read_json(self.path, self._type)
-        if entries is None and existed:
-            raise StateUnusable(f"{self.path}: it was deleted; restore it")
-        return entries or {}
+    def _take(self, entries: Mapping[str, Entry]) -> None:
+        self._entries, self.revision = entries, max(self._file.revision, 0)
+
+    def _read(self) -> tuple[dict[str, Entry], Document]:
+        document = self._file.read()
+        if document is None:
+            return {}, {"entries": {}}
+        if "format" not in document or not isinstance(document["format"], int):
+            document = {"entries": document}
+        try:
+            return msgspec.convert(document.get("entries"), self._type), document
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise StateUnusable(f"{self.path}: {error}") from error
+
+    def _record(self) -> None:
+        """Record a file that an older release, or a process that was killed, has left without a record."""
+        with suppress(StateUnusable), self._file.locked(_LOCK_SECONDS):
+            self._file.record()
 
 
-def _signature(path: Path) -> tuple[int, ...] | None:
-    """Changes when the file is replaced; None if there is no file."""
+def _decode(path: Path, content: bytes, content_type: type[Content]) -> Content:
     try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
+        return msgspec.json.decode(content, type=content_type)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateUnusable(f"{path}: {error}") from error
+
+
+@contextmanager
+def _unusable(path: Path) -> Iterator[None]:
+    """Raise StateUnusable in place of an OSError."""
+    try:
+        yield
     except OSError as error:
-        raise StateUnusable(f"{path}: {error.strerror}") from error
-    return status.st_mtime_ns, status.st_ino, status.st_size
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise StateUnusable(f"{path}: {error.strerror or error}") from error
 
 
 def _wait_for_lock(descriptor: int, path: Path, timeout: float) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from xksproxy.state.state_file import StateUnusable, file_lock, read_json, replace_file
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
@@ -33,6 +34,9 @@ _RECORD_SECONDS: Final = 60.0
 
 _REFUSED_SECONDS: Final = 1.0
 """For so long after a refusal, the record is not asked again."""
+
+_CHECK_SECONDS: Final = 1.0
+_DIRECTORY: Final = "usage"
 
 
 class LimitReached(Exception):
@@ -61,7 +65,9 @@ class _Reservation:
         "refilling",
         "refusal",
         "refused_at",
+        "refused_maximum",
         "reserved_at",
+        "top",
         "total",
         "unused",
     )
@@ -69,6 +75,8 @@ class _Reservation:
     def __init__(self) -> None:
         self.unused = 0
         """Reserved encryptions that were not made yet."""
+        self.top = 0
+        """The count on record after the last reservation."""
         self.total = 0
         """All encryptions that this process has reserved. The record must never show fewer."""
         self.closed = False
@@ -81,9 +89,24 @@ class _Reservation:
         self.refused_at = 0.0
         self.refusal: Exception | None = None
         """Why the last block could not be reserved."""
+        self.refused_maximum: int | None = None
+        """The maximum that was asked for then."""
         self.refilling = False
         self.mutex = threading.Lock()
         """Held while a block is reserved, so that two threads do not both reserve one."""
+
+    def take(self, maximum: int | None) -> bool:
+        """Use one reserved encryption, and return whether there was one below the maximum, which may have changed."""
+        allowed = self.unused > 0 and (maximum is None or self.top - self.unused < maximum)
+        if allowed:
+            self.unused -= 1
+        return allowed
+
+    def refuses(self, maximum: int | None) -> bool:
+        """Whether the last refusal is one for this maximum too."""
+        if not isinstance(self.refusal, LimitReached):
+            return self.refusal is not None
+        return maximum is not None and self.refused_maximum is not None and maximum <= self.refused_maximum
 
 
 class UsageBook:
@@ -93,7 +116,12 @@ class UsageBook:
     """
 
     def __init__(self, state_directory: Path) -> None:
-        self._directory = state_directory / "usage"
+        self._root = state_directory
+        self._files: dict[str, StateFile] = {}
+        self._checked_at = -math.inf
+        self._checked: dict[str, tuple[int, ...] | None] = {}
+        self.problem = ""
+        """Why encryptions under a key cannot be counted. Empty if all records can be read."""
         self._lock = threading.Lock()
         self._reservations: dict[str, _Reservation] = {}
         self._decrypted_at: dict[str, float] = {}
@@ -104,7 +132,7 @@ class UsageBook:
         Raises:
             StateUnusable: the record cannot be read.
         """
-        return _read(self._path(label), label)
+        return _read(self._file(label), label)[0]
 
     def read_all(self) -> Iterator[KeyUsage]:
         """All records, in no particular order.
@@ -112,8 +140,35 @@ class UsageBook:
         Raises:
             StateUnusable: a record cannot be read.
         """
-        for path in self._directory.glob("key-*.json"):
-            yield _read(path, "")
+        for path in (self._root / _DIRECTORY).glob("key-*.json"):
+            yield _read(self._file_named(path.name), "")[0]
+
+    def check(self) -> None:
+        """Read each record that has changed, at most once a second, and set ``problem``. Call it on a thread."""
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_SECONDS:
+            return
+        self._checked_at = now
+        problems = list(self._check_records())
+        if problems and problems[0] != self.problem:
+            _log.error("encryptions cannot be counted", extra={"fields": {"reason": problems[0]}})
+        self.problem = problems[0] if problems else ""
+
+    def _check_records(self) -> Iterator[str]:
+        try:
+            names = [path.name for path in (self._root / MANIFEST / _DIRECTORY).glob("key-*.json")]
+        except OSError as error:
+            yield f"{self._root / MANIFEST / _DIRECTORY}: {error.strerror}"
+            return
+        for name in names:
+            file = self._file_named(name)
+            try:
+                signature = file.signature()
+                if signature is None or self._checked.get(name) != signature:
+                    _read(file, "")
+                    self._checked[name] = signature
+            except StateUnusable as error:
+                yield str(error)
 
     def count_encryption(self, label: str, maximum: int | None) -> None:
         """Count one encryption before it is made. This may wait for the disk.
@@ -132,9 +187,7 @@ class UsageBook:
         """
         with self._lock:
             reservation = self._reservations.get(label) or self._reservations.setdefault(label, _Reservation())
-            is_reserved = reservation.unused > 0
-            if is_reserved:
-                reservation.unused -= 1
+            is_reserved = reservation.take(maximum)
             now = time.monotonic()
             refill = is_reserved and not reservation.refilling and self._needs_refill(reservation, now)
             reservation.refilling = reservation.refilling or refill
@@ -178,66 +231,71 @@ class UsageBook:
         with reservation.mutex:
             while True:
                 with self._lock:
-                    if reservation.unused > 0:
-                        reservation.unused -= 1
+                    if reservation.take(maximum):
                         return
-                if reservation.refusal and _recently_refused(reservation, time.monotonic()):
-                    raise type(reservation.refusal)(*reservation.refusal.args)
+                refusal = reservation.refusal
+                if refusal and _recently_refused(reservation, time.monotonic()) and reservation.refuses(maximum):
+                    raise type(refusal)(*refusal.args)
                 self._reserve_block(label, reservation, maximum)
 
     def _reserve_block(self, label: str, reservation: _Reservation, maximum: int | None) -> None:
         now = time.monotonic()
         block = _next_block(reservation, now)
         try:
-            size = self._add_to_record(label, block, maximum, reservation.total)
+            size, top = self._add_to_record(label, block, maximum, reservation.total)
         except (LimitReached, StateUnusable) as error:
             # The time after the wait for the lock, so that waiting threads do not each wait for as long.
             if isinstance(error, StateUnusable) and str(error) != str(reservation.refusal):
                 _log.error("encryptions cannot be counted", extra={"fields": {"label": label, "reason": str(error)}})
             reservation.refusal, reservation.refused_at = error, time.monotonic()
+            reservation.refused_maximum = maximum
             raise
         with self._lock:
             reservation.unused += size
             reservation.total += size
+            reservation.top = top
             reservation.block, reservation.refusal = block, None
             reservation.reserved_at = reservation.recorded_at = now
 
-    def _add_to_record(self, label: str, block: int, maximum: int | None, reserved: int) -> int:
-        """Add a block to the record and return its size.
+    def _add_to_record(self, label: str, block: int, maximum: int | None, reserved: int) -> tuple[int, int]:
+        """Add a block to the record, and return its size and the count with it.
 
         Near the maximum a block is smaller, so that no process holds much of what remains. ``reserved`` is what this
         process has added before.
         """
-        path = self._path(label)
-        with file_lock(path, _RESERVE_LOCK_SECONDS):
-            usage = _read(path, label, reserved)
+        file = self._file(label)
+        with file.locked(_RESERVE_LOCK_SECONDS):
+            usage, document = _read(file, label, reserved)
             if maximum is not None:
                 remaining = maximum - usage.encryptions
                 if remaining <= 0:
                     raise LimitReached(label)
                 block = min(block, max(1, remaining // _REMAINDER_DIVISOR))
-            counted = msgspec.structs.replace(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
-            replace_file(path, msgspec.json.encode(counted))
+            counted = _later(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
+            file.write({**document, **msgspec.to_builtins(counted)})
         if maximum is not None and not (reserved and _reached_half(usage, maximum)) and _reached_half(counted, maximum):
             _log.warning(
                 "key has made half of its maximum number of encryptions",
                 extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
             )
-        return block
+        return block, counted.encryptions
 
     def _write_decryption_time(self, label: str) -> None:
         with suppress(StateUnusable):
             self._update_record(label, last_decrypted=time.time())
 
     def _update_record(self, label: str, *, reserved: int = 0, returned: int = 0, **times: float) -> None:
-        path = self._path(label)
-        with file_lock(path, _LOCK_SECONDS):
-            usage = _read(path, label, reserved)
-            changed = msgspec.structs.replace(usage, encryptions=usage.encryptions - returned, **times)
-            replace_file(path, msgspec.json.encode(changed))
+        file = self._file(label)
+        with file.locked(_LOCK_SECONDS):
+            usage, document = _read(file, label, reserved)
+            changed = _later(usage, encryptions=usage.encryptions - returned, **times)
+            file.write({**document, **msgspec.to_builtins(changed)})
 
-    def _path(self, label: str) -> Path:
-        return self._directory / f"key-{_file_name(label)}.json"
+    def _file(self, label: str) -> StateFile:
+        return self._file_named(f"key-{_file_name(label)}.json")
+
+    def _file_named(self, name: str) -> StateFile:
+        return self._files.setdefault(name, StateFile(self._root, f"{_DIRECTORY}/{name}"))
 
 
 def _reached_half(usage: KeyUsage, maximum: int) -> bool:
@@ -257,12 +315,24 @@ def _next_block(reservation: _Reservation, now: float) -> int:
     return reservation.block
 
 
-def _read(path: Path, label: str, reserved: int = 0) -> KeyUsage:
-    """The record. If it shows fewer than ``reserved`` encryptions, it was deleted or replaced, and is refused."""
-    usage = read_json(path, KeyUsage) or KeyUsage(label)
+def _read(file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:
+    """The record, and the document with it. A record with fewer than ``reserved`` encryptions was replaced."""
+    document = file.read()
+    if document is None:
+        return KeyUsage(label), {}
+    try:
+        usage = msgspec.convert(document, KeyUsage)
+    except msgspec.MsgspecError as error:
+        raise StateUnusable(f"{file.path}: {error}") from error
     if usage.encryptions < reserved:
-        raise StateUnusable(f"{path}: it was deleted or replaced, and its count is lost; restore the file")
-    return usage
+        raise StateUnusable(f"{file.path}: it was replaced, and its count is lost; restore the file")
+    return usage, document
+
+
+def _later(usage: KeyUsage, *, encryptions: int, **times: float) -> KeyUsage:
+    """The record with another count and with new times. A time never goes back, as the clock may."""
+    latest = {name: max(at, getattr(usage, name) or 0.0) for name, at in times.items()}
+    return msgspec.structs.replace(usage, encryptions=encryptions, **latest)
 
 
 def _file_name(label: str) -> str:

@@ -10,7 +10,7 @@ from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.state.state_file import SharedTable
 
 
-class VersionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class VersionRecord(msgspec.Struct, frozen=True):
     """The record of one external key."""
 
     primary: Annotated[int, Meta(ge=1, le=MAXIMUM_VERSION)]

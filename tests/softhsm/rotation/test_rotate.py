@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fault_support import FaultyHsm
+from msgspec.structs import replace
 from pkcs11 import Attribute, KeyType, ObjectClass
 
 from xksproxy.config.check import read_pin
@@ -20,6 +21,7 @@ from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.module import Modules
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
+from xksproxy.rotation.disable import disable_version
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Distribution, Rotation, VersionFingerprint
@@ -46,12 +48,12 @@ class Site:
     def rotation(self) -> Rotation:
         """As a new process has it."""
         table, proofs = version_table(self.state, "store"), FingerprintRecords(self.state / "keys-store.json")
-        return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, proofs)
+        return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, proofs, usage=UsageBook(self.state))
 
     def rotate(self, distribution: Distribution = NO_WAIT, wanted: int | None = None) -> int:
         rotation = self.rotation
         prepared = rotation.prepare(wanted, distribution)
-        rotation.activate(prepared, self.usage)
+        rotation.activate(prepared)
         return prepared.number
 
     @property
@@ -86,6 +88,11 @@ def change_token(session: HsmSession, label: str, value: bytes | None, **attribu
             **{Attribute[name]: flag for name, flag in chosen.items()},
         }
     )
+
+
+def begin(site: Site) -> None:
+    """As a run that was killed after it had recorded what it was about to make."""
+    version_table(site.state, "store").update(KEY, lambda _: VersionRecord(1, pending=2))
 
 
 def replicate(source: FaultyHsm, target: FaultyHsm) -> None:
@@ -159,12 +166,79 @@ def test_a_prepared_version_is_not_made_again(one: Site) -> None:
     assert (again.number, again.created, one.labels()) == (2, False, [["key", "key.v2"]])
 
 
-def test_a_version_that_is_there_already_is_taken_instead_of_a_new_one(one: Site) -> None:
+def test_a_version_on_the_token_without_a_record_counts_as_full_and_its_number_is_not_used_again(one: Site) -> None:
+    """As after the loss of the state directory: the version may have encrypted as often as it may."""
     session = next(iter(one.sessions.values()))
     session.create_key("key.v5", bits=256, encrypt=True, decrypt=True)
 
-    assert one.rotate() == 5
-    assert one.labels() == [["key", "key.v5"]]
+    with pytest.raises(RotationRefused, match="no record of it, so it counts as full"):
+        one.rotate(wanted=5)
+    assert one.rotation.record().pending is None
+    assert one.rotate() == 6
+    assert one.labels() == [["key", "key.v5", "key.v6"]]
+
+
+@pytest.mark.parametrize("why", ["full", "disabled", "older", "its key was removed", "killed", "unusable", "twice"])
+def test_whatever_was_refused_before_a_plain_rotation_gets_to_a_new_higher_version(one: Site, why: str) -> None:
+    one.rotate()
+    table = version_table(one.state, "store")
+    session = next(iter(one.sessions.values()))
+    match why:
+        case "full":
+            prepared = one.rotation.prepare(None, NO_WAIT)
+            one.rotation._usage._update_record(prepared.label, returned=-(2**32))
+            with pytest.raises(RotationRefused, match="maximum number"):
+                one.rotate(wanted=3)
+        case "disabled":
+            one.rotation.prepare(None, NO_WAIT)
+            table.update(KEY, lambda record: replace(record, disabled=(1, 3)))
+            for number in (1, 3):
+                with pytest.raises(RotationRefused, match="is disabled"):
+                    one.rotate(wanted=number)
+            table.update(KEY, lambda record: replace(record, disabled=(3,)))
+        case "older":
+            table.update(KEY, lambda record: replace(record, pending=1, proven=(1, 2)))
+        case "its key was removed":
+            one.rotation.prepare(None, NO_WAIT)
+            change_token(session, "key.v3", None)
+        case "killed":
+            table.update(KEY, lambda record: replace(record, pending=3))
+        case "unusable":
+            table.update(KEY, lambda record: replace(record, pending=3))
+            session.create_key("key.v3", bits=128, encrypt=True, decrypt=True)
+            with pytest.raises(RotationRefused, match="is not an AES-256 key"):
+                one.rotate()
+        case "twice":
+            table.update(KEY, lambda record: replace(record, pending=3))
+            for value in (bytes(32), bytes(31) + b"\1"):
+                change_token(session, "key.v3", value)
+            with pytest.raises(RotationRefused, match="has 2 keys"):
+                one.rotate()
+
+    number = one.rotate()
+
+    assert (one.primary, number) == (f"key.v{number}", 3 if why in ("older", "killed") else 4)
+    assert one.rotate() == number + 1
+
+
+def test_a_refused_version_leaves_nothing_pending(one: Site) -> None:
+    one.rotate()
+    one.rotation._usage._update_record("key", returned=-(2**32))
+
+    with pytest.raises(RotationRefused, match="maximum number"):
+        one.rotate(wanted=1)
+
+    assert one.rotation.record().pending is None
+
+
+def test_a_version_that_is_disabled_while_it_is_prepared_is_not_activated(one: Site) -> None:
+    prepared = one.rotation.prepare(None, NO_WAIT)
+    disable_version(one.key, 2, version_table(one.state, "store"), UsageBook(one.state), recent_days=0, force=True)
+
+    with pytest.raises(RotationRefused, match="is disabled"):
+        one.rotation.activate(prepared)
+
+    assert one.primary == "key"
 
 
 def test_a_rotation_can_go_back_to_an_older_version(one: Site) -> None:
@@ -189,6 +263,7 @@ def test_no_older_version_is_made_where_it_is_missing(one: Site) -> None:
 def test_a_key_that_kms_could_not_use_never_becomes_primary(
     one: Site, bits: int, *, encrypt: bool, decrypt: bool
 ) -> None:
+    begin(one)
     next(iter(one.sessions.values())).create_key("key.v2", bits=bits, encrypt=encrypt, decrypt=decrypt)
 
     with pytest.raises(RotationRefused, match="is not an AES-256 key that may encrypt and decrypt"):
@@ -197,6 +272,7 @@ def test_a_key_that_kms_could_not_use_never_becomes_primary(
 
 
 def test_two_keys_of_the_next_label_are_refused(one: Site) -> None:
+    begin(one)
     session = next(iter(one.sessions.values()))
     for value in (bytes(32), bytes(31) + b"\1"):
         change_token(session, "key.v2", value)
@@ -207,12 +283,12 @@ def test_two_keys_of_the_next_label_are_refused(one: Site) -> None:
 
 
 def test_the_canary_is_counted_as_an_encryption(one: Site) -> None:
-    before = one.usage.read("key.v4").encryptions
+    before = one.usage.read("key.v8").encryptions
 
-    for _ in range(3):
+    for _ in range(7):
         one.rotate()
 
-    assert one.usage.read("key.v4").encryptions > before
+    assert one.usage.read("key.v8").encryptions > before
 
 
 def test_configured_versions_are_taken_in_their_order(
@@ -255,6 +331,7 @@ def test_a_rotation_waits_for_the_hsms_own_replication(
 
 
 def test_different_keys_under_one_label_never_become_primary(two: Site) -> None:
+    begin(two)
     for number, session in enumerate(two.sessions.values()):
         change_token(session, "key.v2", bytes([number]) * 32)
 
@@ -264,6 +341,7 @@ def test_different_keys_under_one_label_never_become_primary(two: Site) -> None:
 
 
 def test_different_keys_are_told_apart_without_check_values_too(two: Site) -> None:
+    begin(two)
     for number, session in enumerate(two.sessions.values()):
         change_token(session, "key.v2", bytes([number]) * 32)
         for item in session.binding.get_objects({Attribute.LABEL: "key.v2"}):
@@ -312,7 +390,7 @@ def test_a_second_machine_proves_the_version_by_what_the_first_one_gave_it(
     prepared = other.rotation.prepare(None, NO_WAIT, transferred(first.fingerprint))
 
     assert (prepared.number, prepared.created) == (2, False)
-    other.rotation.activate(prepared, other.usage)
+    other.rotation.activate(prepared)
     assert (other.primary, one.primary) == ("key.v2", "key")
 
 
@@ -398,10 +476,10 @@ def test_a_version_is_not_made_primary_that_has_no_encryptions_left(
     session.create_key(KEY, bits=256, encrypt=True, decrypt=True)
     prepared = site.rotation.prepare(None, NO_WAIT)
     for _ in range(3):
-        site.usage.count_encryption("key.v2", None)
+        UsageBook(site.state).count_encryption("key.v2", None)
 
     with pytest.raises(RotationRefused, match="has reached its maximum number of encryptions"):
-        site.rotation.activate(prepared, site.usage)
+        site.rotation.activate(prepared)
 
 
 class Crash(BaseException):
@@ -432,7 +510,7 @@ def crash_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
             (HsmSession, "decrypt"),
             (HsmSession, "describe_key"),
             (KeyTable, "everything"),
-            (state_file, "replace_file"),
+            (state_file, "replace_file_of"),
         ):
             monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
 

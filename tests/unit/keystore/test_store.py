@@ -7,9 +7,14 @@ import pytest
 from xksproxy.config import model
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.errors import ConfigError
+from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.store import KeyStore
+from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.spec.errors import KeyNotFoundException
+from xksproxy.state.blocks import block_table
+from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.versions import version_table
 
 
 def _table(directory: Path, *credentials: Credential, name: str = "payments") -> model.KeyStore:
@@ -25,8 +30,13 @@ def _table(directory: Path, *credentials: Credential, name: str = "payments") ->
     )
 
 
+def _build(table: model.KeyStore, state: Path) -> KeyStore:
+    versions, blocks = KeyVersions(version_table(state, table.name)), Blocks(block_table(state, table.name))
+    return KeyStore.build(table, 1, versions, blocks, CredentialUses(state, table.name))
+
+
 def test_a_key_store_has_the_name_prefix_and_keys_of_its_table(tmp_path: Path) -> None:
-    store = KeyStore.build(_table(tmp_path / "one", generate_credential()), 1, tmp_path / "state")
+    store = _build(_table(tmp_path / "one", generate_credential()), tmp_path / "state")
 
     assert (store.name, store.uri_path_prefix) == ("payments", "/payments")
     assert store.keys.resolve("payments-key").label == "label"
@@ -36,8 +46,8 @@ def test_all_credentials_of_a_key_store_open_it_and_none_of_another(tmp_path: Pa
     # R-AUTH-11, R-URI-9
     old, new, foreign = (generate_credential() for _ in range(3))
 
-    store = KeyStore.build(_table(tmp_path / "one", old, new), 1, tmp_path / "state")
-    other = KeyStore.build(_table(tmp_path / "two", foreign, name="other"), 1, tmp_path / "state")
+    store = _build(_table(tmp_path / "one", old, new), tmp_path / "state")
+    other = _build(_table(tmp_path / "two", foreign, name="other"), tmp_path / "state")
 
     assert old.access_key_id in store.keyring
     assert new.access_key_id in store.keyring
@@ -49,4 +59,4 @@ def test_all_credentials_of_a_key_store_open_it_and_none_of_another(tmp_path: Pa
 
 def test_a_key_store_without_credentials_is_not_built(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it holds no credential"):
-        KeyStore.build(_table(tmp_path / "none"), 1, tmp_path / "state")
+        _build(_table(tmp_path / "none"), tmp_path / "state")

@@ -1,5 +1,6 @@
 """How a worker takes up files that changed, beside a SIGHUP that comes at the same moment."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,15 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
 from xksproxy.config.secret import SecretReference
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.keystore.blocks import Blocks
 from xksproxy.server import services as module
 from xksproxy.server.services import Services
+from xksproxy.server.state_tables import StateTables
 from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.state.blocks import Block, block_table
+from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.versions import VersionRecord, version_table
 
 
 @pytest.fixture
@@ -101,6 +108,53 @@ def test_whatever_goes_wrong_the_old_snapshot_stays(
     services.refresh_state()
 
     assert services._snapshot is before
+
+
+def test_what_was_refused_for_a_passing_cause_is_tried_again_and_logged_once(
+    config: Config,
+    built: list[Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    services = Services(config, Path(config.state.directory) / "run")
+    before, now = services._snapshot, 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def fail() -> None:
+        raise ConfigError(["too many open files"])
+
+    _change(config)
+    for _ in range(3):
+        built.append(fail)
+        services.refresh_state()
+        services.refresh_state()
+        now += 5
+    assert services._snapshot is before
+    assert [record.message for record in caplog.records] == ["changed credentials or certificates refused"]
+
+    built.clear()
+    services.refresh_state()
+
+    assert services._snapshot is not before
+
+
+def test_a_failure_of_one_file_keeps_no_other_from_being_read(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = StateTables(Path(config.state.directory))
+    state = states.of("s")
+    block_table(Path(config.state.directory), "s").update("k", lambda _: Block(1.0))
+    version_table(Path(config.state.directory), "s").update("k", lambda _: VersionRecord(7))
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for owner in (Blocks, FingerprintRecords, CredentialUses):
+        monkeypatch.setattr(owner, "flush" if owner is CredentialUses else "refresh", fail)
+    states.refresh()
+
+    assert state.versions.revision == 1
+    assert len(caplog.records) == 3
 
 
 def test_a_private_key_that_others_can_read_is_not_taken_up(config: Config, built: list[Callable[[], None]]) -> None:

@@ -1,5 +1,6 @@
 """A state directory that cannot be written is noticed before an encryption fails on it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,17 @@ def test_a_directory_that_cannot_be_written_is_one_until_it_can_be(tmp_path: Pat
     assert str(tmp_path / "state") in found
     assert too_soon == found
     assert check.problem == ""
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    usage = tmp_path / "state" / "usage"
+    usage.mkdir(0o700, parents=True)
+    old, new = usage / ".key-a.json.1234.partial", usage / ".key-b.json.1234.partial"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+
+    StateDirectoryCheck(tmp_path / "state").refresh()
+
+    assert not old.exists()
+    assert new.exists()

@@ -1,5 +1,8 @@
 """Files of the state directory that several processes share."""
 
+import errno
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import msgspec
 import pytest
 
 from xksproxy.state import state_file
-from xksproxy.state.state_file import SharedTable, StateUnusable, file_lock, replace_file
+from xksproxy.state.state_file import SharedTable, StateFile, StateUnusable, file_lock, replace_file
 
 
 class Count(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -236,14 +239,14 @@ def test_a_file_that_vanishes_while_it_is_read_does_not_empty_the_table(
     one.update("a", one_more)
     one.refresh()
     table().update("a", one_more)
-    signature = state_file._signature
+    signature = StateFile.signature
 
-    def signature_then_delete(path: Path) -> tuple[int, ...] | None:
-        seen = signature(path)
+    def signature_then_delete(file: StateFile) -> tuple[int, ...] | None:
+        seen = signature(file)
         path.unlink()
         return seen
 
-    monkeypatch.setattr(state_file, "_signature", signature_then_delete)
+    monkeypatch.setattr(StateFile, "signature", signature_then_delete)
     with pytest.raises(StateUnusable, match="it was deleted"):
         one.refresh()
 
@@ -267,15 +270,15 @@ def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(
     with path.open("rb") as before:
         table().update("a", one_more)
 
-        assert before.read() == b'{"a":{"number":1}}'
-    assert path.read_bytes() == b'{"a":{"number":2}}'
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
+        assert json.loads(before.read()) == {"entries": {"a": {"number": 1}}, "format": 1, "revision": 1}
+    assert json.loads(path.read_bytes()) == {"entries": {"a": {"number": 2}}, "format": 1, "revision": 2}
+    modes = {file.name: file.stat().st_mode & 0o777 for file in [path.parent, *path.parent.iterdir()]}
+    assert modes == {"state": 0o700, "manifest": 0o700, "table.json": 0o600, "table.lock": 0o600}
 
 
 def test_what_a_killed_writer_left_behind_does_not_matter(table: Callable[[], SharedTable[Count]], path: Path) -> None:
     table().update("a", one_more)
-    path.with_suffix(".partial").write_bytes(b"half of something much longer than the file itself")
+    path.with_name(".table.json.0123456789abcdef.partial").write_bytes(b"half of something much longer than the file")
 
     assert table().update("a", one_more) == Count(2)
 
@@ -285,6 +288,7 @@ def test_a_content_that_cannot_be_written_leaves_the_old_one(
 ) -> None:
     one = table()
     one.update("a", one_more)
+    content = path.read_bytes()
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -296,4 +300,210 @@ def test_a_content_that_cannot_be_written_leaves_the_old_one(
         replace_file(path, b"{}")
 
     assert one.get("a") == Count(1)
-    assert path.read_bytes() == b'{"a":{"number":1}}'
+    assert path.read_bytes() == content
+    assert not list(path.parent.glob(".*"))
+
+
+# --- What became of a file, as a process that was not there finds out
+
+
+def lose(path: Path, how: str) -> None:  # noqa: C901 - one branch for each accident
+    """Do to a state file of revision 3 what accidents and backups do."""
+    older = path.with_name("older")
+    match how:
+        case "deleted":
+            path.unlink()
+        case "emptied":
+            path.write_bytes(b"")
+        case "torn":
+            path.write_bytes(path.read_bytes()[:-7])
+        case "no file":
+            path.unlink()
+            path.mkdir()
+        case "replaced by a link":
+            path.rename(older)
+            path.symlink_to(older)
+        case "replaced by a pipe":
+            path.unlink()
+            os.mkfifo(path)
+        case "writable by others":
+            path.chmod(0o666)
+        case "an older copy":
+            document = json.loads(path.read_bytes())
+            path.write_text(json.dumps({**document, "revision": 2}))
+        case "a copy of an older release":
+            path.write_bytes(b'{"a":{"number":1}}')
+        case "of a later format":
+            document = json.loads(path.read_bytes())
+            path.write_text(json.dumps({**document, "format": 2}))
+        case "its record torn":
+            path.parent.joinpath("manifest", path.name).write_bytes(b"{")
+
+
+LOSSES = [
+    "deleted",
+    "emptied",
+    "torn",
+    "no file",
+    "replaced by a link",
+    "replaced by a pipe",
+    "writable by others",
+    "an older copy",
+    "a copy of an older release",
+    "of a later format",
+]
+
+
+@pytest.mark.parametrize("how", [*LOSSES, "its record torn"])
+def test_a_file_that_is_not_what_was_last_written_is_refused_by_the_next_process_too(
+    table: Callable[[], SharedTable[Count]], path: Path, how: str
+) -> None:
+    for _ in range(3):
+        table().update("a", one_more)
+    lose(path, how)
+
+    next_process = table()
+    for use in (next_process.refresh, lambda: next_process.update("a", one_more)):
+        with pytest.raises(StateUnusable, match=r"table\.json"):
+            use()
+    assert next_process.entries() == {}
+
+
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_running_process_refuses_it_and_keeps_what_it_knew(
+    table: Callable[[], SharedTable[Count]], path: Path, how: str
+) -> None:
+    running = table()
+    for _ in range(3):
+        table().update("a", one_more)
+    running.refresh()
+    path.parent.joinpath("manifest", path.name).unlink()
+    lose(path, how)
+
+    for _ in range(2):
+        with pytest.raises(StateUnusable, match=r"table\.json"):
+            running.refresh()
+    assert (running.get("a"), running.revision) == (Count(3), 3)
+
+
+def test_a_lost_record_is_written_again(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    table().update("a", one_more)
+    record = path.parent / "manifest" / path.name
+    record.unlink()
+
+    table().refresh()
+
+    assert json.loads(record.read_bytes()) == {"revision": 1}
+
+
+def test_a_writer_that_is_killed_before_it_records_a_change_harms_nothing(
+    table: Callable[[], SharedTable[Count]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table().update("a", one_more)
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFile, "record", lambda _: None)
+        table().update("a", one_more)
+
+    assert table().update("a", one_more) == Count(3)
+
+
+def test_a_change_that_is_not_recorded_is_reported_as_in_force(
+    table: Callable[[], SharedTable[Count]], path: Path
+) -> None:
+    table().update("a", one_more)
+    record = path.parent / "manifest" / path.name
+    record.unlink()
+    record.mkdir()
+    (record / "in the way").touch()
+    one = table()
+    one._file.recorded = lambda: 1  # type: ignore[method-assign]
+
+    with pytest.raises(StateUnusable, match="is in force, but it is not recorded"):
+        one.update("a", one_more)
+
+
+# --- Formats
+
+
+def test_a_file_of_a_release_without_format_number_is_read_recorded_and_replaced(
+    table: Callable[[], SharedTable[Count]], path: Path
+) -> None:
+    path.parent.mkdir(0o700)
+    path.write_bytes(b'{"a":{"number":7},"format":{"number":8}}')
+
+    one = table()
+    one.refresh()
+    assert (one.get("a"), one.get("format"), one.revision) == (Count(7), Count(8), 0)
+    assert json.loads((path.parent / "manifest" / path.name).read_bytes()) == {"revision": 0}
+
+    assert one.update("a", one_more) == Count(8)
+    other = table()
+    other.refresh()
+    assert (other.get("format"), other.revision) == (Count(8), 1)
+
+
+def test_fields_of_a_later_release_are_kept(path: Path) -> None:
+    class Known(msgspec.Struct, frozen=True):
+        number: int
+
+    path.parent.mkdir(0o700)
+    entries = {"a": {"number": 1, "later": [2]}, "b": {"number": 3, "later": 4}}
+    path.write_text(json.dumps({"format": 1, "revision": 5, "entries": entries, "later": {"x": 6}}))
+
+    SharedTable(path, Known).update("a", lambda entry: Known(entry.number + 10 if entry else 0))
+
+    entries["a"]["number"] = 11
+    assert json.loads(path.read_bytes()) == {"format": 1, "revision": 6, "entries": entries, "later": {"x": 6}}
+
+
+# --- A lock that cannot be had, and hostile names
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EIO])
+def test_a_lock_that_the_file_system_refuses_makes_the_state_unusable(
+    table: Callable[[], SharedTable[Count]], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(StateUnusable, match=os.strerror(code)):
+        table().update("a", one_more)
+
+
+@pytest.mark.parametrize("name", ["table.json", "table.lock", "manifest", "manifest/table.json"])
+@pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "pipe", "hard link"])
+def test_what_was_planted_under_a_name_that_is_used_is_refused_by_name_and_nothing_is_written_through_it(
+    table: Callable[[], SharedTable[Count]], path: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"root's own")
+    os.chown(victim, *((65534, 65534) if os.geteuid() == 0 else (-1, -1)))
+    planted = path.parent / name
+    planted.parent.mkdir(0o700, parents=True)
+    match kind:
+        case "link to a file":
+            planted.symlink_to(victim)
+        case "link to nothing":
+            planted.symlink_to(tmp_path / "made by another")
+        case "pipe":
+            os.mkfifo(planted)
+        case "hard link":
+            if os.geteuid():
+                pytest.skip("needs a file of another user")
+            planted.hardlink_to(victim)
+
+    with pytest.raises(StateUnusable, match=planted.name.removesuffix(".lock")):
+        table().update("a", one_more)
+
+    assert victim.read_bytes() == b"root's own"
+    assert not (tmp_path / "made by another").exists()
+
+
+def test_a_directory_that_others_can_write_is_refused(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o777)
+
+    with pytest.raises(StateUnusable, match="others can write"):
+        table().update("a", one_more)

@@ -1,5 +1,6 @@
 """How often a key has encrypted, counted by several processes: never below the true count, even if they are killed."""
 
+import json
 import os
 import random
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.state import usage
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.usage import KeyUsage, LimitReached, UsageBook
 
 LABELS = st.text(min_size=1, max_size=40) | st.text("aä/.%\0~ -", min_size=1, max_size=300)
@@ -26,7 +27,7 @@ RECORD = "key-demo.json"
 COUNT_TO_MAXIMUM = """
 import sys
 from pathlib import Path
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.usage import LimitReached, UsageBook
 
 book, counted = UsageBook(Path(sys.argv[1])), 0
@@ -47,7 +48,7 @@ print(counted)
 COUNT_UNTIL_KILLED = """
 import os, sys
 from pathlib import Path
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.usage import UsageBook
 
 book = UsageBook(Path(sys.argv[1]))
@@ -215,17 +216,19 @@ def test_a_higher_maximum_allows_further_encryptions(book: UsageBook, clock: Clo
 
 
 def test_a_refusal_is_repeated_for_a_second_without_reading_the_record(
-    book: UsageBook, tmp_path: Path, clock: Clock, record: Path
+    book: UsageBook, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count_all(book, 20)
-    record.write_bytes(b'{"label":"demo","encryptions":20}')
-    for later in (0.5, 0.4):
-        clock.now += later
-        with pytest.raises(LimitReached):
-            book.count_encryption("demo", 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(usage, "_read", None)
+        for later in (0.5, 0.4):
+            clock.now += later
+            with pytest.raises(LimitReached):
+                book.count_encryption("demo", 20)
 
     clock.now += 0.2
-    book.count_encryption("demo", 40)
+    with pytest.raises(LimitReached):
+        book.count_encryption("demo", 20)
 
 
 def test_only_one_thread_waits_for_a_lock_that_another_process_holds(
@@ -234,13 +237,13 @@ def test_only_one_thread_waits_for_a_lock_that_another_process_holds(
     waits = []
 
     @contextmanager
-    def file_lock(_: Path, timeout: float) -> Iterator[None]:
+    def locked(_: StateFile, timeout: float) -> Iterator[None]:
         waits.append(timeout)
         clock.now += timeout
         raise StateUnusable("another process holds its lock")
         yield
 
-    monkeypatch.setattr(usage, "file_lock", file_lock)
+    monkeypatch.setattr(StateFile, "locked", locked)
     for _ in range(5):
         with pytest.raises(StateUnusable, match="holds its lock"):
             book.count_encryption("demo", None)
@@ -396,40 +399,120 @@ def test_a_full_disk_stops_encryption_after_the_reserved_encryptions(
 
 def lose(record: Path, how: str) -> None:
     record.unlink()
-    if how == "a decryption created it again":
-        UsageBook(record.parent.parent).record_decryption("demo")
-    elif how == "another process created it again":
-        count(UsageBook(record.parent.parent), 1)
-    elif how == "with its directory":
+    if how == "with its directory":
         for rest in record.parent.iterdir():
             rest.unlink()
         record.parent.rmdir()
+    elif how == "an older copy":
+        record.write_bytes(b'{"format":1,"revision":1,"label":"demo","encryptions":16}')
+    elif how == "a copy of an older release":
+        record.write_bytes(b'{"label":"demo","encryptions":1000000}')
 
 
-@pytest.mark.parametrize(
-    "how", ["removed", "with its directory", "a decryption created it again", "another process created it again"]
-)
-def test_a_deleted_count_is_not_started_again(book: UsageBook, clock: Clock, record: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["removed", "with its directory", "an older copy", "a copy of an older release"])
+def test_a_lost_count_is_not_started_again_by_any_process(
+    book: UsageBook, clock: Clock, record: Path, tmp_path: Path, how: str
+) -> None:
     count(book, 40)
+    reader, stranger = UsageBook(tmp_path), UsageBook(tmp_path)
+    reader.read("demo")
     lose(record, how)
 
-    with pytest.raises(StateUnusable, match="it was deleted or replaced"):
+    with pytest.raises(StateUnusable, match=RECORD):
         count(book, 200)
     clock.now += 100
-    book.record_decryption("demo")
-    with pytest.raises(StateUnusable, match="it was deleted or replaced"):
-        count(book, 1)
+    for process in (book, reader, stranger):
+        process.record_decryption("demo")
+        process.check()
+        assert RECORD in process.problem
+        with pytest.raises(StateUnusable, match=RECORD):
+            process.read("demo")
+        with pytest.raises(StateUnusable, match=RECORD):
+            count(process, 1)
 
 
-@pytest.mark.parametrize("how", ["removed", "with its directory", "a decryption created it again"])
-def test_nothing_is_returned_to_a_deleted_count(book: UsageBook, clock: Clock, record: Path, how: str) -> None:
-    count(book, 3)
+@pytest.mark.parametrize("how", ["removed", "with its directory", "an older copy"])
+def test_nothing_is_returned_to_a_lost_count(book: UsageBook, clock: Clock, record: Path, how: str) -> None:
+    count(book, 18)
     lose(record, how)
-    left = on_record(book)
+    left = record.read_bytes() if record.exists() else None
 
     book.return_unused()
 
-    assert on_record(book) == left >= 0
+    assert (record.read_bytes() if record.exists() else None) == left
+
+
+def test_a_record_that_is_restored_counts_on(book: UsageBook, clock: Clock, record: Path) -> None:
+    count(book, 40)
+    content = record.read_bytes()
+    lose(record, "removed")
+    book.check()
+    record.write_bytes(content)
+    clock.now += 1
+    book.check()
+
+    count(book, 200)
+    assert book.problem == ""
+
+
+# --- A maximum that changes, and a clock that does
+
+
+def test_encryptions_that_are_reserved_obey_a_lowered_maximum(book: UsageBook, clock: Clock) -> None:
+    count(book, 400)
+    assert on_record(book) > 1000
+
+    for maximum in (100, 400):
+        clock.now += 1
+        assert not book.count_if_reserved("demo", maximum)
+        with pytest.raises(LimitReached):
+            book.count_encryption("demo", maximum)
+
+    count(book, 10, maximum=410)
+    with pytest.raises(LimitReached):
+        book.count_encryption("demo", 410)
+
+
+def test_of_two_key_stores_with_one_label_each_has_its_own_maximum(book: UsageBook, clock: Clock) -> None:
+    count(book, 336, maximum=2**32)
+
+    with pytest.raises(LimitReached):
+        book.count_encryption("demo", 40)
+    count(book, 3000, maximum=2**32)
+    with pytest.raises(LimitReached):
+        book.count_encryption("demo", 40)
+
+
+def test_a_refusal_of_one_maximum_is_none_of_a_higher_one(book: UsageBook, clock: Clock) -> None:
+    count(book, 16)
+    with pytest.raises(LimitReached):
+        book.count_encryption("demo", 10)
+
+    count(book, 100, maximum=2**32)
+
+
+def test_the_time_of_the_last_use_never_goes_back(book: UsageBook, clock: Clock) -> None:
+    book.record_decryption("demo")
+    count(book, 1)
+    before = book.read("demo")
+
+    late = UsageBook(book._root)
+    clock.now -= 60 * 86_400
+    late.record_decryption("demo")
+    count(late, 1)
+
+    assert book.read("demo").last_decrypted == before.last_decrypted
+    assert book.read("demo").last_encrypted == before.last_encrypted
+
+
+def test_unknown_fields_of_a_record_are_kept(book: UsageBook, clock: Clock, record: Path) -> None:
+    record.parent.mkdir()
+    record.write_bytes(b'{"format":1,"revision":7,"label":"demo","encryptions":5,"later":[1]}')
+
+    count(book, 1)
+
+    written = json.loads(record.read_bytes())
+    assert (written["later"], written["revision"], written["encryptions"]) == ([1], 8, 21)
 
 
 @given(label=LABELS)
@@ -447,7 +530,8 @@ def test_any_label_has_a_file_of_its_own_in_the_directory(tmp_path_factory: pyte
     assert UsageBook(directory).read(label).label == label
     assert UsageBook(directory).read(label).encryptions == 1
     assert [known.label for known in book.read_all()] == [label]
-    assert all(path.parent == directory / "usage" for path in directory.rglob("*.json"))
+    directories = {directory / "usage", directory / "manifest" / "usage"}
+    assert {path.parent for path in directory.rglob("*.json")} == directories
 
 
 @given(one=LABELS, other=LABELS)
@@ -459,9 +543,10 @@ def test_any_label_has_a_file_of_its_own_in_the_directory(tmp_path_factory: pyte
 @example("a" * 150, "a" * 151)
 def test_different_labels_never_share_a_file(one: str, other: str) -> None:
     book = UsageBook(Path("state"))
+    path, other_path = book._file(one).path, book._file(other).path
 
-    assert (book._path(one) == book._path(other)) == (one == other)
-    assert book._path(one).with_suffix(".lock") not in {book._path(other), book._path(other).with_suffix(".partial")}
+    assert (path == other_path) == (one == other)
+    assert path.with_suffix(".lock") != other_path
 
 
 def test_threads_share_the_counts_without_losing_one(book: UsageBook) -> None:

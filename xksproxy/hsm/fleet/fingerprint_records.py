@@ -1,6 +1,5 @@
 """The fingerprint of each key when it was first used, shared by workers and kept across restarts."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from xksproxy.hsm.errors import TokenUnavailable
@@ -17,6 +16,8 @@ class FingerprintRecords:
 
     def __init__(self, path: Path) -> None:
         self._table = SharedTable(path, KeyFingerprint)
+        self.problem = ""
+        """Why the file cannot be read. Empty if it can be read."""
 
     def get(self, label: str) -> KeyFingerprint | None:
         """The fingerprint on record, as this worker last read it."""
@@ -24,8 +25,12 @@ class FingerprintRecords:
 
     def refresh(self) -> None:
         """Read what other processes have recorded; a file that cannot be read changes nothing."""
-        with suppress(StateUnusable):
+        try:
             self._table.refresh()
+        except StateUnusable as error:
+            self.problem = str(error)
+        else:
+            self.problem = ""
 
     def propose(self, label: str, fingerprint: KeyFingerprint) -> KeyFingerprint:
         """Record a label's fingerprint, unless one is on record. Returns the one on record.

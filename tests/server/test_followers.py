@@ -1,0 +1,117 @@
+"""Commands that change the state report which workers follow."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from server_support import OwnProxy, Wire, encrypt_body, key_path, on_each_worker, request, signed, signed_post, workers
+from support import Proxy, eventually
+
+from xksproxy.config.credentials import load_credentials, save_credential
+from xksproxy.sigv4.keyring import generate_credential
+
+
+def run(proxy: Proxy, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "xksproxy", *arguments, "--keystore", "dev"]
+    done = subprocess.run(
+        [*command, "--config", str(proxy.environment.config)], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def mine(own_proxy: OwnProxy) -> Proxy:
+    return own_proxy.start()
+
+
+def on_every_worker(proxy: Proxy, ask: bytes) -> set[int]:
+    """The statuses of one request to each worker, over connections that are made before."""
+    statuses = set()
+    for wire in on_each_worker(proxy, lambda: Wire(proxy)):
+        with wire:
+            statuses.add(wire.ask(ask).status)
+    return statuses
+
+
+def named(proxy: Proxy) -> str:
+    return f"every worker of this machine follows: process {', '.join(map(str, sorted(workers(proxy))))}\n"
+
+
+def test_a_command_returns_when_every_worker_follows(mine: Proxy) -> None:
+    body = encrypt_body(b"text")
+    encrypt = signed_post(mine, key_path("encrypt"), body)
+
+    blocked = run(mine, "block")
+    assert (blocked.returncode, blocked.stderr) == (0, "")
+    assert blocked.stdout.endswith(named(mine))
+    assert on_every_worker(mine, encrypt) == {400}
+
+    unblocked = run(mine, "unblock")
+    assert (unblocked.returncode, unblocked.stdout.splitlines()[-1] + "\n") == (0, named(mine))
+    assert on_every_worker(mine, encrypt) == {200}
+
+    for command in (
+        ("keys", "rotate", "demo-key"),
+        ("keys", "disable-version", "demo-key", "1", "--force"),
+        ("keys", "enable-version", "demo-key", "1"),
+    ):
+        done = run(mine, *command)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith(named(mine))
+
+
+def test_a_retired_credential_is_refused_by_every_worker_when_the_command_returns(mine: Proxy) -> None:
+    directory = mine.environment.directory / "credentials"
+    save_credential(directory, generate_credential())
+    eventually(lambda: len(load_credentials(directory)) > 1)
+    path, body = key_path("encrypt"), encrypt_body(b"text")
+    encrypt = request("POST", path, signed(mine, path, body), body)
+
+    done = run(mine, "credentials", "retire", mine.credential.access_key_id, "--force")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert named(mine) in done.stdout
+    assert on_every_worker(mine, encrypt) == {401}
+
+
+def test_a_worker_that_does_not_follow_is_named(mine: Proxy) -> None:
+    stopped = min(workers(mine))
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        done = run(mine, "block", "--key", "demo-key")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+    assert done.returncode == 1
+    assert "is blocked on this machine" in done.stdout
+    assert f"1 of 2 workers do not follow it: process {stopped}\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["[server\n", "unknown = 1\n", "credential of 0644", "no certificate"],
+)
+def test_a_block_needs_no_valid_configuration(mine: Proxy, broken: str) -> None:
+    config, home = mine.environment.config, mine.environment.directory
+    options: tuple[str, ...] = ()
+    match broken:
+        case "credential of 0644":
+            next((home / "credentials").glob("*.toml")).chmod(0o644)
+        case "no certificate":
+            config.write_text(config.read_text().replace('certificate = "', 'certificate = "gone/'))
+        case text:
+            config.write_text(text + config.read_text())
+            if text.startswith("["):
+                failed = run(mine, "block")
+                assert failed.returncode == 2
+                assert "xksproxy block --state DIRECTORY --keystore NAME" in failed.stderr
+                options = ("--state", str(home / "state"))
+
+    done = run(mine, "block", "--key", "demo-key", *options)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert named(mine) in done.stdout
+    assert on_every_worker(mine, signed_post(mine, key_path("encrypt"), encrypt_body(b"text"))) == {400}

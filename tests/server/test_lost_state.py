@@ -1,0 +1,202 @@
+"""State files that vanish, break or go back in time never open, enable or lower anything, whatever follows."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from server_support import ClosedByProxy, OwnProxy, Wire, ask_admin, encrypt_body, key_path, signed_post, workers
+from support import Proxy, eventually
+from xksproxy_tools.development.environment import DevEnvironment
+
+from xksproxy.config.credentials import save_credential
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Config, Key
+from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.keys import KeyFingerprint
+from xksproxy.server.services import Services
+from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.spec.errors import InternalException, InvalidStateException
+from xksproxy.state.blocks import Block, block_table
+from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.usage import LimitReached, UsageBook
+from xksproxy.state.versions import VersionRecord, version_table
+
+BLOCKED, ROTATED, MAXIMUM = "blocked-key", "rotated-key", 100
+FINGERPRINT, OTHER = KeyFingerprint(b"one", None), KeyFingerprint(b"two", None)
+
+
+class Machine:
+    """A worker's services on real files; no HSM is called."""
+
+    def __init__(self, config: Config, runtime: Path) -> None:
+        self.config, self._runtime = config, runtime
+        self.state = Path(config.state.directory)
+        self.fill()
+        self.services = Services(config, runtime)
+
+    def fill(self) -> None:
+        """Write every file twice, so that there is an older copy."""
+        blocks, versions = block_table(self.state, "dev"), version_table(self.state, "dev")
+        fingerprints = SharedTable(self.state / "keys-dev.json", KeyFingerprint)
+        usage = UsageBook(self.state)
+        blocks.update("another", lambda _: Block(1.0))
+        versions.update(ROTATED, lambda _: VersionRecord(1, proven=(1, 2)))
+        fingerprints.update("another", lambda _: OTHER)
+        usage._update_record(ROTATED + ".v2", last_encrypted=1.0)
+        self.older = {path: path.read_bytes() for path in self.files().values()}
+        blocks.update(BLOCKED, lambda _: Block(2.0))
+        versions.update(ROTATED, lambda _: VersionRecord(2, proven=(1, 2), disabled=(1,)))
+        fingerprints.update(ROTATED, lambda _: FINGERPRINT)
+        usage._update_record(ROTATED + ".v2", returned=-MAXIMUM)
+
+    def files(self) -> dict[str, Path]:
+        names = ("blocks-dev.json", "versions-dev.json", "keys-dev.json", f"usage/key-{ROTATED}.v2.json")
+        return {name: self.state / name for name in names}
+
+    def follow(self) -> None:
+        for _ in range(3):
+            self.services.usage._checked_at = -1e9
+            self.services.refresh_state()
+
+    def happens(self, event: str) -> None:
+        match event:
+            case "certificate touched":
+                os.utime(self.config.server.tls.certificate)
+            case "credential changed":
+                save_credential(Path(self.config.keystore[0].credentials), generate_credential())
+            case "SIGHUP":
+                self.services.replace_snapshot(replace(self.config))
+            case "worker killed":
+                self.services = Services(self.config, self._runtime)
+        self.follow()
+
+    def assert_nothing_opened(self) -> None:
+        store = next(item.store for item in self.services.snapshot.services.values() if item.store.name == "dev")
+        rotated = store.keys.resolve(ROTATED)
+        with suppress(InternalException):
+            assert store.blocks.find(BLOCKED) == Block(2.0)
+        with suppress(InternalException):
+            assert store.versions.primary(rotated).number == 2
+        with pytest.raises((InvalidStateException, InternalException)):
+            store.versions.of_ciphertext(rotated, b"")
+        with pytest.raises((LimitReached, StateUnusable)):
+            self.services.usage.count_encryption(ROTATED + ".v2", MAXIMUM)
+        fingerprints = self.services._states.of("dev").fingerprints
+        with suppress(TokenUnavailable):
+            assert fingerprints.propose(ROTATED, OTHER) == FINGERPRINT
+
+
+@pytest.fixture
+def machine(environment: DevEnvironment, tmp_path: Path) -> Machine:
+    config = load_config(environment.config)
+    (tmp_path / "credentials").mkdir(0o700)
+    certificate = tmp_path / "certificate"
+    certificate.write_bytes(Path(config.server.tls.certificate).read_bytes())
+    save_credential(tmp_path / "credentials", generate_credential())
+    keys = (Key(id=BLOCKED), Key(id=ROTATED, maximum_encryptions=MAXIMUM))
+    store = replace(config.keystore[0], credentials=str(tmp_path / "credentials"), keys=keys)
+    tls = replace(config.server.tls, certificate=str(certificate))
+    state = replace(config.state, directory=str(tmp_path / "state"))
+    server = replace(config.server, tls=tls)
+    (tmp_path / "run").mkdir()
+    return Machine(replace(config, keystore=(store,), server=server, state=state), tmp_path / "run")
+
+
+def lose(machine: Machine, path: Path, how: str) -> None:
+    match how:
+        case "deleted":
+            path.unlink()
+        case "emptied":
+            path.write_bytes(b"")
+        case "torn":
+            path.write_bytes(path.read_bytes()[:-9])
+        case "unreadable":
+            path.rename(path.with_name("elsewhere"))
+            path.mkdir()
+        case "an older copy":
+            path.write_bytes(machine.older[path])
+
+
+FILES = ["blocks-dev.json", "versions-dev.json", "keys-dev.json", f"usage/key-{ROTATED}.v2.json"]
+LOSSES = ["deleted", "emptied", "torn", "unreadable", "an older copy"]
+EVENTS = ["nothing", "certificate touched", "credential changed", "SIGHUP", "worker killed"]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("how", LOSSES)
+@pytest.mark.parametrize("name", FILES)
+def test_whatever_becomes_of_a_state_file_nothing_is_opened_enabled_or_lowered(
+    machine: Machine, name: str, how: str, event: str
+) -> None:
+    path = machine.files()[name]
+    good = path.read_bytes()
+    machine.follow()
+    assert machine.services.problem == ""
+
+    lose(machine, path, how)
+    machine.happens("nothing")
+    machine.assert_nothing_opened()
+    machine.happens(event)
+    machine.assert_nothing_opened()
+
+    assert str(path) in machine.services.problem
+    if path.is_dir():
+        path.rmdir()
+    path.write_bytes(good)
+    machine.happens("nothing")
+    machine.assert_nothing_opened()
+    assert machine.services.problem == ""
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("how", ["deleted", "emptied", "torn", "unreadable"])
+@pytest.mark.parametrize("name", FILES)
+def test_whatever_becomes_of_the_record_of_a_file_nothing_is_opened_enabled_or_lowered(
+    machine: Machine, name: str, how: str, event: str
+) -> None:
+    lose(machine, machine.state / "manifest" / name, how)
+
+    machine.happens("nothing")
+    machine.assert_nothing_opened()
+    machine.happens(event)
+    machine.assert_nothing_opened()
+
+
+def encrypts(proxy: Proxy) -> int:
+    """The status of an Encrypt over a new connection; 0 while no worker answers."""
+    try:
+        with Wire(proxy) as wire:
+            return wire.ask(signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))).status
+    except (OSError, ClosedByProxy):
+        return 0
+
+
+def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replace_them(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    command = [sys.executable, "-m", "xksproxy", "block", "--keystore", "dev", "--config", proxy.environment.config]
+    subprocess.run(command, check=True, capture_output=True)
+    state = proxy.environment.directory / "state"
+    before = {encrypts(proxy) for _ in range(10)}
+    (state / "blocks-dev.json").unlink()
+    eventually(lambda: ask_admin(proxy, "/readyz").status, 503)
+
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: proxy.log.read_text().count("configuration in place"), 2)
+    after_hangup = {encrypts(proxy) for _ in range(10)}
+    old = workers(proxy)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: len(workers(proxy) - old), 2)
+    after_kill = {eventually(lambda: encrypts(proxy)) for _ in range(10)}
+
+    assert before == after_hangup == {400}
+    assert after_kill == {500}
+    assert ask_admin(proxy, "/readyz").status == 503
+    problems = json.loads(ask_admin(proxy, "/status").content)["problems"]
+    assert any("it was deleted; restore it" in problem for problem in problems)

@@ -1,0 +1,63 @@
+"""Which workers of a machine follow a change, found through the state directory and the status that they publish."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xksproxy.server.followers import Following, holds, refuses, register, service_table, wait_for_workers
+from xksproxy.server.worker_status import WorkerStatus, publish
+
+_NO_SUCH_MASTER = 2**22 + 1
+
+
+def status(pid: int, **more: object) -> WorkerStatus:
+    return WorkerStatus(pid, 1.0, 1.0, 0, ready=True, problem="", hsms=(), refusals=(), **more)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Path]:
+    """The directory of a service that runs, and whose master cannot be seen."""
+    made = tmp_path / "runtime"
+    made.mkdir()
+    descriptor = os.open(made, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    register(tmp_path, made, _NO_SUCH_MASTER)
+    yield made
+    os.close(descriptor)
+
+
+def test_without_a_service_nobody_has_to_follow(tmp_path: Path) -> None:
+    assert wait_for_workers(tmp_path, lambda _: False) == Following((), ())
+
+
+def test_each_worker_follows_that_holds_the_revision_or_a_later_one(tmp_path: Path, runtime: Path) -> None:
+    for pid, revision in ((11, 6), (12, 7), (13, 8)):
+        publish(runtime, status(pid, revisions={"blocks-a.json": revision}))
+    publish(runtime, status(14))
+
+    assert wait_for_workers(tmp_path, holds("blocks-a.json", 7), 0) == Following((12, 13), (11, 14))
+
+
+def test_a_worker_follows_when_it_has_no_credential_of_that_name(tmp_path: Path, runtime: Path) -> None:
+    publish(runtime, status(11, credentials={"a": ("X", "Y"), "b": ()}))
+    publish(runtime, status(12, credentials={"a": ("Y",), "b": ("X",)}))
+    publish(runtime, status(13))
+
+    assert wait_for_workers(tmp_path, refuses("a", "X"), 0) == Following((12,), (11, 13))
+
+
+def test_a_service_that_has_ended_is_forgotten_and_not_waited_for(tmp_path: Path, runtime: Path) -> None:
+    ended = tmp_path / "ended"
+    ended.mkdir()
+    publish(ended, status(11))
+    register(tmp_path, ended, _NO_SUCH_MASTER)
+
+    assert wait_for_workers(tmp_path, lambda _: False, 0) == Following((), ())
+
+    register(tmp_path, runtime, _NO_SUCH_MASTER)
+    table = service_table(tmp_path)
+    table.refresh()
+    assert set(table.entries()) == {str(runtime)}

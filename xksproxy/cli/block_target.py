@@ -1,0 +1,82 @@
+"""What a block needs to know, found also in a configuration that cannot be used otherwise."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xksproxy.cli.config_option import choose_keystore
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.load import load_config
+from xksproxy.config.model import State
+from xksproxy.keystore.key_map import KeyMap
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTarget:
+    """A key store on this machine."""
+
+    state_directory: Path
+    keystore: str
+    machines: int = 1
+    """The machines of the fleet, as far as that is known."""
+
+    keys: KeyMap | None = None
+    """None if the configuration cannot be used."""
+
+    def exposes(self, key_id: str) -> bool | None:
+        """Whether the key store exposes an id; None if that is not known."""
+        return None if self.keys is None else self.keys.exposes(key_id)
+
+
+def find_target(config_file: Path | None, state_directory: Path | None, keystore_name: str | None) -> BlockTarget:
+    """Find state directory and key store: by the options alone, or in the configuration, even if it is not valid.
+
+    Raises:
+        ConfigError: the configuration is not TOML, or does not name them.
+        click.UsageError: an option is missing or names no key store.
+    """
+    if state_directory is not None:
+        if keystore_name is None:
+            raise click.UsageError("--state needs --keystore NAME")
+        return BlockTarget(state_directory.absolute(), _checked(keystore_name))
+    if config_file is None:
+        raise click.UsageError("give --config FILE, or --state DIRECTORY and --keystore NAME")
+    try:
+        config = load_config(config_file)
+    except ConfigError as error:
+        return _of_broken_configuration(config_file, keystore_name, error)
+    store = choose_keystore(config, keystore_name)
+    keys = KeyMap(store.keys, config.server.fleet_size)
+    return BlockTarget(Path(config.state.directory), store.name, config.server.fleet_size, keys)
+
+
+def _of_broken_configuration(path: Path, keystore_name: str | None, error: ConfigError) -> BlockTarget:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        directory = _member(tables.get("state", {}), "directory") or State().directory
+        names = [name for store in tables.get("keystore", []) if (name := _member(store, "name"))]
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
+        hint = "to block nevertheless: xksproxy block --state DIRECTORY --keystore NAME"
+        raise ConfigError([*error.problems, hint]) from None
+    if keystore_name is None and len(names) != 1:
+        raise click.UsageError(f"choose a key store with --keystore; the configuration names: {', '.join(names)}")
+    if keystore_name is not None and keystore_name not in names:
+        raise click.UsageError(f"no key store has the name {keystore_name}; expected one of: {', '.join(names)}")
+    return BlockTarget(path.absolute().parent / directory, _checked(keystore_name or names[0]))
+
+
+def _member(table: Any, name: str) -> str | None:
+    value = table.get(name) if isinstance(table, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _checked(keystore: str) -> str:
+    if not _NAME.fullmatch(keystore):
+        raise click.UsageError(f"{keystore!r} cannot be the name of a key store")
+    return keystore

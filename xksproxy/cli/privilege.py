@@ -1,0 +1,89 @@
+"""Commands act as the owner of the files that they touch, so that root is never led by what this user has planted."""
+
+import os
+import pwd
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xksproxy.state.private_files import user_name
+from xksproxy.state.state_file import MANIFEST
+
+
+class WrongUser(Exception):
+    """The command was run by a user who is neither root nor the owner of the files. ``hint`` says what to run."""
+
+    def __init__(self, directory: Path, owner: int) -> None:
+        name = user_name(owner)
+        super().__init__(f"{directory} belongs to {name}, and this command runs as {user_name(os.geteuid())}")
+        self.hint = f"run: sudo -u {name} xksproxy {shlex.join(sys.argv[1:])}"
+
+
+def become_owner(directory: Path) -> None:
+    """Give up the rights of root for good, and go on as the owner of a directory.
+
+    If the directory does not exist, its nearest existing parent counts. A directory of root, such as a volume of
+    Kubernetes, belongs to whoever owns the manifest in it. Nothing changes if this user is the owner already.
+
+    Raises:
+        WrongUser: this user is neither root nor the owner.
+    """
+    owner = _owner(directory)
+    if owner in (0, os.geteuid()):
+        return
+    if os.geteuid() != 0:
+        raise WrongUser(directory, owner)
+    name, group = _account(owner, directory)
+    if name is None:
+        os.setgroups([group])
+    else:
+        os.initgroups(name, group)
+    os.setresgid(group, group, group)
+    os.setresuid(owner, owner, owner)
+
+
+@contextmanager
+def acting_as_owner(directory: Path) -> Iterator[None]:
+    """Act as the owner of a directory within the block, for a command that must also write as its caller.
+
+    Raises:
+        WrongUser: this user is neither root nor the owner.
+    """
+    owner = _owner(directory)
+    if owner in (0, os.geteuid()):
+        yield
+        return
+    if os.geteuid() != 0:
+        raise WrongUser(directory, owner)
+    groups, own_group = os.getgroups(), os.getegid()
+    name, group = _account(owner, directory)
+    os.setgroups([group] if name is None else os.getgrouplist(name, group))
+    os.setegid(group)
+    os.seteuid(owner)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own_group)
+        os.setgroups(groups)
+
+
+def _owner(directory: Path) -> int:
+    existing = directory
+    while not existing.exists():
+        existing = existing.parent
+    owner = existing.stat().st_uid
+    if owner == 0 and (manifest := directory / MANIFEST).is_dir():
+        owner = manifest.lstat().st_uid
+    return owner
+
+
+def _account(owner: int, directory: Path) -> tuple[str | None, int]:
+    """The name and the group of a user; without a name, the group of the directory."""
+    try:
+        entry = pwd.getpwuid(owner)
+    except KeyError:
+        return None, directory.stat().st_gid
+    return entry.pw_name, entry.pw_gid

@@ -1,0 +1,117 @@
+"""Whether every worker of this machine follows a change of the state directory.
+
+Workers publish the revisions that they hold in their status files. The state directory records where these are.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from xksproxy.server.worker_status import WorkerStatus, published_pids, read_status
+from xksproxy.state.state_file import SharedTable
+
+_FOLLOW_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.1
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A running proxy."""
+
+    master: int
+    """The process id of the master, whose children are the workers."""
+
+
+def service_table(state_directory: Path) -> SharedTable[Service]:
+    """The running proxies that use a state directory, by the directory in which their workers publish their status."""
+    return SharedTable(state_directory / "services.json", Service)
+
+
+def register(state_directory: Path, runtime: Path, master: int) -> None:
+    """Record where the workers of this proxy publish their status, and forget proxies that have ended.
+
+    Raises:
+        StateUnusable: it cannot be recorded.
+    """
+    table = service_table(state_directory)
+    table.update(str(runtime), lambda _: Service(master))
+    for other in table.entries():
+        if not _is_running(Path(other)):
+            table.update(other, lambda _: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The workers of this machine, by process id."""
+
+    following: tuple[int, ...]
+    behind: tuple[int, ...]
+    """Workers that did not follow in time."""
+
+
+def wait_for_workers(
+    state_directory: Path, follows: Callable[[WorkerStatus], bool], seconds: float = _FOLLOW_SECONDS
+) -> Following:
+    """Wait until each worker says that it follows a change, at most ``seconds``.
+
+    Raises:
+        StateUnusable: the record of running proxies cannot be read.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        found = _look(state_directory, follows)
+        if not found.behind or time.monotonic() >= end:
+            return found
+        time.sleep(_POLL_SECONDS)
+
+
+def holds(file: str, revision: int) -> Callable[[WorkerStatus], bool]:
+    """Whether a worker holds a revision of a state file, or a later one."""
+    return lambda worker: worker.revisions.get(file, -1) >= revision
+
+
+def refuses(keystore: str, access_key_id: str) -> Callable[[WorkerStatus], bool]:
+    """Whether a worker no longer accepts a credential."""
+    return lambda worker: access_key_id not in worker.credentials.get(keystore, (access_key_id,))
+
+
+def _look(state_directory: Path, follows: Callable[[WorkerStatus], bool]) -> Following:
+    table = service_table(state_directory)
+    table.refresh()
+    following: list[int] = []
+    behind: list[int] = []
+    for directory, service in table.entries().items():
+        if not _is_running(Path(directory)):
+            continue
+        for pid in _workers(Path(directory), service.master):
+            worker = read_status(Path(directory), pid)
+            (following if worker is not None and follows(worker) else behind).append(pid)
+    return Following(tuple(sorted(following)), tuple(sorted(behind)))
+
+
+def _is_running(runtime: Path) -> bool:
+    """Whether a process holds the lock of the directory, as the master and the workers do while they run."""
+    try:
+        descriptor = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _workers(runtime: Path, master: int) -> list[int]:
+    """The children of the master; without it, or without this file in /proc, those that have published a status."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+    except OSError:
+        return published_pids(runtime)

@@ -1,0 +1,137 @@
+"""Files of a directory that one user owns: opened without following links, checked after opening, replaced whole."""
+
+import errno
+import os
+import pwd
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+PARTIAL_SUFFIX: Final = ".partial"
+"""The end of the names of temporary files. What a killed writer left behind has no other use."""
+
+_SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class UnsafeFile(OSError):
+    """A file or directory that somebody else could have made, or can change."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(errno.EPERM, problem)
+
+
+@contextmanager
+def opened_directory(root: Path, *below: str, create: bool = False) -> Iterator[int]:
+    """Yield a descriptor of ``root`` or of a directory below it. ``root`` may be a symbolic link, the others not.
+
+    Raises:
+        UnsafeFile: a directory is a link, belongs to another user than this one and root, or others can write to it.
+        OSError: it cannot be opened or, with ``create``, made.
+    """
+    if create:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _require_private_directory(descriptor)
+        for name in below:
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=descriptor)
+            inner = _open(name, os.O_RDONLY | os.O_DIRECTORY | _SAFE, descriptor)
+            os.close(descriptor)
+            descriptor = inner
+            _require_private_directory(descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(name: str, flags: int, directory: int) -> int:
+    """Open a file of a directory, without waiting, and return the descriptor.
+
+    Raises:
+        UnsafeFile: it is not a regular file, belongs to another user, or others can write to it.
+        OSError: it cannot be opened.
+    """
+    descriptor = _open(name, flags | _SAFE, directory)
+    try:
+        _require_private_file(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(name: str, directory: int) -> bytes:
+    """The content of a file; it raises as :func:`open_file` does."""
+    with os.fdopen(open_file(name, os.O_RDONLY, directory), "rb") as file:
+        return file.read()
+
+
+def replace_file_of(name: str, content: bytes, directory: int, *, sync_directory: bool = True) -> None:
+    """Replace a file atomically, and sync file and directory to disk.
+
+    Raises:
+        OSError: it cannot be written. The old file stays, unless only the sync of the directory failed.
+    """
+    partial = f".{name[:100]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial, dir_fd=directory)
+        raise
+    if sync_directory:
+        os.fsync(directory)
+
+
+def _open(name: str, flags: int, directory: int) -> int:
+    try:
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    except OSError as error:
+        with suppress(OSError):
+            if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                raise UnsafeFile("it is a symbolic link, which is not followed; remove it") from None
+        raise error from None
+
+
+def _require_private_file(descriptor: int) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafeFile("it is not a regular file; remove it")
+    if status.st_uid != os.geteuid():
+        owner, expected = user_name(status.st_uid), user_name(os.geteuid())
+        raise UnsafeFile(f"it belongs to {owner}, expected {expected}; change its owner if you trust its content")
+    _require_not_writable_by_others(status.st_mode)
+
+
+def _require_private_directory(descriptor: int) -> None:
+    """A volume of Kubernetes belongs to root, and the group of the pod can write to it."""
+    status = os.fstat(descriptor)
+    if status.st_uid not in (0, os.geteuid()):
+        expected = user_name(os.geteuid())
+        raise UnsafeFile(f"its directory belongs to {user_name(status.st_uid)}, expected {expected}")
+    _require_not_writable_by_others(status.st_mode)
+
+
+def _require_not_writable_by_others(mode: int) -> None:
+    if mode & stat.S_IWOTH:
+        raise UnsafeFile(
+            f"others can write to it or its directory: a mode is {mode & 0o7777:04o}; make it 0600 or 0700"
+        )
+
+
+def user_name(user_id: int) -> str:
+    """The name of a user, or the number if it has no name."""
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return f"user {user_id}"
