@@ -7,7 +7,7 @@ import click
 from xksproxy.spec.pasted import pasted_problem
 
 
-class _Id(click.ParamType[str]):
+class _Id(click.types.StringParamType):
     """An id or a name. A URL, an ARN and blanks at either end are refused as what they are."""
 
     name = "text"

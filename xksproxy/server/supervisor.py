@@ -72,8 +72,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         received: list[int] = super().wait_for_signals(timeout)
         for number in _IGNORED_SIGNALS.intersection(received):
             # A terminal sends SIGWINCH whenever its window changes.
-            level = logging.DEBUG if number == signal.SIGWINCH else logging.WARNING
-            _log.log(level, "signal ignored", extra={"fields": {"signal": signal.Signals(number).name}})
+            if number != signal.SIGWINCH:
+                _log.warning("signal ignored", extra={"fields": {"signal": signal.Signals(number).name}})
         return [number for number in received if number not in _IGNORED_SIGNALS]
 
     def spawn_worker(self) -> int:
