@@ -113,6 +113,20 @@ class SharedTable(Generic[Entry]):
         self._entries = entries
         return after
 
+    def add(self, additions: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        """Put entries in place whose names have none yet, with one write; all entries.
+
+        Raises:
+            StateUnusable: the file cannot be read or written; nothing has changed.
+        """
+        with locked(self.path, _LOCK_SECONDS):
+            known = self._read(there=self._seen is not None)
+            entries = {**additions, **known}
+            if len(entries) > len(known):
+                replace(self.path, msgspec.json.encode(entries))
+        self._entries = entries
+        return entries
+
     def _read(self, *, there: bool) -> dict[str, Entry]:
         """All entries; ``there``: the file was seen, so it cannot be that there are none yet."""
         entries = read(self.path, self._type)

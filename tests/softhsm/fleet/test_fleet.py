@@ -25,7 +25,7 @@ from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.health import Status
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.keys import Sealed, TokenKey
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 
 Faulty = Callable[..., FaultyHsm]
 
@@ -210,6 +210,7 @@ async def test_a_proven_encryption_that_comes_out_wrong_everywhere_is_an_error(
     a = make_faulty(check_interval_s=600)
     async with fleet_of(modules, a) as fleet:
         await first_check(fleet)
+        await round_trip(fleet)
         a.tell(fault)
 
         with pytest.raises(CiphertextWrong):
@@ -221,6 +222,7 @@ async def test_the_integrity_value_is_made_before_the_proof(make_faulty: Faulty,
     a = make_faulty(check_interval_s=600)
     async with fleet_of(modules, a) as fleet:
         await first_check(fleet)
+        await round_trip(fleet)
 
         with pytest.raises(CiphertextWrong):
             await fleet.encrypt_verified(

@@ -28,7 +28,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.health import Status, health_of
 from xksproxy.hsm.instance.instance import Instance, State
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 
 Faulty = Callable[..., FaultyHsm]
 

@@ -38,7 +38,7 @@ from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki
 from xksproxy.hsm.pkcs11.key_objects import destroy_key
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 

@@ -33,7 +33,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.key_objects import destroy_key
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.pkcs11.presets import PRESETS
 from xksproxy.state.usage import UsageBook

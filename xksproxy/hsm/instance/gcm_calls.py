@@ -1,6 +1,7 @@
 """AES-GCM calls of one session: each with an IV as the module wants it, and with its output checked."""
 
 import os
+import time
 from typing import Final
 
 from xksproxy.hsm._native import NativeSession
@@ -26,6 +27,12 @@ class GcmCalls:
         self._session = session
         self._quirks = quirks
         self._native_session = native_session
+        self._seconds: float | None = None
+
+    def take_seconds(self) -> float | None:
+        """How long the last call was inside the module; None if there was none since this was asked."""
+        seconds, self._seconds = self._seconds, None
+        return seconds
 
     def encrypt(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
         """One encryption.
@@ -36,7 +43,10 @@ class GcmCalls:
             SettingsMismatch: IV or output are not what the settings say.
         """
         self._require_size(plaintext)
-        output, iv = self._cryptoki.gcm_encrypt(self._session, key, iv=self._given_iv(), aad=aad, plaintext=plaintext)
+        given = self._given_iv()
+        began = time.monotonic()
+        output, iv = self._cryptoki.gcm_encrypt(self._session, key, iv=given, aad=aad, plaintext=plaintext)
+        self._seconds = time.monotonic() - began
         if self._quirks.iv == "appended":
             output, iv = output[:-_APPENDED_IV_BYTES], output[-_APPENDED_IV_BYTES:]
         if not any(iv):
@@ -56,9 +66,11 @@ class GcmCalls:
             TokenUnavailable: the plaintext has another length than the ciphertext.
         """
         self._require_size(sealed.ciphertext)
+        began = time.monotonic()
         plaintext = self._cryptoki.gcm_decrypt(
             self._session, key, iv=sealed.iv, aad=aad, sealed=sealed.ciphertext + sealed.tag
         )
+        self._seconds = time.monotonic() - began
         if len(plaintext) != len(sealed.ciphertext):
             raise TokenUnavailable("C_Decrypt returned a plaintext of another length than the ciphertext")
         return plaintext

@@ -15,8 +15,8 @@ IntegrityValue = TypeVar("IntegrityValue")
 class Submit(Protocol):
     """Runs work on a session of one HSM."""
 
-    def __call__(self, work: Operation[Any], deadline: Deadline, /) -> Awaitable[Any]:
-        """The result of the work."""
+    def __call__(self, work: Operation[Any], deadline: Deadline, /, *, calls: int = 1) -> Awaitable[Any]:
+        """The result of the work; ``calls`` are left to be made by the deadline, this one included."""
 
 
 async def encrypt_verified(
@@ -30,7 +30,7 @@ async def encrypt_verified(
         CiphertextWrong: the result does not decrypt to the plaintext.
         HsmError: the encryption or the decryption failed.
     """
-    sealed = await submit(encryption, deadline)
+    sealed = await submit(encryption, deadline, calls=2)
     integrity_value = integrity_of(sealed)
     try:
         opened = await submit(Decryption(encryption.label, sealed, encryption.aad, encryption.fingerprint), deadline)
