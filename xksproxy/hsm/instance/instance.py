@@ -241,23 +241,17 @@ class Instance:
             TokenUnavailable: it is out of service.
             HsmError: what ``work`` raised.
         """
-        self._require_service()
         return await self._observed(self._pool.submit(work, deadline))
 
     async def encrypt_verified(
         self, encryption: Encryption, integrity_of: Callable[[Sealed], IntegrityValue], deadline: Deadline
     ) -> tuple[Sealed, IntegrityValue]:
         """Encrypt and verify; see :mod:`xksproxy.hsm.instance.verified_encrypt`."""
-        self._require_service()
         return await self._observed(encrypt_verified(self._pool.submit, encryption, integrity_of, deadline))
 
     async def call_unobserved(self, work: Operation[Result], deadline: Deadline) -> Result:
         """The same as :meth:`call`, for work in the background: its failure says nothing about the HSM's health."""
         return await self._pool.submit(work, deadline)
-
-    def _require_service(self) -> None:
-        if self.state is not State.SERVING:
-            raise TokenUnavailable(self.reason or self.state.value)
 
     async def _observed(self, call: Awaitable[Result]) -> Result:
         """Await a call and count its outcome. That it took too long is not held against the HSM."""
@@ -306,7 +300,7 @@ class Instance:
         self._seen_proofs = self._connector.proofs
         _log.error("HSM out of service", extra={"fields": {"hsm": self.id, "reason": reason}})
         self._connector.prove()
-        self._pool.refuse_waiting(TokenUnavailable(reason))
+        self._pool.close(TokenUnavailable(reason))
         self._watcher.wake()
 
     def check_interval(self) -> float:
@@ -350,9 +344,11 @@ class Instance:
         if reason != self._reason or self.state is State.CONNECTING:
             _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": reason}})
         self.state, self._reason = State.DOWN, reason
+        self._pool.close(TokenUnavailable(reason))
 
     async def _serve(self) -> None:
         proofs = self._connector.proofs
+        self._pool.open()
         self._checked_at = time.monotonic()
         # If a session had to search for a key while requests wait, they would miss their deadline.
         await self._listing.begin(_LISTING_SECONDS)

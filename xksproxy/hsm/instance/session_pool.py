@@ -64,6 +64,7 @@ class SessionPool:
         self._outstanding: dict[SessionCall, None] = {}
         """Calls that wait or run, the oldest first; not those that do not return."""
         self._waking = False
+        self._refusal: HsmError | None = TokenUnavailable("not reached yet")
         self._supervisor: asyncio.TimerHandle | None = None
         self._free: dict[int, SessionWorker] = {}
         """The workers that take calls once they have a session, by number."""
@@ -138,6 +139,8 @@ class SessionPool:
         """
         lost, failed = self._sessions, _DEVICE_RETRIES
         while True:
+            if self._refusal is not None:
+                raise type(self._refusal)(str(self._refusal))
             try:
                 return await self._submit_once(work, deadline, calls)
             except SessionLost:
@@ -165,8 +168,13 @@ class SessionPool:
                 self._record_times(stats, call, submitted_at)
         return result
 
-    def refuse_waiting(self, error: HsmError) -> None:
-        """Answer all calls that no worker has taken with a failure."""
+    def open(self) -> None:
+        """Take calls."""
+        self._refusal = None
+
+    def close(self, error: HsmError) -> None:
+        """Refuse all calls that no worker has taken, and those that come, until :meth:`open`."""
+        self._refusal = error
         for call in tuple(self._outstanding):
             if call.claimed_at is None and call.refuse(error):
                 self._outstanding.pop(call, None)
