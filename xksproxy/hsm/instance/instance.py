@@ -32,6 +32,7 @@ from xksproxy.hsm.instance.watcher import RECHECK_SECONDS, Watcher
 from xksproxy.hsm.keys import Sealed
 from xksproxy.hsm.pkcs11.connection import TokenInfo
 from xksproxy.hsm.pkcs11.modules import Modules
+from xksproxy.hsm.pkcs11.presets import quirks_of
 
 _log: Final = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Instance:
             modules.usage,
             on_stuck=self._worker_stuck,
             on_return=self._watcher.wake,
+            hsm_makes_ivs=quirks_of(hsm).iv != "caller",
         )
         self._listing = KeyListing(hsm.id, self._pool)
         self._outstanding = 0

@@ -14,6 +14,7 @@ from xksproxy.hsm.pkcs11.return_values import ErrorClass
 
 _AES_256_BITS: Final = 256
 _TEXT: Final = b"xksproxy self-test"
+_DRAWN_BYTES: Final = 48
 _AAD: Final = b"xksproxy"
 _POINTS_AT_SETTINGS: Final = frozenset(
     {ErrorClass.MECHANISM_REFUSED, ErrorClass.CIPHERTEXT_REJECTED, ErrorClass.AMBIGUOUS}
@@ -60,11 +61,13 @@ class SelfTest:
 
         Raises:
             SettingsMismatch: the token behaves otherwise than its settings say.
+            GeneratorFailed: its random generator repeats itself.
             TokenUnavailable: the token fails.
         """
         self._require_present()
         key = self._key()
         try:
+            self._check_generator()
             first, second = (self._gcm_calls.encrypt(key, _TEXT, _AAD) for _ in range(2))
             decrypted = {self._gcm_calls.decrypt(key, sealed, _AAD) for sealed in (first, second)}
         except CryptokiError as error:
@@ -77,6 +80,11 @@ class SelfTest:
         if decrypted != {_TEXT}:
             raise SettingsMismatch("a ciphertext did not decrypt to what was encrypted; check the setting iv")
         self._check_refusal(key, first)
+
+    def _check_generator(self) -> None:
+        if self._quirks.iv == "caller" and self._quirks.iv_source == "token":
+            for _ in range(2):
+                self._gcm_calls.draw(_DRAWN_BYTES)
 
     def _check_refusal(self, key: int, sealed: Sealed) -> None:
         changed = Sealed(sealed.iv, sealed.ciphertext, bytes([sealed.tag[0] ^ 1]) + sealed.tag[1:])

@@ -64,7 +64,9 @@ class HsmSession:
             hints=lambda: connection.key_hints,
             require_token=self._require_token,
         )
-        self._gcm_calls = GcmCalls(self._cryptoki, self._handle, self._quirks, self.native_session)
+        self._gcm_calls = GcmCalls(
+            self._cryptoki, self._handle, self._quirks, self.native_session, connection.generator_check
+        )
         self._self_test = SelfTest(self._session, self._gcm_calls, self._quirks, require_present=self._require_present)
         self._fingerprint_check = FingerprintCheck(
             self._gcm_calls, self._quirks, require_self_test=self._require_self_test

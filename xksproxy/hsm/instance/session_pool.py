@@ -10,6 +10,7 @@ from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import CallQueue
 from xksproxy.hsm.errors import (
     CiphertextWrong,
+    GeneratorFailed,
     HsmBusy,
     HsmError,
     LoginBarred,
@@ -22,6 +23,7 @@ from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, Operation
 from xksproxy.hsm.instance.latency import Latency
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
+from xksproxy.hsm.pkcs11.generator_check import IvHistory
 from xksproxy.request_stats import RequestStats, current_request_stats
 from xksproxy.state.usage import UsageBook
 
@@ -30,7 +32,7 @@ _SUPERVISE_SECONDS: Final = 0.1
 _DEVICE_RETRIES: Final = 2
 """So often a call is repeated after an error that a device may give in passing."""
 
-_NOT_PASSING: Final = (CiphertextWrong, LoginBarred, LoginRefused, SettingsMismatch)
+_NOT_PASSING: Final = (CiphertextWrong, GeneratorFailed, LoginBarred, LoginRefused, SettingsMismatch)
 
 Result = TypeVar("Result")
 
@@ -51,6 +53,7 @@ class SessionPool:
         *,
         on_stuck: Callable[[], None],
         on_return: Callable[[], None],
+        hsm_makes_ivs: bool,
     ) -> None:
         """``usage`` counts encryptions. The callbacks run when a worker is stuck; when one returns or has a session."""
         self.latency = Latency()
@@ -60,6 +63,8 @@ class SessionPool:
         self._usage = usage
         self._on_stuck = on_stuck
         self._on_return = on_return
+        self._hsm_makes_ivs = hsm_makes_ivs
+        self._iv_history = IvHistory()
         self._queue: CallQueue[SessionCall] = CallQueue()
         self._outstanding: dict[SessionCall, None] = {}
         """Calls that wait or run, the oldest first; not those that do not return."""
@@ -220,7 +225,18 @@ class SessionPool:
             self._outstanding.pop(call, None)
             if call.module_seconds is not None:
                 self.latency.add(call.module_seconds)
-            call.settle()
+            self._settle(call)
+
+    def _settle(self, call: SessionCall) -> None:
+        """Answer a call, unless the HSM has used its IV before."""
+        sealed = call.settled_encryption() if self._hsm_makes_ivs else None
+        if sealed is not None:
+            label, iv = sealed
+            try:
+                self._iv_history.require_new(label, iv)
+            except GeneratorFailed as error:
+                call.fail(error)
+        call.settle()
 
     def _supervise(self) -> None:
         """Give up the workers whose call has been inside the module for too long."""

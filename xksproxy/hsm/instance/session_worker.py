@@ -43,8 +43,8 @@ class SessionCall(Call):
         self._queue = queue
         self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._gcm: Encryption | Decryption | None = None
-        self._key = -1
+        self._gcm = work if isinstance(work, Encryption | Decryption) else None
+        self._key: int | None = None
         self._thread: int | None = None
         self._served = False
         self._call_seconds: float | None = None
@@ -53,7 +53,7 @@ class SessionCall(Call):
 
     def offer(self, gcm: Encryption | Decryption, key: int, usage: UsageBook) -> None:
         """Allow a native session that knows the key to make the call; ``key`` is the key's number."""
-        self._gcm, self._key = gcm, key
+        self._key = key
         gcm.prepare(self, key, usage)
 
     async def result(self, needed: float) -> Any:
@@ -102,7 +102,7 @@ class SessionCall(Call):
             raise TokenUnavailable(f"unexpected {type(error).__name__} in an HSM call") from error
         self._served = True
         self._call_seconds = session.take_call_seconds()
-        if self._gcm is not None:
+        if self._gcm is not None and self._key is not None:
             session.allow_native(self._gcm.label, self._key, self._gcm.fingerprint)
 
     def begin_in_python(self) -> None:
@@ -131,13 +131,21 @@ class SessionCall(Call):
             return None if self.finished_at is None else self.finished_at - self.claimed_at
         return self._call_seconds
 
+    def settled_encryption(self) -> tuple[str, bytes] | None:
+        """Label and IV of an encryption that has succeeded; None if it is none or has failed."""
+        if self._error is not None or not isinstance(self._gcm, Encryption):
+            return None
+        return self._gcm.label, self._value.iv if self._served else self.iv
+
     def settle(self) -> None:
         """Give the caller its answer; on the event loop, when the call is finished."""
         if self._timer is not None:
             self._timer.cancel()
         if self._future.done():
             return
-        if self._error is not None:
+        if self.finished_at is not None and self.finished_at > self._deadline.at:
+            self._future.set_exception(DeadlinePassed("the HSM call did not return in time"))
+        elif self._error is not None:
             self._future.set_exception(self._error)
         elif self._served or self._gcm is None:
             self._future.set_result(self._value)

@@ -11,6 +11,7 @@ from pkcs11 import exceptions as binding
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginBarred, NoRoomForSession, SessionLost, TokenUnavailable
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.generator_check import GeneratorCheck
 from xksproxy.hsm.pkcs11.log_in import is_count_low, is_last_try, login_error, pin_bytes, require_possible_pin
 from xksproxy.hsm.pkcs11.module import Module, text_of
 from xksproxy.hsm.pkcs11.pin_guard import NothingLearnt
@@ -54,6 +55,7 @@ class Connection:
         self.cryptoki = module.cryptoki
         self.quirks = quirks
         self.usage = usage
+        self.generator_check = GeneratorCheck()
         self.needs_login = needs_login
         self.key_hints: Mapping[str, int] = {}
         """Handles of keys by label, from the last listing of all keys; replaced as a whole."""
