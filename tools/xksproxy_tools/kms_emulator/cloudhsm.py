@@ -103,10 +103,19 @@ class CloudHsmCluster:
         self._instance = Instance(msgspec.structs.replace(self._hsm, pin=pin), self._modules)
         self._instance.start()
         try:
+            await self._tried(self._instance)
             await self._call(HsmSession.test_settings)
         except BaseException:
             await self.disconnect()
             raise
+
+    async def _tried(self, instance: Instance) -> None:
+        """Wait until the log-in has succeeded or failed."""
+        try:
+            async with asyncio.timeout(self._time_limit):
+                await instance.tried()
+        except TimeoutError:
+            raise ClusterFailure(ClusterOutcome.NO_ACTIVE_HSM, instance.reason) from None
 
     async def disconnect(self) -> None:
         """Log out. Nothing is done where nobody is logged in."""

@@ -23,6 +23,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.instance.connector import Connector
+from xksproxy.hsm.instance.degradation import degraded_reasons, slow_attempt, too_slow_to_verify
 from xksproxy.hsm.instance.gcm_requests import Encryption, Operation
 from xksproxy.hsm.instance.key_listing import KeyListing
 from xksproxy.hsm.instance.session import HsmSession
@@ -41,7 +42,6 @@ FAILURES_UNTIL_DOWN: Final = 3
 
 _CHECK_SECONDS: Final = 20.0
 _LISTING_SECONDS: Final = 2.0
-_SLOW_CONNECT_SECONDS: Final = 1.0
 _DEADLINE_SECONDS: Final = 0.2
 
 _AT_ONCE: Final = (LoginBarred, LoginRefused, SettingsMismatch, GeneratorFailed)
@@ -108,30 +108,14 @@ class Instance:
     @property
     def reason(self) -> str:
         """Why it does not serve, and what it does about that."""
-        attempt = self._connector.attempt
-        if attempt is None or self.state is State.SERVING:
-            return self._reason
-        slow = time.monotonic() - attempt.since >= _SLOW_CONNECT_SECONDS
-        return "; ".join(filter(None, (self._reason, attempt.describe() if slow else "")))
+        slow = "" if self.state is State.SERVING else slow_attempt(self._connector)
+        return "; ".join(filter(None, (self._reason, slow)))
 
     @property
     def degraded(self) -> tuple[str, ...]:
         """What it serves with less than it should, in words."""
-        attempt, shortage, stuck = self._connector.attempt, self._connector.shortage, self._pool.stuck
-        reasons = []
-        if stuck:
-            reasons.append(f"{stuck} sessions are stuck in calls that do not return")
-        if shortage:
-            reasons.append(f"{self._pool.free} of {self._hsm.sessions} sessions: the token gives no more ({shortage})")
-        elif attempt is not None and time.monotonic() - attempt.since >= _SLOW_CONNECT_SECONDS:
-            reasons.append(f"{self._pool.free} of {self._hsm.sessions} sessions: {attempt.describe()}")
-        elif self._connector.failure is not None:
-            reasons.append(f"{self._pool.free} of {self._hsm.sessions} sessions: {self._connector.failure}")
-        if self._failures:
-            reasons.append("a call has failed since the last success")
-        if self.too_slow_to_verify:
-            reasons.append(_too_slow_text(self.call_seconds, self.deadline_seconds))
-        return tuple(reasons)
+        reasons = degraded_reasons(self._hsm.sessions, self._pool, self._connector, failed=self._failures > 0)
+        return tuple(filter(None, (*reasons, self._slowness)))
 
     @property
     def call_seconds(self) -> float:
@@ -141,7 +125,11 @@ class Instance:
     @property
     def too_slow_to_verify(self) -> bool:
         """Whether two calls take longer than a request may: no Encrypt with an integrity value can succeed."""
-        return 2 * self.call_seconds > self.deadline_seconds
+        return bool(self._slowness)
+
+    @property
+    def _slowness(self) -> str:
+        return too_slow_to_verify(self.call_seconds, self.deadline_seconds)
 
     @property
     def labels(self) -> frozenset[str]:
@@ -324,10 +312,10 @@ class Instance:
                 await self._listing.refresh()
 
     def _log_slowness(self) -> None:
-        too_slow = self.too_slow_to_verify
-        if too_slow and not self._too_slow:
-            _log.warning(_too_slow_text(self.call_seconds, self.deadline_seconds), extra={"fields": {"hsm": self.id}})
-        self._too_slow = too_slow
+        slowness = self._slowness
+        if slowness and not self._too_slow:
+            _log.warning(slowness, extra={"fields": {"hsm": self.id}})
+        self._too_slow = bool(slowness)
 
     async def try_to_serve(self) -> None:
         """Bring it into service if its connector has tested it since it went out of service, and a session is free."""
@@ -337,16 +325,17 @@ class Instance:
         failure, attempt = self._connector.failure, self._connector.attempt
         if failure is not None and failure is not self._seen_failure:
             self._seen_failure = failure
-            self._unavailable(str(failure))
+            self._unavailable(failure)
             self._tried.set()
         elif attempt is not None and time.monotonic() - attempt.since > self._hsm.connect_timeout_s:
-            self._unavailable(f"connecting takes longer than {self._hsm.connect_timeout_s:g} s")
+            self._unavailable(TokenUnavailable(f"connecting takes longer than {self._hsm.connect_timeout_s:g} s"))
 
-    def _unavailable(self, reason: str) -> None:
+    def _unavailable(self, error: HsmError) -> None:
+        reason = str(error)
         if reason != self._reason or self.state is State.CONNECTING:
             _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": reason}})
         self.state, self._reason = State.DOWN, reason
-        self._pool.close(TokenUnavailable(reason))
+        self._pool.close(error)
 
     async def _serve(self) -> None:
         proofs = self._connector.proofs
@@ -360,10 +349,3 @@ class Instance:
         self._tried.set()
         _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
         self.on_service()
-
-
-def _too_slow_text(call_seconds: float, deadline_seconds: float) -> str:
-    return (
-        f"a call takes {1000 * call_seconds:.0f} ms, and two exceed the deadline of {1000 * deadline_seconds:.0f} ms:"
-        " Encrypt requests with an integrity value cannot succeed"
-    )

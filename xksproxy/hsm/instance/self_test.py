@@ -7,6 +7,7 @@ from xksproxy.hsm.errors import SessionLost, SettingsMismatch, TokenUnavailable
 from xksproxy.hsm.instance.gcm_calls import GcmCalls
 from xksproxy.hsm.keys import Sealed
 from xksproxy.hsm.pkcs11 import return_values
+from xksproxy.hsm.pkcs11.calls_inside import CallsInside
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.quirks import Quirks
@@ -28,8 +29,15 @@ class SelfTest:
     """
 
     def __init__(
-        self, binding_session: Any, gcm_calls: GcmCalls, quirks: Quirks, *, require_present: Callable[[], None]
+        self,
+        binding_session: Any,
+        gcm_calls: GcmCalls,
+        quirks: Quirks,
+        calls_inside: CallsInside,
+        *,
+        require_present: Callable[[], None],
     ) -> None:
+        self._calls_inside = calls_inside
         self._binding_session = binding_session
         self._gcm_calls = gcm_calls
         self._quirks = quirks
@@ -103,7 +111,8 @@ class SelfTest:
 
     def _key(self) -> int:
         if self._key_handle is None:
-            self._key_handle = generate_aes_key(
-                self._binding_session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
-            )
+            with self._calls_inside.entered("C_GenerateKey"):
+                self._key_handle = generate_aes_key(
+                    self._binding_session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
+                )
         return self._key_handle

@@ -67,7 +67,13 @@ class HsmSession:
         self._gcm_calls = GcmCalls(
             self._cryptoki, self._handle, self._quirks, self.native_session, connection.generator_check
         )
-        self._self_test = SelfTest(self._session, self._gcm_calls, self._quirks, require_present=self._require_present)
+        self._self_test = SelfTest(
+            self._session,
+            self._gcm_calls,
+            self._quirks,
+            self._cryptoki.calls_inside,
+            require_present=self._require_present,
+        )
         self._fingerprint_check = FingerprintCheck(
             self._gcm_calls, self._quirks, require_self_test=self._require_self_test
         )
@@ -96,7 +102,8 @@ class HsmSession:
 
     def close(self) -> None:
         """Close the session on the token."""
-        close_session(self._session)
+        with self._cryptoki.calls_inside.entered("C_CloseSession"):
+            close_session(self._session)
 
     def take_call_seconds(self) -> float | None:
         """How long the last GCM call was inside the module; None if there was none since this was asked."""

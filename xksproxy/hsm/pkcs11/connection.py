@@ -89,7 +89,8 @@ class Connection:
     def close_anchor(self) -> None:
         """Close that session; the log-in ends if it is the last one."""
         if self._anchor is not None:
-            close_session(self._anchor)
+            with self.cryptoki.calls_inside.entered("C_CloseSession"):
+                close_session(self._anchor)
             self._anchor = None
 
     def take_anchor(self) -> Any:
