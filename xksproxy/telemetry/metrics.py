@@ -126,6 +126,20 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.hsm_call_seconds = Gauge(
+            "xksproxy_hsm_call_seconds",
+            "How long a GCM call takes inside the module at present, in the slowest worker.",
+            ("hsm",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.hsm_too_slow = Gauge(
+            "xksproxy_hsm_too_slow_to_verify",
+            "Workers in which two calls exceed the deadline, so that no Encrypt with an integrity value can succeed.",
+            ("hsm",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.hsm_returns = Counter(
             "xksproxy_hsm_returns_to_service",
             "Times that an HSM came into service in a worker, the first one included.",
