@@ -98,8 +98,8 @@ class KeyIdentity:
     async def adopt_if_unanimous(self, label: str, deadline: Deadline) -> bool:
         """Record a new key if every HSM serves, none of them matches the record, and all have the same key.
 
-        Then the owners have replaced the key under its label on purpose. Returns whether it was recorded. A lone HSM has
-        nothing that confirms it: there the key is refused.
+        Then the owners have replaced the key under its label on purpose. Returns whether it was recorded. A lone HSM
+        has nothing that confirms it: there the key is refused.
         """
         if len(self._instances) == 1:
             return False
