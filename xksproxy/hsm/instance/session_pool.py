@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
@@ -29,6 +30,9 @@ from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 _SUPERVISE_SECONDS: Final = 0.1
+_USABLE: Final = 0.8
+"""The part of the remaining time that a request may be expected to take when it is queued."""
+
 _DEVICE_RETRIES: Final = 2
 """So often a call is repeated after an error that a device may give in passing."""
 
@@ -57,6 +61,8 @@ class SessionPool:
     ) -> None:
         """``usage`` counts encryptions. The callbacks run when a worker is stuck; when one returns or has a session."""
         self.latency = Latency()
+        self._answer_delay = Latency()
+        """How long a finished call waits for the event loop."""
         self._hsm_id = hsm_id
         self._sessions = sessions
         self._connector = connector
@@ -66,8 +72,10 @@ class SessionPool:
         self._hsm_makes_ivs = hsm_makes_ivs
         self._iv_history = IvHistory()
         self._queue: CallQueue[SessionCall] = CallQueue()
-        self._outstanding: dict[SessionCall, None] = {}
-        """Calls that wait or run, the oldest first; not those that do not return."""
+        self._outstanding: dict[SessionCall, int] = {}
+        """Calls that wait or run, the oldest first, with the calls left of their request; not those that do not return."""
+        self._owed = 0
+        """The sum of those."""
         self._waking = False
         self._refusal: HsmError | None = TokenUnavailable("not reached yet")
         self._supervisor: asyncio.TimerHandle | None = None
@@ -129,13 +137,18 @@ class SessionPool:
 
     def expected_seconds(self, calls: int = 1) -> float:
         """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
-        each = self._call_seconds()
+        oldest = next(iter(self._outstanding), None)
+        running_since = None if oldest is None or oldest.finished_at is not None else oldest.claimed_at
+        each = self.latency.seconds(running_since)
         return self._waiting_seconds(each) + calls * each
 
-    async def submit(self, work: Operation[Result], deadline: Deadline, *, calls: int = 1) -> Result:
-        """Run work on a session. After a lost session or a passing error of the device it is repeated on another one.
+    async def submit(
+        self, work: Operation[Result], deadline: Deadline, *, calls: int = 1, first: bool = False
+    ) -> Result:
+        """Run work on a session. It is repeated on another one after a lost session or a passing device error.
 
-        ``calls``: the calls, this one included, that have to be made until the deadline.
+        ``calls``: the calls, this one included, that have to be made until the deadline. ``first``: the request has begun,
+        so the call goes before all calls that wait.
 
         Raises:
             HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
@@ -147,7 +160,7 @@ class SessionPool:
             if self._refusal is not None:
                 raise type(self._refusal)(str(self._refusal))
             try:
-                return await self._submit_once(work, deadline, calls)
+                return await self._submit_once(work, deadline, calls, first=first)
             except SessionLost:
                 lost -= 1
                 if lost < 0 or deadline.passed():
@@ -157,18 +170,18 @@ class SessionPool:
                 if isinstance(error, _NOT_PASSING) or failed < 0 or deadline.remaining() <= self._call_seconds():
                     raise
 
-    async def _submit_once(self, work: Operation[Result], deadline: Deadline, calls: int) -> Result:
+    async def _submit_once(self, work: Operation[Result], deadline: Deadline, calls: int, *, first: bool) -> Result:
         submitted_at = time.monotonic()
-        needed = self._require_time(deadline, calls)
+        needed = self._require_time(deadline, calls, first=first)
         call = SessionCall(work, deadline, self._queue)
         if isinstance(work, Encryption | Decryption) and (number := self._key_number(work.label)) is not None:
             call.offer(work, number, self._usage)
         try:
-            self._put(call)
+            self._put(call, calls, first=first)
             result: Result = await call.result(needed)
         finally:
             if call.claimed_at is None:
-                self._outstanding.pop(call, None)
+                self._forget(call)
             if stats := current_request_stats.get():
                 self._record_times(stats, call, submitted_at)
         return result
@@ -182,39 +195,48 @@ class SessionPool:
         self._refusal = error
         for call in tuple(self._outstanding):
             if call.claimed_at is None and call.refuse(error):
-                self._outstanding.pop(call, None)
+                self._forget(call)
 
-    def _require_time(self, deadline: Deadline, calls: int) -> float:
+    def _require_time(self, deadline: Deadline, calls: int, *, first: bool) -> float:
         """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them.
 
         While a session is idle, a call is always made: only that shows when the HSM has become faster.
         """
-        each = self._call_seconds()
-        waiting = self._waiting_seconds(each)
-        if waiting > 0 and waiting + calls * each > deadline.remaining():
+        each, remaining = self._call_seconds(), deadline.remaining()
+        needed = calls * (each + self._answer_delay.seconds())
+        waiting = 0.0 if first else self._waiting_seconds(each)
+        if waiting > 0 and waiting + needed > _USABLE * remaining:
             raise HsmBusy(
                 f"the queue and {calls} calls of {1000 * each:.0f} ms take longer than is left until the deadline"
             )
-        return each * calls if waiting > 0 else min(each * calls, deadline.remaining() / 2)
+        return needed if waiting > 0 else min(needed, remaining / 2)
 
     def _call_seconds(self) -> float:
-        oldest = next(iter(self._outstanding), None)
-        running_since = None if oldest is None or oldest.finished_at is not None else oldest.claimed_at
-        return self.latency.seconds(running_since)
+        """How long a call takes; longer than usual only if all sessions are busy with calls that take longer."""
+        busy = [call.claimed_at for call in islice(self._outstanding, self._sessions) if call.finished_at is None]
+        started = [claimed_at for claimed_at in busy if claimed_at is not None]
+        return self.latency.seconds(max(started) if len(started) >= self._sessions else None)
 
     def _waiting_seconds(self, each: float) -> float:
         """How long a call that is queued now waits for a session."""
         sessions = self.free or 1
-        behind = len(self._outstanding) - sessions + 1
+        behind = self._owed - sessions + 1
         return behind * each / sessions if behind > 0 else 0.0
 
-    def _put(self, call: SessionCall) -> None:
+    def _put(self, call: SessionCall, calls: int, *, first: bool) -> None:
         """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
-        self._outstanding[call] = None
-        self._queue.put(call)
+        self._outstanding[call] = calls
+        self._owed += calls
+        if first:
+            self._queue.put_first(call)
+        else:
+            self._queue.put(call)
         if not self._waking:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._wake)
+
+    def _forget(self, call: SessionCall) -> None:
+        self._owed -= self._outstanding.pop(call, 0)
 
     def _wake(self) -> None:
         self._waking = False
@@ -222,7 +244,9 @@ class SessionPool:
 
     def _settle_finished(self) -> None:
         for call in self._queue.finished():
-            self._outstanding.pop(call, None)
+            self._forget(call)
+            if call.finished_at is not None:
+                self._answer_delay.add(time.monotonic() - call.finished_at)
             if call.module_seconds is not None:
                 self.latency.add(call.module_seconds)
             self._settle(call)
@@ -247,7 +271,7 @@ class SessionPool:
             since = call.inside_since(self._connector.call_of)
             if since is not None and since < earliest:
                 worker = self._queue.abandon(call)
-                self._outstanding.pop(call, None)
+                self._forget(call)
                 call.give_up()
                 if worker is not None:
                     self._replace(worker)

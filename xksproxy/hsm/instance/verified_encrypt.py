@@ -15,8 +15,10 @@ IntegrityValue = TypeVar("IntegrityValue")
 class Submit(Protocol):
     """Runs work on a session of one HSM."""
 
-    def __call__(self, work: Operation[Any], deadline: Deadline, /, *, calls: int = 1) -> Awaitable[Any]:
-        """The result of the work; ``calls`` are left to be made by the deadline, this one included."""
+    def __call__(
+        self, work: Operation[Any], deadline: Deadline, /, *, calls: int = 1, first: bool = False
+    ) -> Awaitable[Any]:
+        """The result of the work; see :meth:`xksproxy.hsm.instance.session_pool.SessionPool.submit`."""
 
 
 async def encrypt_verified(
@@ -33,7 +35,8 @@ async def encrypt_verified(
     sealed = await submit(encryption, deadline, calls=2)
     integrity_value = integrity_of(sealed)
     try:
-        opened = await submit(Decryption(encryption.label, sealed, encryption.aad, encryption.fingerprint), deadline)
+        decryption = Decryption(encryption.label, sealed, encryption.aad, encryption.fingerprint)
+        opened = await submit(decryption, deadline, first=True)
     except CiphertextRejected as error:
         raise CiphertextWrong(f"the HSM refuses what it has just encrypted: {error}") from error
     if not hmac.compare_digest(opened, encryption.plaintext):

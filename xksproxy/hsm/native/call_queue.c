@@ -30,6 +30,12 @@ static void append(Chain *chain, Call *call) {
     chain->last = call;
 }
 
+static void prepend(Chain *chain, Call *call) {
+    call->next = chain->first;
+    if (chain->last == NULL) chain->last = call;
+    chain->first = call;
+}
+
 static Call *pop(Chain *chain) {
     Call *call = chain->first;
     if (call != NULL) {
@@ -138,7 +144,7 @@ static bool is_own_call(CallQueue *queue, PyObject *object) {
     return false;
 }
 
-static PyObject *put(PyObject *self, PyObject *object) {
+static PyObject *enqueue(PyObject *self, PyObject *object, void (*insert)(Chain *, Call *)) {
     CallQueue *queue = (CallQueue *)self;
     if (!is_call(object)) return NULL;
     Call *call = (Call *)object;
@@ -150,10 +156,14 @@ static PyObject *put(PyObject *self, PyObject *object) {
     pthread_mutex_lock(&queue->mutex);
     call->state = WAITING;
     call->queue = queue;
-    append(&queue->waiting, call);
+    insert(&queue->waiting, call);
     pthread_mutex_unlock(&queue->mutex);
     Py_RETURN_NONE;
 }
+
+static PyObject *put(PyObject *self, PyObject *object) { return enqueue(self, object, append); }
+
+static PyObject *put_first(PyObject *self, PyObject *object) { return enqueue(self, object, prepend); }
 
 static PyObject *wake(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     CallQueue *queue = (CallQueue *)self;
@@ -270,6 +280,7 @@ static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyMethodDef methods[] = {
     {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
     {"put", put, METH_O, "Let a call wait for a worker; idle workers see it after a wake."},
+    {"put_first", put_first, METH_O, "The same, before all calls that wait already."},
     {"wake", wake, METH_NOARGS, "Wake idle workers, at most one for each waiting call."},
     {"get", get, METH_VARARGS,
      "get(worker, native_session): serve calls; returns a call that Python must serve, or None at the worker's end."},
