@@ -23,6 +23,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, Operation
 from xksproxy.hsm.instance.latency import Latency
+from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
 from xksproxy.hsm.pkcs11.generator_check import IvHistory
 from xksproxy.request_stats import RequestStats, current_request_stats
@@ -67,13 +68,14 @@ class SessionPool:
         self._sessions = sessions
         self._connector = connector
         self._usage = usage
+        self._warnings = RepeatedWarnings(_log, hsm_id)
         self._on_stuck = on_stuck
         self._on_return = on_return
         self._hsm_makes_ivs = hsm_makes_ivs
         self._iv_history = IvHistory()
         self._queue: CallQueue[SessionCall] = CallQueue()
         self._outstanding: dict[SessionCall, int] = {}
-        """Calls that wait or run, the oldest first, with the calls left of their request; not those that do not return."""
+        """Calls that wait or run, the oldest first, with the number of calls left of their request."""
         self._owed = 0
         """The sum of those."""
         self._waking = False
@@ -147,8 +149,8 @@ class SessionPool:
     ) -> Result:
         """Run work on a session. It is repeated on another one after a lost session or a passing device error.
 
-        ``calls``: the calls, this one included, that have to be made until the deadline. ``first``: the request has begun,
-        so the call goes before all calls that wait.
+        ``calls``: the calls, this one included, that have to be made until the deadline. ``first``: the request has
+        begun, so the call goes before all calls that wait.
 
         Raises:
             HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
@@ -266,6 +268,7 @@ class SessionPool:
         """Give up the workers whose call has been inside the module for too long."""
         loop = asyncio.get_running_loop()
         self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
+        self._warnings.summarise()
         earliest = time.monotonic() - self.latency.stuck_after
         for call in tuple(self._outstanding):
             since = call.inside_since(self._connector.call_of)
@@ -298,6 +301,7 @@ class SessionPool:
                 number,
                 self._queue,
                 self._connector,
+                warnings=self._warnings,
                 on_return=self._returned,
                 on_session=self._on_return,
             )

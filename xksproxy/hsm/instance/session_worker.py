@@ -12,6 +12,7 @@ from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
 from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, Operation
+from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.calls_inside import CallInside
 from xksproxy.state.usage import UsageBook
@@ -180,6 +181,7 @@ class SessionWorker:
         queue: "CallQueue[SessionCall]",
         connector: Connector,
         *,
+        warnings: RepeatedWarnings,
         on_return: Callable[["SessionWorker"], None],
         on_session: Callable[[], None],
     ) -> None:
@@ -187,6 +189,7 @@ class SessionWorker:
         self.number = number
         self._queue = queue
         self._connector = connector
+        self._warnings = warnings
         self._on_return = on_return
         self._on_session = on_session
         self._session: HsmSession | None = None
@@ -246,7 +249,7 @@ class SessionWorker:
         except HsmError as error:
             call.fail(error)
             if error.discards_session:
-                _log.warning("HSM session closed after a failure", extra={"fields": {"reason": str(error)}})
+                self._warnings.warn("HSM session closed after a failure", str(error))
                 self._discard()
         except Exception as error:  # noqa: BLE001 - a worker must outlive whatever a module or its binding does
             _log.exception("unexpected failure of an HSM session")

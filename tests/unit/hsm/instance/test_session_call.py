@@ -134,7 +134,7 @@ async def test_a_worker_closes_no_session_of_a_module_that_was_initialised_again
             super().__enter__()
 
     connector = SimpleNamespace(released=lambda: None)
-    nothing = SimpleNamespace(on_return=lambda _: None, on_session=lambda: None)
+    nothing = SimpleNamespace(warnings=None, on_return=lambda _: None, on_session=lambda: None)
     worker = SessionWorker("worker", 0, CallQueue(), connector, **vars(nothing))  # type: ignore[arg-type]
 
     for module_lock, expected in ((Renewed(), []), (ModuleLock(), [True])):

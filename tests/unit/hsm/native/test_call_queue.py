@@ -134,6 +134,27 @@ def test_calls_are_served_in_the_order_of_the_queue() -> None:
     assert [queue.get(0, None) for _ in calls] == calls
 
 
+def test_a_call_that_is_put_first_is_served_before_those_that_wait() -> None:
+    queue = CallQueue()
+    calls = [Call() for _ in range(4)]
+    queue.put_first(calls[0])
+    queue.put(calls[1])
+    queue.put_first(calls[2])
+    queue.put(calls[3])
+
+    assert [queue.get(0, None) for _ in calls] == [calls[2], calls[0], calls[1], calls[3]]
+
+
+def test_a_call_says_when_it_was_finished() -> None:
+    queue, call = CallQueue(), Call()
+    queue.put(call)
+    queue.get(0, None)
+    assert call.finished_at is None
+
+    queue.finish(call)
+    assert call.claimed_at <= call.finished_at <= time.monotonic()
+
+
 def test_a_call_is_put_into_a_queue_once() -> None:
     call = claimed(CallQueue())
 
