@@ -224,7 +224,7 @@ class Fleet:
             for instance in self._instances
             if instance.serving and instance.id not in used and self._identity.trusted(label, instance)
         ]
-        return min(candidates, key=lambda item: (item.troubled, item.expected_seconds(), item.load), default=None)
+        return min(candidates, key=lambda item: (item.troubled, item.likely_seconds(), item.load), default=None)
 
     def _final_error(self, failure: HsmError | None) -> HsmError:
         """The error if no instance answered. A key counts as missing only if every instance serves."""
@@ -239,9 +239,10 @@ class Fleet:
 
 
 def _budget(instance: Instance, deadline: Deadline) -> Deadline:
-    """Half of the time that is left, and more if a request is expected to take longer here."""
+    """Half of the time that is left; more if a request is expected to take longer here and can be answered in time."""
     remaining = deadline.remaining()
-    return Deadline.after(min(remaining, max(_SHARE * remaining, _PATIENCE * instance.expected_seconds(2))))
+    expected = _PATIENCE * instance.expected_seconds(2)
+    return Deadline.after(expected if _SHARE * remaining < expected <= remaining else _SHARE * remaining)
 
 
 _GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)

@@ -194,6 +194,10 @@ class Instance:
         """How long a request of so many calls, one after another, takes here at present."""
         return self._pool.expected_seconds(calls)
 
+    def likely_seconds(self) -> float:
+        """How long the next call is likely to take here: as long as one that has not returned, if that is longer."""
+        return max(self._pool.expected_seconds(), self._pool.running_seconds)
+
     def seconds_since_check(self) -> float:
         """Age of the last check that went well; infinite before the first."""
         return time.monotonic() - self._checked_at

@@ -139,10 +139,16 @@ class SessionPool:
 
     def expected_seconds(self, calls: int = 1) -> float:
         """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
-        oldest = next(iter(self._outstanding), None)
-        running_since = None if oldest is None or oldest.finished_at is not None else oldest.claimed_at
-        each = self.latency.seconds(running_since)
+        each = self._call_seconds()
         return self._waiting_seconds(each) + calls * each
+
+    @property
+    def running_seconds(self) -> float:
+        """For how long the oldest call has been running; 0 if none is."""
+        oldest = next(iter(self._outstanding), None)
+        if oldest is None or oldest.claimed_at is None or oldest.finished_at is not None:
+            return 0.0
+        return time.monotonic() - oldest.claimed_at
 
     async def submit(
         self, work: Operation[Result], deadline: Deadline, *, calls: int = 1, first: bool = False

@@ -150,7 +150,8 @@ class Module:
         try:
             yield
         except (OSError, CryptokiError, binding.PKCS11Error) as error:
-            raise TokenUnavailable(f"{self.path}: {text_of(error)}") from error
+            text = text_of(error).removeprefix(f"{self.path}: ")  # the loader begins with the path too
+            raise TokenUnavailable(f"{self.path}: {text}") from error
 
 
 def text_of(error: Exception) -> str:
