@@ -534,7 +534,7 @@ async def test_a_call_that_hangs_after_its_caller_has_gone_costs_its_worker_too(
         await armed(instance, in_python)
         faulty.tell("C_EncryptInit hang")
         call = asyncio.create_task(encrypt(instance))
-        await until(lambda: any(waiting.claimed_at for waiting in instance._pool._outstanding))
+        await until(lambda: any(waiting.claimed_at for waiting in instance._pool.calls))
         call.cancel()
         await until(lambda: instance.stuck_sessions == 1)
 

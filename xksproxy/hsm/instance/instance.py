@@ -120,7 +120,7 @@ class Instance:
     @property
     def call_seconds(self) -> float:
         """How long a GCM call takes inside the module at present."""
-        return self._pool.latency.seconds()
+        return self._pool.calls.latency.seconds()
 
     @property
     def too_slow_to_verify(self) -> bool:
@@ -196,7 +196,7 @@ class Instance:
 
     def likely_seconds(self) -> float:
         """How long the next call is likely to take here: as long as one that has not returned, if that is longer."""
-        return max(self._pool.expected_seconds(), self._pool.running_seconds)
+        return max(self._pool.expected_seconds(), self._pool.calls.running_seconds)
 
     def seconds_since_check(self) -> float:
         """Age of the last check that went well; infinite before the first."""

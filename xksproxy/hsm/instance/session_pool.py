@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
@@ -22,7 +21,7 @@ from xksproxy.hsm.errors import (
 )
 from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, Operation
-from xksproxy.hsm.instance.latency import Latency
+from xksproxy.hsm.instance.outstanding_calls import OutstandingCalls
 from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
 from xksproxy.hsm.pkcs11.generator_check import IvHistory
@@ -31,9 +30,6 @@ from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 _SUPERVISE_SECONDS: Final = 0.1
-_USABLE: Final = 0.8
-"""The part of the remaining time that a request may be expected to take when it is queued."""
-
 _DEVICE_RETRIES: Final = 2
 """So often a call is repeated after an error that a device may give in passing."""
 
@@ -61,9 +57,8 @@ class SessionPool:
         hsm_makes_ivs: bool,
     ) -> None:
         """``usage`` counts encryptions. The callbacks run when a worker is stuck; when one returns or has a session."""
-        self.latency = Latency()
-        self._answer_delay = Latency()
-        """How long a finished call waits for the event loop."""
+        self.calls = OutstandingCalls()
+        """Those that wait or run; not those that do not return."""
         self._hsm_id = hsm_id
         self._sessions = sessions
         self._connector = connector
@@ -74,10 +69,6 @@ class SessionPool:
         self._hsm_makes_ivs = hsm_makes_ivs
         self._iv_history = IvHistory()
         self._queue: CallQueue[SessionCall] = CallQueue()
-        self._outstanding: dict[SessionCall, int] = {}
-        """Calls that wait or run, the oldest first, with the number of calls left of their request."""
-        self._owed = 0
-        """The sum of those."""
         self._waking = False
         self._refusal: HsmError | None = TokenUnavailable("not reached yet")
         self._supervisor: asyncio.TimerHandle | None = None
@@ -139,16 +130,11 @@ class SessionPool:
 
     def expected_seconds(self, calls: int = 1) -> float:
         """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
-        each = self._call_seconds()
-        return self._waiting_seconds(each) + calls * each
+        return self.calls.waiting_seconds(self._usable) + self.calls.needed_seconds(self._usable, calls)
 
     @property
-    def running_seconds(self) -> float:
-        """For how long the oldest call has been running; 0 if none is."""
-        oldest = next(iter(self._outstanding), None)
-        if oldest is None or oldest.claimed_at is None or oldest.finished_at is not None:
-            return 0.0
-        return time.monotonic() - oldest.claimed_at
+    def _usable(self) -> int:
+        return self.free or 1
 
     async def submit(
         self, work: Operation[Result], deadline: Deadline, *, calls: int = 1, first: bool = False
@@ -175,7 +161,11 @@ class SessionPool:
                     raise
             except TokenUnavailable as error:
                 failed -= 1
-                if isinstance(error, _NOT_PASSING) or failed < 0 or deadline.remaining() <= self._call_seconds():
+                if (
+                    isinstance(error, _NOT_PASSING)
+                    or failed < 0
+                    or deadline.remaining() <= self.calls.call_seconds(self._usable)
+                ):
                     raise
 
     async def _submit_once(self, work: Operation[Result], deadline: Deadline, calls: int, *, first: bool) -> Result:
@@ -189,7 +179,7 @@ class SessionPool:
             result: Result = await call.result(needed)
         finally:
             if call.claimed_at is None:
-                self._forget(call)
+                self.calls.remove(call)
             if stats := current_request_stats.get():
                 self._record_times(stats, call, submitted_at)
         return result
@@ -201,40 +191,23 @@ class SessionPool:
     def close(self, error: HsmError) -> None:
         """Refuse all calls that no worker has taken, and those that come, until :meth:`open`."""
         self._refusal = error
-        for call in tuple(self._outstanding):
+        for call in self.calls:
             if call.claimed_at is None and call.refuse(error):
-                self._forget(call)
+                self.calls.remove(call)
 
     def _require_time(self, deadline: Deadline, calls: int, *, first: bool) -> float:
-        """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them.
-
-        While a session is idle, a call is always made: only that shows when the HSM has become faster.
-        """
-        each, remaining = self._call_seconds(), deadline.remaining()
-        needed = calls * (each + self._answer_delay.seconds())
-        waiting = 0.0 if first else self._waiting_seconds(each)
-        if waiting > 0 and waiting + needed > _USABLE * remaining:
+        """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them."""
+        remaining = deadline.remaining()
+        if not first and not self.calls.fits(self._usable, calls, remaining):
+            each = self.calls.call_seconds(self._usable)
             raise HsmBusy(
-                f"the queue and {calls} calls of {1000 * each:.0f} ms take longer than is left until the deadline"
+                f"the queue and {calls} calls of {1000 * each:.0f} ms exceed the {1000 * remaining:.0f} ms that are left"
             )
-        return needed if waiting > 0 else min(needed, remaining / 2)
-
-    def _call_seconds(self) -> float:
-        """How long a call takes; longer than usual only if all sessions are busy with calls that take longer."""
-        busy = [call.claimed_at for call in islice(self._outstanding, self._sessions) if call.finished_at is None]
-        started = [claimed_at for claimed_at in busy if claimed_at is not None]
-        return self.latency.seconds(max(started) if len(started) >= self._sessions else None)
-
-    def _waiting_seconds(self, each: float) -> float:
-        """How long a call that is queued now waits for a session."""
-        sessions = self.free or 1
-        behind = self._owed - sessions + 1
-        return behind * each / sessions if behind > 0 else 0.0
+        return min(self.calls.needed_seconds(self._usable, calls), remaining / 2)
 
     def _put(self, call: SessionCall, calls: int, *, first: bool) -> None:
         """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
-        self._outstanding[call] = calls
-        self._owed += calls
+        self.calls.add(call, calls)
         if first:
             self._queue.put_first(call)
         else:
@@ -243,20 +216,13 @@ class SessionPool:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._wake)
 
-    def _forget(self, call: SessionCall) -> None:
-        self._owed -= self._outstanding.pop(call, 0)
-
     def _wake(self) -> None:
         self._waking = False
         self._queue.wake()
 
     def _settle_finished(self) -> None:
         for call in self._queue.finished():
-            self._forget(call)
-            if call.finished_at is not None:
-                self._answer_delay.add(time.monotonic() - call.finished_at)
-            if call.module_seconds is not None:
-                self.latency.add(call.module_seconds)
+            self.calls.finish(call)
             self._settle(call)
 
     def _settle(self, call: SessionCall) -> None:
@@ -275,12 +241,12 @@ class SessionPool:
         loop = asyncio.get_running_loop()
         self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
         self._warnings.summarise()
-        earliest = time.monotonic() - self.latency.stuck_after
-        for call in tuple(self._outstanding):
+        earliest = time.monotonic() - self.calls.latency.stuck_after
+        for call in self.calls:
             since = call.inside_since(self._connector.call_of)
             if since is not None and since < earliest:
                 worker = self._queue.abandon(call)
-                self._forget(call)
+                self.calls.remove(call)
                 call.give_up()
                 if worker is not None:
                     self._replace(worker)
