@@ -226,6 +226,8 @@ class Fleet:
             for instance in self._instances
             if instance.serving and instance.id not in used and self._identity.trusted(label, instance)
         ]
+        if len(candidates) < 2:  # noqa: PLR2004 - nothing to choose
+            return candidates[0] if candidates else None
         return min(candidates, key=lambda item: (item.troubled, _speed_class(item), item.load), default=None)
 
     def _final_error(self, failure: HsmError | None) -> HsmError:

@@ -212,8 +212,19 @@ class Connector:
     def _connected(self) -> Connection:
         pin = self._pin()
         connection = self._modules.connect(self._hsm, pin, report=self._report, wait=lambda: not self._stopping)
-        self.info = connection.info
+        if connection is not self._connection:
+            self.info = connection.info
+            self._compare_sessions(connection)
         return connection
+
+    def _compare_sessions(self, connection: Connection) -> None:
+        """Warn if the token has fewer sessions than this process wants: one for each session worker, one to log in."""
+        with connection.module_lock:
+            maximum = connection.maximum_sessions()
+        wanted = self._hsm.sessions + 1
+        if maximum is not None and maximum < wanted:
+            fields = {"hsm": self._hsm.id, "maximum": maximum, "wanted_by_each_worker_process": wanted}
+            _log.warning("HSM has fewer sessions than configured", extra={"fields": fields})
 
     def _pin(self) -> Secret | None:
         try:

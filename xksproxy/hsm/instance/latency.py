@@ -27,13 +27,11 @@ class Latency:
         self._average = seconds if present == 0 else present + _WEIGHT * (seconds - present)
         self._sampled_at = time.monotonic()
 
-    def seconds(self, running_since: float | None = None) -> float:
-        """The time that a call takes; at least as long as one that is running has taken already."""
-        now = time.monotonic()
-        idle = now - self._sampled_at - _FRESH_SECONDS
+    def seconds(self) -> float:
+        """The time that a call takes at present; 0 if it is not known."""
+        idle = time.monotonic() - self._sampled_at - _FRESH_SECONDS
         average = self._average if idle <= 0 else self._average * 0.5 ** (idle / _HALF_LIFE_SECONDS)
-        running = 0.0 if running_since is None else now - running_since
-        return max(average if average > _LEAST_SECONDS else 0.0, running)
+        return average if average > _LEAST_SECONDS else 0.0
 
     @property
     def stuck_after(self) -> float:

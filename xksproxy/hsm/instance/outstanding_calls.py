@@ -8,6 +8,7 @@ from typing import Final
 from xksproxy.hsm.instance.latency import Latency
 from xksproxy.hsm.instance.session_worker import SessionCall
 
+_WEIGHT: Final = 1 / 8
 _USABLE: Final = 0.8
 """The part of the remaining time that a request may be expected to take when it is queued."""
 
@@ -21,8 +22,10 @@ class OutstandingCalls:
     def __init__(self) -> None:
         self.latency = Latency()
         """How long a GCM call takes inside the module."""
-        self._answer_delay = Latency()
-        """How long a finished call waits for the event loop."""
+        self._present_seconds = 0.0
+        """:attr:`latency`, as of the last call or tick."""
+        self._answer_delay = 0.0
+        """How long a finished call waits for the event loop; a moving average."""
         self._calls: dict[SessionCall, int] = {}
         """With the number of calls left of their request."""
         self._owed = 0
@@ -41,9 +44,16 @@ class OutstandingCalls:
         """Forget a finished call, and take its times as samples."""
         self.remove(call)
         if call.finished_at is not None:
-            self._answer_delay.add(time.monotonic() - call.finished_at)
-        if call.module_seconds is not None:
-            self.latency.add(call.module_seconds)
+            delay = time.monotonic() - call.finished_at
+            self._answer_delay += _WEIGHT * (delay - self._answer_delay)
+        seconds = call.module_seconds
+        if seconds is not None:
+            self.latency.add(seconds)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Let times that are not confirmed by new samples be forgotten; call it from time to time."""
+        self._present_seconds = self.latency.seconds()
 
     def __iter__(self) -> Iterator[SessionCall]:
         return iter(tuple(self._calls))
@@ -58,23 +68,34 @@ class OutstandingCalls:
 
     def call_seconds(self, sessions: int) -> float:
         """How long a call takes; longer than usual only if all sessions are busy with calls that take longer."""
+        if len(self._calls) < sessions:
+            return self._present_seconds
         busy = [call.claimed_at for call in islice(self._calls, sessions) if call.finished_at is None]
         began = [claimed_at for claimed_at in busy if claimed_at is not None]
-        return self.latency.seconds(max(began) if len(began) >= sessions else None)
+        youngest = time.monotonic() - max(began) if len(began) >= sessions else 0.0
+        return max(self._present_seconds, youngest)
 
-    def waiting_seconds(self, sessions: int) -> float:
-        """How long a call that is queued now waits for a session; 0 while one is idle."""
-        behind = self._owed - sessions + 1
-        return behind * self.call_seconds(sessions) / sessions if behind > 0 else 0.0
+    def expected_seconds(self, sessions: int, calls: int) -> float:
+        """How long a request that is queued now takes until its answer."""
+        each = self.call_seconds(sessions)
+        return self._waiting_seconds(sessions, each) + self._needed_seconds(calls, each)
 
-    def needed_seconds(self, sessions: int, calls: int) -> float:
-        """How long so many calls, one after another, take from when the first begins until the answer."""
-        return calls * (self.call_seconds(sessions) + self._answer_delay.seconds())
+    def reserve(self, sessions: int, calls: int, remaining: float) -> float | None:
+        """How long a request takes from when its first call begins, if it can be answered in the remaining time.
 
-    def fits(self, sessions: int, calls: int, remaining: float) -> bool:
-        """Whether a request of so many calls that is queued now can be answered in the remaining time.
-
-        It can while a session is idle: only a call that is made shows that the HSM has become faster.
+        That is assumed while a session is idle: only a call that is made shows that the HSM has become faster.
         """
-        waiting = self.waiting_seconds(sessions)
-        return waiting == 0 or waiting + self.needed_seconds(sessions, calls) <= _USABLE * remaining
+        each = self.call_seconds(sessions)
+        waiting, needed = self._waiting_seconds(sessions, each), self._needed_seconds(calls, each)
+        return needed if waiting == 0 or waiting + needed <= _USABLE * remaining else None
+
+    def remaining_seconds(self, sessions: int, calls: int) -> float:
+        """How long the rest of a request that has begun takes."""
+        return self._needed_seconds(calls, self.call_seconds(sessions))
+
+    def _waiting_seconds(self, sessions: int, each: float) -> float:
+        behind = self._owed - sessions + 1
+        return behind * each / sessions if behind > 0 else 0.0
+
+    def _needed_seconds(self, calls: int, each: float) -> float:
+        return calls * (each + self._answer_delay)

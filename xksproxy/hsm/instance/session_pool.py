@@ -74,6 +74,8 @@ class SessionPool:
         self._supervisor: asyncio.TimerHandle | None = None
         self._free: dict[int, SessionWorker] = {}
         """The workers that take calls once they have a session, by number."""
+        self._counted_sessions = 1
+        """:attr:`free`, at least 1, as of the last tick or change: counting for each call costs too much."""
         self._stuck: set[SessionWorker] = set()
         self._exhausted_since: float | None = None
         self._started = 0
@@ -130,11 +132,7 @@ class SessionPool:
 
     def expected_seconds(self, calls: int = 1) -> float:
         """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
-        return self.calls.waiting_seconds(self._usable) + self.calls.needed_seconds(self._usable, calls)
-
-    @property
-    def _usable(self) -> int:
-        return self.free or 1
+        return self.calls.expected_seconds(self._counted_sessions, calls)
 
     async def submit(
         self, work: Operation[Result], deadline: Deadline, *, calls: int = 1, first: bool = False
@@ -164,7 +162,7 @@ class SessionPool:
                 if (
                     isinstance(error, _NOT_PASSING)
                     or failed < 0
-                    or deadline.remaining() <= self.calls.call_seconds(self._usable)
+                    or deadline.remaining() <= self.calls.call_seconds(self._counted_sessions)
                 ):
                     raise
 
@@ -197,13 +195,16 @@ class SessionPool:
 
     def _require_time(self, deadline: Deadline, calls: int, *, first: bool) -> float:
         """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them."""
-        remaining = deadline.remaining()
-        if not first and not self.calls.fits(self._usable, calls, remaining):
-            each = self.calls.call_seconds(self._usable)
+        sessions, remaining = self._counted_sessions, deadline.remaining()
+        if first:
+            return min(self.calls.remaining_seconds(sessions, calls), remaining / 2)
+        needed = self.calls.reserve(sessions, calls, remaining)
+        if needed is None:
+            each = 1000 * self.calls.call_seconds(sessions)
             raise HsmBusy(
-                f"the queue and {calls} calls of {1000 * each:.0f} ms exceed the {1000 * remaining:.0f} ms that are left"
+                f"the queue and {calls} calls of {each:.0f} ms exceed the {1000 * remaining:.0f} ms that are left"
             )
-        return min(self.calls.needed_seconds(self._usable, calls), remaining / 2)
+        return min(needed, remaining / 2)
 
     def _put(self, call: SessionCall, calls: int, *, first: bool) -> None:
         """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
@@ -223,24 +224,26 @@ class SessionPool:
     def _settle_finished(self) -> None:
         for call in self._queue.finished():
             self.calls.finish(call)
-            self._settle(call)
+            if self._hsm_makes_ivs:
+                self._require_new_iv(call)
+            call.settle()
 
-    def _settle(self, call: SessionCall) -> None:
-        """Answer a call, unless the HSM has used its IV before."""
-        sealed = call.settled_encryption() if self._hsm_makes_ivs else None
-        if sealed is not None:
-            label, iv = sealed
+    def _require_new_iv(self, call: SessionCall) -> None:
+        """Make a call fail if the HSM has used its IV before."""
+        encryption = call.settled_encryption()
+        if encryption is not None:
             try:
-                self._iv_history.require_new(label, iv)
+                self._iv_history.require_new(*encryption)
             except GeneratorFailed as error:
                 call.fail(error)
-        call.settle()
 
     def _supervise(self) -> None:
         """Give up the workers whose call has been inside the module for too long."""
         loop = asyncio.get_running_loop()
         self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
         self._warnings.summarise()
+        self.calls.refresh()
+        self._count_sessions()
         earliest = time.monotonic() - self.calls.latency.stuck_after
         for call in self.calls:
             since = call.inside_since(self._connector.call_of)
@@ -275,7 +278,7 @@ class SessionPool:
                 self._connector,
                 warnings=self._warnings,
                 on_return=self._returned,
-                on_session=self._on_return,
+                on_session=self._session_opened,
             )
             self._free[number] = worker
             worker.start()
@@ -284,6 +287,13 @@ class SessionPool:
             self._exhausted_since = None
         elif self._exhausted_since is None:
             self._exhausted_since = time.monotonic()
+
+    def _count_sessions(self) -> None:
+        self._counted_sessions = self.free or 1
+
+    def _session_opened(self) -> None:
+        self._count_sessions()
+        self._on_return()
 
     def _replace(self, number: int) -> None:
         """Start another worker in the place of one whose call does not return."""

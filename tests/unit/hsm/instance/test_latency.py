@@ -36,13 +36,6 @@ def test_it_follows_the_calls(clock: Clock) -> None:
     assert latency.seconds() == pytest.approx(0.005, rel=0.2)
 
 
-def test_a_call_that_runs_longer_counts_at_once(clock: Clock) -> None:
-    latency = Latency()
-    latency.add(0.005)
-    clock.now += 0.3
-    assert latency.seconds(running_since=100.0) == pytest.approx(0.3)
-
-
 def test_it_is_forgotten_when_no_call_is_made(clock: Clock) -> None:
     """Otherwise an HSM whose calls are refused for its slowness would never be tried again."""
     latency = Latency()
