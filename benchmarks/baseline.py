@@ -30,7 +30,8 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.pkcs11.attributes import KEY_CLASSES, key_template
-from xksproxy.hsm.pkcs11.module import Connection, Modules
+from xksproxy.hsm.pkcs11.connection import Connection
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 

@@ -20,7 +20,8 @@ from xksproxy.config.credentials import save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Connection, Modules
+from xksproxy.hsm.pkcs11.connection import Connection
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.usage import UsageBook

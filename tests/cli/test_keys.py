@@ -11,6 +11,9 @@ import pytest
 from support import make_environment
 from xksproxy_tools.development.environment import DevEnvironment
 
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.keys import KeyFingerprint
+
 # Two keys with one label, one of 128 bits, some that are not exposed; then a key store with one of each kind.
 _MORE_KEYS = """
 import sys
@@ -251,6 +254,30 @@ def test_create_makes_nothing_where_the_label_is_in_use_or_the_id_not_exposed(
     assert (done.code, done.out) == (1, b"")
     assert complaint in done.err
     assert sorted((home.directory / "tokens").rglob("*.object")) == before
+
+
+def test_accept_records_a_replaced_key_once_its_id_is_typed(tmp_path: Path) -> None:
+    home = make_environment(tmp_path / "dev")
+    records = FingerprintRecords(home.directory / "state" / "keys-dev.json")
+    former = records.propose("demo-key", KeyFingerprint(b"abc", None))
+
+    def accept(typed: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "xksproxy", "keys", "accept", "demo-key", "--config", str(home.config)]
+        done = subprocess.run(command, input=typed, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def recorded() -> KeyFingerprint | None:
+        records.refresh()
+        return records.get("demo-key")
+
+    assert accept("yes\n")[0] == 1
+    assert recorded() == former
+    code, output = accept("demo-key\n")
+    assert (code, "cannot be decrypted with the new one" in output) == (0, True)
+    assert recorded() != former
+    accepted = recorded()
+    assert "nothing was changed" in accept("")[1]
+    assert recorded() == accepted
 
 
 def test_a_wrong_pin_is_refused_without_showing_it(

@@ -14,7 +14,7 @@ from xksproxy.hsm.errors import KeyDiffers, TokenUnavailable
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.live_check import LiveCheck
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint
-from xksproxy.hsm.pkcs11.module import TokenInfo
+from xksproxy.hsm.pkcs11.connection import TokenInfo
 from xksproxy.state.versions import VersionRecord, version_table
 
 _INFO = TokenInfo("maker", "model", "1", "2.6")

@@ -14,6 +14,13 @@
  *     iv zero                     demand a zeroed 12-byte IV in C_EncryptInit and write one of its own (CloudHSM)
  *     iv append                   demand an empty IV, use a 16-byte one of its own and append it to the output (Luna)
  *     absent                      report no token
+ *     sessions N                  open at most N sessions in a process (CKR_SESSION_COUNT)
+ *     shift N                     number the slots from N on; other numbers are invalid
+ *     flags FLAGS                 report these token flags too (hexadecimal)
+ *     random constant             the generator gives the same bytes each time
+ *     attribute fail TYPE         C_GetAttributeValue fails with CKR_FUNCTION_FAILED if asked for the type (hexadecimal)
+ *     attribute stop TYPE         C_GetAttributeValue stops at the type and leaves the rest of the template as it is
+ *     missing FUNCTION            NULL in the function list; must be there before the module is loaded
  *     drop                        close all sessions, once when the rule is read
  *
  * FUNCTION is a name such as C_Encrypt, or * for every function but C_Initialize and C_Finalize. count: the next N calls
@@ -38,6 +45,10 @@ typedef CK_ULONG CK_RV;
 #define CKR_MECHANISM_PARAM_INVALID 0x71UL
 #define CKR_TOKEN_NOT_PRESENT 0xE0UL
 #define CKM_AES_GCM 0x1087UL
+#define CKR_SLOT_ID_INVALID 0x3UL
+#define CKR_FUNCTION_FAILED 0x6UL
+#define CKR_ATTRIBUTE_TYPE_INVALID 0x12UL
+#define CKR_SESSION_COUNT 0xB1UL
 #define MAXIMUM_RULES 64
 
 struct gcm_params {
@@ -50,6 +61,15 @@ struct mechanism {
     CK_ULONG mechanism;
     void *parameter;
     CK_ULONG length;
+};
+struct attribute {
+    CK_ULONG type;
+    void *value;
+    CK_ULONG length;
+};
+struct token_info {
+    CK_BYTE text[96];
+    CK_ULONG flags;
 };
 struct function_list {
     CK_BYTE version[sizeof(void *)];
@@ -77,21 +97,39 @@ static char control_path[4096];
 static struct timespec control_time;
 static ino_t control_inode;
 static struct rule rules[MAXIMUM_RULES];
-static int rule_count, absent, drop_wanted;
+static int rule_count, absent, drop_wanted, random_constant;
+static CK_ULONG slot_shift, extra_flags, failing_attribute, stopping_attribute;
+static long maximum_sessions, open_sessions;
 static enum { IV_CALLER, IV_ZERO, IV_APPEND } iv_mode;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int seed = 1;
 
+static void forget_rules(void) {
+    rule_count = absent = random_constant = 0;
+    slot_shift = extra_flags = failing_attribute = stopping_attribute = 0;
+    maximum_sessions = -1;
+    iv_mode = IV_CALLER;
+}
+
 static void read_rules(FILE *file) {
     char line[512];
-    rule_count = absent = 0;
-    iv_mode = IV_CALLER;
+    forget_rules();
     while (fgets(line, sizeof line, file)) {
         char function[32], action[32], argument[64] = "";
         if (sscanf(line, "%31s", function) != 1 || function[0] == '#') continue;
         if (!strcmp(function, "absent")) { absent = 1; continue; }
         if (!strcmp(function, "drop")) { drop_wanted = 1; continue; }
         if (sscanf(line, "%31s %31s %63s", function, action, argument) < 2 || rule_count == MAXIMUM_RULES) continue;
+        if (!strcmp(function, "sessions")) { maximum_sessions = strtol(action, NULL, 10); continue; }
+        if (!strcmp(function, "shift")) { slot_shift = strtoul(action, NULL, 10); continue; }
+        if (!strcmp(function, "flags")) { extra_flags = strtoul(action, NULL, 16); continue; }
+        if (!strcmp(function, "random")) { random_constant = 1; continue; }
+        if (!strcmp(function, "missing")) continue;
+        if (!strcmp(function, "attribute")) {
+            CK_ULONG *type = !strcmp(action, "fail") ? &failing_attribute : &stopping_attribute;
+            *type = strtoul(argument, NULL, 16);
+            continue;
+        }
         if (!strcmp(function, "iv")) {
             iv_mode = !strcmp(action, "zero") ? IV_ZERO : !strcmp(action, "append") ? IV_APPEND : IV_CALLER;
             continue;
@@ -113,8 +151,7 @@ static void read_rules(FILE *file) {
 static void refresh(void) {
     struct stat now;
     if (stat(control_path, &now)) {
-        rule_count = absent = 0;
-        iv_mode = IV_CALLER;
+        forget_rules();
         control_inode = 0;
         return;
     }
@@ -172,6 +209,7 @@ static CK_RV before(const char *function) {
         if (!((CK_RV(*)(CK_BYTE, CK_ULONG *, CK_ULONG *))real->function[GET_SLOT_LIST])(1, slots, &count))
             for (CK_ULONG i = 0; i < count; i++)
                 ((CK_RV(*)(CK_ULONG))real->function[CLOSE_ALL_SESSIONS])(slots[i]);
+        __atomic_store_n(&open_sessions, 0, __ATOMIC_SEQ_CST);
     }
     if (!found) return CKR_OK;
     switch (rule.action) {
@@ -202,21 +240,52 @@ static int is_absent(void) {
     } while (0)
 
 static CK_RV initialize(void *arguments) { FORWARD(INITIALIZE, "C_Initialize", (void *), arguments); }
-static CK_RV finalize(void *reserved) { FORWARD(FINALIZE, "C_Finalize", (void *), reserved); }
+static CK_RV finalize(void *reserved) {
+    __atomic_store_n(&open_sessions, 0, __ATOMIC_SEQ_CST);
+    FORWARD(FINALIZE, "C_Finalize", (void *), reserved);
+}
+static CK_RV get_info(void *info) { FORWARD(GET_INFO, "C_GetInfo", (void *), info); }
 static CK_RV get_slot_list(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count) {
     if (present && is_absent()) { *count = 0; return CKR_OK; }
-    FORWARD(GET_SLOT_LIST, "C_GetSlotList", (CK_BYTE, CK_ULONG *, CK_ULONG *), present, slots, count);
+    CK_RV rv = before("C_GetSlotList");
+    if (rv != CKR_OK) return rv;
+    rv = ((CK_RV(*)(CK_BYTE, CK_ULONG *, CK_ULONG *))real->function[GET_SLOT_LIST])(present, slots, count);
+    for (CK_ULONG i = 0; rv == CKR_OK && slots && i < *count; i++) slots[i] += slot_shift;
+    return rv;
+}
+static CK_RV get_slot_info(CK_ULONG slot, void *info) {
+    if (slot < slot_shift) return CKR_SLOT_ID_INVALID;
+    FORWARD(GET_SLOT_INFO, "C_GetSlotInfo", (CK_ULONG, void *), slot - slot_shift, info);
 }
 static CK_RV get_token_info(CK_ULONG slot, void *info) {
     if (is_absent()) return CKR_TOKEN_NOT_PRESENT;
-    FORWARD(GET_TOKEN_INFO, "C_GetTokenInfo", (CK_ULONG, void *), slot, info);
+    if (slot < slot_shift) return CKR_SLOT_ID_INVALID;
+    CK_RV rv = before("C_GetTokenInfo");
+    if (rv != CKR_OK) return rv;
+    rv = ((CK_RV(*)(CK_ULONG, void *))real->function[GET_TOKEN_INFO])(slot - slot_shift, info);
+    if (rv == CKR_OK) ((struct token_info *)info)->flags |= extra_flags;
+    return rv;
 }
 static CK_RV open_session(CK_ULONG slot, CK_ULONG flags, void *application, void *notify, CK_ULONG *session) {
     if (is_absent()) return CKR_TOKEN_NOT_PRESENT;
-    FORWARD(OPEN_SESSION, "C_OpenSession", (CK_ULONG, CK_ULONG, void *, void *, CK_ULONG *), slot, flags, application,
-            notify, session);
+    if (slot < slot_shift) return CKR_SLOT_ID_INVALID;
+    CK_RV rv = before("C_OpenSession");
+    if (rv != CKR_OK) return rv;
+    if (maximum_sessions >= 0 && __atomic_load_n(&open_sessions, __ATOMIC_SEQ_CST) >= maximum_sessions) {
+        return CKR_SESSION_COUNT;
+    }
+    rv = ((CK_RV(*)(CK_ULONG, CK_ULONG, void *, void *, CK_ULONG *))real->function[OPEN_SESSION])(
+        slot - slot_shift, flags, application, notify, session);
+    if (rv == CKR_OK) __atomic_fetch_add(&open_sessions, 1, __ATOMIC_SEQ_CST);
+    return rv;
 }
-static CK_RV close_session(CK_ULONG session) { FORWARD(CLOSE_SESSION, "C_CloseSession", (CK_ULONG), session); }
+static CK_RV close_session(CK_ULONG session) {
+    CK_RV rv = before("C_CloseSession");
+    if (rv != CKR_OK) return rv;
+    rv = ((CK_RV(*)(CK_ULONG))real->function[CLOSE_SESSION])(session);
+    if (rv == CKR_OK) __atomic_fetch_sub(&open_sessions, 1, __ATOMIC_SEQ_CST);
+    return rv;
+}
 static CK_RV get_session_info(CK_ULONG session, void *info) {
     FORWARD(GET_SESSION_INFO, "C_GetSessionInfo", (CK_ULONG, void *), session, info);
 }
@@ -224,6 +293,18 @@ static CK_RV login(CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG lengt
     FORWARD(LOGIN, "C_Login", (CK_ULONG, CK_ULONG, CK_BYTE *, CK_ULONG), session, user, pin, length);
 }
 static CK_RV get_attribute_value(CK_ULONG session, CK_ULONG object, void *template, CK_ULONG count) {
+    struct attribute *attributes = template;
+    for (CK_ULONG i = 0; i < count; i++) {
+        if (failing_attribute && attributes[i].type == failing_attribute) return CKR_FUNCTION_FAILED;
+        if (stopping_attribute && attributes[i].type == stopping_attribute) {
+            if (i > 0) {
+                ((CK_RV(*)(CK_ULONG, CK_ULONG, void *, CK_ULONG))real->function[GET_ATTRIBUTE_VALUE])(session, object,
+                                                                                                   template, i);
+            }
+            attributes[i].length = (CK_ULONG)-1;
+            return CKR_ATTRIBUTE_TYPE_INVALID;
+        }
+    }
     FORWARD(GET_ATTRIBUTE_VALUE, "C_GetAttributeValue", (CK_ULONG, CK_ULONG, void *, CK_ULONG), session, object,
             template, count);
 }
@@ -239,6 +320,10 @@ static CK_RV generate_key(CK_ULONG session, void *mechanism, void *template, CK_
             template, count, key);
 }
 static CK_RV generate_random(CK_ULONG session, CK_BYTE *data, CK_ULONG length) {
+    if (random_constant) {
+        for (CK_ULONG i = 0; i < length; i++) data[i] = (CK_BYTE)(i * 7 + i / 256 + 1);
+        return CKR_OK;
+    }
     FORWARD(GENERATE_RANDOM, "C_GenerateRandom", (CK_ULONG, CK_BYTE *, CK_ULONG), session, data, length);
 }
 
@@ -296,6 +381,23 @@ static CK_RV decrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     return rv;
 }
 
+/* For tests in the same process: sessions that are open. */
+long fault_open_sessions(void) { return __atomic_load_n(&open_sessions, __ATOMIC_SEQ_CST); }
+
+static void remove_missing(void) {
+    static const struct { const char *name; int index; } functions[] = {
+        {"C_GenerateRandom", GENERATE_RANDOM}, {"C_FindObjects", FIND_OBJECTS}, {"C_OpenSession", OPEN_SESSION},
+    };
+    char line[512], name[64];
+    FILE *file = fopen(control_path, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "missing %63s", name) != 1) continue;
+        for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
+            if (!strcmp(functions[i].name, name)) ours.function[functions[i].index] = NULL;
+    }
+    if (file) fclose(file);
+}
+
 CK_RV C_GetFunctionList(struct function_list **list) {
     Dl_info self;
     char path[4096 + 16], target[4096] = "";
@@ -322,7 +424,9 @@ CK_RV C_GetFunctionList(struct function_list **list) {
         ours.function[INITIALIZE] = initialize;
         ours.function[FINALIZE] = finalize;
         ours.function[GET_FUNCTION_LIST] = C_GetFunctionList;
+        ours.function[GET_INFO] = get_info;
         ours.function[GET_SLOT_LIST] = get_slot_list;
+        ours.function[GET_SLOT_INFO] = get_slot_info;
         ours.function[GET_TOKEN_INFO] = get_token_info;
         ours.function[OPEN_SESSION] = open_session;
         ours.function[CLOSE_SESSION] = close_session;
@@ -337,6 +441,8 @@ CK_RV C_GetFunctionList(struct function_list **list) {
         ours.function[DECRYPT] = decrypt;
         ours.function[GENERATE_KEY] = generate_key;
         ours.function[GENERATE_RANDOM] = generate_random;
+        forget_rules();
+        remove_missing();
     }
     pthread_mutex_unlock(&lock);
     *list = &ours;

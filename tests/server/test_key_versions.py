@@ -24,7 +24,7 @@ from support import Proxy, eventually
 
 from xksproxy.client.xks import Answer, XksClient
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Connection
+from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.spec.uri import Operation
 
 HELLO = b"Hello World!"

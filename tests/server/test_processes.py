@@ -205,13 +205,14 @@ def test_a_worker_with_every_call_stuck_is_replaced(own_proxy: OwnProxy, make_fa
     faulty = make_faulty()
 
     proxy = own_proxy.start(
-        server="workers = 1", edit=lambda text: on(faulty, text, "sessions = 1\ncheck_interval_s = 1")
+        server="workers = 1",
+        edit=lambda text: on(faulty, text, "sessions = 1\ncheck_interval_s = 1\nconnect_timeout_s = 2"),
     )
     (before,) = workers(proxy)
     faulty.tell("C_Encrypt hang")
 
     eventually(lambda: workers(proxy) - {before})
-    eventually(lambda: lines_with(proxy.log, "stuck for good"))
+    eventually(lambda: lines_with(proxy.log, "no HSM call returns"))
     faulty.tell()
     eventually(lambda: len(workers(proxy)) == 1 and before not in workers(proxy))
 

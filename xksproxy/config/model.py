@@ -128,6 +128,9 @@ class Hsm(_Table, frozen=True):
     environment: dict[str, str] = {}
     """Environment variables that the module reads when it is initialised."""
 
+    connect_timeout_s: Annotated[float, Meta(ge=1, le=3600)] = 60
+    """Seconds after which an HSM that is still being connected is reported as out of service. The attempt goes on."""
+
     check_interval_s: Annotated[float, Meta(ge=1, le=50)] = 15
     """Seconds between health checks. Each encrypts and decrypts under a session key."""
 

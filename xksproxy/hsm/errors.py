@@ -62,7 +62,15 @@ class UserMissing(LoginBarred):
 
 
 class ModuleStuck(TokenUnavailable):
-    """A call does not return, so the module cannot be initialised again in this process."""
+    """A call has not returned, so the module cannot be initialised again now."""
+
+
+class NoRoomForSession(TokenUnavailable):
+    """The token opens no further session: all that it has are open, or its memory is full."""
+
+
+class GeneratorFailed(TokenUnavailable):
+    """The HSM's random generator or the IVs that it makes repeat themselves, so it must not encrypt."""
 
 
 class SettingsMismatch(TokenUnavailable):

@@ -16,7 +16,7 @@ from xksproxy.config.held_secrets import copy_pins, refresh_pins
 from xksproxy.config.model import Config
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.instance.instance import Instance
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server.followers import register
@@ -68,6 +68,7 @@ class Services:
         modules = Modules(PinGuard(state), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
         for instance in self._instances.values():
+            instance.deadline_seconds = config.server.deadline_ms / 1000
             instance.may_reinitialize = self._none_serves_by_the_module_of
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)

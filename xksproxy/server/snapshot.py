@@ -3,7 +3,8 @@
 import dataclasses
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from xksproxy.server.quota import Quota
 from xksproxy.server.state_tables import StateTables, StoreState
 from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
 from xksproxy.sigv4.verify import Identity
+from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
 from xksproxy.spec.uri import ApiPath
 from xksproxy.state.usage import UsageBook
@@ -56,12 +58,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether any of some HSMs serves."""
+    """Whether the HSMs of a key store can serve its keys."""
 
+    fleet: Fleet
     instances: tuple[Instance, ...]
 
     def __bool__(self) -> bool:
-        return any(instance.serving for instance in self.instances)
+        return self.fleet.ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +129,12 @@ def built_with(config: Config) -> tuple[object, ...]:
 def _service(store: KeyStore, instances: Sequence[Instance], state: StoreState, usage: UsageBook) -> Service:
     fleet = Fleet(instances, state.fingerprints, lambda label: store.keys.key_of_label(label) is not None)
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
-    return Service(store, access, Readiness(tuple(instances)))
+    fleet.prove_first(_primary_labels(store))
+    return Service(store, access, Readiness(fleet, tuple(instances)))
+
+
+def _primary_labels(store: KeyStore) -> Iterator[str]:
+    """The labels of the keys that the configuration names. A key whose primary version is unknown is left out."""
+    for key in store.keys.named_keys():
+        with suppress(XksError):
+            yield store.versions.primary(key).label

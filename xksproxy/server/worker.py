@@ -152,7 +152,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 _log.warning("the master process is gone, leaving")
                 return
             if services.hopeless:
-                _log.error("HSM calls are stuck for good, leaving this process to be replaced")
+                _log.error("no HSM call returns, leaving this process to be replaced")
                 return
             await self._wait_next_notify()
 

@@ -47,6 +47,8 @@ class WorkerReporter:
         busy = min(instance.load - stuck, instance.sessions)
         for name, count in (("idle", instance.sessions - busy), ("busy", busy), ("stuck", stuck)):
             metrics.hsm_sessions.labels(instance.id, name).set(count)
+        metrics.hsm_call_seconds.labels(instance.id).set(instance.call_seconds)
+        metrics.hsm_too_slow.labels(instance.id).set(instance.too_slow_to_verify)
         metrics.hsm_returns.labels(instance.id).inc(instance.returns - self._returns.get(instance.id, 0))
         self._returns[instance.id] = instance.returns
 

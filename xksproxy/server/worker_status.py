@@ -60,7 +60,7 @@ def hsm_status(instance: Instance) -> HsmStatus:
     return HsmStatus(
         instance.id,
         instance.state.value,
-        instance.reason,
+        instance.reason or "; ".join(instance.degraded),
         info.manufacturer if info else "",
         f"{info.model}, firmware {info.firmware}, serial {info.serial}" if info else "",
         instance.load,

@@ -238,6 +238,21 @@ class SharedTable(Generic[Entry]):
         self._take(entries)
         return after
 
+    def add(self, additions: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        """Add entries whose names have none yet, with one write, and return all entries.
+
+        Raises:
+            StateUnusable: the file cannot be read or written. Nothing changes.
+        """
+        with self._file.locked(_LOCK_SECONDS):
+            known, document = self._read()
+            new = {name: entry for name, entry in additions.items() if name not in known}
+            if new:
+                raw = {name: msgspec.to_builtins(entry) for name, entry in new.items()}
+                self._file.write({**document, "entries": {**document["entries"], **raw}})
+        self._take({**known, **new})
+        return self._entries
+
     def _take(self, entries: Mapping[str, Entry]) -> None:
         self._entries, self.revision = entries, max(self._file.revision, 0)
 

@@ -143,6 +143,18 @@ class Metrics:
             "HSM sessions that are idle, busy, or stuck in a call that does not return.",
             ("hsm", "state"),
         )
+        self.hsm_call_seconds = Gauge(
+            "xksproxy_hsm_call_seconds",
+            "How long a GCM call takes inside the module at present, in the slowest worker.",
+            ("hsm",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.hsm_too_slow = gauge(
+            "xksproxy_hsm_too_slow_to_verify",
+            "Workers in which two calls exceed the deadline, so that no Encrypt with an integrity value can succeed.",
+            ("hsm",),
+        )
         self.hsm_returns = Counter(
             "xksproxy_hsm_returns_to_service",
             "Times that an HSM came into service in a worker, including the first one.",

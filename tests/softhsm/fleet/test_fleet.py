@@ -25,7 +25,7 @@ from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.health import Status
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.keys import Sealed, TokenKey
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 
 Faulty = Callable[..., FaultyHsm]
 
@@ -206,6 +206,7 @@ async def test_a_proven_encryption_that_comes_out_wrong_everywhere_is_an_error(
     a = make_faulty(check_interval_s=600)
     async with fleet_of(modules, a) as fleet:
         await first_check(fleet)
+        await round_trip(fleet)
         a.tell(fault)
 
         with pytest.raises(CiphertextWrong):
@@ -429,3 +430,58 @@ async def test_calls_go_to_the_hsm_with_the_least_work(make_faulty: Faulty, modu
         await asyncio.gather(*(stream() for _ in range(4)))
 
         assert counts[fast.hsm.id] > 2 * counts[slow.hsm.id]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_key_made_anew_under_its_label_on_a_lone_hsm_is_refused(
+    make_faulty: Faulty, modules: Modules, pin: str, silent: bool
+) -> None:
+    """Otherwise all older ciphertexts would be lost without a word."""
+    a = make_faulty()
+    change_key(a, pin, "split", bytes(range(32)), silent=silent)
+    async with fleet_of(modules, a) as fleet:
+        await round_trip(fleet, label="split")
+        change_key(a, pin, "split", None)
+        change_key(a, pin, "split", bytes(range(1, 33)), silent=silent)
+
+        with pytest.raises(KeyDiffers):
+            await fleet.encrypt(TokenKey("split"), b"text", b"", deadline())
+
+
+async def test_a_fingerprint_that_takes_long_to_make_is_no_failure_of_the_hsm(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """Requests wait for it until their deadline; it is made once, and goes on."""
+    a = make_faulty()
+    async with fleet_of(modules, a) as fleet:
+        await first_check(fleet)
+        a.tell("C_Encrypt delay 500 count=1")
+        outcomes = await asyncio.gather(
+            *(fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(0.1)) for _ in range(48)),
+            return_exceptions=True,
+        )
+        assert {type(outcome) for outcome in outcomes} == {HsmBusy}
+
+        await round_trip(fleet)
+        assert [instance.returns for instance in fleet.instances] == [1]
+        assert not fleet.instances[0].troubled
+
+
+async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    a = make_faulty()
+    a.tell("C_FindObjectsInit hang")
+    records = FingerprintRecords(a.control.parent / "state" / "keys.json")
+    instance = Instance(a.hsm, modules)
+    fleet = Fleet([instance], records, lambda _: True)
+    fleet.prove_first(["demo-key", "no such key"])
+    instance.start()
+    try:
+        await until(lambda: instance.serving)
+        assert not fleet.ready
+        a.tell()
+        await until(lambda: fleet.ready)
+        assert records.get("demo-key") is not None
+    finally:
+        instance.stop()

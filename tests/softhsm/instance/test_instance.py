@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,8 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.health import Status, health_of
 from xksproxy.hsm.instance.instance import Instance, State
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.keys import Sealed
+from xksproxy.hsm.pkcs11.modules import Modules
 
 Faulty = Callable[..., FaultyHsm]
 
@@ -74,37 +75,75 @@ async def test_errors_of_the_session_reach_the_caller(hsm: Hsm, modules: Modules
             await instance.call(lambda session: session.describe_key("no such key"), later())
 
 
-async def test_a_hung_call_ends_at_its_deadline_and_another_worker_takes_its_place(hsm: Hsm, modules: Modules) -> None:
-    release = threading.Event()
-    async with serving(hsm, modules, sessions=1) as instance:
-        try:
-            with pytest.raises(DeadlinePassed):
-                await instance.call(lambda _: release.wait(), soon())
+def encrypt(session: HsmSession) -> Sealed:
+    return session.encrypt("demo-key", b"text", b"aad")
 
-            assert instance.stuck_sessions == 1
-            await instance.call(HsmSession.self_test, later())
-        finally:
-            release.set()
+
+async def test_a_call_that_does_not_return_is_answered_at_its_deadline_and_its_worker_is_replaced(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    async with serving(faulty.hsm, modules, sessions=1) as instance:
+        faulty.tell("C_FindObjectsInit hang", "C_EncryptInit hang")
+        with pytest.raises(DeadlinePassed):
+            await instance.call(encrypt, Deadline.after(0.2))
+        await until(lambda: instance.stuck_sessions == 1)
+
+        await instance.call(HsmSession.logged_in, later())
+        faulty.tell()
         await until(lambda: instance.stuck_sessions == 0)
         await instance.call(HsmSession.self_test, later())
 
 
-async def test_when_every_session_worker_is_stuck_the_instance_is_out_of_service_until_they_return(
-    hsm: Hsm, modules: Modules
+async def test_a_call_that_outlasts_its_deadline_and_returns_keeps_its_session_and_is_no_failure(
+    make_faulty: Faulty, modules: Modules
 ) -> None:
+    """The deadline of a request says nothing about the HSM."""
+    faulty = make_faulty()
+    async with serving(faulty.hsm, modules, sessions=1) as instance:
+        (worker,) = instance._pool._free.values()
+        session = worker._session
+        faulty.tell("C_EncryptInit delay 300")
+        for _ in range(5):
+            with pytest.raises((DeadlinePassed, HsmBusy)):
+                await instance.call(encrypt, Deadline.after(0.1))
+
+        faulty.tell()
+        await instance.call(encrypt, later())
+        assert (instance.serving, instance.stuck_sessions, instance.troubled, instance.returns) == (True, 0, False, 1)
+        assert worker._session is session
+
+
+async def test_time_outside_the_module_is_not_held_against_the_hsm(hsm: Hsm, modules: Modules) -> None:
     release = threading.Event()
     async with serving(hsm, modules, sessions=1) as instance:
         try:
-            for _ in range(2):
-                with pytest.raises(DeadlinePassed):
-                    await instance.call(lambda _: release.wait(), soon())
+            with pytest.raises(DeadlinePassed):
+                await instance.call(lambda _: release.wait(), Deadline.after(3))
 
-            assert not instance.serving
-            assert instance.hopeless
-            assert "stuck" in instance.reason
+            assert instance.stuck_sessions == 0
+            assert instance.serving
         finally:
             release.set()
+
+
+async def test_when_every_session_is_stuck_the_instance_is_out_of_service_until_the_calls_return(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty(connect_timeout_s=1)
+    async with serving(faulty.hsm, modules, sessions=1) as instance:
+        faulty.tell("C_FindObjectsInit hang", "C_EncryptInit hang")
+        for stuck in (1, 2):
+            with pytest.raises(DeadlinePassed):
+                await instance.call(encrypt, Deadline.after(0.2))
+            await until(lambda stuck=stuck: instance.stuck_sessions == stuck)  # type: ignore[misc]
+
+        assert not instance.serving
+        assert "stuck" in instance.reason
+        await until(lambda: instance.hopeless)
+        faulty.tell()
         await until(lambda: instance.serving)
+        assert not instance.hopeless
 
 
 async def test_a_call_that_no_worker_could_take_in_time_is_refused_as_busy_and_never_run(
@@ -249,21 +288,24 @@ async def test_an_hsm_that_is_down_at_the_start_serves_when_it_comes(make_faulty
         await until(lambda: instance.serving)
 
 
-async def test_a_dead_hsm_with_a_call_inside_that_never_returns_needs_another_process(
+async def test_an_hsm_that_failed_returns_although_a_call_is_still_inside(
     make_faulty: Faulty, modules: Modules
 ) -> None:
-    """C_Finalize under a running call would crash the process, so the worker has to go."""
+    """C_Finalize under a running call would crash the process, so the module is not initialised again."""
     faulty = make_faulty()
     async with serving(faulty.hsm, modules) as instance:
         faulty.tell("C_Encrypt hang")
         with pytest.raises(DeadlinePassed):
-            await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), soon())
+            await instance.call(encrypt, Deadline.after(0.2))
         faulty.tell("C_Encrypt hang", "* return 0x30")
+        await until(lambda: instance.stuck_sessions == 1)
         for _ in range(3):
             with pytest.raises((TokenUnavailable, SessionLost)):
-                await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), later())
+                await instance.call(HsmSession.logged_in, later())
+        await until(lambda: not instance.serving)
 
-        await until(lambda: instance.hopeless)
+        faulty.tell("C_Sign hang")
+        await until(lambda: instance.serving and instance.stuck_sessions == 0)
 
 
 @pytest.mark.parametrize(
@@ -320,17 +362,18 @@ async def test_health_says_unavailable_when_the_last_good_check_is_a_minute_old(
         assert health_of(instance, differing=0, missing=0).status is Status.UNAVAILABLE
 
 
-async def test_health_says_degraded_for_stuck_sessions_and_for_keys(hsm: Hsm, modules: Modules) -> None:
-    release = threading.Event()
-    async with serving(hsm, modules) as instance:
+async def test_health_says_degraded_for_stuck_sessions_and_for_keys(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    async with serving(faulty.hsm, modules) as instance:
         assert health_of(instance, differing=1, missing=0).status is Status.DEGRADED
         assert health_of(instance, differing=0, missing=1).status is Status.DEGRADED
-        try:
-            with pytest.raises(DeadlinePassed):
-                await instance.call(lambda _: release.wait(), soon())
-            assert health_of(instance, differing=0, missing=0).status is Status.DEGRADED
-        finally:
-            release.set()
+        faulty.tell("C_EncryptInit hang")
+        with pytest.raises(DeadlinePassed):
+            await instance.call(encrypt, Deadline.after(0.2))
+        await until(lambda: instance.stuck_sessions == 1)
+        health = health_of(instance, differing=0, missing=0)
+        assert health.status is Status.DEGRADED
+        assert "1 sessions are stuck" in health.reason
 
 
 async def test_a_hung_hsm_is_out_of_service_and_returns_when_its_calls_do(
@@ -339,10 +382,10 @@ async def test_a_hung_hsm_is_out_of_service_and_returns_when_its_calls_do(
     faulty = make_faulty()
     async with serving(faulty.hsm, modules) as instance:
         faulty.tell("C_Encrypt hang")
-        for _ in range(3):
-            with pytest.raises(DeadlinePassed):
-                await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), soon())
-        assert not instance.serving
+        while instance.serving:
+            with suppress(DeadlinePassed, HsmBusy, TokenUnavailable):
+                await instance.call(encrypt, Deadline.after(0.2))
+            await asyncio.sleep(0.05)
 
         faulty.tell()
         await until(lambda: instance.serving and instance.stuck_sessions == 0)

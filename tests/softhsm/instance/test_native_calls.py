@@ -39,7 +39,7 @@ from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki
 from xksproxy.hsm.pkcs11.key_objects import destroy_key
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 
@@ -539,10 +539,10 @@ async def test_a_call_that_hangs_natively_costs_its_worker_which_ends_when_it_re
         faulty.tell(f"{function} hang")
 
         with pytest.raises(DeadlinePassed):
-            await instance.call(Encryption("demo-key", b"text", b"aad", None, None), Deadline.after(1))
+            await instance.call(Encryption("demo-key", b"text", b"aad", None, None), Deadline.after(0.1))
+        await until(lambda: instance.stuck_sessions == 1)
 
         assert not in_python
-        assert instance.stuck_sessions == 1
         assert worker not in instance._pool._free.values()
         assert await decrypt(instance, sealed) == b"text"
 
@@ -558,22 +558,18 @@ async def test_a_call_that_hangs_after_its_caller_has_gone_costs_its_worker_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     """As the slower one of two hedged calls; else the worker would be missing, and nobody would know."""
-    entered, release = threading.Event(), threading.Event()
-
-    def hang(_: HsmSession) -> None:
-        entered.set()
-        release.wait()
-
-    async with serving(make_faulty(), modules) as instance:
-        call = asyncio.create_task(instance.call(hang, Deadline.after(1)))
-        await asyncio.to_thread(entered.wait)
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        await armed(instance, in_python)
+        faulty.tell("C_EncryptInit hang")
+        call = asyncio.create_task(encrypt(instance))
+        await until(lambda: any(waiting.claimed_at for waiting in instance._pool.calls))
         call.cancel()
-        try:
-            await until(lambda: instance.stuck_sessions == 1)
-            await encrypt(instance)
-        finally:
-            release.set()
+        await until(lambda: instance.stuck_sessions == 1)
+
+        faulty.tell()
         await until(lambda: instance.stuck_sessions == 0)
+        await encrypt(instance)
 
 
 async def test_an_instance_that_has_ended_leaves_nothing_to_the_event_loop(
@@ -792,7 +788,7 @@ async def test_threads_that_want_a_module_initialised_again_at_once_get_it_once(
     async with serving(make_faulty(), modules) as instance:
         module = modules.module(instance._hsm)
         before = module.module_lock.generation
-        monkeypatch.setattr(module, "_reinitializing", Noted())
+        monkeypatch.setattr(module, "_loading", Noted())
         with module.module_lock:
             tasks = [asyncio.create_task(asyncio.to_thread(module.reinitialize, PATIENCE_SECONDS)) for _ in range(3)]
             for _ in tasks:

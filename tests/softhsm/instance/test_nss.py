@@ -15,7 +15,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import Sealed
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 

@@ -24,9 +24,9 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.key_table import KnownKey
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import Sealed
+from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
-from xksproxy.hsm.pkcs11.module import Connection
 
 Label = Callable[[str], str]
 
@@ -389,7 +389,7 @@ import sys
 from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.state.usage import UsageBook
@@ -409,7 +409,7 @@ except Exception as error:
 @pytest.mark.parametrize(
     ("error", "statement"),
     [
-        ("SessionLost", "connection._anchor.close()"),
+        ("SessionLost", "connection.cryptoki.log_out(connection.anchor.handle)"),
         ("TokenUnavailable", "(directory / 'tokens').rename(directory / 'gone')"),
     ],
 )

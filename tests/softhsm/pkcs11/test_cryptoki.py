@@ -12,8 +12,8 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.attributes import key_template
+from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki, CryptokiError
-from xksproxy.hsm.pkcs11.module import Connection
 
 KEY = bytes(range(32))
 CKA_LABEL, CKA_VALUE, CKA_KEY_TYPE, VENDOR_DEFINED = 0x003, 0x011, 0x100, 0x80000001

@@ -18,7 +18,7 @@ from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.key_table import KeyTable
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.rotation.disable import disable_version

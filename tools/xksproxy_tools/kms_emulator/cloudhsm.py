@@ -33,7 +33,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.key_objects import destroy_key
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.pkcs11.presets import PRESETS
 from xksproxy.state.usage import UsageBook
@@ -103,10 +103,19 @@ class CloudHsmCluster:
         self._instance = Instance(msgspec.structs.replace(self._hsm, pin=pin), self._modules)
         self._instance.start()
         try:
+            await self._tried(self._instance)
             await self._call(HsmSession.test_settings)
         except BaseException:
             await self.disconnect()
             raise
+
+    async def _tried(self, instance: Instance) -> None:
+        """Wait until the log-in has succeeded or failed."""
+        try:
+            async with asyncio.timeout(self._time_limit):
+                await instance.tried()
+        except TimeoutError:
+            raise ClusterFailure(ClusterOutcome.NO_ACTIVE_HSM, instance.reason) from None
 
     async def disconnect(self) -> None:
         """Log out. This does nothing if no user is logged in."""

@@ -1,5 +1,7 @@
 """The fingerprint of each key when it was first used, shared by workers and kept across restarts."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from xksproxy.hsm.errors import TokenUnavailable
@@ -8,7 +10,7 @@ from xksproxy.state.state_file import SharedTable, StateUnusable
 
 
 class FingerprintRecords:
-    """Fingerprints by label, in one file of the state directory for each key store that has several HSMs.
+    """Fingerprints by label, in one file of the state directory for each key store.
 
     The first fingerprint that is proposed for a label stays until it is replaced on purpose. Methods that write wait
     for a file lock and for the disk: call them on a thread.
@@ -38,17 +40,26 @@ class FingerprintRecords:
         Raises:
             TokenUnavailable: the state cannot be used, so that nothing may be encrypted under the key.
         """
-        return self._update(label, fingerprint, instead_of=None)
+        return self.propose_all({label: fingerprint}).get(label, fingerprint)
+
+    def propose_all(self, fingerprints: Mapping[str, KeyFingerprint]) -> Mapping[str, KeyFingerprint]:
+        """:meth:`propose` for several labels, with one write. Returns all that is on record."""
+        with _failures_translated():
+            return self._table.add(fingerprints)
 
     def replace(self, label: str, old: KeyFingerprint, new: KeyFingerprint) -> KeyFingerprint:
         """Replace ``old`` by ``new``, unless another process has replaced it before. Returns the one on record."""
-        return self._update(label, new, instead_of=old)
 
-    def _update(self, label: str, fingerprint: KeyFingerprint, *, instead_of: KeyFingerprint | None) -> KeyFingerprint:
         def change(known: KeyFingerprint | None) -> KeyFingerprint:
-            return fingerprint if known is None or known == instead_of else known
+            return new if known is None or known == old else known
 
-        try:
-            return self._table.update(label, change) or fingerprint
-        except StateUnusable as error:
-            raise TokenUnavailable(f"the record of key fingerprints cannot be used: {error}") from error
+        with _failures_translated():
+            return self._table.update(label, change) or new
+
+
+@contextmanager
+def _failures_translated() -> Iterator[None]:
+    try:
+        yield
+    except StateUnusable as error:
+        raise TokenUnavailable(f"the record of key fingerprints cannot be used: {error}") from error

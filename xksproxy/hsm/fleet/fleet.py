@@ -11,6 +11,7 @@ from xksproxy.hsm.errors import (
     DeadlinePassed,
     HsmBusy,
     HsmError,
+    HsmThrottled,
     KeyDiffers,
     KeyMissing,
     SessionLost,
@@ -27,6 +28,13 @@ _log: Final = logging.getLogger(__name__)
 
 _SHARE: Final = 0.5
 """The share of the remaining time that an attempt may use while another instance can be tried."""
+
+_PROVING_SECONDS: Final = 20.0
+
+_FAST_SECONDS: Final = 0.001
+
+_PATIENCE: Final = 1.5
+"""An attempt may take so many times as long as it is expected to take."""
 
 _LEAST_SECONDS: Final = 0.02
 """If less time is left, no further attempt is made."""
@@ -55,11 +63,44 @@ class Fleet:
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._exposes = exposes
+        self._first: tuple[str, ...] = ()
+        self._proving: asyncio.Task[None] | None = None
 
     @property
     def instances(self) -> Sequence[Instance]:
         """All of them, serving or not."""
         return self._instances
+
+    @property
+    def ready(self) -> bool:
+        """Whether an instance serves and the keys of :meth:`prove_first` have their fingerprints."""
+        return not self._first and any(instance.serving for instance in self._instances)
+
+    def prove_first(self, labels: Iterable[str]) -> None:
+        """Do not report ready before these keys are found and their fingerprints are on record.
+
+        A key that is missing or unusable does not hold it up. Where an instance has served before, nothing is awaited.
+        """
+        if not any(instance.returns for instance in self._instances):
+            self._first = tuple(label for label in labels if not self._identity.on_record(label))
+            for instance in self._instances:
+                instance.on_service = self._in_service(instance.on_service)
+
+    def _in_service(self, then: Callable[[], None]) -> Callable[[], None]:
+        def in_service() -> None:
+            then()
+            if self._first and (self._proving is None or self._proving.done()):
+                self._proving = asyncio.create_task(self._prove_named_keys())
+
+        return in_service
+
+    async def _prove_named_keys(self) -> None:
+        for label in self._first:
+            try:
+                await self._identity.fingerprint(label, Deadline.after(_PROVING_SECONDS))
+            except HsmError as error:
+                _log.warning("key not proven", extra={"fields": {"label": label, "reason": str(error)}})
+        self._first = ()
 
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from checks in the background."""
@@ -143,7 +184,7 @@ class Fleet:
                     used.clear()
                     failure = None
                     continue
-                if isinstance(failure, HsmBusy) and deadline.remaining() > _LEAST_SECONDS:
+                if isinstance(failure, HsmThrottled) and deadline.remaining() > _LEAST_SECONDS:
                     await asyncio.sleep(random.uniform(*_BUSY_PAUSE_SECONDS))  # noqa: S311 - jitter
                     used.clear()
                     failure = None
@@ -151,7 +192,7 @@ class Fleet:
                 raise self._final_error(failure)
             used.add(instance.id)
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
-            budget = deadline.share(_SHARE) if others_left else deadline
+            budget = _budget(instance, deadline) if others_left else deadline
             try:
                 if label in instance.ambiguous:
                     # A session may have the handle of one of them; a search finds out whether there still are several.
@@ -179,7 +220,9 @@ class Fleet:
             for instance in self._instances
             if instance.serving and instance.id not in used and self._identity.trusted(label, instance)
         ]
-        return min(candidates, key=lambda instance: (instance.troubled, instance.load), default=None)
+        if len(candidates) < 2:  # noqa: PLR2004 - nothing to choose
+            return candidates[0] if candidates else None
+        return min(candidates, key=lambda item: (item.troubled, _speed_class(item), item.load), default=None)
 
     def _final_error(self, failure: HsmError | None) -> HsmError:
         """The error if no instance answered. A key counts as missing only if every instance serves."""
@@ -191,6 +234,18 @@ class Fleet:
         if isinstance(failure, KeyMissing) and not all(instance.serving for instance in self._instances):
             return TokenUnavailable("the HSMs in service do not have the key, and others are out of service")
         return failure
+
+
+def _speed_class(instance: Instance) -> int:
+    """How slow an instance is: each class takes twice as long as the one before. Below 2 ms all are equal."""
+    return max(1, int(instance.likely_seconds() / _FAST_SECONDS)).bit_length()
+
+
+def _budget(instance: Instance, deadline: Deadline) -> Deadline:
+    """Half of the time that is left; more if a request is expected to take longer here and can be answered in time."""
+    remaining = deadline.remaining()
+    expected = _PATIENCE * instance.expected_seconds(2)
+    return Deadline.after(expected if _SHARE * remaining < expected <= remaining else _SHARE * remaining)
 
 
 _GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)

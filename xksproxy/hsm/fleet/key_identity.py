@@ -14,6 +14,7 @@ from xksproxy.hsm.keys import KeyFingerprint
 
 _log: Final = logging.getLogger(__name__)
 _DISTRUST_SECONDS: Final = 15.0
+_MAKING_SECONDS: Final = 20.0
 _UNREACHABLE: Final = (TokenUnavailable, SessionLost, HsmBusy, DeadlinePassed)
 
 
@@ -29,6 +30,10 @@ class KeyIdentity:
         self._instances = instances
         self._distrusted: dict[tuple[str, str], float] = {}
         """By label and instance: until that monotonic time the instance gets no calls for the label."""
+        self._making: dict[str, asyncio.Task[KeyFingerprint]] = {}
+        self._proposed: dict[str, KeyFingerprint] = {}
+        """Made and not recorded yet."""
+        self._recording = asyncio.Lock()
 
     def trusted(self, label: str, instance: Instance) -> bool:
         """Whether the instance may be asked for the label."""
@@ -51,26 +56,53 @@ class KeyIdentity:
         known = self._records.get(label)
         return known is None or None in (known.check_value, check_value) or known.check_value == check_value
 
-    async def fingerprint(self, label: str, deadline: Deadline) -> KeyFingerprint | None:
-        """The fingerprint that a session's key must match; None if there is only one HSM.
+    def on_record(self, label: str) -> bool:
+        """Whether the label has a fingerprint."""
+        return self._records.get(label) is not None
+
+    async def fingerprint(self, label: str, deadline: Deadline) -> KeyFingerprint:
+        """The fingerprint that a session's key must match. The first use of a label makes it.
+
+        That is done once for all requests that wait for it, in a time of its own, and its failure says nothing about
+        the health of an HSM.
 
         Raises:
             KeyMissing: the HSMs that answered have no key with this label.
+            HsmBusy: it is not made by the deadline; that goes on.
             HsmError: no HSM answered.
         """
-        if len(self._instances) == 1:
-            return None
+        known = self._records.get(label)
+        if known is not None:
+            return known
+        task = self._making.get(label)
+        if task is None:
+            task = self._making[label] = asyncio.create_task(self._establish(label))
+            task.add_done_callback(lambda _: self._making.pop(label, None))
+        done, _ = await asyncio.wait({task}, timeout=deadline.remaining())
+        if not done:
+            raise HsmBusy("the key is used for the first time, and its fingerprint is still being made")
+        return task.result()
+
+    async def _establish(self, label: str) -> KeyFingerprint:
+        """Make the fingerprint of a label and record it; those of several labels are recorded together."""
+        self._proposed[label] = await self._fingerprint_of_first_hsm(label, Deadline.after(_MAKING_SECONDS))
+        async with self._recording:
+            if label in self._proposed:
+                proposed, self._proposed = self._proposed, {}
+                await asyncio.to_thread(self._records.propose_all, proposed)
         known = self._records.get(label)
         if known is None:
-            first = await self._fingerprint_of_first_hsm(label, deadline)
-            known = await asyncio.to_thread(self._records.propose, label, first)
+            raise TokenUnavailable("the fingerprint of the key could not be recorded")
         return known
 
     async def adopt_if_unanimous(self, label: str, deadline: Deadline) -> bool:
         """Record a new key if every HSM serves, none of them matches the record, and all have the same key.
 
-        Then the owners have replaced the key under its label on purpose. Returns whether it was recorded.
+        Then the owners have replaced the key under its label on purpose. Returns whether it was recorded. A lone HSM
+        has nothing that confirms it: there the key is refused.
         """
+        if len(self._instances) == 1:
+            return False
         known = self._records.get(label)
         if known is None or not all(instance.serving for instance in self._instances):
             return False
@@ -79,7 +111,7 @@ class KeyIdentity:
         first, *others = self._instances
         new = await self._make_fingerprint(label, first, deadline)
         for instance in others:
-            await instance.call(lambda session: session.verify_key(label, new), deadline)
+            await instance.call_unobserved(lambda session: session.verify_key(label, new), deadline)
         _log.warning("key replaced on every HSM", extra={"fields": {"label": label}})
         await asyncio.to_thread(self._records.replace, label, known, new)
         self._distrusted = {pair: until for pair, until in self._distrusted.items() if pair[0] != label}
@@ -101,4 +133,4 @@ class KeyIdentity:
 
     @staticmethod
     async def _make_fingerprint(label: str, instance: Instance, deadline: Deadline) -> KeyFingerprint:
-        return await instance.call(lambda session: session.make_fingerprint(label), deadline)
+        return await instance.call_unobserved(lambda session: session.make_fingerprint(label), deadline)

@@ -7,7 +7,7 @@ from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 

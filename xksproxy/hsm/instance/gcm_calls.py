@@ -1,12 +1,14 @@
 """AES-GCM calls of one session: each with an IV as the module wants it, and with its output checked."""
 
 import os
+import time
 from typing import Final
 
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import DataTooLarge, SettingsMismatch, TokenUnavailable
 from xksproxy.hsm.keys import Sealed
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki
+from xksproxy.hsm.pkcs11.generator_check import GeneratorCheck
 from xksproxy.hsm.pkcs11.quirks import Quirks
 
 _IV_BYTES: Final = 12
@@ -18,14 +20,29 @@ _TAG_BYTES: Final = 16
 class GcmCalls:
     """GCM calls by key handle. They raise CryptokiError as the module returns it; the caller classifies it.
 
-    IVs are drawn in blocks, which saves round trips. The native session takes IVs from the same block.
+    IVs are drawn in blocks, which saves round trips. The native session takes IVs from the same block. A block from the
+    token's generator is combined by XOR with one from the operating system's, so that one good generator is enough.
     """
 
-    def __init__(self, cryptoki: Cryptoki, session: int, quirks: Quirks, native_session: NativeSession) -> None:
+    def __init__(
+        self,
+        cryptoki: Cryptoki,
+        session: int,
+        quirks: Quirks,
+        native_session: NativeSession,
+        generator_check: GeneratorCheck,
+    ) -> None:
+        self._generator_check = generator_check
         self._cryptoki = cryptoki
         self._session = session
         self._quirks = quirks
         self._native_session = native_session
+        self._seconds: float | None = None
+
+    def take_seconds(self) -> float | None:
+        """How long the last call was inside the module; None if there was none since this was asked."""
+        seconds, self._seconds = self._seconds, None
+        return seconds
 
     def encrypt(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
         """One encryption.
@@ -36,7 +53,10 @@ class GcmCalls:
             SettingsMismatch: IV or output are not what the settings say.
         """
         self._require_size(plaintext)
-        output, iv = self._cryptoki.gcm_encrypt(self._session, key, iv=self._given_iv(), aad=aad, plaintext=plaintext)
+        given = self._given_iv()
+        began = time.monotonic()
+        output, iv = self._cryptoki.gcm_encrypt(self._session, key, iv=given, aad=aad, plaintext=plaintext)
+        self._seconds = time.monotonic() - began
         if self._quirks.iv == "appended":
             output, iv = output[:-_APPENDED_IV_BYTES], output[-_APPENDED_IV_BYTES:]
         if not any(iv):
@@ -56,9 +76,11 @@ class GcmCalls:
             TokenUnavailable: the plaintext has another length than the ciphertext.
         """
         self._require_size(sealed.ciphertext)
+        began = time.monotonic()
         plaintext = self._cryptoki.gcm_decrypt(
             self._session, key, iv=sealed.iv, aad=aad, sealed=sealed.ciphertext + sealed.tag
         )
+        self._seconds = time.monotonic() - began
         if len(plaintext) != len(sealed.ciphertext):
             raise TokenUnavailable("C_Decrypt returned a plaintext of another length than the ciphertext")
         return plaintext
@@ -72,12 +94,24 @@ class GcmCalls:
     def _next_iv(self) -> bytes:
         iv = self._native_session.take_iv()
         if iv is None:
-            count = _IV_BYTES * _IV_BLOCK
-            system = self._quirks.iv_source == "system"
-            block = os.urandom(count) if system else self._cryptoki.random_bytes(self._session, count)
+            block = os.urandom(_IV_BYTES * _IV_BLOCK)
+            if self._quirks.iv_source == "token":
+                drawn = self.draw(len(block))
+                block = bytes(a ^ b for a, b in zip(block, drawn, strict=True))
             iv = block[:_IV_BYTES]
             self._native_session.stock(block[_IV_BYTES:])
         return iv
+
+    def draw(self, count: int) -> bytes:
+        """Bytes from the token's generator, which is checked at each draw.
+
+        Raises:
+            CryptokiError: the token gives none.
+            GeneratorFailed: the generator repeats itself.
+        """
+        drawn = self._cryptoki.random_bytes(self._session, count)
+        self._generator_check.require_new(drawn, _IV_BYTES)
+        return drawn
 
     def _require_size(self, data: bytes) -> None:
         maximum = self._quirks.maximum_data_bytes

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from xksproxy.aead.cdiv import integrity_value_after
 from xksproxy.hsm._native import Call
@@ -24,6 +24,9 @@ class Encryption:
     """An encryption under the key of a label; see :meth:`HsmSession.encrypt`."""
 
     __slots__ = ("_counted", "aad", "fingerprint", "label", "maximum", "plaintext")
+
+    calls: ClassVar[int] = 1
+    """GCM calls that it makes, one after another."""
 
     def __init__(
         self, label: str, plaintext: bytes, aad: bytes, fingerprint: KeyFingerprint | None, maximum: int | None
@@ -56,6 +59,11 @@ class Encryption:
         output, length = call.output, len(self.plaintext)
         return Sealed(call.iv, output[:length], output[length:])
 
+    @staticmethod
+    def iv_of(value: Sealed) -> bytes:
+        """The IV of a result."""
+        return value.iv
+
 
 class VerifiedEncryption:
     """An encryption, the integrity value of its output, and a trial decrypt of that output (R-CDIV-5, R-CDIV-6).
@@ -64,6 +72,8 @@ class VerifiedEncryption:
     """
 
     __slots__ = ("encryption", "fingerprint", "integrity_prefix", "label")
+
+    calls: ClassVar[int] = 2
 
     def __init__(self, encryption: Encryption, integrity_prefix: bytes) -> None:
         """``integrity_prefix``: see :func:`xksproxy.aead.cdiv.integrity_prefix`."""
@@ -108,11 +118,18 @@ class VerifiedEncryption:
         """The output of the native call, and its integrity value."""
         return self.encryption.outcome(call), call.integrity_value
 
+    @staticmethod
+    def iv_of(value: tuple[Sealed, bytes]) -> bytes:
+        """The IV of a result."""
+        return value[0].iv
+
 
 class Decryption:
     """A decryption under the key of a label; see :meth:`HsmSession.decrypt`."""
 
     __slots__ = ("aad", "fingerprint", "label", "sealed")
+
+    calls: ClassVar[int] = 1
 
     def __init__(self, label: str, sealed: Sealed, aad: bytes, fingerprint: KeyFingerprint | None) -> None:
         self.label = label

@@ -14,7 +14,7 @@ class Status(Enum):
     """The three states of the API and their meaning here (R-HLTH-1), the worst first."""
 
     UNAVAILABLE = "it is out of service, or its last good check is more than a minute old"
-    DEGRADED = "it serves, with stuck sessions, a failure since its last success, or keys that differ or are missing"
+    DEGRADED = "it serves, with fewer sessions, a failure since its last success, slowly, or with keys that differ"
     ACTIVE = "it serves, and its last check succeeded"
 
 
@@ -50,10 +50,7 @@ def _status(instance: Instance, differing: int, missing: int) -> tuple[Status, s
         return Status.UNAVAILABLE, instance.reason or instance.state.value
     if instance.seconds_since_check() > MAXIMUM_AGE_SECONDS:
         return Status.UNAVAILABLE, "its last good check is more than a minute old"
-    if instance.stuck_sessions:
-        return Status.DEGRADED, f"{instance.stuck_sessions} sessions are stuck in calls that do not return"
-    if instance.troubled:
-        return Status.DEGRADED, "a call has failed since the last success"
+    reasons = list(instance.degraded)
     if differing or missing:
-        return Status.DEGRADED, f"{differing} keys differ from those of another HSM, and {missing} are missing"
-    return Status.ACTIVE, ""
+        reasons.append(f"{differing} keys differ from those of another HSM, and {missing} are missing")
+    return (Status.DEGRADED, "; ".join(reasons)) if reasons else (Status.ACTIVE, "")

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -12,35 +13,37 @@ from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
     DeadlinePassed,
+    GeneratorFailed,
     HsmBusy,
     HsmError,
     LoginBarred,
     LoginRefused,
-    ModuleStuck,
     SessionLost,
     SettingsMismatch,
     TokenUnavailable,
 )
+from xksproxy.hsm.instance.connector import Connector
+from xksproxy.hsm.instance.degradation import degraded_reasons, slow_attempt, too_slow_to_verify
 from xksproxy.hsm.instance.gcm_requests import Operation
 from xksproxy.hsm.instance.key_listing import KeyListing
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.instance.session_opener import SessionOpener
 from xksproxy.hsm.instance.session_pool import SessionPool
 from xksproxy.hsm.instance.watcher import RECHECK_SECONDS, Watcher
-from xksproxy.hsm.pkcs11.module import Modules, TokenInfo
+from xksproxy.hsm.pkcs11.connection import TokenInfo
+from xksproxy.hsm.pkcs11.modules import Modules
+from xksproxy.hsm.pkcs11.presets import quirks_of
 
 _log: Final = logging.getLogger(__name__)
 
 FAILURES_UNTIL_DOWN: Final = 3
-"""So many failures in a row take an instance out of service; a single one may be the session's alone."""
+"""So many calls that fail in a row, their repetitions included, take an instance out of service."""
 
-_PROBE_SECONDS: Final = 2.0
+_CHECK_SECONDS: Final = 20.0
 _LISTING_SECONDS: Final = 2.0
-_REINITIALIZE_AFTER_PROBES: Final = 2
-_REINITIALIZE_WAIT_SECONDS: Final = 1.0
+_DEADLINE_SECONDS: Final = 0.2
 
-_NEEDS_OPERATOR: Final = (LoginBarred, LoginRefused, SettingsMismatch)
-"""Failures that trying again soon does not mend."""
+_AT_ONCE: Final = (LoginBarred, LoginRefused, SettingsMismatch, GeneratorFailed)
+"""Failures that take an instance out of service at once."""
 
 Result = TypeVar("Result")
 
@@ -56,42 +59,75 @@ class State(Enum):
 class Instance:
     """One HSM: its session workers, and whether it gets calls. Its methods are called on the event loop.
 
-    It serves after a session has tested the settings on the token. Three failures in a row, or all workers stuck, take
-    it out of service. Then the watcher probes it, with growing pauses, until it serves again.
+    It serves after its connector has tested the settings on the token. Failures in a row, or all sessions stuck, take
+    it out of service, until the connector's next test succeeds. That it is slow does not.
     """
 
     def __init__(self, hsm: Hsm, modules: Modules) -> None:
         self.id = hsm.id
         self.state = State.CONNECTING
-        self.reason = ""
-        """Why it does not serve."""
         self.returns = 0
         """How often it has come into service, the first time included."""
+        self.deadline_seconds = _DEADLINE_SECONDS
+        """The deadline of a request, to say whether the HSM is fast enough for it."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
-        """Asked before C_Finalize, which hits every HSM of the same module."""
+        """Asked before C_Finalize, which ends the sessions of every HSM of the module. Called on any thread."""
+        self.on_service: Callable[[], None] = lambda: None
+        """Called on the event loop each time that it comes into service."""
         self._hsm = hsm
-        self._opener = SessionOpener(hsm, modules)
+        self._reason = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connector = Connector(hsm, modules, self._changed)
+        self._connector.may_reinitialize = lambda: self.may_reinitialize(self)
         self._watcher = Watcher(self)
         self._pool = SessionPool(
             hsm.id,
             hsm.sessions,
-            self._opener,
+            self._connector,
             modules.usage,
             on_stuck=self._worker_stuck,
             on_return=self._watcher.wake,
+            hsm_makes_ivs=quirks_of(hsm).iv != "caller",
         )
         self._listing = KeyListing(hsm.id, self._pool)
         self._outstanding = 0
         self._failures = 0
         self._checked_at = -math.inf
-        self._module_stuck = False
-        self._needs_operator = False
+        self._seen_proofs = 0
+        self._seen_failure: HsmError | None = None
+        self._too_slow = False
         self._tried = asyncio.Event()
 
     @property
     def info(self) -> TokenInfo | None:
-        """Vendor, model and serial number of the token; None until a first session was opened."""
-        return self._opener.info
+        """Vendor, model and serial number of the token; None until it was found."""
+        return self._connector.info
+
+    @property
+    def reason(self) -> str:
+        """Why it does not serve, and what it does about that."""
+        slow = "" if self.state is State.SERVING else slow_attempt(self._connector)
+        return "; ".join(filter(None, (self._reason, slow)))
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What it serves with less than it should, in words."""
+        reasons = degraded_reasons(self._hsm.sessions, self._pool, self._connector, failed=self._failures > 0)
+        return tuple(filter(None, (*reasons, self._slowness)))
+
+    @property
+    def call_seconds(self) -> float:
+        """How long a GCM call takes inside the module at present."""
+        return self._pool.calls.latency.seconds()
+
+    @property
+    def too_slow_to_verify(self) -> bool:
+        """Whether two calls take longer than a request may: no Encrypt with an integrity value can succeed."""
+        return bool(self._slowness)
+
+    @property
+    def _slowness(self) -> str:
+        return too_slow_to_verify(self.call_seconds, self.deadline_seconds)
 
     @property
     def labels(self) -> frozenset[str]:
@@ -116,7 +152,11 @@ class Instance:
     @property
     def serving(self) -> bool:
         """Whether it should get calls."""
-        return self.state is State.SERVING and self._pool.free > 0
+        return self.state is State.SERVING and self._pool.available
+
+    def in_service(self) -> bool:
+        """Whether it is in service, free sessions or not."""
+        return self.state is State.SERVING
 
     @property
     def load(self) -> int:
@@ -130,18 +170,31 @@ class Instance:
 
     @property
     def stuck_sessions(self) -> int:
-        """Sessions whose call did not return in time."""
+        """Sessions whose call does not return."""
         return self._pool.stuck
 
     @property
     def troubled(self) -> bool:
-        """Whether it serves with less than it should: stuck sessions, or a failure since the last success."""
+        """Whether calls should go to another instance if there is one: stuck sessions, or a failure since a success."""
         return self._pool.stuck > 0 or self._failures > 0
 
     @property
     def hopeless(self) -> bool:
-        """Whether only another process can bring it back: every worker, or a call in its module, does not return."""
-        return self._module_stuck or self._pool.exhausted
+        """Whether only another process can bring it back: all calls have been stuck for ``connect_timeout_s``."""
+        return self._pool.exhausted_for > self._hsm.connect_timeout_s
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it serves and makes no calls of its own before its next check is due."""
+        return self.serving and self._watcher.pausing and not self._listing.running_first
+
+    def expected_seconds(self, calls: int = 1) -> float:
+        """How long a request of so many calls, one after another, takes here at present."""
+        return self._pool.expected_seconds(calls)
+
+    def likely_seconds(self) -> float:
+        """How long the next call is likely to take here: as long as one that has not returned, if that is longer."""
+        return max(self._pool.expected_seconds(), self._pool.calls.running_seconds)
 
     def seconds_since_check(self) -> float:
         """Age of the last check that went well; infinite before the first."""
@@ -149,6 +202,8 @@ class Instance:
 
     def start(self) -> None:
         """Start threads and watcher. The HSM need not be reachable yet."""
+        self._loop = asyncio.get_running_loop()
+        self._connector.start()
         self._pool.start()
         self._watcher.start()
 
@@ -156,35 +211,43 @@ class Instance:
         """Let the threads end after what is queued; do not wait for them."""
         self._watcher.stop()
         self._listing.stop()
+        self._connector.stop()
         self._pool.stop()
 
     async def ended(self, seconds: float) -> None:
         """After :meth:`stop`, wait until its threads have ended, for at most ``seconds``: then none logs in again."""
-        await self._pool.ended(seconds)
+        deadline = Deadline.after(seconds)
+        await self._pool.ended(deadline.remaining())
+        await asyncio.to_thread(self._connector.join, deadline.remaining())
 
     async def tried(self) -> None:
         """Wait until the first attempt to reach it has succeeded or failed."""
         await self._tried.wait()
 
     async def call(self, work: Operation[Result], deadline: Deadline) -> Result:
-        """Run ``work`` on a session; if that session is lost, once more on a new one.
+        """Run ``work`` on a session; see :meth:`SessionPool.submit`.
 
         Raises:
-            HsmBusy: no worker became free before the deadline, or the HSM asks to slow down.
+            HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
             DeadlinePassed: the HSM was too slow.
+            TokenUnavailable: it is out of service.
             HsmError: what ``work`` raised.
         """
         return await self._observed(self._pool.submit(work, deadline))
 
+    async def call_unobserved(self, work: Operation[Result], deadline: Deadline) -> Result:
+        """The same as :meth:`call`, for work in the background: its failure says nothing about the HSM's health."""
+        return await self._pool.submit(work, deadline)
+
     async def _observed(self, call: Awaitable[Result]) -> Result:
-        """Await a call and count its outcome."""
+        """Await a call and count its outcome. That it took too long is not held against the HSM."""
         self._outstanding += 1
         try:
             result = await call
-        except (TokenUnavailable, SessionLost, DeadlinePassed) as error:
-            self._count_failure(error)
+        except (DeadlinePassed, HsmBusy):
             raise
-        except HsmBusy:
+        except (TokenUnavailable, SessionLost) as error:
+            self._count_failure(error)
             raise
         except HsmError:
             # An answer about a key or a ciphertext comes from an HSM that works.
@@ -195,83 +258,90 @@ class Instance:
         self._failures = 0
         return result
 
+    def _changed(self) -> None:
+        """The connector's callback, on its thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._connector_changed)
+
+    def _connector_changed(self) -> None:
+        failure = self._connector.failure
+        if failure is not None and self.state is State.SERVING and not self._pool.free:
+            self._go_down(str(failure))
+        self._watcher.wake()
+
     def _worker_stuck(self) -> None:
-        if not self._pool.free:
+        if not self._pool.available:
             self._go_down("every session is stuck in a call that does not return")
 
     def _count_failure(self, error: HsmError) -> None:
         self._failures += 1
-        if self._failures >= FAILURES_UNTIL_DOWN or isinstance(error, _NEEDS_OPERATOR):
+        if self._failures >= FAILURES_UNTIL_DOWN or isinstance(error, _AT_ONCE):
             self._go_down(str(error))
 
     def _go_down(self, reason: str) -> None:
-        self.reason = reason
-        if self.state is State.SERVING:
-            self.state = State.DOWN
-            _log.error("HSM out of service", extra={"fields": {"hsm": self.id, "reason": reason}})
-            self._watcher.wake()
-
-    @property
-    def serving_state(self) -> bool:
-        """Whether it is in service, free sessions or not."""
-        return self.state is State.SERVING
-
-    @property
-    def quiet(self) -> bool:
-        """Whether it serves and makes no calls of its own before its next check is due."""
-        return self.serving and self._watcher.pausing and not self._listing.running_first
+        if self.state is not State.SERVING:
+            return
+        self.state, self._reason = State.DOWN, reason
+        self._seen_proofs = self._connector.proofs
+        _log.error("HSM out of service", extra={"fields": {"hsm": self.id, "reason": reason}})
+        self._connector.prove()
+        self._pool.close(TokenUnavailable(reason))
+        self._watcher.wake()
 
     def check_interval(self) -> float:
         """Seconds until the next check: soon if a call has failed."""
         return RECHECK_SECONDS if self._failures else self._hsm.check_interval_s
 
-    def needs_operator(self) -> bool:
-        """Whether the last probe failed for a reason that only an operator can remove."""
-        return self._needs_operator
-
     async def check(self) -> None:
         """Test the HSM while it serves, and list its keys."""
         try:
-            await self.call(HsmSession.self_test, Deadline.after(_PROBE_SECONDS))
+            await self.call(HsmSession.self_test, Deadline.after(_CHECK_SECONDS))
         except HsmBusy:
             return
         except HsmError as error:
             _log.warning("HSM fails its check", extra={"fields": {"hsm": self.id, "reason": str(error)}})
         else:
             self._checked_at = time.monotonic()
+            self._log_slowness()
             if not self._listing.running_first:
                 await self._listing.refresh()
 
-    async def probe(self, failed_before: int) -> bool:
-        """Try to bring it into service. From the third time on, the module is initialised again before."""
-        if failed_before >= _REINITIALIZE_AFTER_PROBES and not self._needs_operator and self.may_reinitialize(self):
-            await self._reinitialize()
-        try:
-            await self._pool.submit(HsmSession.test_settings, Deadline.after(_PROBE_SECONDS))
-        except HsmError as error:
-            if str(error) != self.reason or self.state is State.CONNECTING:
-                _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": str(error)}})
-            self.reason, self.state = str(error), State.DOWN
-            self._needs_operator = isinstance(error, _NEEDS_OPERATOR)
+    def _log_slowness(self) -> None:
+        slowness = self._slowness
+        if slowness and not self._too_slow:
+            _log.warning(slowness, extra={"fields": {"hsm": self.id}})
+        self._too_slow = bool(slowness)
+
+    async def try_to_serve(self) -> None:
+        """Bring it into service if its connector has tested it since it went out of service, and a session is free."""
+        if self._connector.proofs > self._seen_proofs and self._pool.free:
+            await self._serve()
+            return
+        failure, attempt = self._connector.failure, self._connector.attempt
+        if failure is not None and failure is not self._seen_failure:
+            self._seen_failure = failure
+            self._unavailable(failure)
             self._tried.set()
-            return False
+        elif attempt is not None and time.monotonic() - attempt.since > self._hsm.connect_timeout_s:
+            self._unavailable(TokenUnavailable(f"connecting takes longer than {self._hsm.connect_timeout_s:g} s"))
+
+    def _unavailable(self, error: HsmError) -> None:
+        reason = str(error)
+        if reason != self._reason or self.state is State.CONNECTING:
+            _log.error("HSM unavailable", extra={"fields": {"hsm": self.id, "reason": reason}})
+        self.state, self._reason = State.DOWN, reason
+        self._pool.close(error)
+
+    async def _serve(self) -> None:
+        proofs = self._connector.proofs
+        self._pool.open()
         self._checked_at = time.monotonic()
-        self._needs_operator = False
         # If a session had to search for a key while requests wait, they would miss their deadline.
         await self._listing.begin(_LISTING_SECONDS)
-        self.state, self.reason, self._failures = State.SERVING, "", 0
+        self._seen_proofs, self._seen_failure = proofs, None
+        self.state, self._reason, self._failures = State.SERVING, "", 0
         self.returns += 1
         self._tried.set()
         _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
-        return True
-
-    async def _reinitialize(self) -> None:
-        try:
-            module = await asyncio.to_thread(self._opener.module)
-            await asyncio.to_thread(module.reinitialize, _REINITIALIZE_WAIT_SECONDS)
-        except ModuleStuck as error:
-            self.reason, self._module_stuck = str(error), True
-        except TokenUnavailable as error:
-            self.reason = str(error)
-        else:
-            _log.warning("PKCS#11 module initialised again", extra={"fields": {"hsm": self.id}})
+        self.on_service()

@@ -166,13 +166,16 @@ class KeyTable:
         return None
 
     def _searched(self, label: str) -> KnownKey:
-        handles = self.search(label)
-        if len(handles) > 1:
-            raise KeyAmbiguous(f"{len(handles)} keys on the token have the same label")
-        if not handles:
+        found = [(handle, self._describe(handle)) for handle in self.search(label)]
+        # A module that finds another object than it was asked for must not have that used.
+        found = [(handle, description) for handle, description in found if description.label == label]
+        if len(found) > 1:
+            raise KeyAmbiguous(f"{len(found)} keys on the token have the same label")
+        if not found:
             self._require_token()
             raise KeyMissing("the token has no key of this label")
-        return KnownKey(handles[0], self._describe(handles[0]), time.monotonic())
+        handle, description = found[0]
+        return KnownKey(handle, description, time.monotonic())
 
     def _describe(self, handle: int) -> KeyDescription:
         with self._errors_classified:

@@ -9,7 +9,8 @@ from xksproxy.config.model import Hsm
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Modules, TokenInfo
+from xksproxy.hsm.pkcs11.connection import TokenInfo
+from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.state.usage import UsageBook
 

@@ -7,6 +7,7 @@ from xksproxy.hsm.errors import SessionLost, SettingsMismatch, TokenUnavailable
 from xksproxy.hsm.instance.gcm_calls import GcmCalls
 from xksproxy.hsm.keys import Sealed
 from xksproxy.hsm.pkcs11 import return_values
+from xksproxy.hsm.pkcs11.calls_inside import CallsInside
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.quirks import Quirks
@@ -14,6 +15,7 @@ from xksproxy.hsm.pkcs11.return_values import ErrorClass
 
 _AES_256_BITS: Final = 256
 _TEXT: Final = b"xksproxy self-test"
+_DRAWN_BYTES: Final = 48
 _AAD: Final = b"xksproxy"
 _POINTS_AT_SETTINGS: Final = frozenset(
     {ErrorClass.MECHANISM_REFUSED, ErrorClass.CIPHERTEXT_REJECTED, ErrorClass.AMBIGUOUS}
@@ -27,8 +29,15 @@ class SelfTest:
     """
 
     def __init__(
-        self, binding_session: Any, gcm_calls: GcmCalls, quirks: Quirks, *, require_present: Callable[[], None]
+        self,
+        binding_session: Any,
+        gcm_calls: GcmCalls,
+        quirks: Quirks,
+        calls_inside: CallsInside,
+        *,
+        require_present: Callable[[], None],
     ) -> None:
+        self._calls_inside = calls_inside
         self._binding_session = binding_session
         self._gcm_calls = gcm_calls
         self._quirks = quirks
@@ -60,14 +69,17 @@ class SelfTest:
 
         Raises:
             SettingsMismatch: the token behaves otherwise than its settings say.
+            GeneratorFailed: its random generator repeats itself.
             TokenUnavailable: the token fails.
         """
         self._require_present()
         key = self._key()
         try:
+            self._check_generator()
             first, second = (self._gcm_calls.encrypt(key, _TEXT, _AAD) for _ in range(2))
             decrypted = {self._gcm_calls.decrypt(key, sealed, _AAD) for sealed in (first, second)}
         except CryptokiError as error:
+            self._require_present()
             if self._class_of(error) in _POINTS_AT_SETTINGS:
                 raise SettingsMismatch(f"{error}; check the settings iv and iv_source") from error
             raise TokenUnavailable(f"the test of the settings failed: {error}") from error
@@ -76,6 +88,11 @@ class SelfTest:
         if decrypted != {_TEXT}:
             raise SettingsMismatch("a ciphertext did not decrypt to what was encrypted; check the setting iv")
         self._check_refusal(key, first)
+
+    def _check_generator(self) -> None:
+        if self._quirks.iv == "caller" and self._quirks.iv_source == "token":
+            for _ in range(2):
+                self._gcm_calls.draw(_DRAWN_BYTES)
 
     def _check_refusal(self, key: int, sealed: Sealed) -> None:
         changed = Sealed(sealed.iv, sealed.ciphertext, bytes([sealed.tag[0] ^ 1]) + sealed.tag[1:])
@@ -94,7 +111,8 @@ class SelfTest:
 
     def _key(self) -> int:
         if self._key_handle is None:
-            self._key_handle = generate_aes_key(
-                self._binding_session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
-            )
+            with self._calls_inside.entered("C_GenerateKey"):
+                self._key_handle = generate_aes_key(
+                    self._binding_session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
+                )
         return self._key_handle

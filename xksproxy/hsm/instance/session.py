@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import (
     CiphertextRejected,
+    CiphertextWrong,
     EncryptionsSpent,
     KeyAmbiguous,
     NotCounted,
@@ -21,9 +22,10 @@ from xksproxy.hsm.instance.openssl import sha256_address
 from xksproxy.hsm.instance.self_test import SelfTest
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
 from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
+from xksproxy.hsm.pkcs11.connection import Connection, close_session
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
-from xksproxy.hsm.pkcs11.module import Connection, close_session
+from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import LimitReached
 
@@ -39,12 +41,13 @@ class HsmSession:
     Every method raises an :class:`HsmError`; after one whose ``discards_session`` is set, close the session.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, binding_session: Any = None) -> None:
+        """A new session, or one that is open already; the calling thread is inside the module lock."""
         self._cryptoki = connection.cryptoki
         self._connection = connection
         self._quirks = connection.quirks
         self._errors_classified = ErrorsClassified(connection.quirks)
-        self._session = connection.open_session()
+        self._session = connection.open_session() if binding_session is None else binding_session
         self._handle: int = self._session.handle
         self.native_session = NativeSession(
             connection.module_lock,
@@ -63,12 +66,25 @@ class HsmSession:
             hints=lambda: connection.key_hints,
             require_token=self._require_token,
         )
-        self._gcm_calls = GcmCalls(self._cryptoki, self._handle, self._quirks, self.native_session)
-        self._self_test = SelfTest(self._session, self._gcm_calls, self._quirks, require_present=self._require_present)
+        self._gcm_calls = GcmCalls(
+            self._cryptoki, self._handle, self._quirks, self.native_session, connection.generator_check
+        )
+        self._self_test = SelfTest(
+            self._session,
+            self._gcm_calls,
+            self._quirks,
+            self._cryptoki.calls_inside,
+            require_present=self._require_present,
+        )
         self._fingerprint_check = FingerprintCheck(
             self._gcm_calls, self._quirks, require_self_test=self.require_self_test
         )
         self._native_failure: CryptokiError | None = None
+
+    @property
+    def module_lock(self) -> ModuleLock:
+        """The lock of its module."""
+        return self._connection.module_lock
 
     @property
     def alive(self) -> bool:
@@ -88,7 +104,12 @@ class HsmSession:
 
     def close(self) -> None:
         """Close the session on the token."""
-        close_session(self._session)
+        with self._cryptoki.calls_inside.entered("C_CloseSession"):
+            close_session(self._session)
+
+    def take_call_seconds(self) -> float | None:
+        """How long the last GCM call was inside the module; None if there was none since this was asked."""
+        return self._gcm_calls.take_seconds()
 
     def raise_next(self, failure: tuple[str, int] | None) -> None:
         """Make the next encryption or decryption fail with what the native session saw: function and return value."""
@@ -157,8 +178,14 @@ class HsmSession:
         """
         description = self.describe_key(label)
         both = description.is_aes_256 and description.can_encrypt and description.can_decrypt
-        canary = self.encrypt(label, os.urandom(_CANARY_BYTES), b"") if both else None
-        return KeyFingerprint(description.check_value, canary)
+        return KeyFingerprint(description.check_value, self._canary(label) if both else None)
+
+    def _canary(self, label: str) -> Sealed:
+        plaintext = os.urandom(_CANARY_BYTES)
+        canary = self.encrypt(label, plaintext, b"")
+        if self.decrypt(label, canary, b"") != plaintext:
+            raise CiphertextWrong("what the HSM has just encrypted decrypts to something else")
+        return canary
 
     def verify_key(self, label: str, fingerprint: KeyFingerprint) -> None:
         """Search for the key anew and compare it with a fingerprint.
@@ -248,7 +275,7 @@ class HsmSession:
 
     def _require_present(self) -> None:
         with self._errors_classified:
-            self._cryptoki.check_token(self._connection.slot)
+            self._connection.require_present()
 
     def _raise_native_failure(self) -> None:
         failure, self._native_failure = self._native_failure, None

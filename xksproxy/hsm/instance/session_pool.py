@@ -8,13 +8,32 @@ from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import CallQueue
+from xksproxy.hsm.errors import (
+    CiphertextWrong,
+    GeneratorFailed,
+    HsmBusy,
+    HsmError,
+    LoginBarred,
+    LoginRefused,
+    SessionLost,
+    SettingsMismatch,
+    TokenUnavailable,
+)
+from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.gcm_requests import GcmOperation, Operation
-from xksproxy.hsm.instance.session_opener import SessionOpener
+from xksproxy.hsm.instance.outstanding_calls import OutstandingCalls
+from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
+from xksproxy.hsm.pkcs11.generator_check import IvHistory
 from xksproxy.request_stats import RequestStats, current_request_stats
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
+_SUPERVISE_SECONDS: Final = 0.1
+_DEVICE_RETRIES: Final = 2
+"""So often a call is repeated after an error that a device may give in passing."""
+
+_NOT_PASSING: Final = (CiphertextWrong, GeneratorFailed, LoginBarred, LoginRefused, SettingsMismatch)
 
 Result = TypeVar("Result")
 
@@ -22,31 +41,43 @@ Result = TypeVar("Result")
 class SessionPool:
     """One worker for each session of an HSM. The methods are called on the event loop.
 
-    A worker whose call does not return is replaced, until there are twice as many, including the stuck ones.
+    A worker whose call does not return is replaced, until there are twice as many, including the stuck ones. That is
+    decided by the time which a call has spent inside the module, not by the deadline of the request.
     """
 
     def __init__(
         self,
         hsm_id: str,
         sessions: int,
-        opener: SessionOpener,
+        connector: Connector,
         usage: UsageBook,
         *,
         on_stuck: Callable[[], None],
         on_return: Callable[[], None],
+        hsm_makes_ivs: bool,
     ) -> None:
-        """``usage`` counts encryptions. The callbacks run when a worker is stuck, and when a stuck one returns."""
+        """``usage`` counts encryptions. The callbacks run when a worker is stuck; when one returns or has a session."""
+        self.calls = OutstandingCalls()
+        """Those that wait or run; not those that do not return."""
         self._hsm_id = hsm_id
         self._sessions = sessions
-        self._opener = opener
+        self._connector = connector
         self._usage = usage
+        self._warnings = RepeatedWarnings(_log, hsm_id)
         self._on_stuck = on_stuck
         self._on_return = on_return
+        self._hsm_makes_ivs = hsm_makes_ivs
+        self._iv_history = IvHistory()
         self._queue: CallQueue[SessionCall] = CallQueue()
         self._waking = False
+        self._refusal: HsmError | None = TokenUnavailable("not reached yet")
+        self._supervisor: asyncio.TimerHandle | None = None
         self._free: dict[int, SessionWorker] = {}
-        """The workers that take calls, by number."""
+        """The workers that take calls once they have a session, by number."""
+        self._counted_sessions = 1
+        """:attr:`free`, at least 1, as of the last tick or change: counting for each call costs too much."""
         self._stuck: set[SessionWorker] = set()
+        self._exhausted_since: float | None = None
         self._started = 0
         self._key_numbers: dict[str, int] = {}
         """The numbers by which native sessions know keys, by label; only for keys that were once listed."""
@@ -55,18 +86,23 @@ class SessionPool:
 
     @property
     def free(self) -> int:
-        """The number of workers that take calls, busy ones included."""
-        return len(self._free)
+        """The number of workers that have a session and are not stuck, busy ones included."""
+        return sum(worker.has_session for worker in self._free.values())
+
+    @property
+    def available(self) -> bool:
+        """Whether a worker takes calls, or does so as soon as it has a session again."""
+        return bool(self._free)
 
     @property
     def stuck(self) -> int:
-        """The number of workers whose call has not returned in time."""
+        """The number of workers whose call does not return."""
         return len(self._stuck)
 
     @property
-    def exhausted(self) -> bool:
-        """Whether all workers are stuck and no further one may be started."""
-        return not self._free and self.stuck >= self._maximum
+    def exhausted_for(self) -> float:
+        """For how many seconds all workers have been stuck and no further one may be started; 0 if that is not so."""
+        return 0.0 if self._exhausted_since is None else time.monotonic() - self._exhausted_since
 
     @property
     def _maximum(self) -> int:
@@ -74,12 +110,16 @@ class SessionPool:
 
     def start(self) -> None:
         """Start the threads."""
-        asyncio.get_running_loop().add_reader(self._queue.fileno(), self._settle_finished)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._queue.fileno(), self._settle_finished)
+        self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
         self._top_up()
 
     def stop(self) -> None:
         """Let the threads end after what is queued; do not wait for them."""
-        self._queue.end(self.free)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        self._queue.end(len(self._free))
 
     async def ended(self, seconds: float) -> None:
         """After :meth:`stop`, wait until the threads have ended, for at most ``seconds``."""
@@ -90,28 +130,79 @@ class SessionPool:
             self._settle_finished()
             asyncio.get_running_loop().remove_reader(self._queue.fileno())
 
+    def expected_seconds(self, calls: int = 1) -> float:
+        """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
+        return self.calls.expected_seconds(self._counted_sessions, calls)
+
     async def submit(self, work: Operation[Result], deadline: Deadline) -> Result:
-        """Run work on a session; if that session is lost, once more on a new one.
+        """Run work on a session. It is repeated on another one after a lost session or a passing device error.
 
         Raises:
-            HsmBusy: no worker became free before the deadline, or the HSM asks to slow down.
+            HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
             DeadlinePassed: the HSM was too slow.
             HsmError: the work raised it.
         """
+        lost, failed = self._sessions, _DEVICE_RETRIES
+        while True:
+            if self._refusal is not None:
+                raise type(self._refusal)(str(self._refusal))
+            try:
+                return await self._submit_once(work, deadline)
+            except SessionLost:
+                lost -= 1
+                if lost < 0 or deadline.passed():
+                    raise
+            except TokenUnavailable as error:
+                failed -= 1
+                if (
+                    isinstance(error, _NOT_PASSING)
+                    or failed < 0
+                    or deadline.remaining() <= self.calls.call_seconds(self._counted_sessions)
+                ):
+                    raise
+
+    async def _submit_once(self, work: Operation[Result], deadline: Deadline) -> Result:
         submitted_at = time.monotonic()
-        call = SessionCall(work, deadline, self._queue, self._replace)
+        calls = work.calls if isinstance(work, GcmOperation) else 1
+        needed = self._require_time(deadline, calls)
+        call = SessionCall(work, deadline, self._queue)
         if isinstance(work, GcmOperation) and (number := self._key_number(work.label)) is not None:
             call.offer(work, number, self._usage)
         try:
-            self._put(call)
-            result: Result = await call.result()
+            self._put(call, calls)
+            result: Result = await call.result(needed)
         finally:
+            if call.claimed_at is None:
+                self.calls.remove(call)
             if stats := current_request_stats.get():
                 self._record_times(stats, call, submitted_at)
         return result
 
-    def _put(self, call: SessionCall) -> None:
+    def open(self) -> None:
+        """Take calls."""
+        self._refusal = None
+
+    def close(self, error: HsmError) -> None:
+        """Refuse all calls that no worker has taken, and those that come, until :meth:`open`."""
+        self._refusal = error
+        for call in self.calls:
+            if call.claimed_at is None and call.refuse(error):
+                self.calls.remove(call)
+
+    def _require_time(self, deadline: Deadline, calls: int) -> float:
+        """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them."""
+        sessions, remaining = self._counted_sessions, deadline.remaining()
+        needed = self.calls.reserve(sessions, calls, remaining)
+        if needed is None:
+            each = 1000 * self.calls.call_seconds(sessions)
+            raise HsmBusy(
+                f"the queue and {calls} calls of {each:.0f} ms exceed the {1000 * remaining:.0f} ms that are left"
+            )
+        return min(needed, remaining / 2)
+
+    def _put(self, call: SessionCall, calls: int) -> None:
         """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
+        self.calls.add(call, calls)
         self._queue.put(call)
         if not self._waking:
             self._waking = True
@@ -123,7 +214,36 @@ class SessionPool:
 
     def _settle_finished(self) -> None:
         for call in self._queue.finished():
+            self.calls.finish(call)
+            if self._hsm_makes_ivs:
+                self._require_new_iv(call)
             call.settle()
+
+    def _require_new_iv(self, call: SessionCall) -> None:
+        """Make a call fail if the HSM has used its IV before."""
+        encryption = call.settled_encryption()
+        if encryption is not None:
+            try:
+                self._iv_history.require_new(*encryption)
+            except GeneratorFailed as error:
+                call.fail(error)
+
+    def _supervise(self) -> None:
+        """Give up the workers whose call has been inside the module for too long."""
+        loop = asyncio.get_running_loop()
+        self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
+        self._warnings.summarise()
+        self.calls.refresh()
+        self._count_sessions()
+        earliest = time.monotonic() - self.calls.latency.stuck_after
+        for call in self.calls:
+            since = call.inside_since(self._connector.call_of)
+            if since is not None and since < earliest:
+                worker = self._queue.abandon(call)
+                self.calls.remove(call)
+                call.give_up()
+                if worker is not None:
+                    self._replace(worker)
 
     def _key_number(self, label: str) -> int | None:
         number = self._key_numbers.get(label)
@@ -139,15 +259,35 @@ class SessionPool:
         stats.hsms.append(self._hsm_id)
 
     def _top_up(self) -> None:
-        while self.free < self._sessions and self.free + self.stuck < self._maximum:
+        while len(self._free) < self._sessions and len(self._free) + self.stuck < self._maximum:
             number = self._started
             self._started += 1
-            worker = SessionWorker(f"{self._hsm_id}-{number}", number, self._queue, self._opener, self._returned)
+            worker = SessionWorker(
+                f"{self._hsm_id}-{number}",
+                number,
+                self._queue,
+                self._connector,
+                warnings=self._warnings,
+                on_return=self._returned,
+                on_session=self._session_opened,
+            )
             self._free[number] = worker
             worker.start()
+        exhausted = not self._free
+        if not exhausted:
+            self._exhausted_since = None
+        elif self._exhausted_since is None:
+            self._exhausted_since = time.monotonic()
+
+    def _count_sessions(self) -> None:
+        self._counted_sessions = self.free or 1
+
+    def _session_opened(self) -> None:
+        self._count_sessions()
+        self._on_return()
 
     def _replace(self, number: int) -> None:
-        """Start another worker in the place of one whose call did not return."""
+        """Start another worker in the place of one whose call does not return."""
         self._stuck.add(self._free.pop(number))
         _log.error("HSM call does not return", extra={"fields": {"hsm": self._hsm_id, "stuck": self.stuck}})
         self._top_up()

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.errors import CiphertextWrong, DeadlinePassed, HsmBusy, HsmError, SessionLost, TokenUnavailable
-from xksproxy.hsm.instance.gcm_requests import OUTPUT_DIFFERS, GcmOperation, Operation
+from xksproxy.hsm.instance.connector import Connector
+from xksproxy.hsm.instance.gcm_requests import OUTPUT_DIFFERS, Decryption, GcmOperation, Operation
+from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.instance.session_opener import SessionOpener
+from xksproxy.hsm.pkcs11.calls_inside import CallInside
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -21,60 +24,65 @@ class SessionCall(Call):
     """A request to a session: made on the event loop, served on a worker's thread, answered on the loop."""
 
     __slots__ = (
+        "_call_seconds",
         "_deadline",
         "_error",
         "_future",
         "_gcm",
         "_key",
-        "_on_stuck",
         "_operation",
         "_queue",
         "_served",
+        "_thread",
         "_timer",
         "_value",
     )
 
-    def __init__(
-        self, work: Operation[Any], deadline: Deadline, queue: "CallQueue[SessionCall]", on_stuck: Callable[[int], None]
-    ) -> None:
+    def __init__(self, work: Operation[Any], deadline: Deadline, queue: "CallQueue[SessionCall]") -> None:
         self._operation = work
         self._deadline = deadline
         self._queue = queue
-        self._on_stuck = on_stuck
         self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._gcm: GcmOperation | None = None
-        self._key = -1
+        self._gcm = work if isinstance(work, GcmOperation) else None
+        self._key: int | None = None
+        self._thread: int | None = None
         self._served = False
+        self._call_seconds: float | None = None
         self._value: Any = None
         self._error: HsmError | None = None
 
     def offer(self, gcm: GcmOperation, key: int, usage: UsageBook) -> None:
         """Allow a native session that knows the key to make the call; ``key`` is the key's number."""
-        self._gcm, self._key = gcm, key
+        self._key = key
         gcm.prepare(self, key, usage)
 
-    async def result(self) -> Any:
-        """Wait for the answer until the deadline. If a claimed call has not returned by then, its worker is stuck.
+    async def result(self, needed: float) -> Any:
+        """Wait for the answer until the deadline. A call that has begun goes on after it; its answer is dropped.
 
-        That also holds for a call whose caller was cancelled, as the slower of two hedged calls.
+        ``needed``: the seconds that the call normally takes. It is not begun when less is left.
 
         Raises:
             HsmBusy: no worker became free in time.
             DeadlinePassed: the HSM did not answer in time.
             HsmError: the session raised it.
         """
-        self._timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
+        begin_within = max(0.0, self._deadline.remaining() - needed)
+        self._timer = asyncio.get_running_loop().call_later(begin_within, self._require_begun)
         try:
             return await self._future
         except asyncio.CancelledError:
-            if self._queue.withdraw(self):
-                self._timer.cancel()
+            self._queue.withdraw(self)
             raise
 
-    def given_up(self) -> bool:
-        """Whether the answer is not awaited any more."""
-        return self._deadline.passed() or self._future.done()
+    def inside_since(self, call_of: Callable[[int], CallInside | None]) -> float | None:
+        """Since when it has been inside the module, on the monotonic clock; None while it is not."""
+        if self.claimed_at is None or self.finished_at is not None:
+            return None
+        if self._thread is None:
+            return self.claimed_at
+        call = call_of(self._thread)
+        return None if call is None else call.entered_at
 
     def serve(self, session: HsmSession) -> None:
         """Run the operation in Python. A failure of the native session is classified as if it had happened here.
@@ -82,6 +90,8 @@ class SessionCall(Call):
         Raises:
             HsmError: the operation failed. The worker passes it to :meth:`fail`.
         """
+        if self._deadline.passed() and not self.attempted:
+            raise HsmBusy("no HSM session became free in time")
         session.raise_next(self.take_failure())
         if self._gcm is not None and self.attempted:
             self._gcm.attempted()
@@ -94,12 +104,42 @@ class SessionCall(Call):
         except Exception as error:
             raise TokenUnavailable(f"unexpected {type(error).__name__} in an HSM call") from error
         self._served = True
-        if self._gcm is not None:
+        self._call_seconds = session.take_call_seconds()
+        if self._gcm is not None and self._key is not None:
             session.allow_native(self._gcm.label, self._key, self._gcm.fingerprint)
+
+    def begin_in_python(self) -> None:
+        """Note that the calling thread serves it; what it does besides calls into the module is not the HSM's time."""
+        self._thread = threading.get_ident()
 
     def fail(self, error: HsmError) -> None:
         """Answer with a failure."""
         self._error = error
+
+    def refuse(self, error: HsmError) -> bool:
+        """Answer with a failure, if no worker has taken it; whether that is so. On the event loop."""
+        if not self._queue.withdraw(self):
+            return False
+        self._answer(error)
+        return True
+
+    def give_up(self) -> None:
+        """Answer a call that does not return. On the event loop."""
+        self._answer(DeadlinePassed("the HSM call does not return"))
+
+    @property
+    def module_seconds(self) -> float | None:
+        """How long its GCM call was inside the module, once it is finished; None if it made none."""
+        if self._call_seconds is None and self._thread is None and self.attempted and self.claimed_at is not None:
+            calls = 1 if self._gcm is None else self._gcm.calls
+            return None if self.finished_at is None else (self.finished_at - self.claimed_at) / calls
+        return self._call_seconds
+
+    def settled_encryption(self) -> tuple[str, bytes] | None:
+        """Label and IV of an encryption that has succeeded; None if it is none or has failed."""
+        if self._error is not None or self._gcm is None or isinstance(self._gcm, Decryption):
+            return None
+        return self._gcm.label, self._gcm.iv_of(self._value) if self._served else self.iv
 
     def settle(self) -> None:
         """Give the caller its answer; on the event loop, when the call is finished."""
@@ -107,29 +147,34 @@ class SessionCall(Call):
             self._timer.cancel()
         if self._future.done():
             return
-        if self._error is not None:
+        if self.finished_at is not None and self.finished_at > self._deadline.at:
+            self._future.set_exception(DeadlinePassed("the HSM call did not return in time"))
+        elif self._error is not None:
             self._future.set_exception(self._error)
         elif self._served or self._gcm is None:
             self._future.set_result(self._value)
         else:
             self._future.set_result(self._gcm.outcome(self))
 
-    def _expire(self) -> None:
-        if self._queue.withdraw(self):
-            self._refuse(HsmBusy("no HSM session became free in time"))
-        elif (worker := self._queue.abandon(self)) is not None:
-            self._refuse(DeadlinePassed("the HSM call did not return in time"))
-            self._on_stuck(worker)
+    def _require_begun(self) -> None:
+        if self.refuse(HsmBusy("no HSM session became free in time")):
+            return
+        self._timer = asyncio.get_running_loop().call_later(self._deadline.remaining(), self._expire)
 
-    def _refuse(self, error: HsmError) -> None:
+    def _expire(self) -> None:
+        self._answer(DeadlinePassed("the HSM call did not return in time"))
+
+    def _answer(self, error: HsmError) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._future.done():
             self._future.set_exception(error)
 
 
 class SessionWorker:
-    """A daemon thread with a session of its own, which is opened at its first call and replaced when it is lost.
+    """A daemon thread with a session of its own. It takes calls only while it has one.
 
-    A worker whose call does not return in time is replaced; when the call returns later, the worker ends.
+    A worker whose call does not return is replaced; when the call returns later, the worker ends.
     """
 
     def __init__(
@@ -137,13 +182,19 @@ class SessionWorker:
         name: str,
         number: int,
         queue: "CallQueue[SessionCall]",
-        opener: SessionOpener,
+        connector: Connector,
+        *,
+        warnings: RepeatedWarnings,
         on_return: Callable[["SessionWorker"], None],
+        on_session: Callable[[], None],
     ) -> None:
+        """The callbacks run on the event loop: after a call that had been given up, and when it has a session."""
         self.number = number
         self._queue = queue
-        self._opener = opener
+        self._connector = connector
+        self._warnings = warnings
         self._on_return = on_return
+        self._on_session = on_session
         self._session: HsmSession | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -157,66 +208,71 @@ class SessionWorker:
         """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
+    @property
+    def has_session(self) -> bool:
+        """Whether it has a session, and so takes calls."""
+        return self._session is not None
+
     def join(self, seconds: float) -> None:
         """Wait for the thread to end, but no longer than so many seconds."""
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        replaced = False
-        while not replaced and (call := self._queue.get(self.number, self._native_session())) is not None:
+        given_up = False
+        while not given_up and self._require_session():
+            if (call := self._queue.get(self.number, self._native_session())) is None:
+                break
             if not call.abandoned:
                 self._serve(call)
-            replaced = not self._queue.finish(call)
+            given_up = not self._queue.finish(call)
             del call  # it may hold a plaintext, and the next call may come much later
         self._discard()
-        if replaced:
-            try:
-                self._loop.call_soon_threadsafe(self._on_return, self)
-            except RuntimeError:
-                # The loop has closed: the worker is leaving.
-                return
+        if given_up:
+            self._tell(lambda: self._on_return(self))
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(callback)
+
+    def _require_session(self) -> bool:
+        """Wait for a session, if it has none; whether it has one now."""
+        if self._session is None:
+            self._session = self._connector.session()
+            if self._session is not None:
+                self._tell(self._on_session)
+        return self._session is not None
 
     def _native_session(self) -> NativeSession | None:
         return None if self._session is None else self._session.native_session
 
     def _serve(self, call: SessionCall) -> None:
+        call.begin_in_python()
         try:
-            with self._opener.module_lock():
-                self._run_on_session(call)
+            self._run_on_session(call)
         except HsmError as error:
             call.fail(error)
+            if error.discards_session:
+                self._warnings.warn("HSM session closed after a failure", str(error))
+                self._discard()
         except Exception as error:  # noqa: BLE001 - a worker must outlive whatever a module or its binding does
             _log.exception("unexpected failure of an HSM session")
             call.fail(TokenUnavailable(f"unexpected {type(error).__name__} in an HSM session"))
 
     def _run_on_session(self, call: SessionCall) -> None:
-        """Run the call; if its session turns out to be lost, once more on a fresh one. All calls are safe to repeat."""
-        try:
-            self._try_on_session(call)
-        except SessionLost:
-            if call.given_up():
-                raise
-            self._try_on_session(call)
-
-    def _try_on_session(self, call: SessionCall) -> None:
-        if self._session is None or not self._session.alive:
-            self._session = self._opener.open()
-        try:
-            call.serve(self._session)
-        except HsmError as error:
-            if error.discards_session:
-                _log.warning("HSM session closed after a failure", extra={"fields": {"reason": str(error)}})
-                self._session.close()
-                self._session = None
-            raise
+        session = self._session
+        if session is None or not session.alive:
+            raise SessionLost("the module was initialised again")
+        with session.module_lock:
+            if not session.alive:
+                raise SessionLost("the module was initialised again")
+            call.serve(session)
 
     def _discard(self) -> None:
-        """Close the session at the end, unless the module is being initialised again."""
-        if self._session is None:
+        """Close the session, unless the module was initialised again: its handle may belong to another session now."""
+        session, self._session = self._session, None
+        if session is None:
             return
-        try:
-            with self._opener.module_lock():
-                if self._session.alive:  # otherwise its handle may belong to another session now
-                    self._session.close()
-        except HsmError:
-            return
+        with suppress(HsmError), session.module_lock:
+            if session.alive:
+                session.close()
+        self._connector.released()

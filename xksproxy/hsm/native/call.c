@@ -140,6 +140,12 @@ static PyObject *get_claimed_at(PyObject *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(call->claimed_at);
 }
 
+static PyObject *get_finished_at(PyObject *self, void *Py_UNUSED(closure)) {
+    Call *call = (Call *)self;
+    if (call->finished_at == 0) Py_RETURN_NONE;
+    return PyFloat_FromDouble(call->finished_at);
+}
+
 static PyObject *get_abandoned(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(((Call *)self)->state == ABANDONED);
 }
@@ -172,6 +178,7 @@ static PyGetSetDef properties[] = {
     {"integrity_value", get_integrity_value, NULL, "SHA-256 over prefix, IV and output of a verified encryption.", NULL},
     {"differs", get_differs, NULL, "Whether the output decrypted to something else than the plaintext.", NULL},
     {"claimed_at", get_claimed_at, NULL, "When a worker claimed it, on the monotonic clock; None before that.", NULL},
+    {"finished_at", get_finished_at, NULL, "When it was finished, on the monotonic clock; None before that.", NULL},
     {"attempted", get_attempted, NULL, "Whether a NativeSession called the module for it, successfully or not.", NULL},
     {"abandoned", get_abandoned, NULL, "Whether its result is not awaited any more.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -83,6 +83,7 @@ static Call *claim(CallQueue *queue, long worker) {
 /* Pass a claimed call to the event loop; false if it is not awaited, then the caller keeps it. */
 static bool finish_call(CallQueue *queue, Call *call) {
     bool notify = false;
+    call->finished_at = monotonic();
     pthread_mutex_lock(&queue->mutex);
     bool awaited = call->state == CLAIMED;
     if (awaited) {

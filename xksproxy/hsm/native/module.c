@@ -32,12 +32,21 @@ static int execute(PyObject *module) {
     return 0;
 }
 
+static PyMethodDef functions[] = {
+    {"load_function_list", load_function_list, METH_O,
+     "Load a shared object and call its C_GetFunctionList: the return value, and the address of the list or 0."},
+    {"offer_function_list", offer_function_list, METH_O,
+     "Let this thread's next C_GetFunctionList of this shared object return the list at an address."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "xksproxy.hsm._native",
     .m_doc = "AES-GCM calls of HSM sessions, made without the interpreter.",
+    .m_methods = functions,
     .m_slots = slots,
 };
 

@@ -17,6 +17,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum { MAXIMUM_IV_BYTES = 16, IV_BYTES = 12, TAG_BYTES = 16, SHA256_BYTES = 32 };
 
@@ -45,7 +46,8 @@ typedef struct Call {
     void *queue;       /* the queue that it was put into; NULL before that */
     CallState state;
     long worker;       /* the worker that claimed it; -1 before that */
-    double claimed_at; /* CLOCK_MONOTONIC, in seconds */
+    double claimed_at;  /* CLOCK_MONOTONIC, in seconds, as finished_at */
+    double finished_at; /* 0 before */
 
     Py_ssize_t key; /* the number of a key; -1 if only Python can serve the call */
     bool encrypt;
@@ -84,6 +86,10 @@ void module_lock_leave(ModuleLock *module_lock);
 
 /* Make a call without the interpreter. False: it was not made or it failed, and Python must serve it. */
 bool native_session_run(NativeSession *native_session, Call *call);
+
+/* Functions of the extension module; see function_list.c. */
+PyObject *load_function_list(PyObject *module, PyObject *path);
+PyObject *offer_function_list(PyObject *module, PyObject *address);
 
 /* CLOCK_MONOTONIC in seconds, the same as Python's time.monotonic. */
 double monotonic(void);

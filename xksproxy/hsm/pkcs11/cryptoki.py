@@ -1,13 +1,12 @@
 """The functions of one PKCS#11 module, called directly, so that the exact return value is known.
 
-Sessions, tokens and log-in come from python-pkcs11 (see :mod:`xksproxy.hsm.pkcs11.module`). The calls of the
+Sessions, tokens and log-in come from python-pkcs11 (see :mod:`xksproxy.hsm.pkcs11.connection`). The calls of the
 request path are here. Every call releases the interpreter lock. No call is safe on a session that another thread uses.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import (
-    CDLL,
     CFUNCTYPE,
     Array,
     addressof,
@@ -15,20 +14,22 @@ from ctypes import (
     c_char,
     c_ulong,
     c_void_p,
-    cast,
     create_string_buffer,
     sizeof,
 )
 from typing import Any, Final
 
+from xksproxy.hsm import _native
 from xksproxy.hsm.pkcs11 import return_values
+from xksproxy.hsm.pkcs11.calls_inside import CallsInside
 from xksproxy.hsm.pkcs11.structures import (
     CK_ATTRIBUTE,
     CK_C_INITIALIZE_ARGS,
-    CK_FUNCTION_LIST_PTR,
+    CK_FUNCTION_LIST,
     CK_GCM_PARAMS,
     CK_MECHANISM,
     CK_SESSION_INFO,
+    CK_TOKEN_INFO,
 )
 
 _CKF_OS_LOCKING_OK: Final = 2
@@ -37,8 +38,20 @@ _TAG_BITS: Final = 128
 _TAG_BYTES: Final = 16
 _SLACK_BYTES: Final = 64
 _UNAVAILABLE: Final = c_ulong(-1).value
+_UNTOUCHED: Final = 0x7A5A5A5A
+"""A length that a module leaves in place only if it has not answered for the attribute."""
+
 _FIND_BATCH: Final = 64
-_TOKEN_INFO_BYTES: Final = 512
+_CKU_USER: Final = 1
+
+_CALLED_BY_THE_BINDING: Final = (
+    "C_GetInfo",
+    "C_GetSlotList",
+    "C_GetSlotInfo",
+    "C_OpenSession",
+    "C_CloseSession",
+    "C_GenerateKey",
+)
 
 
 class CryptokiError(Exception):
@@ -60,41 +73,68 @@ class Cryptoki:
         """Load the shared object; it is not initialised yet.
 
         Raises:
-            OSError: it cannot be loaded.
-            AttributeError: it has no C_GetFunctionList.
+            OSError: it cannot be loaded, or is no PKCS#11 module.
             CryptokiError: C_GetFunctionList fails.
         """
-        library = CDLL(path)
-        functions = CK_FUNCTION_LIST_PTR()
-        _check("C_GetFunctionList", library.C_GetFunctionList(byref(functions)))
-        table = functions.contents
-
-        def bind(name: str, *argument_types: Any) -> Any:
-            return CFUNCTYPE(c_ulong, *argument_types)(getattr(table, name))
-
-        self._initialize = bind("C_Initialize", c_void_p)
-        self._finalize = bind("C_Finalize", c_void_p)
-        self._get_token_info = bind("C_GetTokenInfo", c_ulong, c_void_p)
-        self._get_session_info = bind("C_GetSessionInfo", c_ulong, c_void_p)
-        self._get_attribute_value = bind("C_GetAttributeValue", c_ulong, c_ulong, c_void_p, c_ulong)
-        self._find_init = bind("C_FindObjectsInit", c_ulong, c_void_p, c_ulong)
-        self._find = bind("C_FindObjects", c_ulong, c_void_p, c_ulong, c_void_p)
-        self._find_final = bind("C_FindObjectsFinal", c_ulong)
-        self._encrypt_init = bind("C_EncryptInit", c_ulong, c_void_p, c_ulong)
-        self._encrypt = bind("C_Encrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
-        self._decrypt_init = bind("C_DecryptInit", c_ulong, c_void_p, c_ulong)
-        self._decrypt = bind("C_Decrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
-        self._generate_random = bind("C_GenerateRandom", c_ulong, c_void_p, c_ulong)
+        return_value, address = _native.load_function_list(path)
+        _check("C_GetFunctionList", return_value)
+        if not address:
+            raise OSError("C_GetFunctionList gave no function list, although it returned CKR_OK")
+        self.function_list_address = address
+        self.calls_inside = CallsInside()
+        self._table = CK_FUNCTION_LIST.from_address(address)
+        self._initialize = self._bind("C_Initialize", c_void_p)
+        self._finalize = self._bind("C_Finalize", c_void_p)
+        self._get_token_info = self._bind("C_GetTokenInfo", c_ulong, c_void_p)
+        self._get_session_info = self._bind("C_GetSessionInfo", c_ulong, c_void_p)
+        self._login = self._bind("C_Login", c_ulong, c_ulong, c_void_p, c_ulong)
+        self._logout = self._bind("C_Logout", c_ulong)
+        self._get_attribute_value = self._bind("C_GetAttributeValue", c_ulong, c_ulong, c_void_p, c_ulong)
+        self._find_init = self._bind("C_FindObjectsInit", c_ulong, c_void_p, c_ulong)
+        self._find = self._bind("C_FindObjects", c_ulong, c_void_p, c_ulong, c_void_p)
+        self._find_final = self._bind("C_FindObjectsFinal", c_ulong)
+        self._encrypt_init = self._bind("C_EncryptInit", c_ulong, c_void_p, c_ulong)
+        self._encrypt = self._bind("C_Encrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
+        self._decrypt_init = self._bind("C_DecryptInit", c_ulong, c_void_p, c_ulong)
+        self._decrypt = self._bind("C_Decrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
+        self._generate_random = self._bind("C_GenerateRandom", c_ulong, c_void_p, c_ulong, optional=True)
+        for name in _CALLED_BY_THE_BINDING:
+            self._address_of(name)
         self._initialized_by: int | None = None
+
+    def _address_of(self, name: str) -> int:
+        address: int | None = getattr(self._table, name)
+        if not address:
+            raise OSError(
+                f"the module has no {name}: its function list has NULL there, and the proxy cannot do without"
+            )
+        return address
+
+    def _bind(self, name: str, *argument_types: Any, optional: bool = False) -> Callable[..., int]:
+        """A function of the module, which notes when a thread is inside. A missing optional one is not supported."""
+        if optional and not getattr(self._table, name):
+            return lambda *_: return_values.FUNCTION_NOT_SUPPORTED
+        function = CFUNCTYPE(c_ulong, *argument_types)(self._address_of(name))
+        enter, leave = self.calls_inside.enter, self.calls_inside.leave
+
+        def call(*arguments: Any) -> int:
+            enter(name)
+            try:
+                return int(function(*arguments))
+            finally:
+                leave()
+
+        return call
 
     @property
     def gcm_functions(self) -> tuple[int, int, int, int]:
         """The addresses of C_EncryptInit, C_Encrypt, C_DecryptInit and C_Decrypt."""
-        encrypt_init, encrypt, decrypt_init, decrypt = (
-            cast(function, c_void_p).value or 0
-            for function in (self._encrypt_init, self._encrypt, self._decrypt_init, self._decrypt)
+        return (
+            self._address_of("C_EncryptInit"),
+            self._address_of("C_Encrypt"),
+            self._address_of("C_DecryptInit"),
+            self._address_of("C_Decrypt"),
         )
-        return encrypt_init, encrypt, decrypt_init, decrypt
 
     def initialize(self, reserved: str | None = None) -> None:
         """C_Initialize with CKF_OS_LOCKING_OK: without it, two threads in SoftHSM2 crash the process.
@@ -118,6 +158,11 @@ class Cryptoki:
         _check("C_Finalize", self._finalize(None))
         self._initialized_by = None
 
+    @property
+    def initialized(self) -> bool:
+        """Whether this process has initialised it."""
+        return self._initialized_by == os.getpid()
+
     def require_own_process(self) -> None:
         """Refuse a module that was initialised before a fork: its locks and sessions belong to the parent.
 
@@ -127,9 +172,28 @@ class Cryptoki:
         if self._initialized_by != os.getpid():
             raise RuntimeError("the PKCS#11 module was initialised in another process")
 
-    def check_token(self, slot: int) -> None:
-        """C_GetTokenInfo, for its return value alone."""
-        _check("C_GetTokenInfo", self._get_token_info(slot, create_string_buffer(_TOKEN_INFO_BYTES)))
+    def token_info(self, slot: int) -> CK_TOKEN_INFO:
+        """C_GetTokenInfo."""
+        info = CK_TOKEN_INFO()
+        _check("C_GetTokenInfo", self._get_token_info(slot, byref(info)))
+        return info
+
+    def log_in(self, session: int, pin: bytes | None) -> None:
+        """C_Login as the user; without a PIN by the token's own means (a protected authentication path).
+
+        Raises:
+            CryptokiError: the token refuses, or fails; see :mod:`xksproxy.hsm.pkcs11.log_in`.
+        """
+        buffer = None if pin is None else create_string_buffer(pin, max(1, len(pin)))
+        _check("C_Login", self._login(session, _CKU_USER, buffer, 0 if pin is None else len(pin)))
+
+    def log_out(self, session: int) -> None:
+        """C_Logout: no session of this process sees private objects any more.
+
+        Raises:
+            CryptokiError: the token refuses.
+        """
+        _check("C_Logout", self._logout(session))
 
     def session_state(self, session: int) -> int:
         """The session's CK_STATE (PKCS#11 section 3.3): 1 and 3 are user sessions, 0 and 2 public ones."""
@@ -159,9 +223,39 @@ class Cryptoki:
             self._find_final(session)
 
     def read_attributes(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
-        """The values of the attributes that the object has and does not hide."""
-        attributes = (CK_ATTRIBUTE * len(kinds))(*(CK_ATTRIBUTE(kind, None, 0) for kind in kinds))
+        """The values of the attributes that the object has and does not hide.
+
+        If the module does not answer for all of them at once, each is read by itself: some modules stop at the first
+        one that they do not know, or leave the rest of the template as it was.
+
+        Raises:
+            CryptokiError: the object cannot be read.
+        """
+        try:
+            return self._read_together(session, object_handle, kinds)
+        except CryptokiError as error:
+            if error.return_value in return_values.OBJECT_CANNOT_BE_READ:
+                raise
+            values = self._read_one_by_one(session, object_handle, kinds)
+            if not values:
+                raise
+            return values
+
+    def _read_one_by_one(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
+        values: dict[int, bytes] = {}
+        for kind in kinds:
+            try:
+                values |= self._read_together(session, object_handle, (kind,))
+            except CryptokiError as error:
+                if error.return_value in return_values.OBJECT_CANNOT_BE_READ:
+                    raise
+        return values
+
+    def _read_together(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
+        attributes = (CK_ATTRIBUTE * len(kinds))(*(CK_ATTRIBUTE(kind, None, _UNTOUCHED) for kind in kinds))
         self._get_some(session, object_handle, attributes)
+        if any(item.ulValueLen == _UNTOUCHED for item in attributes):
+            raise CryptokiError("C_GetAttributeValue", return_values.ATTRIBUTE_TYPE_INVALID)
         present = [item for item in attributes if item.ulValueLen != _UNAVAILABLE]
         values = [create_string_buffer(max(1, item.ulValueLen)) for item in present]
         filled = (CK_ATTRIBUTE * len(present))(
@@ -180,7 +274,7 @@ class Cryptoki:
     def _get_some(self, session: int, object_handle: int, attributes: Array[CK_ATTRIBUTE]) -> None:
         """C_GetAttributeValue. The module marks unknown and sensitive attributes; that is no failure."""
         return_value = self._get_attribute_value(session, object_handle, attributes, len(attributes))
-        if return_value not in (return_values.OK, 0x011, 0x012):
+        if return_value not in (return_values.OK, 0x011, return_values.ATTRIBUTE_TYPE_INVALID):
             raise CryptokiError("C_GetAttributeValue", return_value)
 
     def random_bytes(self, session: int, count: int) -> bytes:

@@ -1,41 +1,25 @@
-"""The PKCS#11 modules of this process, each loaded once, and the log-ins, one for each token."""
+"""One PKCS#11 module of this process: loaded and initialised once, whichever HSMs use it."""
 
+import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pkcs11 import exceptions as binding
 from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gives its class a lower-case name
 
-from xksproxy.config.model import Hsm
-from xksproxy.config.secret import Secret
-from xksproxy.hsm.errors import LoginBarred, LoginRefused, ModuleStuck, SessionLost, TokenUnavailable, UserMissing
+from xksproxy.hsm import _native
+from xksproxy.hsm.errors import ModuleStuck, TokenUnavailable
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki, CryptokiError
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
-from xksproxy.hsm.pkcs11.pin_guard import PinGuard
-from xksproxy.hsm.pkcs11.presets import quirks_of
-from xksproxy.hsm.pkcs11.quirks import Quirks
-from xksproxy.state.usage import UsageBook
 
-_PIN_REFUSED: Final = (binding.PinIncorrect, binding.PinInvalid, binding.PinLenRange)
-_PIN_BARRED: Final = (binding.PinExpired, binding.PinLocked)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenInfo:
-    """Vendor, model, serial number and firmware version of a token."""
-
-    manufacturer: str
-    model: str
-    serial: str
-    firmware: str
+_log: Final = logging.getLogger(__name__)
 
 
 class _Library(_BindingLibrary):
-    """python-pkcs11's library on a module that Cryptoki has initialised.
+    """python-pkcs11's library on the function list that Cryptoki has loaded and initialised.
 
     The library's own ``initialize`` promises the module a single thread, although several threads call it.
     """
@@ -45,27 +29,54 @@ class _Library(_BindingLibrary):
 
 
 class Module:
-    """One shared object, initialised in this process. Safe to use from several threads.
+    """One shared object. Safe to use from several threads.
 
     It has one state for all its tokens: initialising it again ends the sessions of all of them.
     """
 
     def __init__(self, path: str, environment: dict[str, str], initialize_string: str | None) -> None:
-        """Load and initialise it.
-
-        Raises:
-            TokenUnavailable: it cannot be loaded or initialised.
-        """
+        """Nothing is loaded yet; see :meth:`load`."""
         self.path = path
         self.module_lock = ModuleLock()
         self._environment = environment
         self._initialize_string = initialize_string
-        self._reinitializing = threading.Lock()
-        with self._failures_named():
-            os.environ.update(environment)
-            self.cryptoki = Cryptoki(path)
-            self.cryptoki.initialize(initialize_string)
-            self._library = _Library(path)
+        self._loading = threading.Lock()
+        """Held while the module is loaded or initialised again, so that one thread does it."""
+
+        self._cryptoki: Cryptoki | None = None
+        self._library: _Library | None = None
+        self._passed_over: dict[int, str] = {}
+
+    @property
+    def cryptoki(self) -> Cryptoki:
+        """Its functions; only after :meth:`load`."""
+        if self._cryptoki is None:
+            raise TokenUnavailable(f"{self.path}: the module is not loaded")
+        return self._cryptoki
+
+    @property
+    def loaded_cryptoki(self) -> Cryptoki | None:
+        """Its functions; None while it is not loaded."""
+        return self._cryptoki
+
+    def load(self, before_initialize: Callable[[], None] = lambda: None) -> None:
+        """Load and initialise it, unless that is done. It may take as long as the module takes.
+
+        Raises:
+            TokenUnavailable: it cannot be loaded or initialised; the next call tries again.
+        """
+        with self._loading, self._failures_named():
+            if self._cryptoki is None:
+                os.environ.update(self._environment)
+                self._cryptoki = Cryptoki(self.path)
+            if not self._cryptoki.initialized:
+                before_initialize()
+                os.environ.update(self._environment)
+                self._cryptoki.initialize(self._initialize_string)
+            if self._library is None:
+                # The binding loads the extension module, which gives it the list that Cryptoki has initialised.
+                _native.offer_function_list(self._cryptoki.function_list_address)
+                self._library = _Library(_native.__file__)
 
     def reinitialize(self, timeout: float) -> None:
         """C_Finalize and C_Initialize: some modules recover from the loss of their HSM in no other way.
@@ -77,205 +88,72 @@ class Module:
             TokenUnavailable: the module refuses.
         """
         generation = self.module_lock.generation
-        with self._reinitializing:
-            if generation == self.module_lock.generation:
-                self._reinitialize(timeout)
+        with self._loading:
+            if generation == self.module_lock.generation and self._cryptoki is not None:
+                self._reinitialize(self._cryptoki, timeout)
 
-    def _reinitialize(self, timeout: float) -> None:
+    def _reinitialize(self, cryptoki: Cryptoki, timeout: float) -> None:
         with self.module_lock.closed(timeout) as emptied:
             if not emptied:
-                raise ModuleStuck(f"{self.path}: a call does not return, so the module cannot be initialised again")
+                raise ModuleStuck(
+                    f"{self.path}: a call has not returned, so the module cannot be initialised again now"
+                )
             self.module_lock.renew()
             with self._failures_named():
                 os.environ.update(self._environment)
                 with suppress(CryptokiError):  # after a failed attempt it is not initialised
-                    self.cryptoki.finalize()
-                self.cryptoki.initialize(self._initialize_string)
+                    cryptoki.finalize()
+                cryptoki.initialize(self._initialize_string)
+
+    def token(self, label: str) -> Any:
+        """The token with a label, as an object of the binding. A slot whose token cannot be read is passed over.
+
+        Raises:
+            TokenUnavailable: no token, or more than one, has the label.
+        """
+        calls = self.cryptoki.calls_inside
+        assert self._library is not None  # noqa: S101 - set with cryptoki
+        found: list[Any] = []
+        unreadable: list[str] = []
+        try:
+            with calls.entered("C_GetSlotList"):
+                slots = self._library.get_slots(token_present=True)
+        except binding.PKCS11Error as error:
+            raise TokenUnavailable(f"the module does not list its slots: {text_of(error)}") from error
+        for slot in slots:
+            try:
+                with calls.entered("C_GetTokenInfo"):
+                    token = slot.get_token()
+            except (binding.TokenNotPresent, binding.TokenNotRecognised):
+                continue
+            except (binding.PKCS11Error, UnicodeDecodeError) as error:
+                unreadable.append(self._pass_over(slot.slot_id, text_of(error)))
+                continue
+            if token.label == label:
+                found.append(token)
+        if len(found) != 1:
+            others = f"; not readable: {', '.join(unreadable)}" if unreadable else ""
+            raise TokenUnavailable(f"{len(found)} tokens have the label {label!r}; expected one{others}")
+        return found[0]
+
+    def _pass_over(self, slot: int, reason: str) -> str:
+        if self._passed_over.get(slot) != reason:
+            self._passed_over[slot] = reason
+            _log.warning(
+                "slot passed over: its token cannot be read",
+                extra={"fields": {"module": self.path, "slot": slot, "reason": reason}},
+            )
+        return f"slot {slot} ({reason})"
 
     @contextmanager
     def _failures_named(self) -> Iterator[None]:
         try:
             yield
-        except AttributeError as error:
-            raise TokenUnavailable(f"{self.path}: it is no PKCS#11 module: it has no C_GetFunctionList") from error
         except (OSError, CryptokiError, binding.PKCS11Error) as error:
-            raise TokenUnavailable(f"{self.path}: {_text(error)}") from error
-
-    def token(self, label: str) -> Any:
-        """The token with a label, as an object of the binding.
-
-        Raises:
-            TokenUnavailable: no token, or more than one, has the label.
-        """
-        try:
-            tokens = [token for token in self._tokens() if token.label == label]
-        except binding.PKCS11Error as error:
-            raise TokenUnavailable(f"the module does not list its tokens: {_text(error)}") from error
-        if len(tokens) != 1:
-            raise TokenUnavailable(f"{len(tokens)} tokens have the label {label!r}; expected one")
-        return tokens[0]
-
-    def _tokens(self) -> Iterable[Any]:
-        for slot in self._library.get_slots(token_present=True):
-            try:
-                yield slot.get_token()
-            except (binding.TokenNotPresent, binding.TokenNotRecognised):
-                continue
+            text = text_of(error).removeprefix(f"{self.path}: ")  # the loader begins with the path too
+            raise TokenUnavailable(f"{self.path}: {text}") from error
 
 
-class Connection:
-    """A token that this process is logged in to. Safe to use from several threads.
-
-    The log-in is made on an anchor session, which does no other work and stays open: the binding logs the whole process
-    out when it closes that session. All other sessions are opened without a PIN.
-    """
-
-    def __init__(self, module: Module, label: str, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
-        """Find the token.
-
-        Raises:
-            TokenUnavailable: there is no such token, or it fails.
-        """
-        self.cryptoki = module.cryptoki
-        self.quirks = quirks
-        self.usage = usage
-        self.needs_login = needs_login
-        self.key_hints: Mapping[str, int] = {}
-        """Handles of keys by label, from the last listing of all keys; replaced as a whole."""
-        self.module_lock = module.module_lock
-        self._module = module
-        self._generation = module.module_lock.generation
-        self._label = label
-        self._token = module.token(label)
-        self._anchor: Any = None
-        self.slot: int = self._token.slot.slot_id
-        self.info = TokenInfo(
-            self._token.manufacturer_id.strip(),
-            self._token.model.strip(),
-            self._token.serial.decode("ascii", "replace").strip(),
-            ".".join(map(str, self._token.firmware_version)),
-        )
-
-    @property
-    def alive(self) -> bool:
-        """Whether the module has not been initialised again since."""
-        return self._generation == self.module_lock.generation
-
-    def log_in(self, pin: Secret | None) -> None:
-        """Open the anchor session and log in on it.
-
-        Raises:
-            LoginRefused: the PIN is wrong.
-            LoginBarred: the PIN is locked or expired, or there is no user.
-            TokenUnavailable: the token fails.
-        """
-        try:
-            self._anchor = self._token.open(
-                rw=self.quirks.read_write_sessions, user_pin=None if pin is None else pin.reveal()
-            )
-        except binding.UserAlreadyLoggedIn:
-            return
-        except _PIN_REFUSED as error:
-            raise LoginRefused(
-                f"token {self._label!r} refuses the PIN: {_text(error)}; it is not tried again"
-            ) from None
-        except _PIN_BARRED as error:
-            raise LoginBarred(
-                f"token {self._label!r} refuses every log-in: {_text(error)}; its owner has to unlock it"
-            ) from None
-        except binding.UserPinNotInitialized:
-            raise UserMissing(f"token {self._label!r} has no user PIN yet") from None
-        except binding.PKCS11Error as error:
-            raise TokenUnavailable(f"token {self._label!r}: {_text(error)}") from error
-
-    def log_out(self) -> None:
-        """Log this process out; its other sessions then see no private objects."""
-        with suppress(SessionLost), self.module_lock:  # SessionLost: initialising it again ends all log-ins
-            if self._anchor is not None and self.alive:
-                close_session(self._anchor)
-
-    def open_session(self) -> Any:
-        """A new session of the binding, for one thread.
-
-        Raises:
-            TokenUnavailable: the token opens no session.
-        """
-        self.cryptoki.require_own_process()
-        try:
-            return self._token.open(rw=self.quirks.read_write_sessions)
-        except binding.PKCS11Error as error:
-            raise TokenUnavailable(f"no session: {_text(error)}") from error
-
-
-class Modules:
-    """The modules and log-ins of this process, each made at its first use. Safe to use from several threads."""
-
-    def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
-        self.usage = usage
-        """Counts the encryptions of the sessions."""
-        self._guard = guard
-        self._lock = threading.Lock()
-        """Guards the tables. It is held while a module is initialised or a PIN is tried, so that one thread does it."""
-        self._modules: dict[str, Module] = {}
-        self._connections: dict[str, Connection] = {}
-
-    def module(self, hsm: Hsm) -> Module:
-        """The module of an HSM, loaded and initialised.
-
-        Raises:
-            TokenUnavailable: it cannot be.
-        """
-        with self._lock:
-            return self._loaded(hsm)
-
-    def _loaded(self, hsm: Hsm) -> Module:
-        if hsm.module not in self._modules:
-            quirks = quirks_of(hsm)
-            self._modules[hsm.module] = Module(hsm.module, hsm.environment, quirks.initialize_string)
-        return self._modules[hsm.module]
-
-    def connect(self, hsm: Hsm, pin: Secret | None) -> Connection:
-        """The connection to a token; a new one if there is none or the module was initialised again.
-
-        Raises:
-            LoginRefused: the PIN is wrong, or was refused before.
-            TokenUnavailable: see :class:`Connection`.
-        """
-        with self._lock:
-            connection = self._connections.get(hsm.id)
-            if connection is None or not connection.alive:
-                connection = Connection(
-                    self._loaded(hsm), hsm.token, quirks_of(hsm), self.usage, needs_login=pin is not None
-                )
-                if pin is None:
-                    connection.log_in(None)
-                else:
-                    with self._guard.attempt(hsm.id, pin):
-                        connection.log_in(pin)
-                self._connections[hsm.id] = connection
-            return connection
-
-    def disconnect(self, hsm: Hsm) -> None:
-        """Forget the connection to a token, so that the next :meth:`connect` finds the token and logs in again."""
-        with self._lock:
-            self._connections.pop(hsm.id, None)
-
-    def log_out(self, hsm: Hsm) -> None:
-        """Log out of a token, so that the next :meth:`connect` needs the PIN."""
-        with self._lock:
-            connection = self._connections.pop(hsm.id, None)
-            if connection is not None:
-                connection.log_out()
-
-
-def close_session(session: Any) -> None:
-    """Close a session that was opened without a PIN; it may be gone already."""
-    try:
-        session.close()
-    except binding.PKCS11Error:
-        return
-
-
-def _text(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     """The exception's text, or the name of its class: most exceptions of the binding have no text."""
     return str(error) or type(error).__name__

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import secrets
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -11,15 +13,18 @@ from typing import Final, Literal
 import msgspec
 
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.errors import LoginBarred, LoginRefused, TokenUnavailable
+from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
 from xksproxy.state.state_file import StateUnusable, file_lock, read_json, replace_file
 
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 1
 _MAXIMUM_UNRESOLVED: Final = 2
+"""Log-ins with one PIN that may be cut off; below any token's limit for wrong PINs."""
+
 _MAXIMUM_PINS: Final = 16
-_LOCK_SECONDS: Final = 5.0
+_LOCK_SECONDS: Final = 60.0
+_LOCK_ATTEMPT_SECONDS: Final = 1.0
 
 Outcome = Literal["accepted", "refused", "unresolved"]
 
@@ -38,68 +43,122 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pins: dict[str, _Pin]
 
 
+class NothingLearnt(Exception):
+    """Raised by the block of an attempt: C_Login succeeded without a check of the PIN."""
+
+
 class PinGuard:
     """The log-in attempts of this machine: one file for each HSM in the state directory, under a file lock."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._hashes: dict[str, tuple[str, Secret, str]] = {}
+        """By HSM the last salt, PIN and hash: scrypt takes 16 MB, so it is computed once for each PIN."""
+
+        self._hashing = threading.Lock()
 
     @contextmanager
-    def attempt(self, hsm_id: str, pin: Secret) -> Iterator[None]:
-        """Record an attempt, and let the block log in. One process of this machine does so at a time.
+    def attempt(
+        self,
+        hsm_id: str,
+        pin: Secret,
+        *,
+        before_unknown: Callable[[], None] = lambda: None,
+        before_repeated: Callable[[], None] = lambda: None,
+        wait: Callable[[], bool] | None = None,
+    ) -> Iterator[None]:
+        """Record an attempt, and let the block call C_Login. One process of this machine does so at a time.
 
         The attempt is recorded before the block runs. LoginRefused from the block marks the PIN as refused; success
-        marks it as accepted. An attempt that is cut off changes nothing else; after two of them, a PIN that was never
-        accepted counts as refused.
+        marks it as accepted. Any other exception, NothingLearnt included, says nothing about the PIN, and the record
+        is as before. If the process ends inside the block, the attempt was cut off; after two of them, a PIN that was
+        never accepted is not tried again.
+
+        ``before_unknown`` is called before a PIN that was never accepted is tried, ``before_repeated`` before one whose
+        last attempt was cut off; both may raise to prevent it. While another process holds the lock, ``wait`` is called
+        about once a second; the attempt is given up when it returns False, without it after a minute.
 
         Raises:
-            LoginRefused: this PIN was refused before; it is not tried.
+            LoginRefused: this PIN was refused before, or its attempts were cut off; it is not tried.
             TokenUnavailable: the state directory cannot be used.
         """
-        with self._locked(hsm_id) as path:
-            memory = self._read(path)
-            key = _hash(pin, memory.salt)
-            before = memory.pins.get(key)
-            if before is not None and (before.outcome == "refused" or before.unresolved >= _MAXIMUM_UNRESOLVED):
-                raise LoginRefused(
-                    f"the PIN of HSM {hsm_id} was refused before and is not tried again;"
-                    f" correct it, or allow another attempt with: xksproxy hsm allow-login {hsm_id}"
-                )
-            record = before or _Pin("unresolved")
-            if record.outcome != "accepted":
-                record = msgspec.structs.replace(record, unresolved=record.unresolved + 1)
-                _write(path, memory, key, record)
+        with self._locked(hsm_id, wait) as path:
+            record = self._read(path)
+            key = self._hash(hsm_id, pin, record.salt)
+            before = record.pins.get(key)
+            _require_untried(hsm_id, before)
+            known = before or _Pin("unresolved")
+            if known.outcome != "accepted":
+                before_unknown()
+                if known.unresolved:
+                    before_repeated()
+                known = msgspec.structs.replace(known, unresolved=known.unresolved + 1)
+                _write(path, record, key, known)
             try:
                 yield
             except LoginRefused:
-                _write(path, memory, key, msgspec.structs.replace(record, outcome="refused"))
+                _write(path, record, key, msgspec.structs.replace(known, outcome="refused"))
                 raise
-            except LoginBarred:
-                _write(path, memory, key, before)
+            except NothingLearnt:
+                self._restore(path, record, key, before)
+                return
+            except Exception:
+                self._restore(path, record, key, before)
                 raise
-            if record.outcome != "accepted":
-                _write(path, memory, key, _Pin("accepted"))
+            if known.outcome != "accepted":
+                _write(path, record, key, _Pin("accepted"))
 
     def forget(self, hsm_id: str) -> bool:
         """Forget every PIN that was not accepted, so that it can be tried again; whether there was one.
 
+        A record that cannot be read is replaced by an empty one.
+
         Raises:
             TokenUnavailable: the state directory cannot be used.
         """
-        with self._locked(hsm_id) as path:
-            memory = self._read(path)
-            accepted = {key: pin for key, pin in memory.pins.items() if pin.outcome == "accepted"}
-            replace_file(path, msgspec.json.encode(_Record(memory.salt, accepted)))
-            return len(accepted) < len(memory.pins)
+        with self._locked(hsm_id, None) as path:
+            try:
+                record = self._read(path)
+            except TokenUnavailable:
+                replace_file(path, msgspec.json.encode(_Record(secrets.token_hex(16), {})))
+                return True
+            accepted = {key: pin for key, pin in record.pins.items() if pin.outcome == "accepted"}
+            replace_file(path, msgspec.json.encode(_Record(record.salt, accepted)))
+            return len(accepted) < len(record.pins)
 
     @contextmanager
-    def _locked(self, hsm_id: str) -> Iterator[Path]:
+    def _locked(self, hsm_id: str, wait: Callable[[], bool] | None) -> Iterator[Path]:
         path = self._directory / f"pin-{hashlib.sha256(hsm_id.encode()).hexdigest()[:16]}.json"
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            lock = file_lock(path, _LOCK_ATTEMPT_SECONDS)
+            try:
+                lock.__enter__()
+                break
+            except StateUnusable as error:
+                busy = isinstance(error.__cause__ or error.__context__, BlockingIOError)
+                if not busy or not (time.monotonic() < end if wait is None else wait()):
+                    raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
         try:
-            with file_lock(path, _LOCK_SECONDS):
-                yield path
+            yield path
         except StateUnusable as error:
             raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
+        finally:
+            lock.__exit__(None, None, None)
+
+    @staticmethod
+    def _restore(path: Path, record: _Record, key: str, before: _Pin | None) -> None:
+        if before is None or before.outcome != "accepted":
+            _write(path, record, key, before)
+
+    def _hash(self, hsm_id: str, pin: Secret, salt: str) -> str:
+        with self._hashing:
+            known = self._hashes.get(hsm_id)
+            if known is not None and (known[0], known[1].reveal()) == (salt, pin.reveal()):
+                return known[2]
+            digest = _scrypt(pin, salt)
+            self._hashes[hsm_id] = (salt, pin, digest)
+            return digest
 
     @staticmethod
     def _read(path: Path) -> _Record:
@@ -107,19 +166,35 @@ class PinGuard:
         try:
             return read_json(path, _Record) or _Record(secrets.token_hex(16), {})
         except StateUnusable as error:
-            raise TokenUnavailable(f"the record of log-ins cannot be read, so no log-in is tried: {error}") from error
+            raise TokenUnavailable(
+                f"the record of log-ins cannot be read, so no log-in is tried: {error};"
+                " replace it by an empty one with: xksproxy hsm allow-login ID"
+            ) from error
 
 
-def _hash(pin: Secret, salt: str) -> str:
+def _require_untried(hsm_id: str, pin: _Pin | None) -> None:
+    if pin is None:
+        return
+    allow = f"correct it, or allow another attempt with: xksproxy hsm allow-login {hsm_id}"
+    if pin.outcome == "refused":
+        raise LoginRefused(f"the PIN of HSM {hsm_id} was refused before and is not tried again; {allow}")
+    if pin.outcome == "unresolved" and pin.unresolved >= _MAXIMUM_UNRESOLVED:
+        raise LoginRefused(
+            f"{pin.unresolved} log-ins to HSM {hsm_id} were cut off inside C_Login, so it is not known whether its PIN"
+            f" is right, and it is not tried again; {allow}"
+        )
+
+
+def _scrypt(pin: Secret, salt: str) -> str:
     text = pin.reveal().encode()
     digest = hashlib.scrypt(text, salt=salt.encode(), n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, dklen=32)
     return base64.b64encode(digest).decode("ascii")
 
 
-def _write(path: Path, memory: _Record, key: str, pin: _Pin | None) -> None:
+def _write(path: Path, record: _Record, key: str, pin: _Pin | None) -> None:
     """Record one PIN, the last of at most 16; it is on disk when this returns."""
-    pins = {known: value for known, value in memory.pins.items() if known != key}
+    pins = {known: value for known, value in record.pins.items() if known != key}
     if pin is not None:
         pins[key] = pin
     latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
-    replace_file(path, msgspec.json.encode(_Record(memory.salt, latest)))
+    replace_file(path, msgspec.json.encode(_Record(record.salt, latest)))

@@ -8,6 +8,8 @@ from typing import Final
 from xksproxy.hsm.pkcs11.quirks import Quirks
 
 OK: Final = 0x000
+FUNCTION_NOT_SUPPORTED: Final = 0x054
+ATTRIBUTE_TYPE_INVALID: Final = 0x012
 
 NAMES: Final[Mapping[int, str]] = {
     0x000: "CKR_OK",
@@ -17,6 +19,7 @@ NAMES: Final[Mapping[int, str]] = {
     0x005: "CKR_GENERAL_ERROR",
     0x006: "CKR_FUNCTION_FAILED",
     0x007: "CKR_ARGUMENTS_BAD",
+    0x008: "CKR_NO_EVENT",
     0x00A: "CKR_CANT_LOCK",
     0x011: "CKR_ATTRIBUTE_SENSITIVE",
     0x012: "CKR_ATTRIBUTE_TYPE_INVALID",
@@ -48,15 +51,34 @@ NAMES: Final[Mapping[int, str]] = {
     0x0B0: "CKR_SESSION_CLOSED",
     0x0B1: "CKR_SESSION_COUNT",
     0x0B3: "CKR_SESSION_HANDLE_INVALID",
+    0x0B4: "CKR_SESSION_PARALLEL_NOT_SUPPORTED",
+    0x0B5: "CKR_SESSION_READ_ONLY",
+    0x0B6: "CKR_SESSION_EXISTS",
+    0x0B7: "CKR_SESSION_READ_ONLY_EXISTS",
+    0x0B8: "CKR_SESSION_READ_WRITE_SO_EXISTS",
+    0x0D0: "CKR_TEMPLATE_INCOMPLETE",
+    0x0D1: "CKR_TEMPLATE_INCONSISTENT",
     0x0E0: "CKR_TOKEN_NOT_PRESENT",
     0x0E1: "CKR_TOKEN_NOT_RECOGNIZED",
+    0x0E2: "CKR_TOKEN_WRITE_PROTECTED",
     0x100: "CKR_USER_ALREADY_LOGGED_IN",
     0x101: "CKR_USER_NOT_LOGGED_IN",
+    0x102: "CKR_USER_PIN_NOT_INITIALIZED",
+    0x103: "CKR_USER_TYPE_INVALID",
+    0x104: "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+    0x105: "CKR_USER_TOO_MANY_TYPES",
+    0x120: "CKR_RANDOM_SEED_NOT_SUPPORTED",
+    0x121: "CKR_RANDOM_NO_RNG",
     0x150: "CKR_BUFFER_TOO_SMALL",
     0x190: "CKR_CRYPTOKI_NOT_INITIALIZED",
     0x191: "CKR_CRYPTOKI_ALREADY_INITIALIZED",
+    0x200: "CKR_FUNCTION_REJECTED",
+    0x201: "CKR_TOKEN_RESOURCE_EXCEEDED",
 }
 """PKCS#11 v3.0, section 3.7; those that modules use here."""
+
+OBJECT_CANNOT_BE_READ: Final = frozenset({0x030, 0x031, 0x032, 0x060, 0x082, 0x090, 0x0B0, 0x0B3, 0x0E0, 0x101, 0x190})
+"""From C_GetAttributeValue: object, session or token fails, so that reading single attributes cannot help."""
 
 
 class ErrorClass(Enum):

@@ -1,6 +1,6 @@
 """The C structures of PKCS#11 v2.40 that the engine passes to a module, with the names of the specification."""
 
-from ctypes import POINTER, Structure, c_ubyte, c_ulong, c_void_p
+from ctypes import Structure, c_char, c_ubyte, c_ulong, c_void_p
 
 _FUNCTIONS = (
     "C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetSlotInfo C_GetTokenInfo"
@@ -41,6 +41,32 @@ class CK_C_INITIALIZE_ARGS(Structure):
     ]
 
 
+class CK_TOKEN_INFO(Structure):
+    """Section 3.2. Text is padded with spaces; some modules pad it with zeros."""
+
+    _fields_ = [
+        ("label", c_char * 32),
+        ("manufacturerID", c_char * 32),
+        ("model", c_char * 16),
+        ("serialNumber", c_char * 16),
+        ("flags", c_ulong),
+        ("ulMaxSessionCount", c_ulong),
+        ("ulSessionCount", c_ulong),
+        ("ulMaxRwSessionCount", c_ulong),
+        ("ulRwSessionCount", c_ulong),
+        ("ulMaxPinLen", c_ulong),
+        ("ulMinPinLen", c_ulong),
+        ("ulTotalPublicMemory", c_ulong),
+        ("ulFreePublicMemory", c_ulong),
+        ("ulTotalPrivateMemory", c_ulong),
+        ("ulFreePrivateMemory", c_ulong),
+        ("hardwareVersion", CK_VERSION),
+        ("firmwareVersion", CK_VERSION),
+        ("utcTime", c_char * 16),
+        ("beyond", c_char * 256),  # room for modules that write more
+    ]
+
+
 class CK_SESSION_INFO(Structure):
     """Section 3.3."""
 
@@ -70,7 +96,3 @@ class CK_GCM_PARAMS(Structure):
         ("ulAADLen", c_ulong),
         ("ulTagBits", c_ulong),
     ]
-
-
-CK_FUNCTION_LIST_PTR = POINTER(CK_FUNCTION_LIST)
-"""The type that C_GetFunctionList fills in."""

@@ -19,7 +19,7 @@ from xksproxy_tools.kms_emulator.serve import Settings, running
 from xksproxy.cli.main import cli
 from xksproxy.client.xks import XksClient
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.pkcs11.module import Connection
+from xksproxy.hsm.pkcs11.connection import Connection
 
 _PATIENT_MS = 40_000
 

@@ -35,7 +35,7 @@ from xksproxy.config.model import Hsm
 from xksproxy.hsm import keys as hsm_keys
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.key_objects import destroy_key
-from xksproxy.hsm.pkcs11.module import Modules
+from xksproxy.hsm.pkcs11.modules import Modules
 
 pytestmark = pytest.mark.slow
 

@@ -134,6 +134,16 @@ def test_calls_are_served_in_the_order_of_the_queue() -> None:
     assert [queue.get(0, None) for _ in calls] == calls
 
 
+def test_a_call_says_when_it_was_finished() -> None:
+    queue, call = CallQueue(), Call()
+    queue.put(call)
+    queue.get(0, None)
+    assert call.finished_at is None
+
+    queue.finish(call)
+    assert call.claimed_at <= call.finished_at <= time.monotonic()
+
+
 def test_a_call_is_put_into_a_queue_once() -> None:
     call = claimed(CallQueue())
 

@@ -1,12 +1,12 @@
-"""What is remembered of log-in attempts."""
+"""The record of log-in attempts."""
 
 from pathlib import Path
 
 import pytest
 
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.errors import LoginBarred, LoginRefused, TokenUnavailable
-from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.hsm.errors import LoginBarred, LoginRefused, SessionLost, TokenUnavailable
+from xksproxy.hsm.pkcs11.pin_guard import NothingLearnt, PinGuard
 
 WRONG, RIGHT = Secret("wrong"), Secret("right")
 
@@ -46,11 +46,67 @@ def test_a_refused_pin_is_not_tried_again_and_another_one_is(guard: PinGuard) ->
     succeed(guard, RIGHT)
 
 
-def test_a_pin_whose_attempts_were_cut_off_twice_counts_as_refused(guard: PinGuard) -> None:
+def test_a_pin_whose_attempts_were_cut_off_twice_is_not_tried_again_and_the_reason_says_so(guard: PinGuard) -> None:
     cut_off(guard, WRONG)
     cut_off(guard, WRONG)
 
+    with pytest.raises(LoginRefused, match="cut off inside C_Login") as raised, guard.attempt("hsm", WRONG):
+        pytest.fail("it was tried")
+    assert "was refused before" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [TokenUnavailable, SessionLost, LoginBarred, OSError])
+def test_an_error_that_is_not_about_the_pin_says_nothing_about_it(guard: PinGuard, kind: type[Exception]) -> None:
+    for _ in range(5):
+        with pytest.raises(kind), guard.attempt("hsm", RIGHT):
+            raise kind("CKR_DEVICE_ERROR")
+    cut_off(guard, RIGHT)
+    with pytest.raises(kind), guard.attempt("hsm", RIGHT):
+        raise kind("CKR_DEVICE_ERROR")
+
+    succeed(guard, RIGHT)
+
+
+def test_a_log_in_that_did_not_check_the_pin_is_not_recorded_as_accepted(guard: PinGuard) -> None:
+    with guard.attempt("hsm", WRONG):
+        raise NothingLearnt
+    refuse(guard, WRONG)
+
     assert_not_tried(guard, WRONG)
+
+
+def test_a_pin_that_was_never_accepted_can_be_kept_from_being_tried(guard: PinGuard) -> None:
+    def prevent() -> None:
+        raise LoginBarred("the token locks at the next wrong PIN")
+
+    with pytest.raises(LoginBarred), guard.attempt("hsm", RIGHT, before_unknown=prevent):
+        pytest.fail("it was tried")
+    succeed(guard, RIGHT)
+    with guard.attempt("hsm", RIGHT, before_unknown=prevent, before_repeated=prevent):
+        pass
+
+
+def test_a_pin_whose_attempt_was_cut_off_can_be_kept_from_being_tried_again(guard: PinGuard) -> None:
+    def prevent() -> None:
+        raise LoginBarred("the token reports a wrong PIN")
+
+    with guard.attempt("another", RIGHT, before_repeated=prevent):
+        pass
+    cut_off(guard, RIGHT)
+    with pytest.raises(LoginBarred), guard.attempt("hsm", RIGHT, before_repeated=prevent):
+        pytest.fail("it was tried")
+
+
+def test_another_process_that_logs_in_is_waited_for_as_long_as_the_caller_wants(guard: PinGuard) -> None:
+    asked: list[bool] = []
+
+    def wait() -> bool:
+        asked.append(True)
+        return len(asked) < 2
+
+    with guard.attempt("hsm", RIGHT), pytest.raises(TokenUnavailable), guard.attempt("hsm", RIGHT, wait=wait):
+        pytest.fail("it was tried")
+    assert len(asked) == 2
 
 
 def test_an_accepted_pin_is_tried_however_often_it_is_cut_off(guard: PinGuard) -> None:
@@ -69,7 +125,7 @@ def test_a_locked_token_says_nothing_about_the_pin(guard: PinGuard) -> None:
     succeed(guard, RIGHT)
 
 
-def test_each_hsm_has_a_memory_of_its_own(guard: PinGuard) -> None:
+def test_each_hsm_has_a_record_of_its_own(guard: PinGuard) -> None:
     refuse(guard, WRONG)
 
     with guard.attempt("another", WRONG):
@@ -94,7 +150,7 @@ def test_forgetting_keeps_what_was_accepted(guard: PinGuard) -> None:
 
 
 @pytest.mark.parametrize("content", [b"nonsense", b"", b'{"salt":"\xff"}', b'{"more":' + b"[" * 100_000])
-def test_a_memory_that_cannot_be_read_stops_the_log_in(guard: PinGuard, tmp_path: Path, content: bytes) -> None:
+def test_a_record_that_cannot_be_read_stops_the_log_in(guard: PinGuard, tmp_path: Path, content: bytes) -> None:
     refuse(guard, WRONG)
     (file,) = (tmp_path / "state").glob("*.json")
     file.write_bytes(content)
@@ -103,7 +159,16 @@ def test_a_memory_that_cannot_be_read_stops_the_log_in(guard: PinGuard, tmp_path
         pytest.fail("it was tried")
 
 
-def test_the_pin_is_not_written_down(guard: PinGuard, tmp_path: Path) -> None:
+def test_forgetting_repairs_a_record_that_cannot_be_read(guard: PinGuard, tmp_path: Path) -> None:
+    refuse(guard, WRONG)
+    (file,) = (tmp_path / "state").glob("*.json")
+    file.write_bytes(b"nonsense")
+
+    assert guard.forget("hsm")
+    succeed(guard, RIGHT)
+
+
+def test_the_pin_is_not_in_the_record(guard: PinGuard, tmp_path: Path) -> None:
     refuse(guard, Secret("4711-secret"))
 
     for file in (tmp_path / "state").iterdir():

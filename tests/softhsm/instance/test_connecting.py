@@ -1,0 +1,392 @@
+"""How an HSM is connected: slowly, with few sessions, in another slot, and what the PIN guard learns from it."""
+
+import asyncio
+import ctypes
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+from fault_support import FaultyHsm, is_quiet, until
+
+from xksproxy.config.check import read_pin
+from xksproxy.config.secret import Secret
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import HsmBusy, HsmError, LoginBarred, LoginRefused, TokenUnavailable
+from xksproxy.hsm.instance.gcm_requests import Encryption
+from xksproxy.hsm.instance.health import Status, health_of
+from xksproxy.hsm.instance.instance import Instance, State
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.modules import Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.state.usage import UsageBook
+
+Faulty = Callable[..., FaultyHsm]
+
+CONNECTING = ["C_Initialize", "C_GetSlotList", "C_GetTokenInfo", "C_OpenSession", "C_Login", "C_GenerateKey"]
+
+
+def later() -> Deadline:
+    return Deadline.after(60)
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> Modules:
+    """For the HSMs of one test, with an empty state directory."""
+    return Modules(PinGuard(tmp_path / "state"), UsageBook(tmp_path / "state"))
+
+
+@asynccontextmanager
+async def started(modules: Modules, *faulty: FaultyHsm, sessions: int = 2) -> AsyncIterator[list[Instance]]:
+    instances = [
+        Instance(msgspec.structs.replace(item.hsm, sessions=sessions, check_interval_s=50), modules) for item in faulty
+    ]
+    for instance in instances:
+        instance.start()
+    try:
+        yield instances
+    finally:
+        for item in faulty:
+            item.tell()
+        for instance in instances:
+            instance.stop()
+        for instance in instances:
+            await instance.ended(20)
+
+
+async def round_trip(instance: Instance) -> None:
+    sealed = await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), later())
+    assert await instance.call(lambda session: session.decrypt("demo-key", sealed, b""), later()) == b"text"
+
+
+def open_sessions(faulty: FaultyHsm) -> int:
+    """Sessions of this process, as the fault module counts them."""
+    return int(ctypes.CDLL(faulty.hsm.module).fault_open_sessions())
+
+
+# One HSM never waits for another
+
+
+@pytest.mark.parametrize("function", CONNECTING)
+async def test_an_hsm_that_connects_slowly_says_where_it_is_and_leaves_the_other_hsm_alone(
+    make_faulty: Faulty, modules: Modules, function: str
+) -> None:
+    slow, other = make_faulty(connect_timeout_s=2), make_faulty()
+    slow.tell(f"{function} hang")
+    async with started(modules, slow, other) as (first, second):
+        await until(lambda: second.serving)
+        await round_trip(second)
+        await until(lambda: f"in {function} since" in first.reason)
+        await until(lambda: "longer than 2 s" in first.reason)
+        assert not first.hopeless
+
+        slow.tell()
+        await until(lambda: first.serving)
+        await round_trip(first)
+
+
+@pytest.mark.parametrize("function", ["*", "C_OpenSession", "C_FindObjects", "C_GetAttributeValue", "C_CloseSession"])
+async def test_an_hsm_that_hangs_later_costs_the_other_no_answer(
+    make_faulty: Faulty, modules: Modules, function: str
+) -> None:
+    hung, other = make_faulty(), make_faulty()
+    async with started(modules, hung, other) as (first, second):
+        await until(lambda: first.serving and second.serving)
+        hung.tell(f"{function} hang")
+        calls = [
+            asyncio.create_task(first.call(lambda session: session.describe_key("demo-key"), Deadline.after(1)))
+            for _ in range(4)
+        ]
+        for _ in range(20):
+            await asyncio.gather(*(round_trip(second) for _ in range(4)))
+        await asyncio.gather(*calls, return_exceptions=True)
+
+        hung.tell()
+        await until(lambda: first.serving and not first.stuck_sessions)
+        await round_trip(first)
+
+
+def test_two_paths_of_one_file_are_one_module(make_faulty: Faulty, modules: Modules, tmp_path: Path) -> None:
+    hsm = make_faulty().hsm
+    link = tmp_path / "link.so"
+    link.symlink_to(hsm.module)
+
+    assert modules.module(hsm) is modules.module(msgspec.structs.replace(hsm, module=str(link)))
+
+
+# What the PIN guard learns
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["C_OpenSession return 0x31", "C_OpenSession return 0xb1", "C_OpenSession return 0x30"]
+    + [f"C_Login return {code}" for code in ("0x2", "0x5", "0x6", "0x30", "0x32", "0xb3", "0x80000001")],
+)
+async def test_an_hsm_that_fails_at_its_first_log_in_is_not_barred(
+    make_faulty: Faulty, modules: Modules, fault: str
+) -> None:
+    faulty = make_faulty()
+    faulty.tell(fault)
+    async with started(modules, faulty) as (instance,):
+        for _ in range(3):
+            await until(lambda: instance._connector._failures > 0)
+            assert "refused" not in instance.reason
+        faulty.tell()
+
+        await until(lambda: instance.serving)
+
+
+@pytest.mark.parametrize("code", ["0x30", "0xa4", "0xa0", "0x101", "0xb3"])
+def test_a_log_in_that_fails_leaves_no_session_behind(make_faulty: Faulty, modules: Modules, code: str) -> None:
+    faulty = make_faulty()
+    faulty.tell(f"C_Login return {code}")
+    for _ in range(3):
+        with pytest.raises(HsmError):
+            modules.connect(faulty.hsm, read_pin(faulty.hsm))
+
+    assert open_sessions(faulty) == 0
+
+
+def test_a_process_that_is_logged_in_already_learns_nothing_about_the_pin(
+    make_faulty: Faulty, modules: Modules, tmp_path: Path
+) -> None:
+    faulty = make_faulty()
+    faulty.tell("C_Login return 0x100")
+    modules.connect(faulty.hsm, read_pin(faulty.hsm))
+
+    (record,) = (tmp_path / "state").glob("pin-*.json")
+    assert "accepted" not in record.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"), [("40000", "is locked"), ("20000", "locks its user PIN at the next wrong one")]
+)
+def test_the_flags_of_the_token_are_respected_before_an_unknown_pin_is_tried(
+    make_faulty: Faulty, modules: Modules, flags: str, message: str
+) -> None:
+    faulty = make_faulty()
+    faulty.tell(f"flags {flags}", "C_Login segfault")
+    with pytest.raises(LoginBarred, match=message):
+        modules.connect(faulty.hsm, read_pin(faulty.hsm))
+
+
+def test_a_pin_that_was_accepted_is_used_in_spite_of_a_final_try(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    modules.connect(faulty.hsm, read_pin(faulty.hsm))
+    modules.log_out(faulty.hsm)
+    faulty.tell("flags 20000")
+
+    modules.connect(faulty.hsm, read_pin(faulty.hsm))
+
+
+@pytest.mark.parametrize("pin", ["123", "1" * 256, "1" * 5000, "\udc80234"])
+def test_a_pin_that_the_token_cannot_have_costs_no_log_in(make_faulty: Faulty, modules: Modules, pin: str) -> None:
+    faulty = make_faulty()
+    faulty.tell("C_Login segfault")
+
+    with pytest.raises(LoginBarred, match="no log-in is tried") as raised:
+        modules.connect(faulty.hsm, Secret(pin))
+    assert pin not in str(raised.value)
+
+
+def test_a_wrong_pin_is_tried_once(make_faulty: Faulty, modules: Modules) -> None:
+
+    faulty = make_faulty()
+    with pytest.raises(LoginRefused, match="refuses the PIN: CKR_PIN_INCORRECT"):
+        modules.connect(faulty.hsm, Secret("wrong-pin"))
+    faulty.tell("C_Login segfault")
+    with pytest.raises(LoginRefused, match="refused before"):
+        modules.connect(faulty.hsm, Secret("wrong-pin"))
+
+
+# As many sessions as there are
+
+
+@pytest.mark.parametrize(("given", "usable"), [(4, 3), (2, 1), (1, 1)])
+async def test_with_fewer_sessions_than_configured_every_call_is_answered_and_health_says_why(
+    make_faulty: Faulty, modules: Modules, given: int, usable: int
+) -> None:
+    """One of them is the session of the log-in, which works too if it is the only one."""
+    faulty = make_faulty()
+    faulty.tell(f"sessions {given}")
+    async with started(modules, faulty, sessions=4) as (instance,):
+        await until(lambda: instance.serving and instance.sessions == usable and bool(instance._connector.shortage))
+        for _ in range(5):
+            await asyncio.gather(*(round_trip(instance) for _ in range(8)))
+
+        assert instance.returns == 1
+        health = health_of(instance, differing=0, missing=0)
+        assert health.status is Status.DEGRADED
+        assert f"{usable} of 4 sessions: the token gives no more" in health.reason
+        faulty.tell()
+        await until(lambda: instance.sessions == (4 if given > 1 else instance.sessions))
+
+
+# The token is found by what it is
+
+
+async def test_a_token_whose_slot_moves_is_found_again(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        faulty.tell("shift 1000", "drop")
+
+        await round_trip(instance)
+        assert instance.returns == 1
+
+
+async def test_a_token_whose_sessions_are_gone_is_looked_for_in_another_slot_without_finalising_the_module(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        instance.may_reinitialize = lambda _: False
+        faulty.tell("absent", "drop")
+        with pytest.raises((TokenUnavailable, HsmBusy)):
+            await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), Deadline.after(1))
+        await until(lambda: instance.state is State.DOWN)
+
+        faulty.tell("shift 7")
+        await until(lambda: instance.serving)
+        await round_trip(instance)
+
+
+# Modules that are not perfect
+
+
+@pytest.mark.parametrize("rule", ["attribute fail 90", "attribute stop 120", "attribute stop 90"])
+async def test_keys_are_found_where_one_attribute_cannot_be_read(
+    make_faulty: Faulty, modules: Modules, rule: str
+) -> None:
+    faulty = make_faulty()
+    faulty.tell(rule)
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: "demo-key" in instance.labels)
+        description = await instance.call(lambda session: session.describe_key("demo-key"), later())
+
+        assert (description.is_aes_256, description.can_encrypt, description.can_decrypt) == (True, True, True)
+
+
+async def test_a_module_without_a_generator_serves_with_the_systems(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty(iv_source="system")
+    faulty.tell("missing C_GenerateRandom")
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: instance.serving)
+        await round_trip(instance)
+
+
+@pytest.mark.parametrize("function", ["C_GenerateRandom", "C_FindObjects", "C_OpenSession"])
+async def test_a_function_that_a_module_lacks_is_named(make_faulty: Faulty, modules: Modules, function: str) -> None:
+    faulty = make_faulty()
+    faulty.tell(f"missing {function}")
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: function in instance.reason)
+
+
+# Generators
+
+
+async def test_a_generator_that_repeats_itself_is_found_before_anything_is_served(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    faulty.tell("random constant")
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: instance.state is State.DOWN)
+
+        assert "random generator repeats itself" in instance.reason
+        assert instance.returns == 0
+
+
+async def test_a_generator_that_begins_to_repeat_itself_takes_the_hsm_out_of_service(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    ivs: Counter[bytes] = Counter()
+    async with started(modules, faulty, sessions=1) as (instance,):
+        await until(lambda: is_quiet(instance))
+        faulty.tell("random constant")
+        while instance.serving:
+            with suppress(TokenUnavailable):
+                sealed = await instance.call(Encryption("demo-key", b"text", b"", None, None), later())
+                ivs[sealed.iv] += 1
+
+        assert max(ivs.values()) == 1
+        await until(lambda: "random generator repeats itself" in instance.reason)
+
+
+# Slow is not dead, and a passing error is no failure
+
+
+async def test_an_overloaded_slow_hsm_stays_in_service_and_refuses_as_busy(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    outcomes: Counter[str] = Counter()
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        await round_trip(instance)
+        faulty.tell("C_Encrypt delay 40")
+
+        async def request() -> None:
+            try:
+                await instance.call(Encryption("demo-key", b"text", b"", None, None), Deadline.after(0.2))
+                outcomes["answered"] += 1
+            except HsmError as error:
+                outcomes[type(error).__name__] += 1
+
+        requests = []
+        for _ in range(150):
+            requests.append(asyncio.create_task(request()))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*requests)
+
+        assert set(outcomes) <= {"answered", "HsmBusy", "DeadlinePassed"}
+        assert outcomes["HsmBusy"]
+        assert (instance.serving, instance.returns, instance.stuck_sessions) == (True, 1, 0)
+        faulty.tell()
+        await round_trip(instance)
+
+
+async def test_an_hsm_that_is_too_slow_for_verified_encryption_says_so(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        faulty.tell("C_Encrypt delay 300", "C_Decrypt delay 300")
+        await round_trip(instance)
+
+        assert any("Encrypt requests with an integrity value cannot succeed" in text for text in instance.degraded)
+
+
+async def test_five_percent_of_device_errors_cost_hardly_an_answer(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    failures = 0
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        faulty.tell("C_Encrypt return 0x30 rate=0.05", "C_Decrypt return 0x30 rate=0.05")
+        for _ in range(400):
+            try:
+                await round_trip(instance)
+            except TokenUnavailable:
+                failures += 1
+
+        assert instance.returns == 1
+    assert failures <= 2
+
+
+async def test_a_session_is_not_taken_by_two_threads(make_faulty: Faulty, modules: Modules) -> None:
+    used: set[int] = set()
+    faulty = make_faulty()
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: instance.sessions == 2)
+
+        def note(session: HsmSession) -> None:
+            used.add(session.binding.handle)
+
+        await asyncio.gather(*(instance.call(note, later()) for _ in range(100)))
+        connection = instance._connector._connection
+        assert connection is not None
+        assert connection.anchor.handle not in used

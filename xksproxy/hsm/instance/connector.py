@@ -1,0 +1,336 @@
+"""The thread that connects one HSM and opens its sessions."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from xksproxy.config.check import read_pin
+from xksproxy.config.model import Hsm
+from xksproxy.config.secret import Secret, SecretError
+from xksproxy.hsm.errors import (
+    GeneratorFailed,
+    HsmError,
+    LoginBarred,
+    LoginRefused,
+    ModuleStuck,
+    NoRoomForSession,
+    SettingsMismatch,
+    TokenUnavailable,
+)
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.calls_inside import CallInside
+from xksproxy.hsm.pkcs11.connection import Connection, TokenInfo
+from xksproxy.hsm.pkcs11.modules import OPENING, Modules
+
+_log: Final = logging.getLogger(__name__)
+
+PROVING: Final = "testing the settings"
+WAITING: Final = "waiting for the next attempt"
+
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_MAXIMUM_BACKOFF_SECONDS: Final = 5.0
+_OPERATOR_BACKOFF_SECONDS: Final = 30.0
+_NO_ROOM_BACKOFF_SECONDS: Final = 2.0
+_REINITIALIZE_AFTER_FAILURES: Final = 2
+_REINITIALIZE_WAIT_SECONDS: Final = 1.0
+
+_NEEDS_OPERATOR: Final = (LoginBarred, LoginRefused, SettingsMismatch, GeneratorFailed)
+"""Failures that trying again soon does not mend."""
+
+
+class Attempt(NamedTuple):
+    """What the connector does now."""
+
+    step: str
+    since: float
+    """When the attempt began, on the monotonic clock."""
+
+    inside: CallInside | None
+    """The call that has not returned."""
+
+    def describe(self) -> str:
+        """For status and log: how long it has taken, and where it is."""
+        now = time.monotonic()
+        where = f": {self.step}"
+        if self.inside is not None:
+            where += f", in {self.inside.function} since {now - self.inside.entered_at:.0f} s"
+        return f"connecting since {now - self.since:.0f} s{where}"
+
+
+class Connector:
+    """Connects one HSM, one step after another, and hands tested sessions to the session workers.
+
+    A call that does not return is waited for and never repeated beside itself. A failed attempt is followed by another
+    one, with growing pauses; after several failures the module is initialised again before. Session workers wait in
+    :meth:`session`, the event loop reads the properties; ``on_change`` is called on the connector's thread.
+    """
+
+    def __init__(self, hsm: Hsm, modules: Modules, on_change: Callable[[], None]) -> None:
+        self.info: TokenInfo | None = None
+        """Vendor, model and serial number of the token; None until it was found."""
+        self.failure: HsmError | None = None
+        """Why the last attempt failed; None if it succeeded or there was none."""
+        self.proofs = 0
+        """How often the settings were tested successfully."""
+        self.shortage = ""
+        """Why there are fewer sessions than configured; empty if there are not."""
+        self.may_reinitialize: Callable[[], bool] = lambda: True
+        """Asked before C_Finalize, which ends the sessions of every HSM of the module."""
+        self._hsm = hsm
+        self._modules = modules
+        self._on_change = on_change
+        self._condition = threading.Condition()
+        """Guards what follows."""
+        self._waiting = 0
+        self._ready: list[HsmSession] = []
+        self._proof_wanted = True
+        self._stopping = False
+        self._not_before = 0.0
+        self._failures = 0
+        self._attempt: tuple[str, float] | None = None
+        self._connection: Connection | None = None
+        self._anchor_session: HsmSession | None = None
+        self._in_use = 0
+        """Sessions that session workers have."""
+        self._thread = threading.Thread(target=self._run, name=f"{hsm.id}-connector", daemon=True)
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What it does now; None if it has nothing to do."""
+        attempt = self._attempt
+        return None if attempt is None else Attempt(*attempt, self.call_of(self._thread.ident or 0))
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether the last attempt failed for a reason that only an operator can remove."""
+        return isinstance(self.failure, _NEEDS_OPERATOR)
+
+    def call_of(self, thread: int) -> CallInside | None:
+        """The call in which a thread is inside the module."""
+        try:
+            cryptoki = self._modules.module(self._hsm).loaded_cryptoki
+        except TokenUnavailable:
+            return None
+        return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end after its present call, and the waiting session workers at once."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, but no longer than so many seconds."""
+        self._thread.join(seconds)
+
+    def prove(self) -> None:
+        """Test the HSM now: after its calls have failed. What comes of it is in :attr:`proofs` and :attr:`failure`."""
+        with self._condition:
+            self._proof_wanted = True
+            self._not_before = 0.0
+            self._condition.notify_all()
+
+    def session(self) -> HsmSession | None:
+        """A session for the calling thread; it waits as long as that takes. None when the connector is stopped."""
+        with self._condition:
+            self._waiting += 1
+            try:
+                while not self._stopping:
+                    self._condition.notify_all()
+                    self._condition.wait_for(lambda: self._ready or self._stopping)
+                    while self._ready:
+                        session = self._ready.pop()
+                        if session.alive:
+                            self._in_use += 1
+                            return session
+                return None
+            finally:
+                self._waiting -= 1
+
+    def released(self) -> None:
+        """Note that a session worker has closed its session."""
+        with self._condition:
+            self._in_use -= 1
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._work()
+            except HsmError as error:
+                self._failed(error)
+            except Exception as error:  # noqa: BLE001 - without its connector an HSM would never serve again
+                _log.exception("unexpected failure while connecting to an HSM", extra={"fields": {"hsm": self._hsm.id}})
+                self._failed(TokenUnavailable(f"unexpected {type(error).__name__} while connecting"))
+            finally:
+                self._attempt = None
+
+    def _wait_for_work(self) -> bool:
+        with self._condition:
+            while not self._stopping:
+                now = time.monotonic()
+                if self._has_work() and now >= self._not_before:
+                    return True
+                self._condition.wait(self._not_before - now if self._has_work() else None)
+            return False
+
+    def _has_work(self) -> bool:
+        return self._proof_wanted or self._waiting > len(self._ready)
+
+    def _work(self) -> None:
+        self._attempt = (OPENING, time.monotonic())
+        if self._failures >= _REINITIALIZE_AFTER_FAILURES and not self.needs_operator and self.may_reinitialize():
+            self._reinitialize()
+        kept = self._connection
+        try:
+            self._serve_workers()
+        except HsmError as error:
+            if kept is None or isinstance(error, _NEEDS_OPERATOR):
+                raise
+            # The log-in may be lost, or the token may be in another slot now: look for it once more at once.
+            self._disconnect()
+            self._serve_workers()
+
+    def _serve_workers(self) -> None:
+        """Connect if that is needed, test the settings if that is wanted, and open sessions."""
+        connection = self._connected()
+        if self._proof_wanted or connection is not self._connection:
+            self._prove(connection)
+        self._failures, self.failure = 0, None
+        self._open_sessions(connection)
+
+    def _disconnect(self) -> None:
+        self._modules.disconnect(self._hsm)
+        self._connection = self._anchor_session = None
+
+    def _connected(self) -> Connection:
+        pin = self._pin()
+        connection = self._modules.connect(self._hsm, pin, report=self._report, wait=lambda: not self._stopping)
+        if connection is not self._connection:
+            self.info = connection.info
+            self._compare_sessions(connection)
+        return connection
+
+    def _compare_sessions(self, connection: Connection) -> None:
+        """Warn if the token has fewer sessions than this process wants: one for each session worker, one to log in."""
+        with connection.module_lock:
+            maximum = connection.maximum_sessions()
+        wanted = self._hsm.sessions + 1
+        if maximum is not None and maximum < wanted:
+            fields = {"hsm": self._hsm.id, "maximum": maximum, "wanted_by_each_worker_process": wanted}
+            _log.warning("HSM has fewer sessions than configured", extra={"fields": fields})
+
+    def _pin(self) -> Secret | None:
+        try:
+            return read_pin(self._hsm)
+        except (SecretError, UnicodeError) as error:
+            reason = str(error) if isinstance(error, SecretError) else "it is no text"
+            raise LoginBarred(f"the PIN cannot be read: {reason}") from None
+
+    def _report(self, step: str) -> None:
+        if self._attempt is not None:
+            self._attempt = (step, self._attempt[1])
+
+    def _prove(self, connection: Connection) -> None:
+        """Test the settings on the anchor session, which no session worker uses."""
+        self._report(PROVING)
+        with connection.module_lock:
+            if connection.anchor is None:
+                raise TokenUnavailable("its only session failed")
+            if connection is not self._connection or self._anchor_session is None:
+                self._anchor_session = HsmSession(connection, connection.anchor)
+                self._connection = connection
+            self._require_login(self._anchor_session)
+            self._anchor_session.test_settings()
+        with self._condition:
+            self._proof_wanted = False
+            self.proofs += 1
+        self._on_change()
+
+    def _open_sessions(self, connection: Connection) -> None:
+        """Open one session for each session worker that waits, as many as the token has."""
+        self._report(OPENING)
+        while True:
+            with self._condition:
+                if self._stopping or self._waiting <= len(self._ready):
+                    return
+            try:
+                session = self._opened(connection)
+            except NoRoomForSession as error:
+                self._note_shortage(error)
+                anchor = self._anchor_if_needed(connection)
+                if anchor is None:
+                    return
+                session = anchor
+            with self._condition:
+                self._ready.append(session)
+                self._condition.notify_all()
+                if session is self._anchor_session:
+                    self._anchor_session = None
+                    return
+            if self.shortage:
+                self.shortage = ""
+                self._on_change()
+
+    def _opened(self, connection: Connection) -> HsmSession:
+        with connection.module_lock:
+            session = HsmSession(connection)
+            try:
+                self._require_login(session)
+            except HsmError:
+                session.close()
+                raise
+            return session
+
+    def _require_login(self, session: HsmSession) -> None:
+        if not session.logged_in():
+            _log.warning("HSM log-in lost", extra={"fields": {"hsm": self._hsm.id}})
+            raise TokenUnavailable("the log-in was lost")
+
+    def _anchor_if_needed(self, connection: Connection) -> HsmSession | None:
+        """The anchor session for a session worker, if no worker has a session: one session serves, none does not."""
+        with self._condition:
+            if self._in_use or self._ready:
+                return None
+        return None if connection.take_anchor() is None else self._anchor_session
+
+    def _note_shortage(self, error: NoRoomForSession) -> None:
+        """Go on with the sessions that there are; try again after a while."""
+        with self._condition:
+            self._not_before = time.monotonic() + _NO_ROOM_BACKOFF_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
+        if not self.shortage:
+            _log.warning("HSM gives no more sessions", extra={"fields": {"hsm": self._hsm.id, "reason": str(error)}})
+        self.shortage = str(error)
+        self._on_change()
+
+    def _failed(self, error: HsmError) -> None:
+        """Drop the connection, and try again after a pause. A token that moved to another slot is then found there."""
+        self._disconnect()
+        with self._condition:
+            self.failure = error
+            self._proof_wanted = True
+            self._not_before = time.monotonic() + self._backoff()
+            self._failures += 1
+        self._on_change()
+
+    def _backoff(self) -> float:
+        """No pause after the first failure, then pauses that double up to 5 s, with jitter; 30 s for an operator."""
+        if isinstance(self.failure, _NEEDS_OPERATOR):
+            return _OPERATOR_BACKOFF_SECONDS
+        longest = min(_MAXIMUM_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10))
+        return float(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    def _reinitialize(self) -> None:
+        """Initialise the module again. If a call is still inside, the attempt goes on without."""
+        try:
+            self._modules.module(self._hsm).reinitialize(_REINITIALIZE_WAIT_SECONDS)
+        except ModuleStuck as error:
+            _log.warning("PKCS#11 module not initialised again", extra={"fields": {"reason": str(error)}})
+        else:
+            _log.warning("PKCS#11 module initialised again", extra={"fields": {"hsm": self._hsm.id}})

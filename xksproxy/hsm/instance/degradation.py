@@ -1,0 +1,43 @@
+"""Why an HSM that serves is DEGRADED, in words."""
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from xksproxy.hsm.instance.connector import Connector
+from xksproxy.hsm.instance.session_pool import SessionPool
+
+_SLOW_CONNECT_SECONDS: Final = 1.0
+
+
+def degraded_reasons(configured: int, pool: SessionPool, connector: Connector, *, failed: bool) -> Iterator[str]:
+    """The reasons, none if all is well. ``failed``: a call has failed since the last success."""
+    sessions = f"{pool.free} of {configured} sessions"
+    if pool.stuck:
+        yield f"{pool.stuck} sessions are stuck in calls that do not return"
+    if connector.shortage:
+        yield f"{sessions}: the token gives no more ({connector.shortage})"
+    elif slow := slow_attempt(connector):
+        yield f"{sessions}: {slow}"
+    elif connector.failure is not None:
+        yield f"{sessions}: {connector.failure}"
+    if failed:
+        yield "a call has failed since the last success"
+
+
+def slow_attempt(connector: Connector) -> str:
+    """What the connector does, if that has taken a second; otherwise empty."""
+    attempt = connector.attempt
+    if attempt is None or time.monotonic() - attempt.since < _SLOW_CONNECT_SECONDS:
+        return ""
+    return attempt.describe()
+
+
+def too_slow_to_verify(call_seconds: float, deadline_seconds: float) -> str:
+    """That two calls take longer than a request may, if that is so; otherwise empty."""
+    if 2 * call_seconds <= deadline_seconds:
+        return ""
+    return (
+        f"a call takes {1000 * call_seconds:.0f} ms, and two exceed the deadline of {1000 * deadline_seconds:.0f} ms:"
+        " Encrypt requests with an integrity value cannot succeed"
+    )

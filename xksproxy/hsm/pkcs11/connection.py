@@ -1,0 +1,210 @@
+"""The log-in of this process to one token, and the sessions that it opens."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from ctypes import c_ulong
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pkcs11 import exceptions as binding
+
+from xksproxy.config.secret import Secret
+from xksproxy.hsm.errors import LoginBarred, NoRoomForSession, SessionLost, TokenUnavailable
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.generator_check import GeneratorCheck
+from xksproxy.hsm.pkcs11.log_in import is_count_low, is_last_try, login_error, pin_bytes, require_possible_pin
+from xksproxy.hsm.pkcs11.module import Module, text_of
+from xksproxy.hsm.pkcs11.pin_guard import NothingLearnt
+from xksproxy.hsm.pkcs11.quirks import Quirks
+from xksproxy.hsm.pkcs11.structures import CK_TOKEN_INFO
+from xksproxy.state.usage import UsageBook
+
+_NO_ROOM: Final = (
+    binding.SessionCount,
+    binding.DeviceMemory,
+    binding.HostMemory,
+)
+_NO_ROOM_TEXT: Final = ("0x201", "0xb4")
+_NOT_SAID: Final = frozenset({0, c_ulong(-1).value})
+"""CK_EFFECTIVELY_INFINITE and CK_UNAVAILABLE_INFORMATION."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """Vendor, model, serial number and firmware version of a token."""
+
+    manufacturer: str
+    model: str
+    serial: str
+    firmware: str
+
+
+class Connection:
+    """A token that this process is logged in to. Safe to use from several threads.
+
+    The log-in is made on an anchor session, which stays open: a token ends the log-in with its last session. All other
+    sessions are opened without a PIN.
+    """
+
+    def __init__(self, module: Module, label: str, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
+        """Find the token; the calling thread is inside the module lock.
+
+        Raises:
+            TokenUnavailable: there is no such token, or it fails.
+        """
+        self.cryptoki = module.cryptoki
+        self.quirks = quirks
+        self.usage = usage
+        self.generator_check = GeneratorCheck()
+        self.needs_login = needs_login
+        self.key_hints: Mapping[str, int] = {}
+        """Handles of keys by label, from the last listing of all keys; replaced as a whole."""
+        self.module_lock = module.module_lock
+        self._generation = module.module_lock.generation
+        self._label = label
+        self._token = module.token(label)
+        self._anchor: Any = None
+        self.slot: int = self._token.slot.slot_id
+        self.info = TokenInfo(
+            self._token.manufacturer_id.strip(),
+            self._token.model.strip(),
+            self._token.serial.decode("ascii", "replace").strip(),
+            ".".join(map(str, self._token.firmware_version)),
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the module has not been initialised again since."""
+        return self._generation == self.module_lock.generation
+
+    def open_anchor(self) -> None:
+        """Open the session on which the log-in is made. No PIN is needed for that.
+
+        Raises:
+            NoRoomForSession, TokenUnavailable: the token opens no session.
+        """
+        if self._anchor is None:
+            self._anchor = self.open_session()
+
+    def close_anchor(self) -> None:
+        """Close that session; the log-in ends if it is the last one."""
+        if self._anchor is not None:
+            with self.cryptoki.calls_inside.entered("C_CloseSession"):
+                close_session(self._anchor)
+            self._anchor = None
+
+    def take_anchor(self) -> Any:
+        """Give the anchor session away to do work, where the token has no other; None if it is given away already."""
+        anchor, self._anchor = self._anchor, None
+        return anchor
+
+    @property
+    def anchor(self) -> Any:
+        """The anchor session of the binding; None if it is not open or given away."""
+        return self._anchor
+
+    def log_in(self, pin: bytes) -> None:
+        """C_Login on the anchor session.
+
+        Raises:
+            LoginRefused: the PIN is wrong.
+            LoginBarred: the token refuses every log-in, or there is no user.
+            NothingLearnt: this process is logged in already.
+            SessionLost, TokenUnavailable: the session or the token fails.
+        """
+        if not self.alive:
+            raise SessionLost("the module was initialised again during the log-in")
+        try:
+            self.cryptoki.log_in(self._anchor.handle, pin)
+        except CryptokiError as error:
+            failure = login_error(self._label, error.return_value)
+            if failure is None:
+                raise NothingLearnt from None
+            raise failure from None
+
+    def log_out(self) -> None:
+        """Log this process out; its other sessions then see no private objects."""
+        with suppress(SessionLost), self.module_lock:  # SessionLost: initialising it again ends all log-ins
+            if self._anchor is not None and self.alive:
+                with suppress(CryptokiError):
+                    self.cryptoki.log_out(self._anchor.handle)
+                self.close_anchor()
+
+    def checked_pin(self, pin: Secret) -> bytes:
+        """The PIN as bytes, if the token can have such a PIN and is not locked.
+
+        Raises:
+            LoginBarred: a log-in with it cannot succeed.
+            TokenUnavailable: the token cannot be read.
+        """
+        encoded = pin_bytes(pin)
+        require_possible_pin(self._label, self._token_info(), encoded)
+        return encoded
+
+    def require_not_last_try(self) -> None:
+        """Raise LoginBarred if one more wrong PIN would lock the token."""
+        if is_last_try(self._token_info()):
+            raise LoginBarred(
+                f"token {self._label!r} locks its user PIN at the next wrong one, and this PIN was never accepted here;"
+                " log in once with the vendor's tool, which resets the count"
+            )
+
+    def require_no_wrong_pin(self) -> None:
+        """Raise LoginBarred if the token reports a wrong PIN: the attempt that was cut off may have been one."""
+        if is_count_low(self._token_info()):
+            raise LoginBarred(
+                f"the last log-in to token {self._label!r} was cut off, and the token reports a wrong PIN; it is"
+                " not tried again. Check the PIN, then log in once with the vendor's tool, which resets the count"
+            )
+
+    def require_present(self) -> None:
+        """Raise TokenUnavailable if its slot has another token now, CryptokiError if the slot cannot be read."""
+        info = self.cryptoki.token_info(self.slot)
+        if (_text(info.label), _text(info.serialNumber)) != (self._label.rstrip(), self.info.serial):
+            raise TokenUnavailable(f"slot {self.slot} has another token than {self._label!r} now")
+
+    def maximum_sessions(self) -> int | None:
+        """How many sessions the token says that it has for this process; None if it does not say.
+
+        Raises:
+            TokenUnavailable: the token cannot be read.
+        """
+        info = self._token_info()
+        given = info.ulMaxRwSessionCount if self.quirks.read_write_sessions else info.ulMaxSessionCount
+        return None if given in _NOT_SAID else int(given)
+
+    def open_session(self) -> Any:
+        """A new session of the binding, for one thread. It is known to be on this token.
+
+        Raises:
+            NoRoomForSession: the token has no more sessions.
+            TokenUnavailable: the token opens no session.
+        """
+        self.cryptoki.require_own_process()
+        try:
+            self.require_present()
+            with self.cryptoki.calls_inside.entered("C_OpenSession"):
+                return self._token.open(rw=self.quirks.read_write_sessions)
+        except CryptokiError as error:
+            raise TokenUnavailable(f"no session: {error}") from error
+        except binding.PKCS11Error as error:
+            no_room = isinstance(error, _NO_ROOM) or str(error).lower().endswith(_NO_ROOM_TEXT)
+            raise (NoRoomForSession if no_room else TokenUnavailable)(f"no session: {text_of(error)}") from error
+
+    def _token_info(self) -> CK_TOKEN_INFO:
+        try:
+            return self.cryptoki.token_info(self.slot)
+        except CryptokiError as error:
+            raise TokenUnavailable(f"token {self._label!r} cannot be read: {error}") from error
+
+
+def close_session(session: Any) -> None:
+    """Close a session of the binding; it may be gone already."""
+    try:
+        session.close()
+    except binding.PKCS11Error:
+        return
+
+
+def _text(padded: bytes) -> str:
+    return padded.decode("utf-8", "replace").rstrip()

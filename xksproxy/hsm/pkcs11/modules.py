@@ -1,0 +1,155 @@
+"""The PKCS#11 modules and log-ins of this process."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.model import Hsm
+from xksproxy.config.secret import Secret
+from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.pkcs11.connection import Connection
+from xksproxy.hsm.pkcs11.module import Module
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.hsm.pkcs11.presets import quirks_of
+from xksproxy.state.usage import UsageBook
+
+LOADING: Final = "loading the module"
+INITIALISING: Final = "initialising the module"
+FINDING: Final = "finding the token"
+OPENING: Final = "opening a session"
+LOGGING_IN: Final = "logging in"
+
+Report = Callable[[str], None]
+"""Told of each step of connecting."""
+
+
+class Modules:
+    """Modules by file and connections by HSM, each made at its first use. Safe to use from several threads.
+
+    No lock of this object is held during a call into a module, except that of the one HSM which connects.
+    """
+
+    def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
+        self.usage = usage
+        """Counts the encryptions of the sessions."""
+        self._guard = guard
+        self._lock = threading.Lock()
+        """Guards the tables."""
+        self._modules: dict[object, Module] = {}
+        self._connections: dict[str, Connection] = {}
+        self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """By HSM the lock that is held while one thread connects it."""
+
+    def module(self, hsm: Hsm) -> Module:
+        """The module of an HSM; it may not be loaded yet. Two paths of one file are one module.
+
+        Raises:
+            TokenUnavailable: there is no such file.
+        """
+        try:
+            status = Path(hsm.module).stat()
+        except OSError as error:
+            raise TokenUnavailable(f"{hsm.module}: {error.strerror}") from error
+        with self._lock:
+            key = (status.st_dev, status.st_ino)
+            module = self._modules.get(key)
+            if module is None:
+                module = Module(hsm.module, hsm.environment, quirks_of(hsm).initialize_string)
+                self._modules[key] = module
+            return module
+
+    def connect(
+        self,
+        hsm: Hsm,
+        pin: Secret | None,
+        *,
+        report: Report = lambda _: None,
+        wait: Callable[[], bool] | None = None,
+    ) -> Connection:
+        """The connection to a token; a new one if there is none or it cannot be used any more.
+
+        It takes as long as the module takes. ``report`` is told each step. ``wait`` is asked about once a second
+        whether to go on waiting while another process of this machine logs in.
+
+        Raises:
+            LoginRefused: the PIN is wrong, or was refused before.
+            TokenUnavailable: see :class:`Connection`.
+        """
+        with self._connecting[hsm.id]:
+            connection = self._connections.get(hsm.id)
+            if connection is None or not connection.alive:
+                connection = self._connect(hsm, pin, report, wait)
+                with self._lock:
+                    self._connections[hsm.id] = connection
+            return connection
+
+    def _connect(self, hsm: Hsm, pin: Secret | None, report: Report, wait: Callable[[], bool] | None) -> Connection:
+        report(LOADING)
+        module = self.module(hsm)
+        module.load(lambda: report(INITIALISING))
+        report(FINDING)
+        with module.module_lock:
+            connection = Connection(module, hsm.token, quirks_of(hsm), self.usage, needs_login=pin is not None)
+            report(OPENING)
+            connection.open_anchor()
+        if pin is None:
+            return connection
+        try:
+            self._log_in(hsm, connection, pin, report, wait)
+        except BaseException:
+            _close_anchor(connection)
+            raise
+        return connection
+
+    def _log_in(
+        self, hsm: Hsm, connection: Connection, pin: Secret, report: Report, wait: Callable[[], bool] | None
+    ) -> None:
+        """Wait for the lock of this machine, then log in; nothing is inside the module while it waits."""
+        with connection.module_lock:
+            encoded = connection.checked_pin(pin)
+        report(LOGGING_IN)
+        with (
+            self._guard.attempt(
+                hsm.id,
+                pin,
+                before_unknown=_inside(connection, connection.require_not_last_try),
+                before_repeated=_inside(connection, connection.require_no_wrong_pin),
+                wait=wait,
+            ),
+            connection.module_lock,
+        ):
+            connection.log_in(encoded)
+
+    def disconnect(self, hsm: Hsm) -> None:
+        """Forget the connection to a token, so that the next :meth:`connect` finds the token and logs in again."""
+        with self._lock:
+            connection = self._connections.pop(hsm.id, None)
+        if connection is not None:
+            _close_anchor(connection)
+
+    def log_out(self, hsm: Hsm) -> None:
+        """Log out of a token, so that the next :meth:`connect` needs the PIN."""
+        with self._lock:
+            connection = self._connections.pop(hsm.id, None)
+        if connection is not None:
+            connection.log_out()
+
+
+def _inside(connection: Connection, check: Callable[[], None]) -> Callable[[], None]:
+    def checked() -> None:
+        with connection.module_lock:
+            check()
+
+    return checked
+
+
+def _close_anchor(connection: Connection) -> None:
+    """Close the anchor session, unless the module is being initialised again, which closes it too."""
+    if connection.module_lock.enter():
+        try:
+            if connection.alive:
+                connection.close_anchor()
+        finally:
+            connection.module_lock.leave()
