@@ -139,6 +139,14 @@ def test_a_blocked_key_store_leaves_others_alone(own_proxy: OwnProxy, callers: C
     assert status(proxy)["keystores"][1]["blocked"] is not None
 
 
+def test_a_blocked_key_store_refuses_its_keys_in_every_worker(own_proxy: OwnProxy, callers: Callers) -> None:
+    proxy = own_proxy.start()
+    run(proxy, "block", "--keystore", "dev")
+    wait_until_audited(proxy, "blocked")
+
+    assert statuses(callers(proxy)) == {400}
+
+
 def test_a_key_that_is_not_exposed_is_not_blocked(proxy: Proxy) -> None:
     done = run(proxy, "block", "--keystore", "dev", "--key", "no-such-key")
 

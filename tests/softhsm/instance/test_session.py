@@ -132,6 +132,17 @@ def test_output_of_a_wrong_length_is_refused(session: HsmSession, monkeypatch: p
         session.encrypt("demo-key", b"text!", b"")
 
 
+@pytest.mark.parametrize("plaintext", [b"text", b"text!!", b""], ids=["a byte less", "a byte more", "empty"])
+def test_a_plaintext_of_another_length_than_its_ciphertext_is_refused(
+    session: HsmSession, monkeypatch: pytest.MonkeyPatch, plaintext: bytes
+) -> None:
+    sealed = session.encrypt("demo-key", b"text!", b"")
+    monkeypatch.setattr(session._cryptoki, "gcm_decrypt", lambda *_, **__: plaintext)
+
+    with pytest.raises(TokenUnavailable, match="another length than the ciphertext"):
+        session.decrypt("demo-key", sealed, b"")
+
+
 def searches(session: HsmSession, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What a session searches for from now on."""
     made: list[object] = []

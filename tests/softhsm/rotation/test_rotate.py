@@ -248,6 +248,15 @@ def test_a_rotation_can_go_back_to_an_older_version(one: Site) -> None:
     assert one.primary == "key"
 
 
+def test_a_disabled_version_never_becomes_primary(one: Site) -> None:
+    one.rotate()
+    version_table(one.state, "store").update(KEY, lambda _: VersionRecord(2, proven=(2,), disabled=(1,)))
+
+    with pytest.raises(RotationRefused, match="version 1 is disabled"):
+        one.rotate(wanted=1)
+    assert one.primary == "key.v2"
+
+
 def test_no_older_version_is_made_where_it_is_missing(one: Site) -> None:
     one.rotate()
     change_token(next(iter(one.sessions.values())), "key", None)
