@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ from xksproxy.hsm.errors import (
     SettingsMismatch,
     TokenUnavailable,
 )
-from xksproxy.hsm.instance import key_table
+from xksproxy.hsm.instance import gcm_calls, key_table
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
@@ -692,6 +693,7 @@ async def test_no_iv_serves_two_attempts(
         return drawn[-1]
 
     monkeypatch.setattr(Cryptoki, "random_bytes", noted)
+    monkeypatch.setattr(gcm_calls, "os", SimpleNamespace(urandom=bytes))  # zeros: the token's bytes alone make the IVs
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
         sealed = [await encrypt(instance) for _ in range(40)]
