@@ -310,7 +310,7 @@ class Instance:
     def _log_slowness(self) -> None:
         slowness = self._slowness
         if slowness and not self._too_slow:
-            _log.warning(slowness, extra={"fields": {"hsm": self.id}})
+            _log.warning("HSM too slow for integrity values", extra={"fields": {"hsm": self.id, "reason": slowness}})
         self._too_slow = bool(slowness)
 
     async def try_to_serve(self) -> None:
