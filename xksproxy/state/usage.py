@@ -17,7 +17,7 @@ from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusab
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
-_RESERVE_LOCK_SECONDS: Final = 0.1
+_RESERVE_LOCK_SECONDS: Final = 0.5
 """Short, because an HSM session may wait while a block is reserved."""
 
 _FIRST_BLOCK: Final = 16
