@@ -29,9 +29,9 @@ import uvloop
 
 from benchmarks import servers
 from benchmarks.servers import Server, Setting
+from benchmarks.signed_requests import post
 from benchmarks.tokens import prepared
 from xksproxy.client.target import Target
-from xksproxy.sigv4.sign import signed_headers
 
 _KEPT: Final = 20
 _PATIENCE_SECONDS: Final = 20.0
@@ -120,13 +120,7 @@ class Load:
         """Whether the connection stays."""
         target = self._target
         path = f"{target.path_prefix}/kms/xks/v1/health"
-        headers = signed_headers(
-            target.credential, target.region, host=target.authority, path=path, body=_BODY, now=time.time()
-        )
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        writer.write("\r\n".join([*lines, f"Content-Length: {len(_BODY)}", "", ""]).encode() + _BODY)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]))
+        head = await post(reader, writer, target, path, _BODY)
         if not head.startswith(b"HTTP/1.1 200 "):
             raise ValueError(head.partition(b"\r\n")[0].decode())
         return b"\r\nConnection: close\r\n" not in head

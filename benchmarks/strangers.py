@@ -29,9 +29,9 @@ from xksproxy_tools.development.certificates import certificate_pem, create_auth
 from benchmarks import processes, servers
 from benchmarks.attack import KINDS
 from benchmarks.servers import Server, Setting
+from benchmarks.signed_requests import post
 from benchmarks.tokens import Tokens, prepared
 from xksproxy.client.target import Target
-from xksproxy.sigv4.sign import signed_headers
 
 _TIME_LIMIT: Final = 0.25
 _PATIENCE_SECONDS: Final = 2.0
@@ -143,13 +143,7 @@ class Caller:
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, began: float) -> float:
         target = self._target
         path = f"{target.path_prefix}/kms/xks/v1/keys/{self._key_id}/encrypt"
-        headers = signed_headers(
-            target.credential, target.region, host=target.authority, path=path, body=_BODY, now=time.time()
-        )
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        writer.write("\r\n".join([*lines, f"Content-Length: {len(_BODY)}", "", ""]).encode() + _BODY)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]))
+        head = await post(reader, writer, target, path, _BODY)
         return time.monotonic() - began if head.startswith(b"HTTP/1.1 200 ") else math.inf
 
 
