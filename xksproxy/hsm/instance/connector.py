@@ -28,7 +28,6 @@ from xksproxy.hsm.pkcs11.modules import OPENING, Modules
 _log: Final = logging.getLogger(__name__)
 
 PROVING: Final = "testing the settings"
-WAITING: Final = "waiting for the next attempt"
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAXIMUM_BACKOFF_SECONDS: Final = 5.0
