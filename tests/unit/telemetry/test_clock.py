@@ -63,3 +63,16 @@ def test_it_is_wrong_exactly_if_most_of_the_latest_hundred_were_refused(offsets:
 
     assert (found is not None) == (len(refused) >= 3 and len(refused) > len(latest) / 2)
     assert found is None or refused[0] <= found <= refused[-1]
+
+
+def test_a_signature_that_comes_while_another_thread_reads_changes_nothing_for_it() -> None:
+    """The event loop adds what the thread that publishes the status reads."""
+    clock = observed(10_800.0, 10_800.0, 10_800.0)
+
+    class Now(float):
+        def __sub__(self, at: float) -> float:
+            clock.add(0.0, refused=False, now=float(self))
+            return float(self) - at
+
+    assert clock.error(Now(1.0)) == 10_800.0
+    assert clock.offset(Now(1.0)) is not None
