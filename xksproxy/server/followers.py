@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.server.worker_status import WorkerStatus, published_pids, read_status
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.state_file import SharedTable, StateUnusable
 
 _FOLLOW_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
@@ -25,6 +25,14 @@ class Service(msgspec.Struct, frozen=True):
 
     master: int
     """The process id of the master, whose children are the workers."""
+    state: str
+    """The state directory that it uses, as an absolute path. A copy of this file names proxies that do not use the copy."""
+    inode: tuple[int, int]
+    """Device and inode of that directory, for a machine on which it has another path too."""
+
+    def uses(self, state_directory: Path) -> bool:
+        """Whether this proxy uses a directory, which may have been restored in place."""
+        return str(state_directory.resolve()) == self.state or _inode(state_directory) == self.inode
 
 
 def service_table(state_directory: Path) -> SharedTable[Service]:
@@ -39,9 +47,10 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
         StateUnusable: it cannot be recorded.
     """
     table = service_table(state_directory)
-    table.update(str(runtime), lambda _: Service(master))
-    for other in table.entries():
-        if not _is_running(Path(other)):
+    service = Service(master, str(state_directory.resolve()), _inode(state_directory))
+    table.update(str(runtime), lambda _: service)
+    for other, found in table.entries().items():
+        if not found.uses(state_directory) or not _is_running(Path(other)):
             table.update(other, lambda _: None)
 
 
@@ -86,12 +95,21 @@ def _look(state_directory: Path, follows: Callable[[WorkerStatus], bool]) -> Fol
     following: list[int] = []
     behind: list[int] = []
     for directory, service in table.entries().items():
-        if not _is_running(Path(directory)):
+        if not service.uses(state_directory) or not _is_running(Path(directory)):
             continue
         for pid in _workers(Path(directory), service.master):
             worker = read_status(Path(directory), pid)
             (following if worker is not None and follows(worker) else behind).append(pid)
     return Following(tuple(sorted(following)), tuple(sorted(behind)))
+
+
+def _inode(directory: Path) -> tuple[int, int]:
+    """Raises StateUnusable: the directory cannot be examined."""
+    try:
+        found = directory.stat()
+    except OSError as error:
+        raise StateUnusable(f"{directory}: {error.strerror}") from error
+    return found.st_dev, found.st_ino
 
 
 def _is_running(runtime: Path) -> bool:

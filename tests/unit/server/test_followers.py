@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,24 @@ def test_a_service_that_has_ended_is_forgotten_and_not_waited_for(tmp_path: Path
     table = service_table(tmp_path)
     table.refresh()
     assert set(table.entries()) == {str(runtime)}
+
+
+def test_a_copy_of_the_state_directory_does_not_wait_for_workers_of_the_original(tmp_path: Path) -> None:
+    state, runtime, copy = (tmp_path / name for name in ("state", "runtime", "copy"))
+    state.mkdir()
+    runtime.mkdir()
+    publish(runtime, status(11))
+    descriptor = os.open(runtime, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        register(state, runtime, _NO_SUCH_MASTER)
+        shutil.copytree(state, copy)
+
+        assert wait_for_workers(copy, lambda _: False, 0) == Following((), ())
+        assert wait_for_workers(state, lambda _: False, 0) == Following((), (11,))
+
+        shutil.rmtree(state)
+        copy.rename(state)
+        assert wait_for_workers(state, lambda _: False, 0) == Following((), (11,))
+    finally:
+        os.close(descriptor)
