@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from support import PATIENCE_SECONDS
 from xksproxy_tools.development.softhsm import find_module, write_configuration
 
 from xksproxy.config.model import Hsm
@@ -57,9 +58,10 @@ def make_faulty_hsm(directory: Path, name: str, fault_module: Path, tokens: Path
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; the test's own time limit is the bound."""
-    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
-        await asyncio.sleep(0.01)
+    """Wait for a condition, at most as long as :func:`support.eventually`."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for knows no event
+            await asyncio.sleep(0.01)
 
 
 def is_quiet(instance: Instance) -> bool:

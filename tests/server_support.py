@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from itertools import cycle
@@ -256,6 +256,14 @@ class RoamingClient:
 
     def call(self, operation: Operation, message: dict[str, Any], key_id: str = "") -> Answer:
         return next(self._clients).call(operation, message, key_id)
+
+
+@contextmanager
+def roaming_caller(proxy: Proxy, metadata: dict[str, Any]) -> Iterator["Caller"]:
+    """A caller over ten connections in turn: enough of them to find every worker."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(XksClient(proxy.endpoint(), proxy.context())) for _ in range(10)]
+        yield Caller(RoamingClient(clients), metadata)
 
 
 class Caller:

@@ -1,11 +1,10 @@
 """Fixtures of the tests over a real socket."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from server_support import Caller, OwnProxy, RoamingClient, Wire
+from server_support import Caller, OwnProxy, Wire, roaming_caller
 from support import Proxy
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -21,9 +20,8 @@ def caller(client: XksClient, request_metadata: dict[str, str]) -> Caller:
 @pytest.fixture
 def roaming(proxy: Proxy, request_metadata: dict[str, str]) -> Iterator[Caller]:
     """The same over ten connections in turn: enough of them to find every worker."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(XksClient(proxy.endpoint(), proxy.context())) for _ in range(10)]
-        yield Caller(RoamingClient(clients), request_metadata)
+    with roaming_caller(proxy, request_metadata) as made:
+        yield made
 
 
 @pytest.fixture

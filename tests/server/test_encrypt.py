@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Attribute, KeyType, Mechanism
 from server_support import (
     Caller,
+    OwnProxy,
     SealedMessage,
     Wire,
     assert_json,
@@ -25,9 +26,11 @@ from server_support import (
     key_path,
     on_each_worker,
     request,
+    roaming_caller,
     signed,
 )
 from support import Proxy, eventually
+from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
 from xksproxy.hsm.instance.session import HsmSession
@@ -52,6 +55,20 @@ NOT_BASE64 = [
     "QUJDü",
     "QUJ\u0000",
 ]
+
+
+@pytest.fixture(scope="module")
+def refusing_proxy(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """For tests that replace a key which it has used: its HSM stays DEGRADED."""
+    made = OwnProxy(environment, tmp_path_factory.mktemp("refusing"))
+    yield made.start()
+    made.end()
+
+
+@pytest.fixture
+def refusing(refusing_proxy: Proxy, request_metadata: dict[str, str]) -> Iterator[Caller]:
+    with roaming_caller(refusing_proxy, request_metadata) as made:
+        yield made
 
 
 def test_the_answer_has_exactly_the_fields_of_the_specification(caller: Caller) -> None:
@@ -331,64 +348,64 @@ def test_two_keys_of_one_label_are_an_invalid_state(
 
 
 def test_a_second_key_of_a_label_in_use_is_an_invalid_state_within_seconds(
-    proxy: Proxy, roaming: Caller, session: HsmSession, unique_label: Callable[[str], str]
+    refusing_proxy: Proxy, refusing: Caller, session: HsmSession, unique_label: Callable[[str], str]
 ) -> None:
     """An ambiguous key is refused also by sessions that know one of the two already, once a check has listed all."""
     label = unique_label("second")
     import_key(session, label, bytes(32))
     for _ in range(80):  # by then every session of every worker knows the key
-        roaming.seal(label, b"x")
+        refusing.seal(label, b"x")
 
     import_key(session, label, bytes(range(32)))
     with ExitStack() as stack:
 
         def connect() -> Caller:
-            client = stack.enter_context(XksClient(proxy.endpoint(), proxy.context()))
+            client = stack.enter_context(XksClient(refusing_proxy.endpoint(), refusing_proxy.context()))
             client.connect()
-            return Caller(client, roaming.metadata)
+            return Caller(client, refusing.metadata)
 
-        for caller in on_each_worker(proxy, connect):
+        for caller in on_each_worker(refusing_proxy, connect):
             eventually(lambda caller=caller: caller.encrypt(label, b"x").status, 400)
 
     for _ in range(40):
-        assert_refused(roaming.encrypt(label, b"x"), 400, "InvalidStateException")
+        assert_refused(refusing.encrypt(label, b"x"), 400, "InvalidStateException")
 
 
 def test_a_label_given_to_another_key_is_refused_within_seconds(
-    roaming: Caller, session: HsmSession, unique_label: Callable[[str], str]
+    refusing: Caller, session: HsmSession, unique_label: Callable[[str], str]
 ) -> None:
     """A key is what it was: its fingerprint is on record, and its handle is checked after 5 s of use."""
     label = unique_label("moved")
     key = import_key(session, label, bytes(32))
     for _ in range(80):
-        roaming.seal(label, b"x")
+        refusing.seal(label, b"x")
 
     key[Attribute.LABEL] = unique_label("old")
     import_key(session, label, os.urandom(32))
     time.sleep(6)
 
     for _ in range(40):
-        assert_refused(roaming.encrypt(label, b"x"), 500, "InternalException")
+        assert_refused(refusing.encrypt(label, b"x"), 500, "InternalException")
 
 
 def test_a_key_destroyed_and_made_again_by_another_process_is_refused_at_once(
-    roaming: Caller, session: HsmSession, unique_label: Callable[[str], str]
+    refusing: Caller, session: HsmSession, unique_label: Callable[[str], str]
 ) -> None:
     label = unique_label("again")
-    assert_refused(roaming.encrypt(label, b"x"), 404, "KeyNotFoundException")
+    assert_refused(refusing.encrypt(label, b"x"), 404, "KeyNotFoundException")
     value = os.urandom(32)
     import_key(session, label, value)
     for _ in range(40):
-        sealed = roaming.seal(label, b"x")
+        sealed = refusing.seal(label, b"x")
         opened = AESGCM(value).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, hand_composed_aad(b"", sealed.ctm))
         assert opened == b"x"
 
     find_key(session, label).destroy()
     for _ in range(20):
-        assert_refused(roaming.encrypt(label, b"x"), 404, "KeyNotFoundException")
+        assert_refused(refusing.encrypt(label, b"x"), 404, "KeyNotFoundException")
     import_key(session, label, os.urandom(32))
     for _ in range(20):
-        assert_refused(roaming.encrypt(label, b"x"), 500, "InternalException")
+        assert_refused(refusing.encrypt(label, b"x"), 500, "InternalException")
 
 
 def test_a_usage_taken_away_and_given_back_on_the_token_is_seen_at_once(

@@ -20,13 +20,13 @@ from server_support import (
     HEALTH_MESSAGE,
     Caller,
     OwnProxy,
-    RoamingClient,
     Wire,
     ask_admin,
     assert_error,
     assert_refused,
     audit_lines,
     request,
+    roaming_caller,
     signed,
     stop,
     wait_for_every_worker,
@@ -59,8 +59,7 @@ def callers(request_metadata: dict[str, Any]) -> Iterator[Callable[[Proxy], Call
     with ExitStack() as stack:
 
         def connect(proxy: Proxy) -> Caller:
-            clients = [stack.enter_context(XksClient(proxy.endpoint(), proxy.context())) for _ in range(10)]
-            return Caller(RoamingClient(clients), request_metadata)
+            return stack.enter_context(roaming_caller(proxy, request_metadata))
 
         yield connect
 
