@@ -198,5 +198,5 @@ def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replac
     assert before == after_hangup == {400}
     assert after_kill == {500}
     assert ask_admin(proxy, "/readyz").status == 503
-    problems = json.loads(ask_admin(proxy, "/status").content)["problems"]
-    assert any("it was deleted; restore it" in problem for problem in problems)
+    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+    assert any("it was deleted; restore it" in item["text"] for item in found)

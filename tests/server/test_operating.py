@@ -161,8 +161,12 @@ def test_blocks_that_cannot_be_read_at_the_start_count_as_blocks(own_proxy: OwnP
     proxy = own_proxy.start(edit=break_state, serving=False)
 
     assert_refused(callers(proxy).encrypt("demo-key", HELLO), 500, "InternalException")
-    assert ask_admin(proxy, "/readyz").status == 503
-    eventually(lambda: any("blocks-dev.json" in problem for problem in status(proxy)["problems"]))
+    assert [ask_admin(proxy, path).status for path in ("/readyz/dev", "/readyz/other", "/readyz/none")] == [
+        503,
+        200,
+        404,
+    ]
+    eventually(lambda: any("blocks-dev.json" in item["text"] for item in status(proxy)["conditions"]))
 
 
 # --- Quotas
@@ -377,7 +381,7 @@ def test_a_worker_that_must_refuse_what_it_cannot_record_is_not_ready(own_proxy:
     eventually(lambda: caller.encrypt("demo-key", HELLO).status, 500)
 
     eventually(lambda: ask_admin(proxy, "/readyz").status, 503)
-    eventually(lambda: status(proxy)["problems"], ["the audit log cannot be written"])
+    eventually(lambda: [item["text"] for item in status(proxy)["conditions"]], ["the audit log cannot be written"])
 
 
 @pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/ping", 404), ("/status/", 404)])
@@ -393,7 +397,7 @@ def test_a_wrong_clock_is_logged_once_with_its_offset_and_shown(own_proxy: OwnPr
             assert_error(wire.ask(request("POST", HEALTH, headers, HEALTH_BODY)), 401, "AuthenticationFailedException")
 
     def problems() -> list[str]:
-        return [re.sub(r"1080\d", "10800", text) for text in status(proxy)["problems"]]
+        return [re.sub(r"1080\d", "10800", item["text"]) for item in status(proxy)["conditions"]]
 
     wanted = "the clock is 10800 s ahead of that of the requests; most are refused; set the clock with NTP"
     eventually(problems, [wanted])

@@ -375,16 +375,21 @@ def test_a_change_whose_workers_cannot_serve_what_is_served_is_taken_back_whole(
         (line,) = eventually(lambda: lines_with(proxy.log, "configuration taken back"))
         assert "HSM softhsm does not serve" in line
         eventually(lambda: workers(proxy) == before)
-        eventually(lambda: any("not in use" in problem for problem in status_of(proxy)["problems"]))
+        eventually(lambda: "reload-refused" in causes(proxy))
         eventually(lambda: "\nxksproxy_config_reload_failed 2.0\n" in metrics_text(proxy))
         assert_serving(proxy, 8)
 
         config.write_text(good)
         proxy.process.send_signal(signal.SIGHUP)
         eventually(lambda: "\nxksproxy_config_reload_failed 0.0\n" in metrics_text(proxy))
-        assert status_of(proxy)["problems"] == []
+        eventually(lambda: causes(proxy), [])
     assert workers(proxy) == before
     assert load.failures == []
+
+
+def causes(proxy: Proxy) -> list[str]:
+    """What the status reports as wrong."""
+    return [condition["cause"] for condition in status_of(proxy)["conditions"]]
 
 
 def status_of(proxy: Proxy) -> dict[str, Any]:

@@ -61,8 +61,10 @@ def _print_status(document: dict[str, Any]) -> None:
     workers = len(document["workers"])
     print_line(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers")
     print_line()
-    for problem in document["problems"]:
-        print_line(f"PROBLEM: {problem}")
+    if document["conditions"]:
+        print_table(
+            ("SEVERITY", "CAUSE", "KEY STORE", "HSM", "REASON"), list(map(_condition_row, document["conditions"]))
+        )
         print_line()
     print_table(
         ("HSM", "STATE", "SERVED BY", "SESSIONS", "STUCK", "DEVICE"), [_hsm_row(hsm) for hsm in document["hsms"]]
@@ -79,6 +81,10 @@ def _print_status(document: dict[str, Any]) -> None:
         print_table(columns, [tuple(str(row[name]) for name in names) for row in document["refusals"]])
 
 
+def _condition_row(condition: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(condition[name] for name in ("severity", "cause", "keystore", "hsm", "text"))
+
+
 def _hsm_row(hsm: dict[str, Any]) -> tuple[str, ...]:
     return (
         hsm["id"],
@@ -91,7 +97,7 @@ def _hsm_row(hsm: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _key_rows(store: dict[str, Any]) -> list[tuple[str, ...]]:
-    head = (store["name"], "", "BLOCKED" if store["blocked"] else "ready" if store["ready"] else "NO HSM", "", "")
+    head = (store["name"], "", "BLOCKED" if store["blocked"] else store["state"], "", "")
     return [head, *(_key_row(key) for key in store["keys"])]
 
 
@@ -103,10 +109,4 @@ def _key_row(key: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _needs_attention(document: dict[str, Any]) -> bool:
-    return (
-        not document["ready"]
-        or bool(document["problems"])
-        or any(hsm["workers_served"] < hsm["workers"] or hsm["stuck_sessions"] for hsm in document["hsms"])
-        or any(store["blocked"] or not store["ready"] for store in document["keystores"])
-        or any(key.get("blocked") for store in document["keystores"] for key in store["keys"])
-    )
+    return not document["ready"] or bool(document["conditions"])

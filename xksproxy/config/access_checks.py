@@ -84,7 +84,7 @@ def _files_in(trusted: _Trusted) -> Iterable[_Trusted]:
 
 
 def _problems(trusted: _Trusted, user: ServiceUser, seen: set[Path]) -> Iterator[str]:
-    """The problems of a path and of everything above it that was not looked at before."""
+    """The problems of a path and of everything above it that was not examined before."""
     try:
         places = list(_places(trusted.path))
     except (OSError, ValueError):

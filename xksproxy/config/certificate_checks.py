@@ -113,13 +113,19 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
 
 
+def warn_from(certificate: x509.Certificate) -> datetime:
+    """The time from which a certificate expires soon."""
+    end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    return end - min(_EXPIRY_WARNING, (end - start) / _LIFETIME_DIVISOR)
+
+
 def _date_findings(at: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
     end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if end < now:
         yield Finding.problem(f"{at}: {_name(certificate)} expired {_day(certificate)}")
     elif start > now:
         yield Finding.problem(f"{at}: {_name(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC")
-    elif end - now < min(_EXPIRY_WARNING, (end - start) / _LIFETIME_DIVISOR):
+    elif now > warn_from(certificate):
         yield Finding.warning(f"{at}: {_name(certificate)} expires soon, {_day(certificate)}")
 
 

@@ -10,7 +10,7 @@ from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.key_checks import key_problems
 from xksproxy.config.listener_checks import Listener, listener_problems
-from xksproxy.config.model import Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
+from xksproxy.config.model import ALL_STORES, ANY_STORE, Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
 from xksproxy.config.networks import network_problems
 from xksproxy.config.regular_file import is_regular_file
 from xksproxy.config.secret import (
@@ -37,6 +37,7 @@ def check_config(config: Config) -> list[str]:
         *listener_problems(listeners_of(config)),
         *_proxy_protocol_problems(config.server.proxy_protocol),
         *_host_problems(config.admin.hosts),
+        *_readiness_problems(config),
         *_audit_problems(config.audit),
         *_tls_problems(config.server.tls),
         *credential_problems(config.keystore),
@@ -103,6 +104,20 @@ def read_pin(hsm: Hsm) -> Secret | None:
 def _proxy_protocol_problems(settings: ProxyProtocol | None) -> Iterator[str]:
     if settings is not None:
         yield from network_problems("server.proxy_protocol.from", settings.from_)
+
+
+def _readiness_problems(config: Config) -> Iterator[str]:
+    when, names = config.health.ready_when, {store.name for store in config.keystore}
+    if isinstance(when, str):
+        if when not in (ANY_STORE, ALL_STORES):
+            yield f'health.ready_when: "{when}": expected "any", "all", or a list of names of key stores'
+        return
+    if not when:
+        yield 'health.ready_when: it is empty: expected "any", "all", or names of key stores'
+    for index, name in enumerate(when):
+        if name not in names:
+            found = ", ".join(sorted(names))
+            yield f'health.ready_when[{index}]: no key store has the name "{name}"; the names are {found}'
 
 
 def _host_problems(hosts: Iterable[str]) -> Iterator[str]:

@@ -206,12 +206,19 @@ class KeyStore(_Table, frozen=True):
     """Whether the policies refuse requests, or the log only records what they would refuse."""
 
 
+ANY_STORE: Final = "any"
+ALL_STORES: Final = "all"
+
+
 class Health(_Table, frozen=True):
     """``[health]``: plain HTTP for the load balancer's health checks; it works while mutual TLS is on."""
 
     listen: Text | None = None
-    """``address:port`` where ``/livez`` and ``/readyz`` answer; off without it. ``/readyz`` is 200 only while
-    Encrypt and Decrypt can be served for every key store."""
+    """``address:port`` where ``/livez``, ``/readyz`` and ``/readyz/NAME`` answer; off without it."""
+
+    ready_when: Text | tuple[Text, ...] = ANY_STORE
+    """When ``/readyz`` is 200: while Encrypt and Decrypt can be served for ``any`` key store, for ``all``, or for each
+    of a list of names. ``/readyz/NAME`` answers for one."""
 
 
 class Admin(_Table, frozen=True):

@@ -56,6 +56,11 @@ class Blocks:
         """The revision of the file that is in force."""
         return self._table.revision
 
+    @property
+    def in_force(self) -> Mapping[str, Block]:
+        """The blocks by key id; that of the whole key store is under ``WHOLE_STORE``."""
+        return self._entries
+
     def find(self, key_id: str) -> Block | None:
         """Return the block of the whole key store, or else the block of the key, or None.
 

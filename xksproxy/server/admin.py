@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
-from xksproxy.server import reload_problem, worker_status
+from xksproxy.server import worker_status
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
 from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
@@ -69,13 +69,13 @@ class Admin:
 
     def _metrics(self) -> bytes:
         snapshot = self._services.snapshot
-        facts = MachineInfo(
+        machine = MachineInfo(
             limits=self._limits,
             credentials=tuple(self._credentials()),
             certificate_name=snapshot.certificate.name,
             certificate_expiry=snapshot.certificate.expires,
         )
-        return self._recorder.metrics.render([MachineCollector(facts, self._services.usage)])
+        return self._recorder.metrics.render([MachineCollector(machine, self._services.usage)])
 
     def _limits(self, label: str) -> Iterable[KeyLimit]:
         for service in self._services.snapshot.services.values():
@@ -98,9 +98,6 @@ class Admin:
         document = status_document(
             services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
         )
-        problem = reload_problem.read(self._directory)
-        if problem:
-            document["problems"].append(f"the last change of the configuration is not in use: {problem}")
         return {**document, "latency": self._recorder.metrics.latency()}
 
 

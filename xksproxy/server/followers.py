@@ -26,7 +26,7 @@ class Service(msgspec.Struct, frozen=True):
     master: int
     """The process id of the master, whose children are the workers."""
     state: str
-    """The state directory that it uses, as an absolute path. A copy of this file names proxies that do not use the copy."""
+    """The absolute path of its state directory. A copy of this file names proxies that do not use the copy."""
     inode: tuple[int, int]
     """Device and inode of that directory, for a machine on which it has another path too."""
 

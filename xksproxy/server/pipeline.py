@@ -52,7 +52,7 @@ class Pipeline:
             return respond.PONG
         record = RequestRecord(request.peer.address, time.monotonic(), request.client_name)
         record.vpc_endpoint_id = request.peer.vpc_endpoint_id
-        current_request_stats.set(record.account)
+        current_request_stats.set(record.stats)
         try:
             message = await self._answer(request, record)
             response = respond.success(message, authenticated=True)
@@ -127,7 +127,8 @@ class Pipeline:
             case Operation.GET_HEALTH_STATUS:
                 decode(GetHealthStatusRequest, body)
                 record.metadata = received_metadata(body)
-                return get_health_status(service.access.engine, self._settings.fleet_size)
+                problem = self._services.problem or service.state.problem
+                return get_health_status(service.access.engine, self._settings.fleet_size, problem)
 
 
 def _require_json(headers: dict[str, list[str]]) -> None:

@@ -33,7 +33,7 @@ _XKS_OPERATIONS: Final = {
 
 
 class RequestRecord(msgspec.Struct):
-    """The facts of one request, as far as it has come. Nothing secret is ever put in."""
+    """What is known of one request so far. It never contains a secret."""
 
     peer: str | None
     started: float
@@ -46,7 +46,7 @@ class RequestRecord(msgspec.Struct):
     access_key_id: str | None = None
     region: str | None = None
     metadata: ReceivedMetadata = ReceivedMetadata()
-    account: RequestStats = msgspec.field(default_factory=RequestStats)
+    stats: RequestStats = msgspec.field(default_factory=RequestStats)
     status: int = 200
     error: str | None = None
     error_message: str | None = None
@@ -70,7 +70,7 @@ class RequestRecord(msgspec.Struct):
 
     def line(self, seconds: float) -> dict[str, Any]:
         """The fields of its audit line; what is not known of it is left out."""
-        account = self.account
+        stats = self.stats
         fields = {
             "peer": self.peer,
             "vpc_endpoint_id": self.vpc_endpoint_id,
@@ -78,20 +78,20 @@ class RequestRecord(msgspec.Struct):
             "keystore": self.keystore or None,
             "operation": None if self.operation is None else _XKS_OPERATIONS[self.operation],
             "key_id": self.key_id[:_LOGGED_CHARACTERS] or None,
-            "key_version": account.key_version,
+            "key_version": stats.key_version,
             "access_key_id": self.access_key_id,
             "region": self.region,
             "request_metadata": self.metadata.members or None,
             "request_metadata_left_out": self.metadata.left_out or None,
-            "hsms": account.hsms or None,
+            "hsms": stats.hsms or None,
             "status": self.status,
             "error": self.error,
             "error_message": self.error_message,
             "reason": self.reason,
-            "authorization": account.authorization,
+            "authorization": stats.authorization,
             "ms": round(1000 * seconds, 2),
-            "queue_ms": round(1000 * account.queue_seconds, 2) if account.hsms else None,
-            "hsm_ms": round(1000 * account.hsm_seconds, 2) if account.hsms else None,
+            "queue_ms": round(1000 * stats.queue_seconds, 2) if stats.hsms else None,
+            "hsm_ms": round(1000 * stats.hsm_seconds, 2) if stats.hsms else None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -110,7 +110,7 @@ class Refusal:
 
 
 class Recorder:
-    """Takes down the requests of one worker. Belongs to its event loop."""
+    """Records the requests of one worker. Belongs to its event loop."""
 
     def __init__(self, audit: AuditLog, metrics: Metrics) -> None:
         self.metrics = metrics
@@ -176,8 +176,8 @@ class Recorder:
             xks_operation=operation,
             exception=record.error,
             seconds=seconds,
-            queue_seconds=record.account.queue_seconds,
-            hsm_seconds=record.account.hsm_seconds,
+            queue_seconds=record.stats.queue_seconds,
+            hsm_seconds=record.stats.hsm_seconds,
         )
         if record.operation is Operation.DECRYPT and record.error is None:
             principal = record.metadata.members.get("awsPrincipalArn", "")

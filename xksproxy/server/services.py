@@ -36,12 +36,17 @@ class _Refused:
     """Changed files that were refused. They are tried again, because the cause may have been a passing one."""
 
     def __init__(self) -> None:
-        self._problems: tuple[str, ...] | None = None
+        self._problems: tuple[str, ...] = ()
         self._next = 0.0
 
     def again(self) -> bool:
         """Whether it is time to try them again."""
-        return self._problems is not None and time.monotonic() >= self._next
+        return bool(self._problems) and time.monotonic() >= self._next
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why they were refused the last time; empty if none is refused."""
+        return self._problems
 
     def note(self, problems: tuple[str, ...]) -> bool:
         """Note a refusal, and return whether its problems are new."""
@@ -188,14 +193,14 @@ class Services:
         return tuple(self._instances.values())
 
     @property
-    def ready(self) -> bool:
-        """Whether every key store has an HSM that serves."""
-        return all(service.ready for service in self._snapshot.services.values())
+    def problem(self) -> str:
+        """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
+        return self._state_check.problem or self.usage.problem
 
     @property
-    def problem(self) -> str:
-        """Why requests are refused although HSMs serve; empty if they are not refused."""
-        return self._state_check.problem or self._states.problem or self.usage.problem
+    def refused_files(self) -> tuple[str, ...]:
+        """Why changed credentials or certificates are not in use; empty if all are."""
+        return self._refused.problems
 
     @property
     def hopeless(self) -> bool:

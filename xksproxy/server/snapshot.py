@@ -37,10 +37,16 @@ class Service:
 
     store: KeyStore
     access: KeyAccess
-    ready: "Readiness"
+    fleet: Fleet
+    state: StoreState
     quota: Quota | None = None
     authorizer: Authorizer | None = None
     """Applies the policies of the key store; None where it has none."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether an HSM serves its keys, and its state can be read."""
+        return self.fleet.ready and not self.state.problem
 
     def access_for(
         self,
@@ -54,17 +60,6 @@ class Service:
             return self.access
         request = AuthorizationRequest.of(path.operation, path.key_id, identity, metadata, vpc_endpoint_id)
         return self.access.authorized_by(AuthorizationCheck(self.authorizer, request))
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether the HSMs of a key store can serve its keys."""
-
-    fleet: Fleet
-    instances: tuple[Instance, ...]
-
-    def __bool__(self) -> bool:
-        return self.fleet.ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +122,23 @@ def built_with(config: Config) -> tuple[object, ...]:
 
 
 def _service(store: KeyStore, instances: Sequence[Instance], state: StoreState, usage: UsageBook) -> Service:
-    fleet = Fleet(instances, state.fingerprints, lambda label: store.keys.key_of_label(label) is not None)
+    fleet = Fleet(
+        instances,
+        state.fingerprints,
+        lambda label: store.keys.key_of_label(label) is not None,
+        lambda: _primary_labels(store),
+    )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     fleet.prove_first(_primary_labels(store))
-    return Service(store, access, Readiness(fleet, tuple(instances)))
+    return Service(store, access, fleet, state)
 
 
 def _primary_labels(store: KeyStore) -> Iterator[str]:
-    """The labels of the keys that the configuration names. A key whose primary version is unknown is left out."""
+    """The labels of the keys that the configuration names and that are not disabled.
+
+    A key whose primary version is unknown is left out.
+    """
     for key in store.keys.named_keys():
         with suppress(XksError):
-            yield store.versions.primary(key).label
+            if not key.disabled:
+                yield store.versions.primary(key).label

@@ -65,11 +65,6 @@ class StateTables:
                 guarded(step)
         return changes
 
-    @property
-    def problem(self) -> str:
-        """The first problem of a key store; empty if there is none."""
-        return next((state.problem for state in list(self._states.values()) if state.problem), "")
-
     def revisions(self) -> Mapping[str, int]:
         """The revisions that are in force, by the names of the files."""
         return {

@@ -11,6 +11,7 @@ from xksproxy import __version__
 from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
+from xksproxy.server.conditions import Severity
 from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.worker_status import WorkerStatus
@@ -38,7 +39,7 @@ def status_document(
         "time": _time(time.time()),
         "fleet_size": fleet_size,
         "ready": any(worker.ready for worker in workers),
-        "problems": [*sorted({worker.problem for worker in workers if worker.problem}), *_clock_problems(workers)],
+        "conditions": _conditions(workers),
         "clock_offset_seconds": next(
             (worker.clock_offset for worker in workers if worker.clock_offset is not None), None
         ),
@@ -46,7 +47,7 @@ def status_document(
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(worker) for worker in workers],
         "hsms": _hsms(workers),
-        "keystores": [_keystore(service, seen, usage) for service in snapshot.services.values()],
+        "keystores": [_keystore(service, seen, usage, workers) for service in snapshot.services.values()],
         "refusals": _refusals([refusal for worker in workers for refusal in worker.refusals]),
     }
 
@@ -55,14 +56,20 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
     return {"pid": worker.pid, "started": _time(worker.started), "ready": worker.ready, "in_flight": worker.in_flight}
 
 
-def _clock_problems(workers: Sequence[WorkerStatus]) -> list[str]:
-    """The problem of a wrong clock. The clock is the machine's, so the report of one worker is enough."""
-    offsets = [worker.clock_error for worker in workers if worker.clock_error is not None]
-    if not offsets:
-        return []
-    direction = "ahead of" if offsets[0] > 0 else "behind"
-    seconds = abs(round(offsets[0]))
-    return [f"the clock is {seconds} s {direction} that of the requests; most are refused; set the clock with NTP"]
+def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
+    """Each condition that a worker reports, with the number of workers that do; the worst first."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for worker in workers:
+        for item in worker.conditions:
+            document = {"severity": item.severity, "cause": item.cause, "keystore": item.keystore, "hsm": item.hsm}
+            found.setdefault(item.subject, {**document, "text": item.text, "workers": 0})["workers"] += 1
+    return sorted(found.values(), key=lambda document: document["severity"] != Severity.UNAVAILABLE)
+
+
+def _keystore_state(name: str, workers: Sequence[WorkerStatus]) -> str:
+    """OK, DEGRADED or UNAVAILABLE: the worst that a worker reports of the key store, its HSMs left out."""
+    severities = {item.severity for worker in workers for item in worker.conditions if item.keystore == name}
+    return next((severity.value for severity in Severity if severity in severities), "OK")
 
 
 def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
@@ -91,7 +98,9 @@ def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
     return documents
 
 
-def _keystore(service: Service, labels: Sequence[str], usage: UsageBook) -> dict[str, Any]:
+def _keystore(
+    service: Service, labels: Sequence[str], usage: UsageBook, workers: Sequence[WorkerStatus]
+) -> dict[str, Any]:
     store = service.store
     keys: dict[str, ExternalKey] = {key.id: key for key in store.keys.named_keys()}
     for label in labels:
@@ -100,9 +109,9 @@ def _keystore(service: Service, labels: Sequence[str], usage: UsageBook) -> dict
     return {
         "name": store.name,
         "uri_path_prefix": store.uri_path_prefix,
-        "ready": bool(service.ready),
+        "state": _keystore_state(store.name, workers),
         "blocked": _block(service, WHOLE_STORE),
-        "hsms": [instance.id for instance in service.ready.instances],
+        "hsms": [instance.id for instance in service.fleet.instances],
         "credentials": _credentials(store),
         "key_count": len(keys),
         "keys": [_key(service, key, labels, usage) for key in list(keys.values())[:_MAXIMUM_KEYS]],

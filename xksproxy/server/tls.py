@@ -9,6 +9,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from xksproxy.config.certificate_checks import warn_from
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
 from xksproxy.server.http.connection import Client, ConnectionRefused
@@ -23,10 +24,12 @@ _OPENSSL_CONFIGURATION: Final = "look at this machine's openssl.cnf and at OPENS
 
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """The server certificate's common name, and when it expires in seconds since 1970."""
+    """The server certificate's common name and dates. Times are seconds since 1970."""
 
     name: str
     expires: float
+    warn_from: float
+    """From then on it expires soon."""
 
 
 def certificate_info(tls: Tls) -> CertificateInfo:
@@ -40,7 +43,8 @@ def certificate_info(tls: Tls) -> CertificateInfo:
     except (OSError, ValueError) as error:
         raise ConfigError([f"server.tls.certificate: {_reason(error)}"]) from None
     names = [str(item.value) for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return CertificateInfo(names[0] if names else "", certificate.not_valid_after_utc.timestamp())
+    end, warning = certificate.not_valid_after_utc, warn_from(certificate)
+    return CertificateInfo(names[0] if names else "", end.timestamp(), warning.timestamp())
 
 
 def build_context(tls: Tls) -> ssl.SSLContext:

@@ -26,6 +26,7 @@ from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain import PlainListener
 from xksproxy.server.probes import Probes
+from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
@@ -49,7 +50,7 @@ class XksWorker(GunicornUVLoopWebWorker):
     """Serves the configuration that the master's application loads."""
 
     def init_process(self) -> None:
-        """Set the process up. HSM threads hand over often, so the interpreter switches threads sooner than usual."""
+        """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
         sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
@@ -107,10 +108,11 @@ class XksWorker(GunicornUVLoopWebWorker):
         peers = PeerReader(config.server.proxy_protocol, count_refusal)
         probed_peers = PeerReader(config.server.proxy_protocol, count_refusal, required=False)
         service = HttpService(pipeline.handle, respond.refusal, lambda: services.snapshot, peers, table)
-        probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
+        readiness = Readiness(config.health, services, lambda: pipeline.draining or bool(recorder.problem))
+        probes = Probes(readiness)
         hosts = AdminHosts.of(config.admin)
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
-        reporter = WorkerReporter(services, recorder, directory, lambda: len(table))
+        reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
         listener = Listener(sockets.pop(0), service)
@@ -157,9 +159,9 @@ class XksWorker(GunicornUVLoopWebWorker):
             await self._wait_next_notify()
 
     async def _follow_state(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
-        """Follow what commands and other workers change on disk, and lay out how this worker is.
+        """Follow what commands and other workers change on disk, and publish the status of this worker.
 
-        Apart from the heartbeat, which must not wait for a disk that hangs.
+        The heartbeat does not wait for it, because a disk may hang.
         """
         while True:
             try:

@@ -1,44 +1,71 @@
 """Reporting the status of this worker: as gauges, and in a file for the other workers."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from xksproxy.hsm.instance.instance import Instance, State
+from xksproxy.server import reload_problem
+from xksproxy.server.conditions import Condition
+from xksproxy.server.find_conditions import find_conditions
+from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.worker_status import WorkerStatus, hsm_status, publish
 from xksproxy.telemetry.metrics import Metrics
 
+_log: Final = logging.getLogger(__name__)
+
 
 class WorkerReporter:
     """Publishes gauges and the status of this worker."""
 
-    def __init__(self, services: Services, recorder: Recorder, directory: Path, connections: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        recorder: Recorder,
+        readiness: Readiness,
+        directory: Path,
+        connections: Callable[[], int],
+    ) -> None:
         """``connections`` counts those to the public port."""
         self._services = services
         self._recorder = recorder
+        self._readiness = readiness
+        self._conditions: tuple[Condition, ...] = ()
         self._directory = directory
         self._connections = connections
         self._started = time.time()
         self._returns: dict[str, int] = {}
 
-    @property
-    def _problem(self) -> str:
-        return self._services.problem or self._recorder.problem
-
     def report(self) -> None:
         """Set the gauges and write the status file; call it on a thread."""
         metrics = self._recorder.metrics
         metrics.workers.set(1)
-        metrics.workers_ready.set(self._services.ready and not self._problem)
+        metrics.workers_ready.set(self._readiness.machine())
         metrics.in_flight.set(self._recorder.in_flight)
         metrics.connections.set(self._connections())
         metrics.loaded_at.set(self._services.snapshot.loaded_at)
         for instance in self._services.instances:
             self._report_hsm(metrics, instance)
+        self._report_conditions(metrics)
         publish(self._directory, self._status())
+
+    def _report_conditions(self, metrics: Metrics) -> None:
+        """Find the conditions, and log each that is new or has ended."""
+        before = {item.subject: item for item in self._conditions}
+        self._conditions = find_conditions(self._services, self._recorder, reload_problem.read(self._directory))
+        now = {item.subject: item for item in self._conditions}
+        metrics.set_conditions(now)
+        for subject in sorted(now.keys() - before.keys()):
+            _log.warning("condition", extra={"fields": _fields(now[subject])})
+        for subject in sorted(before.keys() - now.keys()):
+            _log.info("condition has ended", extra={"fields": _fields(before[subject])})
 
     def _report_hsm(self, metrics: Metrics, instance: Instance) -> None:
         for state in State:
@@ -58,12 +85,15 @@ class WorkerReporter:
             at=time.time(),
             started=self._started,
             in_flight=self._recorder.in_flight,
-            ready=self._services.ready and not self._problem,
-            problem=self._problem,
+            ready=self._readiness.machine(),
+            conditions=self._conditions,
             hsms=tuple(map(hsm_status, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
             revisions=dict(self._services.revisions),
             credentials=self._services.accepted_credentials,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
-            clock_error=self._recorder.clock.error(time.monotonic()),
         )
+
+
+def _fields(condition: Condition) -> dict[str, str]:
+    return {name: str(value) for name, value in msgspec.structs.asdict(condition).items() if value}

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.server.conditions import Condition
 from xksproxy.server.record import Refusal
 
 _FRESH_SECONDS: Final = 10.0
@@ -36,9 +37,6 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     started: float
     in_flight: int
     ready: bool
-    problem: str
-    """Why it refuses requests although HSMs serve; empty if it does not."""
-
     hsms: tuple[HsmStatus, ...]
     refusals: tuple[Refusal, ...]
     revisions: dict[str, int] = {}
@@ -50,8 +48,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     clock_offset: float | None = None
     """Seconds by which the clock is ahead of the times of the latest signatures."""
 
-    clock_error: float | None = None
-    """The offset of the refused signatures, if most signatures are refused only for their time."""
+    conditions: tuple[Condition, ...] = ()
 
 
 def hsm_status(instance: Instance) -> HsmStatus:

@@ -60,6 +60,7 @@ class _Reservation:
     __slots__ = (
         "block",
         "closed",
+        "maximum",
         "mutex",
         "recorded_at",
         "refilling",
@@ -77,6 +78,8 @@ class _Reservation:
         """Reserved encryptions that were not made yet."""
         self.top = 0
         """The count on record after the last reservation."""
+        self.maximum: int | None = None
+        """The maximum number of encryptions when the last block was reserved."""
         self.total = 0
         """All encryptions that this process has reserved. The record must never show fewer."""
         self.closed = False
@@ -202,6 +205,17 @@ class UsageBook:
             self._decrypted_at[label] = now
             threading.Thread(target=self._write_decryption_time, args=(label,), daemon=True).start()
 
+    def nearly_used(self, share: float) -> list[str]:
+        """The labels of which this process has seen that this share of the maximum is used, sorted."""
+        with self._lock:
+            reservations = list(self._reservations.items())
+        return sorted(
+            label
+            for label, reservation in reservations
+            if isinstance(reservation.refusal, LimitReached)
+            or (reservation.maximum is not None and reservation.top >= share * reservation.maximum)
+        )
+
     def return_unused(self) -> None:
         """Subtract unused encryptions from the records. Call it when no encryption can follow."""
         with self._lock:
@@ -253,7 +267,7 @@ class UsageBook:
         with self._lock:
             reservation.unused += size
             reservation.total += size
-            reservation.top = top
+            reservation.top, reservation.maximum = top, maximum
             reservation.block, reservation.refusal = block, None
             reservation.reserved_at = reservation.recorded_at = now
 

@@ -5,7 +5,7 @@ Where KMS publishes a CloudWatch metric of the same meaning, the help text names
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,7 @@ class Metrics:
         self._histograms: dict[tuple[str, ...], BufferedHistogram] = {}
         self._request_metrics: dict[tuple[str, str, str, str | None], tuple[BufferedCounter, BufferedHistogram]] = {}
         self._hsm_metrics: dict[tuple[str, str], tuple[BufferedHistogram, BufferedHistogram]] = {}
+        self._condition_labels: set[tuple[str, ...]] = set()
         self._decrypt_labels: set[tuple[str, str, str]] = set()
         registry = CollectorRegistry()
         self._define_request_metrics(registry)
@@ -106,11 +107,16 @@ class Metrics:
         self.connections = gauge("xksproxy_connections", "Open connections to the public port.")
         self.workers = gauge("xksproxy_workers", "Worker processes that serve.")
         self.workers_ready = gauge(
-            "xksproxy_workers_ready", "Worker processes in which every key store has an HSM in service."
+            "xksproxy_workers_ready", "Worker processes whose /readyz is 200; see [health] ready_when."
         )
         self.reload_failed = gauge(
             "xksproxy_config_reload_failed",
             "Workers whose last reload was refused. They use the configuration before it.",
+        )
+        self._conditions = gauge(
+            "xksproxy_conditions",
+            "Workers that report a condition: what is wrong with the machine, an HSM or a key store.",
+            ("severity", "cause", "keystore", "hsm"),
         )
         self.loaded_at = Gauge(
             "xksproxy_config_loaded_timestamp_seconds",
@@ -184,6 +190,14 @@ class Metrics:
             queue, hsm = self._hsm_metrics.get(hsm_labels) or self._new_hsm_metrics(*hsm_labels)
             queue.observe(queue_seconds)
             hsm.observe(hsm_seconds)
+
+    def set_conditions(self, subjects: Collection[tuple[str, ...]]) -> None:
+        """Set the gauge of conditions: severity, cause, key store and HSM of each that is present."""
+        for subject in self._condition_labels.difference(subjects):
+            self._conditions.labels(*subject).set(0)
+        for subject in subjects:
+            self._conditions.labels(*subject).set(1)
+        self._condition_labels.update(subjects)
 
     def flush(self) -> None:
         """Make the counts visible to all processes. Call it once a second, and before a scrape is answered."""

@@ -38,9 +38,9 @@ def test_of_a_request_that_came_nowhere_only_what_is_known_is_told() -> None:
 
 def test_records_share_nothing() -> None:
     first, second = RequestRecord("a", 0.0), RequestRecord("b", 0.0)
-    first.account.hsms.append("one")
+    first.stats.hsms.append("one")
 
-    assert second.account == RequestStats()
+    assert second.stats == RequestStats()
 
 
 @pytest.mark.parametrize("length", [2048, 2049])

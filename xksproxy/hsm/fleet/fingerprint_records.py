@@ -25,6 +25,11 @@ class FingerprintRecords:
         """The fingerprint on record, as this worker last read it."""
         return self._table.get(label)
 
+    @property
+    def revision(self) -> int:
+        """The revision of the file, as this worker last read it."""
+        return self._table.revision
+
     def refresh(self) -> None:
         """Read what other processes have recorded; a file that cannot be read changes nothing."""
         try:

@@ -18,6 +18,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.fleet.key_comparison import KeyComparison, KeyProblems
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
@@ -57,12 +58,19 @@ class Fleet:
     """
 
     def __init__(
-        self, instances: Iterable[Instance], records: FingerprintRecords, exposes: Callable[[str], bool]
+        self,
+        instances: Iterable[Instance],
+        records: FingerprintRecords,
+        exposes: Callable[[str], bool],
+        named: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """``exposes`` says whether the key store exposes a label; only such labels count as missing."""
+        """``exposes`` says whether the key store exposes a label; only such labels count as missing.
+
+        ``named`` returns the labels that the key store needs on each HSM, whether or not another one has them.
+        """
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
-        self._exposes = exposes
+        self._comparison = KeyComparison(self._instances, self._identity, exposes, named)
         self._first: tuple[str, ...] = ()
         self._proving: asyncio.Task[None] | None = None
 
@@ -104,22 +112,14 @@ class Fleet:
 
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from checks in the background."""
-        everywhere = {label for instance in self._instances for label in instance.labels if self._exposes(label)}
         return [
-            health_of(
-                instance, differing=len(self._differing_keys(instance)), missing=len(everywhere - instance.labels)
-            )
-            for instance in self._instances
+            health_of(item.instance, differing=len(item.differing), missing=len(item.missing))
+            for item in self.key_problems()
         ]
 
-    def _differing_keys(self, instance: Instance) -> list[str]:
-        """The labels whose key on this instance does not match the record."""
-        differing = [
-            label
-            for label, value in instance.check_values.items()
-            if self._exposes(label) and not self._identity.agrees(label, value)
-        ]
-        return sorted({*differing, *self._identity.refused_keys(instance)})
+    def key_problems(self) -> Sequence[KeyProblems]:
+        """What is wrong with the keys of each instance."""
+        return self._comparison.problems()
 
     async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
         """Encrypt with AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""

@@ -49,12 +49,19 @@ class KeyIdentity:
     def refused_keys(self, instance: Instance) -> list[str]:
         """The labels for which the instance gets no calls at present."""
         now = time.monotonic()
-        return sorted(label for (label, hsm), until in self._distrusted.items() if hsm == instance.id and until > now)
+        return sorted(
+            label for (label, hsm), until in list(self._distrusted.items()) if hsm == instance.id and until > now
+        )
 
     def agrees(self, label: str, check_value: bytes | None) -> bool:
         """Whether a check value matches the one on record; true if one of them is missing."""
         known = self._records.get(label)
         return known is None or None in (known.check_value, check_value) or known.check_value == check_value
+
+    @property
+    def revision(self) -> int:
+        """The revision of the record of fingerprints."""
+        return self._records.revision
 
     def on_record(self, label: str) -> bool:
         """Whether the label has a fingerprint."""

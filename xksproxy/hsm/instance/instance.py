@@ -135,6 +135,11 @@ class Instance:
         return self._pool.labels
 
     @property
+    def listed(self) -> bool:
+        """Whether its keys were listed at least once."""
+        return self._listing.listed
+
+    @property
     def ambiguous(self) -> frozenset[str]:
         """Labels that several of its keys carry, as of the last listing."""
         return self._listing.ambiguous

@@ -29,6 +29,8 @@ class KeyListing:
         """Labels that several keys carry."""
         self.check_values: dict[str, bytes | None] = {}
         """The check values of the keys, by label."""
+        self.listed = False
+        """Whether the keys were listed at least once."""
         self._hsm_id = hsm_id
         self._pool = pool
         self._not_before = -math.inf
@@ -65,5 +67,6 @@ class KeyListing:
             self._not_before = now + _PAUSE_FACTOR * (now - started)
         counts = Counter(key.label for key in keys)
         self._pool.labels = frozenset(counts)
+        self.listed = True
         self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)
         self.check_values = {key.label: key.check_value for key in keys}

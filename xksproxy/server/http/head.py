@@ -78,7 +78,7 @@ def parse_head(raw: bytes) -> Head:
 def require_possible(received: bytearray, start: int) -> None:
     """See that the beginning of a head may still become one, so that what never can is refused at once.
 
-    Only what follows ``start`` is looked at.
+    Only what follows ``start`` is examined.
 
     Raises:
         BadRequest: it holds a byte that no head holds.

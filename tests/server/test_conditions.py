@@ -1,0 +1,110 @@
+"""What is wrong is reported alike by the status, the metrics, the log, the probes and GetHealthStatus."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from server_support import OwnProxy, Wire, ask_admin, signed_post
+from support import Proxy, eventually, lines_with, metrics_text
+
+pytestmark = pytest.mark.slow
+
+
+def causes(proxy: Proxy) -> set[tuple[str, str, str, str]]:
+    """Severity, cause, key store and HSM of each condition in `/status`."""
+    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+    return {(item["severity"], item["cause"], item["keystore"], item["hsm"]) for item in found}
+
+
+def in_metrics(proxy: Proxy) -> set[tuple[str, str, str, str]]:
+    """The same from `/metrics`."""
+    found = set()
+    for line in metrics_text(proxy).splitlines():
+        if line.startswith("xksproxy_conditions{") and float(line.rpartition(" ")[2]) > 0:
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            found.add((labels["severity"], labels["cause"], labels["keystore"], labels["hsm"]))
+    return found
+
+
+def health(proxy: Proxy) -> set[str]:
+    """What GetHealthStatus says of the HSMs of the key store `dev` (R-HLTH-*)."""
+    with Wire(proxy) as wire:
+        details = wire.ask(signed_post(proxy)).body["ekmFleetDetails"]
+    return {instance["healthStatus"] for instance in details}
+
+
+def add_absent_key(text: str) -> str:
+    return text.replace('id = "demo-key"', 'id = "absent-key"\n\n[[keystore.keys]]\nid = "demo-key"', 1)
+
+
+def expose_credential(proxy: Proxy) -> None:
+    next((proxy.environment.directory / "credentials").glob("*.toml")).chmod(0o644)
+
+
+def remove_state(proxy: Proxy) -> None:
+    (proxy.environment.directory / "state").rename(proxy.environment.directory / "elsewhere")
+
+
+def block_key(proxy: Proxy) -> None:
+    command = [sys.executable, "-m", "xksproxy", "block", "--keystore", "dev", "--key", "demo-key"]
+    subprocess.run([*command, "--config", proxy.environment.config], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("edit", "cause", "expected", "says"),
+    [
+        (add_absent_key, None, ("DEGRADED", "key-missing", "dev", "softhsm"), {"DEGRADED"}),
+        (str, expose_credential, ("DEGRADED", "files-refused", "", ""), {"ACTIVE"}),
+        (str, block_key, ("DEGRADED", "blocked", "dev", ""), {"ACTIVE"}),
+        (str, remove_state, ("UNAVAILABLE", "state-unusable", "dev", ""), {"UNAVAILABLE"}),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_each_report_has_the_condition(
+    own_proxy: OwnProxy,
+    edit: Callable[[str], str],
+    cause: Callable[[Proxy], None] | None,
+    expected: tuple[str, str, str, str],
+    says: set[str],
+) -> None:
+    proxy = own_proxy.start(edit=edit)
+    if cause is not None:
+        eventually(lambda: causes(proxy), set())
+        cause(proxy)
+
+    eventually(lambda: expected in causes(proxy))
+    eventually(lambda: expected in in_metrics(proxy))
+    eventually(lambda: health(proxy), says)
+    eventually(lambda: ask_admin(proxy, "/readyz").status, 503 if expected[0] == "UNAVAILABLE" else 200)
+    assert lines_with(proxy.log, " condition ", f'cause="{expected[1]}"')
+    command = [sys.executable, "-m", "xksproxy", "status", "--config", str(proxy.environment.config)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 1
+    assert expected[1] in shown.stdout
+
+
+def test_a_key_store_without_an_hsm_leaves_the_machine_ready_for_the_others(own_proxy: OwnProxy) -> None:
+    def add_store(text: str) -> str:
+        hsm = re.search(r"\[\[hsm\]\]\n(?:.+\n)+", text)
+        assert hsm
+        lost = re.sub(r'token = ".*"', 'token = "no such token"', hsm[0].replace('id = "softhsm"', 'id = "lost"'))
+        store = '[[keystore]]\nname = "lost"\nuri_path_prefix = "/lost"\nhsms = ["lost"]\ncredentials = "credentials"\n'
+        return f'{text}\n{lost}\n{store}\n[[keystore.keys]]\nid = "demo-key"\n'
+
+    proxy = own_proxy.start(edit=add_store)
+
+    paths = ("/readyz", "/readyz?x=1", "/readyz/dev", "/readyz/other", "/readyz/lost", "/readyz/none", "/readyz/")
+    assert [ask_admin(proxy, path).status for path in paths] == [200, 200, 200, 200, 503, 404, 404]
+    wanted = {("UNAVAILABLE", "hsm-out-of-service", "", "lost"), ("UNAVAILABLE", "no-hsm", "lost", "")}
+    eventually(lambda: wanted <= causes(proxy))
+    assert health(proxy) == {"ACTIVE"}
+
+    def require_all(text: str) -> str:
+        return add_store(text) + '\n[health]\nready_when = "all"\n'
+
+    strict = own_proxy.start("strict", edit=require_all, serving=False)
+    eventually(lambda: ask_admin(strict, "/readyz/dev").status, 200)
+    assert ask_admin(strict, "/readyz").status == 503

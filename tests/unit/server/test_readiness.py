@@ -1,0 +1,44 @@
+"""Which key stores must be ready for the machine to be ready."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from xksproxy.config.model import Health
+from xksproxy.server.readiness import Readiness
+from xksproxy.server.services import Services
+
+
+def readiness(when: str | tuple[str, ...], *, problem: str = "", refuses: bool = False, **stores: bool) -> Readiness:
+    """With key stores that are ready or not."""
+    found = {
+        name: SimpleNamespace(store=SimpleNamespace(name=name), ready=is_ready) for name, is_ready in stores.items()
+    }
+    services = SimpleNamespace(problem=problem, snapshot=SimpleNamespace(services=found))
+    return Readiness(Health(ready_when=when), cast(Services, services), lambda: refuses)
+
+
+@pytest.mark.parametrize(
+    ("when", "stores", "expected"),
+    [
+        ("any", {"a": True, "b": False}, True),
+        ("any", {"a": False, "b": False}, False),
+        ("all", {"a": True, "b": False}, False),
+        ("all", {"a": True, "b": True}, True),
+        (("a",), {"a": True, "b": False}, True),
+        (("a", "b"), {"a": True, "b": False}, False),
+        (("gone",), {"a": True}, False),
+    ],
+)
+def test_the_machine_is_ready_when_the_key_stores_are_that_were_asked_for(
+    when: str | tuple[str, ...], stores: dict[str, bool], expected: bool
+) -> None:
+    assert readiness(when, **stores).machine() is expected
+
+
+@pytest.mark.parametrize("reason", [{"problem": "the disk is full"}, {"refuses": True}])
+def test_nothing_is_ready_while_all_requests_are_refused(reason: dict[str, object]) -> None:
+    found = readiness("any", a=True, **reason)  # type: ignore[arg-type]
+
+    assert (found.machine(), found.store("a"), found.store("b")) == (False, False, None)

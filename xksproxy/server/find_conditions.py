@@ -1,0 +1,104 @@
+"""Finds what is wrong in a worker."""
+
+import time
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Final
+
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.server.conditions import Cause, Condition, Severity
+from xksproxy.server.record import Recorder
+from xksproxy.server.services import Services
+from xksproxy.server.snapshot import Service
+from xksproxy.state.blocks import WHOLE_STORE
+
+_NEARLY_USED: Final = 0.8
+_MOST_NAMES: Final = 5
+"""So many keys are named in one condition."""
+
+_MOST_CONDITIONS: Final = 200
+
+
+def find_conditions(services: Services, recorder: Recorder, reload_problem: str) -> tuple[Condition, ...]:
+    """Return the conditions of this worker, the worst first, at most 200. It reads no file."""
+    found = {*_machine(services, recorder, reload_problem)}
+    nearly_used = services.usage.nearly_used(_NEARLY_USED)
+    for instance in services.instances:
+        found.update(_hsm(instance))
+    for service in services.snapshot.services.values():
+        found.update(_keystore(service, nearly_used))
+    return tuple(sorted(found, key=_worst_first)[:_MOST_CONDITIONS])
+
+
+def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:
+    """The worst first, and those of the machine and its HSMs before those of key stores."""
+    return condition.severity is not Severity.UNAVAILABLE, condition.keystore, condition.hsm, condition
+
+
+def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Iterator[Condition]:
+    if services.problem:
+        yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
+    if recorder.problem:
+        yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
+    if reload_problem:
+        text = f"the last change of the configuration is not in use: {reload_problem}"
+        yield _condition(Severity.DEGRADED, Cause.RELOAD, text)
+    if services.refused_files:
+        text = f"changed credentials or certificates are not in use: {'; '.join(services.refused_files)}"
+        yield _condition(Severity.DEGRADED, Cause.FILES, text)
+    ahead = recorder.clock.error(time.monotonic())
+    if ahead is not None:
+        direction = "ahead of" if ahead > 0 else "behind"
+        offset = f"{abs(round(ahead))} s {direction}"
+        text = f"the clock is {offset} that of the requests; most are refused; set the clock with NTP"
+        yield _condition(Severity.UNAVAILABLE, Cause.CLOCK, text)
+    certificate = services.snapshot.certificate
+    if time.time() >= certificate.warn_from:
+        end = datetime.fromtimestamp(certificate.expires, UTC)
+        text = f"the server certificate {certificate.name} is valid until {end:%Y-%m-%d %H:%M} UTC; replace it"
+        yield _condition(Severity.DEGRADED, Cause.CERTIFICATE, text)
+
+
+def _hsm(instance: Instance) -> Iterator[Condition]:
+    if not instance.serving:
+        text = instance.reason or instance.state.value
+        yield Condition(Severity.UNAVAILABLE, Cause.HSM_DOWN, "", instance.id, text)
+        return
+    for text in instance.degraded:
+        yield Condition(Severity.DEGRADED, Cause.HSM_DEGRADED, "", instance.id, text)
+
+
+def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condition]:
+    store, fleet = service.store, service.fleet
+    if service.state.problem:
+        yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
+    if not fleet.ready:
+        text = "no HSM of it serves, or the fingerprints of its keys are still being made"
+        yield Condition(Severity.UNAVAILABLE, Cause.NO_HSM, store.name, "", text)
+    for item in fleet.key_problems():
+        for cause, labels, text in (
+            (Cause.KEY_DIFFERS, item.differing, "keys that are not those on record are refused"),
+            (Cause.KEY_MISSING, item.missing, "keys are not on the token"),
+            (Cause.KEY_AMBIGUOUS, item.ambiguous, "several keys have one label, and are refused"),
+        ):
+            if labels:
+                yield Condition(Severity.DEGRADED, cause, store.name, item.instance.id, f"{text}: {_named(labels)}")
+    blocks = store.blocks.in_force
+    if whole := blocks.get(WHOLE_STORE):
+        text = f"the key store is blocked: {whole.reason or 'no reason given'}"
+        yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
+    elif blocks:
+        yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
+    if limited := [key.id for label in nearly_used if (key := store.keys.key_of_label(label)) is not None]:
+        text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
+        yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
+
+
+def _condition(severity: Severity, cause: Cause, text: str) -> Condition:
+    return Condition(severity, cause, "", "", text)
+
+
+def _named(names: Collection[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(islice(names, _MOST_NAMES)) + (f" and {more} more" if more > 0 else "")
