@@ -295,6 +295,7 @@ def test_must_staple_is_a_warning(tls: Callable[..., Tls]) -> None:
         (lambda pem: pem.replace(b"\n", b"\n  "), "is indented; a PEM line begins at the start of its line"),
         (lambda pem: b"  " + pem, "line 1 is indented"),
         (lambda pem: b"\xef\xbb\xbf" + pem, "byte-order mark"),
+        (lambda pem: pem.replace(b"-\n", b"--\n", 1), "line 1 does not end after -----BEGIN CERTIFICATE-----"),
         (lambda pem: pem.replace(b"MII", b"AII"), "certificate number 1 is damaged"),
         (lambda pem: x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER), "openssl x509"),
         (lambda pem: pem.replace(b" CERTIFICATE", b" PRIVATE KEY"), "no certificate in PEM; it holds a PRIVATE KEY"),
@@ -313,11 +314,19 @@ def test_a_damaged_certificate_is_named_as_what_it_is(
     assert reason in problem
 
 
-def test_an_indented_key_is_named_as_what_it_is(tls: Callable[..., Tls], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda pem: "    " + pem, "line 1 is indented; a PEM line begins at the start of its line"),
+        # `cryptography` loads this file, and OpenSSL does not.
+        (lambda pem: pem[:-1] + "-\n", "line 5 does not end after -----END PRIVATE KEY-----"),
+    ],
+)
+def test_a_damaged_key_is_named_as_what_it_is(
+    tls: Callable[..., Tls], tmp_path: Path, damage: Callable[[str], str], reason: str
+) -> None:
     made = tls(_certificate(), _intermediate())
     path = tmp_path / "key.pem"
-    path.write_text("".join(f"    {line}\n" for line in path.read_text().splitlines()))
+    path.write_text(damage(path.read_text()))
 
-    assert list(certificate_problems(made)) == [
-        f"server.tls.private_key: {path}: line 1 is indented; a PEM line begins at the start of its line"
-    ]
+    assert list(certificate_problems(made)) == [f"server.tls.private_key: {path}: {reason}"]
