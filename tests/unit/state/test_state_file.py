@@ -105,6 +105,16 @@ def test_a_change_is_made_of_the_entry_as_it_is_on_disk_and_leaves_the_others(
     assert one.get("b") == Count(1)
 
 
+def test_entries_are_added_only_under_new_names(table: Callable[[], SharedTable[Count]]) -> None:
+    one, other = table(), table()
+    other.update("a", one_more)
+
+    assert one.add({"a": Count(8), "b": Count(9)}) == {"a": Count(1), "b": Count(9)}
+
+    other.refresh()
+    assert other.entries() == {"a": Count(1), "b": Count(9)}
+
+
 def test_an_entry_is_removed_by_returning_none(table: Callable[[], SharedTable[Count]]) -> None:
     one, other = table(), table()
     one.update("a", one_more)
