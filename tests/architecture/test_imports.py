@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import xksproxy_tools
 
 import xksproxy
@@ -62,10 +63,11 @@ json.dump({"before": before, "effects": effects}, sys.stderr)
 """
 
 
+@pytest.mark.timeout(1200)
 def test_each_module_can_be_imported_alone_and_without_effects() -> None:
     """The gunicorn master imports them before it forks, and must not have loaded a PKCS#11 module by then."""
     command = [sys.executable, "-c", _PROGRAM, *_MODULES]
-    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(process.stderr)
     alone = {"error": "", "threads": 1, "softhsm": False}
 
