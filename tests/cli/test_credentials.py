@@ -75,7 +75,7 @@ def test_create_serves_a_key_store_that_has_no_credential_yet(run: Callable[...,
     assert (config.parent / "credentials").stat().st_mode & 0o777 == 0o700
 
 
-def test_create_tells_of_the_other_machines(run: Callable[..., Any], config: Path) -> None:
+def test_create_names_the_other_machines_of_the_fleet(run: Callable[..., Any], config: Path) -> None:
     config.write_text(config.read_text().replace("[server]\n", "[server]\nfleet_size = 3\n"))
 
     assert "copy the file, mode 0600, to the other 2 machines" in run("credentials", "create").text
@@ -183,13 +183,6 @@ def test_with_out_the_secret_goes_into_a_private_file_alone(
     again = run("kms-config", *_ENDPOINT, "--as", form, "--out", name)
     assert again.code == 2
     assert f"{tmp_path / name}: the file exists" in again.err
-
-
-def test_the_update_command_reads_the_secret_from_the_file(run: Callable[..., Any], config: Path) -> None:
-    done = run("kms-config", "--as", "aws-cli", "--update", "cks-1234567890abcdef0", "--out", "c.json")
-
-    assert "aws kms update-custom-key-store \\\n  --custom-key-store-id cks-1234567890abcdef0 \\\n" in done.text
-    assert "--xks-proxy-authentication-credential file://c.json" in done.text
 
 
 def test_a_certificate_for_another_name_is_a_warning(run: Callable[..., Any], config: Path) -> None:

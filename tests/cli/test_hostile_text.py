@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from xksproxy_tools.development import certificates
 from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.printable import printable, printable_lines
 
-_HOSTILE = "\0\a\b\t\r\n\v\f\x1b\x7f\x80\x85\x9b\x9d\xa0\u200e\u202a\u202e\u2066\u2069\u2028\u2029\ufeff\u200b"
-_TEXTS = st.lists(
-    st.sampled_from([*_HOSTILE, "\x1b[2J", "\x1b]0;title\a", "\x9b31m", "ok", "é", "€", "😀", "\\", '"', "'", " "]),
-    min_size=1,
-    max_size=8,
-).map("".join)
-_property = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+_TEXTS = (
+    "ok\x1b[2J\x1b]0;title\a\b\t\v\f\x7f",
+    "\x80\x85\x9b31m\x9d\xa0é€😀",
+    "\u200e\u202a\u202e\u2066\u2069\u2028\u2029\ufeff\u200b",
+    "\0\r\n",
+    "a\r\nb\n",
+    " \\\"' ",
 )
+_every_text = pytest.mark.parametrize("text", _TEXTS, ids=ascii)
 
 
 def _harmless(text: str) -> bool:
@@ -57,7 +57,8 @@ def test_what_is_printable_stays(text: str) -> None:
 def copy(environment: DevEnvironment, tmp_path: Path) -> Path:
     """A configuration to change."""
     directory = tmp_path / "copy"
-    shutil.copytree(environment.directory, directory, symlinks=True)
+    ignored = shutil.ignore_patterns("tokens", "log", "*.partial")
+    shutil.copytree(environment.directory, directory, symlinks=True, ignore=ignored)
     return directory / environment.config.name
 
 
@@ -65,71 +66,54 @@ def _toml(text: str) -> str:
     return json.dumps(text).replace("\x7f", "\\u007f")
 
 
-@_property
-@given(_TEXTS, st.sampled_from(["module", "token", "id", "uri_path_prefix", "certificate", "credentials", "level"]))
-def test_values_of_the_configuration(run: Callable[..., Any], copy: Path, text: str, key: str) -> None:
-    original = copy.read_text()
+@pytest.mark.parametrize("key", ["module", "token", "id", "uri_path_prefix", "certificate", "credentials", "level"])
+def test_values_of_the_configuration(run: Callable[..., Any], copy: Path, key: str) -> None:
+    text, original = "".join(_TEXTS), copy.read_text()
     lines = [f"{key} = {_toml(text)}" if line.startswith(f"{key} =") else line for line in original.splitlines()]
     copy.write_text("\n".join(lines) + "\n")
-    try:
-        for command in (("check-config",), ("status",), ("kms-config", "--endpoint", "https://h", "--as", "terraform")):
-            _assert_harmless(run(*command, "--config", copy))
-    finally:
-        copy.write_text(original)
+
+    for command in (("check-config",), ("status",), ("kms-config", "--endpoint", "https://h", "--as", "terraform")):
+        _assert_harmless(run(*command, "--config", copy))
 
 
-@_property
-@given(_TEXTS)
+@_every_text
 def test_keys_and_noise_in_the_configuration(run: Callable[..., Any], copy: Path, text: str) -> None:
     original = copy.read_text()
-    try:
-        for noise in (f"{_toml(text)} = 1\n{original}", f"{original}\n{text}", f"[{_toml(text)}]\n[{_toml(text)}]\n"):
-            copy.write_text(noise)
-            _assert_harmless(run("check-config", "--config", copy))
-    finally:
-        copy.write_text(original)
+    for noise in (f"{_toml(text)} = 1\n{original}", f"{original}\n{text}", f"[{_toml(text)}]\n[{_toml(text)}]\n"):
+        copy.write_text(noise)
+        _assert_harmless(run("check-config", "--config", copy))
 
 
-@_property
-@given(_TEXTS)
+@_every_text
 def test_credentials_by_name_and_content(run: Callable[..., Any], copy: Path, text: str) -> None:
     name = text.replace("\0", "").replace("/", "")
     file = copy.parent / "credentials" / f"{name}.toml"
     file.write_text(f"access_key_id = {_toml(text)}\nsecret_access_key = {_toml(text)}\n")
     file.chmod(0o600)
-    try:
-        _assert_harmless(run("check-config", "--config", copy))
-        _assert_harmless(run("credentials", "list", "--config", copy))
-        file.chmod(0o644)
-        _assert_harmless(run("check-config", "--config", copy))
-    finally:
-        file.unlink()
+
+    _assert_harmless(run("check-config", "--config", copy))
+    _assert_harmless(run("credentials", "list", "--config", copy))
+    file.chmod(0o644)
+    _assert_harmless(run("check-config", "--config", copy))
 
 
-@_property
-@given(_TEXTS)
+@_every_text
 def test_policies(run: Callable[..., Any], copy: Path, text: str) -> None:
-    original = copy.read_text()
     policy = copy.parent / "a.cedar"
-    copy.write_text(original.replace("[[keystore]]", '[[keystore]]\npolicies = ["a.cedar"]', 1))
-    try:
-        for content in (
-            f"@id({json.dumps(text)})\npermit (principal, action, resource);",
-            f'permit (principal, action, resource == Xks::Key::"{text}");',
-            text,
-        ):
-            policy.write_text(content)
-            _assert_harmless(run("check-config", "--config", copy))
-            _assert_harmless(
-                run("policy", "explain", "--config", copy, "--operation", "encrypt", "--key", text.replace("\0", ""))
-            )
-    finally:
-        copy.write_text(original)
-        policy.unlink()
+    copy.write_text(copy.read_text().replace("[[keystore]]", '[[keystore]]\npolicies = ["a.cedar"]', 1))
+    for content in (
+        f"@id({json.dumps(text)})\npermit (principal, action, resource);",
+        f'permit (principal, action, resource == Xks::Key::"{text}");',
+        text,
+    ):
+        policy.write_text(content)
+        _assert_harmless(run("check-config", "--config", copy))
+        _assert_harmless(
+            run("policy", "explain", "--config", copy, "--operation", "encrypt", "--key", text.replace("\0", ""))
+        )
 
 
-@_property
-@given(_TEXTS.filter(lambda text: "\0" not in text and len(text) < 60))
+@pytest.mark.parametrize("text", [text for text in _TEXTS if "\0" not in text], ids=ascii)
 def test_names_in_certificates(run: Callable[..., Any], copy: Path, text: str) -> None:
     tls = copy.parent / "tls"
     authority = certificates.load_authority((tls / "ca.pem").read_bytes(), (tls / "ca-key.pem").read_bytes())
@@ -140,8 +124,7 @@ def test_names_in_certificates(run: Callable[..., Any], copy: Path, text: str) -
     _assert_harmless(run("check-config", "--config", copy))
 
 
-@_property
-@given(_TEXTS)
+@_every_text
 def test_settings_to_import(run: Callable[..., Any], tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings.toml"
     for content in (f"[server]\nip = {_toml(text)}\nport = 1\n", text, f"[{_toml(text)}]\na = 1"):
@@ -149,8 +132,7 @@ def test_settings_to_import(run: Callable[..., Any], tmp_path: Path, text: str) 
         _assert_harmless(run("import-settings", file, "--out", tmp_path / "out"))
 
 
-@_property
-@given(_TEXTS)
+@_every_text
 def test_audit_logs(run: Callable[..., Any], copy: Path, text: str) -> None:
     original = copy.read_text()
     key, log = copy.parent / "audit-key", copy.parent / "audit.log"
@@ -160,16 +142,14 @@ def test_audit_logs(run: Callable[..., Any], copy: Path, text: str) -> None:
     copy.write_text(re.sub(r"(?ms)^\[audit\].*?^(?=\[|\Z)", chained, original))
     lines = [{"time": text, "message": "checkpoint", "chain": text, "number": number} for number in (0, 7, text)]
     log.write_text("".join(f'{json.dumps(line)[:-1]},"mac":"{"0" * 64}"}}\n' for line in lines) + text + "\n")
-    try:
-        done = run("audit", "verify", "--config", copy, log)
-        assert "numbers 0 to 7; a removed end is detected up to number 7" in done.text
-        _assert_harmless(done)
-    finally:
-        copy.write_text(original)
+
+    done = run("audit", "verify", "--config", copy, log)
+
+    assert "numbers 0 to 7; a removed end is detected up to number 7" in done.text
+    _assert_harmless(done)
 
 
-@_property
-@given(_TEXTS.map(lambda text: text.replace("\0", "")).filter(lambda text: not text.startswith("-")))
+@pytest.mark.parametrize("text", [text.replace("\0", "") for text in _TEXTS], ids=ascii)
 def test_the_command_line(run: Callable[..., Any], copy: Path, text: str) -> None:
     for arguments in (
         (text,),
@@ -247,20 +227,17 @@ def _status(text: str) -> dict[str, Any]:
     }
 
 
-@_property
-@given(_TEXTS)
+@_every_text
 def test_what_the_admin_listener_answers(
     run: Callable[..., Any], copy: Path, admin: http.server.HTTPServer, text: str
 ) -> None:
-    original = copy.read_text()
     _ask(copy, admin)
     admin.document = _status(text)  # type: ignore[attr-defined]
-    try:
-        done = run("status", "--config", copy)
-        assert done.code == 1
-        _assert_harmless(done)
-    finally:
-        copy.write_text(original)
+
+    done = run("status", "--config", copy)
+
+    assert done.code == 1
+    _assert_harmless(done)
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "none"])

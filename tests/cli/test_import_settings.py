@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from importing_support import ACCESS_KEY_ID, PIN, SECRET, SETTINGS, changed
 from support import (
     PATIENCE_SECONDS,
@@ -160,7 +158,7 @@ def test_what_the_check_would_refuse_is_to_do_too_but_not_twice(
     ]
 
 
-def test_where_state_goes_is_not_for_the_one_who_imports_to_see_to(
+def test_a_problem_of_the_state_directory_is_no_task_of_the_import(
     imported: Run, write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = "state.directory: /var/lib/xksproxy cannot be written"
@@ -243,29 +241,6 @@ def test_what_no_configuration_could_hold_is_refused(
 ) -> None:
     assert imported(write(), option, value).code == 2
     assert not (tmp_path / "out").exists()
-
-
-def test_help_has_an_example(run: Run) -> None:
-    done = run("import-settings", "--help")
-
-    assert done.code == 0
-    assert "Example:\n    xksproxy import-settings configuration/settings.toml" in done.text
-
-
-@given(st.integers(0, len(SETTINGS)), st.integers(0, 60), st.text(max_size=6))
-@settings(max_examples=30)
-def test_no_damage_to_the_file_makes_a_traceback(
-    run: Run, tmp_path_factory: pytest.TempPathFactory, start: int, length: int, inserted: str
-) -> None:
-    # `run` fails the test on any exception that main() lets through.
-    directory = tmp_path_factory.mktemp("damaged")
-    text = SETTINGS[:start] + inserted + SETTINGS[start + length :]
-    (directory / "settings.toml").write_text(text, "utf-8", "replace")
-
-    done = run("import-settings", directory / "settings.toml", "--out", directory / "out")
-
-    assert done.code in (1, 2)
-    assert (directory / "out").exists() == (done.code == 1)
 
 
 # End to end.

@@ -183,14 +183,7 @@ def test_show_prints_json_for_a_key_under_its_external_id(spawn: Callable[..., A
 
 @pytest.mark.parametrize(
     ("key_id", "complaint"),
-    [
-        ("absent", "absent: "),
-        ("twice", "twice: "),
-        ("unexposed", "exposes no external key unexposed"),
-        ("demo-key", "exposes no external key demo-key"),
-        ("..", "exposes no external key .."),
-        ("\udcff", "exposes no external key "),
-    ],
+    [("absent", "absent: "), ("twice", "twice: "), ("\udcff", "exposes no external key ")],
 )
 def test_show_refuses_what_is_missing_ambiguous_or_not_exposed(
     spawn: Callable[..., Any], wide: tuple[str, ...], key_id: str, complaint: str
@@ -207,7 +200,6 @@ def test_show_refuses_what_is_missing_ambiguous_or_not_exposed(
     [
         ("new-both", (), ["ENCRYPT", "DECRYPT"]),
         ("new-alias", ("--usage", "encrypt"), ["ENCRYPT"]),
-        ("new-decrypt", ("--usage", "decrypt"), ["DECRYPT"]),
         ("new-none", ("--usage", "none"), []),
     ],
 )
@@ -236,13 +228,7 @@ def test_create_makes_an_aes_256_key_that_never_leaves_the_token(
 
 @pytest.mark.parametrize(
     ("key_id", "complaint"),
-    [
-        ("alias", "the token already has a key of the label 'demo-key'"),
-        ("twice", "the token already has a key of the label 'twice'"),
-        ("unexposed", "does not expose unexposed"),
-        ("demo-key", "does not expose demo-key"),
-        (".", "does not expose ."),
-    ],
+    [("alias", "the token already has a key of the label 'demo-key'"), ("demo-key", "does not expose demo-key")],
 )
 def test_create_makes_nothing_where_the_label_is_in_use_or_the_id_not_exposed(
     spawn: Callable[..., Any], wide: tuple[str, ...], home: DevEnvironment, key_id: str, complaint: str
@@ -293,34 +279,12 @@ def test_a_wrong_pin_is_refused_without_showing_it(
     assert "sesame-4711" not in done.err
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ('token = "xksproxy-dev"', 'token = "none"', "0 tokens have the label 'none'"),
-        ('module = "/usr', 'module = "/none/usr', "hsm[0].module: no file /none/usr"),
-        ('pin = { file = "pin" }', 'pin = { file = "none" }', "hsm[0].pin: "),
-        ('pin = { file = "pin" }', 'pin = { env = "NO_SUCH_PIN" }', "NO_SUCH_PIN is not set"),
-    ],
-)
-def test_a_token_that_cannot_be_reached_is_named(
-    spawn: Callable[..., Any], changed: Callable[[str, str], Path], old: str, new: str, complaint: str
-) -> None:
-    done = spawn("keys", "list", "--config", changed(old, new))
+def test_a_token_that_does_not_exist_is_named(spawn: Callable[..., Any], changed: Callable[[str, str], Path]) -> None:
+    done = spawn("keys", "list", "--config", changed('token = "xksproxy-dev"', 'token = "none"'))
 
     assert (done.code, done.out) == (2, b"")
     assert done.err.startswith("xksproxy: ")
-    assert complaint in done.err
-
-
-def test_a_file_that_is_no_pkcs11_module_is_named(
-    spawn: Callable[..., Any], home: DevEnvironment, changed: Callable[[str, str], Path]
-) -> None:
-    module = next(line for line in home.config.read_text().splitlines() if line.startswith("module = "))
-
-    done = spawn("keys", "show", "demo-key", "--config", changed(module, 'module = "pin"'))
-
-    assert (done.code, done.out) == (2, b"")
-    assert done.err.startswith(f"xksproxy: {home.directory / 'pin'}: ")
+    assert "0 tokens have the label 'none'" in done.err
 
 
 def test_a_library_that_is_no_pkcs11_module_is_named(
@@ -368,15 +332,6 @@ def test_a_configuration_with_problems_is_refused_before_the_token_is_touched(
     assert "keystore[0].uri_path_prefix" in done.err
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
-def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(
-    into_closed_pipe: Callable[..., Any], home: DevEnvironment, form: tuple[str, ...]
-) -> None:
-    code, err = into_closed_pipe("keys", "list", "--config", home.config, *form)
-
-    assert (code, err) == (1, "")
-
-
 def test_an_hsm_that_the_key_store_does_not_have_is_refused_with_those_it_has(
     spawn: Callable[..., Any], home: DevEnvironment
 ) -> None:
@@ -384,10 +339,3 @@ def test_an_hsm_that_the_key_store_does_not_have_is_refused_with_those_it_has(
 
     assert done.code == 2
     assert "it has: softhsm" in done.err
-
-
-def test_the_hsm_can_be_named(spawn: Callable[..., Any], home: DevEnvironment) -> None:
-    named = spawn("keys", "list", "--hsm", "softhsm", "--config", home.config, "--keystore", "dev")
-
-    assert "demo-key" in named.text
-    assert named.text == spawn("keys", "list", "--config", home.config, "--keystore", "dev").text

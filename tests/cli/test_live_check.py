@@ -103,7 +103,7 @@ def test_a_key_that_can_leave_the_hsm_is_a_warning(
     assert result.keys[0].warnings[0].startswith("the key can leave the HSM")
 
 
-def test_versions_are_judged_by_their_role(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
+def test_versions_are_checked_by_their_role(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
     record = VersionRecord(primary=2, pending=4, proven=(1, 2, 3), disabled=(1,))
     version_table(tmp_path, "s").update("k", lambda _: record)
 
@@ -125,7 +125,7 @@ def test_an_old_version_that_decrypts_no_more_is_wrong(check: Callable[..., list
     assert [key.problems for key in result.keys] == [("CKA_DECRYPT is false; KMS needs it",), ()]
 
 
-def test_keys_of_a_pattern_are_looked_at_too(check: Callable[..., list[HsmResult]]) -> None:
+def test_keys_of_a_pattern_are_checked_too(check: Callable[..., list[HsmResult]]) -> None:
     (result,) = check(_Session([_key("a-1"), _key("a-2", "AES_128"), _key("b")]), keys=(Key(id="a-*"),))
 
     assert {key.id: bool(key.problems) for key in result.keys} == {"a-1": False, "a-2": True}

@@ -70,18 +70,18 @@ def test_every_example_is_a_command_line_that_the_command_takes(
 
 
 @pytest.mark.parametrize("path", [(), *_PATHS], ids=" ".join)
-def test_short_help_works_as_well(path: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(cli, [*path, "-h"])
-
-    assert done.exit_code == 0
-    assert done.stdout.startswith("Usage: ")
-
-
-@pytest.mark.parametrize("path", [(), *_PATHS], ids=" ".join)
 def test_help_does_not_show_the_values_of_variables(path: tuple[str, ...]) -> None:
     secret = {"SIGV4_SECRET_ACCESS_KEY": "e5d1-secret", "SIGV4_ACCESS_KEY_ID": "e5d1-id", "KEY_ID": "e5d1-key"}
 
     assert "e5d1" not in CliRunner(env=secret).invoke(cli, [*path, "--help"]).stdout
+
+
+@pytest.mark.parametrize("path", [(), ("keys", "list")], ids=" ".join)
+def test_the_short_option_shows_the_help(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*path, "-h"])
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Usage: ")
 
 
 def test_the_first_help_lists_every_command(run: Callable[..., Any]) -> None:
@@ -115,7 +115,7 @@ def test_the_first_help_lists_every_command(run: Callable[..., Any]) -> None:
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_cannot_be_understood_exits_with_2_and_says_how_it_is_used(
+def test_a_wrong_command_line_exits_with_2_and_shows_the_usage(
     run: Callable[..., Any], arguments: tuple[str, ...]
 ) -> None:
     done = run(*arguments)
@@ -150,7 +150,7 @@ def test_the_module_and_the_installed_command_are_the_same(program: list[str]) -
 @pytest.mark.parametrize(
     ("text", "problem"), [("arn:aws:kms:x:1:key/2", "it is an ARN"), ("id ", "a blank"), ("http://h", "it is a URL")]
 )
-def test_what_people_paste_is_named(
+def test_a_pasted_url_arn_or_path_is_named(
     tmp_path: Path, command: tuple[str, ...], text: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XKSPROXY_CONFIG", str(tmp_path / "x.toml"))

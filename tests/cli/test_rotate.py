@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import make_environment
-from xksproxy_tools.development.environment import DevEnvironment
+from xksproxy_tools.development.environment import DevEnvironment, open_environment
 
 _NSS_MODULES = ("/usr/lib/x86_64-linux-gnu/libsoftokn3.so", "/usr/lib/aarch64-linux-gnu/libsoftokn3.so")
 
@@ -30,10 +30,20 @@ sessions = open_sessions(config.hsm, Path(config.state.directory), UsageBook(Pat
 """
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
+    """A development environment with a token, made once."""
+    return make_environment(tmp_path_factory.mktemp("original") / "dev")
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> DevEnvironment:
-    """A development environment that the test may change."""
-    return make_environment(tmp_path / "dev")
+def home(original: DevEnvironment, tmp_path: Path) -> DevEnvironment:
+    """A copy of it that the test may change."""
+    copy = tmp_path / "dev"
+    shutil.copytree(original.directory, copy)
+    for name in ("xksproxy.toml", "softhsm2.conf"):
+        (copy / name).write_text((copy / name).read_text().replace(str(original.directory), str(copy)))
+    return open_environment(copy, None, 0)
 
 
 @pytest.fixture
@@ -59,7 +69,7 @@ def on_tokens(home: DevEnvironment, code: str) -> str:
     return done.stdout
 
 
-def test_a_rotation_tells_what_it_did(
+def test_a_rotation_prints_its_steps(
     rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
 ) -> None:
     done = rotate()
@@ -79,18 +89,13 @@ def test_a_rotation_tells_what_it_did(
     assert versions[2]["encryptions"] == 1
 
 
-def test_a_rotation_prints_json(rotate: Callable[..., Any]) -> None:
+def test_a_rotation_prints_json_and_its_version_is_listed_under_the_external_key(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
     facts = json.loads(rotate("--json").text)
 
     assert re.fullmatch(r"2:[A-Za-z0-9+/=]{60,64}", facts.pop("proof"))
     assert facts == {"version": 2, "label": "demo-key.v2", "made": True, "primary": 2}
-
-
-def test_versions_are_listed_under_their_external_key(
-    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
-) -> None:
-    rotate()
-
     rows = json.loads(spawn("keys", "list", "--json", "--config", home.config).text)
 
     assert [(row["label"], row["version"]) for row in rows if row["id"] == "demo-key"] == [
@@ -100,10 +105,8 @@ def test_versions_are_listed_under_their_external_key(
 
 
 @pytest.mark.parametrize("key_id", ["no-such-key", "demo-key.v2", ".."])
-def test_what_the_key_store_does_not_expose_is_not_rotated(
-    spawn: Callable[..., Any], home: DevEnvironment, key_id: str
-) -> None:
-    done = spawn("keys", "rotate", key_id, "--config", home.config)
+def test_a_key_that_is_not_exposed_is_not_rotated(run: Callable[..., Any], home: DevEnvironment, key_id: str) -> None:
+    done = run("keys", "rotate", key_id, "--config", home.config)
 
     assert (done.code, done.out) == (1, b"")
     assert done.err == f"xksproxy: the key store dev exposes no external key {key_id}\n"
@@ -149,8 +152,8 @@ def test_nothing_is_activated_that_was_not_prepared(
     assert shown(spawn, home)[1]["role"] == "primary"
 
 
-def test_a_version_that_never_was_is_not_disabled(spawn: Callable[..., Any], home: DevEnvironment) -> None:
-    done = spawn("keys", "disable-version", "demo-key", "99", "--config", home.config)
+def test_a_version_that_does_not_exist_is_not_disabled(run: Callable[..., Any], home: DevEnvironment) -> None:
+    done = run("keys", "disable-version", "demo-key", "99", "--config", home.config)
 
     assert (done.code, done.err) == (
         1,
@@ -159,14 +162,14 @@ def test_a_version_that_never_was_is_not_disabled(spawn: Callable[..., Any], hom
 
 
 def test_a_configuration_without_the_primary_version_is_refused(
-    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+    rotate: Callable[..., Any], run: Callable[..., Any], home: DevEnvironment
 ) -> None:
     text, named = home.config.read_text(), 'id = "demo-key"\n'
     home.config.write_text(text.replace(named, named + 'versions = { 1 = "demo-key", 2 = "young" }\n'))
     assert rotate().code == 0
     home.config.write_text(text.replace(named, named + 'versions = { 1 = "demo-key" }\n'))
 
-    done = spawn("check-config", "--config", home.config)
+    done = run("check-config", "--config", home.config)
 
     assert done.code == 1
     assert (
@@ -174,25 +177,25 @@ def test_a_configuration_without_the_primary_version_is_refused(
     )
 
 
-def test_a_version_that_decrypted_lately_is_not_disabled_without_force(
-    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+def test_a_version_that_decrypted_recently_is_not_disabled_without_force(
+    rotate: Callable[..., Any], run: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
 ) -> None:
     rotate()
     usage = home.directory / "state" / "usage" / "key-demo-key.json"
     usage.write_text(json.dumps({"label": "demo-key", "encryptions": 5, "last_decrypted": time.time() - 86_400}))
 
-    refused = spawn("keys", "disable-version", "demo-key", "1", "--config", home.config)
-    after_a_day = spawn("keys", "disable-version", "demo-key", "1", "--recent", "0.9", "--config", home.config)
+    refused = run("keys", "disable-version", "demo-key", "1", "--config", home.config)
+    after_a_day = run("keys", "disable-version", "demo-key", "1", "--recent", "0.9", "--config", home.config)
 
     assert refused.code == 1
     assert "version 1 of demo-key last decrypted 1.0 days ago" in refused.err
     assert (after_a_day.code, after_a_day.err) == (0, "")
     assert shown(spawn, home)[1]["role"] == "disabled"
-    assert spawn("keys", "enable-version", "demo-key", "1", "--config", home.config).code == 0
+    assert run("keys", "enable-version", "demo-key", "1", "--config", home.config).code == 0
     assert shown(spawn, home)[1]["role"] == "decrypts"
-    forced = spawn("keys", "disable-version", "demo-key", "1", "--force", "--config", home.config)
+    forced = run("keys", "disable-version", "demo-key", "1", "--force", "--config", home.config)
     assert forced.code == 0
-    assert spawn("keys", "disable-version", "demo-key", "2", "--force", "--config", home.config).code == 1
+    assert run("keys", "disable-version", "demo-key", "2", "--force", "--config", home.config).code == 1
 
 
 def test_unreadable_state_is_refused_and_kept(

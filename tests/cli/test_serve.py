@@ -15,12 +15,5 @@ def test_it_does_not_start_with_a_configuration_that_cannot_be_used(run: Callabl
     assert f"  {tmp_path / 'x.toml'}: wrokers: unknown key" in done.err
 
 
-def test_a_missing_file_is_named(run: Callable[..., Any], tmp_path: Path) -> None:
-    done = run("serve", "--config", tmp_path / "none.toml")
-
-    assert done.code == 2
-    assert f"{tmp_path / 'none.toml'}: No such file or directory" in done.err
-
-
 def test_a_directory_in_the_place_of_the_file_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
     assert run("serve", "--config", tmp_path).code == 2

@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.config.secret import MAXIMUM_SECRET_BYTES
 
-_LINE: Final = re.compile(r"^(?P<blanks>[ \t]*)-----(?P<edge>BEGIN|END) (?P<label>[A-Z0-9 ]+)-----", re.MULTILINE)
+_LINE: Final = re.compile(
+    r"^(?P<blanks>[ \t]*)-----(?P<edge>BEGIN|END) (?P<label>[A-Z0-9 ]+)-----(?P<rest>.*)$", re.MULTILINE
+)
 _DER_SEQUENCE: Final = b"\x30"
 _CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 
@@ -57,7 +59,7 @@ def _blocks(path: Path, content: bytes, what: str, convert: str) -> list[str]:
     """The labels of the PEM blocks, each of which must begin and end.
 
     Raises:
-        FileRefused: the file is not PEM, or a block is indented or cut off.
+        FileRefused: the file is not PEM, or a block is indented, is cut off, or has text after its first or last line.
     """
     if content.startswith(_DER_SEQUENCE) and b"-----BEGIN" not in content:
         raise FileRefused(f"{path}: it is in DER; convert it to PEM with: {convert}")
@@ -68,6 +70,9 @@ def _blocks(path: Path, content: bytes, what: str, convert: str) -> list[str]:
         line = text.count("\n", 0, match.start()) + 1
         if match["blanks"]:
             raise FileRefused(f"{path}: line {line} is indented; a PEM line begins at the start of its line")
+        if match["rest"].strip():
+            # The library `cryptography` accepts this, and OpenSSL, which loads the file in the end, does not.
+            raise FileRefused(f"{path}: line {line} does not end after -----{match['edge']} {match['label']}-----")
         if match["edge"] == "BEGIN":
             if open_label is not None:
                 raise FileRefused(f"{path}: {_cut_off(what, open_label, len(labels))}")

@@ -4,9 +4,8 @@ import base64
 import hashlib
 
 import pytest
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.aead.aad import AadEncoding, compose_aad
@@ -65,52 +64,17 @@ def test_vector_gcm_1(iv: str, aad: bytes, metadata: bytes, ciphertext: str, tag
 @example(aad=b"a" * 8192, metadata=b"m" * 20)
 @example(aad=b"a" * 255, metadata=b"")
 @example(aad=b"a" * 256, metadata=b"")
-@example(aad=b"a" * 65535, metadata=b"")
-def test_the_composed_form_holds_both_parts_unmistakably_r_cdiv_2(aad: bytes, metadata: bytes) -> None:
+@example(aad=b"a" * 65535, metadata=b"m" * 20)
+def test_the_composed_form_can_be_split_into_both_parts_r_cdiv_2(aad: bytes, metadata: bytes) -> None:
     """It can be taken apart again, so two pairs never compose to the same bytes."""
     assert taken_apart(compose_aad(aad, metadata)) == (aad, metadata)
 
 
-@given(one=st.tuples(AADS, METADATAS), other=st.tuples(AADS, METADATAS))
-def test_different_pairs_compose_to_different_bytes(one: tuple[bytes, bytes], other: tuple[bytes, bytes]) -> None:
-    assert (compose_aad(*one) == compose_aad(*other)) == (one == other)
-
-
-@given(text=st.binary(min_size=1, max_size=20), cuts=st.tuples(st.integers(0, 20), st.integers(0, 20)))
-def test_metadata_moved_into_the_aad_gives_different_bytes_r_dec_3(text: bytes, cuts: tuple[int, int]) -> None:
-    one, other = (min(cut, len(text)) for cut in cuts)
-    assume(one != other)
-
-    assert compose_aad(text[:one], text[one:]) != compose_aad(text[:other], text[other:])
-
-
-@pytest.mark.parametrize(
-    ("aad", "metadata"),
-    [
-        pytest.param(AAD, b"key_version=2", id="altered"),
-        pytest.param(AAD, b"", id="removed"),
-        pytest.param(AAD + METADATA, b"", id="moved into the AAD"),
-        pytest.param(METADATA, AAD[:20], id="swapped"),
-        pytest.param(b"", METADATA, id="AAD removed"),
-        pytest.param(compose_aad(AAD, METADATA), b"", id="composed twice"),
-    ],
-)
-def test_the_tag_protects_the_metadata_as_well_as_the_aad_r_dec_3(aad: bytes, metadata: bytes) -> None:
-    sealed = AESGCM(KEY).encrypt(b"0" * 12, b"Hello World!", compose_aad(AAD, METADATA))
-
-    with pytest.raises(InvalidTag):
-        AESGCM(KEY).decrypt(b"0" * 12, sealed, compose_aad(aad, metadata))
-
-
+@pytest.mark.parametrize("encoding", AadEncoding)
 @pytest.mark.parametrize(("aad", "metadata"), [(65536, 0), (65536, 20), (0, 21), (0, 256), (8192, 21)])
-def test_what_the_lengths_cannot_hold_is_refused(aad: int, metadata: int) -> None:
+def test_what_the_lengths_cannot_hold_is_refused(aad: int, metadata: int, encoding: AadEncoding) -> None:
     with pytest.raises(ValueError, match="more than 65535 bytes"):
-        compose_aad(b"a" * aad, b"m" * metadata)
-
-
-@pytest.mark.parametrize(("aad", "metadata"), [(8192, 20), (65535, 20)])
-def test_the_largest_parts_are_composed_r_enc_2_r_enc_8(aad: int, metadata: int) -> None:
-    assert len(compose_aad(b"a" * aad, b"m" * metadata)) == 3 + aad + metadata
+        compose_aad(b"a" * aad, b"m" * metadata, encoding)
 
 
 @pytest.mark.parametrize(
@@ -144,23 +108,3 @@ def test_different_pairs_compose_to_different_bytes_in_sha256(
     one: tuple[bytes | None, bytes], other: tuple[bytes | None, bytes]
 ) -> None:
     assert (compose_aad(*one, AadEncoding.SHA256) == compose_aad(*other, AadEncoding.SHA256)) == (one == other)
-
-
-@given(one=PAIRS, other=PAIRS)
-def test_plain_takes_nothing_but_an_absent_aad_for_an_empty_one(
-    one: tuple[bytes | None, bytes], other: tuple[bytes | None, bytes]
-) -> None:
-    same = (one[0] or b"", one[1]) == (other[0] or b"", other[1])
-
-    assert (compose_aad(*one, AadEncoding.PLAIN) == compose_aad(*other, AadEncoding.PLAIN)) == same
-
-
-@given(aad=AADS, metadata=METADATAS)
-def test_the_composed_aad_of_sha256_never_outgrows_a_small_hsm(aad: bytes, metadata: bytes) -> None:
-    assert len(compose_aad(aad, metadata, AadEncoding.SHA256)) == 2 + 32 + 1 + len(metadata)
-
-
-@pytest.mark.parametrize(("aad", "metadata"), [(65536, 0), (0, 21)])
-def test_sha256_refuses_what_plain_refuses(aad: int, metadata: int) -> None:
-    with pytest.raises(ValueError, match="more than 65535 bytes"):
-        compose_aad(b"a" * aad, b"m" * metadata, AadEncoding.SHA256)

@@ -8,7 +8,6 @@ from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION, CiphertextMetadata, UnknownMetadata, is_proxy_metadata
 
 METADATA = st.builds(CiphertextMetadata, st.integers(1, MAXIMUM_VERSION), st.sampled_from(AadEncoding))
-MARKERS = range(0xF8, 0x100)
 
 
 def read(data: bytes) -> CiphertextMetadata | None:
@@ -36,27 +35,6 @@ def test_the_layout_never_changes(version: int, encoding: AadEncoding, packed: s
 @given(METADATA)
 def test_what_was_packed_is_read_back(metadata: CiphertextMetadata) -> None:
     assert CiphertextMetadata.unpack(metadata.pack()) == metadata
-
-
-@given(METADATA)
-def test_no_flipped_bit_goes_unnoticed(metadata: CiphertextMetadata) -> None:
-    packed = metadata.pack()
-
-    for bit in range(8 * len(packed)):
-        flipped = bytearray(packed)
-        flipped[bit // 8] ^= 1 << bit % 8
-        assert read(bytes(flipped)) != metadata
-
-
-@given(METADATA, st.binary(min_size=1, max_size=16))
-def test_what_was_cut_or_lengthened_is_refused(metadata: CiphertextMetadata, more: bytes) -> None:
-    packed = metadata.pack()
-
-    for length in range(len(packed)):
-        assert read(packed[:length]) is None
-        assert read(packed[length + 1 :]) is None
-    assert read(packed + more) is None
-    assert read(more + packed) is None
 
 
 @given(st.binary(max_size=20) | st.binary(min_size=3, max_size=3).map(lambda rest: b"\xf9" + rest))
@@ -90,18 +68,6 @@ def test_what_is_none_of_format_1_is_refused(data: str) -> None:
         CiphertextMetadata.unpack(bytes.fromhex(data))
 
 
-@given(METADATA)
-def test_what_the_proxy_writes_is_marked_as_its_own(metadata: CiphertextMetadata) -> None:
-    assert is_proxy_metadata(metadata.pack())
-
-
 @given(st.binary(max_size=20))
 def test_the_first_byte_alone_marks_metadata(data: bytes) -> None:
     assert is_proxy_metadata(data) == (data[:1] >= b"\xf8")
-
-
-@given(st.text())
-def test_no_format_of_the_proxy_looks_like_text(text: str) -> None:
-    # What a proxy writes as text is never taken for ours, whatever formats follow.
-    assert not set(text.encode()) & set(MARKERS)
-    assert not is_proxy_metadata(text.encode())

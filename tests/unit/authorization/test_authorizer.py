@@ -61,7 +61,6 @@ def when(condition: str, effect: str = "permit") -> str:
     ("arn", "kind", "account"),
     [
         (_ALICE, "iam", "123456789012"),
-        ("arn:aws:iam::123456789012:root", "iam", "123456789012"),
         ("arn:aws-us-gov:sts::123456789012:assumed-role/R/s", "sts", "123456789012"),
         ("arn:aws-cn:iam::123456789012:role/a/b", "iam", "123456789012"),
         ("ec2.amazonaws.com", "service", None),
@@ -69,16 +68,13 @@ def when(condition: str, effect: str = "permit") -> str:
         ("AWS Internal", "service", None),
         ("", "unknown", None),
         ("aws internal", "unknown", None),
-        ("amazonaws.com", "unknown", None),
         ("x@evil.example\n.amazonaws.com", "unknown", None),
         ("ec2.amazonaws.com.evil.example", "unknown", None),
         ("ec2.amazonaws.com\n", "unknown", None),
         ("arn:aws:iam::12345678901:user/A", "unknown", None),
-        ("arn:aws:iam::1234567890123:user/A", "unknown", None),
         ("arn:aws:iam::١٢٣٤٥٦٧٨٩٠١٢:user/A", "unknown", None),
         ("arn:aws:iam:eu-west-1:123456789012:user/A", "unknown", None),
         ("arn:aws:s3::123456789012:bucket", "unknown", None),
-        ("arn:aws:iam::123456789012:", "unknown", None),
         ("arn:aws:iam::123456789012:user/A\nB", "unknown", None),
         (f" {_ALICE}", "unknown", None),
         (f"x{_ALICE}", "unknown", None),
@@ -121,14 +117,6 @@ def test_the_context_has_every_member_of_request_metadata_that_is_modelled() -> 
 
         encoded = dict(zip(metadata.__struct_encode_fields__, members.values(), strict=True))
         assert context == {**encoded, "region": "region", "accessKeyId": "key"}
-
-
-def test_members_that_are_absent_are_absent() -> None:
-    metadata = KeyRequestMetadata(aws_principal_arn="a", kms_operation="o", kms_request_id="r")
-
-    context = context_of(AuthorizationRequest.of(Operation.GET_KEY_METADATA, "id", Identity("k", "r"), metadata))
-
-    assert context.keys() == {"awsPrincipalArn", "kmsOperation", "kmsRequestId", "region", "accessKeyId"}
 
 
 def test_the_schema_has_an_action_for_each_operation_but_get_health_status() -> None:

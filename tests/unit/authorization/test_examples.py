@@ -62,7 +62,7 @@ _CASES = [
 
 
 @pytest.mark.parametrize(("name", "changes", "policies", "allowed"), _CASES)
-def test_an_example_allows_and_refuses_what_it_says(
+def test_an_example_allows_and_refuses_the_requests_of_its_cases(
     name: str, changes: dict[str, object], policies: tuple[str, ...] | None, allowed: bool
 ) -> None:
     authorizer = Authorizer("payments", load_policies([str(_EXAMPLES / f"{name}.cedar")]))

@@ -126,15 +126,6 @@ def test_a_file_without_a_credential_is_refused_and_not_quoted(tmp_path: Path, c
     assert "TOPSECRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "complaint"), [(b"", "it is empty"), (b"\xff", "it is not UTF-8 text")])
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
-    file = tmp_path / "file.json"
-    write_private(file, content)
-
-    with pytest.raises(TargetError, match=rf"file\.json: {complaint}"):
-        read_credential(file)
-
-
 @pytest.mark.parametrize("name", ["credential.json", "credential.toml"])
 def test_a_credential_that_others_can_read_is_refused(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
@@ -143,11 +134,6 @@ def test_a_credential_that_others_can_read_is_refused(tmp_path: Path, name: str)
 
     with pytest.raises(TargetError, match=os.fspath(file)):
         read_credential(file)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"missing\.json"):
-        read_credential(tmp_path / "missing.json")
 
 
 def test_the_context_trusts_the_given_authority_alone(tmp_path: Path) -> None:
@@ -164,7 +150,7 @@ def test_the_context_trusts_the_given_authority_alone(tmp_path: Path) -> None:
     ]
 
 
-def test_a_client_certificate_may_stand_with_its_key_or_beside_it(tmp_path: Path) -> None:
+def test_a_client_certificate_and_its_key_may_be_one_file_or_two(tmp_path: Path) -> None:
     certificate, key = issue(create_authority("an authority"), "client", client=True)
     both, apart, key_file = (tmp_path / name for name in ("both.pem", "apart.pem", "key.pem"))
     both.write_bytes(certificate + key)

@@ -97,7 +97,7 @@ def test_a_certificate_for_clients_is_wrong(tls: Callable[..., Tls]) -> None:
     assert text == f"server.tls.certificate: {_HOST} is not for servers; expected serverAuth in its extended key usage"
 
 
-def test_expired_and_future_certificates_are_wrong_wherever_they_stand(tls: Callable[..., Tls]) -> None:
+def test_expired_and_future_certificates_of_a_chain_are_problems(tls: Callable[..., Tls]) -> None:
     # R-TLS-5
     assert _texts(tls(_certificate(age=91), _intermediate(age=901))) == [
         f"server.tls.certificate: {_HOST} expired on 2030-05-31 12:00 UTC",
@@ -165,7 +165,7 @@ def test_a_key_of_no_certificate_is_named(tls: Callable[..., Tls], tmp_path: Pat
     assert problem == f"server.tls.private_key: {tmp_path / 'key.pem'} is not the key of the certificate {_HOST}"
 
 
-def test_a_chain_that_does_not_begin_with_the_servers_certificate_is_told_from_a_wrong_key(
+def test_a_chain_in_the_wrong_order_is_distinguished_from_a_wrong_key(
     tls: Callable[..., Tls],
 ) -> None:
     (problem,) = certificate_problems(tls(_intermediate(), _certificate()))
@@ -174,7 +174,7 @@ def test_a_chain_that_does_not_begin_with_the_servers_certificate_is_told_from_a
     assert problem.startswith(expected)
 
 
-def test_an_encrypted_key_is_told_from_nonsense(tls: Callable[..., Tls], tmp_path: Path) -> None:
+def test_an_encrypted_key_is_distinguished_from_nonsense(tls: Callable[..., Tls], tmp_path: Path) -> None:
     encrypted = tls(_certificate(), passphrase=b"sesame")
     assert [problem.rpartition(": ")[2] for problem in certificate_problems(encrypted)] == [
         "it is encrypted; expected a key without a passphrase"
@@ -223,7 +223,7 @@ def test_an_expired_ca_for_clients_is_a_warning_among_others(tls: Callable[..., 
         ((), False),
     ],
 )
-def test_a_wildcard_stands_for_one_label(names: tuple[str, ...], covered: bool) -> None:
+def test_a_wildcard_matches_one_label(names: tuple[str, ...], covered: bool) -> None:
     assert covers(names, _HOST) is covered
 
 
@@ -245,7 +245,7 @@ def _cross_signed(age: float, days: float) -> x509.Certificate:
 
 
 @pytest.mark.parametrize(("age", "days"), [(900, 899), (899, 900)])
-def test_an_expired_cross_signed_root_beside_a_valid_path_is_nothing(
+def test_an_expired_cross_signed_root_is_no_finding_if_another_path_is_valid(
     tls: Callable[..., Tls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, days: float
 ) -> None:
     chain = tls(_certificate(days=9), _intermediate(), _cross_signed(age, days))
@@ -295,6 +295,7 @@ def test_must_staple_is_a_warning(tls: Callable[..., Tls]) -> None:
         (lambda pem: pem.replace(b"\n", b"\n  "), "is indented; a PEM line begins at the start of its line"),
         (lambda pem: b"  " + pem, "line 1 is indented"),
         (lambda pem: b"\xef\xbb\xbf" + pem, "byte-order mark"),
+        (lambda pem: pem.replace(b"-\n", b"--\n", 1), "line 1 does not end after -----BEGIN CERTIFICATE-----"),
         (lambda pem: pem.replace(b"MII", b"AII"), "certificate number 1 is damaged"),
         (lambda pem: x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER), "openssl x509"),
         (lambda pem: pem.replace(b" CERTIFICATE", b" PRIVATE KEY"), "no certificate in PEM; it holds a PRIVATE KEY"),
@@ -313,11 +314,19 @@ def test_a_damaged_certificate_is_named_as_what_it_is(
     assert reason in problem
 
 
-def test_an_indented_key_is_named_as_what_it_is(tls: Callable[..., Tls], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda pem: "    " + pem, "line 1 is indented; a PEM line begins at the start of its line"),
+        # `cryptography` loads this file, and OpenSSL does not.
+        (lambda pem: pem[:-1] + "-\n", "line 5 does not end after -----END PRIVATE KEY-----"),
+    ],
+)
+def test_a_damaged_key_is_named_as_what_it_is(
+    tls: Callable[..., Tls], tmp_path: Path, damage: Callable[[str], str], reason: str
+) -> None:
     made = tls(_certificate(), _intermediate())
     path = tmp_path / "key.pem"
-    path.write_text("".join(f"    {line}\n" for line in path.read_text().splitlines()))
+    path.write_text(damage(path.read_text()))
 
-    assert list(certificate_problems(made)) == [
-        f"server.tls.private_key: {path}: line 1 is indented; a PEM line begins at the start of its line"
-    ]
+    assert list(certificate_problems(made)) == [f"server.tls.private_key: {path}: {reason}"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from xksproxy.config.credentials import load_credentials, read_credentials, save_credential
 from xksproxy.config.errors import ConfigError
-from xksproxy.sigv4.keyring import Credential, generate_credential
+from xksproxy.sigv4.keyring import Credential
 
 _ID = "BETWEEN2TENAND3TENCHARACTERS"
 _SECRET = "PleaseReplaceThisWithSomeSecretOfLength43To64"
@@ -55,12 +55,6 @@ def _problems(directory: Path) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_a_credential_is_read_from_its_file(directory: Path, put: Callable[..., Path]) -> None:
-    put(_content())
-
-    assert load_credentials(directory) == (Credential(_ID, _SECRET),)
-
-
 def test_all_files_are_read_in_the_order_of_their_names(directory: Path, put: Callable[..., Path]) -> None:
     # R-AUTH-11: an old and a new credential verify side by side.
     ids = [letter * 20 for letter in "CAB"]
@@ -84,27 +78,6 @@ def test_a_directory_without_credentials_is_refused(directory: Path, put: Callab
     (problem,) = _problems(directory)
 
     assert problem.startswith(f"{directory}: it holds no credential")
-
-
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    (problem,) = _problems(tmp_path / "none")
-
-    assert problem.startswith(f"{tmp_path / 'none'}: No such file or directory")
-
-
-def test_a_file_in_the_place_of_the_directory_is_named(put: Callable[..., Path]) -> None:
-    path = put(_content())
-
-    (problem,) = _problems(path)
-
-    assert problem.startswith(f"{path}: Not a directory")
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o400])
-def test_a_file_for_its_owner_alone_is_accepted(directory: Path, put: Callable[..., Path], mode: int) -> None:
-    put(_content(), mode=mode)
-
-    assert len(load_credentials(directory)) == 1
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o660, 0o610, 0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
@@ -178,39 +151,6 @@ def test_an_access_key_id_that_comes_twice_is_refused(directory: Path, put: Call
     assert _problems(directory) == (f"{second}: another file of this directory has the same access_key_id",)
 
 
-@pytest.mark.parametrize("access_key_id", ["A" * 20, "Z" * 30, "ABCDEFGHIJKLMNOPQRSTUVWXYZ2345", "2" * 20, "7" * 20])
-def test_a_legal_access_key_id_is_accepted(directory: Path, put: Callable[..., Path], access_key_id: str) -> None:
-    put(_content(access_key_id))
-
-    assert load_credentials(directory)[0].access_key_id == access_key_id
-
-
-@pytest.mark.parametrize(
-    "access_key_id", ["", "A" * 19, "A" * 31, "a" * 20, "1" * 20, "8" * 20, "A" * 20 + "-", "A" * 20 + "\\n", "Ä" * 20]
-)
-def test_an_illegal_access_key_id_is_refused(directory: Path, put: Callable[..., Path], access_key_id: str) -> None:
-    # R-AUTH-3
-    path = put(_content(access_key_id))
-
-    assert _problems(directory) == (f"{path}: the access key id must have 20 to 30 characters of A-Z and 2-7",)
-
-
-@pytest.mark.parametrize("secret", ["s" * 43, "s" * 64, "+/=" * 20])
-def test_a_legal_secret_is_accepted_as_it_stands(directory: Path, put: Callable[..., Path], secret: str) -> None:
-    # R-AUTH-4: the characters themselves, not what Base64 would make of them.
-    put(_content(secret=secret))
-
-    assert load_credentials(directory)[0].secret_access_key == secret
-
-
-@pytest.mark.parametrize("secret", ["", "s" * 42, "s" * 65, "s" * 43 + "-", "s" * 43 + "\\n", "ß" * 43, "s" * 43 + " "])
-def test_an_illegal_secret_is_refused(directory: Path, put: Callable[..., Path], secret: str) -> None:
-    path = put(_content(secret=secret))
-
-    expected = f"{path}: the secret access key must have 43 to 64 characters of A-Z a-z 0-9 + / ="
-    assert _problems(directory) == (expected,)
-
-
 @pytest.mark.parametrize("mode", [0o700, 0o755])
 def test_a_directory_named_like_a_credential_is_refused(directory: Path, mode: int) -> None:
     (directory / "one.toml").mkdir(mode)
@@ -238,18 +178,11 @@ def test_a_saved_credential_belongs_to_its_owner_alone_whatever_the_umask(direct
 def test_a_credential_is_never_overwritten(directory: Path) -> None:
     path = save_credential(directory, Credential(_ID, _SECRET))
 
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="the file exists"):
         save_credential(directory, Credential(_ID, "s" * 43))
 
     assert path.read_text() == _content()
-
-
-def test_a_generated_credential_can_be_saved_and_loaded(directory: Path) -> None:
-    made = {generate_credential() for _ in range(20)}
-    for credential in made:
-        save_credential(directory, credential)
-
-    assert set(load_credentials(directory)) == made
+    assert list(directory.iterdir()) == [path]
 
 
 @given(
@@ -266,14 +199,7 @@ def test_what_was_saved_is_what_is_loaded(
     assert load_credentials(directory) == (saved,)
 
 
-def test_the_text_of_a_credential_hides_its_secret() -> None:
-    credential = Credential(_ID, _SECRET)
-
-    assert _SECRET not in f"{credential} {credential!r} {[credential]}"
-    assert _ID in repr(credential)
-
-
-def test_a_file_that_says_when_it_was_made_is_believed_over_its_own_time(directory: Path) -> None:
+def test_the_creation_time_in_a_file_has_precedence_over_its_mtime(directory: Path) -> None:
     made = datetime(2030, 6, 1, 12, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
     path = save_credential(directory, Credential(_ID, _SECRET), made)
     os.utime(path, (0, 0))
@@ -284,7 +210,7 @@ def test_a_file_that_says_when_it_was_made_is_believed_over_its_own_time(directo
     assert stored.created.utcoffset() == timedelta(0)
 
 
-def test_a_file_that_does_not_is_as_old_as_its_last_change(directory: Path, put: Callable[..., Path]) -> None:
+def test_without_a_creation_time_the_mtime_counts(directory: Path, put: Callable[..., Path]) -> None:
     os.utime(put(_content()), (1_000, 1_000))
 
     (stored,) = read_credentials(directory)
@@ -293,20 +219,12 @@ def test_a_file_that_does_not_is_as_old_as_its_last_change(directory: Path, put:
 
 
 @pytest.mark.parametrize("created", ['"yesterday"', "2030-06-01", "12", "true"])
-def test_a_time_that_is_none_is_refused(directory: Path, put: Callable[..., Path], created: str) -> None:
+def test_an_invalid_time_is_refused(directory: Path, put: Callable[..., Path], created: str) -> None:
     put(_content() + f"created = {created}\n")
 
     (problem,) = _problems(directory)
 
     assert "created, a date and time" in problem
-
-
-def test_saving_leaves_nothing_else_behind(directory: Path) -> None:
-    path = save_credential(directory, Credential(_ID, _SECRET))
-    with pytest.raises(FileExistsError, match="the file exists"):
-        save_credential(directory, Credential(_ID, _SECRET))
-
-    assert list(directory.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -318,11 +236,11 @@ def test_root_writes_for_the_owner_of_the_directory(directory: Path) -> None:
     assert (status.st_uid, status.st_gid) == (12_345, 54_321)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o440])
-def test_a_file_that_the_group_of_the_service_can_read_is_accepted(
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
+def test_a_file_for_its_owner_and_the_group_of_the_service_is_accepted(
     directory: Path, put: Callable[..., Path], mode: int
 ) -> None:
-    # As Kubernetes makes it with fsGroup.
+    # Kubernetes makes it readable for a group with fsGroup.
     put(_content(), mode=mode)
 
     assert len(load_credentials(directory)) == 1

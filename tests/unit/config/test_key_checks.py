@@ -128,33 +128,9 @@ def test_a_label_that_is_by_its_name_a_version_of_another_key_is_refused(keys: t
     assert _problems(*keys) == [problem]
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        pytest.param((Key(id="foo.v2"),), id="nobody exposes the other"),
-        pytest.param((Key(id="foo.v2"), Key(id="foo.v3")), id="nor that of two"),
-        pytest.param((Key(id="foo"), Key(id="foo.v1")), id="version 1 has no number"),
-        pytest.param((Key(id="foo"), Key(id="foo.v02")), id="no number of a version"),
-        pytest.param((Key(id="foo", versions={1: "foo"}), Key(id="foo.v2")), id="the other lists its versions"),
-        pytest.param((Key(id="foo", versions={1: "foo", 2: "foo.v2"}), Key(id="*")), id="its own version"),
-        pytest.param((Key(id="foo", label="bar"), Key(id="foo.v2")), id="the other has another label"),
-        pytest.param((Key(id="foo", label="bar"), Key(id="foo.v2"), Key(id="*")), id="so it has beside a pattern"),
-        pytest.param((Key(id="a*"), Key(id="foo.v2")), id="no pattern matches the other"),
-        pytest.param((Key(id="*"), Key(id="foo", label="prod/foo.v2")), id="no pattern exposes what is no legal id"),
-        pytest.param(
-            (Key(id="*"), Key(id="foo"), Key(id="bar", label="foo.v2.v3")), id="a version has no versions of its own"
-        ),
-        pytest.param((Key(id="*"), Key(id="foo")), id="a pattern beside a named key"),
-        pytest.param((Key(id="foo.v*"), Key(id="foo")), id="a pattern of versions"),
-    ],
-)
-def test_no_false_alarm_is_given_about_versions(keys: tuple[Key, ...]) -> None:
-    assert _problems(*keys) == []
-
-
 @given(st.lists(_KEYS, min_size=1, max_size=5, unique_by=lambda key: key.id))
 @example([Key(id="*"), Key(id="a", label="p/a.v2")])
-def test_the_alarm_is_given_exactly_where_another_exposed_key_would_take_the_label_for_its_version(
+def test_a_label_is_refused_exactly_if_another_exposed_key_has_it_as_a_version(
     keys: list[Key],
 ) -> None:
     exposed = KeyMap(keys)
@@ -212,9 +188,7 @@ def test_versions_are_read_by_their_numbers(key_with: Callable[[str], Key]) -> N
         ('versions = ["a"]', "versions: Expected `table`, got `array`"),
     ],
 )
-def test_versions_that_are_none_are_refused_with_their_place(
-    key_with: Callable[[str], Key], line: str, refusal: str
-) -> None:
+def test_invalid_versions_are_refused_with_their_place(key_with: Callable[[str], Key], line: str, refusal: str) -> None:
     assert _refusal(key_with, line) == refusal
 
 
@@ -237,13 +211,13 @@ def test_legacy_metadata_is_read_from_base64(key_with: Callable[[str], Key], dat
         ('"AA=="', "legacy_metadata: Expected `array`, got `str`"),
     ],
 )
-def test_legacy_metadata_that_is_none_is_refused_with_its_place(
+def test_invalid_legacy_metadata_is_refused_with_its_place(
     key_with: Callable[[str], Key], line: str, refusal: str
 ) -> None:
     assert _refusal(key_with, f"legacy_metadata = {line}") == refusal
 
 
-def test_a_key_version_may_encrypt_as_often_as_the_standard_allows_and_no_more(key_with: Callable[[str], Key]) -> None:
+def test_the_maximum_number_of_encryptions_is_that_of_the_standard(key_with: Callable[[str], Key]) -> None:
     def read(value: Any) -> int:
         return key_with(f"maximum_encryptions = {value}").maximum_encryptions
 

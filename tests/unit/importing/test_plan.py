@@ -28,10 +28,6 @@ def _to_do(plan: Plan) -> list[tuple[str, str]]:
     return [(found.setting, found.place) for found in plan.findings if found.severity is Severity.TO_DO]
 
 
-def test_complete_settings_leave_nothing_to_do(plan: MakePlan) -> None:
-    assert _to_do(plan()) == []
-
-
 # The listener.
 
 
@@ -200,12 +196,6 @@ def test_a_logger_with_nothing_behind_it_must_be_replaced(plan: MakePlan, logger
     assert _to_do(made) == [("pkcs11.PKCS11_HSM_MODULE", "hsm[0].module")]
 
 
-def test_the_token_is_named_by_its_label(plan: MakePlan) -> None:
-    made = plan(token="production")
-
-    assert made.config.hsm[0].token == "production"
-
-
 def test_without_a_label_it_must_be_set_and_how_to_find_it_is_told(plan: MakePlan) -> None:
     made = plan(token=None)
 
@@ -233,7 +223,7 @@ def test_the_pin_goes_into_a_file(plan: MakePlan) -> None:
 
 
 @pytest.mark.parametrize("pin", ["", "12\\n34", "1234\\n", "12\\r34", "1234 ", "\\t1234", "\\u00001234"])
-def test_a_pin_that_its_file_cannot_carry_must_be_seen_to(plan: MakePlan, pin: str) -> None:
+def test_a_pin_that_its_file_cannot_hold_is_a_task_for_the_operator(plan: MakePlan, pin: str) -> None:
     made = plan((f'"{PIN}"', f'"{pin}"'))
 
     assert made.pin is None
@@ -252,7 +242,7 @@ def _with_stores(*prefixes: str) -> tuple[str, str]:
     return "[[external_key_stores]]", f"{more}[[external_key_stores]]"
 
 
-def test_each_key_store_comes_over_with_keys_sorted_and_the_sample_s_aad(plan: MakePlan) -> None:
+def test_each_key_store_is_imported_with_sorted_keys_and_the_aad_encoding_of_the_sample(plan: MakePlan) -> None:
     made = plan(_with_stores(""))
 
     first, second = made.config.keystore
@@ -310,7 +300,7 @@ def test_empty_ciphertext_metadata_is_none(plan: MakePlan) -> None:
         (SECRET, "too-short"),
     ],
 )
-def test_a_credential_that_breaks_the_rules_is_not_taken_and_not_quoted(plan: MakePlan, old: str, new: str) -> None:
+def test_an_invalid_credential_is_neither_imported_nor_quoted(plan: MakePlan, old: str, new: str) -> None:
     made = plan((old, new))
 
     assert made.credentials[0].credential is None
@@ -357,7 +347,7 @@ def test_a_key_that_is_named_like_a_version_of_another_stays_a_key_of_its_own(pl
     }
 
 
-def test_so_it_does_in_another_key_store_of_the_same_token(plan: MakePlan) -> None:
+def test_a_version_like_name_in_another_key_store_of_the_token_is_protected_too(plan: MakePlan) -> None:
     made = plan(_with_stores("/other"), ('["key-b", "key-a"]', '["key-c.v3"]'))
 
     assert made.config.keystore[0].keys[0].versions == {1: "key-c"}
@@ -404,7 +394,7 @@ def test_rules_that_were_not_in_use_are_told_as_such(plan: MakePlan) -> None:
     assert "not used in the sample" in _told(made, Severity.NO_COUNTERPART, "security.oso")[0].text
 
 
-def test_another_service_name_is_told_to_be_refused(plan: MakePlan) -> None:
+def test_another_service_name_is_reported_as_refused(plan: MakePlan) -> None:
     made = plan(("port = 8443", 'port = 8443\nservice = "other"'))
 
     assert "other would not be accepted" in _told(made, Severity.NO_COUNTERPART, "server.service")[0].text

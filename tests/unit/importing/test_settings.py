@@ -146,11 +146,6 @@ def _survives(content: bytes) -> None:
             render_config(make_plan(read_settings(path), Path("/srv/sample"), None))
 
 
-@given(st.binary(max_size=200))
-def test_no_bytes_make_it_fail_otherwise_than_by_a_refusal(content: bytes) -> None:
-    _survives(content)
-
-
 @given(st.integers(0, SETTINGS.count(" = ") - 1), _VALUES)
 def test_no_value_anywhere_makes_it_fail_otherwise_than_by_a_refusal(index: int, value: object) -> None:
     lines = SETTINGS.splitlines()
@@ -158,9 +153,3 @@ def test_no_value_anywhere_makes_it_fail_otherwise_than_by_a_refusal(index: int,
     key = lines[places[index]].partition(" = ")[0]
     lines[places[index]] = f"{key} = {_as_toml(value)}"
     _survives("\n".join(lines).encode("utf-8", "replace"))
-
-
-@given(st.integers(0, len(SETTINGS)), st.integers(0, 40), st.binary(max_size=8))
-def test_no_damage_makes_it_fail_otherwise_than_by_a_refusal(start: int, length: int, inserted: bytes) -> None:
-    content = SETTINGS.encode()
-    _survives(content[:start] + inserted + content[start + length :])

@@ -90,7 +90,7 @@ def test_no_text_breaks_out_of_its_value_or_comment(text: str) -> None:
         assert _load(render_config(made), directory) == _expected(made, directory)
 
 
-def test_what_is_to_do_stands_beside_its_key(plan: MakePlan) -> None:
+def test_a_task_is_a_comment_above_its_key(plan: MakePlan) -> None:
     lines = render_config(plan(token=None)).splitlines()
 
     index = next(number for number, line in enumerate(lines) if line.startswith("token = "))
@@ -112,7 +112,7 @@ def test_files_are_private_and_hold_what_they_should(plan: MakePlan, tmp_path: P
 
 
 @pytest.mark.parametrize("pin", ["ü€😀", "user:pass word", '"quoted" \\ #', "a\tb"])
-def test_a_pin_comes_through_unchanged(plan: MakePlan, tmp_path: Path, pin: str) -> None:
+def test_a_pin_is_written_unchanged(plan: MakePlan, tmp_path: Path, pin: str) -> None:
     escaped = pin.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
 
     write_plan(plan((f'"{PIN}"', f'"{escaped}"')), tmp_path / "out")
@@ -130,7 +130,7 @@ def test_without_a_credential_its_directory_is_empty_and_without_a_pin_there_is_
     assert not (tmp_path / "out/pin").exists()
 
 
-def test_an_empty_directory_is_taken(plan: MakePlan, tmp_path: Path) -> None:
+def test_an_empty_directory_is_used(plan: MakePlan, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(0o755)
 
     write_plan(plan(), tmp_path / "out")
@@ -177,7 +177,7 @@ def test_a_directory_that_fills_meanwhile_is_not_overwritten(
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_fails_on_the_way_leaves_nothing_behind(
+def test_a_failure_leaves_no_files(
     plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fail(*_: object) -> Path:

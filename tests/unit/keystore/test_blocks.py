@@ -9,7 +9,7 @@ INCIDENT = Block(since=1_700_000_000.0, reason="incident")
 AUDIT = Block(since=1_700_000_001.0, reason="audit")
 
 
-def test_a_block_of_the_whole_key_store_counts_for_every_key(tmp_path: Path) -> None:
+def test_a_block_of_the_whole_key_store_applies_to_every_key(tmp_path: Path) -> None:
     blocks = Blocks(block_table(tmp_path, "payments"))
     block_table(tmp_path, "payments").update(WHOLE_STORE, lambda _: INCIDENT)
     blocks.refresh()

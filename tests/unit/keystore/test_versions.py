@@ -142,7 +142,7 @@ def test_while_the_records_were_never_readable_nothing_encrypts_or_decrypts(
     assert running.primary(key) == V2
 
 
-def test_a_state_directory_that_is_none_is_unreadable_too(tmp_path: Path, key: ExternalKey) -> None:
+def test_a_state_directory_that_is_a_file_cannot_be_read(tmp_path: Path, key: ExternalKey) -> None:
     (tmp_path / "state").write_text("a file")
 
     with pytest.raises(InternalException):

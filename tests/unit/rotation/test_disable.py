@@ -120,7 +120,7 @@ def test_no_other_process_changes_the_versions_between_check_and_change(
 
 
 @pytest.mark.parametrize("days", [-1, 0, 2.04, 29.9])
-def test_a_version_that_decrypted_lately_is_disabled_by_force_alone(
+def test_a_version_that_decrypted_recently_is_disabled_only_by_force(
     tmp_path: Path,
     run_disable: Callable[..., None],
     on_disk: Callable[[], VersionRecord | None],
@@ -210,18 +210,6 @@ def test_enabling_what_has_no_record_begins_none(
 ) -> None:
     assert not enable_version(key, 2, versions)
     assert not versions.path.exists()
-
-
-def test_other_keys_keep_their_records(
-    key: ExternalKey, versions: SharedTable[VersionRecord], run_disable: Callable[..., None]
-) -> None:
-    versions.update("foo", lambda _: VersionRecord(1, proven=(2,)))
-    versions.update("bar", lambda _: VersionRecord(2, disabled=(1,)))
-
-    run_disable(2)
-    enable_version(key, 2, versions)
-
-    assert versions.get("bar") == VersionRecord(2, disabled=(1,))
 
 
 def test_nothing_changes_while_the_state_cannot_be_read(

@@ -36,13 +36,6 @@ def test_of_a_request_that_came_nowhere_only_what_is_known_is_told() -> None:
     assert json_line(record.line(0.001)) == '{"peer":"192.0.2.1","status":200,"ms":1.0}'
 
 
-def test_records_share_nothing() -> None:
-    first, second = RequestRecord("a", 0.0), RequestRecord("b", 0.0)
-    first.stats.hsms.append("one")
-
-    assert second.stats == RequestStats()
-
-
 @pytest.mark.parametrize("length", [2048, 2049])
 def test_a_key_id_is_cut_where_it_would_fill_the_log(length: int) -> None:
     record = RequestRecord("a", 0.0, key_id="k" * length)

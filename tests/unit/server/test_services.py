@@ -62,24 +62,6 @@ def _change(config: Config) -> None:
     save_credential(Path(config.keystore[0].credentials), generate_credential())
 
 
-def test_changed_files_are_taken_up_with_the_configuration_in_force(
-    config: Config, built: list[Callable[[], None]]
-) -> None:
-    services = Services(config, Path(config.state.directory) / "run")
-    newer = replace(config, server=replace(config.server, deadline_ms=100))
-    services.replace_snapshot(newer)
-    before = services._snapshot
-    services.refresh_state()
-    assert services._snapshot is before
-
-    _change(config)
-    services.refresh_state()
-    services.refresh_state()
-
-    assert services._snapshot is not before
-    assert services._snapshot.tls is newer.server.tls
-
-
 def test_a_sighup_meanwhile_is_not_undone(config: Config, built: list[Callable[[], None]]) -> None:
     services = Services(config, Path(config.state.directory) / "run")
     newer = replace(config, server=replace(config.server, tls=replace(config.server.tls)))
@@ -157,7 +139,7 @@ def test_a_failure_of_one_file_keeps_no_other_from_being_read(
     assert len(caplog.records) == 3
 
 
-def test_a_private_key_that_others_can_read_is_not_taken_up(config: Config, built: list[Callable[[], None]]) -> None:
+def test_a_private_key_that_others_can_read_is_not_loaded(config: Config, built: list[Callable[[], None]]) -> None:
     services = Services(config, Path(config.state.directory) / "run")
     before = services._snapshot
 

@@ -51,7 +51,7 @@ def _write(directory: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
     ],
     ids=["P-256", "P-384", "RSA"],
 )
-def test_keys_of_public_certificates_pass_the_trial(
+def test_keys_of_public_certificates_pass_the_trial_handshake(
     tmp_path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 ) -> None:
     tls = _write(tmp_path, key)

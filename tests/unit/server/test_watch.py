@@ -60,7 +60,7 @@ _CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES)
-def test_a_change_is_told_once_when_it_has_stood_still(
+def test_a_change_is_reported_once_when_the_file_is_stable(
     home: Path, watch: FileWatch, change: Callable[[Path], object]
 ) -> None:
     assert [watch.changed() for _ in range(3)] == [False] * 3
@@ -70,7 +70,7 @@ def test_a_change_is_told_once_when_it_has_stood_still(
     assert [watch.changed() for _ in range(4)] == [False, True, False, False]
 
 
-def test_what_goes_on_changing_is_waited_for(home: Path, watch: FileWatch) -> None:
+def test_a_file_that_keeps_changing_is_not_reported_yet(home: Path, watch: FileWatch) -> None:
     for size in range(1, 6):
         (home / "server.pem").write_text("x" * size)
         assert not watch.changed()

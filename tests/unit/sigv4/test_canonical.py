@@ -5,7 +5,6 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.sigv4.botocore_oracle import Signed, signed_requests
 
 from xksproxy.sigv4.authorization import CredentialScope
 from xksproxy.sigv4.canonical import (
@@ -28,25 +27,12 @@ REQUEST = HttpRequest(
     {"host": ["xks.example.com"], "x-amz-date": [TIMESTAMP], "content-type": ["application/json"]},
     BODY,
 )
-CANONICAL = f"""\
-POST
-/example/uri/path/prefix/kms/xks/v1/health
-
-host:xks.example.com
-x-amz-date:20240515T120000Z
-
-host;x-amz-date
-{BODY_SHA256}"""
 
 
 def canonical(values: list[str]) -> str:
     """The canonical value of a header that came with these values."""
     text = canonical_request(HttpRequest("POST", "/", {"x": values}, b""), ["x"], "")
     return text.split("\n")[3].removeprefix("x:")
-
-
-def test_the_canonical_request_of_vector_sig_1() -> None:
-    assert canonical_request(REQUEST, ("host", "x-amz-date"), BODY_SHA256) == CANONICAL
 
 
 @pytest.mark.parametrize(
@@ -71,31 +57,6 @@ def test_the_hashes_and_signatures_of_vector_sig_1(names: tuple[str, ...], sha25
     assert hashlib.sha256(text.encode()).hexdigest() == sha256
     assert to_sign == (f"AWS4-HMAC-SHA256\n20240515T120000Z\n20240515/us-east-1/kms-xks-proxy/aws4_request\n{sha256}")
     assert sign_string(derive_signing_key(SECRET, SCOPE), to_sign) == signature
-
-
-def test_the_signing_key_of_vector_sig_1() -> None:
-    key = derive_signing_key(SECRET, SCOPE)
-
-    assert key.hex() == "22385e39980120a0de60e70adc17cb8663ef1879bcee973ee86791e0a5de4e5e"
-
-
-@given(request=signed_requests())
-def test_every_canonical_request_is_that_of_botocore(request: Signed) -> None:
-    ours = canonical_request(request.request, request.signed_names, hashlib.sha256(request.body).hexdigest())
-
-    assert ours == request.canonical
-
-
-def test_the_header_block_has_the_order_of_the_signed_headers_and_nothing_else() -> None:
-    lines = canonical_request(REQUEST, ("x-amz-date", "content-type"), BODY_SHA256).split("\n")
-
-    assert lines[3:] == [
-        "x-amz-date:20240515T120000Z",
-        "content-type:application/json",
-        "",
-        "x-amz-date;content-type",
-        BODY_SHA256,
-    ]
 
 
 @pytest.mark.parametrize(
@@ -132,17 +93,3 @@ def test_headers_are_grouped_by_lower_case_name_and_keep_their_order() -> None:
     lines = [(b"X-Many", b"1"), (b"Host", b"h"), (b"x-many", b"2"), (b"X-MANY", b" 3 ")]
 
     assert group_headers(lines) == {"x-many": ["1", "2", " 3 "], "host": ["h"]}
-
-
-@given(
-    secrets=st.lists(st.text("aB0+/=", min_size=43, max_size=64), min_size=2, max_size=2, unique=True),
-)
-def test_each_part_of_the_scope_and_the_secret_change_the_signing_key(secrets: list[str]) -> None:
-    keys = {
-        derive_signing_key(secrets[0], SCOPE),
-        derive_signing_key(secrets[1], SCOPE),
-        derive_signing_key(secrets[0], CredentialScope("20240516", "us-east-1")),
-        derive_signing_key(secrets[0], CredentialScope("20240515", "us-east-2")),
-    }
-
-    assert len(keys) == 4

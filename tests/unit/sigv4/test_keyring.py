@@ -108,33 +108,12 @@ def test_no_text_of_a_credential_or_a_keyring_shows_the_secret_r_auth_7(credenti
         assert keyring._dummy_secret not in shown
 
 
-def test_a_credential_shows_its_id() -> None:
-    assert repr(FIRST) == f"Credential(access_key_id='{FIRST.access_key_id}')"
-
-
 def test_a_credential_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         copy.copy(FIRST).secret_access_key = "other"  # type: ignore[misc]
 
 
 # The keyring.
-
-
-def test_a_keyring_knows_its_ids_and_no_others() -> None:
-    keyring = Keyring([FIRST, SECOND])
-
-    assert FIRST.access_key_id in keyring
-    assert SECOND.access_key_id in keyring
-    assert UNKNOWN not in keyring
-    assert FIRST.secret_access_key not in keyring
-
-
-def test_each_credential_has_its_own_signing_key_r_auth_11() -> None:
-    keyring = Keyring([FIRST, SECOND])
-
-    for credential in (FIRST, SECOND, FIRST):
-        expected = derive_signing_key(credential.secret_access_key, SCOPE)
-        assert keyring.signing_key(credential.access_key_id, SCOPE) == (expected, True)
 
 
 def test_a_signing_key_is_that_of_its_scope_also_from_the_cache() -> None:

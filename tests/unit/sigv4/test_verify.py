@@ -12,16 +12,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import structs
 from unit.sigv4.botocore_oracle import (
-    BODIES,
     CREDENTIALS,
-    PATHS,
     REGIONS,
     Signed,
     signed_by_botocore,
     signed_requests,
 )
 
-from xksproxy.sigv4.canonical import HttpRequest, canonical_request, derive_signing_key, sign_string, string_to_sign
+from xksproxy.sigv4.canonical import HttpRequest, canonical_request, sign_string, string_to_sign
 from xksproxy.sigv4.keyring import Credential, Keyring
 from xksproxy.sigv4.verify import Identity, SignedAtAnotherTime, verify
 from xksproxy.spec.errors import AuthenticationFailedException
@@ -101,34 +99,25 @@ def with_authorization(request: HttpRequest, old: str, new: str) -> HttpRequest:
 # What is signed as it should be is accepted.
 
 
-@given(request=signed_requests())
-def test_what_botocore_signs_is_accepted_and_identified_r_auth_1(request: Signed) -> None:
-    identity = verify(request.request, request.keyring, request.now)
-
-    assert (identity.access_key_id, identity.region) == (request.credential.access_key_id, request.region)
-
-
 @given(request=signed_requests(), shuffle=st.randoms(use_true_random=False))
-def test_case_and_order_of_header_lines_and_blanks_around_and_inside_values_do_not_matter(
+def test_what_botocore_signs_is_accepted_whatever_the_case_order_and_blanks_of_its_headers_r_auth_1(
     request: Signed, shuffle: random.Random
 ) -> None:
     names = sorted({name.lower() for name, _ in request.lines})
     shuffle.shuffle(names)
-    by_name = [line for wanted in names for line in request.lines if line[0].lower() == wanted]
     lines = [
         (
             shuffle.choice([name.lower(), name.upper(), name.title()]),
             value if name == "Authorization" else " \t" + re.sub(" +", "   ", value) + "  ",
         )
-        for name, value in by_name
+        for wanted in names
+        for name, value in request.lines
+        if name.lower() == wanted
     ]
 
-    assert verify(replace(request, lines=lines).request, request.keyring, request.now)
-
-
-@given(request=signed_requests())
-def test_headers_that_are_not_signed_may_be_added_on_the_way(request: Signed) -> None:
-    assert verify(request.with_header("X-Amzn-Trace-Id", ["Root=1-2-3"]), request.keyring, request.now)
+    for sent in (request.lines, lines, [*lines, ("X-Amzn-Trace-Id", "Root=1-2-3")]):
+        identity = verify(replace(request, lines=sent).request, request.keyring, request.now)
+        assert (identity.access_key_id, identity.region) == (request.credential.access_key_id, request.region)
 
 
 def test_vector_sig_1_as_kms_signs_it_is_accepted() -> None:
@@ -150,21 +139,13 @@ def test_signed_headers_are_taken_in_the_order_of_the_header_and_not_sorted_r_au
     assert verify(signed_by_hand(names=("x-amz-date", "host")), Keyring([CREDENTIAL]), NOW)
 
 
-def test_authority_of_http_2_may_stand_for_host_q_9() -> None:
+def test_authority_of_http_2_may_replace_host_q_9() -> None:
     request = signed_by_hand(names=(":authority", "x-amz-date"), more={":authority": ["xks.example.com"]})
 
     assert verify(request, Keyring([CREDENTIAL]), NOW)
 
 
-def test_the_port_in_the_host_header_is_part_of_what_is_signed() -> None:
-    request = signed(url=f"https://xks.example.com:8443{PATH}").request
-    assert verify(request, Keyring([CREDENTIAL]), NOW)
-
-    detail = refusal(with_header(request, "host", "xks.example.com")).detail
-    assert detail == f"the signature does not match, by access key id {CREDENTIAL.access_key_id}"
-
-
-def test_bytes_of_a_signed_header_that_are_no_utf_8_are_hashed_as_they_are() -> None:
+def test_bytes_of_a_signed_header_that_are_not_utf_8_are_hashed_unchanged() -> None:
     latin_1 = b"M\xfcller"
     text = latin_1.decode("utf-8", "surrogateescape")  # as the server reads headers
     canonical = b"POST\n%b\n\nhost:h\nx-amz-date:20240515T120000Z\nx-name:%b\n\nhost;x-amz-date;x-name\n%b" % (
@@ -187,97 +168,58 @@ def test_bytes_of_a_signed_header_that_are_no_utf_8_are_hashed_as_they_are() -> 
 # Any change after signing is refused.
 
 
-@given(request=signed_requests(), body=BODIES)
-def test_another_body_is_refused(request: Signed, body: bytes) -> None:
-    assume(body != request.body)
-
-    assert refusal(replace(request, body=body).request, request.keyring, request.now)
-
-
 @given(request=signed_requests(), data=st.data())
-def test_one_changed_bit_of_the_body_is_refused(request: Signed, data: st.DataObject) -> None:
-    assume(request.body)
-    body = bytearray(request.body)
-    body[data.draw(st.integers(0, len(body) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-
-    assert refusal(replace(request, body=bytes(body)).request, request.keyring, request.now)
-
-
-@given(request=signed_requests(), path=PATHS)
-def test_another_path_is_refused(request: Signed, path: str) -> None:
-    assume(path != request.path)
-
-    assert refusal(replace(request, path=path).request, request.keyring, request.now)
-
-
-@given(request=signed_requests(), data=st.data())
-def test_one_changed_character_of_the_path_is_refused(request: Signed, data: st.DataObject) -> None:
-    at = data.draw(st.integers(0, len(request.path) - 1))
-    character = data.draw(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
-    assume(character != request.path[at])
-    path = request.path[:at] + character + request.path[at + 1 :]
-
-    assert refusal(replace(request, path=path).request, request.keyring, request.now)
-
-
-@given(request=signed_requests(), method=st.sampled_from(["GET", "PUT", "post"]))
-def test_another_method_is_refused(request: Signed, method: str) -> None:
-    assert refusal(structs.replace(request.request, method=method), request.keyring, request.now)
-
-
-@given(request=signed_requests(), data=st.data())
-def test_a_signed_header_of_another_value_is_refused(request: Signed, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(request.signed_names))
-    values = [*request.request.headers[name]]
-    at = data.draw(st.integers(0, len(values) - 1))
-    values[at] += data.draw(st.sampled_from(["x", " x", ",", "\u00e9"]))
-
-    assert refusal(request.with_header(name, values), request.keyring, request.now)
-
-
-@given(request=signed_requests(), data=st.data())
-def test_a_signed_header_that_is_removed_is_refused(request: Signed, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(request.signed_names))
-
-    assert refusal(request.with_header(name, []), request.keyring, request.now)
-
-
-@given(request=signed_requests(), data=st.data())
-def test_a_signed_header_that_gets_one_line_more_is_refused(request: Signed, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(request.signed_names))
+def test_any_change_of_what_is_signed_is_refused(request: Signed, data: st.DataObject) -> None:
+    path, body, names = request.path, request.body, request.signed_names
+    at, character = data.draw(st.integers(0, len(path) - 1)), data.draw(st.sampled_from("aB0-_/?%"))
+    assume(character != path[at])
+    name = data.draw(st.sampled_from(names))
     values = request.request.headers[name]
+    changed = data.draw(st.integers(0, len(values) - 1))
+    more = values[changed] + data.draw(st.sampled_from(["x", " x", ",", "\u00e9"]))
+    bit = data.draw(st.integers(0, 7))
+    rest = ";".join(other for other in names if other != name)
 
-    assert refusal(request.with_header(name, [*values, values[-1]]), request.keyring, request.now)
-
-
-def test_lines_of_a_repeated_signed_header_must_keep_their_order() -> None:
-    request = signed(headers=[("X-Many", "first"), ("X-Many", "second")])
-    assert verify(request.request, request.keyring, NOW)
-
-    assert refusal(request.with_header("x-many", ["second", "first"])).detail.startswith("the signature does not match")
-
-
-@given(request=signed_requests(), data=st.data())
-def test_one_changed_digit_of_the_signature_is_refused(request: Signed, data: st.DataObject) -> None:
-    from_the_end = data.draw(st.integers(1, 64))
-    digit = data.draw(st.sampled_from("0123456789abcdef"))
-    at = len(request.authorization) - from_the_end
-    assume(digit != request.authorization[at])
-    changed = request.with_authorization(lambda header: header[:at] + digit + header[at + 1 :])
-
-    assert refusal(changed, request.keyring, request.now).detail.startswith("the signature does not match")
+    for altered in (
+        replace(request, path=path[:at] + character + path[at + 1 :]).request,
+        replace(request, body=body + b"x").request,
+        replace(request, body=bytes([body[0] ^ 1 << bit]) + body[1:] if body else b"\0").request,
+        structs.replace(request.request, method=data.draw(st.sampled_from(["GET", "PUT", "post"]))),
+        request.with_header(name, [*values[:changed], more, *values[changed + 1 :]]),
+        request.with_header(name, [*values, values[-1]]),
+        request.with_header(name, []),
+        request.with_authorization(lambda header: header.replace(";".join(names), rest)),
+    ):
+        assert refusal(altered, request.keyring, request.now)
 
 
-@given(request=signed_requests(), region=REGIONS)
-def test_another_region_in_the_credential_scope_is_refused(request: Signed, region: str) -> None:
-    assume(region != request.region)
-    changed = request.with_authorization(lambda header: header.replace(f"/{request.region}/", f"/{region}/"))
+@given(
+    request=signed_requests(),
+    place=st.integers(0, 63),
+    digit=st.sampled_from("0123456789abcdef"),
+    region=REGIONS,
+    other=CREDENTIALS,
+)
+def test_another_signature_region_credential_or_secret_is_refused_r_auth_2(
+    request: Signed, place: int, digit: str, region: str, other: Credential
+) -> None:
+    own = request.credential
+    at = len(request.authorization) - 64 + place
+    assume(digit != request.authorization[at] and region != request.region)
+    assume(other.access_key_id != own.access_key_id and other.secret_access_key != own.secret_access_key)
+    both, wrong = Keyring([own, other]), Keyring([Credential(own.access_key_id, other.secret_access_key)])
 
-    assert refusal(changed, request.keyring, request.now).detail.startswith("the signature does not match")
+    for altered, keyring in (
+        (request.with_authorization(lambda header: header[:at] + digit + header[at + 1 :]), both),
+        (request.with_authorization(lambda header: header.replace(f"/{request.region}/", f"/{region}/")), both),
+        (request.with_authorization(lambda header: header.replace(own.access_key_id, other.access_key_id)), both),
+        (request.request, wrong),
+    ):
+        assert refusal(altered, keyring, request.now).detail.startswith("the signature does not match")
 
 
 @given(request=signed_requests(), seconds=st.integers(-86400, 86400))
-def test_another_date_in_the_headers_is_refused_even_where_it_is_recent(request: Signed, seconds: int) -> None:
+def test_another_date_in_the_headers_is_refused_even_if_it_is_recent(request: Signed, seconds: int) -> None:
     """R-AUTH-9: nobody can make a recorded request recent again."""
     assume(seconds)
     old = request.request.headers["x-amz-date"][0]
@@ -292,41 +234,11 @@ def test_another_date_in_the_headers_is_refused_even_where_it_is_recent(request:
     assert error.detail.startswith("the signature does not match")
 
 
-@given(request=signed_requests(), other=CREDENTIALS)
-def test_the_access_key_id_of_another_known_credential_is_refused(request: Signed, other: Credential) -> None:
-    assume(other.access_key_id != request.credential.access_key_id)
-    assume(other.secret_access_key != request.credential.secret_access_key)
-    changed = request.with_authorization(
-        lambda header: header.replace(request.credential.access_key_id, other.access_key_id)
-    )
+def test_lines_of_a_repeated_signed_header_must_keep_their_order() -> None:
+    request = signed(headers=[("X-Many", "first"), ("X-Many", "second")])
+    assert verify(request.request, request.keyring, NOW)
 
-    error = refusal(changed, Keyring([request.credential, other]), request.now)
-
-    assert error.detail.startswith("the signature does not match")
-
-
-@given(request=signed_requests(), secret=CREDENTIALS)
-def test_another_secret_is_refused_r_auth_2(request: Signed, secret: Credential) -> None:
-    assume(secret.secret_access_key != request.credential.secret_access_key)
-    keyring = Keyring([Credential(request.credential.access_key_id, secret.secret_access_key)])
-
-    assert refusal(request.request, keyring, request.now).detail.startswith("the signature does not match")
-
-
-@given(request=signed_requests(), data=st.data())
-def test_taking_a_name_out_of_signed_headers_is_refused(request: Signed, data: st.DataObject) -> None:
-    names = request.signed_names
-    dropped = data.draw(st.sampled_from(names))
-    rest = ";".join(name for name in names if name != dropped)
-    changed = request.with_authorization(lambda header: header.replace(";".join(names), rest))
-
-    assert refusal(changed, request.keyring, request.now)
-
-
-def test_changing_the_order_of_signed_headers_is_refused() -> None:
-    request = with_authorization(GOOD, "host;x-amz-date", "x-amz-date;host")
-
-    assert refusal(request).detail.startswith("the signature does not match")
+    assert refusal(request.with_header("x-many", ["second", "first"])).detail.startswith("the signature does not match")
 
 
 # The request must be recent.
@@ -343,7 +255,7 @@ def test_more_than_five_minutes_of_clock_skew_are_refused_both_ways_r_auth_10(se
 
 
 @pytest.mark.parametrize("seconds", [-10_800, 10_800])
-def test_a_time_that_is_the_only_fault_is_told_apart_and_answered_like_every_other(seconds: float) -> None:
+def test_a_wrong_time_as_the_only_fault_has_its_own_error_and_the_common_response(seconds: float) -> None:
     stale = refusal(GOOD, now=NOW + seconds)
     forged = refusal(with_authorization(GOOD, "Signature=", "Signature=0"), now=NOW + seconds)
 
@@ -354,11 +266,11 @@ def test_a_time_that_is_the_only_fault_is_told_apart_and_answered_like_every_oth
     assert (stale.name, stale.message, stale.http_status) == (forged.name, forged.message, forged.http_status)
 
 
-def test_an_accepted_request_tells_how_far_the_clocks_differ() -> None:
+def test_the_identity_has_the_difference_of_the_clocks() -> None:
     assert verify(GOOD, Keyring([CREDENTIAL]), NOW + 120.5).clock_offset == 120.5
 
 
-def test_the_log_tells_by_how_much_and_which_way_the_clocks_differ() -> None:
+def test_the_detail_has_the_difference_of_the_clocks_with_its_sign() -> None:
     assert "+301 s" in refusal(GOOD, now=NOW + 301).detail
     assert "-301 s" in refusal(GOOD, now=NOW - 301).detail
 
@@ -391,14 +303,9 @@ def test_a_well_formed_time_that_does_not_exist_is_refused(timestamp: str) -> No
     "timestamp",
     [
         "",
-        "20240515",
         "20240515T120000",
         "20240515T120000z",
-        "20240515T120000ZZ",
         "20240515T120000Z+01:00",
-        "20240515T1200001Z",
-        "20240515T120000+0000",
-        "20240515T120000.000Z",
         "2024-05-15T12:00:00Z",
         "Wed, 15 May 2024 12:00:00 GMT",
         "\u0662\u0660\u0662\u0664\u0660\u0665\u0661\u0665T120000Z",
@@ -408,7 +315,7 @@ def test_x_amz_date_of_another_form_is_refused(timestamp: str) -> None:
     assert refusal(signed_by_hand(timestamp=timestamp)).detail == "x-amz-date is not of the form YYYYMMDDTHHMMSSZ"
 
 
-def test_a_date_header_does_not_stand_in_for_x_amz_date_r_auth_8() -> None:
+def test_a_date_header_does_not_replace_x_amz_date_r_auth_8() -> None:
     request = with_header(GOOD, "x-amz-date")
     request = with_header(request, "date", "Wed, 15 May 2024 12:00:00 GMT")
 
@@ -422,28 +329,6 @@ def test_two_x_amz_date_headers_are_refused() -> None:
 
 
 # The credential scope.
-
-
-def test_requests_made_by_hand_are_accepted_where_they_break_no_rule() -> None:
-    assert verify(signed_by_hand(), Keyring([CREDENTIAL]), NOW)
-
-
-@pytest.mark.parametrize(
-    "scope",
-    [
-        "20240515/us-east-1/kms/aws4_request",
-        "20240515/us-east-1/KMS-XKS-PROXY/aws4_request",
-        "20240515/us-east-1/kms-xks-proxy/aws4_reques",
-        "20240515/us-east-1/kms-xks-proxy/AWS4_REQUEST",
-        "20240515/us-east-1/kms-xks-proxy",
-        "20240515/us-east-1/kms-xks-proxy/aws4_request/",
-        "20240515/US-EAST-1/kms-xks-proxy/aws4_request",
-        "20240515//kms-xks-proxy/aws4_request",
-        "2024-05-15/us-east-1/kms-xks-proxy/aws4_request",
-    ],
-)
-def test_a_credential_scope_of_another_form_is_refused_although_signed_r_auth_13(scope: str) -> None:
-    assert "credential" in refusal(signed_by_hand(scope=scope)).detail.lower()
 
 
 @pytest.mark.parametrize("date", ["20240514", "20240516", "20230515"])
@@ -469,12 +354,6 @@ def test_a_signed_header_that_was_never_sent_is_refused_even_if_signed_as_empty(
     assert refusal(request).detail == "signed headers missing from the request: x-absent"
 
 
-def test_a_name_twice_in_signed_headers_is_refused() -> None:
-    request = signed_by_hand(names=("host", "host", "x-amz-date"))
-
-    assert "SignedHeaders" in refusal(request).detail
-
-
 # The Authorization header.
 
 
@@ -488,11 +367,6 @@ def test_two_authorization_headers_are_refused_even_if_both_are_right() -> None:
     error = refusal(with_header(GOOD, "authorization", value, value))
 
     assert error.detail == "expected one authorization header, got 2"
-
-
-@pytest.mark.parametrize("value", ["", "Basic dXNlcjpwYXNz", "Bearer x", "AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 "])
-def test_a_malformed_authorization_header_is_refused_r_auth_2(value: str) -> None:
-    assert refusal(with_header(GOOD, "authorization", value))
 
 
 @pytest.mark.parametrize(
@@ -540,17 +414,13 @@ def test_x_amz_content_sha256_that_is_not_the_hash_of_the_body_is_refused_althou
     assert refusal(request.request).detail == "x-amz-content-sha256 is not the hash of the body"
 
 
-def test_x_amz_content_sha256_is_checked_even_where_it_is_not_signed() -> None:
-    assert refusal(with_header(GOOD, "x-amz-content-sha256", "UNSIGNED-PAYLOAD"))
-
-
 def test_of_several_x_amz_content_sha256_each_must_be_right() -> None:
     right = hashlib.sha256(BODY).hexdigest()
 
     assert refusal(with_header(GOOD, "x-amz-content-sha256", right, "UNSIGNED-PAYLOAD"))
 
 
-def test_unsigned_payload_does_not_unbind_the_body() -> None:
+def test_another_body_is_refused_with_unsigned_payload() -> None:
     """botocore signs the claim in place of the hash; another body must not pass under it."""
     request = signed(headers=[("X-Amz-Content-SHA256", "UNSIGNED-PAYLOAD")])
 
@@ -574,17 +444,6 @@ def test_a_credential_of_another_key_store_is_refused_r_auth_13() -> None:
     assert verify(GOOD, Keyring([CREDENTIAL]), NOW)
 
     assert refusal(GOOD, Keyring([other])).detail == f"unknown access key id {CREDENTIAL.access_key_id}"
-
-
-def test_a_credential_that_was_removed_is_refused_r_auth_12() -> None:
-    new = Credential("NEWNEWNEWNEWNEWNEWNEW", "n" * 43)
-    assert verify(GOOD, Keyring([CREDENTIAL, new]), NOW)
-
-    assert refusal(GOOD, Keyring([new])).detail.startswith("unknown access key id")
-
-
-def test_a_keyring_without_credentials_refuses_everything() -> None:
-    assert refusal(GOOD, Keyring([])).detail.startswith("unknown access key id")
 
 
 def test_an_unknown_access_key_id_never_verifies_even_when_signed_with_the_dummy_secret() -> None:
@@ -624,7 +483,7 @@ def test_an_unknown_access_key_id_has_its_signature_computed_like_a_known_one(mo
     assert calls[0] == calls[1]
 
 
-# What a refusal tells.
+# What a refusal shows.
 
 CAUSES = {
     "no authorization": with_header(GOOD, "authorization"),
@@ -660,12 +519,3 @@ def test_a_refusal_holds_neither_secret_nor_signing_key_nor_the_right_signature_
 
     for secret in (CREDENTIAL.secret_access_key, keyring._dummy_secret, *scope_keys, "93b23efd7ebb3d4f"):
         assert secret not in told
-
-
-def test_the_signing_key_of_vector_sig_1_is_what_the_keyring_verifies_with() -> None:
-    keyring = Keyring([CREDENTIAL])
-    verify(GOOD, keyring, NOW)
-
-    [(scope, (keys, _))] = keyring._cache.items()
-
-    assert keys[CREDENTIAL.access_key_id] == derive_signing_key(CREDENTIAL.secret_access_key, scope)

@@ -105,10 +105,6 @@ def test_the_detail_is_for_the_log_alone() -> None:
     assert "kept" not in f"{error} {error!r} {error.message}"
 
 
-def test_without_detail_there_is_none() -> None:
-    assert not InternalException("told").detail
-
-
 def test_every_authentication_failure_has_one_message_r_auth_13() -> None:
     one, other = AuthenticationFailedException("unknown id"), AuthenticationFailedException("wrong secret")
 

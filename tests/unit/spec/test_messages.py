@@ -150,31 +150,6 @@ def test_the_required_members_are_enough(message: Message) -> None:
     assert all(member(request, path) is None for path in OPTIONAL[message])
 
 
-def test_the_members_are_read_into_their_fields_and_base64_is_decoded() -> None:
-    optional = {"additionalAuthenticatedData": "AAEC", "ciphertextMetadata": "a2V5X3ZlcnNpb249MQ=="}
-    request = decode(DecryptRequest, json.dumps(MINIMAL[DecryptRequest] | optional).encode())
-
-    assert request.request_metadata.aws_principal_arn == PRINCIPAL
-    assert request.request_metadata.kms_key_arn == KEY_ARN
-    assert request.request_metadata.kms_operation == "Encrypt"
-    assert request.encryption_algorithm == "AES_GCM"
-    assert request.ciphertext.hex() == "821c642b5b71783367deaf18"
-    assert request.initialization_vector.hex() == "1ccae5470f39700254779031"
-    assert request.authentication_tag.hex() == "bc1c4dda7707d6812447c5955e99b261"
-    assert request.additional_authenticated_data == b"\x00\x01\x02"
-    assert request.ciphertext_metadata == b"key_version=1"
-
-
-def test_the_members_of_encrypt_are_read_into_their_fields() -> None:
-    optional = {"additionalAuthenticatedData": "AAEC", "ciphertextDataIntegrityValueAlgorithm": "SHA_256"}
-    request = decode(EncryptRequest, json.dumps(MINIMAL[EncryptRequest] | optional).encode())
-
-    assert request.plaintext == b"Hello World!"
-    assert request.additional_authenticated_data == b"\x00\x01\x02"
-    assert request.ciphertext_data_integrity_value_algorithm == "SHA_256"
-    assert request.encryption_algorithm == "AES_GCM"
-
-
 @pytest.mark.parametrize(("message", "path"), REQUIRED)
 def test_a_missing_required_member_is_refused_by_name_r_req_2(message: Message, path: tuple[str, ...]) -> None:
     assert f"`{path[-1]}`" in refusal(message, without(message, path))
@@ -215,17 +190,6 @@ def test_unknown_members_are_accepted_at_every_level_r_req_7(
     assert read(message, body) == read(message, MINIMAL[message])
 
 
-@pytest.mark.parametrize("message", MINIMAL)
-def test_names_of_members_are_case_sensitive(message: Message) -> None:
-    assert refusal(message, {"RequestMetadata": MINIMAL[message]["requestMetadata"]})
-
-
-@pytest.mark.parametrize("message", MINIMAL)
-@pytest.mark.parametrize("body", [{}, {"requestMetadata": {}}], ids=str)
-def test_the_test_clients_empty_bodies_are_refused_r_req_2(message: Message, body: Json) -> None:
-    assert refusal(message, body)
-
-
 # What requestMetadata may hold.
 
 
@@ -255,7 +219,7 @@ def test_strings_are_opaque_r_req_5(message: Message, name: str, text: str) -> N
     assert member(read(message, changed(message, path, text)), path) == text
 
 
-def test_the_algorithms_are_not_judged_here_q_4() -> None:
+def test_the_algorithms_are_not_checked_here_q_4() -> None:
     body = MINIMAL[EncryptRequest] | {"encryptionAlgorithm": "X", "ciphertextDataIntegrityValueAlgorithm": "Y"}
     request = decode(EncryptRequest, json.dumps(body).encode())
 
@@ -265,17 +229,9 @@ def test_the_algorithms_are_not_judged_here_q_4() -> None:
 # Base64.
 
 
-@pytest.mark.parametrize(("message", "name"), BASE64_FIELDS)
-@given(value=st.binary(max_size=100))
-def test_bytes_arrive_as_they_were_sent_r_req_8(message: Message, name: str, value: bytes) -> None:
-    request = read(message, changed(message, (name,), base64.b64encode(value).decode()))
-
-    assert member(request, (name,)) == value
-
-
 @pytest.mark.parametrize("size", [0, 1, 4300, 8192, 8193])
 @pytest.mark.parametrize(("message", "name"), BASE64_FIELDS)
-def test_sizes_are_not_judged_here_q_3(message: Message, name: str, size: int) -> None:
+def test_sizes_are_not_checked_here_q_3(message: Message, name: str, size: int) -> None:
     """Neither are those the API gives: beyond them the answer is another error."""
     request = read(message, changed(message, (name,), base64.b64encode(b"x" * size).decode()))
 
@@ -287,23 +243,16 @@ def test_sizes_are_not_judged_here_q_3(message: Message, name: str, size: int) -
     [
         pytest.param("SGVsbG8gV29ybGQ", id="padding missing"),
         pytest.param("QQ", id="both pads missing"),
-        pytest.param("QQ=", id="one of two pads missing"),
         pytest.param("QQ===", id="a pad too many"),
-        pytest.param("QUJD====", id="four pads"),
         pytest.param("====", id="pads alone"),
         pytest.param("QQ==QQ==", id="padding inside"),
-        pytest.param("Q=Q=", id="pad in the middle"),
         pytest.param("-_-_", id="URL-safe alphabet"),
-        pytest.param("QU-D", id="one URL-safe character"),
         pytest.param("QUJD\n", id="newline at the end"),
-        pytest.param("QUJDRE\nVG", id="newline inside"),
         pytest.param("QUJD\r\nREVG", id="MIME line break"),
         pytest.param(" QUJD", id="blank in front"),
-        pytest.param("QU JD", id="blank inside"),
         pytest.param("QUJ\u0000", id="NUL"),
         pytest.param("QUJ\u00e4", id="umlaut"),
         pytest.param("\uff31\uff35\uff2a\uff24", id="full-width letters"),
-        pytest.param("0x4142", id="hexadecimal"),
         pytest.param("data:text/plain;base64,QUJD", id="data URL"),
     ],
 )
@@ -318,7 +267,7 @@ PADDED_BASE64 = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-
 
 
 @given(st.text("AQg7+/=-_ \n", max_size=12) | st.from_regex(PADDED_BASE64, fullmatch=True))
-def test_base64_is_accepted_exactly_where_it_has_the_form_of_rfc_4648_section_4_r_req_8(text: str) -> None:
+def test_base64_is_accepted_only_in_the_form_of_rfc_4648_section_4_r_req_8(text: str) -> None:
     body = changed(EncryptRequest, ("plaintext",), text)
 
     if PADDED_BASE64.fullmatch(text):
@@ -535,12 +484,6 @@ def test_metadata_and_integrity_value_come_one_without_the_other(name: str) -> N
     assert len(json.loads(encode(response))) == 4
 
 
-def test_an_empty_ciphertext_is_there_all_the_same_r_enc_4_q_13() -> None:
-    response = EncryptResponse(authentication_tag=b"t", ciphertext=b"", initialization_vector=b"i")
-
-    assert json.loads(encode(response))["ciphertext"] == ""
-
-
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_response_is_one_line_of_json_whatever_it_says_r_req_1(text: str) -> None:
     encoded = encode(ErrorResponse(error_name="InternalException", error_message=text))
@@ -549,28 +492,3 @@ def test_a_response_is_one_line_of_json_whatever_it_says_r_req_1(text: str) -> N
     assert b"\r" not in encoded
     assert encoded.startswith(b'{"errorName":"InternalException","errorMessage":"')
     assert json.loads(encoded) == {"errorName": "InternalException", "errorMessage": text}
-
-
-@given(parts=st.tuples(*[st.binary(max_size=100)] * 5))
-def test_the_bytes_of_a_response_are_padded_standard_base64_without_line_breaks_r_req_8(
-    parts: tuple[bytes, bytes, bytes, bytes, bytes],
-) -> None:
-    tag, ciphertext, iv, metadata, integrity = parts
-    encoded = encode(
-        EncryptResponse(
-            authentication_tag=tag,
-            ciphertext=ciphertext,
-            initialization_vector=iv,
-            ciphertext_metadata=metadata,
-            ciphertext_data_integrity_value=integrity,
-        )
-    )
-
-    assert json.loads(encoded) == {
-        "authenticationTag": base64.b64encode(tag).decode(),
-        "ciphertext": base64.b64encode(ciphertext).decode(),
-        "initializationVector": base64.b64encode(iv).decode(),
-        "ciphertextMetadata": base64.b64encode(metadata).decode(),
-        "ciphertextDataIntegrityValue": base64.b64encode(integrity).decode(),
-    }
-    assert b" " not in encoded

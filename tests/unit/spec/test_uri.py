@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.spec.errors import InvalidUriPathException
@@ -18,8 +18,6 @@ KEY_OPERATIONS = st.sampled_from([Operation.GET_KEY_METADATA, Operation.ENCRYPT,
 API_PATHS = st.builds(ApiPath, PREFIXES, KEY_OPERATIONS, KEY_IDS) | st.builds(
     ApiPath, PREFIXES, st.just(Operation.GET_HEALTH_STATUS), st.just("")
 )
-PREFIX_CHARACTERS = set(string.ascii_letters + string.digits + "/-_")
-KEY_ID_CHARACTERS = set(string.ascii_letters + string.digits + "-._")
 
 
 @pytest.mark.parametrize("prefix", ["", "/a", "/example/uri/path/prefix", "/A-Z_09/b"])
@@ -45,7 +43,7 @@ def test_the_four_paths_are_served_with_and_without_prefix_r_uri_1(
 @example(ApiPath("/keys", Operation.ENCRYPT, "health"))
 @example(ApiPath("", Operation.ENCRYPT, "..."))
 @example(ApiPath("", Operation.ENCRYPT, "x" * 128))
-def test_a_composed_path_comes_apart_into_what_it_was_composed_of(path: ApiPath) -> None:
+def test_parsing_reverses_composing(path: ApiPath) -> None:
     assert parse_path(compose_path(path.prefix, path.operation, path.key_id)) == path
 
 
@@ -66,55 +64,36 @@ def test_whatever_parses_composes_to_the_same_text(target: str) -> None:
     [
         pytest.param("", id="empty"),
         pytest.param("/", id="root"),
-        pytest.param("*", id="asterisk"),
         pytest.param("kms/xks/v1/health", id="no slash in front"),
         pytest.param("/kms/xks/v1", id="base alone"),
-        pytest.param("/kms/xks/v1/", id="base with slash"),
         pytest.param("/kms/xks/v1/keys", id="no key"),
         pytest.param("/kms/xks/v1/keys/foo", id="no verb"),
         pytest.param("/kms/xks/v1/keys//encrypt", id="empty key id"),
         pytest.param("/kms/xks/v1/keys/foo/health", id="health of a key"),
         pytest.param("/kms/xks/v1/keys/foo/delete", id="other verb"),
-        pytest.param("/kms/xks/v1/keys/foo/ENCRYPT", id="verb in upper case"),
         pytest.param("/kms/xks/v1/keys/foo/encrypt/more", id="one segment more"),
         pytest.param("/kms/xks/v1/keys/foo/bar/encrypt", id="key id of two segments"),
-        pytest.param("/kms/xks/v1/metadata", id="metadata without key"),
         pytest.param("/kms/xks/v2/health", id="other version"),
-        pytest.param("/kms/xks/v1x/health", id="version with a tail"),
         pytest.param("/KMS/XKS/V1/health", id="base in upper case"),
         pytest.param("/kms/xks/v1/health/", id="slash after health"),
-        pytest.param("/kms/xks/v1/keys/foo/encrypt/", id="slash after encrypt"),
         pytest.param("//kms/xks/v1/health", id="empty first segment"),
-        pytest.param("/a//kms/xks/v1/health", id="empty segment in the prefix"),
-        pytest.param("/kms//xks/v1/health", id="empty segment in the base"),
         pytest.param("/kms/xks/v1//health", id="empty segment after the base"),
         pytest.param("/./kms/xks/v1/health", id="dot in the prefix"),
-        pytest.param("/a/../kms/xks/v1/health", id="two dots in the prefix"),
-        pytest.param("/kms/xks/v1/./health", id="dot after the base"),
         pytest.param("/kms/xks/v1/keys/./encrypt", id="dot as key id"),
         pytest.param("/kms/xks/v1/keys/../encrypt", id="two dots as key id"),
         pytest.param("/a.b/kms/xks/v1/health", id="period in the prefix"),
         pytest.param("/a%2Fb/kms/xks/v1/health", id="percent-encoding in the prefix"),
         pytest.param("/kms/xks/v1/%68ealth", id="percent-encoding in health"),
         pytest.param("/kms/xks/v1/keys/%66oo/encrypt", id="percent-encoding in the key id"),
-        pytest.param("/kms/xks/v1/keys/%2e%2e/encrypt", id="encoded dots"),
-        pytest.param("/kms/xks/v1/keys/%/encrypt", id="percent sign"),
-        pytest.param("/kms/xks/v1/health?", id="empty query"),
         pytest.param("/kms/xks/v1/health?a=b", id="query"),
-        pytest.param("/kms/xks/v1/keys/foo?/encrypt", id="query in the key id"),
         pytest.param("/kms/xks/v1/health#a", id="fragment"),
-        pytest.param("/kms/xks/v1/keys/foo#/encrypt", id="fragment in the key id"),
         pytest.param("/kms/xks/v1/health;a=b", id="path parameter"),
         pytest.param("/kms/xks/v1/health\n", id="newline at the end"),
-        pytest.param("/kms/xks/v1/keys/foo/encrypt\n", id="newline after encrypt"),
         pytest.param("/a\n/kms/xks/v1/health", id="newline in the prefix"),
-        pytest.param("\n/kms/xks/v1/health", id="newline in front"),
-        pytest.param(" /kms/xks/v1/health", id="blank in front"),
         pytest.param("/kms/xks/v1/health ", id="blank at the end"),
         pytest.param("\\kms\\xks\\v1\\health", id="backslashes"),
         pytest.param("/\u00e4/kms/xks/v1/health", id="umlaut in the prefix"),
         pytest.param("http://localhost/kms/xks/v1/health", id="absolute form"),
-        pytest.param("https://localhost:443/kms/xks/v1/keys/foo/encrypt", id="absolute form of encrypt"),
         pytest.param("localhost:443", id="authority form"),
     ],
 )
@@ -151,25 +130,9 @@ def test_an_illegal_key_id_is_left_to_the_key_store_q_12(key_id: str) -> None:
     assert not is_key_id(key_id)
 
 
-@given(KEY_IDS)
-@example("x" * 128)
-@example("...")
-@example(".a")
-@example("-")
-def test_legal_key_ids_r_uri_6(key_id: str) -> None:
-    assert is_key_id(key_id)
-
-
 @pytest.mark.parametrize("key_id", ["", ".", "..", "x" * 129, "a\n", "\na", "a/b", "a%20b", "a b", "\u0661", "\uff41"])
 def test_illegal_key_ids_r_uri_6(key_id: str) -> None:
     assert not is_key_id(key_id)
-
-
-@given(st.text(max_size=5))
-def test_a_key_id_has_no_character_outside_of_r_uri_6(text: str) -> None:
-    assume(not set(text) <= KEY_ID_CHARACTERS)
-
-    assert not is_key_id(text)
 
 
 @given(PREFIXES)
@@ -194,10 +157,3 @@ def test_with_the_base_path_a_prefix_may_have_128_characters_r_uri_2() -> None:
 )
 def test_a_prefix_of_another_form_is_a_problem_r_uri_2(prefix: str) -> None:
     assert "expected segments" in (prefix_problem(prefix) or "")
-
-
-@given(st.text(max_size=5))
-def test_a_prefix_has_no_character_outside_of_r_uri_2(text: str) -> None:
-    assume(not set(text) <= PREFIX_CHARACTERS)
-
-    assert prefix_problem(f"/{text}") is not None

@@ -54,7 +54,7 @@ def test_a_use_between_two_records_is_not_lost(tmp_path: Path, clock: list[float
     assert uses.last_used(("A",)) == {"A": 1_030.0}
 
 
-def test_the_latest_use_of_any_process_stands(tmp_path: Path, clock: list[float]) -> None:
+def test_the_latest_use_of_any_process_is_recorded(tmp_path: Path, clock: list[float]) -> None:
     slow, fast = CredentialUses(tmp_path, "payments"), CredentialUses(tmp_path, "payments")
     slow.mark_used("A")
     clock[0] = 1_010.0

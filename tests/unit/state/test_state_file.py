@@ -105,7 +105,17 @@ def test_a_change_is_made_of_the_entry_as_it_is_on_disk_and_leaves_the_others(
     assert one.get("b") == Count(1)
 
 
-def test_an_entry_is_taken_away_by_none(table: Callable[[], SharedTable[Count]]) -> None:
+def test_entries_are_added_only_under_new_names(table: Callable[[], SharedTable[Count]]) -> None:
+    one, other = table(), table()
+    other.update("a", one_more)
+
+    assert one.add({"a": Count(8), "b": Count(9)}) == {"a": Count(1), "b": Count(9)}
+
+    other.refresh()
+    assert other.entries() == {"a": Count(1), "b": Count(9)}
+
+
+def test_an_entry_is_removed_by_returning_none(table: Callable[[], SharedTable[Count]]) -> None:
     one, other = table(), table()
     one.update("a", one_more)
     one.update("b", one_more)
@@ -128,7 +138,7 @@ def test_a_change_that_changes_nothing_writes_nothing(table: Callable[[], Shared
     assert path.stat() == before
 
 
-def test_a_change_that_fails_changes_nothing_and_lets_the_lock_go(table: Callable[[], SharedTable[Count]]) -> None:
+def test_a_change_that_fails_changes_nothing_and_releases_the_lock(table: Callable[[], SharedTable[Count]]) -> None:
     def fail(_: Count | None) -> Count:
         raise KeyError("refused")
 
@@ -152,7 +162,7 @@ def test_changes_of_several_processes_at_once_are_all_kept(table: Callable[[], S
     assert [final.get(name) for name in names] == [Count(times)] * len(names)
 
 
-def test_a_process_that_is_killed_lets_its_lock_go(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(table: Callable[[], SharedTable[Count]], path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDING, str(path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
@@ -213,23 +223,6 @@ def test_a_file_that_was_repaired_is_read_again(table: Callable[[], SharedTable[
 
     one.refresh()
     assert one.get("a") == Count(7)
-
-
-def test_a_file_that_was_deleted_is_refused_and_not_started_again(
-    table: Callable[[], SharedTable[Count]], path: Path
-) -> None:
-    one = table()
-    one.update("a", one_more)
-    one.refresh()
-    path.unlink()
-
-    for _ in range(2):
-        with pytest.raises(StateUnusable, match="it was deleted"):
-            one.refresh()
-        with pytest.raises(StateUnusable, match="it was deleted"):
-            one.update("b", one_more)
-    assert one.get("a") == Count(1)
-    assert not path.exists()
 
 
 def test_a_file_that_vanishes_while_it_is_read_does_not_empty_the_table(
@@ -380,10 +373,13 @@ def test_a_running_process_refuses_it_and_keeps_what_it_knew(
     path.parent.joinpath("manifest", path.name).unlink()
     lose(path, how)
 
-    for _ in range(2):
+    left = path.read_bytes() if path.is_file() else None
+
+    for use in (running.refresh, running.refresh, lambda: running.update("a", one_more)):
         with pytest.raises(StateUnusable, match=r"table\.json"):
-            running.refresh()
+            use()
     assert (running.get("a"), running.revision) == (Count(3), 3)
+    assert (path.read_bytes() if path.is_file() else None) == left
 
 
 def test_a_lost_record_is_written_again(table: Callable[[], SharedTable[Count]], path: Path) -> None:
@@ -396,7 +392,7 @@ def test_a_lost_record_is_written_again(table: Callable[[], SharedTable[Count]],
     assert json.loads(record.read_bytes()) == {"revision": 1}
 
 
-def test_a_writer_that_is_killed_before_it_records_a_change_harms_nothing(
+def test_a_writer_may_be_killed_before_it_records_a_change(
     table: Callable[[], SharedTable[Count]], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table().update("a", one_more)

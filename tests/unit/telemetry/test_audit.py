@@ -71,7 +71,7 @@ def test_a_disabled_log_does_not_compute_fields(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
-def test_a_chain_ends_with_a_checkpoint_that_says_so(tmp_path: Path) -> None:
+def test_a_chain_ends_with_a_checkpoint_marked_as_the_end(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log"), checkpoint_interval_s=0), Secret("k" * 43))
     audit.write("request", lambda: {"status": 200})
     audit.checkpoint_if_due()

@@ -67,12 +67,6 @@ def test_a_line_that_was_put_in_shows(line: bytes) -> None:
     assert check([lines[0], line, lines[1]]).problems == ["line 2: not a line of a chain: it was changed or inserted"]
 
 
-def test_a_repeated_line_shows() -> None:
-    lines = chain_of("a", "b")
-
-    assert check([lines[0], lines[1], lines[1]]).problems != []
-
-
 def test_a_chain_begun_with_another_key_shows() -> None:
     assert check(chain_of("a", key=Secret("x" * 64))).problems != []
 

@@ -34,7 +34,7 @@ def test_a_clock_that_is_off_and_accepted_shows_its_offset_only() -> None:
 
 
 @pytest.mark.parametrize("refused", [1, 2])
-def test_fewer_than_three_refusals_say_nothing(refused: int) -> None:
+def test_fewer_than_three_refusals_are_no_clock_error(refused: int) -> None:
     assert observed(*[400.0] * refused).error(1.0) is None
 
 

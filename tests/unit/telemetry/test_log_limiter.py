@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from xksproxy.telemetry.log_limiter import LogLimiter
 
 
-def test_the_first_is_written_and_the_next_one_after_a_while_stands_for_those_between() -> None:
+def test_the_first_event_is_logged_and_the_next_one_later_counts_those_between() -> None:
     limiter = LogLimiter(60)
 
     assert [limiter.due("a", now) for now in (0, 1, 59.9, 60, 61, 200)] == [1, None, None, 3, None, 2]

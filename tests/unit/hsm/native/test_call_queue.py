@@ -1,18 +1,14 @@
 """The queue between event loop and workers, and how the native types refuse wrong arguments."""
 
 import math
-import select
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from itertools import count
 from typing import Any, Final
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 from native_support import FOREVER, TAG, Module, encryption, ended, ivs, made_at, started
 from support import PATIENCE_SECONDS
 
@@ -25,10 +21,6 @@ def claimed(queue: CallQueue, worker: int = 3) -> Call:
     queue.put(call)
     assert queue.get(worker, None) is call
     return call
-
-
-def readable(queue: CallQueue) -> bool:
-    return bool(select.select([queue], [], [], 0)[0])
 
 
 # What is wrong
@@ -125,117 +117,17 @@ def test_a_request_is_not_changed_once_it_is_queued() -> None:
 # The queue
 
 
-def test_calls_are_served_in_the_order_of_the_queue() -> None:
-    queue = CallQueue()
-    calls = [Call() for _ in range(5)]
-    for call in calls:
-        queue.put(call)
-
-    assert [queue.get(0, None) for _ in calls] == calls
-
-
-def test_a_call_says_when_it_was_finished() -> None:
+def test_a_call_has_the_times_at_which_it_was_claimed_and_finished() -> None:
     queue, call = CallQueue(), Call()
     queue.put(call)
-    queue.get(0, None)
-    assert call.finished_at is None
-
-    queue.finish(call)
-    assert call.claimed_at <= call.finished_at <= time.monotonic()
-
-
-def test_a_call_is_put_into_a_queue_once() -> None:
-    call = claimed(CallQueue())
-
-    with pytest.raises(RuntimeError):
-        CallQueue().put(call)
-
-
-def test_a_call_tells_when_it_was_claimed() -> None:
-    queue = CallQueue()
-    call = Call()
-    queue.put(call)
-    assert call.claimed_at is None
+    assert (call.claimed_at, call.finished_at) == (None, None)
 
     before = time.monotonic()
     queue.get(0, None)
+    assert call.finished_at is None
+    queue.finish(call)
 
-    assert call.claimed_at is not None
-    assert before <= call.claimed_at <= time.monotonic()
-
-
-@pytest.mark.parametrize("which", range(3))
-def test_a_withdrawn_call_is_served_to_nobody_and_the_others_stay_in_order(which: int) -> None:
-    queue = CallQueue()
-    calls = [Call() for _ in range(3)]
-    for call in calls:
-        queue.put(call)
-
-    assert queue.withdraw(calls[which])
-
-    later = Call()
-    queue.put(later)
-    others = [call for call in calls if call is not calls[which]]
-    assert [queue.get(0, None) for _ in range(3)] == [*others, later]
-    assert not queue.withdraw(calls[which])
-
-
-def test_only_a_call_that_waits_can_be_withdrawn() -> None:
-    queue = CallQueue()
-    assert not queue.withdraw(Call())
-
-    call = claimed(queue)
-    assert not queue.withdraw(call)
-    assert queue.finish(call)
-    assert not queue.withdraw(call)
-    assert queue.finished() == [call]
-
-
-def test_only_a_claimed_call_can_be_abandoned_and_its_worker_is_named() -> None:
-    queue = CallQueue()
-    call = Call()
-    assert queue.abandon(call) is None
-    queue.put(call)
-    assert queue.abandon(call) is None
-    queue.get(5, None)
-    assert not call.abandoned
-
-    assert queue.abandon(call) == 5
-    assert call.abandoned
-    assert queue.abandon(call) is None
-
-    other = claimed(queue)
-    queue.finish(other)
-    assert queue.abandon(other) is None
-    assert not other.abandoned
-
-
-def test_an_abandoned_call_is_not_finished() -> None:
-    queue = CallQueue()
-    call = claimed(queue)
-    queue.abandon(call)
-
-    assert not queue.finish(call)
-    assert queue.finished() == []
-    assert not readable(queue)
-
-
-def test_only_a_claimed_call_can_be_finished_and_only_once() -> None:
-    queue = CallQueue()
-    made, waiting, withdrawn = Call(), Call(), Call()
-    finished = claimed(queue)
-    queue.finish(finished)
-    queue.put(waiting)
-    queue.put(withdrawn)
-    queue.withdraw(withdrawn)
-
-    for call in (made, waiting, withdrawn, finished):
-        with pytest.raises(RuntimeError):
-            queue.finish(call)
-
-    assert queue.finished() == [finished]
-    with pytest.raises(RuntimeError):
-        queue.finish(finished)
+    assert before <= call.claimed_at <= call.finished_at <= time.monotonic()
 
 
 def test_a_call_of_another_queue_is_refused() -> None:
@@ -245,38 +137,6 @@ def test_a_call_of_another_queue_is_refused() -> None:
     for wrong in (other.finish, other.withdraw, other.abandon):
         with pytest.raises(ValueError, match="another queue"):
             wrong(call)
-
-
-def test_finished_calls_are_told_once_in_their_order() -> None:
-    queue = CallQueue()
-    first, second = claimed(queue), claimed(queue)
-    queue.finish(second)
-    queue.finish(first)
-
-    assert queue.finished() == [second, first]
-    assert queue.finished() == []
-
-
-def test_the_descriptor_is_readable_while_calls_are_finished() -> None:
-    queue = CallQueue()
-    for _ in range(2):
-        first, second = claimed(queue), claimed(queue)
-        assert not readable(queue)
-        queue.finish(first)
-        assert readable(queue)
-        queue.finish(second)
-        assert readable(queue)
-        assert queue.finished() == [first, second]
-        assert not readable(queue)
-
-
-def test_a_worker_ends_when_nothing_waits_any_more() -> None:
-    queue = CallQueue()
-    call = Call()
-    queue.put(call)
-    queue.end(2)
-
-    assert [queue.get(0, None) for _ in range(3)] == [call, None, None]
 
 
 def test_no_more_workers_end_than_were_to() -> None:
@@ -321,7 +181,7 @@ def test_one_wake_brings_as_many_idle_workers_as_calls_wait() -> None:
     assert ended(*workers)
 
 
-def test_a_queue_lets_go_of_its_calls() -> None:
+def test_a_queue_releases_its_calls() -> None:
     class Tracked(Call):
         """One that can be referred to weakly."""
 
@@ -354,107 +214,6 @@ def test_calls_that_were_handed_on_are_held_by_their_owners_alone() -> None:
     queue.finish(call)
     queue.finished()
     assert sys.getrefcount(call) == alone
-
-
-class QueueAgainstModel(RuleBasedStateMachine):
-    """Whatever is done in whatever order, a queue does what lists would."""
-
-    calls = Bundle("calls")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queue = CallQueue()
-        self.workers = count()
-        self.waiting: list[Call] = []
-        self.claimed: dict[int, int] = {}
-        self.finished: list[Call] = []
-        self.abandoned: set[int] = set()
-        self.ending = 0
-        self.kept: list[Call] = []  # so that no id is used twice
-
-    @rule(target=calls)
-    def make(self) -> Call:
-        call = Call()
-        self.kept.append(call)
-        return call
-
-    @rule(target=calls)
-    def make_and_put(self) -> Call:
-        call = self.make()
-        self.put(call)
-        return call
-
-    @rule(call=calls)
-    def put(self, call: Call) -> None:
-        if call.claimed_at is not None or call in self.waiting or call.abandoned:
-            with pytest.raises(RuntimeError):
-                self.queue.put(call)
-            return
-        self.queue.put(call)
-        self.waiting.append(call)
-
-    @precondition(lambda self: self.waiting or self.ending)
-    @rule()
-    def get(self) -> None:
-        worker = next(self.workers)
-        call = self.queue.get(worker, None)
-        if self.waiting:
-            assert call is self.waiting.pop(0)
-            self.claimed[id(call)] = worker
-        else:
-            assert call is None
-            self.ending -= 1
-
-    @rule(call=calls)
-    def withdraw(self, call: Call) -> None:
-        assert self.queue.withdraw(call) == (call in self.waiting)
-        if call in self.waiting:
-            self.waiting.remove(call)
-            self.abandoned.add(id(call))
-
-    @rule(call=calls)
-    def abandon(self, call: Call) -> None:
-        worker = None if id(call) in self.abandoned else self.claimed.get(id(call))
-        assert self.queue.abandon(call) == worker
-        if worker is not None:
-            self.abandoned.add(id(call))
-
-    @rule(call=calls)
-    def finish(self, call: Call) -> None:
-        if id(call) not in self.claimed:
-            with pytest.raises(RuntimeError):
-                self.queue.finish(call)
-        elif id(call) in self.abandoned:
-            assert not self.queue.finish(call)
-        else:
-            assert self.queue.finish(call)
-            self.finished.append(call)
-            del self.claimed[id(call)]
-
-    @rule()
-    def take_finished(self) -> None:
-        assert self.queue.finished() == self.finished
-        self.finished = []
-
-    @rule(workers=st.integers(0, 2))
-    def end(self, workers: int) -> None:
-        self.queue.end(workers)
-        self.ending += workers
-
-    @rule()
-    def wake(self) -> None:
-        self.queue.wake()
-
-    @invariant()
-    def the_descriptor_says_whether_calls_are_finished(self) -> None:
-        assert readable(self.queue) == bool(self.finished)
-
-    @invariant()
-    def those_that_were_given_up_say_so(self) -> None:
-        assert {id(call) for call in self.kept if call.abandoned} == self.abandoned
-
-
-TestQueueAgainstModel = QueueAgainstModel.TestCase
 
 
 def test_many_workers_give_each_call_its_own_answer(module_lock: ModuleLock) -> None:

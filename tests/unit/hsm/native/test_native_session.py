@@ -64,21 +64,6 @@ def test_texts_of_any_length_are_made(native_session: NativeSession, text: bytes
     assert opened.output == text
 
 
-def test_a_call_that_is_not_for_a_native_session_is_left_to_python(native_session: NativeSession) -> None:
-    call = Call()
-
-    assert not made_at(native_session, call)
-    assert (call.attempted, call.output, call.iv) == (False, b"", b"")
-
-
-def test_without_a_native_session_calls_are_left_to_python() -> None:
-    queue = CallQueue()
-    call = encryption()
-    queue.put(call)
-
-    assert queue.get(0, None) is call
-
-
 @pytest.mark.parametrize("call", [encryption, decryption])
 def test_a_key_that_is_not_armed_is_left_to_python(
     native_session: NativeSession, module: Module, call: Callable[..., Call]
@@ -118,7 +103,7 @@ def test_a_key_is_used_until_its_time_and_not_after(native_session: NativeSessio
     assert made_at(native_session, encryption())
 
 
-def test_a_key_is_used_with_its_own_proof_alone(native_session: NativeSession, module: Module) -> None:
+def test_a_key_is_used_with_its_own_fingerprint_alone(native_session: NativeSession, module: Module) -> None:
     fingerprint, equal = [["fingerprint"] for _ in range(2)]
     native_session.arm(0, 70, FOREVER, True, True, fingerprint)
 
@@ -130,7 +115,7 @@ def test_a_key_is_used_with_its_own_proof_alone(native_session: NativeSession, m
     assert made_at(native_session, decryption(fingerprint=fingerprint))
 
 
-def test_a_key_that_was_used_without_proof_is_not_used_with_one(native_session: NativeSession) -> None:
+def test_a_key_armed_without_a_fingerprint_is_not_used_with_one(native_session: NativeSession) -> None:
     assert not made_at(native_session, decryption(fingerprint=["fingerprint"]))
 
 
@@ -246,15 +231,7 @@ def test_a_failure_is_told_once_with_its_function_and_value(
     assert (call.output, call.attempted) == (b"", True)
 
 
-def test_a_native_session_works_on_after_a_failure(native_session: NativeSession, module: Module) -> None:
-    module.returns = dict.fromkeys(FUNCTIONS, 5)
-    assert not made_at(native_session, encryption())
-    module.returns = {}
-
-    assert made_at(native_session, encryption())
-
-
-def test_a_worker_makes_all_that_its_desk_can_before_it_returns(native_session: NativeSession) -> None:
+def test_a_worker_makes_every_call_that_the_native_session_can(native_session: NativeSession) -> None:
     queue = CallQueue()
     first, second, other, third = encryption(b"1"), encryption(b"2"), Call(), decryption()
     for call in (first, second, other, third):
@@ -267,7 +244,7 @@ def test_a_worker_makes_all_that_its_desk_can_before_it_returns(native_session: 
     assert queue.finished() == [third]
 
 
-def test_a_native_session_holds_the_proof_of_its_keys_as_long_as_it_needs_them(native_session: NativeSession) -> None:
+def test_a_native_session_keeps_the_fingerprints_of_its_keys(native_session: NativeSession) -> None:
     class Proof:
         """One that can be referred to weakly."""
 
@@ -299,7 +276,7 @@ def test_a_call_holds_its_request_and_no_longer_than_it_lives() -> None:
     assert (sys.getrefcount(aad), sys.getrefcount(data)) == before
 
 
-def test_a_proof_that_arms_its_desk_as_it_goes_does_no_harm(native_session: NativeSession, module: Module) -> None:
+def test_a_fingerprint_may_arm_the_session_while_it_is_deleted(native_session: NativeSession, module: Module) -> None:
     class Proof:
         """One whose end has a error_class."""
 
@@ -411,7 +388,7 @@ def test_a_call_that_everybody_has_forgotten_lives_as_long_as_it_is_in_the_modul
     assert module.made[0].data == b"a plaintext of its ow"
 
 
-def test_a_closed_gate_is_passed_by_no_call(
+def test_no_call_is_made_while_the_module_lock_is_closed(
     native_session: NativeSession, module_lock: ModuleLock, module: Module
 ) -> None:
     assert module_lock.close(0)
@@ -436,7 +413,7 @@ def test_the_sessions_of_a_module_that_was_initialised_again_are_used_no_more(
     assert made_at(ready(NativeSession(module_lock, 8, module.functions, 0, False)), encryption())
 
 
-def test_a_gate_that_is_closed_waits_for_the_calls_within(module_lock: ModuleLock, hanging: Hanging) -> None:
+def test_closing_the_module_lock_waits_for_calls_inside(module_lock: ModuleLock, hanging: Hanging) -> None:
     assert not module_lock.close(0)
     assert not module_lock.close(-1)
     assert not module_lock.close(0.001)
@@ -453,7 +430,7 @@ def test_a_gate_that_is_closed_waits_for_the_calls_within(module_lock: ModuleLoc
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_call_that_failed_has_left_the_gate(
+def test_a_call_that_failed_has_released_the_module_lock(
     native_session: NativeSession, module_lock: ModuleLock, module: Module, function: str
 ) -> None:
     module.returns = {function: 5}
@@ -465,7 +442,7 @@ def test_a_call_that_failed_has_left_the_gate(
     assert module_lock.close(0)
 
 
-def test_a_gate_is_empty_when_all_have_left(module_lock: ModuleLock) -> None:
+def test_a_module_lock_is_free_when_every_thread_has_left(module_lock: ModuleLock) -> None:
     with module_lock:
         with module_lock:
             assert not module_lock.close(0)
@@ -474,7 +451,7 @@ def test_a_gate_is_empty_when_all_have_left(module_lock: ModuleLock) -> None:
     assert module_lock.close(0)
 
 
-def test_nobody_enters_a_closed_gate(module_lock: ModuleLock) -> None:
+def test_no_thread_enters_a_closed_module_lock(module_lock: ModuleLock) -> None:
     with module_lock.closed(0) as emptied:
         assert emptied
         with pytest.raises(SessionLost), module_lock:
@@ -486,7 +463,7 @@ def test_nobody_enters_a_closed_gate(module_lock: ModuleLock) -> None:
         pass
 
 
-def test_a_gate_is_left_by_who_fails_inside(module_lock: ModuleLock) -> None:
+def test_a_thread_that_fails_inside_leaves_the_module_lock(module_lock: ModuleLock) -> None:
     with pytest.raises(ZeroDivisionError), module_lock:
         raise ZeroDivisionError
 

@@ -117,14 +117,6 @@ def test_an_accepted_pin_is_tried_however_often_it_is_cut_off(guard: PinGuard) -
     succeed(guard, RIGHT)
 
 
-def test_a_locked_token_says_nothing_about_the_pin(guard: PinGuard) -> None:
-    for _ in range(5):
-        with pytest.raises(LoginBarred), guard.attempt("hsm", RIGHT):
-            raise LoginBarred("CKR_PIN_LOCKED")
-
-    succeed(guard, RIGHT)
-
-
 def test_each_hsm_has_a_record_of_its_own(guard: PinGuard) -> None:
     refuse(guard, WRONG)
 

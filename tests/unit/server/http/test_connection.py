@@ -11,7 +11,6 @@ import pytest
 
 from xksproxy.server.http import connection
 from xksproxy.server.http.connection_table import Stage
-from xksproxy.server.http.errors import ClientGone
 from xksproxy.server.http.messages import Request, Response
 
 PATIENCE = 30.0
@@ -124,27 +123,6 @@ async def test_a_client_that_reads_again_is_served_on(serving: Any) -> None:
         writer.close()
 
 
-async def test_a_client_that_goes_in_the_middle_of_a_body_is_told_from_a_failure(serving: Any) -> None:
-    """By a reset or by a farewell."""
-    gone: list[type] = []
-
-    async def read(request: Request) -> Response:
-        try:
-            await request.body.read()
-        except ClientGone as error:
-            gone.append(type(error))
-        return Response(400, b"{}")
-
-    async with serving(read) as front:
-        for leave in ("abort", "close"):
-            _, writer = await front.connect()
-            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
-            await until(lambda: front.service.table.count(Stage.STRANGER_BUSY) == 1)
-            getattr(writer.transport, leave)()
-            await until(lambda: len(front.service.table) == 0)
-    assert gone == [ClientGone, ClientGone]
-
-
 async def test_what_was_asked_before_the_client_stopped_sending_is_answered(serving: Any) -> None:
     async def slow(request: Request) -> Response:
         await asyncio.sleep(0.1)
@@ -203,18 +181,6 @@ async def test_after_the_last_answer_the_client_is_told_and_what_it_still_sends_
                 await writer.drain()
         writer.close()
         await until(lambda: len(front.service.table) == 0)
-
-
-async def test_while_the_worker_leaves_each_answer_asks_to_close(serving: Any) -> None:
-    async with serving(echo) as front:
-        reader, writer = await front.connect()
-        writer.write(PING % 1)
-        assert b"Connection" not in (await answer(reader))[1]
-        front.service.draining = True
-        writer.write(PING % 2)
-        assert b"Connection: close\r\n" in (await answer(reader))[1]
-        assert await reader.read() == b""
-        writer.close()
 
 
 async def test_draining_lets_handshakes_finish_and_answers_what_comes_with_them(serving: Any) -> None:

@@ -19,7 +19,7 @@ async def test_a_round_has_a_few_turns_and_others_run_between_rounds() -> None:
     assert rounds[-3:] == [3, 6, 8]
 
 
-async def test_who_comes_back_goes_to_the_end() -> None:
+async def test_a_caller_that_returns_goes_to_the_end() -> None:
     pacer, ran = Pacer(asyncio.get_running_loop(), 1), []
 
     def again() -> None:
