@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -194,14 +193,13 @@ class Overload:
         return [f"{text.count(what)} x {what!r}" for what in _TROUBLE if what in text]
 
 
-@contextmanager
-def slow_hsms(tokens: Tokens, home: Path, sessions: Sequence[int]) -> Iterator[list[FaultyHsm]]:
-    """HSMs with so many sessions each."""
+def faulty_hsms(tokens: Tokens, home: Path, sessions: Sequence[int]) -> list[FaultyHsm]:
+    """HSMs with so many sessions each, that misbehave on command."""
     home.mkdir()
     module = compile_fault_module(home)
     like = tokens.hsm(1)
     copies = tokens.home(1) / "tokens"
-    yield [
+    return [
         make_faulty_hsm(home, f"hsm-{number}", module, copies, msgspec.structs.replace(like, sessions=count))
         for number, count in enumerate(sessions)
     ]
@@ -275,14 +273,14 @@ def main(
                     capacity = workers * sum(sessions) * 1000 / milliseconds / (2 if verified else 1)
                     points = [Point(milliseconds, count, factor, capacity) for factor in FACTORS]
                     name = f"{verified}-{count}-{milliseconds}"
-                    with slow_hsms(tokens, top / f"hsms-{name}", sessions) as hsms:
-                        setting = Setting(hsms=tuple(item.hsm for item in hsms), workers=workers)
-                        with servers.proxy(tokens, top / name, setting) as server:
-                            missed += run(measure(server, top / name, hsms, points, seconds=seconds, verified=verified))
-        with slow_hsms(tokens, top / "hsms-one-slow", (4, 4)) as hsms:
-            setting = Setting(hsms=tuple(item.hsm for item in hsms), workers=workers)
-            with servers.proxy(tokens, top / "one-slow", setting) as server:
-                missed += run(one_slow(server, top / "one-slow", hsms, seconds))
+                    hsms = faulty_hsms(tokens, top / f"hsms-{name}", sessions)
+                    setting = Setting(hsms=tuple(item.hsm for item in hsms), workers=workers)
+                    with servers.proxy(tokens, top / name, setting) as server:
+                        missed += run(measure(server, top / name, hsms, points, seconds=seconds, verified=verified))
+        hsms = faulty_hsms(tokens, top / "hsms-one-slow", (4, 4))
+        setting = Setting(hsms=tuple(item.hsm for item in hsms), workers=workers)
+        with servers.proxy(tokens, top / "one-slow", setting) as server:
+            missed += run(one_slow(server, top / "one-slow", hsms, seconds))
     click.echo(f"{len(missed)} goals missed")
     sys.exit(bool(missed))
 

@@ -43,6 +43,9 @@ class Server:
     started_in: float = 0.0
     """Seconds from its start to being ready."""
 
+    admin: int = 0
+    """The port of its admin listener; 0 if it has none."""
+
     def cpu_seconds(self) -> float:
         """Processor time of all its processes."""
         return 0.0 if self.pid is None else processes.cpu_seconds(self.pid)
@@ -82,8 +85,8 @@ def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
         Destination(target(tokens, port, prefix), key_id) for prefix in prefixes for key_id in setting.key_ids
     )
     command = [sys.executable, "-m", "xksproxy", "serve", "--config", str(config)]
-    with _running(command, home / "log", lambda: _ready(admin)) as (pid, seconds):
-        yield Server(destinations, pid, seconds)
+    with _running(command, home / "log", lambda: is_ready(admin)) as (pid, seconds):
+        yield Server(destinations, pid, seconds, admin)
 
 
 @contextmanager
@@ -205,7 +208,8 @@ def _running(command: Sequence[str], log: Path, ready: Callable[[], bool]) -> It
             process.wait()
 
 
-def _ready(admin: int) -> bool:
+def is_ready(admin: int) -> bool:
+    """Whether the proxy with this admin listener says that it is ready."""
     connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=1)
     try:
         connection.request("GET", "/readyz")
