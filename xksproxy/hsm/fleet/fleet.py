@@ -155,10 +155,10 @@ class Fleet:
         return any(label in instance.labels for instance in self._instances)
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
-        """The description of a key, read now from a serving instance; see :meth:`HsmSession.describe_key`."""
+        """The description of a key, read now from a serving instance; see :meth:`HsmSession.read_key`."""
 
         def attempt(instance: Instance, _: KeyFingerprint | None, budget: Deadline) -> Awaitable[KeyDescription]:
-            return instance.call(lambda session: session.describe_key(label), budget)
+            return instance.call(lambda session: session.read_key(label), budget)
 
         return await self._anywhere(label, 1, attempt, deadline, set())
 
