@@ -1,14 +1,12 @@
 """Several HSMs with the same keys, and what a caller notices when one of them fails: nothing."""
 
 import asyncio
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from fault_support import FaultyHsm, is_quiet, until
+from fault_support import FaultyHsm, change_key, is_quiet, until
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
@@ -32,47 +30,10 @@ from xksproxy.hsm.pkcs11.modules import Modules
 
 Faulty = Callable[..., FaultyHsm]
 
-_MAKE_KEY = """
-import os, sys
-from pkcs11 import Attribute, KeyType, ObjectClass, lib
-session = lib(sys.argv[1]).get_token(token_label=sys.argv[2]).open(rw=True, user_pin=sys.argv[3])
-if sys.argv[5]:
-    attributes = {
-        Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
-        Attribute.VALUE: bytes.fromhex(sys.argv[5]), Attribute.LABEL: sys.argv[4],
-        Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
-        Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
-    }
-    if sys.argv[6] == "silent":
-        attributes[Attribute.CHECK_VALUE] = b""
-    session.create_object(attributes)
-else:
-    for key in list(session.get_objects({Attribute.LABEL: sys.argv[4]})):
-        key.destroy()
-"""
-
 
 def deadline(seconds: float = 60) -> Deadline:
     """So far away that no busy machine misses it; a test whose point it is names a nearer one."""
     return Deadline.after(seconds)
-
-
-def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
-    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
-    module = faulty.control.with_name("softhsm.so")
-    value_hex = "" if value is None else value.hex()
-    command = [
-        sys.executable,
-        "-c",
-        _MAKE_KEY,
-        str(module),
-        faulty.hsm.token,
-        pin,
-        label,
-        value_hex,
-        "silent" if silent else "",
-    ]
-    subprocess.run(command, check=True, env={**faulty.hsm.environment})
 
 
 @pytest.fixture
