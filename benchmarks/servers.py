@@ -43,6 +43,9 @@ class Server:
     started_in: float = 0.0
     """Seconds from its start to being ready."""
 
+    admin: int = 0
+    """The port of its admin listener; 0 if it has none."""
+
     def cpu_seconds(self) -> float:
         """Processor time of all its processes."""
         return 0.0 if self.pid is None else processes.cpu_seconds(self.pid)
@@ -64,7 +67,7 @@ class Setting:
     key_stores: int = 1
     workers: int = 1
     sessions: int = 4
-    hsm: Hsm | None = None
+    hsms: tuple[Hsm, ...] = ()
     """Instead of the token with :attr:`keys_on_token`."""
 
     tls: str = ""
@@ -82,8 +85,8 @@ def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
         Destination(target(tokens, port, prefix), key_id) for prefix in prefixes for key_id in setting.key_ids
     )
     command = [sys.executable, "-m", "xksproxy", "serve", "--config", str(config)]
-    with _running(command, home / "log", lambda: _ready(admin)) as (pid, seconds):
-        yield Server(destinations, pid, seconds)
+    with _running(command, home / "log", lambda: is_ready(admin)) as (pid, seconds):
+        yield Server(destinations, pid, seconds, admin)
 
 
 @contextmanager
@@ -124,8 +127,9 @@ def free_port() -> int:
 
 def write_config(tokens: Tokens, home: Path, setting: Setting, port: int, admin: int) -> Path:
     """Write the configuration file of a setting."""
-    hsm = setting.hsm or tokens.hsm(setting.keys_on_token, setting.sessions)
-    stores = "".join(_store_text(tokens, number, hsm.id, setting.exposed) for number in range(setting.key_stores))
+    hsms = setting.hsms or (tokens.hsm(setting.keys_on_token, setting.sessions),)
+    ids = json.dumps([hsm.id for hsm in hsms])
+    stores = "".join(_store_text(tokens, number, ids, setting.exposed) for number in range(setting.key_stores))
     config = home / "xksproxy.toml"
     config.write_text(
         f"""\
@@ -137,16 +141,7 @@ workers = {setting.workers}
 certificate = "{tokens.certificate}"
 private_key = "{tokens.directory / "server-key.pem"}"
 {setting.tls}
-[[hsm]]
-id = "{hsm.id}"
-module = "{hsm.module}"
-token = "{hsm.token}"
-pin = "{hsm.pin}"
-preset = "softhsm2"
-sessions = {hsm.sessions}
-environment = {{ SOFTHSM2_CONF = {json.dumps(hsm.environment["SOFTHSM2_CONF"])} }}
-
-{stores}
+{"".join(map(_hsm_text, hsms))}{stores}
 [state]
 directory = "state"
 
@@ -162,13 +157,27 @@ file = "audit.log"
     return config
 
 
-def _store_text(tokens: Tokens, number: int, hsm: str, exposed: tuple[str, ...]) -> str:
+def _hsm_text(hsm: Hsm) -> str:
+    return f"""\
+[[hsm]]
+id = "{hsm.id}"
+module = "{hsm.module}"
+token = "{hsm.token}"
+pin = "{hsm.pin}"
+preset = "softhsm2"
+sessions = {hsm.sessions}
+environment = {{ SOFTHSM2_CONF = {json.dumps(hsm.environment["SOFTHSM2_CONF"])} }}
+
+"""
+
+
+def _store_text(tokens: Tokens, number: int, hsms: str, exposed: tuple[str, ...]) -> str:
     keys = "".join(f'[[keystore.keys]]\nid = "{key}"\n\n' for key in exposed)
     return f"""\
 [[keystore]]
 name = "store-{number}"
 uri_path_prefix = "{_prefix(number)}"
-hsms = ["{hsm}"]
+hsms = {hsms}
 credentials = "{tokens.credentials}"
 
 {keys}"""
@@ -199,7 +208,8 @@ def _running(command: Sequence[str], log: Path, ready: Callable[[], bool]) -> It
             process.wait()
 
 
-def _ready(admin: int) -> bool:
+def is_ready(admin: int) -> bool:
+    """Whether the proxy with this admin listener says that it is ready."""
     connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=1)
     try:
         connection.request("GET", "/readyz")

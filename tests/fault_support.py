@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,25 @@ from xksproxy.config.model import Hsm
 from xksproxy.hsm.instance.instance import Instance
 
 _SOURCE = Path(__file__).parent / "faults" / "fault.c"
+
+_MAKE_KEY = """
+import os, sys
+from pkcs11 import Attribute, KeyType, ObjectClass, lib
+session = lib(sys.argv[1]).get_token(token_label=sys.argv[2]).open(rw=True, user_pin=sys.argv[3])
+if sys.argv[5]:
+    attributes = {
+        Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
+        Attribute.VALUE: bytes.fromhex(sys.argv[5]), Attribute.LABEL: sys.argv[4],
+        Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
+        Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
+    }
+    if sys.argv[6] == "silent":
+        attributes[Attribute.CHECK_VALUE] = b""
+    session.create_object(attributes)
+else:
+    for key in list(session.get_objects({Attribute.LABEL: sys.argv[4]})):
+        key.destroy()
+"""
 
 
 def compile_fault_module(directory: Path) -> Path:
@@ -72,3 +92,21 @@ def is_quiet(instance: Instance) -> bool:
 def unique(name: str) -> str:
     """A name that no other test has; a module once loaded stays in the process."""
     return f"{name}-{os.urandom(3).hex()}"
+
+
+def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
+    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
+    module = faulty.control.with_name("softhsm.so")
+    value_hex = "" if value is None else value.hex()
+    command = [
+        sys.executable,
+        "-c",
+        _MAKE_KEY,
+        str(module),
+        faulty.hsm.token,
+        pin,
+        label,
+        value_hex,
+        "silent" if silent else "",
+    ]
+    subprocess.run(command, check=True, env={**faulty.hsm.environment})

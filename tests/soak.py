@@ -1,7 +1,8 @@
 """Minutes of load on two HSMs while faults come and go and workers are killed; `./dev soak` runs it whole.
 
 At any time one of the two HSMs works: the next fault waits until both do. So every answer must be right and in time,
-except on connections that a killed worker cut.
+except on connections that a killed worker cut. Then come phases of their own: more than slow HSMs can do, a random
+generator that repeats itself, reloads, a restart, and a key that is replaced on one HSM.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm
+from fault_support import FaultyHsm, change_key, compile_fault_module, make_faulty_hsm
 from support import REGION, children, make_environment, serve, status, wait_for_port, wait_until_serving
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -55,6 +56,13 @@ FAULTS = (
     "C_Encrypt segfault",
 )
 """What may happen to one of the HSMs; each stands for a while and goes."""
+
+OVERLOADED = frozenset({"ThrottlingException", "DependencyTimeoutException"})
+"""What else than an answer is right while more is asked than the HSMs can do."""
+
+PHASE_SECONDS = 6
+_RECONNECTS_SECONDS = 60
+_RELOADS = 5
 
 
 @dataclass
@@ -93,14 +101,22 @@ class Soak:
         self.environment, self.hsms = _prepare(directory)
         self._admin = load_config(self.environment.config).admin.listen
         self._log = directory / "log"
+        self._phase = ""
+        self._sends_again = True
+        """Whether a request whose connection is cut is sent again."""
+        self._tolerated: frozenset[str] = frozenset()
+        """Errors that are right at present."""
         self.process: subprocess.Popen[bytes] | None = None
         self._path = {
             operation: compose_path("/dev", operation, "demo-key")
             for operation in (Operation.ENCRYPT, Operation.DECRYPT)
         }
 
-    async def run(self, seconds: float, rate: float) -> tuple[Footprint, Footprint]:
-        """Load for so long, at so many round trips of Encrypt and Decrypt a second; the footprints before and after."""
+    async def run(self, seconds: float, rate: float, *, phases: bool = False) -> tuple[Footprint, Footprint]:
+        """Load for so long, at so many round trips of Encrypt and Decrypt a second; the footprints before and after.
+
+        With ``phases``, what takes longer than a test may comes after that.
+        """
         self.process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms)
         wait_for_port(self.environment.port, self.process)
         await self._recovered()
@@ -117,6 +133,8 @@ class Soak:
                 for hsm in self.hsms:
                     hsm.tell()
                 await self._recovered()
+                if phases:
+                    await self._run_phases(session, rate)
                 outcome, self.outcome = self.outcome, Outcome()
                 await self._load(session, 3, rate)
                 after = self.footprint()
@@ -126,6 +144,61 @@ class Soak:
         finally:
             self.process.terminate()
             self.process.wait(60)
+
+    async def _run_phases(self, session: aiohttp.ClientSession, rate: float) -> None:
+        phases = (self._overload, self._repeat_random_bytes, self._reload, self._restart, self._replace_key)
+        for phase in phases:
+            self._phase = phase.__name__.strip("_")
+            self.outcome.faults[self._phase] += 1
+            loading = asyncio.create_task(self._load(session, PHASE_SECONDS, rate))
+            await phase(session, rate)
+            await loading
+            self._tolerated = frozenset()
+
+    async def _overload(self, session: aiohttp.ClientSession, rate: float) -> None:
+        """Slow HSMs, and then as many further requests as make it more than they can do."""
+        self._tolerated = OVERLOADED
+        for hsm in self.hsms:
+            hsm.tell("C_Encrypt delay 50", "C_Decrypt delay 50")
+        sessions = sum(hsm.hsm.sessions for hsm in self.hsms) * len(self.workers())
+        await self._load(session, PHASE_SECONDS, max(0.0, sessions / 0.05 - rate))
+        for hsm in self.hsms:
+            hsm.tell()
+        assert self._all_serve(), "an HSM left service because it was slow"
+
+    async def _repeat_random_bytes(self, session: aiohttp.ClientSession, rate: float) -> None:
+        """The HSM leaves service as soon as it is noticed, and returns half a minute after the generator is well."""
+        self.hsms[0].tell("random constant")
+        await asyncio.sleep(PHASE_SECONDS)
+        self.hsms[0].tell()
+        await self._load(session, 1, rate)
+        async with asyncio.timeout(_RECONNECTS_SECONDS):
+            await self._recovered()
+
+    async def _reload(self, _: aiohttp.ClientSession, __: float) -> None:
+        assert self.process is not None
+        for _number in range(_RELOADS):
+            text = self.environment.config.read_text()
+            old, new = ('"impotent-key"', '"impotent-*"')[:: 1 if '"impotent-key"' in text else -1]
+            self.environment.config.write_text(text.replace(old, new))
+            self.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(PHASE_SECONDS / _RELOADS)
+
+    async def _restart(self, _: aiohttp.ClientSession, __: float) -> None:
+        """SIGTERM and a new start. Requests that find nobody listening are given up, or all would come at once."""
+        assert self.process is not None
+        self._sends_again = False
+        self.process.terminate()
+        await asyncio.to_thread(self.process.wait, 60)
+        self.process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms)
+        await self._recovered()
+        self._sends_again = True
+
+    async def _replace_key(self, _: aiohttp.ClientSession, __: float) -> None:
+        """Another key under the label, on one HSM for good: it refuses the key, and the other one answers."""
+        pin = (self.environment.directory / "pin").read_text().strip()
+        for value in (None, os.urandom(32)):
+            await asyncio.to_thread(change_key, self.hsms[1], pin, "demo-key", value)
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
@@ -204,14 +277,18 @@ class Soak:
                     answer: dict[str, Any] = json.loads(await response.read())
             except (aiohttp.ClientError, ConnectionError):
                 self.outcome.cut += 1
+                if not self._sends_again:
+                    return None
                 await asyncio.sleep(0.05)
                 continue
-            self.outcome.latencies_ms.append(1000 * (time.monotonic() - started))
+            if not self._tolerated:
+                self.outcome.latencies_ms.append(1000 * (time.monotonic() - started))
             name = answer.get("errorName", "ok")
             self.outcome.statuses[f"{response.status} {name}"] += 1
             if response.status == 200:
                 return answer
-            self.outcome.wrong.append(f"{operation.value}: {response.status} {name}")
+            if name not in self._tolerated:
+                self.outcome.wrong.append(" ".join((operation.value, str(response.status), name, self._phase)))
             return None
 
     async def _break_hsms(self) -> None:
@@ -305,11 +382,11 @@ def problems(
 
 
 async def soak(
-    directory: Path, seconds: float, rate: float, seed: int, deadline_ms: int | None = None
+    directory: Path, seconds: float, rate: float, seed: int, deadline_ms: int | None = None, *, phases: bool = False
 ) -> tuple[Outcome, Footprint, Footprint]:
     """Run it in a new directory; ``deadline_ms`` in place of the configured deadline, 200 ms, and above its limit."""
     run = Soak(directory, seed, deadline_ms)
-    before, after = await run.run(seconds, rate)
+    before, after = await run.run(seconds, rate, phases=phases)
     return run.outcome, before, after
 
 
@@ -321,7 +398,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        outcome, before, after = asyncio.run(soak(Path(directory), arguments.seconds, arguments.rate, arguments.seed))
+        outcome, before, after = asyncio.run(
+            soak(Path(directory), arguments.seconds, arguments.rate, arguments.seed, phases=True)
+        )
     print(report(outcome, before, after))  # noqa: T201 - its purpose
     found = problems(outcome, before, after)
     print("\n".join(f"PROBLEM: {item}" for item in found) or "every answer was right and in time")  # noqa: T201

@@ -50,7 +50,7 @@ def _run(workbench: Workbench) -> Finding:
             hsms[sessions] = make_faulty_hsm(workbench.directory, f"slow-{sessions}", module, tokens, like)
             hsm = hsms[sessions].hsm
             server = stack.enter_context(
-                servers.proxy(workbench.tokens, workbench.new_directory(), Setting(hsm=hsm, sessions=sessions))
+                servers.proxy(workbench.tokens, workbench.new_directory(), Setting(hsms=(hsm,)))
             )
             plan = replace(_PLAN, connections=2 * sessions)
             variants += [

@@ -315,6 +315,9 @@ static CK_RV find_objects(CK_ULONG session, CK_ULONG *objects, CK_ULONG maximum,
     FORWARD(FIND_OBJECTS, "C_FindObjects", (CK_ULONG, CK_ULONG *, CK_ULONG, CK_ULONG *), session, objects, maximum,
             count);
 }
+static CK_RV find_objects_final(CK_ULONG session) {
+    FORWARD(FIND_OBJECTS_FINAL, "C_FindObjectsFinal", (CK_ULONG), session);
+}
 static CK_RV generate_key(CK_ULONG session, void *mechanism, void *template, CK_ULONG count, CK_ULONG *key) {
     FORWARD(GENERATE_KEY, "C_GenerateKey", (CK_ULONG, void *, void *, CK_ULONG, CK_ULONG *), session, mechanism,
             template, count, key);
@@ -435,6 +438,7 @@ CK_RV C_GetFunctionList(struct function_list **list) {
         ours.function[GET_ATTRIBUTE_VALUE] = get_attribute_value;
         ours.function[FIND_OBJECTS_INIT] = find_objects_init;
         ours.function[FIND_OBJECTS] = find_objects;
+        ours.function[FIND_OBJECTS_FINAL] = find_objects_final;
         ours.function[ENCRYPT_INIT] = encrypt_init;
         ours.function[ENCRYPT] = encrypt;
         ours.function[DECRYPT_INIT] = decrypt_init;

@@ -7,7 +7,9 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +20,10 @@ from server_support import (
     HEALTH,
     OwnProxy,
     Wire,
+    ask_admin,
     assert_serving,
     connections,
+    encoded,
     on,
     signed_post,
     stop,
@@ -199,6 +203,36 @@ def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_fau
     eventually(lambda: probe(port, "/readyz") == 200)
     with Wire(proxy) as wire:
         eventually(lambda: b'"ACTIVE"' in wire.ask(signed_post(proxy, HEALTH)).content)
+
+
+def test_the_first_requests_of_a_proxy_that_says_it_is_ready_are_answered(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    """Two HSMs that cannot be reached at first, two workers, and no record of any key.
+
+    ``benchmarks/starts.py`` does it 30 times, with the deadline of production.
+    """
+    pair = {"first": make_faulty(), "second": make_faulty()}
+    for faulty in pair.values():
+        faulty.tell("C_Login return 0x30 count=5")
+
+    def edit(text: str) -> str:
+        table = text[text.index("[[hsm]]") : text.index("[[keystore]]")]
+        tables = [on(faulty, table).replace('id = "softhsm"', f'id = "{name}"') for name, faulty in pair.items()]
+        text = text.replace(table, "".join(tables)).replace('hsms = ["softhsm"]', 'hsms = ["first", "second"]')
+        return text.replace('directory = "state"', 'directory = "empty-state"')
+
+    proxy = own_proxy.start(edit=edit, deadline_ms=5000, serving=False)
+    eventually(lambda: ask_admin(proxy, "/readyz").status == 200)
+    metadata = {"awsPrincipalArn": "arn", "kmsKeyArn": "arn", "kmsOperation": "Encrypt", "kmsRequestId": "first"}
+    message = {"requestMetadata": metadata, "plaintext": encoded(b"text"), "encryptionAlgorithm": "AES_GCM"}
+
+    def ask(_: int) -> int:
+        with XksClient(proxy.endpoint(), proxy.context(), timeout=PATIENCE_SECONDS) as client:
+            return client.call(Operation.ENCRYPT, message, "demo-key").status
+
+    with ThreadPoolExecutor(48) as pool:
+        assert Counter(pool.map(ask, range(48))) == {200: 48}
 
 
 def test_a_worker_with_every_call_stuck_is_replaced(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:

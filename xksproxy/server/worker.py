@@ -35,7 +35,7 @@ from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
-_SWITCH_INTERVAL_SECONDS: Final = 0.0001
+SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _FIRST_CONTACT_SECONDS: Final = 3.0
 _FAREWELL_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
@@ -51,7 +51,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     def init_process(self) -> None:
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
-        sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
     def init_signals(self) -> None:

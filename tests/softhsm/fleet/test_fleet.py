@@ -1,13 +1,12 @@
 """Several HSMs with the same keys, and what a caller notices when one of them fails: nothing."""
 
 import asyncio
-import subprocess
-import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from fault_support import FaultyHsm, is_quiet, until
+from fault_support import FaultyHsm, change_key, is_quiet, until
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
@@ -15,6 +14,7 @@ from xksproxy.hsm.errors import (
     CiphertextWrong,
     DeadlinePassed,
     HsmBusy,
+    HsmError,
     KeyDiffers,
     KeyMissing,
     TokenUnavailable,
@@ -24,52 +24,16 @@ from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.health import Status
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.instance.latency import Latency
 from xksproxy.hsm.keys import Sealed, TokenKey
 from xksproxy.hsm.pkcs11.modules import Modules
 
 Faulty = Callable[..., FaultyHsm]
 
-_MAKE_KEY = """
-import os, sys
-from pkcs11 import Attribute, KeyType, ObjectClass, lib
-session = lib(sys.argv[1]).get_token(token_label=sys.argv[2]).open(rw=True, user_pin=sys.argv[3])
-if sys.argv[5]:
-    attributes = {
-        Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
-        Attribute.VALUE: bytes.fromhex(sys.argv[5]), Attribute.LABEL: sys.argv[4],
-        Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
-        Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
-    }
-    if sys.argv[6] == "silent":
-        attributes[Attribute.CHECK_VALUE] = b""
-    session.create_object(attributes)
-else:
-    for key in list(session.get_objects({Attribute.LABEL: sys.argv[4]})):
-        key.destroy()
-"""
-
 
 def deadline(seconds: float = 60) -> Deadline:
     """So far away that no busy machine misses it; a test whose point it is names a nearer one."""
     return Deadline.after(seconds)
-
-
-def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
-    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
-    module = faulty.control.with_name("softhsm.so")
-    value_hex = "" if value is None else value.hex()
-    command = [
-        sys.executable,
-        "-c",
-        _MAKE_KEY,
-        str(module),
-        faulty.hsm.token,
-        pin,
-        label,
-        value_hex,
-        "silent" if silent else "",
-    ]
-    subprocess.run(command, check=True, env={**faulty.hsm.environment})
 
 
 @pytest.fixture
@@ -430,6 +394,80 @@ async def test_calls_go_to_the_hsm_with_the_least_work(make_faulty: Faulty, modu
         await asyncio.gather(*(stream() for _ in range(4)))
 
         assert counts[fast.hsm.id] > 2 * counts[slow.hsm.id]
+
+
+def pretend_latency(instance: Instance, seconds: float) -> None:
+    """Make an instance believe that its calls take so long."""
+    calls = instance._pool.calls
+    calls.latency = Latency()
+    calls.latency.add(seconds)
+    calls.refresh()
+
+
+async def test_hsms_that_need_more_than_half_of_the_deadline_answer_in_time(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        a.tell("C_Encrypt delay 1000")
+        b.tell("C_Encrypt delay 1000")
+        for instance in fleet.instances:
+            pretend_latency(instance, 1.0)
+
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(1.9))
+
+        assert sealed.ciphertext
+
+
+async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_after_another_has_failed(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        first, second = fleet.instances
+        a.tell("C_EncryptInit return 0x30")
+        b.tell("C_Encrypt delay 9000")
+        pretend_latency(first, 0.001)
+        pretend_latency(second, 100.0)
+
+        with pytest.raises(TokenUnavailable):
+            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(5))
+        assert second.load == 0
+
+
+async def test_two_overloaded_slow_hsms_stay_in_service_and_refuse_as_busy(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """``benchmarks/overload.py`` measures how many requests they answer."""
+    a, b = make_faulty(), make_faulty()
+    outcomes: Counter[str] = Counter()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        a.tell("C_Encrypt delay 50")
+        b.tell("C_Encrypt delay 50")
+
+        async def request() -> None:
+            try:
+                await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(0.2))
+                outcomes["answered"] += 1
+            except HsmError as error:
+                outcomes[type(error).__name__] += 1
+
+        requests = []
+        for _ in range(300):
+            requests.append(asyncio.create_task(request()))
+            await asyncio.sleep(0.003)
+        await asyncio.gather(*requests)
+
+        assert set(outcomes) <= {"answered", "HsmBusy", "DeadlinePassed"}
+        assert outcomes["answered"]
+        assert outcomes["HsmBusy"]
+        assert [(item.serving, item.returns, item.stuck_sessions) for item in fleet.instances] == [(True, 1, 0)] * 2
+        a.tell()
+        b.tell()
+        await round_trip(fleet)
 
 
 @pytest.mark.parametrize("silent", [True, False])

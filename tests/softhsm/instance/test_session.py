@@ -13,6 +13,7 @@ from support import make_environment
 
 from xksproxy.hsm.errors import (
     CiphertextRejected,
+    CiphertextWrong,
     HsmBusy,
     KeyAmbiguous,
     KeyMissing,
@@ -203,7 +204,7 @@ def test_no_hint_is_given_for_a_label_of_two_keys(session: HsmSession, other: Hs
 def test_a_key_is_described_from_a_search_whatever_was_hinted(
     session: HsmSession, other: HsmSession, unique_label: Label
 ) -> None:
-    """GetKeyMetadata, with which KMS takes up a key, notices a second one of its label at once."""
+    """Commands for operators notice a second key of the label at once."""
     label = unique_label("twin")
     make_key(session, label)
     session.list_keys()
@@ -211,6 +212,63 @@ def test_a_key_is_described_from_a_search_whatever_was_hinted(
 
     with pytest.raises(KeyAmbiguous):
         other.describe_key(label)
+
+
+def test_a_fingerprint_whose_ciphertext_is_corrupted_is_the_hsms_fault(
+    session: HsmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no answer about the ciphertext of a request, which waits for the fingerprint."""
+    encrypt = HsmSession.encrypt
+
+    def corrupt(self: HsmSession, label: str, plaintext: bytes, aad: bytes) -> Sealed:
+        sealed = encrypt(self, label, plaintext, aad)
+        return Sealed(sealed.iv, sealed.ciphertext, bytes(16))
+
+    monkeypatch.setattr(HsmSession, "encrypt", corrupt)
+    with pytest.raises(CiphertextWrong):
+        session.make_fingerprint("demo-key")
+
+
+def test_a_listed_key_is_read_without_a_search(
+    session: HsmSession, other: HsmSession, unique_label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GetKeyMetadata costs the same on a large token."""
+    label = unique_label("read")
+    make_key(session, label)
+    session.list_keys()
+    made = searches(other, monkeypatch)
+
+    assert other.read_key(label).usages == ("ENCRYPT", "DECRYPT")
+    assert made == []
+
+
+def test_a_key_whose_attributes_change_is_read_as_it_is_now(
+    session: HsmSession, other: HsmSession, unique_label: Label
+) -> None:
+    label = unique_label("changes")
+    make_key(other, label)
+    assert session.read_key(label).can_encrypt
+
+    objects_of(other, label)[0][Attribute.ENCRYPT] = False
+
+    assert not session.read_key(label).can_encrypt
+
+
+def test_a_key_that_was_destroyed_or_made_anew_is_read_as_it_is_now(
+    session: HsmSession, other: HsmSession, unique_label: Label
+) -> None:
+    label = unique_label("anew")
+    make_key(other, label)
+    session.list_keys()
+    assert session.read_key(label).spec == "AES_256"
+    objects_of(other, label)[0].destroy()
+    make_key(other, label, 128)
+    assert session.read_key(label).spec == "AES_128"
+
+    objects_of(other, label)[0].destroy()
+
+    with pytest.raises(KeyMissing):
+        session.read_key(label)
 
 
 def test_a_key_that_is_not_there_is_missing(session: HsmSession, unique_label: Label) -> None:

@@ -127,7 +127,7 @@ class Fleet:
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[Sealed]:
             return instance.call(Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions), budget)
 
-        return await self._hedged(key, attempt, deadline)
+        return await self._hedged(key, Encryption.calls, attempt, deadline)
 
     async def encrypt_verified(
         self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
@@ -140,7 +140,7 @@ class Fleet:
             encryption = Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions)
             return instance.call(VerifiedEncryption(encryption, integrity_prefix), budget)
 
-        return await self._hedged(key, attempt, deadline)
+        return await self._hedged(key, VerifiedEncryption.calls, attempt, deadline)
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
@@ -148,33 +148,35 @@ class Fleet:
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[bytes]:
             return instance.call(Decryption(key.label, sealed, aad, fingerprint), budget)
 
-        return await self._hedged(key, attempt, deadline)
+        return await self._hedged(key, Decryption.calls, attempt, deadline)
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
         return any(label in instance.labels for instance in self._instances)
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
-        """The description of a key, read now from a serving instance; see :meth:`HsmSession.describe_key`."""
+        """The description of a key, read now from a serving instance; see :meth:`HsmSession.read_key`."""
 
         def attempt(instance: Instance, _: KeyFingerprint | None, budget: Deadline) -> Awaitable[KeyDescription]:
-            return instance.call(lambda session: session.describe_key(label), budget)
+            return instance.call(lambda session: session.read_key(label), budget)
 
-        return await self._anywhere(label, attempt, deadline, set())
+        return await self._anywhere(label, 1, attempt, deadline, set())
 
-    async def _hedged(self, key: TokenKey, attempt: Attempt[Result], deadline: Deadline) -> Result:
-        """Make the call; if it is slow, make it on another instance too. The first answer is used."""
+    async def _hedged(self, key: TokenKey, calls: int, attempt: Attempt[Result], deadline: Deadline) -> Result:
+        """Make a request of so many calls; if it is slow, on another instance too. The first answer is used."""
         label, used = key.label, set[str]()
         if key.hedge_after is None or len(self._instances) == 1:
-            return await self._anywhere(label, attempt, deadline, used)
-        first = asyncio.create_task(self._anywhere(label, attempt, deadline, used))
+            return await self._anywhere(label, calls, attempt, deadline, used)
+        first = asyncio.create_task(self._anywhere(label, calls, attempt, deadline, used))
         done, _ = await asyncio.wait({first}, timeout=key.hedge_after)
         if done or self._choose(label, used) is None:
             return await first
-        second = asyncio.create_task(self._anywhere(label, attempt, deadline, set(used)))
+        second = asyncio.create_task(self._anywhere(label, calls, attempt, deadline, set(used)))
         return await _first_answer(first, second)
 
-    async def _anywhere(self, label: str, attempt: Attempt[Result], deadline: Deadline, used: set[str]) -> Result:
+    async def _anywhere(
+        self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
+    ) -> Result:
         """Try one instance after another until one answers, none is left, or the time is up."""
         failure: HsmError | None = None
         while True:
@@ -191,8 +193,10 @@ class Fleet:
                     continue
                 raise self._final_error(failure)
             used.add(instance.id)
+            if failure is not None and instance.expected_seconds(calls) > deadline.remaining():
+                continue
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
-            budget = _budget(instance, deadline) if others_left else deadline
+            budget = _budget(instance, calls, deadline) if others_left else deadline
             try:
                 if label in instance.ambiguous:
                     # A session may have the handle of one of them; a search finds out whether there still are several.
@@ -241,11 +245,11 @@ def _speed_class(instance: Instance) -> int:
     return max(1, int(instance.likely_seconds() / _FAST_SECONDS)).bit_length()
 
 
-def _budget(instance: Instance, deadline: Deadline) -> Deadline:
-    """Half of the time that is left; more if a request is expected to take longer here and can be answered in time."""
+def _budget(instance: Instance, calls: int, deadline: Deadline) -> Deadline:
+    """Half of the time that is left; more if so many calls are expected to take longer and can be made in time."""
     remaining = deadline.remaining()
-    expected = _PATIENCE * instance.expected_seconds(2)
-    return Deadline.after(expected if _SHARE * remaining < expected <= remaining else _SHARE * remaining)
+    half, expected = _SHARE * remaining, instance.expected_seconds(calls)
+    return Deadline.after(half if expected > remaining else min(remaining, max(half, _PATIENCE * expected)))
 
 
 _GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import HsmError
@@ -58,15 +58,31 @@ class KeyListing:
         if started < self._not_before:
             return
         try:
-            keys = await self._pool.submit(HsmSession.list_keys, Deadline.after(_LISTING_SECONDS))
+            listed = await self._pool.submit(_list, Deadline.after(_LISTING_SECONDS))
         except HsmError as error:
             _log.warning("keys not listed", extra={"fields": {"hsm": self._hsm_id, "reason": str(error)}})
             return
         finally:
             now = time.monotonic()
             self._not_before = now + _PAUSE_FACTOR * (now - started)
-        counts = Counter(key.label for key in keys)
-        self._pool.labels = frozenset(counts)
+        self._pool.labels, self.ambiguous, self.check_values = listed
         self.listed = True
-        self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)
-        self.check_values = {key.label: key.check_value for key in keys}
+
+
+class _Listed(NamedTuple):
+    """What a listing has found, by label."""
+
+    labels: frozenset[str]
+    ambiguous: frozenset[str]
+    check_values: dict[str, bytes | None]
+
+
+def _list(session: HsmSession) -> _Listed:
+    """List the keys; on the session's thread, because thousands of them would hold up the event loop."""
+    keys = session.list_keys()
+    counts = Counter(key.label for key in keys)
+    return _Listed(
+        frozenset(counts),
+        frozenset(label for label, count in counts.items() if count > 1),
+        {key.label: key.check_value for key in keys},
+    )

@@ -75,8 +75,10 @@ class KeyTable:
             raise KeyRefusesUse("the key's attributes on the token do not allow this use")
         return key
 
-    def find(self, label: str) -> KnownKey:
-        """The key with a label: a known one, whose attributes are read again every 5 s, a hinted one, or by a search.
+    def find(self, label: str, *, known_for: float = _RECHECK_SECONDS) -> KnownKey:
+        """The key with a label: a known one, a hinted one, or by a search.
+
+        The attributes of a known one are read again after ``known_for`` seconds.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -85,7 +87,7 @@ class KeyTable:
         key = self._known.get(label)
         if key is None:
             key = self._known[label] = self._hinted(label) or self._searched(label)
-        elif now - key.checked_at > _RECHECK_SECONDS:
+        elif now - key.checked_at > known_for:
             key.description = self._describe(key.handle)
             key.checked_at = now
             if key.description.label != label:

@@ -9,8 +9,14 @@ from xksproxy.hsm.instance.latency import Latency
 from xksproxy.hsm.instance.session_worker import SessionCall
 
 _WEIGHT: Final = 1 / 8
-_USABLE: Final = 0.8
+_USABLE: Final = 0.95
 """The part of the remaining time that a request may be expected to take when it is queued."""
+
+_CAUTION: Final = 1.1
+"""Calls that have not begun yet are expected to take longer by this factor than they do at present."""
+
+_BRIEF_SECONDS: Final = 0.002
+"""For calls that take no longer, it does not matter how far each of those that run has come."""
 
 
 class OutstandingCalls:
@@ -90,8 +96,26 @@ class OutstandingCalls:
         return needed if waiting == 0 or waiting + needed <= _USABLE * remaining else None
 
     def _waiting_seconds(self, sessions: int, each: float) -> float:
+        """How long a request that is queued now waits for a session."""
         behind = self._owed - sessions + 1
-        return behind * each / sessions if behind > 0 else 0.0
+        if behind <= 0:
+            return 0.0
+        if each <= _BRIEF_SECONDS:
+            return _CAUTION * behind * each / sessions
+        return self._until_free(sessions, each)
+
+    def _until_free(self, sessions: int, each: float) -> float:
+        """The same, from when each of the running calls began: those that began together end together."""
+        now = time.monotonic()
+        left, running = [], 0
+        for call, calls in islice(self._calls.items(), 2 * sessions):
+            if call.finished_at is None and call.claimed_at is not None:
+                left.append(max(0.0, call.claimed_at + calls * each - now))
+                running += calls
+        ends = [0.0] * (sessions - len(left)) + sorted(left)
+        waiting = len(self._calls) - len(left)
+        rounds, place = divmod(waiting, sessions)
+        return ends[place] + (_CAUTION * rounds * each * (self._owed - running) / waiting if rounds else 0.0)
 
     def _needed_seconds(self, calls: int, each: float) -> float:
         return calls * (each + self._answer_delay)
