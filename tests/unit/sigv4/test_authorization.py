@@ -48,6 +48,13 @@ def test_every_legal_header_comes_apart_into_what_it_was_made_of(
     assert parse_authorization(header) == Authorization(credential.access_key_id, scope, tuple(names), signature)
 
 
+def test_headers_that_differ_in_the_signature_alone_have_each_its_own() -> None:
+    other = "0123456789abcdef" * 4
+
+    for signature in (SIGNATURE, other, SIGNATURE):
+        assert parse_authorization(HEADER.replace(SIGNATURE, signature)).signature == signature
+
+
 def test_a_scope_reads_as_in_the_string_to_sign() -> None:
     assert str(CredentialScope("20240515", "us-east-1")) == "20240515/us-east-1/kms-xks-proxy/aws4_request"
 

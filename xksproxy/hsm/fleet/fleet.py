@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
@@ -121,17 +121,17 @@ class Fleet:
         ]
         return sorted({*differing, *self._identity.refused_keys(instance)})
 
-    async def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Sealed:
+    def encrypt(self, key: TokenKey, plaintext: bytes, aad: bytes, deadline: Deadline) -> Coroutine[Any, Any, Sealed]:
         """Encrypt with AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
 
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[Sealed]:
             return instance.call(Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions), budget)
 
-        return await self._hedged(key, attempt, deadline)
+        return self._call(key, attempt, deadline)
 
-    async def encrypt_verified(
+    def encrypt_verified(
         self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
-    ) -> tuple[Sealed, bytes]:
+    ) -> Coroutine[Any, Any, tuple[Sealed, bytes]]:
         """:meth:`encrypt` with an integrity value and a trial decrypt; see :class:`VerifiedEncryption`."""
 
         def attempt(
@@ -140,15 +140,15 @@ class Fleet:
             encryption = Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions)
             return instance.call(VerifiedEncryption(encryption, integrity_prefix), budget)
 
-        return await self._hedged(key, attempt, deadline)
+        return self._call(key, attempt, deadline)
 
-    async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
+    def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> Coroutine[Any, Any, bytes]:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
 
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[bytes]:
             return instance.call(Decryption(key.label, sealed, aad, fingerprint), budget)
 
-        return await self._hedged(key, attempt, deadline)
+        return self._call(key, attempt, deadline)
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
@@ -162,13 +162,19 @@ class Fleet:
 
         return await self._anywhere(label, attempt, deadline, set())
 
-    async def _hedged(self, key: TokenKey, attempt: Attempt[Result], deadline: Deadline) -> Result:
-        """Make the call; if it is slow, make it on another instance too. The first answer is used."""
-        label, used = key.label, set[str]()
+    # A coroutine that only awaits another one costs each request time, so these functions return the other one.
+
+    def _call(self, key: TokenKey, attempt: Attempt[Result], deadline: Deadline) -> Coroutine[Any, Any, Result]:
+        """Make the call, on another instance too if the key asks for that."""
         if key.hedge_after is None or len(self._instances) == 1:
-            return await self._anywhere(label, attempt, deadline, used)
+            return self._anywhere(key.label, attempt, deadline, set())
+        return self._hedged(key.label, key.hedge_after, attempt, deadline)
+
+    async def _hedged(self, label: str, hedge_after: float, attempt: Attempt[Result], deadline: Deadline) -> Result:
+        """Make the call; if it is slow, make it on another instance too. The first answer is used."""
+        used = set[str]()
         first = asyncio.create_task(self._anywhere(label, attempt, deadline, used))
-        done, _ = await asyncio.wait({first}, timeout=key.hedge_after)
+        done, _ = await asyncio.wait({first}, timeout=hedge_after)
         if done or self._choose(label, used) is None:
             return await first
         second = asyncio.create_task(self._anywhere(label, attempt, deadline, set(used)))

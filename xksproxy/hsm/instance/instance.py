@@ -4,10 +4,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from enum import Enum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from xksproxy.config.model import Hsm
 from xksproxy.deadline import Deadline
@@ -224,7 +224,7 @@ class Instance:
         """Wait until the first attempt to reach it has succeeded or failed."""
         await self._tried.wait()
 
-    async def call(self, work: Operation[Result], deadline: Deadline) -> Result:
+    def call(self, work: Operation[Result], deadline: Deadline) -> Coroutine[Any, Any, Result]:
         """Run ``work`` on a session; see :meth:`SessionPool.submit`.
 
         Raises:
@@ -233,7 +233,7 @@ class Instance:
             TokenUnavailable: it is out of service.
             HsmError: what ``work`` raised.
         """
-        return await self._observed(self._pool.submit(work, deadline))
+        return self._observed(self._pool.submit(work, deadline))
 
     async def call_unobserved(self, work: Operation[Result], deadline: Deadline) -> Result:
         """The same as :meth:`call`, for work in the background: its failure says nothing about the HSM's health."""
