@@ -33,10 +33,10 @@ from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.server import respond
-from xksproxy.server.http.connection import Client, HttpService
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
+from xksproxy.server.http.service import Client, HttpService
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.tls import build_context
 from xksproxy.state.usage import UsageBook
