@@ -1,26 +1,24 @@
 """The baseline: a server with the parts that every proxy of this kind needs, and nothing else.
 
-It has the same aiohttp, uvloop, gunicorn, TLS and interpreter settings, a thread for each session, and one GCM
-encryption and one decryption for each request. It has no SigV4, JSON, key store, log and metrics: it uses bytes of the
-body as plaintext and AAD, and responds with as many bytes as an Encrypt does.
+It has the HTTP, TLS, uvloop, gunicorn and interpreter settings of the proxy, and its call queue and native sessions.
+For each request it makes one GCM encryption, hashes the output and decrypts it. It has no SigV4, JSON, key store, log
+and metrics: it uses bytes of the body as plaintext and AAD, and responds with as many bytes as an Encrypt does.
 
-    python -m benchmarks.baseline CONFIG PORT (python | native)
+    python -m benchmarks.baseline CONFIG PORT
 
-CONFIG is a configuration of xksproxy; ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` are used. The
-session threads call the module from Python, or are those of the proxy, which call it without the interpreter.
+CONFIG is a configuration of xksproxy; ``server.workers``, ``server.tls`` and the first ``[[hsm]]`` are used.
 """
 
 import asyncio
 import math
 import os
+import ssl
 import sys
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from aiohttp import web
 from aiohttp.worker import GunicornUVLoopWebWorker
 from gunicorn.app.base import BaseApplication
 
@@ -29,10 +27,18 @@ from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
+from xksproxy.hsm.instance.openssl import sha256_address
 from xksproxy.hsm.pkcs11.attributes import KEY_CLASSES, key_template
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.server import respond
+from xksproxy.server.http.connection_table import ConnectionTable
+from xksproxy.server.http.listener import Listener
+from xksproxy.server.http.messages import Request, Response
+from xksproxy.server.http.service import Client, HttpService
+from xksproxy.server.peer import PeerReader
+from xksproxy.server.tls import build_context
 from xksproxy.state.usage import UsageBook
 
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -42,38 +48,7 @@ _IV_BYTES: Final = 12
 _IVS: Final = 1_000_000
 """For each session; more than a measurement needs."""
 
-_ANSWER: Final = b'{"padding":"%s"}' % (b"x" * 520)
-
-
-class _Sessions(Protocol):
-    async def both(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Encrypt, then decrypt the result."""
-
-
-class _PythonThreads:
-    """Threads that make both calls of a request in Python."""
-
-    def __init__(self, connection: Connection, sessions: int) -> None:
-        self._connection = connection
-        self._jobs: SimpleQueue[tuple[asyncio.Future[bytes], bytes, bytes]] = SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        _start(sessions, self._serve)
-
-    async def both(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Make both calls on one thread."""
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._jobs.put((future, plaintext, aad))
-        return await future
-
-    def _serve(self) -> None:
-        cryptoki, binding = self._connection.cryptoki, self._connection.open_session()
-        session = int(binding.handle)
-        key = _find_key(self._connection, session)
-        while True:
-            future, plaintext, aad = self._jobs.get()
-            sealed, iv = cryptoki.gcm_encrypt(session, key, iv=os.urandom(_IV_BYTES), aad=aad, plaintext=plaintext)
-            opened = cryptoki.gcm_decrypt(session, key, iv=iv, aad=aad, sealed=sealed)
-            self._loop.call_soon_threadsafe(future.set_result, opened)
+_ANSWER: Final = Response(200, b'{"padding":"%s"}' % (b"x" * 520), authenticated=True)
 
 
 class _Job(Call):
@@ -83,7 +58,7 @@ class _Job(Call):
         self.future: asyncio.Future[_Job] = asyncio.get_running_loop().create_future()
 
 
-class _NativeThreads:
+class _Sessions:
     """The call queue and the native sessions of the proxy. Calls are made without the interpreter."""
 
     def __init__(self, connection: Connection, sessions: int) -> None:
@@ -92,21 +67,19 @@ class _NativeThreads:
         self._loop = asyncio.get_running_loop()
         self._waking = False
         self._loop.add_reader(self._queue.fileno(), self._settle)
-        _start(sessions, self._serve)
+        for _ in range(sessions):
+            threading.Thread(target=self._serve, daemon=True).start()
 
-    async def both(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Queue each call separately."""
-        sealed = await self._call(True, b"", aad, plaintext)
-        return (await self._call(False, sealed.iv, aad, sealed.output)).output
-
-    async def _call(self, encrypt: bool, iv: bytes, aad: bytes, data: bytes) -> _Job:  # noqa: FBT001 - as Call has it
+    async def encrypt_verified(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Encrypt, hash the output and decrypt it, in one native call."""
         job = _Job()
-        job.set_gcm(0, None, encrypt, iv, aad, data)
+        job.set_gcm(0, None, True, b"", aad, plaintext)
+        job.set_integrity_prefix(aad)
         self._queue.put(job)
         if not self._waking:
             self._waking = True
             self._loop.call_soon(self._wake)
-        return await job.future
+        return (await job.future).output
 
     def _wake(self) -> None:
         self._waking = False
@@ -120,87 +93,75 @@ class _NativeThreads:
         binding = self._connection.open_session()
         session = int(binding.handle)
         native_session = NativeSession(
-            self._connection.module_lock, session, self._connection.cryptoki.gcm_functions, 0, False
+            self._connection.module_lock, session, self._connection.cryptoki.gcm_functions, 0, False, sha256_address()
         )
-        native_session.arm(0, _find_key(self._connection, session), math.inf, True, True, None)
+        native_session.arm(0, self._find_key(session), math.inf, True, True, None)
         native_session.stock(os.urandom(_IVS * _IV_BYTES))
-        self._queue.get(0, native_session)
-        sys.exit("a call failed, or all IVs are used")
+        call = self._queue.get(0, native_session)
+        sys.stderr.write(f"a call failed, or all IVs are used: {call and call.take_failure()}\n")
+        os._exit(1)  # sys.exit would end only this thread, and requests would wait for ever
+
+    def _find_key(self, session: int) -> int:
+        templates = (key_template(key_class, key_id(0)) for key_class in KEY_CLASSES)
+        cryptoki = self._connection.cryptoki
+        return next(handle for template in templates for handle in cryptoki.find_objects(session, template))
 
 
-def _start(count: int, serve: Callable[[], None]) -> None:
-    for _ in range(count):
-        threading.Thread(target=serve, daemon=True).start()
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    context: ssl.SSLContext
 
-
-def _find_key(connection: Connection, session: int) -> int:
-    templates = (key_template(key_class, key_id(0)) for key_class in KEY_CLASSES)
-    return next(handle for template in templates for handle in connection.cryptoki.find_objects(session, template))
-
-
-_SESSIONS: Final[dict[str, Callable[[Connection, int], _Sessions]]] = {
-    "python": _PythonThreads,
-    "native": _NativeThreads,
-}
-
-
-class _Runner(web.AppRunner):
-    """Uses aiohttp's low-level server, as the proxy does, without a router."""
-
-    def __init__(self, config: Config, threads: str) -> None:
-        super().__init__(web.Application())
-        self._config = config
-        self._threads = threads
-
-    async def _make_server(self) -> web.Server:
-        hsm, state = self._config.hsm[0], Path(self._config.state.directory)
-        connection = Modules(PinGuard(state), UsageBook(state)).connect(hsm, read_pin(hsm))
-        self._sessions = _SESSIONS[self._threads](connection, hsm.sessions)
-        return web.Server(self._answer, access_log=None)
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
-        aad, plaintext = body[:_AAD_BYTES], body[_AAD_BYTES : _AAD_BYTES + _PLAINTEXT_BYTES]
-        await self._sessions.both(plaintext, aad)
-        return web.Response(body=_ANSWER, content_type="application/json")
+    def admit(self, _: Any) -> Client:
+        return Client()
 
 
 class BaselineWorker(GunicornUVLoopWebWorker):
-    """aiohttp's worker with the interpreter settings of the proxy."""
+    """A worker with the interpreter settings of the proxy."""
 
     def init_process(self) -> None:
         """Set the switch interval of the proxy."""
         sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
+    async def _run(self) -> None:
+        config: Config = self.wsgi
+        hsm, state = config.hsm[0], Path(config.state.directory)
+        connection = Modules(PinGuard(state), UsageBook(state)).connect(hsm, read_pin(hsm))
+        self._sessions = _Sessions(connection, hsm.sessions)
+        terms = _Terms(build_context(config.server.tls))
+        peers, table = PeerReader(None, lambda _: None), ConnectionTable(config.server.max_connections)
+        service = HttpService(self._answer, respond.refusal, lambda: terms, peers, table)
+        Listener(self.sockets[0].sock, service).start()
+        while self.alive:
+            self.notify()
+            await self._wait_next_notify()
+        os._exit(0)  # the session threads wait in C
+
+    async def _answer(self, request: Request) -> Response:
+        body = await request.body.read()
+        await self._sessions.encrypt_verified(body[_AAD_BYTES : _AAD_BYTES + _PLAINTEXT_BYTES], body[:_AAD_BYTES])
+        return _ANSWER
+
 
 class _Baseline(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    def __init__(self, config: Config, port: int, threads: str) -> None:
+    def __init__(self, config: Config, port: int) -> None:
         self._config = config
         self._port = port
-        self._threads = threads
         super().__init__(prog="baseline")
 
     def load_config(self) -> None:
-        tls = self._config.server.tls
         settings: dict[str, Any] = {
             "bind": f"127.0.0.1:{self._port}",
             "workers": self._config.server.workers,
             "worker_class": "benchmarks.baseline.BaselineWorker",
-            "keepalive": 300,
-            "certfile": tls.certificate,
-            "keyfile": tls.private_key,
             "control_socket_disable": True,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Any:
-        async def runner() -> web.AppRunner:
-            return _Runner(self._config, self._threads)
-
-        return runner
+    def load(self) -> Config:
+        return self._config
 
 
 if __name__ == "__main__":
-    _Baseline(load_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]).run()
+    _Baseline(load_config(Path(sys.argv[1])), int(sys.argv[2])).run()

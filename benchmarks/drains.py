@@ -1,5 +1,6 @@
 """Whether a proxy that stops or replaces its workers loses a request.
 
+    ./dev bench drains
     python -m benchmarks.drains [--rate 500] [--times 20] [--kept]
 
 Requests come at a steady rate, each on a new TLS connection or on kept ones. Meanwhile the proxy is told to stop by
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ import uvloop
 from benchmarks import servers
 from benchmarks.servers import Server, Setting
 from benchmarks.signed_requests import post
-from benchmarks.tokens import prepared
+from benchmarks.tokens import Tokens, prepared
 from xksproxy.client.target import Target
 
 _KEPT: Final = 20
@@ -167,14 +168,34 @@ def _ended(pid: int) -> bool:
         return True
 
 
-def _report(what: str, times: int, tallies: list[Tally]) -> bool:
-    """Print a line; whether nothing was lost."""
-    lost = sum((tally.lost for tally in tallies), Counter[str]())
-    answered, refused = sum(tally.answered for tally in tallies), sum(tally.refused for tally in tallies)
-    click.echo(f"{times:3} {what:8} answered {answered:7}   nobody listened {refused:6}   lost {lost.total():4}")
-    for reason, number in lost.most_common(5):
-        click.echo(f"    {number:5}  {reason}")
-    return not lost
+def drained(tokens: Tokens, home: Path, rate: float, times: int, *, kept: bool) -> Iterator[tuple[str, list[Tally]]]:
+    """Stop a proxy of two workers so many times, then replace its workers as often, in new directories below ``home``.
+
+    Yields the name of the signal, and what became of the requests each time.
+    """
+    context = ssl.create_default_context(cafile=tokens.authority)
+
+    def measured(server: Server, do: Callable[[], Awaitable[None]]) -> Tally:
+        return uvloop.run(under_load(Load(server.destinations[0].target, context, rate, kept=kept), do))
+
+    stopped = []
+    for number in range(times):
+        with servers.proxy(tokens, home / f"stopped-{number}", Setting(workers=2)) as server:
+            stopped.append(measured(server, partial(stop, server.pid or 0)))
+    yield "SIGTERM", stopped
+    with servers.proxy(tokens, home / "replaced", Setting(workers=2)) as server:
+        config = home / "replaced" / "xksproxy.toml"
+        replaced = [measured(server, lambda: replace_workers(server, config)) for _ in range(times)]
+    yield "SIGHUP", replaced
+
+
+def total(tallies: Sequence[Tally]) -> Tally:
+    """The sum of tallies."""
+    return Tally(
+        sum(tally.answered for tally in tallies),
+        sum(tally.refused for tally in tallies),
+        sum((tally.lost for tally in tallies), Counter[str]()),
+    )
 
 
 @click.command()
@@ -183,23 +204,18 @@ def _report(what: str, times: int, tallies: list[Tally]) -> bool:
 @click.option("--kept", is_flag=True, help="On kept connections, instead of a new one for each request.")
 def main(rate: float, times: int, *, kept: bool) -> None:
     """Stop a proxy of two workers, and replace its workers, under load."""
+    nothing_lost = True
     with tempfile.TemporaryDirectory(prefix="xksproxy-drains-") as directory:
         home = Path(directory)
-        tokens = prepared(home, [1])
-        context = ssl.create_default_context(cafile=tokens.authority)
-
-        def measured(server: Server, do: Callable[[], Awaitable[None]]) -> Tally:
-            return uvloop.run(under_load(Load(server.destinations[0].target, context, rate, kept=kept), do))
-
-        stopped = []
-        for number in range(times):
-            with servers.proxy(tokens, home / f"stopped-{number}", Setting(workers=2)) as server:
-                stopped.append(measured(server, partial(stop, server.pid or 0)))
-        nothing_lost = _report("SIGTERM", times, stopped)
-        with servers.proxy(tokens, home / "replaced", Setting(workers=2)) as server:
-            config = home / "replaced" / "xksproxy.toml"
-            replaced = [measured(server, lambda: replace_workers(server, config)) for _ in range(times)]
-        nothing_lost = _report("SIGHUP", times, replaced) and nothing_lost
+        for name, tallies in drained(prepared(home, [1]), home, rate, times, kept=kept):
+            sums = total(tallies)
+            click.echo(
+                f"{times:3} {name:8} answered {sums.answered:7}   nobody listened {sums.refused:6}"
+                f"   lost {sums.lost.total():4}"
+            )
+            for reason, number in sums.lost.most_common(5):
+                click.echo(f"    {number:5}  {reason}")
+            nothing_lost = nothing_lost and not sums.lost
     sys.exit(not nothing_lost)
 
 

@@ -1,5 +1,6 @@
 """Whether the proxy ever sees a request where another parser sees none, or a different one.
 
+    ./dev bench framing
     python -m benchmarks.framing [--inputs 100000] [--seed 1]
 
 Inputs are requests that KMS could send, changed where parsers are known to differ: blanks, line ends, lengths, codings,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from xksproxy_tools.load.plan import Destination
 
@@ -90,14 +90,12 @@ def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
 
 
 @contextmanager
-def baseline(
-    tokens: Tokens, home: Path, setting: Setting, threads: Literal["python", "native"] = "python"
-) -> Iterator[Server]:
+def baseline(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
     """The baseline, on the same token with as many workers and sessions; see :mod:`benchmarks.baseline`."""
     home.mkdir(parents=True)
     port = free_port()
     config = write_config(tokens, home, setting, port, free_port())
-    command = [sys.executable, "-m", "benchmarks.baseline", str(config), str(port), threads]
+    command = [sys.executable, "-m", "benchmarks.baseline", str(config), str(port)]
     with _running(command, home / "log", lambda: _listens(port)) as (pid, seconds):
         yield Server((Destination(target(tokens, port, PREFIX), "key-0000"),), pid, seconds)
 

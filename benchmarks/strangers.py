@@ -1,5 +1,6 @@
 """Whether strangers can keep KMS out: signed Encrypts, on new and on kept connections, while others attack.
 
+    ./dev bench strangers
     python -m benchmarks.strangers [--seconds 20] [--kinds bare ...] [--mutual-tls]
 
 The goal is that at least 99.9 % come within 250 ms (R-TIME-1) and that a worker stays under 150 MB. The attack is a
@@ -17,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +47,10 @@ _KEPT: Final = 5
 _SHARE: Final = 0.999
 _WORKER_MIB: Final = 150.0
 _CLIENT_NAME: Final = "cks.kms.us-east-1.amazonaws.com"
+ATTACKS: Final[tuple[tuple[str, ...], ...]] = ((), *((kind,) for kind in KINDS), tuple(KINDS))
+"""Nobody, each kind alone, and all together."""
+
+GOAL: Final = f"{_SHARE:.1%} in time, a worker under {_WORKER_MIB:.0f} MiB"
 _BODY: Final = json.dumps(
     {
         "requestMetadata": {
@@ -89,6 +95,16 @@ class Outcome:
     largest_mib: float
     server_cpu: float
     """Processor seconds of the proxy for each second."""
+
+    @property
+    def share(self) -> float:
+        """The share that came in time, of new or of kept connections: the lower one."""
+        return min(self.new.share, self.kept.share)
+
+    @property
+    def good(self) -> bool:
+        """Whether the goals were reached."""
+        return self.share >= _SHARE and self.largest_mib < _WORKER_MIB
 
 
 class Caller:
@@ -191,17 +207,31 @@ def client_certificate(home: Path) -> tuple[Path, Path]:
     return home / "clients.pem", home / "client.pem"
 
 
-def _report(name: str, outcome: Outcome) -> bool:
-    """Print a line; whether the goals were reached."""
-    new, kept = outcome.new, outcome.kept
-    click.echo(
-        f"{name:14} new {new.share:8.2%} of {new.total:5}   kept {kept.share:8.2%} of {kept.total:5}"
-        f"   largest worker {outcome.largest_mib:4.0f} MiB"
-        f"   processor {outcome.server_cpu:4.2f}"
-    )
-    for reason, number in (new.lost + kept.lost).most_common(5):
-        click.echo(f"    {number:5}  {reason}")
-    return min(new.share, kept.share) >= _SHARE and outcome.largest_mib < _WORKER_MIB
+def attack_in_turn(
+    tokens: Tokens, home: Path, seconds: float, attacks: Sequence[tuple[str, ...]], *, mutual_tls: bool
+) -> Iterator[tuple[tuple[str, ...], Outcome]]:
+    """Start a proxy of two workers in a directory, and measure during each attack, for so many seconds each."""
+    context = ssl.create_default_context(cafile=tokens.authority)
+    tls = ""
+    if mutual_tls:
+        clients, certificate = client_certificate(home)
+        context.load_cert_chain(certificate)
+        tls = f'client_ca = "{clients}"\nclient_names = ["{_CLIENT_NAME}"]\n'
+    with servers.proxy(tokens, home / "proxy", Setting(workers=2, tls=tls)) as server:
+        caller = Caller(server.destinations[0].target, context)
+        for kinds in attacks:
+            yield kinds, attacked(caller, server, kinds, seconds)
+
+
+def named(kinds: Sequence[str]) -> str:
+    """The name of an attack."""
+    return "all together" if len(kinds) == len(KINDS) else " ".join(kinds) or "nobody"
+
+
+def cells(outcome: Outcome) -> tuple[str, ...]:
+    """Shares and numbers of new and kept connections, memory and processors, as text."""
+    counts = ((f"{count.share:.2%}", f"{count.total:,}") for count in (outcome.new, outcome.kept))
+    return (*chain.from_iterable(counts), f"{outcome.largest_mib:.0f}", f"{outcome.server_cpu:.2f}")
 
 
 @click.command()
@@ -210,29 +240,23 @@ def _report(name: str, outcome: Outcome) -> bool:
 @click.option("--mutual-tls", is_flag=True, help="With client certificates, which the strangers do not have.")
 def main(seconds: float, kinds: tuple[str, ...], *, mutual_tls: bool) -> None:
     """Attack a proxy of two workers on this machine."""
+    reached = True
     with tempfile.TemporaryDirectory(prefix="xksproxy-strangers-") as directory:
-        tokens = prepared(Path(directory), [1])
-        reached = _run(tokens, Path(directory), seconds, [kinds] if kinds else None, mutual_tls=mutual_tls)
+        tokens, attacks = prepared(Path(directory), [1]), [kinds] if kinds else ATTACKS
+        for attack, outcome in attack_in_turn(tokens, Path(directory), seconds, attacks, mutual_tls=mutual_tls):
+            _print(attack, outcome)
+            reached = reached and outcome.good
     sys.exit(not reached)
 
 
-def _run(
-    tokens: Tokens, home: Path, seconds: float, attacks: list[tuple[str, ...]] | None, *, mutual_tls: bool
-) -> bool:
-    context = ssl.create_default_context(cafile=tokens.authority)
-    tls = ""
-    if mutual_tls:
-        clients, certificate = client_certificate(home)
-        context.load_cert_chain(certificate)
-        tls = f'client_ca = "{clients}"\nclient_names = ["{_CLIENT_NAME}"]\n'
-    reached = True
-    with servers.proxy(tokens, home / "proxy", Setting(workers=2, tls=tls)) as server:
-        target = server.destinations[0].target
-        caller = Caller(target, context)
-        for kinds in attacks or [(), *((kind,) for kind in KINDS), tuple(KINDS)]:
-            name = "all together" if len(kinds) == len(KINDS) else " ".join(kinds) or "nobody"
-            reached = _report(name, attacked(caller, server, kinds, seconds)) and reached
-    return reached
+def _print(kinds: Sequence[str], outcome: Outcome) -> None:
+    new, new_total, kept, kept_total, mib, cpu = cells(outcome)
+    click.echo(
+        f"{named(kinds):14} new {new:>8} of {new_total:>5}   kept {kept:>8} of {kept_total:>5}"
+        f"   largest worker {mib:>4} MiB   processor {cpu:>4}"
+    )
+    for reason, number in (outcome.new.lost + outcome.kept.lost).most_common(5):
+        click.echo(f"    {number:5}  {reason}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from xksproxy.cli.main import main
 from xksproxy.deadline import Deadline
 from xksproxy.server import pipeline, worker
 from xksproxy.server.body import read_body
-from xksproxy.server.http import connection
+from xksproxy.server.http import tls_connection
 from xksproxy.server.http.messages import Request
 
 _HANDSHAKE_SECONDS = 30.0
@@ -30,7 +30,7 @@ def _be_unhurried(deadline_ms: int, body_ms: int) -> None:
 
     worker.Pipeline = UnhurriedPipeline  # type: ignore[misc]
     pipeline.read_body = read_body_unhurried
-    connection.HANDSHAKE_SECONDS = _HANDSHAKE_SECONDS  # type: ignore[misc]
+    tls_connection.HANDSHAKE_SECONDS = _HANDSHAKE_SECONDS  # type: ignore[misc]
 
 
 if __name__ == "__main__":

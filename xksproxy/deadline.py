@@ -21,7 +21,8 @@ class Deadline(msgspec.Struct, frozen=True):
 
     def remaining(self) -> float:
         """Seconds left; zero when the deadline has passed."""
-        return max(0.0, self.at - time.monotonic())
+        left = self.at - time.monotonic()
+        return left if left > 0 else 0.0
 
     def share(self, part: float) -> Self:
         """An earlier deadline, after ``part`` (0 to 1) of the time that is left."""

@@ -2,7 +2,20 @@
 
 from typing import Final
 
-from benchmarks.scenarios import footprint, generator, keys, latency, others, overhead, slow_hsm, workers
+from benchmarks.scenarios import (
+    drains,
+    footprint,
+    framing,
+    generator,
+    keys,
+    latency,
+    mixed,
+    others,
+    overhead,
+    slow_hsm,
+    strangers,
+    workers,
+)
 from benchmarks.workbench import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
@@ -11,7 +24,11 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     workers.SCENARIO,
     keys.SCENARIO,
     others.SCENARIO,
+    mixed.SCENARIO,
     footprint.SCENARIO,
     latency.SCENARIO,
     slow_hsm.SCENARIO,
+    framing.SCENARIO,
+    strangers.SCENARIO,
+    drains.SCENARIO,
 )

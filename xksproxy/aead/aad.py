@@ -13,6 +13,9 @@ _MAXIMUM_LENGTH: Final = 0xFFFF
 class AadEncoding(Enum):
     """How the AAD of the caller is encoded in the composed AAD."""
 
+    # Enum's own hashes the name in Python, at each look-up in a table.
+    __hash__ = object.__hash__
+
     PLAIN = "plain"
     """Unchanged: the layout of the specification (R-CDIV-2)."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION
@@ -10,6 +10,9 @@ from xksproxy.config.key_names import compile_pattern, is_pattern, split_version
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.spec.uri import is_key_id
+
+_MAXIMUM_MATCHED: Final = 1024
+"""The number of ids by patterns that are remembered. Clients can invent any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class KeyMap:
         }
         self._patterns = tuple((compile_pattern(key.id), key) for key in keys if is_pattern(key.id))
         self._by_label = dict(self._named_labels())
+        self._matched: dict[str, ExternalKey] = {}
+        """What patterns expose, of the ids that were asked for last."""
 
     def _named_labels(self) -> Iterator[tuple[str, ExternalKey]]:
         """Labels and their keys. Of one label the last pair counts: the key with that id, else the first in order."""
@@ -106,13 +111,16 @@ class KeyMap:
         Raises:
             KeyNotFoundException: the key store does not expose the id, or it is not a legal key id (Q-12).
         """
-        if key := self._named.get(key_id):
+        if key := self._named.get(key_id) or self._matched.get(key_id):
             return key
         if (
             key_id not in self._by_label
             and self._key_of_version_label(key_id) is None
             and (key := self._by_pattern(key_id))
         ):
+            if len(self._matched) >= _MAXIMUM_MATCHED:
+                self._matched.clear()
+            self._matched[key_id] = key
             return key
         raise KeyNotFoundException(
             "The key store exposes no external key with this id; check the id and the keys list of the key store"

@@ -134,6 +134,8 @@ class Pipeline:
 def _require_json(headers: dict[str, list[str]]) -> None:
     """R-REQ-1; parameters such as a charset may follow."""
     values = headers.get("content-type", [])
+    if values == ["application/json"]:
+        return
     if len(values) != 1 or values[0].partition(";")[0].strip(" \t").lower() != "application/json":
         raise ValidationException("The request needs one Content-Type header, and that of application/json")
 

@@ -89,11 +89,16 @@ class RequestRecord(msgspec.Struct):
             "error_message": self.error_message,
             "reason": self.reason,
             "authorization": stats.authorization,
-            "ms": round(1000 * seconds, 2),
-            "queue_ms": round(1000 * stats.queue_seconds, 2) if stats.hsms else None,
-            "hsm_ms": round(1000 * stats.hsm_seconds, 2) if stats.hsms else None,
+            "ms": _milliseconds(seconds),
+            "queue_ms": _milliseconds(stats.queue_seconds) if stats.hsms else None,
+            "hsm_ms": _milliseconds(stats.hsm_seconds) if stats.hsms else None,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+def _milliseconds(seconds: float) -> float:
+    """With two decimals. ``round`` takes several times as long."""
+    return int(100_000 * seconds + 0.5) / 100
 
 
 @dataclass(frozen=True, slots=True)

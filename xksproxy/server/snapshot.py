@@ -20,7 +20,7 @@ from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
-from xksproxy.server.http.connection import Client
+from xksproxy.server.http.service import Client
 from xksproxy.server.quota import Quota
 from xksproxy.server.state_tables import StateTables, StoreState
 from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info

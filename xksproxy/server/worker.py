@@ -19,9 +19,9 @@ from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
-from xksproxy.server.http.connection import HttpService
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
+from xksproxy.server.http.service import HttpService
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain import PlainListener
@@ -36,6 +36,10 @@ from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
 SWITCH_INTERVAL_SECONDS: Final = 0.0001
+_YOUNG_OBJECTS: Final = 5_000
+"""So many new objects make the garbage collector look for cycles among them: the usual 700 are those of a few requests,
+which hold hardly any."""
+
 _FIRST_CONTACT_SECONDS: Final = 3.0
 _FAREWELL_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
@@ -129,6 +133,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         # What stands by now stays: the collector need not look at it again and again while it serves.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
         listener.start()
         for each in plain:
             await each.start()

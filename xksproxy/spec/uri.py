@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -21,6 +22,9 @@ class Operation(Enum):
     ENCRYPT = "encrypt"
     DECRYPT = "decrypt"
 
+    # Enum's own hashes the name in Python, at each look-up in a table.
+    __hash__ = object.__hash__
+
 
 class ApiPath(msgspec.Struct, frozen=True):
     """The parts of a request path. ``key_id`` is as in the path and not checked; it is empty for health."""
@@ -35,6 +39,9 @@ _OPERATIONS: Final = {operation.value: operation for operation in Operation}
 _KEY_SEGMENT: Final = re.compile(r"[^/%?#]+")
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)*")
 _KEY_ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MAXIMUM_KEY_ID_CHARACTERS}}}")
+_REMEMBERED_CHARACTERS: Final = 512
+"""Longer targets are not remembered: strangers can send any number of them."""
+
 _DOT_SEGMENTS: Final = frozenset({".", ".."})
 
 
@@ -47,6 +54,10 @@ def parse_path(target: str) -> ApiPath:
     Raises:
         InvalidUriPathException: the target is not one of the four API paths (R-URI-11).
     """
+    return _parse_and_remember(target) if len(target) <= _REMEMBERED_CHARACTERS else _parse(target)
+
+
+def _parse(target: str) -> ApiPath:
     base, _, last_segment = target.rpartition("/")
     operation = _OPERATIONS.get(last_segment)
     if operation is Operation.GET_HEALTH_STATUS:
@@ -62,6 +73,11 @@ def parse_path(target: str) -> ApiPath:
             " without query string or percent-encoding",
         )
     return ApiPath(prefix, operation, key_id)
+
+
+@lru_cache(maxsize=1024)
+def _parse_and_remember(target: str) -> ApiPath:
+    return _parse(target)
 
 
 def compose_path(prefix: str, operation: Operation, key_id: str = "") -> str:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -80,8 +81,18 @@ class _Event(NamedTuple):
 
     def line(self) -> dict[str, Any]:
         """The fields of the line, in their order."""
-        time_of_day = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
-        return {"time": time_of_day, "message": self.message, "pid": os.getpid(), **self.fields()}
+        second, rest = divmod(self.at, 1)
+        return {
+            "time": f"{_second(second)}.{int(1000 * rest):03}+00:00",
+            "message": self.message,
+            "pid": os.getpid(),
+            **self.fields(),
+        }
+
+
+@lru_cache(maxsize=16)  # many lines are of the same second
+def _second(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class _Sink:

@@ -15,6 +15,7 @@ _FLUSH_SECONDS: Final = 1.0
 _GATHER_SECONDS: Final = 0.01
 _POLL_SECONDS: Final = 0.005
 _LONGEST_BATCH: Final = 1000
+_DEL: Final = b"\x7f"
 
 
 def json_line(fields: Any) -> str:
@@ -24,10 +25,12 @@ def json_line(fields: Any) -> str:
     value. Bytes of a request that are not text are lone surrogates, and are escaped too.
     """
     try:
-        text = msgspec.json.encode(fields).decode()
+        encoded = msgspec.json.encode(fields)
     except UnicodeEncodeError:
         return json.dumps(fields, default=str)
-    return escape(text)
+    text = encoded.decode()
+    # JSON has escaped U+0000 to U+001F, so of ASCII only DEL is left.
+    return text if text.isascii() and _DEL not in encoded else escape(text)
 
 
 def console_line(fields: Mapping[str, Any]) -> str:

@@ -54,6 +54,14 @@ def test_a_refusal_does_not_repeat_the_id_nor_name_any_other() -> None:
 
 
 @pytest.mark.timeout(60)
+def test_a_pattern_exposes_any_number_of_ids_each_as_itself() -> None:
+    keys = KeyMap([Key(id="a*")])
+    ids = [f"a{number}" for number in range(2_000)]
+
+    for key_id in (*ids, *ids):
+        assert keys.resolve(key_id).label == key_id
+
+
 def test_an_id_that_almost_matches_a_pattern_of_many_stars_is_refused_without_trying_every_way_to_fit() -> None:
     # A caller that may create KMS keys chooses the id, and the event loop of a worker waits for the result.
     assert _not_exposed(KeyMap([Key(id="*-*-*-*-*-*-*-*-prod")]), "-" * 128)

@@ -44,6 +44,17 @@ def test_every_legal_header_is_parsed_into_its_parts(
     assert parse_authorization(header) == Authorization(credential.access_key_id, scope, tuple(names), signature)
 
 
+def test_headers_that_differ_in_the_signature_alone_have_each_its_own() -> None:
+    other = "0123456789abcdef" * 4
+
+    for signature in (SIGNATURE, other, SIGNATURE):
+        assert parse_authorization(HEADER.replace(SIGNATURE, signature)).signature == signature
+
+
+def test_a_scope_reads_as_in_the_string_to_sign() -> None:
+    assert str(CredentialScope("20240515", "us-east-1")) == "20240515/us-east-1/kms-xks-proxy/aws4_request"
+
+
 @pytest.mark.parametrize("separator", [",", ", ", " , ", ",\t"])
 def test_blanks_around_the_commas_do_not_matter(separator: str) -> None:
     header = separator.join((f"AWS4-HMAC-SHA256 {CREDENTIAL}", SIGNED_HEADERS, f"Signature={SIGNATURE}"))

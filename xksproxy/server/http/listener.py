@@ -6,8 +6,9 @@ import socket
 from itertools import count
 from typing import Final
 
-from xksproxy.server.http.connection import Connection, HttpService
+from xksproxy.server.http.connection import Connection
 from xksproxy.server.http.connection_table import Stage
+from xksproxy.server.http.service import HttpService
 
 _log: Final = logging.getLogger(__name__)
 _ACCEPTED_A_ROUND: Final = 64

@@ -12,10 +12,10 @@ import pytest
 from xksproxy_tools.development.certificates import certificate_pem, create_authority, issue, write_private
 
 from xksproxy.server import respond
-from xksproxy.server.http.connection import Client, HttpService
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
+from xksproxy.server.http.service import Client, HttpService
 from xksproxy.server.peer import PeerReader
 
 Handler = Callable[[Request], Awaitable[Response]]

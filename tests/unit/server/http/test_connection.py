@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xksproxy.server.http import connection
+from xksproxy.server.http import tls_connection
 from xksproxy.server.http.connection_table import Stage
 from xksproxy.server.http.messages import Request, Response
 
@@ -94,7 +94,7 @@ async def test_who_sends_and_never_reads_costs_one_answer_and_what_came_with_it(
 async def test_an_answer_that_is_not_taken_in_time_ends_the_connection(
     serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(tls_connection, "WRITE_SECONDS", 0.1)
 
     async def large(_: Request) -> Response:
         return Response(200, bytes(60_000))
