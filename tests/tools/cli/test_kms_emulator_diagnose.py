@@ -50,7 +50,6 @@ def write_credential(path: Path, access_key_id: str, secret_access_key: str) -> 
 
 @pytest.fixture
 def credential_file(tmp_path: Path) -> Path:
-    """The credential of the tests."""
     return write_credential(tmp_path / "kms-console.json", CREDENTIAL.access_key_id, CREDENTIAL.secret_access_key)
 
 
@@ -75,7 +74,6 @@ def run_diagnose(certificates: Certificates, credential_file: Path) -> Diagnose:
 
 
 async def facts(run: Diagnose, port: int, **changes: str | None) -> Mapping[str, Any]:
-    """What --json prints."""
     result = await run(port, "--json", **changes)
     printed: Mapping[str, Any] = json.loads(result.stdout)
     assert result.exit_code == (0 if printed["ok"] else 1)

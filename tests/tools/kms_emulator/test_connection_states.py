@@ -10,6 +10,7 @@ CKSIS = "CustomKeyStoreInvalidStateException"
 OK = ""
 FREE = (OK, CKSIS, OK, CKSIS, CKSIS)
 RESTRICTED = (OK, CKSIS, CKSIS, CKSIS, CKSIS)
+NEW_NAME = {"NewCustomKeyStoreName": "other"}
 NEW_ENDPOINT = {"XksProxyUriEndpoint": "https://new.example.com"}
 TO_VPC = {"XksProxyConnectivity": "VPC_ENDPOINT_SERVICE", "XksProxyVpcEndpointServiceName": SERVICE}
 
@@ -18,7 +19,7 @@ OF_THE_STORE: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "disconnect": ("DisconnectCustomKeyStore", {}, (CKSIS, OK, OK, CKSIS, OK)),
     "delete": ("DeleteCustomKeyStore", {}, (OK, CKSIS, CKSIS, CKSIS, CKSIS)),
     "describe": ("DescribeCustomKeyStores", {}, (OK, OK, OK, OK, OK)),
-    "update name": ("UpdateCustomKeyStore", {"NewCustomKeyStoreName": "other"}, FREE),
+    "update name": ("UpdateCustomKeyStore", NEW_NAME, FREE),
     "update credential": (
         "UpdateCustomKeyStore",
         {"XksProxyAuthenticationCredential": {**CREDENTIAL, "RawSecretAccessKey": "t" * 43}},
@@ -27,11 +28,7 @@ OF_THE_STORE: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "update path": ("UpdateCustomKeyStore", {"XksProxyUriPath": "/kms/xks/v1"}, FREE),
     "update endpoint": ("UpdateCustomKeyStore", NEW_ENDPOINT, RESTRICTED),
     "update connectivity": ("UpdateCustomKeyStore", {**NEW_ENDPOINT, **TO_VPC}, RESTRICTED),
-    "update name and endpoint": (
-        "UpdateCustomKeyStore",
-        {"NewCustomKeyStoreName": "other", **NEW_ENDPOINT},
-        RESTRICTED,
-    ),
+    "update name and endpoint": ("UpdateCustomKeyStore", {**NEW_NAME, **NEW_ENDPOINT}, RESTRICTED),
     "create a key": (
         "CreateKey",
         {"Origin": "EXTERNAL_KEY_STORE", "XksKeyId": "another-key"},

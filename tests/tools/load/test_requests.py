@@ -77,6 +77,15 @@ def test_a_false_answer_to_encrypt_is_wrong(changes: dict[str, Any], name: str) 
     assert name in verdict.name
 
 
+def test_another_plaintext_of_the_same_length_is_wrong() -> None:
+    request = _encrypt()
+    inverse = request.inverse(_answer(request))
+
+    result = inverse.check_response(200, json.dumps({"plaintext": _b64(b"twelve Bytes")}).encode())
+
+    assert (result.wrong, "PLAINTEXT" in result.name) == (True, True)
+
+
 def test_an_error_is_named_and_not_wrong() -> None:
     request = _encrypt()
 

@@ -7,6 +7,9 @@ import pytest
 from emulator_support import CREDENTIAL, KMS_MODEL, PUBLIC
 from xksproxy_tools.kms_emulator.errors import KmsError
 
+KEY = {"KeyId": "k"}
+PATTERN = "regular expression pattern"
+
 
 def parse(operation: str, document: Any) -> dict[str, Any]:
     return KMS_MODEL.parse(operation, json.dumps(document).encode())
@@ -68,24 +71,14 @@ def test_a_value_of_a_wrong_type_is_refused(operation: str, document: Any, messa
         ("DescribeKey", {}, " null at 'keyId'", "not be null"),
         ("DescribeKey", {"KeyId": ""}, " '' at 'keyId'", "have length greater than or equal to 1"),
         ("ListKeys", {"Limit": 1001}, " '1001' at 'limit'", "have value less than or equal to 1000"),
-        (
-            "Encrypt",
-            {"KeyId": "k", "Plaintext": "AAAA" * 1366},
-            " at 'plaintext'",
-            "have length less than or equal to 4096",
-        ),
+        ("Encrypt", {**KEY, "Plaintext": "AAAA" * 1366}, " at 'plaintext'", "have length less than or equal to 4096"),
         (
             "GenerateDataKey",
             {"KeyId": "k", "KeySpec": "AES_512"},
             " 'AES_512' at 'keySpec'",
             "satisfy enum value set: [AES_256, AES_128]",
         ),
-        (
-            "CreateKey",
-            {"XksKeyId": "a/b"},
-            " 'a/b' at 'xksKeyId'",
-            "satisfy regular expression pattern: ^[a-zA-Z0-9-_.]+$",
-        ),
+        ("CreateKey", {"XksKeyId": "a/b"}, " 'a/b' at 'xksKeyId'", f"satisfy {PATTERN}: ^[a-zA-Z0-9-_.]+$"),
         (
             "TagResource",
             {"KeyId": "k", "Tags": [{"TagKey": "a", "TagValue": "b"}, {"TagKey": "a"}]},
