@@ -14,8 +14,7 @@ pytestmark = pytest.mark.slow
 
 _SCRIPT = Path(__file__).parents[2] / "softhsm" / "demo"
 _PROGRAMS = ("aws", "python", "xksproxy")
-_COMMANDS = 60
-"""More commands than the demo has."""
+_COMMANDS = 60  # more than the demo has
 
 _IDLE_PROXY = "mkdir proxy; touch proxy/client.env; echo serving; exec sleep 600"
 
@@ -29,7 +28,7 @@ def programs(tmp_path: Path) -> Path:
     made.mkdir(parents=True)
     for name in _PROGRAMS:
         _write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
-    _write_program(made / "sleep", "exec /bin/sleep 0.2")  # instead of a second between two attempts
+    _write_program(made / "sleep", "exec /bin/sleep 0.5")  # instead of a second between two attempts
     _write_program(made / "xksproxy", f'exec "{sys.executable}" "{_write_unhurried(tmp_path)}" "$@"')
     return made
 

@@ -34,9 +34,7 @@ def context(directory: Path) -> ssl.SSLContext:
 
 @pytest.fixture(scope="module")
 def credential(directory: Path) -> Path:
-    made = generate_credential()
-    save_credential(directory, made)
-    return next(directory.glob("*.toml"))
+    return save_credential(directory, generate_credential())
 
 
 @pytest.fixture

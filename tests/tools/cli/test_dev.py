@@ -13,7 +13,6 @@ from support import PATIENCE_SECONDS, program, two_free_ports, wait_for_port, wa
 
 
 def _introduction(process: subprocess.Popen[str]) -> str:
-    """The output before it serves."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:

@@ -22,7 +22,6 @@ import pytest
         (("--cluster", "cluster-2a3b4c5d6e7"), "expected ID=MODULE:TOKEN"),
         (("--resolve", "localhost"), "--resolve"),
         (("--requests-per-second", "0"), "--requests-per-second"),
-        (("--ca", __file__), "expected CA certificates in PEM"),
     ],
 )
 def test_invalid_options_are_refused_with_the_reason(
@@ -45,6 +44,13 @@ def test_a_state_file_that_others_can_read_is_refused(run: Callable[..., Any], t
     assert (
         done.err == f"xksproxy: {tmp_path}/state: its mode is 0644; expected 0600, because it contains key material\n"
     )
+
+
+def test_a_file_without_a_ca_certificate_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    done = run("kms-emulator", "--listen", "127.0.0.1:0", "--state", tmp_path / "state", "--ca", __file__)
+
+    assert (done.code, done.out) == (2, b"")
+    assert f"{__file__}: " in done.err
 
 
 def test_a_port_in_use_is_reported(run: Callable[..., Any], tmp_path: Path) -> None:

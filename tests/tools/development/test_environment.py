@@ -77,7 +77,6 @@ def copy(made: DevEnvironment, tmp_path: Path) -> DevEnvironment:
 
 @pytest.fixture
 def fake_util(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put another softhsm2-util on the PATH."""
 
     def put(script: str) -> None:
         (tmp_path / "bin").mkdir()

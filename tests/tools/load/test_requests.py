@@ -9,7 +9,7 @@ import pytest
 from echo_proxy import echo
 from fault_support import until
 from xksproxy_tools.load.plan import Destination, Plan, Weighted, parse_mix
-from xksproxy_tools.load.requests import OK, EncryptRequest, Request, RequestMaker
+from xksproxy_tools.load.requests import OK, EncryptRequest, Request, RequestMaker, RequestResult
 from xksproxy_tools.load.signing import FRESH_SECONDS, SignedPool
 
 from xksproxy.client.target import Target
@@ -78,12 +78,11 @@ def test_a_false_answer_to_encrypt_is_wrong(changes: dict[str, Any], name: str) 
 
 
 def test_another_plaintext_of_the_same_length_is_wrong() -> None:
-    request = _encrypt()
-    inverse = request.inverse(_answer(request))
+    request, body = _encrypt(), json.dumps({"plaintext": _b64(b"twelve Bytes")}).encode()
 
-    result = inverse.check_response(200, json.dumps({"plaintext": _b64(b"twelve Bytes")}).encode())
+    result = request.inverse(_answer(request)).check_response(200, body)
 
-    assert (result.wrong, "PLAINTEXT" in result.name) == (True, True)
+    assert result == RequestResult("decrypt: WRONG PLAINTEXT", wrong=True)
 
 
 def test_an_error_is_named_and_not_wrong() -> None:
