@@ -1,4 +1,4 @@
-"""The emulator without HTTP: its operations, with a made-up proxy and cluster, and a clock that is told the time."""
+"""The emulator without HTTP: its operations with a fake proxy, a fake cluster and a fake clock."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ from xksproxy.spec.messages import GetHealthStatusResponse, GetKeyMetadataRespon
 
 
 def trust_anchor() -> str:
-    """A certificate in PEM; nothing but its form counts."""
+    """A certificate in PEM; only its form is checked."""
     key = ed25519.Ed25519PrivateKey.generate()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "customerCA")])
     now = datetime.now(UTC)
@@ -77,7 +77,7 @@ _SERVICE = ServiceModel(Loader().load_service_model("kms", "service-2"), "kms")
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that tests set."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
@@ -86,54 +86,73 @@ class Clock:
         return self.now
 
 
+class Encryption:
+    """AES-GCM under a key for each id, in place of an HSM."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, AESGCM] = {}
+
+    def create_key(self, key_id: str) -> None:
+        self.keys[key_id] = AESGCM(AESGCM.generate_key(256))
+
+    def seal(self, key_id: str, plaintext: bytes, aad: bytes, metadata: bytes | None) -> Sealed:
+        iv = uuid.uuid4().bytes[:12]
+        output = self.keys[key_id].encrypt(iv, plaintext, aad)
+        return Sealed(output[:-16], metadata, iv, output[-16:])
+
+    def open(self, key_id: str, sealed: Sealed, aad: bytes) -> bytes:
+        return self.keys[key_id].decrypt(sealed.iv, sealed.ciphertext + sealed.tag, aad)
+
+
 class FakeProxy:
-    """Stands for ProxyClient: encrypts under a key for each external key id, fails as told, notes every call."""
+    """In place of ProxyClient: has every external key, fails as the test says, and records every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any, Any]] = []
         self.failure: Outcome | None = None
         self.key = GetKeyMetadataResponse(key_spec="AES_256", key_usage=["DECRYPT", "ENCRYPT"], key_status="ENABLED")
-        self._keys: dict[str, AESGCM] = {}
+        self._encryption = Encryption()
 
-    def _note(self, api: str, address: Any, metadata: Any) -> None:
+    def _record(self, api: str, address: Any, metadata: Any, key_id: str = "") -> None:
         self.calls.append((api, address, metadata))
         if self.failure is not None:
             raise ProxyFailure(self.failure, "as the test told it")
+        if key_id not in self._encryption.keys:
+            self._encryption.create_key(key_id)
 
     async def health(self, address: Any, metadata: Any) -> GetHealthStatusResponse:
-        self._note("health", address, metadata)
+        self._record("health", address, metadata)
         return GetHealthStatusResponse(
             xks_proxy_fleet_size=1, xks_proxy_vendor="v", xks_proxy_model="m", ekm_vendor="e", ekm_fleet_details=[]
         )
 
     async def key_metadata(self, address: Any, key_id: str, metadata: Any) -> GetKeyMetadataResponse:
-        self._note("metadata", address, metadata)
+        self._record("metadata", address, metadata)
         return self.key
 
     async def encrypt(self, address: Any, key_id: str, metadata: Any, plaintext: bytes, aad: bytes) -> Sealed:
-        self._note("encrypt", address, metadata)
-        iv = uuid.uuid4().bytes[:12]
-        output = self._key(key_id).encrypt(iv, plaintext, aad)
-        return Sealed(output[:-16], b"v1", iv, output[-16:])
+        self._record("encrypt", address, metadata, key_id)
+        return self._encryption.seal(key_id, plaintext, aad, b"v1")
 
     async def decrypt(self, address: Any, key_id: str, metadata: Any, sealed: Sealed, aad: bytes) -> bytes:
-        self._note("decrypt", address, metadata)
+        self._record("decrypt", address, metadata, key_id)
         try:
-            return self._key(key_id).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, aad)
+            return self._encryption.open(key_id, sealed, aad)
         except InvalidTag:
             raise ProxyFailure(Outcome.INVALID_CIPHERTEXT, "the tag does not fit") from None
 
-    def _key(self, key_id: str) -> AESGCM:
-        return self._keys.setdefault(key_id, AESGCM(AESGCM.generate_key(256)))
-
 
 class FakeCluster:
-    """Stands for a CloudHsmCluster whose kmsuser has the password ``kmspassword``."""
+    """In place of a CloudHsmCluster whose kmsuser has the password ``kmspassword``."""
 
     def __init__(self) -> None:
         self.connected = False
         self.failure: ClusterOutcome | None = None
-        self.keys: dict[str, AESGCM] = {}
+        self._encryption = Encryption()
+
+    @property
+    def keys(self) -> dict[str, AESGCM]:
+        return self._encryption.keys
 
     async def connect(self, password: str) -> None:
         if self.failure is None and password != "kmspassword":
@@ -147,28 +166,22 @@ class FakeCluster:
 
     async def create_key(self, label: str) -> None:
         self._fail_as_told()
-        self.keys[label] = AESGCM(AESGCM.generate_key(256))
+        self._encryption.create_key(label)
 
     async def delete_key(self, label: str) -> None:
         self._fail_as_told()
         del self.keys[label]
 
     async def encrypt(self, label: str, plaintext: bytes, aad: bytes) -> Sealed:
-        iv = uuid.uuid4().bytes[:12]
-        output = self._key(label).encrypt(iv, plaintext, aad)
-        return Sealed(output[:-16], None, iv, output[-16:])
+        self._fail_as_told()
+        return self._encryption.seal(label, plaintext, aad, None)
 
     async def decrypt(self, label: str, sealed: Sealed, aad: bytes) -> bytes:
+        self._fail_as_told()
         try:
-            return self._key(label).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, aad)
+            return self._encryption.open(label, sealed, aad)
         except InvalidTag:
             raise ClusterFailure(ClusterOutcome.CIPHERTEXT_REJECTED, "the tag does not fit") from None
-
-    def _key(self, label: str) -> AESGCM:
-        self._fail_as_told()
-        if label not in self.keys:
-            raise ClusterFailure(ClusterOutcome.KEY_MISSING, label)
-        return self.keys[label]
 
     def _fail_as_told(self) -> None:
         if self.failure is not None:
@@ -176,7 +189,7 @@ class FakeCluster:
 
 
 class Gate:
-    """Stands for the minutes of a transition: they pass at once, unless they are held."""
+    """In place of the minutes of a transition: they pass immediately, unless the test holds them."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -200,7 +213,7 @@ class Gate:
 
 
 class Harness:
-    """An emulator on a state file, driven by what botocore writes and read by what botocore reads."""
+    """An emulator with a state file. botocore writes its requests and reads its answers."""
 
     def __init__(
         self,
@@ -236,7 +249,7 @@ class Harness:
         self.database.close()
 
     async def call(self, operation: str, caller: Caller = ALICE, **parameters: Any) -> dict[str, Any]:
-        """One operation; the answer as boto3 would show it. A refusal is raised as the KmsError that it is."""
+        """One operation; the answer as boto3 would return it. A refusal is raised as KmsError."""
         model = _SERVICE.operation_model(operation)
         body = create_serializer("json", include_validation=False).serialize_to_request(parameters, model)["body"]
         request = KmsRequest(str(uuid.uuid4()), operation, caller, KMS_MODEL.parse(operation, body))
@@ -274,7 +287,7 @@ class Harness:
         return await self.connected_store("cluster", **CLUSTER)
 
     async def create_key(self, store_id: str | None = None, xks_key_id: str = "external-key", **more: Any) -> str:
-        """A key in an external key store, or without one in KMS itself; its id."""
+        """The id of a new key in an external key store, or in KMS if there is none."""
         if store_id is not None:
             more |= {"Origin": "EXTERNAL_KEY_STORE", "CustomKeyStoreId": store_id, "XksKeyId": xks_key_id}
         return str((await self.call("CreateKey", **more))["KeyMetadata"]["KeyId"])
@@ -290,12 +303,12 @@ class Harness:
         return str((await self.call("DescribeKey", KeyId=key_id))["KeyMetadata"]["KeyState"])
 
     async def settle(self) -> None:
-        """Let transitions under way go as far as they go; they never wait for anything but the gate."""
+        """Let transitions continue until they wait for the gate or end."""
         for _ in range(20):
             await asyncio.sleep(0)
 
     async def bring(self, store_id: str, state: str) -> None:
-        """Take a key store that is CONNECTED to a state."""
+        """Bring a CONNECTED key store to a state."""
         if state == "CONNECTED":
             return
         if state == "DISCONNECTING":
@@ -315,7 +328,7 @@ class Harness:
 
 @asynccontextmanager
 async def refused(name: str) -> AsyncIterator[KmsError]:
-    """What is within is refused with an exception of this name; an empty name says that it is not."""
+    """The block is refused with an exception of this name; with an empty name, it is not refused."""
     caught = KmsError("", "")
     try:
         yield caught

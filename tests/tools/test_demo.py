@@ -1,4 +1,4 @@
-"""The demo, run whole as `./dev demo` runs it, and what it does when something is not as it should be."""
+"""The demo, run completely as by `./dev demo`, and its failures."""
 
 import os
 import shutil
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.slow
 
 _SCRIPT = Path(__file__).parents[2] / "softhsm" / "demo"
 _PROGRAMS = ("aws", "python", "xksproxy")
-_COMMANDS = 60
-"""More than the demo shows."""
+_COMMANDS = 60  # more than the demo has
 
 _IDLE_PROXY = "mkdir proxy; touch proxy/client.env; echo serving; exec sleep 600"
 
@@ -24,7 +23,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """The programs of a checkout whose virtual environment is this one; a test may replace some of them."""
+    """The programs of a checkout with this virtual environment; a test may replace some of them."""
     made = tmp_path / "checkout" / ".venv" / "bin"
     made.mkdir(parents=True)
     for name in _PROGRAMS:
@@ -35,7 +34,7 @@ def programs(tmp_path: Path) -> Path:
 
 
 def _write_unhurried(directory: Path) -> Path:
-    """The command `xksproxy`, of which `dev` goes on as a proxy that no busy machine makes late."""
+    """The command `xksproxy`; `dev` continues as a proxy with a long deadline, for busy machines."""
     script = directory / "long_deadline-dev.py"
     script.write_text(f"""
 import os
@@ -71,7 +70,7 @@ def _write_program(path: Path, command: str) -> None:
 
 
 def _left(tmp_path: Path) -> tuple[list[str], list[str]]:
-    """What the demo has left: entries of its directory, and processes that it is an argument or the directory of."""
+    """What the demo has left: entries of its directory, and processes that use the directory."""
     directory = tmp_path / "tmp"
     processes = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -90,22 +89,14 @@ def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: 
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
     shown = [line.removeprefix("$ ") for line in done.stdout.splitlines() if line.startswith("$ ")]
-    for command in (
-        "aws kms create-custom-key-store",
-        "aws kms connect-custom-key-store",
-        "aws kms create-key --origin EXTERNAL_KEY_STORE",
-        "aws kms encrypt",
-        "aws kms decrypt",
-        "aws kms generate-data-key ",
-        "aws kms re-encrypt",
-        "xksproxy block",
-        "xksproxy unblock",
-        "xksproxy credentials create",
-        "aws kms update-custom-key-store",
-        "xksproxy credentials retire",
-        "aws kms disconnect-custom-key-store",
-        "aws kms schedule-key-deletion",
-    ):
+    commands = [
+        *("aws kms create-custom-key-store", "aws kms connect-custom-key-store"),
+        *("aws kms create-key --origin EXTERNAL_KEY_STORE", "aws kms encrypt", "aws kms decrypt"),
+        *("aws kms generate-data-key ", "aws kms re-encrypt", "xksproxy block", "xksproxy unblock"),
+        *("xksproxy credentials create", "aws kms update-custom-key-store", "xksproxy credentials retire"),
+        *("aws kms disconnect-custom-key-store", "aws kms schedule-key-deletion"),
+    ]
+    for command in commands:
         assert any(line.startswith(command) for line in shown), command
     assert done.stdout.count("\nHello World!\n") == 3
     assert done.stdout.count("(KMSInvalidStateException)") == 3
@@ -121,7 +112,7 @@ def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: 
     ],
     ids=["no-proxy", "no-more-enters", "no-ports"],
 )
-def test_what_is_not_as_expected_stops_it_with_the_reason(
+def test_an_unexpected_result_stops_the_demo_with_the_reason_and_keeps_its_files(
     demo: Run, programs: Path, tmp_path: Path, replaced: tuple[str, str], words: str
 ) -> None:
     program, instead = replaced
@@ -136,7 +127,7 @@ def test_what_is_not_as_expected_stops_it_with_the_reason(
     assert f"are in {tmp_path / 'tmp' / directories[0]}\n" in done.stderr
 
 
-def test_it_does_not_begin_without_its_programs(demo: Run, programs: Path, tmp_path: Path) -> None:
+def test_the_demo_does_not_start_without_its_programs(demo: Run, programs: Path, tmp_path: Path) -> None:
     (programs / "aws").unlink()
 
     done = demo()
@@ -146,7 +137,7 @@ def test_it_does_not_begin_without_its_programs(demo: Run, programs: Path, tmp_p
     assert _left(tmp_path) == ([], [])
 
 
-def test_its_shell_script_is_portable() -> None:
+def test_the_shell_scripts_pass_shellcheck() -> None:
     for script in (_SCRIPT, _SCRIPT.with_name("make-token"), _SCRIPT.parents[1] / "dev"):
         done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout

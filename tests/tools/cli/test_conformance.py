@@ -59,30 +59,37 @@ def row(text: str, check: str) -> list[str]:
     return next(words for line in text.splitlines() if check in (words := line.split()))
 
 
-def test_a_proxy_that_conforms_is_told_so(run: Run, options: list[str]) -> None:
-    done = run("conformance", *options, *QUICK)
+def test_a_proxy_that_conforms_passes_and_reports_are_written_beside_the_table(
+    run: Run, options: list[str], tmp_path: Path
+) -> None:
+    files = {name: tmp_path / f"report.{name}" for name in ("json", "junit", "html")}
+    arguments = [part for name, file in files.items() for part in (f"--{name}", str(file))]
 
-    assert done.code == 0
+    done = run("conformance", *options, *QUICK, *arguments)
+
+    assert (done.code, done.err) == (0, "")
     assert row(done.text, "uri-get")[:2] == ["ok", "MUST"]
     assert row(done.text, "uri-keys-apart")[:2] == ["n/a", "MUST"]
     assert "--decrypt-only-key was not given" in done.text
     assert done.text.splitlines()[-1].startswith("conforms: ")
-    assert done.err == ""
+    assert json.loads(files["json"].read_text())["conforms"] is True
+    assert ET.fromstring(files["junit"].read_text()).tag == "testsuites"
+    assert files["html"].read_text().startswith("<!doctype html>")
 
 
-def test_a_broken_must_is_exit_code_1_and_told_with_what_was_expected(
+def test_a_violated_must_has_exit_code_1_and_is_shown_with_the_expectation(
     run: Run, stub: StubProxy, options: list[str]
 ) -> None:
     behave(stub, "get-is-not-found")
 
-    done = run("conformance", *options, *QUICK)
+    done = run("conformance", *options, "--only", "uri-get")
 
     assert done.code == 1
     assert row(done.text, "uri-get")[:2] == ["FAILED", "MUST"]
     assert "  expected  405 to a GET of health\n  got       status 404 InvalidUriPathException" in done.text
 
 
-def test_a_broken_should_is_told_and_no_failure(run: Run, stub: StubProxy, options: list[str]) -> None:
+def test_a_violated_should_is_shown_and_has_exit_code_0(run: Run, stub: StubProxy, options: list[str]) -> None:
     behave(stub, "no-keep-alive")
 
     done = run("conformance", *options, "--only", "tls-keep-alive")
@@ -92,22 +99,7 @@ def test_a_broken_should_is_told_and_no_failure(run: Run, stub: StubProxy, optio
     assert "1 SHOULD failed" in done.text
 
 
-def test_reports_are_written_to_files_beside_the_table(run: Run, options: list[str], tmp_path: Path) -> None:
-    files = {name: tmp_path / f"report.{name}" for name in ("json", "junit", "html")}
-    arguments = [part for name, file in files.items() for part in (f"--{name}", str(file))]
-
-    done = run("conformance", *options, *QUICK, *arguments)
-
-    assert done.code == 0
-    assert "uri-get" in done.text
-    assert json.loads(files["json"].read_text())["conforms"] is True
-    assert ET.fromstring(files["junit"].read_text()).tag == "testsuites"
-    assert files["html"].read_text().startswith("<!doctype html>")
-
-
-def test_a_report_of_before_stays_where_there_is_none_to_replace_it(
-    run: Run, options: list[str], tmp_path: Path
-) -> None:
+def test_an_existing_report_is_kept_if_there_is_no_new_one(run: Run, options: list[str], tmp_path: Path) -> None:
     before = tmp_path / "report.html"
     before.write_text("precious")
 
@@ -117,7 +109,7 @@ def test_a_report_of_before_stays_where_there_is_none_to_replace_it(
     assert before.read_text() == "precious"
 
 
-def test_json_to_standard_output_is_nothing_but_json(run: Run, stub: StubProxy, options: list[str]) -> None:
+def test_standard_output_contains_only_json(run: Run, stub: StubProxy, options: list[str]) -> None:
     behave(stub, "get-is-not-found")
 
     done = run("conformance", *options, *QUICK, "--json", "-")
@@ -128,7 +120,7 @@ def test_json_to_standard_output_is_nothing_but_json(run: Run, stub: StubProxy, 
     assert stub.world.stores[0].credentials[0].secret_access_key not in done.text
 
 
-def test_the_list_names_every_check_and_needs_no_proxy(run: Run) -> None:
+def test_the_list_has_every_check_and_needs_no_proxy(run: Run) -> None:
     done = run("conformance", "--list")
 
     assert done.code == 0
@@ -152,14 +144,14 @@ def test_the_list_names_every_check_and_needs_no_proxy(run: Run) -> None:
         (("--html", "/absent/report.html"), "/absent/report.html"),
     ],
 )
-def test_what_cannot_be_used_is_named(run: Run, options: list[str], arguments: tuple[str, ...], complaint: str) -> None:
+def test_an_unusable_option_is_named(run: Run, options: list[str], arguments: tuple[str, ...], complaint: str) -> None:
     done = run("conformance", *options, *arguments)
 
     assert done.code == 2
     assert complaint in " ".join(done.err.split())
 
 
-def test_without_a_key_it_cannot_run(run: Run, options: list[str]) -> None:
+def test_a_key_must_be_named(run: Run, options: list[str]) -> None:
     assert "--key" in run("conformance", *options[:8]).err
 
 
@@ -170,46 +162,27 @@ def test_without_a_key_it_cannot_run(run: Run, options: list[str]) -> None:
         ({"--key": "absent"}, "the proxy has no key absent"),
         ({"--decrypt-only-key": "mistyped"}, "the proxy has no key mistyped"),
         ({"--endpoint": "https://localhost:1"}, "Connection refused"),
+        ({"--credential-file": "{unknown}"}, "the proxy refuses the credential\n  check --path, --credential-file and"),
+        ({"--ca": "{client_ca}"}, "use --ca FILE for a private CA"),
     ],
 )
-def test_where_a_run_would_say_nothing_there_is_none(
-    run: Run, options: list[str], changes: dict[str, str], complaint: str
+def test_a_proxy_that_cannot_be_tested_is_reported_and_no_check_is_made(
+    run: Run, stub: StubProxy, options: list[str], changes: dict[str, str], complaint: str
 ) -> None:
-    for name, value in changes.items():
-        if name in options:
-            options[options.index(name) + 1] = value
-        else:
-            options += [name, value]
+    directory = stub.certificates.directory
+    unknown = save_credential(directory, generate_credential())
+    given = {
+        name: value.format(unknown=unknown, client_ca=stub.certificates.client_authority)
+        for name, value in changes.items()
+    }
 
-    done = run("conformance", *options)
+    done = run("conformance", *options, *(part for option in given.items() for part in option))
 
-    assert done.code == 2
+    assert (done.code, done.text) == (2, "")
     assert complaint in done.err
-    assert done.text == ""
 
 
-def test_a_credential_that_the_proxy_does_not_know_is_told(run: Run, options: list[str], tmp_path: Path) -> None:
-    options[options.index("--credential-file") + 1] = str(save_credential(tmp_path, generate_credential()))
-
-    done = run("conformance", *options)
-
-    assert done.code == 2
-    assert (
-        "the proxy refuses the credential\n  check --path, --credential-file and the clocks of both machines"
-        in done.err
-    )
-
-
-def test_a_certificate_that_is_not_trusted_is_told(run: Run, stub: StubProxy, options: list[str]) -> None:
-    options[options.index("--ca") + 1] = str(stub.certificates.client_authority)
-
-    done = run("conformance", *options)
-
-    assert done.code == 2
-    assert "use --ca FILE for a private CA" in done.err
-
-
-def test_everything_that_can_be_given_is_used(run: Run, stub: StubProxy, options: list[str], tmp_path: Path) -> None:
+def test_each_option_enables_its_checks(run: Run, stub: StubProxy, options: list[str], tmp_path: Path) -> None:
     """The options that give a check what it needs; every one of these checks is not applicable without its option."""
     first, other = stub.world.stores
     second = save_credential(tmp_path, first.credentials[1])
@@ -231,7 +204,7 @@ def test_everything_that_can_be_given_is_used(run: Run, stub: StubProxy, options
     assert {one["id"]: one["outcome"] for one in facts["checks"]} == dict.fromkeys(NEEDS_AN_OPTION, "passed")
 
 
-def test_an_outage_that_cannot_be_made_is_no_conformity(run: Run, options: list[str]) -> None:
+def test_a_failing_outage_command_has_exit_code_1(run: Run, options: list[str]) -> None:
     done = run("conformance", *options, "--outage-command", "false", "--recovery-command", "true", "--only", "*fresh*")
 
     assert done.code == 1

@@ -1,4 +1,4 @@
-"""`xksproxy kms-emulator diagnose`: what it says of proxies, good ones and bad ones, as AWS KMS would."""
+"""`xksproxy kms-emulator diagnose`: its result for good and bad proxies."""
 
 import asyncio
 import json
@@ -38,7 +38,6 @@ Diagnose = Callable[..., Any]
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
-    """An authority, and what it signs."""
     return Certificates(tmp_path)
 
 
@@ -51,7 +50,6 @@ def write_credential(path: Path, access_key_id: str, secret_access_key: str) -> 
 
 @pytest.fixture
 def credential_file(tmp_path: Path) -> Path:
-    """The credential of the tests."""
     return write_credential(tmp_path / "kms-console.json", CREDENTIAL.access_key_id, CREDENTIAL.secret_access_key)
 
 
@@ -76,7 +74,6 @@ def run_diagnose(certificates: Certificates, credential_file: Path) -> Diagnose:
 
 
 async def facts(run: Diagnose, port: int, **changes: str | None) -> Mapping[str, Any]:
-    """What --json prints."""
     result = await run(port, "--json", **changes)
     printed: Mapping[str, Any] = json.loads(result.stdout)
     assert result.exit_code == (0 if printed["ok"] else 1)
@@ -96,28 +93,24 @@ def wrong_steps(printed: Mapping[str, Any]) -> list[str]:
 
 
 @pytest.fixture
-def serving(proxy: Proxy) -> Proxy:
-    """The proxy of the tests, with every worker at work."""
+def options(proxy: Proxy, tmp_path: Path) -> dict[str, str]:
+    """The options for the proxy of the tests, when every worker serves."""
     wait_for_every_worker(proxy)
-    return proxy
-
-
-async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, serving: Proxy, tmp_path: Path) -> None:
     (tmp_path / "credentials").mkdir(0o700)
-    path = save_credential(tmp_path / "credentials", serving.credential)
+    return {
+        "endpoint": "https://localhost",
+        "resolve": f"localhost:443=127.0.0.1:{proxy.port}",
+        "path": "/dev/kms/xks/v1",
+        "credential_file": str(save_credential(tmp_path / "credentials", proxy.credential)),
+        "ca": str(proxy.environment.authority),
+    }
 
-    printed = await facts(
-        run_diagnose,
-        serving.port,
-        endpoint=f"https://localhost:{serving.port}",
-        path="/dev/kms/xks/v1",
-        credential_file=str(path),
-        ca=str(serving.environment.authority),
-        resolve=None,
-        key="demo-key",
-    )
 
-    assert wrong_steps(printed) == ["endpoint"], "KMS takes no port, and localhost is no domain name"
+async def test_a_proxy_of_ours_passes(run_diagnose: Diagnose, proxy: Proxy, options: dict[str, str]) -> None:
+    own = {**options, "endpoint": f"https://localhost:{proxy.port}", "resolve": None}
+    printed = await facts(run_diagnose, proxy.port, **own, key="demo-key")
+
+    assert wrong_steps(printed) == ["endpoint"], "KMS accepts no port, and localhost is not a domain name"
     assert printed["connection_error_code"] is None
     assert [step["name"] for step in printed["steps"]] == [
         *("endpoint", "credential", "name", "tcp", "certificate", "suites"),
@@ -131,46 +124,27 @@ async def test_a_proxy_of_ours_is_found_good(run_diagnose: Diagnose, serving: Pr
 
 @pytest.mark.parametrize(
     ("key", "answer"),
-    [
-        ("no-such-key", "XksKeyNotFoundException"),
-        ("encrypt-only-key", "XksKeyInvalidConfigurationException"),
-    ],
+    [("no-such-key", "XksKeyNotFoundException"), ("encrypt-only-key", "XksKeyInvalidConfigurationException")],
 )
-async def test_a_key_that_create_key_would_refuse(
-    run_diagnose: Diagnose, serving: Proxy, tmp_path: Path, key: str, answer: str
+async def test_a_key_that_create_key_would_refuse_is_wrong(
+    run_diagnose: Diagnose, proxy: Proxy, options: dict[str, str], key: str, answer: str
 ) -> None:
-    (tmp_path / "credentials").mkdir(0o700)
-    path = save_credential(tmp_path / "credentials", serving.credential)
-    printed = await facts(
-        run_diagnose,
-        serving.port,
-        endpoint="https://localhost",
-        resolve=f"localhost:443=127.0.0.1:{serving.port}",
-        path="/dev/kms/xks/v1",
-        credential_file=str(path),
-        ca=str(serving.environment.authority),
-        key=key,
-    )
+    printed = await facts(run_diagnose, proxy.port, **options, key=key)
 
     assert step_of(printed, "key")["result"] == "wrong"
     assert [refusal["answer"] for refusal in printed["refusals"] if refusal["operation"] == "CreateKey"] == [answer]
 
 
-async def test_a_wrong_credential_and_a_wrong_path(run_diagnose: Diagnose, serving: Proxy, tmp_path: Path) -> None:
-    (tmp_path / "credentials").mkdir(0o700)
-    wrong = save_credential(tmp_path / "credentials", generate_credential())
-    right = save_credential(tmp_path / "credentials", serving.credential)
-    where = {
-        "endpoint": "https://localhost",
-        "resolve": f"localhost:443=127.0.0.1:{serving.port}",
-        "ca": str(serving.environment.authority),
-    }
+async def test_a_wrong_credential_and_a_wrong_path_are_found(
+    run_diagnose: Diagnose, proxy: Proxy, options: dict[str, str], tmp_path: Path
+) -> None:
+    wrong = str(save_credential(tmp_path / "credentials", generate_credential()))
 
-    printed = await facts(run_diagnose, serving.port, path="/dev/kms/xks/v1", credential_file=str(wrong), **where)
+    printed = await facts(run_diagnose, proxy.port, **{**options, "credential_file": wrong})
     assert printed["connection_error_code"] == "INVALID_CREDENTIALS"
     assert "clocks" in step_of(printed, "signature")["advice"]
 
-    printed = await facts(run_diagnose, serving.port, path="/elsewhere/kms/xks/v1", credential_file=str(right), **where)
+    printed = await facts(run_diagnose, proxy.port, **{**options, "path": "/elsewhere/kms/xks/v1"})
     assert printed["connection_error_code"] == "XKS_PROXY_INVALID_CONFIGURATION"
     assert "prefix" in step_of(printed, "health")["advice"]
 
@@ -178,19 +152,20 @@ async def test_a_wrong_credential_and_a_wrong_path(run_diagnose: Diagnose, servi
 # --- What it prints
 
 
-async def test_a_good_proxy_leaves_exit_code_0(run_diagnose: Diagnose, certificates: Certificates) -> None:
-    async with http_server(answering(HEALTHY), certificates.context()) as port:
+async def test_a_good_proxy_passes_with_exit_code_0(run_diagnose: Diagnose, certificates: Certificates) -> None:
+    details = [{"id": "hsm-1", "model": "\x1b[2JLuna\r\n7", "healthStatus": "ACTIVE"}]
+    async with http_server(answering({**HEALTHY, "ekmFleetDetails": details}), certificates.context()) as port:
         result = await run_diagnose(port)
 
     assert result.exit_code == 0
     assert "AWS KMS would create and connect this key store\n" in result.stdout
     for seen in (rf"name +ok +{HOST} is at 127.0.0.1:{port}, by --resolve", r"signature +ok +accepted"):
         assert re.search(seen, result.stdout)
-    assert "hsm-1 (Luna 7) ACTIVE" in result.stdout
+    assert "hsm-1 (?[2JLuna??7) ACTIVE" in result.stdout
     assert CREDENTIAL.secret_access_key not in result.output
 
 
-async def test_a_bad_one_is_told_with_exception_code_and_fix(
+async def test_a_bad_proxy_is_reported_with_exception_error_code_and_fix(
     run_diagnose: Diagnose, certificates: Certificates
 ) -> None:
     async with http_server(answering(HEALTHY), certificates.context(days=0)) as port:
@@ -207,21 +182,6 @@ async def test_a_bad_one_is_told_with_exception_code_and_fix(
     assert "would create" not in result.stdout
 
 
-async def test_what_a_proxy_says_does_not_move_the_cursor(run_diagnose: Diagnose, certificates: Certificates) -> None:
-    details = [{"id": "hsm-1", "model": "\x1b[2JLuna\r\n7", "healthStatus": "ACTIVE"}]
-    async with http_server(answering({**HEALTHY, "ekmFleetDetails": details}), certificates.context()) as port:
-        result = await run_diagnose(port)
-
-    assert "hsm-1 (?[2JLuna??7) ACTIVE" in result.stdout
-
-
-def test_help_has_an_example() -> None:
-    result = CliRunner().invoke(cli, ["kms-emulator", "diagnose", "--help"])
-
-    assert result.exit_code == 0
-    assert re.search(r"Example:\n +xksproxy kms-emulator diagnose ", result.stdout)
-
-
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
@@ -231,22 +191,16 @@ def test_help_has_an_example() -> None:
         ("key", "no/key", "external key id"),
         ("time-limit-ms", "0", "1<=x<=60000"),
         ("credential-file", "/no/such/file.json", "No such file"),
+        ("ca", __file__, "expected CA certificates in PEM"),
     ],
 )
-async def test_what_cannot_be_run_is_refused_with_exit_code_2(
+async def test_an_unusable_option_is_refused_with_exit_code_2(
     run_diagnose: Diagnose, option: str, value: str, told: str
 ) -> None:
     result = await run_diagnose(1, **{option: value})
 
     assert result.exit_code == 2
     assert told in result.stderr
-
-
-async def test_a_ca_that_is_none_is_refused_with_exit_code_2(run_diagnose: Diagnose, credential_file: Path) -> None:
-    result = await run_diagnose(1, ca=str(credential_file))
-
-    assert result.exit_code == 2
-    assert "expected CA certificates in PEM" in result.stderr
 
 
 # --- The form
@@ -262,7 +216,9 @@ async def test_a_ca_that_is_none_is_refused_with_exit_code_2(run_diagnose: Diagn
         ({"path": f"/{'p' * 116}/kms/xks/v1", "key": "k" * 120}, "characters for the key"),
     ],
 )
-async def test_an_endpoint_that_kms_does_not_take(run_diagnose: Diagnose, changes: dict[str, str], seen: str) -> None:
+async def test_an_endpoint_that_kms_does_not_accept_is_wrong(
+    run_diagnose: Diagnose, changes: dict[str, str], seen: str
+) -> None:
     port = free_port()
     host = changes.get("endpoint", f"https://{HOST}").removeprefix("https://").partition(":")[0]
     printed = await facts(run_diagnose, port, resolve=f"{host}:443=127.0.0.1:{port}", **changes)
@@ -272,7 +228,7 @@ async def test_an_endpoint_that_kms_does_not_take(run_diagnose: Diagnose, change
     assert printed["refusals"][0]["answer"] == "ValidationException"
 
 
-async def test_a_credential_that_kms_does_not_take(run_diagnose: Diagnose, tmp_path: Path) -> None:
+async def test_a_credential_that_kms_does_not_accept_is_wrong(run_diagnose: Diagnose, tmp_path: Path) -> None:
     path = write_credential(tmp_path / "short.json", "short", "short")
 
     printed = await facts(run_diagnose, free_port(), credential_file=str(path))
@@ -280,10 +236,10 @@ async def test_a_credential_that_kms_does_not_take(run_diagnose: Diagnose, tmp_p
     assert wrong_steps(printed) == ["credential", "tcp"]
 
 
-# --- The way
+# --- The connection
 
 
-async def test_a_closed_port(run_diagnose: Diagnose) -> None:
+async def test_a_closed_port_is_unreachable(run_diagnose: Diagnose) -> None:
     printed = await facts(run_diagnose, free_port())
 
     assert printed["connection_error_code"] == "XKS_PROXY_NOT_REACHABLE"
@@ -291,25 +247,31 @@ async def test_a_closed_port(run_diagnose: Diagnose) -> None:
     assert "firewall" in step_of(printed, "tcp")["advice"]
 
 
-async def test_a_certificate_of_another_host(run_diagnose: Diagnose, certificates: Certificates) -> None:
-    async with http_server(answering(HEALTHY), certificates.context("other.example.com")) as port:
-        printed = await facts(run_diagnose, port)
+@pytest.mark.parametrize(
+    ("certificate", "options", "told"),
+    [
+        ({"host": "other.example.com"}, {}, ("a certificate for other.example.com", "endpoint's name")),
+        ({"authority": create_authority("other CA")}, {}, ("by other CA", "--ca")),
+        ({"authority": create_authority("other CA")}, {"ca": None}, ("by other CA", "--ca")),
+    ],
+    ids=["other-host", "other-ca", "private-ca"],
+)
+async def test_a_refused_certificate_is_described(
+    run_diagnose: Diagnose,
+    certificates: Certificates,
+    certificate: dict[str, Any],
+    options: dict[str, None],
+    told: tuple[str, str],
+) -> None:
+    async with http_server(answering(HEALTHY), certificates.context(**certificate)) as port:
+        printed = await facts(run_diagnose, port, **options)
 
     assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
-    assert "a certificate for other.example.com" in step_of(printed, "certificate")["seen"]
-    assert "endpoint's name" in step_of(printed, "certificate")["advice"]
+    assert told[0] in step_of(printed, "certificate")["seen"]
+    assert told[1] in step_of(printed, "certificate")["advice"]
 
 
-async def test_a_private_ca_that_nobody_named(run_diagnose: Diagnose, certificates: Certificates) -> None:
-    async with http_server(answering(HEALTHY), certificates.context(authority=create_authority("other CA"))) as port:
-        for ca in (str(certificates.ca), None):
-            printed = await facts(run_diagnose, port, ca=ca)
-            assert printed["connection_error_code"] == "XKS_PROXY_INVALID_TLS_CONFIGURATION"
-            assert "by other CA" in step_of(printed, "certificate")["seen"]
-            assert "--ca" in step_of(printed, "certificate")["advice"]
-
-
-async def test_a_server_without_tls(run_diagnose: Diagnose) -> None:
+async def test_a_server_without_tls_is_told_apart(run_diagnose: Diagnose) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
@@ -322,7 +284,7 @@ async def test_a_server_without_tls(run_diagnose: Diagnose) -> None:
     assert "does not use TLS" in step_of(printed, "certificate")["advice"]
 
 
-async def test_a_certificate_that_ends_soon_is_a_warning(run_diagnose: Diagnose, certificates: Certificates) -> None:
+async def test_a_certificate_that_expires_soon_is_a_warning(run_diagnose: Diagnose, certificates: Certificates) -> None:
     async with http_server(answering(HEALTHY), certificates.context(days=9)) as port:
         printed = await facts(run_diagnose, port)
 
@@ -330,7 +292,7 @@ async def test_a_certificate_that_ends_soon_is_a_warning(run_diagnose: Diagnose,
     assert step_of(printed, "certificate")["result"] == "warning"
 
 
-async def test_a_server_with_one_tls_version_has_one_suite_to_show(
+async def test_the_suite_of_each_supported_tls_version_is_shown(
     run_diagnose: Diagnose, certificates: Certificates
 ) -> None:
     context = certificates.context()
@@ -354,7 +316,7 @@ async def test_a_server_with_one_tls_version_has_one_suite_to_show(
         ({**HEALTHY, "ekmFleetDetails": []}, 200, "XKS_PROXY_INVALID_RESPONSE"),
     ],
 )
-async def test_health_that_keeps_kms_from_connecting(
+async def test_a_health_answer_that_prevents_connecting_is_wrong(
     run_diagnose: Diagnose, certificates: Certificates, answer: dict[str, Any], status: int, code: str
 ) -> None:
     async with http_server(answering(answer, status), certificates.context()) as port:
@@ -368,7 +330,7 @@ async def test_health_that_keeps_kms_from_connecting(
 @pytest.mark.parametrize(
     ("states", "ok"), [(["UNAVAILABLE", "UNAVAILABLE"], False), (["ACTIVE", "DEGRADED"], True), (["ACTIVE"], True)]
 )
-async def test_instances_are_looked_at_one_by_one(
+async def test_unavailable_and_degraded_instances_are_reported(
     run_diagnose: Diagnose, certificates: Certificates, states: list[str], ok: bool
 ) -> None:
     """R-HLTH-8."""
@@ -382,7 +344,7 @@ async def test_instances_are_looked_at_one_by_one(
     assert step_of(printed, "instances")["result"] == wanted
 
 
-async def test_encryption_that_breaks_the_api(run_diagnose: Diagnose, certificates: Certificates) -> None:
+async def test_an_encryption_that_violates_the_api_is_wrong(run_diagnose: Diagnose, certificates: Certificates) -> None:
     async def answer(request: web.BaseRequest) -> web.Response:
         if request.path.endswith("health"):
             return web.json_response(HEALTHY)
@@ -399,7 +361,7 @@ async def test_encryption_that_breaks_the_api(run_diagnose: Diagnose, certificat
     assert printed["refusals"][0]["answer"] == "KMSInvalidStateException"
 
 
-async def test_an_answer_that_comes_too_late_is_measured(certificates: Certificates) -> None:
+async def test_the_time_of_a_late_answer_is_measured(certificates: Certificates) -> None:
     """Two servers, so that it is certain which of the two clients is answered."""
     address = ProxyAddress(f"https://{HOST}", "/kms/xks/v1", CREDENTIAL)
     context = certificates.context()

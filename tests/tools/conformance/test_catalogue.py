@@ -16,9 +16,6 @@ def test_the_catalogue_has_each_requirement_once() -> None:
     ]
 
 
-def test_no_requirement_is_checked_that_is_said_to_be_uncheckable() -> None:
+def test_each_requirement_is_either_checked_or_has_a_reason_why_not() -> None:
     assert not _CHECKED & _UNCHECKED
-
-
-def test_every_other_requirement_is_checked() -> None:
-    assert {requirement.id for requirement in CATALOGUE} - _UNCHECKED == _CHECKED
+    assert {requirement.id for requirement in CATALOGUE} == _CHECKED | _UNCHECKED

@@ -1,13 +1,10 @@
 """Reading HTTP/1.1 strictly, whatever a proxy sends."""
 
 import socket
-import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 
 import pytest
-from stub_proxy.server import StubProxy
 from xksproxy_tools.conformance.http_connection import (
     ConnectionEnded,
     HttpConnection,
@@ -20,35 +17,27 @@ Answering = Callable[[bytes], HttpConnection]
 BODY = b'{"errorName":"ValidationException"}'
 
 
+class NoTls:
+    """In place of an SSLContext."""
+
+    def wrap_socket(self, raw: socket.socket, **_: object) -> socket.socket:
+        return raw
+
+
 @pytest.fixture
-def answering(running_stub: StubProxy) -> Iterator[Answering]:
-    """Connections to a server that answers the first bytes it gets with what it was given, and closes."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(running_stub.certificates.of("server"))
-    trusting = ssl.create_default_context(cafile=running_stub.certificates.authority)
-    wires: list[HttpConnection] = []
-    threads: list[threading.Thread] = []
+def answering() -> Iterator[Answering]:
+    """Connections to a server that sends an answer and ends its side of the connection."""
+    with ExitStack() as stack:
 
-    def serve(listener: socket.socket, answer: bytes) -> None:
-        with listener, suppress(OSError):
-            connection, _ = listener.accept()
-            with context.wrap_socket(connection, server_side=True) as secured:
-                secured.recv(65536)
-                secured.sendall(answer)
-                secured.unwrap()
+        def connect(answer: bytes) -> HttpConnection:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            wire = stack.enter_context(HttpConnection(listener.getsockname(), NoTls(), timeout=20.0))
+            server = stack.enter_context(listener.accept()[0])
+            server.sendall(answer)
+            server.shutdown(socket.SHUT_WR)
+            return wire
 
-    def connect(answer: bytes) -> HttpConnection:
-        listener = socket.create_server(("127.0.0.1", 0))
-        threads.append(threading.Thread(target=serve, args=(listener, answer)))
-        threads[-1].start()
-        wires.append(HttpConnection(("localhost", listener.getsockname()[1]), trusting, timeout=20.0))
-        return wires[-1]
-
-    yield connect
-    for wire in wires:
-        wire.close()
-    for thread in threads:
-        thread.join()
+        yield connect
 
 
 def head(*lines: str, status: str = "HTTP/1.1 400 Bad Request") -> bytes:
@@ -59,7 +48,7 @@ def ask(answering: Answering, answer: bytes, method: str = "POST") -> HttpRespon
     return answering(answer).exchange(b"whatever", method)
 
 
-def test_a_response_is_read_as_it_stands(answering: Answering) -> None:
+def test_a_response_is_read_with_its_headers(answering: Answering) -> None:
     response = ask(answering, head("Content-Length: 35", "X-A: 1", "x-a:  2 ", "Connection: Close") + BODY)
 
     assert (response.version, response.status, response.content) == ("HTTP/1.1", 400, BODY)
@@ -70,7 +59,7 @@ def test_a_response_is_read_as_it_stands(answering: Answering) -> None:
     assert response.milliseconds > 0
 
 
-def test_responses_that_were_pipelined_are_read_one_by_one(answering: Answering) -> None:
+def test_pipelined_responses_are_read_one_by_one(answering: Answering) -> None:
     first, second = head("Content-Length: 2") + b"{}", head("Content-Length: 3") + b"[1]"
     wire = answering(first + second)
 
@@ -94,7 +83,7 @@ def test_every_legal_form_of_a_body_is_read(answering: Answering, answer: bytes)
     assert ask(answering, answer).content == b"abc0123456789"
 
 
-def test_there_is_no_body_where_http_has_none(answering: Answering) -> None:
+def test_responses_without_a_body_are_read(answering: Answering) -> None:
     assert ask(answering, head(status="HTTP/1.1 204 No Content")).content == b""
     assert ask(answering, head("Content-Length: 13"), method="HEAD").content == b""
 
@@ -134,7 +123,7 @@ def test_what_is_not_http_1_1_is_refused(answering: Answering, answer: bytes) ->
         head(status="HTTP/1.1 100 Continue"),
     ],
 )
-def test_an_end_before_the_end_of_the_response_is_told(answering: Answering, answer: bytes) -> None:
+def test_an_incomplete_response_is_reported(answering: Answering, answer: bytes) -> None:
     with pytest.raises(ConnectionEnded) as caught:
         ask(answering, answer)
 
@@ -143,7 +132,7 @@ def test_an_end_before_the_end_of_the_response_is_told(answering: Answering, ans
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"nonsense", b"\xff", b"[" * 100_000, b"null"])
-def test_what_is_no_json_object_is_shown_by_its_beginning(content: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_shown_in_part(content: bytes) -> None:
     response = HttpResponse("HTTP/1.1", 500, (), content, 1.0)
 
     with pytest.raises(NotHttp, match="status 500 with a body that is not a JSON object"):
@@ -151,7 +140,7 @@ def test_what_is_no_json_object_is_shown_by_its_beginning(content: bytes) -> Non
     assert len(str(response)) < 400
 
 
-def test_a_response_is_told_without_its_values_and_without_control_characters() -> None:
+def test_a_response_is_shown_without_values_and_control_characters() -> None:
     success = HttpResponse("HTTP/1.1", 200, (), b'{"plaintext":"c2VjcmV0"}', 1.0)
     error = HttpResponse("HTTP/1.1", 400, (), b'{"errorName":"\\u001b[31mred"}', 1.0)
     name = HttpResponse("HTTP/1.1", 200, (), b'{"\\u001b":1}', 1.0)
@@ -171,7 +160,9 @@ def test_a_response_is_told_without_its_values_and_without_control_characters() 
         ("HTTP/1.0", "Keep-Alive", False),
     ],
 )
-def test_whether_a_connection_goes_on(version: str, connection: str | None, closes: bool) -> None:
+def test_a_connection_is_kept_or_closed_by_version_and_header(
+    version: str, connection: str | None, closes: bool
+) -> None:
     headers = () if connection is None else (("connection", connection),)
 
     assert HttpResponse(version, 200, headers, b"{}", 1.0).closes is closes

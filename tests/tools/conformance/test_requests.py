@@ -1,9 +1,9 @@
-"""Signed requests, and their parts made wrong one by one."""
+"""Signed requests, and signatures with one wrong part."""
 
 from dataclasses import replace
 
 import pytest
-from xksproxy_tools.conformance.requests import Request, Signer, timestamp
+from xksproxy_tools.conformance.requests import Request, Signer
 
 from xksproxy.sigv4.canonical import HttpRequest, group_headers
 from xksproxy.sigv4.keyring import Credential, Keyring
@@ -28,7 +28,7 @@ REQUEST = Request(
         (("content-type", "host", "x-amz-date"), "e596c1d1e0b4f61cc8561f0bd70c480890d5caa55115d60c888a56126874c89c"),
     ],
 )
-def test_the_signature_is_that_of_the_published_vector(names: tuple[str, ...], signature: str) -> None:
+def test_the_signature_equals_the_published_vector(names: tuple[str, ...], signature: str) -> None:
     signed = replace(SIGNER, signed_headers=names).sign(REQUEST, AT)
 
     assert signed.header("x-amz-date") == "20240515T120000Z"
@@ -73,7 +73,3 @@ def test_headers_are_replaced_in_their_place_added_and_removed() -> None:
 
     assert changed.headers == (("content-type", "text/plain"), ("Content-Length", "107"), ("X-More", "1"))
     assert changed.header("x-more") == "1"
-
-
-def test_a_time_is_written_in_utc() -> None:
-    assert timestamp(0) == "19700101T000000Z"

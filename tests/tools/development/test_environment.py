@@ -1,4 +1,4 @@
-"""The directory of `xksproxy dev`: made whole or not at all, and kept."""
+"""The directory of `xksproxy dev`."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,20 +34,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.umask(0)
 open_environment(Path(sys.argv[1]), None, int(sys.argv[2]))
 """
-_VARIABLES = {
-    "XKS_PROXY_HOST",
-    "URI_PREFIX",
-    "SIGV4_ACCESS_KEY_ID",
-    "SIGV4_SECRET_ACCESS_KEY",
-    "REGION",
-    "KEY_ID",
-    "ENCRYPT_ONLY_KEY_ID",
-    "DECRYPT_ONLY_KEY_ID",
-    "IMPOTENT_KEY_ID",
-    "SCHEME",
-    "SECURE",
-    "XKSPROXY_CONFIG",
-}
 
 
 def _command(directory: Path, port: int) -> list[str]:
@@ -79,20 +64,19 @@ def _contents(directory: Path) -> dict[Path, tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> DevEnvironment:
-    """An environment just as it was made; tests that change one take a copy."""
+    """A new environment; tests that change one use a copy."""
     return _make(tmp_path_factory.mktemp("devkit") / "dev", 18443)
 
 
 @pytest.fixture
 def copy(made: DevEnvironment, tmp_path: Path) -> DevEnvironment:
-    """A copy to change. Its token still lies in the original, but nothing here touches that."""
+    """A copy to change. Its token is that of the original, which no test here uses."""
     shutil.copytree(made.directory, tmp_path / "dev")
     return DevEnvironment(tmp_path / "dev", made.port)
 
 
 @pytest.fixture
 def fake_util(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put another softhsm2-util on the PATH."""
 
     def put(script: str) -> None:
         (tmp_path / "bin").mkdir()
@@ -104,7 +88,7 @@ def fake_util(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     return put
 
 
-def test_its_configuration_is_one_that_serve_accepts(made: DevEnvironment) -> None:
+def test_serve_accepts_its_configuration(made: DevEnvironment) -> None:
     config = load_config(made.config)
 
     assert check_config(config) == []
@@ -114,7 +98,7 @@ def test_its_configuration_is_one_that_serve_accepts(made: DevEnvironment) -> No
     assert exposed == {"demo-key", "encrypt-only-key", "decrypt-only-key", "impotent-key"}
 
 
-def test_directories_and_secrets_are_for_their_owner_alone_whatever_the_umask(made: DevEnvironment) -> None:
+def test_only_the_owner_can_read_directories_and_secrets_regardless_of_the_umask(made: DevEnvironment) -> None:
     def mode(path: Path) -> int:
         return path.stat().st_mode & 0o777
 
@@ -133,7 +117,7 @@ def test_directories_and_secrets_are_for_their_owner_alone_whatever_the_umask(ma
     assert {path.name: mode(path) for path in secrets if mode(path) != 0o600} == {}
 
 
-def test_no_secret_stands_in_a_file_that_is_open_to_others(made: DevEnvironment) -> None:
+def test_files_that_others_can_read_contain_no_secret(made: DevEnvironment) -> None:
     pin = read_pin(load_config(made.config).hsm[0])
     assert pin is not None
     secrets = (pin.reveal().encode(), made.credential.secret_access_key.encode(), b"PRIVATE KEY")
@@ -143,7 +127,7 @@ def test_no_secret_stands_in_a_file_that_is_open_to_others(made: DevEnvironment)
             assert not any(secret in path.read_bytes() for secret in secrets), path
 
 
-def test_the_console_file_has_exactly_the_form_that_kms_takes(made: DevEnvironment) -> None:
+def test_the_console_file_has_the_format_that_kms_imports(made: DevEnvironment) -> None:
     # R-CONF-2
     (credential,) = load_credentials(made.directory / "credentials")
 
@@ -163,7 +147,6 @@ def test_the_console_file_has_exactly_the_form_that_kms_takes(made: DevEnvironme
 def test_client_env_exports_exactly_the_variables_of_the_public_test_client(made: DevEnvironment) -> None:
     variables = _sourced(made.client_env)
 
-    assert set(variables) == _VARIABLES
     assert variables == {
         "XKS_PROXY_HOST": "localhost:18443",
         "URI_PREFIX": "dev",
@@ -180,43 +163,16 @@ def test_client_env_exports_exactly_the_variables_of_the_public_test_client(made
     }
 
 
-def _verifies(environment: DevEnvironment, name: str) -> bool:
-    """Whether a client that trusts the development CA alone takes the server for one of this name."""
-    tls = load_config(environment.config).server.tls
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(tls.certificate, tls.private_key)
-    client_context = ssl.create_default_context(cafile=environment.authority)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context.wrap_bio(to_client, to_server, server_hostname=name)
-    server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    for _ in range(10):
-        for side in (client, server):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLCertVerificationError:
-                return False
-            if side is client:
-                return True
-    raise AssertionError("the handshake does not end")
+def _certificate_names(environment: DevEnvironment) -> set[str]:
+    """The names and addresses in the server's certificate, which the development CA must have signed."""
+    certificate = _server_certificate(environment)
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(environment.authority.read_bytes()))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
 
 
 def test_its_certificate_is_for_this_machine_and_no_other(made: DevEnvironment) -> None:
-    assert [_verifies(made, name) for name in ("localhost", "127.0.0.1", "::1")] == [True, True, True]
-    assert not _verifies(made, "example.com")
-
-
-def test_two_environments_share_no_secret_and_no_authority(made: DevEnvironment, tmp_path: Path) -> None:
-    # Into a directory that is there and empty, and below one that is not there.
-    (tmp_path / "empty").mkdir(0o755)
-    other = _make(tmp_path / "empty")
-
-    assert other.directory.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
-    assert made.credential != other.credential
-    for name in ("pin", "tls/ca.pem", "tls/ca-key.pem", "tls/server-key.pem", "kms-console.json"):
-        assert (made.directory / name).read_bytes() != (other.directory / name).read_bytes()
+    assert _certificate_names(made) == {"localhost", "127.0.0.1", "::1"}
 
 
 def test_a_second_call_keeps_everything_byte_for_byte(made: DevEnvironment) -> None:
@@ -235,7 +191,7 @@ def test_a_lost_client_env_is_written_again(copy: DevEnvironment) -> None:
 
     open_environment(copy.directory, None, 9999)
 
-    assert set(_sourced(copy.client_env)) == _VARIABLES
+    assert _sourced(copy.client_env)["XKSPROXY_CONFIG"] == str(copy.config)
     assert copy.client_env.stat().st_mode & 0o777 == 0o600
 
 
@@ -262,7 +218,7 @@ def test_another_port_takes_effect_however_the_line_was_written(copy: DevEnviron
     assert load_config(copy.config).server.listen.endswith(f":{environment.port}")
 
 
-def test_what_a_person_added_to_the_configuration_is_kept(copy: DevEnvironment) -> None:
+def test_additions_to_the_configuration_are_kept(copy: DevEnvironment) -> None:
     text = copy.config.read_text() + '\n[[keystore]]\nname = "mine"\nuri_path_prefix = ""\nhsms = ["softhsm"]\n'
     text += 'credentials = "credentials"\n[[keystore.keys]]\nid = "*"  # all of it\n'
     copy.config.write_text(text)
@@ -272,30 +228,7 @@ def test_what_a_person_added_to_the_configuration_is_kept(copy: DevEnvironment) 
     assert copy.config.read_text() == text
 
 
-def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("all my work")
-
-    with pytest.raises(OSError, match="choose another --dir"):
-        open_environment(tmp_path / "mine", None, 8443)
-
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mine", "mine/thesis.txt"]
-
-
-def test_when_softhsm2_fails_nothing_is_left_behind(fake_util: Callable[[str], None], tmp_path: Path) -> None:
-    fake_util("echo 'the disk is full' >&2; exit 1")
-    home = tmp_path / "home"
-    home.mkdir()
-
-    with pytest.raises(SoftHsmError, match="the disk is full"):
-        open_environment(home / "dev", None, 8443)
-
-    assert list(home.iterdir()) == []
-
-
-def test_when_softhsm2_fails_an_empty_directory_stays_as_it_was(
-    fake_util: Callable[[str], None], tmp_path: Path
-) -> None:
+def test_an_empty_directory_stays_empty_if_softhsm2_fails(fake_util: Callable[[str], None], tmp_path: Path) -> None:
     fake_util("exit 1")
     (tmp_path / "home" / "dev").mkdir(parents=True)
 
@@ -305,16 +238,7 @@ def test_when_softhsm2_fails_an_empty_directory_stays_as_it_was(
     assert [path.name for path in (tmp_path / "home").rglob("*")] == ["dev"]
 
 
-def test_where_softhsm2_is_missing_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-
-    with pytest.raises(SoftHsmError, match="apt-get install softhsm2"):
-        open_environment(tmp_path / "dev", None, 8443)
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_when_there_is_no_token_after_all_nothing_is_left_behind(
+def test_nothing_is_left_behind_if_there_is_no_token_in_spite_of_success(
     fake_util: Callable[[str], None], tmp_path: Path
 ) -> None:
     # softhsm2-util says that all is well and has done nothing: the failure comes from PKCS#11.
@@ -350,23 +274,32 @@ def _interrupt(fake_util: Callable[[str], None], tmp_path: Path, number: signal.
         process.wait(30)
 
 
-def test_ctrl_c_half_way_leaves_nothing_behind(fake_util: Callable[[str], None], tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_behind(fake_util: Callable[[str], None], tmp_path: Path) -> None:
     _interrupt(fake_util, tmp_path, signal.SIGINT)
 
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_a_kill_half_way_leaves_no_environment_and_does_not_hinder_the_next_call(
-    fake_util: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_kill_does_not_hinder_the_next_call_which_makes_other_secrets_in_a_directory_of_any_name(
+    made: DevEnvironment, fake_util: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = os.environ["PATH"]
     _interrupt(fake_util, tmp_path, signal.SIGKILL)
     assert not (tmp_path / "home" / "dev").exists()
     monkeypatch.setenv("PATH", path)
+    parent = tmp_path / "home" / 'it\'s a "$HOME" \\ é \N{GRINNING FACE}'
+    (parent / "dev").mkdir(0o755, parents=True)  # an empty directory is used
 
-    environment = _make(tmp_path / "home" / "dev")
+    other = _make(parent / "dev", free_port())
 
-    assert check_config(load_config(environment.config)) == []
+    assert check_config(load_config(other.config)) == []
+    assert _sourced(other.client_env)["XKSPROXY_CONFIG"] == str(other.config)
+    assert list((other.directory / "tokens").iterdir())
+    assert other.directory.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in parent.iterdir()] == ["dev"]
+    assert made.credential != other.credential
+    for name in ("pin", "tls/ca.pem", "tls/ca-key.pem", "tls/server-key.pem", "kms-console.json"):
+        assert (made.directory / name).read_bytes() != (other.directory / name).read_bytes()
 
 
 def _server_certificate(environment: DevEnvironment) -> x509.Certificate:
@@ -383,7 +316,7 @@ def _issue(environment: DevEnvironment, days: int) -> None:
 
 
 @pytest.mark.parametrize("days", [0, 29])
-def test_a_certificate_near_its_end_is_renewed_by_the_same_authority(copy: DevEnvironment, days: int) -> None:
+def test_a_certificate_that_expires_soon_is_renewed_by_the_same_authority(copy: DevEnvironment, days: int) -> None:
     _issue(copy, days)
     near_its_end = _server_certificate(copy)
     before = _contents(copy.directory)
@@ -392,7 +325,7 @@ def test_a_certificate_near_its_end_is_renewed_by_the_same_authority(copy: DevEn
 
     renewed = _server_certificate(copy)
     assert (renewed.not_valid_after_utc - near_its_end.not_valid_after_utc).days > 300
-    assert [_verifies(copy, name) for name in ("localhost", "127.0.0.1", "::1")] == [True, True, True]
+    assert _certificate_names(copy) == {"localhost", "127.0.0.1", "::1"}
     assert (copy.directory / "tls" / "server-key.pem").stat().st_mode & 0o777 == 0o600
     after = _contents(copy.directory)
     assert {str(path) for path in after if after[path] != before[path]} >= {"tls/server.pem", "tls/server-key.pem"}
@@ -400,7 +333,7 @@ def test_a_certificate_near_its_end_is_renewed_by_the_same_authority(copy: DevEn
     assert not list(copy.directory.rglob(".*"))
 
 
-def test_a_certificate_that_lasts_a_while_is_kept(copy: DevEnvironment) -> None:
+def test_a_certificate_that_does_not_expire_soon_is_kept(copy: DevEnvironment) -> None:
     _issue(copy, 31)
     before = _server_certificate(copy)
 
@@ -419,7 +352,7 @@ def test_a_certificate_that_lasts_a_while_is_kept(copy: DevEnvironment) -> None:
         ("credentials", None),
     ],
 )
-def test_a_damaged_environment_is_refused_with_what_is_wrong(
+def test_a_damaged_environment_is_refused_with_the_name_of_the_file(
     copy: DevEnvironment, name: str, content: bytes | None
 ) -> None:
     path = copy.directory / name
@@ -435,18 +368,8 @@ def test_a_damaged_environment_is_refused_with_what_is_wrong(
 
 
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:", "127.0.0.1:https"])
-def test_an_environment_that_listens_nowhere_is_refused(copy: DevEnvironment, listen: str) -> None:
+def test_an_invalid_listen_address_is_refused(copy: DevEnvironment, listen: str) -> None:
     copy.config.write_text(copy.config.read_text().replace("127.0.0.1:18443", listen))
 
     with pytest.raises(ConfigError, match=r"server\.listen"):
         open_environment(copy.directory, None, 9999)
-
-
-@pytest.mark.parametrize("name", ['it\'s a "$HOME" \\ é', "\N{GRINNING FACE}"])
-def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
-    environment = _make(tmp_path / name / "dev", free_port())
-
-    assert check_config(load_config(environment.config)) == []
-    assert _sourced(environment.client_env)["XKSPROXY_CONFIG"] == str(environment.config)
-    assert list((environment.directory / "tokens").iterdir())
-    assert [path.name for path in tmp_path.iterdir()] == [name]

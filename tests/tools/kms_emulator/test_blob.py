@@ -1,9 +1,9 @@
-"""Ciphertext blobs are self-contained, and nothing else reads as one; contexts have one form, and no two share it."""
+"""The formats of ciphertext blobs and of authenticated data."""
 
 import random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from xksproxy_tools.kms_emulator.blob import MAXIMUM_BLOB_BYTES, Blob, Header, authenticated_data, pack, unpack
 from xksproxy_tools.kms_emulator.errors import KmsError
@@ -17,14 +17,16 @@ headers = st.builds(Header, st.text(min_size=1, max_size=90), st.text(min_size=1
 sealed = st.builds(
     Sealed,
     st.binary(max_size=300),
-    st.none() | st.binary(max_size=20),
+    st.sampled_from([None, b""]) | st.binary(min_size=1, max_size=20),
     st.binary(min_size=12, max_size=12) | st.binary(min_size=16, max_size=16),
     st.binary(min_size=16, max_size=16),
 )
 blobs = st.builds(Blob, headers, sealed)
+few = settings(max_examples=30)
 contexts = st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=5)
 
 
+@few
 @given(blobs)
 def test_a_blob_is_read_as_it_was_written(blob: Blob) -> None:
     data = pack(blob)
@@ -33,6 +35,7 @@ def test_a_blob_is_read_as_it_was_written(blob: Blob) -> None:
     assert len(data) <= MAXIMUM_BLOB_BYTES
 
 
+@few
 @given(blobs, st.data())
 def test_no_part_of_a_blob_is_a_blob(blob: Blob, data: st.DataObject) -> None:
     whole = pack(blob)
@@ -44,8 +47,9 @@ def test_no_part_of_a_blob_is_a_blob(blob: Blob, data: st.DataObject) -> None:
         assert raised.value.name == "InvalidCiphertextException"
 
 
+@few
 @given(st.binary(max_size=300))
-def test_no_text_does_worse_than_being_refused(data: bytes) -> None:
+def test_any_other_data_is_refused(data: bytes) -> None:
     for text in (data, pack(Blob(HEADER, SEALED))[:4] + data):
         try:
             blob = unpack(text)
@@ -55,9 +59,10 @@ def test_no_text_does_worse_than_being_refused(data: bytes) -> None:
             assert pack(blob) == text
 
 
+@few
 @given(blobs, st.data())
-def test_a_changed_blob_is_refused_or_another_one(blob: Blob, data: st.DataObject) -> None:
-    """There is one way only to write a blob."""
+def test_a_changed_blob_is_refused_or_is_another_blob(blob: Blob, data: st.DataObject) -> None:
+    """A blob has only one form."""
     whole = bytearray(pack(blob))
     position = data.draw(st.integers(0, len(whole) - 1))
     whole[position] ^= data.draw(st.integers(1, 255))
@@ -70,13 +75,7 @@ def test_a_changed_blob_is_refused_or_another_one(blob: Blob, data: st.DataObjec
     assert pack(other) == bytes(whole)
 
 
-def test_absent_and_empty_metadata_are_told_apart() -> None:
-    for metadata in (None, b""):
-        blob = Blob(HEADER, Sealed(b"c", metadata, b"i" * 12, b"t" * 16))
-        assert unpack(pack(blob)).sealed.ciphertext_metadata == metadata
-
-
-def test_the_largest_data_of_a_caller_has_a_place() -> None:
+def test_the_largest_plaintext_fits() -> None:
     """4096 bytes, encrypted twice, with all that a proxy may add."""
     inner = join(KeyMaterial.generate().encrypt(bytes(4096), b""))
     blob = Blob(HEADER, Sealed(inner, b"m" * 20, b"i" * 16, b"t" * 16))
@@ -96,7 +95,7 @@ def test_the_largest_data_of_a_caller_has_a_place() -> None:
         Sealed(b"c", None, b"i" * 12, b"t" * 12),
     ],
 )
-def test_what_no_decrypt_would_accept_is_not_packed(part: Sealed) -> None:
+def test_sizes_that_decrypt_would_refuse_are_not_packed(part: Sealed) -> None:
     with pytest.raises(ValueError, match="ciphertext blob"):
         pack(Blob(HEADER, part))
 
@@ -104,6 +103,7 @@ def test_what_no_decrypt_would_accept_is_not_packed(part: Sealed) -> None:
 # --- Authenticated data
 
 
+@few
 @given(contexts, st.randoms(use_true_random=False))
 def test_the_order_of_pairs_does_not_matter(context: dict[str, str], order: random.Random) -> None:
     pairs = list(context.items())
@@ -112,6 +112,7 @@ def test_the_order_of_pairs_does_not_matter(context: dict[str, str], order: rand
     assert authenticated_data(HEADER, dict(pairs)) == authenticated_data(HEADER, context)
 
 
+@few
 @given(headers, contexts, headers, contexts)
 def test_no_two_contexts_or_headers_have_the_same_form(
     header: Header, context: dict[str, str], other_header: Header, other_context: dict[str, str]
@@ -123,20 +124,13 @@ def test_no_two_contexts_or_headers_have_the_same_form(
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [
-        ({"ab": "c"}, {"a": "bc"}),
-        ({"a": "b", "c": "d"}, {"a": "bcd"}),
-        ({"a": "b"}, {"A": "b"}),
-        ({"a": ""}, {}),
-        ({"": "a"}, {"a": ""}),
-        ({"é": "1"}, {"e\u0301": "1"}),
-    ],
+    [({"ab": "c"}, {"a": "bc"}), ({"a": "b", "c": "d"}, {"a": "bcd"}), ({"é": "1"}, {"e\u0301": "1"})],
 )
-def test_contexts_that_look_alike_differ(one: dict[str, str], other: dict[str, str]) -> None:
+def test_similar_contexts_have_different_forms(one: dict[str, str], other: dict[str, str]) -> None:
     assert authenticated_data(HEADER, one) != authenticated_data(HEADER, other)
 
 
-def test_it_may_have_as_many_bytes_as_a_proxy_must_take() -> None:
+def test_authenticated_data_have_at_most_8192_bytes() -> None:
     """R-ENC-2."""
     empty = len(authenticated_data(HEADER, {"": ""}))
     fits = {"": "x" * (8192 - empty)}
@@ -150,7 +144,7 @@ def test_it_may_have_as_many_bytes_as_a_proxy_must_take() -> None:
 @pytest.mark.parametrize(
     "context", [{"x" * 70_000: ""}, {str(n): "" for n in range(70_000)}, {"\ud800": ""}, {"": "\udfff"}]
 )
-def test_a_context_that_has_no_form_is_refused(context: dict[str, str]) -> None:
+def test_a_context_that_cannot_be_encoded_is_refused(context: dict[str, str]) -> None:
     with pytest.raises(KmsError) as raised:
         authenticated_data(HEADER, context)
 
@@ -160,31 +154,27 @@ def test_a_context_that_has_no_form_is_refused(context: dict[str, str]) -> None:
 # --- Key material
 
 
+@few
 @given(st.binary(max_size=200), st.binary(max_size=200))
-def test_key_material_opens_what_it_encrypted_and_nothing_else(plaintext: bytes, aad: bytes) -> None:
+def test_key_material_decrypts_only_its_own_ciphertext_with_the_same_aad(plaintext: bytes, aad: bytes) -> None:
     material = KeyMaterial.generate()
     sealed = material.encrypt(plaintext, aad)
 
     assert material.decrypt(split(join(sealed)), aad) == plaintext
     assert len(join(sealed)) == len(plaintext) + 28
+    assert material.encrypt(plaintext, aad).iv != sealed.iv
     for other, changed_aad in ((KeyMaterial.generate(), aad), (material, aad + b"x")):
         with pytest.raises(KeyMaterialMismatch):
             other.decrypt(sealed, changed_aad)
 
 
 @pytest.mark.parametrize("length", [0, 1, 27])
-def test_too_short_a_text_is_no_inner_layer(length: int) -> None:
+def test_an_inner_layer_that_is_too_short_is_refused(length: int) -> None:
     with pytest.raises(KeyMaterialMismatch):
         split(bytes(length))
 
 
-def test_two_encryptions_have_two_ivs() -> None:
-    material = KeyMaterial.generate()
-
-    assert material.encrypt(b"", b"").iv != material.encrypt(b"", b"").iv
-
-
-def test_key_material_does_not_show() -> None:
+def test_the_repr_hides_key_material() -> None:
     material = KeyMaterial(b"0123456789abcdef0123456789abcdef")
 
     assert "0123" not in repr(material)

@@ -77,6 +77,7 @@ async def outcome_of(call: object) -> ClusterOutcome:
 
 async def test_a_key_is_made_used_and_deleted_in_the_token(connected: CloudHsmCluster) -> None:
     await connected.create_key("kms-key")
+    assert await outcome_of(connected.create_key("kms-key")) is ClusterOutcome.FAILED
 
     sealed = await connected.encrypt("kms-key", b"data key", b"aad")
 
@@ -100,7 +101,7 @@ async def test_the_key_never_leaves_the_token(connected: CloudHsmCluster) -> Non
     assert (description.spec, description.sensitive, description.extractable) == ("AES_256", True, False)
 
 
-async def test_what_was_not_encrypted_so_is_rejected(connected: CloudHsmCluster) -> None:
+async def test_another_context_key_or_tag_is_rejected(connected: CloudHsmCluster) -> None:
     await connected.create_key("kms-key")
     await connected.create_key("other-key")
     sealed = await connected.encrypt("kms-key", b"data key", b"aad")
@@ -114,16 +115,10 @@ async def test_what_was_not_encrypted_so_is_rejected(connected: CloudHsmCluster)
         assert await outcome_of(call) is ClusterOutcome.CIPHERTEXT_REJECTED
 
 
-async def test_a_second_key_of_the_same_label_is_not_made(connected: CloudHsmCluster) -> None:
-    await connected.create_key("kms-key")
-
-    assert await outcome_of(connected.create_key("kms-key")) is ClusterOutcome.FAILED
-
-
 # --- Connecting
 
 
-async def test_nothing_works_before_it_is_connected_and_after(cluster: CloudHsmCluster, password: str) -> None:
+async def test_a_cluster_can_be_used_only_while_it_is_connected(cluster: CloudHsmCluster, password: str) -> None:
     assert await outcome_of(cluster.create_key("kms-key")) is ClusterOutcome.NO_ACTIVE_HSM
     await connect(cluster, password)
     await cluster.create_key("kms-key")
@@ -133,7 +128,7 @@ async def test_nothing_works_before_it_is_connected_and_after(cluster: CloudHsmC
     assert await outcome_of(cluster.encrypt("kms-key", b"", b"")) is ClusterOutcome.NO_ACTIVE_HSM
 
 
-async def test_a_wrong_password_is_found_out_each_time(cluster: CloudHsmCluster, password: str) -> None:
+async def test_a_wrong_password_is_refused_each_time(cluster: CloudHsmCluster, password: str) -> None:
     """Also where the process was logged in before: then PKCS#11 asks for no PIN, unless it has logged out."""
     for _ in range(2):
         assert await outcome_of(cluster.connect("not the password")) is ClusterOutcome.WRONG_PASSWORD
@@ -141,7 +136,7 @@ async def test_a_wrong_password_is_found_out_each_time(cluster: CloudHsmCluster,
         await cluster.disconnect()
 
 
-async def test_no_session_that_is_slow_to_open_is_left_to_log_in_again(
+async def test_disconnecting_waits_for_sessions_that_are_slow_to_open(
     cluster: CloudHsmCluster, faulty: FaultyHsm, password: str
 ) -> None:
     """It would find the log-in gone and renew it, and then any password would do."""
@@ -190,7 +185,7 @@ async def test_the_kmsuser_of_a_real_cluster_is_named_with_the_password(
         ("absent", ClusterOutcome.NO_ACTIVE_HSM),
     ],
 )
-async def test_what_fails_when_connecting_is_told_apart(
+async def test_each_failure_to_connect_has_its_outcome(
     cluster: CloudHsmCluster, faulty: FaultyHsm, password: str, rule: str, outcome: ClusterOutcome
 ) -> None:
     faulty.tell(rule)
@@ -201,7 +196,7 @@ async def test_what_fails_when_connecting_is_told_apart(
     await cluster.connect(password)
 
 
-async def test_a_token_that_is_not_there_is_a_cluster_without_active_hsm(
+async def test_a_missing_token_or_module_is_a_cluster_without_an_active_hsm(
     faulty: FaultyHsm, tmp_path: Path, password: str
 ) -> None:
     for change in ({"token": "no such token"}, {"module": str(tmp_path / "no-such-module.so")}):
@@ -214,7 +209,7 @@ async def test_a_token_that_is_not_there_is_a_cluster_without_active_hsm(
 # --- While connected
 
 
-async def test_a_cluster_whose_hsm_comes_back_is_used_again(connected: CloudHsmCluster, faulty: FaultyHsm) -> None:
+async def test_a_cluster_is_used_again_when_its_hsm_recovers(connected: CloudHsmCluster, faulty: FaultyHsm) -> None:
     await connected.create_key("kms-key")
     sealed = await connected.encrypt("kms-key", b"data key", b"aad")
 
@@ -233,7 +228,7 @@ async def test_a_cluster_whose_hsm_comes_back_is_used_again(connected: CloudHsmC
         await asyncio.sleep(0.01)
 
 
-async def test_a_module_that_hangs_does_not_hold_up_whoever_connects(
+async def test_connecting_to_a_module_that_hangs_fails_in_time(
     faulty: FaultyHsm, tmp_path: Path, password: str
 ) -> None:
     cluster = CloudHsmClusters({CLUSTER: faulty.hsm}, tmp_path, time_limit=0.3).get(CLUSTER)
@@ -243,7 +238,7 @@ async def test_a_module_that_hangs_does_not_hold_up_whoever_connects(
     assert await outcome_of(cluster.connect(password)) in (ClusterOutcome.NO_ACTIVE_HSM, ClusterOutcome.BUSY)
 
 
-# --- The command line, and the verdicts
+# --- The command line, and the errors of KMS
 
 
 def test_a_cluster_is_named_on_the_command_line() -> None:
@@ -256,61 +251,37 @@ def test_a_cluster_is_named_on_the_command_line() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        CLUSTER,
-        f"{CLUSTER}=",
-        f"{CLUSTER}=m.so",
-        "=m.so:kms",
-        f"{CLUSTER}=m.so:",
-        f"{CLUSTER}=:kms",
-        f"{CLUSTER}=m.so:{'x' * 33}",
-    ],
+    ["", CLUSTER, "=m.so:kms", *(f"{CLUSTER}={rest}" for rest in ("", "m.so", "m.so:", ":kms", f"m.so:{'x' * 33}"))],
 )
-def test_what_names_no_cluster_is_refused_with_the_form_of_one(text: str) -> None:
+def test_an_invalid_cluster_option_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ValueError, match="expected ID=MODULE:TOKEN"):
         parse_cluster(text)
 
 
-def test_a_preset_that_is_none_is_refused_with_those_that_are() -> None:
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="expected one of softhsm2, nss, cloudhsm"):
         parse_cluster(f"{CLUSTER}=m.so:kms:softhsm3")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "code", "create_key", "cryptography"),
-    [
-        (
-            ClusterOutcome.WRONG_PASSWORD,
-            "INVALID_CREDENTIALS",
-            "CustomKeyStoreInvalidStateException",
-            "KMSInvalidStateException",
-        ),
-        (
-            ClusterOutcome.USER_LOCKED_OUT,
-            "USER_LOCKED_OUT",
-            "CustomKeyStoreInvalidStateException",
-            "KMSInvalidStateException",
-        ),
-        (
-            ClusterOutcome.USER_MISSING,
-            "USER_NOT_FOUND",
-            "CustomKeyStoreInvalidStateException",
-            "KMSInvalidStateException",
-        ),
-        (
-            ClusterOutcome.NO_ACTIVE_HSM,
-            "INSUFFICIENT_CLOUDHSM_HSMS",
-            "CloudHsmClusterInvalidConfigurationException",
-            "KMSInvalidStateException",
-        ),
-        (ClusterOutcome.KEY_MISSING, "INTERNAL_ERROR", "KMSInternalException", "KMSInvalidStateException"),
-        (ClusterOutcome.CIPHERTEXT_REJECTED, "INTERNAL_ERROR", "KMSInternalException", "InvalidCiphertextException"),
-        (ClusterOutcome.BUSY, "NETWORK_ERRORS", "ThrottlingException", "ThrottlingException"),
-        (ClusterOutcome.FAILED, "INTERNAL_ERROR", "KMSInternalException", "KMSInvalidStateException"),
-    ],
-)
-def test_the_verdict_on_an_outcome(outcome: ClusterOutcome, code: str, create_key: str, cryptography: str) -> None:
-    assert connection_error_code(outcome) == code
-    assert create_key_error(outcome).name == create_key
-    assert cryptographic_error(outcome).name == cryptography
+_STATE = "CustomKeyStoreInvalidStateException"
+_CLUSTER = "CloudHsmClusterInvalidConfigurationException"
+_INVALID = "KMSInvalidStateException"
+
+# Outcome: ConnectionErrorCode, exception of CreateKey, exception of the cryptographic operations.
+_ANSWERS = {
+    ClusterOutcome.WRONG_PASSWORD: ("INVALID_CREDENTIALS", _STATE, _INVALID),
+    ClusterOutcome.USER_LOCKED_OUT: ("USER_LOCKED_OUT", _STATE, _INVALID),
+    ClusterOutcome.USER_MISSING: ("USER_NOT_FOUND", _STATE, _INVALID),
+    ClusterOutcome.NO_ACTIVE_HSM: ("INSUFFICIENT_CLOUDHSM_HSMS", _CLUSTER, _INVALID),
+    ClusterOutcome.KEY_MISSING: ("INTERNAL_ERROR", "KMSInternalException", _INVALID),
+    ClusterOutcome.CIPHERTEXT_REJECTED: ("INTERNAL_ERROR", "KMSInternalException", "InvalidCiphertextException"),
+    ClusterOutcome.BUSY: ("NETWORK_ERRORS", "ThrottlingException", "ThrottlingException"),
+    ClusterOutcome.FAILED: ("INTERNAL_ERROR", "KMSInternalException", _INVALID),
+}
+
+
+@pytest.mark.parametrize("outcome", ClusterOutcome)
+def test_each_outcome_has_an_error_code_and_exceptions(outcome: ClusterOutcome) -> None:
+    errors = (connection_error_code(outcome), create_key_error(outcome).name, cryptographic_error(outcome).name)
+
+    assert errors == _ANSWERS[outcome]

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from emulator_support import ALICE, CLUSTER, CLUSTER_ID, PUBLIC, FakeCluster, Harness, refused
-from xksproxy_tools.kms_emulator.cloudhsm import ClusterOutcome
+from emulator_support import CLUSTER, CLUSTER_ID, PUBLIC, FakeCluster, Harness, refused
+from xksproxy_tools.kms_emulator.cloudhsm import ClusterOutcome, create_key_error
 
 
 async def cluster_key(kms: Harness, store_id: str) -> str:
@@ -12,8 +12,9 @@ async def cluster_key(kms: Harness, store_id: str) -> str:
     return str(metadata["KeyId"])
 
 
-async def test_a_store_shows_its_cluster(kms: Harness) -> None:
-    store_id = await kms.create_store(**CLUSTER)
+async def test_cloudhsm_is_the_default_type_and_a_store_shows_its_cluster(kms: Harness) -> None:
+    settings = {name: value for name, value in CLUSTER.items() if name != "CustomKeyStoreType"}
+    store_id = await kms.create_store(**settings)
 
     entry = await kms.entry(store_id)
 
@@ -28,14 +29,6 @@ async def test_a_store_shows_its_cluster(kms: Harness) -> None:
     }
 
 
-async def test_its_type_is_the_default(kms: Harness) -> None:
-    settings = {name: value for name, value in CLUSTER.items() if name != "CustomKeyStoreType"}
-
-    entry = await kms.entry(await kms.create_store(**settings))
-
-    assert entry["CustomKeyStoreType"] == "AWS_CLOUDHSM"
-
-
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -47,7 +40,7 @@ async def test_its_type_is_the_default(kms: Harness) -> None:
         ({"TrustAnchorCertificate": "no certificate"}, "IncorrectTrustAnchorException"),
     ],
 )
-async def test_settings_that_cannot_be_are_refused(kms: Harness, change: dict[str, Any], name: str) -> None:
+async def test_invalid_settings_are_refused(kms: Harness, change: dict[str, Any], name: str) -> None:
     settings = {member: value for member, value in {**CLUSTER, **change}.items() if value is not None}
 
     async with refused(name):
@@ -72,6 +65,8 @@ async def test_a_key_is_made_in_the_cluster_and_used_there(kms: Harness) -> None
     answer = await kms.call("Decrypt", CiphertextBlob=blob, EncryptionContext={"a": "b"})
 
     assert answer["Plaintext"] == b"secret"
+    async with refused("InvalidCiphertextException"):
+        await kms.call("Decrypt", CiphertextBlob=blob)
     assert (metadata["Origin"], metadata["CloudHsmClusterId"]) == ("AWS_CLOUDHSM", CLUSTER_ID)
     assert metadata["CustomKeyStoreId"] == store_id
     assert "XksKeyConfiguration" not in metadata
@@ -92,26 +87,7 @@ async def test_data_keys_and_re_encryption_work_too(kms: Harness) -> None:
         await kms.call("GenerateDataKeyPair", KeyId=key_id, KeyPairSpec="RSA_2048")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "code"),
-    [
-        (ClusterOutcome.WRONG_PASSWORD, "INVALID_CREDENTIALS"),
-        (ClusterOutcome.USER_LOCKED_OUT, "USER_LOCKED_OUT"),
-        (ClusterOutcome.NO_ACTIVE_HSM, "INSUFFICIENT_CLOUDHSM_HSMS"),
-    ],
-)
-async def test_a_connection_that_fails_says_why(kms: Harness, outcome: ClusterOutcome, code: str) -> None:
-    store_id = await kms.create_store(**CLUSTER)
-    kms.cluster.failure = outcome
-
-    await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
-    await kms.settle()
-
-    entry = await kms.entry(store_id)
-    assert (entry["ConnectionState"], entry["ConnectionErrorCode"]) == ("FAILED", code)
-
-
-async def test_a_cluster_that_is_gone_is_not_found(kms: Harness) -> None:
+async def test_a_cluster_that_no_longer_exists_is_not_found(kms: Harness) -> None:
     store_id = await kms.create_store(**CLUSTER)
     kms.clusters.clear()
 
@@ -121,7 +97,7 @@ async def test_a_cluster_that_is_gone_is_not_found(kms: Harness) -> None:
     assert (await kms.entry(store_id))["ConnectionErrorCode"] == "CLUSTER_NOT_FOUND"
 
 
-async def test_a_wrong_password_is_mended_by_an_update_while_disconnected(kms: Harness) -> None:
+async def test_a_wrong_password_is_corrected_by_an_update_while_disconnected(kms: Harness) -> None:
     store_id = await kms.create_store(**{**CLUSTER, "KeyStorePassword": "wrong-password"})
     await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
     await kms.settle()
@@ -139,7 +115,7 @@ async def test_a_wrong_password_is_mended_by_an_update_while_disconnected(kms: H
     assert await kms.state(store_id) == "CONNECTED"
 
 
-async def test_a_store_does_not_move_to_another_cluster(kms: Harness) -> None:
+async def test_a_store_cannot_change_to_another_cluster(kms: Harness) -> None:
     store_id = await kms.create_store(**CLUSTER)
     kms.clusters["cluster-aaaaaaaaaaa"] = FakeCluster()
 
@@ -165,25 +141,25 @@ async def test_while_connected_only_the_name_changes(kms: Harness, parameters: d
         await kms.call("UpdateCustomKeyStore", CustomKeyStoreId=store_id, **parameters)
 
 
-@pytest.mark.parametrize("outcome", [ClusterOutcome.NO_ACTIVE_HSM, ClusterOutcome.KEY_MISSING, ClusterOutcome.FAILED])
-async def test_without_an_active_hsm_or_the_key_material_nothing_works(kms: Harness, outcome: ClusterOutcome) -> None:
-    key_id = await cluster_key(kms, await kms.connected_cluster_store())
+@pytest.mark.parametrize(
+    ("outcome", "name"),
+    [(ClusterOutcome.NO_ACTIVE_HSM, "KMSInvalidStateException"), (ClusterOutcome.BUSY, "ThrottlingException")],
+)
+async def test_a_failure_of_the_cluster_fails_cryptography_and_new_keys_and_leaves_keys_enabled(
+    kms: Harness, outcome: ClusterOutcome, name: str
+) -> None:
+    store_id = await kms.connected_cluster_store()
+    key_id = await cluster_key(kms, store_id)
     blob = (await kms.call("Encrypt", KeyId=key_id, Plaintext=b"x"))["CiphertextBlob"]
     kms.cluster.failure = outcome
 
-    async with refused("KMSInvalidStateException"):
+    async with refused(name):
         await kms.call("Encrypt", KeyId=key_id, Plaintext=b"x")
-    async with refused("KMSInvalidStateException"):
+    async with refused(name):
         await kms.call("Decrypt", CiphertextBlob=blob)
+    async with refused(create_key_error(outcome).name):
+        await cluster_key(kms, store_id)
     assert await kms.key_state(key_id) == "Enabled"
-
-
-async def test_a_busy_cluster_throttles(kms: Harness) -> None:
-    key_id = await cluster_key(kms, await kms.connected_cluster_store())
-    kms.cluster.failure = ClusterOutcome.BUSY
-
-    async with refused("ThrottlingException"):
-        await kms.call("Encrypt", KeyId=key_id, Plaintext=b"x")
 
 
 async def test_a_disconnected_store_makes_its_keys_unavailable(kms: Harness) -> None:
@@ -199,7 +175,7 @@ async def test_a_disconnected_store_makes_its_keys_unavailable(kms: Harness) -> 
     assert "is unavailable" in error.message
 
 
-async def test_the_origin_must_fit_the_type_of_the_store(kms: Harness) -> None:
+async def test_the_origin_must_match_the_type_of_the_store(kms: Harness) -> None:
     cluster_store, external_store = await kms.connected_cluster_store(), await kms.connected_store("external", **PUBLIC)
 
     async with refused("UnsupportedOperationException"):
@@ -208,20 +184,15 @@ async def test_the_origin_must_fit_the_type_of_the_store(kms: Harness) -> None:
         await kms.create_key(cluster_store)
 
 
-async def test_a_deleted_key_takes_its_material_along(kms: Harness) -> None:
+@pytest.mark.parametrize("failure", [None, ClusterOutcome.NO_ACTIVE_HSM])
+async def test_a_key_is_deleted_with_its_material_if_its_cluster_can_be_reached(
+    kms: Harness, failure: ClusterOutcome | None
+) -> None:
     key_id = await cluster_key(kms, await kms.connected_cluster_store())
     await kms.call("ScheduleKeyDeletion", KeyId=key_id, PendingWindowInDays=7)
     kms.clock.now += 8 * 24 * 60 * 60
-
-    await kms.call("ListKeys", ALICE)
-
-    assert kms.cluster.keys == {}
-
-
-async def test_a_key_is_deleted_even_if_its_cluster_cannot_be_reached(kms: Harness) -> None:
-    key_id = await cluster_key(kms, await kms.connected_cluster_store())
-    await kms.call("ScheduleKeyDeletion", KeyId=key_id, PendingWindowInDays=7)
-    kms.clock.now += 8 * 24 * 60 * 60
-    kms.cluster.failure = ClusterOutcome.NO_ACTIVE_HSM
+    kms.cluster.failure = failure
 
     assert (await kms.call("ListKeys"))["Keys"] == []
+
+    assert len(kms.cluster.keys) == (0 if failure is None else 1)

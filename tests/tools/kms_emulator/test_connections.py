@@ -10,7 +10,7 @@ from xksproxy_tools.kms_emulator.durations import Durations
 from xksproxy_tools.kms_emulator.proxy.outcome import Outcome, ProxyFailure
 
 
-async def test_connecting_answers_at_once_and_takes_its_time(kms: Harness) -> None:
+async def test_connecting_answers_immediately_and_takes_time(kms: Harness) -> None:
     store_id = await kms.create_store()
     kms.gate.hold()
 
@@ -24,7 +24,7 @@ async def test_connecting_answers_at_once_and_takes_its_time(kms: Harness) -> No
     assert await kms.state(store_id) == "CONNECTED"
 
 
-async def test_one_health_request_proves_a_connection_under_the_id_of_the_request(kms: Harness) -> None:
+async def test_connecting_calls_the_health_api_once_with_the_id_of_the_request(kms: Harness) -> None:
     store_id = await kms.create_store()
     kms.proxy.calls.clear()
 
@@ -39,7 +39,7 @@ async def test_one_health_request_proves_a_connection_under_the_id_of_the_reques
     assert metadata.kms_request_id == connection.request_id
 
 
-async def test_disconnecting_asks_the_proxy_nothing(kms: Harness) -> None:
+async def test_disconnecting_does_not_call_the_proxy(kms: Harness) -> None:
     store_id = await kms.connected_store()
     kms.proxy.calls.clear()
     kms.gate.hold()
@@ -53,20 +53,7 @@ async def test_disconnecting_asks_the_proxy_nothing(kms: Harness) -> None:
     assert kms.proxy.calls == []
 
 
-async def test_a_connection_under_way_can_be_given_up(kms: Harness) -> None:
-    store_id = await kms.create_store()
-    kms.gate.hold()
-    await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
-    await kms.settle()
-
-    await kms.call("DisconnectCustomKeyStore", CustomKeyStoreId=store_id)
-    kms.gate.release()
-    await kms.settle()
-
-    assert await kms.state(store_id) == "DISCONNECTED"
-
-
-async def test_a_transition_that_is_replaced_waits_no_longer(kms: Harness) -> None:
+async def test_disconnecting_cancels_a_connection_in_progress(kms: Harness) -> None:
     store_id = await kms.create_store()
     kms.gate.hold()
     await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
@@ -76,9 +63,12 @@ async def test_a_transition_that_is_replaced_waits_no_longer(kms: Harness) -> No
     await kms.settle()
 
     assert (len(kms.gate.waits), kms.gate.waiting) == (2, 1)
+    kms.gate.release()
+    await kms.settle()
+    assert await kms.state(store_id) == "DISCONNECTED"
 
 
-async def test_a_connection_that_fails_while_it_is_given_up_does_not_show(
+async def test_the_failure_of_a_cancelled_connection_is_not_shown(
     kms: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail_when_cancelled(*_: object) -> None:
@@ -99,31 +89,16 @@ async def test_a_connection_that_fails_while_it_is_given_up_does_not_show(
     assert await kms.state(store_id) == "DISCONNECTING"
 
 
-@pytest.mark.parametrize(
-    ("outcome", "code"),
-    [
-        (Outcome.AUTHENTICATION_FAILED, "INVALID_CREDENTIALS"),
-        (Outcome.ACCESS_DENIED, "XKS_PROXY_ACCESS_DENIED"),
-        (Outcome.INVALID_URI_PATH, "XKS_PROXY_INVALID_CONFIGURATION"),
-        (Outcome.MALFORMED, "XKS_PROXY_INVALID_RESPONSE"),
-        (Outcome.NO_TLS, "XKS_PROXY_INVALID_TLS_CONFIGURATION"),
-        (Outcome.NO_TCP, "XKS_PROXY_NOT_REACHABLE"),
-        (Outcome.ALL_UNAVAILABLE, "XKS_PROXY_NOT_REACHABLE"),
-        (Outcome.TIMED_OUT, "XKS_PROXY_TIMED_OUT"),
-    ],
-)
-async def test_a_failure_shows_its_code_until_the_store_is_disconnected(
-    kms: Harness, outcome: Outcome, code: str
-) -> None:
+async def test_a_failed_store_shows_its_error_code_at_once_and_until_it_is_disconnected(kms: Harness) -> None:
     store_id = await kms.create_store()
     kms.gate.hold()
-    kms.proxy.failure = outcome
+    kms.proxy.failure = Outcome.ACCESS_DENIED
 
     await kms.call("ConnectCustomKeyStore", CustomKeyStoreId=store_id)
     await kms.settle()
 
     entry = await kms.entry(store_id)
-    assert (entry["ConnectionState"], entry["ConnectionErrorCode"]) == ("FAILED", code)
+    assert (entry["ConnectionState"], entry["ConnectionErrorCode"]) == ("FAILED", "XKS_PROXY_ACCESS_DENIED")
     await kms.call("DisconnectCustomKeyStore", CustomKeyStoreId=store_id)
     assert "ConnectionErrorCode" not in await kms.entry(store_id)
     kms.gate.release()
@@ -134,7 +109,7 @@ async def test_a_failure_shows_its_code_until_the_store_is_disconnected(
     assert await kms.state(store_id) == "CONNECTED"
 
 
-async def test_an_outage_leaves_a_connected_store_connected(kms: Harness) -> None:
+async def test_health_checks_leave_a_connected_store_connected_in_an_outage(kms: Harness) -> None:
     store_id = await kms.connected_store()
     kms.proxy.calls.clear()
     kms.proxy.failure = Outcome.NO_TCP
@@ -144,18 +119,12 @@ async def test_an_outage_leaves_a_connected_store_connected(kms: Harness) -> Non
     ((_, _, metadata),) = kms.proxy.calls
     assert metadata.kms_operation == "KmsHealthCheck"
     assert await kms.state(store_id) == "CONNECTED"
-
-
-async def test_only_connected_stores_are_watched(kms: Harness) -> None:
-    await kms.create_store()
-    kms.proxy.calls.clear()
-
+    await kms.bring(store_id, "DISCONNECTED")
     await kms.emulator.health_checks.check()
+    assert len(kms.proxy.calls) == 1, "only connected stores are checked"
 
-    assert kms.proxy.calls == []
 
-
-async def test_a_fault_of_the_emulator_is_an_internal_error(kms: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_exception_is_an_internal_error(kms: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("a fault")
 
@@ -168,7 +137,7 @@ async def test_a_fault_of_the_emulator_is_an_internal_error(kms: Harness, monkey
     assert (await kms.entry(store_id))["ConnectionErrorCode"] == "INTERNAL_ERROR"
 
 
-async def test_a_vpc_endpoint_service_that_is_gone_is_not_found(tmp_path: Path) -> None:
+async def test_a_vpc_endpoint_service_that_no_longer_exists_is_not_found(tmp_path: Path) -> None:
     first = Harness(tmp_path / "state")
     store_id = await first.create_store(**VPC)
     await first.close()
@@ -183,7 +152,7 @@ async def test_a_vpc_endpoint_service_that_is_gone_is_not_found(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("state", "end"), [("CONNECTING", "CONNECTED"), ("DISCONNECTING", "DISCONNECTED")])
-async def test_a_transition_goes_on_after_a_restart_for_what_is_left_of_its_time(
+async def test_a_transition_continues_for_the_rest_of_its_time_after_a_restart(
     tmp_path: Path, state: str, end: str
 ) -> None:
     times = Durations(connect=300.0, disconnect=120.0)
@@ -204,7 +173,7 @@ async def test_a_transition_goes_on_after_a_restart_for_what_is_left_of_its_time
     await kms.close()
 
 
-async def test_a_connection_that_was_to_be_there_long_ago_is_proven_first(tmp_path: Path) -> None:
+async def test_an_overdue_connection_is_checked_after_a_restart(tmp_path: Path) -> None:
     first = Harness(tmp_path / "state")
     store_id = await first.connected_store()
     await first.bring(store_id, "CONNECTING")
@@ -220,26 +189,12 @@ async def test_a_connection_that_was_to_be_there_long_ago_is_proven_first(tmp_pa
     await kms.close()
 
 
-async def test_what_is_connected_stays_so_over_a_restart(tmp_path: Path) -> None:
-    first = Harness(tmp_path / "state")
-    store_id = await first.connected_store()
-    await first.close()
-    kms = Harness(tmp_path / "state")
-
-    await kms.emulator.connections.resume()
-    await kms.settle()
-
-    assert await kms.state(store_id) == "CONNECTED"
-    assert kms.proxy.calls == []
-    await kms.close()
-
-
 @pytest.mark.parametrize("outcome", [None, ClusterOutcome.NO_ACTIVE_HSM])
-async def test_a_cluster_is_logged_in_to_again_before_a_restart_is_over(
+async def test_connected_stores_stay_connected_after_a_restart_that_logs_in_to_clusters_again(
     tmp_path: Path, outcome: ClusterOutcome | None
 ) -> None:
     first = Harness(tmp_path / "state")
-    store_id = await first.connected_cluster_store()
+    store_ids = [await first.connected_store(), await first.connected_cluster_store()]
     await first.close()
     kms = Harness(tmp_path / "state")
     kms.cluster.failure = outcome
@@ -247,5 +202,6 @@ async def test_a_cluster_is_logged_in_to_again_before_a_restart_is_over(
     await kms.emulator.connections.resume()
 
     assert kms.cluster.connected == (outcome is None)
-    assert await kms.state(store_id) == "CONNECTED"
+    assert [await kms.state(store_id) for store_id in store_ids] == ["CONNECTED"] * 2
+    assert kms.proxy.calls == []
     await kms.close()

@@ -1,4 +1,4 @@
-"""Every operation in every state of a KMS key."""
+"""The key states: the operations that each allows."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ async def key_in(kms: Harness, state: str) -> str:
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_operations_on_a_key(kms: Harness, state: str) -> None:
+async def test_each_key_state_allows_certain_operations(kms: Harness, state: str) -> None:
     """Each operation has its own key. The proxy is called only for cryptography that the state allows."""
     store_id = await kms.connected_store()
     keys = {operation: await kms.create_key(store_id, f"external-{operation}") for operation in TABLE}
@@ -90,16 +90,19 @@ async def test_operations_on_a_key(kms: Harness, state: str) -> None:
 
 
 @pytest.mark.parametrize(("state", "expected"), list(zip(STATES, (OK, DISABLED, KIS, KIS), strict=True)))
-async def test_decrypt_and_re_encrypt(kms: Harness, state: str, expected: str) -> None:
+async def test_each_key_state_allows_or_forbids_decrypt_and_re_encrypt(kms: Harness, state: str, expected: str) -> None:
     other = await kms.create_key()
     key_id = await key_in(kms, "Enabled")
     blob = (await kms.call("Encrypt", KeyId=key_id, Plaintext=b"x"))["CiphertextBlob"]
+    other_blob = (await kms.call("Encrypt", KeyId=other, Plaintext=b"x"))["CiphertextBlob"]
     await bring(kms, key_id, state)
 
     async with refused(expected):
         await kms.call("Decrypt", CiphertextBlob=blob)
     async with refused(expected):
         await kms.call("ReEncrypt", CiphertextBlob=blob, DestinationKeyId=other)
+    async with refused(expected):
+        await kms.call("ReEncrypt", CiphertextBlob=other_blob, DestinationKeyId=key_id)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ async def test_decrypt_and_re_encrypt(kms: Harness, state: str, expected: str) -
         ("CancelKeyDeletion", "Enabled", "{arn} is not pending deletion."),
     ],
 )
-async def test_the_words_are_those_of_aws(kms: Harness, operation: str, state: str, message: str) -> None:
+async def test_refusals_have_the_messages_of_aws(kms: Harness, operation: str, state: str, message: str) -> None:
     key_id = await key_in(kms, state)
     name = DISABLED if state == "Disabled" else KIS
 
@@ -144,7 +147,7 @@ async def test_cancelling_a_deletion_leaves_the_key_disabled(kms: Harness) -> No
     assert "DeletionDate" not in metadata
 
 
-async def test_a_missing_key_comes_before_all_else(kms: Harness) -> None:
+async def test_a_missing_key_is_reported_before_anything_else(kms: Harness) -> None:
     missing = "00000000-0000-4000-8000-000000000000"
     for operation, (parameters, _) in TABLE.items():
         member = NAMED_BY_TARGET.get(operation, "KeyId")

@@ -2,28 +2,45 @@
 
 import pytest
 from emulator_support import Harness, refused
+from xksproxy_tools.kms_emulator.names import Region
 from xksproxy_tools.kms_emulator.protocol.caller import Caller
 
 BOB = Caller("444455556666", "arn:aws:iam::444455556666:user/Bob")
 DAY = 24 * 60 * 60
+MISSING = "00000000-0000-4000-8000-000000000000"
 
 
 async def test_a_key_is_described_by_each_of_its_names(kms: Harness) -> None:
     key_id = await kms.create_key()
-    await kms.call("CreateAlias", AliasName="alias/a", TargetKeyId=key_id)
+    await kms.call("CreateAlias", AliasName="alias/a/b", TargetKeyId=key_id)
     arn = f"arn:aws:kms:eu-west-1:111122223333:key/{key_id}"
 
-    for name in (key_id, arn, "alias/a", "arn:aws:kms:eu-west-1:111122223333:alias/a"):
+    for name in (key_id, arn, "alias/a/b", "arn:aws:kms:eu-west-1:111122223333:alias/a/b"):
         assert (await kms.call("DescribeKey", KeyId=name))["KeyMetadata"]["Arn"] == arn
 
 
-async def test_describing_asks_no_proxy(kms: Harness) -> None:
-    key_id = await kms.create_key(await kms.connected_store())
-    kms.proxy.calls.clear()
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my-key", "Invalid keyId 'my-key'"),
+        ("arn:aws:s3:::bucket", "Invalid keyId 'arn:aws:s3:::bucket'"),
+        (f"arn:aws:kms:us-east-1:111122223333:key/{MISSING}", "Invalid arn us-east-1"),
+        (f"arn:aws-cn:kms:eu-west-1:111122223333:key/{MISSING}", "Invalid arn eu-west-1"),
+    ],
+)
+async def test_another_form_or_an_arn_of_another_region_is_not_found(kms: Harness, name: str, message: str) -> None:
+    async with refused("NotFoundException") as error:
+        await kms.call("DescribeKey", KeyId=name)
 
-    await kms.call("DescribeKey", KeyId=key_id)
+    assert error.message == message
 
-    assert kms.proxy.calls == []
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+)
+def test_arns_begin_with_the_partition_of_the_region(region: str, partition: str) -> None:
+    assert Region(region).key_arn("111122223333", MISSING) == f"arn:{partition}:kms:{region}:111122223333:key/{MISSING}"
+    assert Region(region).alias_arn("111122223333", "alias/a") == f"arn:{partition}:kms:{region}:111122223333:alias/a"
 
 
 async def test_what_is_another_accounts_is_not_shown(kms: Harness) -> None:

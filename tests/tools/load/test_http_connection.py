@@ -11,16 +11,11 @@ def _parsed(data: bytes) -> Response:
     return response
 
 
-def test_a_response_is_read_with_status_and_body() -> None:
-    response = _parsed(_PLAIN)
+def test_a_response_is_read_with_its_length_or_its_chunks() -> None:
+    plain, chunked = _parsed(_PLAIN), _parsed(_CHUNKED)
 
-    assert (response.status, response.body, response.closes) == (200, b"{}", False)
-
-
-def test_chunks_are_joined() -> None:
-    response = _parsed(_CHUNKED)
-
-    assert (response.status, response.body) == (400, b'{"a":1}')
+    assert (plain.status, plain.body, plain.closes) == (200, b"{}", False)
+    assert (chunked.status, chunked.body) == (400, b'{"a":1}')
 
 
 @pytest.mark.parametrize("whole", [_PLAIN, _CHUNKED], ids=["plain", "chunked"])
@@ -33,7 +28,7 @@ def test_a_response_is_incomplete_until_its_last_byte(whole: bytes) -> None:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nconnection: Close\r\nContent-Length: 2", b"HTTP/1.0 200 OK\r\nContent-Length: 2"]
 )
-def test_a_server_that_will_close_is_understood(head: bytes) -> None:
+def test_a_server_that_will_close_the_connection_is_recognised(head: bytes) -> None:
     assert _parsed(head + b"\r\n\r\n{}").closes
 
 
@@ -49,6 +44,6 @@ def test_a_server_that_will_close_is_understood(head: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n", "chunk"),
     ],
 )
-def test_what_is_no_response_is_named(data: bytes, reason: str) -> None:
+def test_an_invalid_response_is_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(MalformedResponse, match=reason):
         parse_response(data)

@@ -33,7 +33,7 @@ def _load(start: float) -> Load:
     return Load(dispatcher, pool, start)
 
 
-async def test_what_the_generator_comes_too_late_to_counts_as_latency_and_as_its_lag() -> None:
+async def test_the_delay_of_the_generator_counts_as_latency_and_as_lag() -> None:
     load = _load(time.monotonic() - 0.5)
 
     await load.run_open(array("d", [0.0, 0.1]))
@@ -52,11 +52,3 @@ async def test_no_request_is_sent_before_it_is_due() -> None:
 
     assert len(load.recording) == 3
     assert all(sent >= due for sent, due in zip(load.recording.sent, load.recording.scheduled, strict=True))
-
-
-async def test_a_closed_loop_ends_in_time() -> None:
-    load = _load(time.monotonic())
-
-    await load.run_closed(1, 0.0)
-
-    assert len(load.recording) == 0

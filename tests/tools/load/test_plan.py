@@ -14,13 +14,13 @@ def test_a_mix_is_read_with_its_weights() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "encrypted=1", "encrypt=x", "encrypt=-1", "encrypt=0", "encrypt=inf"])
-def test_a_mix_of_another_form_is_refused(text: str) -> None:
+def test_an_invalid_mix_is_refused(text: str) -> None:
     with pytest.raises(PlanError):
         parse_mix(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "8193", "12.5", "236=95,x"])
-def test_sizes_outside_the_bounds_are_refused(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(PlanError):
         parse_sizes(text, 8192)
 

@@ -9,7 +9,7 @@ import pytest
 from echo_proxy import echo
 from fault_support import until
 from xksproxy_tools.load.plan import Destination, Plan, Weighted, parse_mix
-from xksproxy_tools.load.requests import OK, EncryptRequest, Request, RequestMaker
+from xksproxy_tools.load.requests import OK, EncryptRequest, Request, RequestMaker, RequestResult
 from xksproxy_tools.load.signing import FRESH_SECONDS, SignedPool
 
 from xksproxy.client.target import Target
@@ -42,7 +42,7 @@ def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def test_right_answers_are_ok() -> None:
+def test_correct_answers_are_ok() -> None:
     request = _encrypt()
     inverse = request.inverse(_answer(request))
     inverse.sign()
@@ -77,14 +77,12 @@ def test_a_false_answer_to_encrypt_is_wrong(changes: dict[str, Any], name: str) 
     assert name in verdict.name
 
 
-def test_another_plaintext_is_wrong() -> None:
-    request = _encrypt()
-    inverse = request.inverse(_answer(request))
+def test_another_plaintext_of_the_same_length_is_wrong() -> None:
+    request, body = _encrypt(), json.dumps({"plaintext": _b64(b"twelve Bytes")}).encode()
 
-    verdict = inverse.check_response(200, json.dumps({"plaintext": _b64(b"twelve Bytes")}).encode())
+    result = request.inverse(_answer(request)).check_response(200, body)
 
-    assert verdict.wrong
-    assert "PLAINTEXT" in verdict.name
+    assert result == RequestResult("decrypt: WRONG PLAINTEXT", wrong=True)
 
 
 def test_an_error_is_named_and_not_wrong() -> None:
@@ -134,7 +132,7 @@ def _signed(request: Any) -> Any:
     return request
 
 
-async def test_a_signature_is_made_anew_before_it_is_too_old() -> None:
+async def test_an_old_request_is_signed_again() -> None:
     request = _encrypt()
     pool = SignedPool([request])
     request.signed_at -= FRESH_SECONDS + 1
@@ -148,7 +146,7 @@ async def test_a_signature_is_made_anew_before_it_is_too_old() -> None:
     assert FRESH_SECONDS < 120
 
 
-def test_a_pool_goes_round() -> None:
+def test_a_pool_starts_again_at_its_end() -> None:
     requests = [Request(_DESTINATION, Operation.GET_KEY_METADATA, {}, GetKeyMetadataResponse) for _ in range(3)]
     pool = SignedPool(requests)
 

@@ -23,10 +23,9 @@ def test_a_linear_axis_encloses_its_values_with_few_round_ticks(lowest: float, h
 def test_a_logarithmic_axis_encloses_its_values(lowest: float, highest: float) -> None:
     axis = logarithmic("ms", lowest, highest)
 
-    assert axis.ticks[0][0] <= lowest
-    assert axis.ticks[-1][0] >= highest
-    assert axis.share(axis.ticks[0][0]) == 0
-    assert axis.share(axis.ticks[-1][0]) == 1
+    first, last = axis.ticks[0][0], axis.ticks[-1][0]
+    assert first <= lowest <= highest <= last
+    assert (axis.share(first), axis.share(last)) == (0, 1)
 
 
 def test_each_further_nine_has_the_same_room() -> None:

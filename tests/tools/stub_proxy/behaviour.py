@@ -2,8 +2,8 @@
 
 import os
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stub_proxy import api
@@ -86,3 +86,21 @@ class Behaviour:
     make_iv: Callable[[int], bytes] = os.urandom
     check_lengths: Callable[[bytes, bytes, bytes], None] = api.check_lengths
     open_sealed: Callable[[bytes, bytes, bytes, bytes, bytes], bytes] = api.open_sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One wrong behaviour, and the ids of the checks that must fail because of it."""
+
+    name: str
+    fails: tuple[str, ...]
+    changes: Mapping[str, Any]
+    """Fields of :class:`Behaviour` with their wrong values."""
+
+    def behaviour(self) -> Behaviour:
+        return replace(Behaviour(), **self.changes)
+
+
+def operations(**changed: Callable[[Call], Mapping[str, Any]]) -> dict[str, Any]:
+    """Changes: other implementations of APIs, by the name of :class:`Operation`."""
+    return {"operations": {**api.OPERATIONS, **{Operation[name]: serve for name, serve in changed.items()}}}

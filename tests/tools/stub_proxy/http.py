@@ -1,7 +1,7 @@
 """As much of HTTP/1.1 as the stub needs."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MAXIMUM_BODY = 64 * 1024
@@ -43,13 +43,6 @@ class Response:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     version: str = "HTTP/1.1"
-
-    def with_header(self, name: str, value: str) -> "Response":
-        kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
-        return replace(self, headers=(*kept, (name, value)))
-
-    def with_body(self, body: bytes) -> "Response":
-        return replace(self, body=body)
 
     def encode(self, *, closes: bool) -> bytes:
         headers = [*self.headers, ("Content-Length", str(len(self.body)))]

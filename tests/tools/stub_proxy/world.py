@@ -27,9 +27,6 @@ class Store:
     def key(self, key_id: str) -> StubKey | None:
         return next((key for key in self.keys if key.id == key_id), None)
 
-    def credential(self, access_key_id: str) -> Credential | None:
-        return next((known for known in self.credentials if known.access_key_id == access_key_id), None)
-
 
 @dataclass(frozen=True, slots=True)
 class World:

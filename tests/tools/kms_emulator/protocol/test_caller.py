@@ -1,4 +1,4 @@
-"""Who is calling."""
+"""The caller of a request."""
 
 import pytest
 from xksproxy_tools.kms_emulator.errors import KmsError
@@ -13,12 +13,9 @@ def header(access_key_id: str, region: str = "eu-west-1", service: str = "kms") 
     return f"AWS4-HMAC-SHA256 Credential={access_key_id}/{scope}, SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
 
 
-def test_an_access_key_id_is_a_user_of_the_account() -> None:
-    assert CALLERS.identify(header("alice")) == Caller("111122223333", "arn:aws:iam::111122223333:user/alice")
-
-
-def test_a_known_access_key_id_is_its_principal_in_its_account() -> None:
+def test_an_access_key_id_is_a_known_principal_or_a_user_of_the_account() -> None:
     assert CALLERS.identify(header("AKIAREADER")) == Caller("444455556666", ROLE)
+    assert CALLERS.identify(header("alice")) == Caller("111122223333", "arn:aws:iam::111122223333:user/alice")
 
 
 @pytest.mark.parametrize(
@@ -34,14 +31,14 @@ def test_a_known_access_key_id_is_its_principal_in_its_account() -> None:
         (header("al%ice"), "UnrecognizedClientException"),
     ],
 )
-def test_a_header_that_names_nobody_is_refused(authorization: str | None, name: str) -> None:
+def test_a_header_without_a_valid_caller_is_refused(authorization: str | None, name: str) -> None:
     with pytest.raises(KmsError) as caught:
         CALLERS.identify(authorization)
 
     assert caught.value.name == name
 
 
-def test_a_caller_may_come_through_a_service_and_a_vpc() -> None:
+def test_a_caller_can_have_a_service_and_a_vpc() -> None:
     arn = "arn:aws:iam::111122223333:user/a,b=c"
 
     parsed = parse_caller(f"s3={arn},sourceVpc=vpc-1,viaService=s3.eu-west-1.amazonaws.com,sourceVpce=vpce-2")
@@ -62,6 +59,6 @@ def test_a_caller_may_come_through_a_service_and_a_vpc() -> None:
         f"alice={ROLE},sourceVpc=vpc-1,sourceVpc=vpc-2",
     ],
 )
-def test_what_is_no_caller_is_refused(text: str) -> None:
+def test_an_invalid_caller_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a caller; expected ACCESS_KEY_ID=ARN with the ARN of a user or role"):
         parse_caller(text)

@@ -1,4 +1,4 @@
-"""What KMS makes of each outcome: the table of the API's error codes, written down again."""
+"""The errors of KMS after each outcome: the API's table of error codes."""
 
 import pytest
 from xksproxy_tools.kms_emulator.errors import KmsError
@@ -8,112 +8,78 @@ from xksproxy_tools.kms_emulator.proxy.kms_errors import (
     cryptographic_error,
     key_refusal,
     key_store_error,
-    not_connected,
 )
 from xksproxy_tools.kms_emulator.proxy.outcome import Outcome
 
 from xksproxy.spec.messages import GetKeyMetadataResponse
 
 STATE = "CustomKeyStoreInvalidStateException"
+KEY = "XksKeyInvalidConfigurationException"
+INVALID = ("XksProxyInvalidResponseException", "XKS_PROXY_INVALID_RESPONSE")
+UNREACHABLE = "XksProxyUriUnreachableException"
 
-# Outcome, exception of Create- and UpdateCustomKeyStore, exception of CreateKey, ConnectionErrorCode.
-TABLE = [
-    (Outcome.VALIDATION, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_INVALID_RESPONSE"),
-    (
-        Outcome.INVALID_STATE,
-        "XksProxyUriUnreachableException",
-        "XksKeyInvalidConfigurationException",
-        "XKS_PROXY_NOT_REACHABLE",
-    ),
-    (Outcome.INVALID_CIPHERTEXT, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_INVALID_RESPONSE"),
-    (
-        Outcome.INVALID_KEY_USAGE,
-        "XksProxyInvalidResponseException",
-        "XksKeyInvalidConfigurationException",
-        "XKS_PROXY_INVALID_RESPONSE",
-    ),
-    (Outcome.AUTHENTICATION_FAILED, "XksProxyIncorrectAuthenticationCredentialException", STATE, "INVALID_CREDENTIALS"),
-    (Outcome.ACCESS_DENIED, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_ACCESS_DENIED"),
-    (
-        Outcome.KEY_NOT_FOUND,
-        "XksProxyInvalidResponseException",
-        "XksKeyNotFoundException",
-        "XKS_PROXY_INVALID_RESPONSE",
-    ),
-    (Outcome.INVALID_URI_PATH, "XksProxyInvalidConfigurationException", STATE, "XKS_PROXY_INVALID_CONFIGURATION"),
-    (Outcome.UNSUPPORTED_OPERATION, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_INVALID_RESPONSE"),
-    (Outcome.DEPENDENCY_TIMEOUT, "XksProxyUriUnreachableException", STATE, "XKS_PROXY_TIMED_OUT"),
-    (Outcome.THROTTLING, "XksProxyUriUnreachableException", STATE, "XKS_PROXY_NOT_REACHABLE"),
-    (Outcome.INTERNAL, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_INVALID_RESPONSE"),
-    (Outcome.NO_TCP, "XksProxyUriUnreachableException", STATE, "XKS_PROXY_NOT_REACHABLE"),
-    (Outcome.NO_TLS, "XksProxyUriUnreachableException", STATE, "XKS_PROXY_INVALID_TLS_CONFIGURATION"),
-    (Outcome.CONNECTION_LOST, "XksProxyUriUnreachableException", STATE, "NETWORK_ERRORS"),
-    (Outcome.TIMED_OUT, "XksProxyUriUnreachableException", STATE, "XKS_PROXY_TIMED_OUT"),
-    (Outcome.MALFORMED, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_INVALID_RESPONSE"),
-    (Outcome.ALL_UNAVAILABLE, "XksProxyUriUnreachableException", STATE, "XKS_PROXY_NOT_REACHABLE"),
-    (Outcome.MATERIAL_REJECTED, "XksProxyInvalidResponseException", STATE, "XKS_PROXY_INVALID_RESPONSE"),
-]
+# Outcome: exception of Create- and UpdateCustomKeyStore, ConnectionErrorCode, exception of CreateKey.
+TABLE = {
+    Outcome.VALIDATION: (*INVALID, STATE),
+    Outcome.INVALID_STATE: (UNREACHABLE, "XKS_PROXY_NOT_REACHABLE", KEY),
+    Outcome.INVALID_CIPHERTEXT: (*INVALID, STATE),
+    Outcome.INVALID_KEY_USAGE: (*INVALID, KEY),
+    Outcome.AUTHENTICATION_FAILED: ("XksProxyIncorrectAuthenticationCredentialException", "INVALID_CREDENTIALS", STATE),
+    Outcome.ACCESS_DENIED: (INVALID[0], "XKS_PROXY_ACCESS_DENIED", STATE),
+    Outcome.KEY_NOT_FOUND: (*INVALID, "XksKeyNotFoundException"),
+    Outcome.INVALID_URI_PATH: ("XksProxyInvalidConfigurationException", "XKS_PROXY_INVALID_CONFIGURATION", STATE),
+    Outcome.UNSUPPORTED_OPERATION: (*INVALID, STATE),
+    Outcome.DEPENDENCY_TIMEOUT: (UNREACHABLE, "XKS_PROXY_TIMED_OUT", STATE),
+    Outcome.THROTTLING: (UNREACHABLE, "XKS_PROXY_NOT_REACHABLE", STATE),
+    Outcome.INTERNAL: (*INVALID, STATE),
+    Outcome.NO_TCP: (UNREACHABLE, "XKS_PROXY_NOT_REACHABLE", STATE),
+    Outcome.NO_TLS: (UNREACHABLE, "XKS_PROXY_INVALID_TLS_CONFIGURATION", STATE),
+    Outcome.CONNECTION_LOST: (UNREACHABLE, "NETWORK_ERRORS", STATE),
+    Outcome.TIMED_OUT: (UNREACHABLE, "XKS_PROXY_TIMED_OUT", STATE),
+    Outcome.MALFORMED: (*INVALID, STATE),
+    Outcome.ALL_UNAVAILABLE: (UNREACHABLE, "XKS_PROXY_NOT_REACHABLE", STATE),
+    Outcome.MATERIAL_REJECTED: (*INVALID, STATE),
+}
 
 
-@pytest.mark.parametrize(("outcome", "key_store", "create_key", "code"), TABLE)
-def test_the_verdict_on_an_outcome(outcome: Outcome, key_store: str, create_key: str, code: str) -> None:
-    assert key_store_error(outcome).name == key_store
-    assert create_key_error(outcome).name == create_key
-    assert connection_error_code(outcome) == code
+@pytest.mark.parametrize("outcome", Outcome)
+def test_each_outcome_has_the_exceptions_and_the_code_of_the_api(outcome: Outcome) -> None:
+    errors = (key_store_error(outcome).name, connection_error_code(outcome), create_key_error(outcome).name)
+
+    assert errors == TABLE[outcome]
     assert cryptographic_error(outcome).name == "KMSInvalidStateException"
 
 
-def test_every_outcome_has_a_verdict() -> None:
-    assert {row[0] for row in TABLE} == set(Outcome)
-
-
-def test_the_text_is_the_same_for_every_operation_that_expects_the_outcome() -> None:
-    for outcome in (Outcome.AUTHENTICATION_FAILED, Outcome.INVALID_STATE, Outcome.TIMED_OUT, Outcome.NO_TLS):
-        texts = {make(outcome).message for make in (key_store_error, create_key_error, cryptographic_error)}
-        assert len(texts) == 1
-
-
-def test_what_is_not_expected_of_a_proxy_cannot_be_interpreted() -> None:
+def test_an_outcome_that_the_operation_does_not_expect_has_the_text_of_a_malformed_answer() -> None:
     uninterpretable = key_store_error(Outcome.MALFORMED).message
 
     assert key_store_error(Outcome.KEY_NOT_FOUND).message == uninterpretable
     assert create_key_error(Outcome.INVALID_CIPHERTEXT).message == uninterpretable
     assert cryptographic_error(Outcome.KEY_NOT_FOUND).message != uninterpretable
-
-
-def key(spec: str = "AES_256", status: str = "ENABLED", *usages: str) -> GetKeyMetadataResponse:
-    return GetKeyMetadataResponse(key_spec=spec, key_usage=list(usages or ("ENCRYPT", "DECRYPT")), key_status=status)
-
-
-@pytest.mark.parametrize("usages", [("ENCRYPT", "DECRYPT"), ("WRAP", "DECRYPT", "ENCRYPT")])
-def test_a_key_that_fits_is_not_refused(usages: tuple[str, ...]) -> None:
-    assert key_refusal("my-key", key("AES_256", "ENABLED", *usages)) is None
+    texts = {make(Outcome.TIMED_OUT).message for make in (key_store_error, create_key_error, cryptographic_error)}
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize(
-    ("described", "told"),
+    ("spec", "status", "usages", "words"),
     [
-        (key("AES_128"), ("AES_128", "AES_256")),
-        (key("RSA_2048"), ("RSA_2048", "AES_256")),
-        (key("AES_256", "DISABLED"), ("DISABLED", "ENABLED")),
-        (key("AES_256", "ENABLED", "ENCRYPT"), ("usage ENCRYPT;", "lacks DECRYPT")),
-        (key("AES_256", "ENABLED", "SIGN"), ("usage SIGN;", "lacks DECRYPT and ENCRYPT")),
+        ("AES_128", "ENABLED", ["ENCRYPT", "DECRYPT"], ("AES_128", "AES_256")),
+        ("AES_256", "DISABLED", ["ENCRYPT", "DECRYPT"], ("DISABLED", "ENABLED")),
+        ("AES_256", "ENABLED", ["ENCRYPT"], ("usage ENCRYPT;", "lacks DECRYPT")),
+        ("AES_256", "ENABLED", ["SIGN"], ("usage SIGN;", "lacks DECRYPT and ENCRYPT")),
+        ("AES_256", "ENABLED", ["WRAP", "DECRYPT", "ENCRYPT"], ()),
     ],
 )
-def test_a_key_that_does_not_fit_is_refused_for_what_is_wrong_with_it(
-    described: GetKeyMetadataResponse, told: tuple[str, ...]
+def test_an_unsuitable_external_key_is_refused_with_the_reason(
+    spec: str, status: str, usages: list[str], words: tuple[str, ...]
 ) -> None:
     """R-META-6."""
-    refusal = key_refusal("my-key", described)
+    refusal = key_refusal("my-key", GetKeyMetadataResponse(key_spec=spec, key_usage=usages, key_status=status))
 
-    assert refusal is not None
-    assert refusal.name == "XksKeyInvalidConfigurationException"
-    assert all(text in refusal.message for text in ("my-key", *told))
-
-
-def test_a_store_that_is_not_connected_has_an_exception_of_the_operation() -> None:
-    for name in ("KMSInvalidStateException", STATE):
-        assert not_connected(name).name == name
+    assert (refusal is None) == (not words)
+    if refusal is not None:
+        assert refusal.name == KEY
+        assert all(text in refusal.message for text in ("my-key", *words))
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ KEY = KmsKey(
 )  # fmt: skip
 
 
-def opened(path: Path, region: str = "eu-west-1") -> closing[Database]:
-    return closing(Database.open(path, region))
+def opened(path: Path) -> closing[Database]:
+    return closing(Database.open(path, "eu-west-1"))
 
 
-def test_what_is_stored_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+def test_records_are_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     cluster = Cluster("cluster-2a3b4c5d6e7", "PEM", "password")
     failed = Connection(ConnectionState.FAILED, "XKS_PROXY_TIMED_OUT")
     other = KeyStore("cks-2", "111122223333", "other", 1.0, cluster=cluster, connection=failed)
@@ -50,39 +50,7 @@ def test_what_is_stored_is_there_when_the_file_is_opened_again(tmp_path: Path) -
         assert database.alias("111122223333", "alias/a") == Alias("111122223333", "alias/a", "key-1", 3.0, 4.0)
 
 
-def test_a_record_is_replaced_by_its_id(tmp_path: Path) -> None:
-    with opened(tmp_path / "state") as database:
-        database.put_key_store(STORE)
-        database.put_key_store(replace(STORE, name="renamed"))
-        database.put_key(KEY)
-        database.put_key(replace(KEY, deletion_date=100.0))
-
-        assert [store.name for store in database.key_stores()] == ["renamed"]
-        assert database.keys_to_delete(99.0) == []
-        assert [key.id for key in database.keys_to_delete(100.0)] == ["key-1"]
-
-
-def test_a_key_that_is_deleted_takes_its_aliases_along(tmp_path: Path) -> None:
-    with opened(tmp_path / "state") as database:
-        database.put_key_store(STORE)
-        database.put_key(KEY)
-        database.put_alias(Alias("111122223333", "alias/a", "key-1", 3.0, 4.0))
-
-        database.delete_key("key-1")
-
-        assert database.key("key-1") is None
-        assert database.aliases("111122223333") == []
-
-
-def test_accounts_do_not_see_each_other(tmp_path: Path) -> None:
-    with opened(tmp_path / "state") as database:
-        database.put_key_store(STORE)
-        database.put_key_store(replace(STORE, id="cks-2", account="444455556666"))
-
-        assert [store.id for store in database.key_stores("444455556666")] == ["cks-2"]
-
-
-def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     with opened(tmp_path / "state") as database:
         database.put_key_store(STORE)
         files = list(tmp_path.iterdir())
@@ -90,12 +58,24 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "mode", "reason"),
+    [
+        ("SELECT 1", 0o640, "its mode is 0640; expected 0600, because it contains key material"),
+        ("UPDATE region SET name = 'us-east-1'", 0o600, "it is the state file of us-east-1; expected eu-west-1"),
+        ("PRAGMA user_version = 99", 0o600, "its version is 99; expected 1"),
+    ],
+)
+def test_a_file_with_another_mode_region_or_version_is_refused(
+    tmp_path: Path, statement: str, mode: int, reason: str
+) -> None:
     with opened(tmp_path / "state"):
         pass
-    (tmp_path / "state").chmod(0o640)
+    with closing(sqlite3.connect(tmp_path / "state", isolation_level=None)) as connection:
+        connection.execute(statement)
+    (tmp_path / "state").chmod(mode)
 
-    with pytest.raises(StateFileUnusable, match="its mode is 0640; expected 0600, because it contains key material"):
+    with pytest.raises(StateFileUnusable, match=reason):
         Database.open(tmp_path / "state", "eu-west-1")
 
 
@@ -104,26 +84,8 @@ def test_a_second_emulator_is_refused(tmp_path: Path) -> None:
         Database.open(tmp_path / "state", "eu-west-1")
 
 
-def test_another_region_is_refused(tmp_path: Path) -> None:
-    with opened(tmp_path / "state"):
-        pass
-
-    with pytest.raises(StateFileUnusable, match="it is the state file of eu-west-1; expected us-east-1"):
-        Database.open(tmp_path / "state", "us-east-1")
-
-
-def test_another_version_is_refused(tmp_path: Path) -> None:
-    with opened(tmp_path / "state"):
-        pass
-    with closing(sqlite3.connect(tmp_path / "state")) as connection:
-        connection.execute("PRAGMA user_version = 99")
-
-    with pytest.raises(StateFileUnusable, match="its version is 99; expected 1"):
-        Database.open(tmp_path / "state", "eu-west-1")
-
-
 @pytest.mark.parametrize("is_database", [False, True])
-def test_another_file_is_refused_and_stays_what_it_was(tmp_path: Path, is_database: bool) -> None:
+def test_another_file_is_refused_and_not_changed(tmp_path: Path, is_database: bool) -> None:
     path = tmp_path / "state"
     path.touch(0o600)
     if is_database:
@@ -138,12 +100,12 @@ def test_another_file_is_refused_and_stays_what_it_was(tmp_path: Path, is_databa
     assert path.read_bytes() == content
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StateFileUnusable, match="No such file or directory"):
         Database.open(tmp_path / "nowhere" / "state", "eu-west-1")
 
 
-def test_secrets_never_show_in_a_repr() -> None:
+def test_the_repr_hides_secrets() -> None:
     cluster = Cluster("cluster-2a3b4c5d6e7", "PEM", "the password")
 
     shown = repr((STORE, replace(STORE, proxy=None, cluster=cluster), KEY))

@@ -1,6 +1,6 @@
 """The ways in which the stub can be wrong, a module for each chapter of the checks."""
 
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect
 from stub_proxy.defects import (
     authentication,
     decrypt,

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from stub_proxy import api
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect
 from stub_proxy.http import Request, Response, json_response
 from stub_proxy.signature import SignatureRules
 from xksproxy.spec.errors import AuthenticationFailedException
@@ -37,8 +37,6 @@ def absent_key_first(request: Request) -> Response | None:
 
 FORBIDDEN = {"finish": lambda _, response: replace(response, status=403) if response.status == 401 else response}
 
-REPLAYS = ("auth-body", "auth-path", "auth-date")
-
 DEFECTS: tuple[Defect, ...] = (
     Defect("unsigned-is-served", ("auth-none",), signature(header=False)),
     Defect("unsigned-is-forbidden", ("auth-none", "auth-unknown-id", "auth-wrong-secret"), FORBIDDEN),
@@ -53,13 +51,8 @@ DEFECTS: tuple[Defect, ...] = (
     Defect(
         "any-signature",
         (
-            "auth-wrong-secret",
-            "auth-crossed-pair",
-            "auth-signature",
-            "auth-body",
-            "auth-path",
-            "auth-date",
-            "auth-host",
+            *("auth-wrong-secret", "auth-crossed-pair", "auth-signature"),
+            *("auth-body", "auth-path", "auth-date", "auth-host"),
         ),
         signature(signature=False),
     ),

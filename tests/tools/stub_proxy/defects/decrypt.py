@@ -1,7 +1,6 @@
 """What the checks of `decrypt` must find."""
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -11,27 +10,16 @@ from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
-from xksproxy.spec.errors import InternalException, InvalidCiphertextException, ValidationException
-from xksproxy.spec.uri import Operation
+from stub_proxy.behaviour import Defect, operations
+from xksproxy.spec.errors import InternalException, InvalidCiphertextException
 
 SEALED = ("ciphertext", "initializationVector", "authenticationTag")
-
-
-def operation(decrypt: Callable[[Call], dict[str, Any]]) -> dict[str, Any]:
-    return {"operations": {**api.OPERATIONS, Operation.DECRYPT: decrypt}}
 
 
 def padded(call: Call) -> dict[str, Any]:
     """To whole blocks."""
     plaintext = base64.b64decode(api.decrypt(call)["plaintext"])
     return {"plaintext": api.encoded(plaintext + bytes(-len(plaintext) % 16))}
-
-
-def ciphertexts_of_4096(call: Call) -> dict[str, Any]:
-    if len(call.required_data("ciphertext")) > 4096:
-        raise InvalidCiphertextException("too large")
-    return api.decrypt(call)
 
 
 def large_is_a_failure(call: Call) -> dict[str, Any]:
@@ -120,20 +108,12 @@ def types_are_a_failure(name: str, value: object) -> str:
     return value
 
 
-def usage_unread_to_decrypt(call: Call, key: Any, usage: str) -> None:
-    """The tag is looked at first."""
-    if call.route.operation is Operation.DECRYPT and usage not in key.usage:
-        raise ValidationException("CKR_KEY_FUNCTION_NOT_PERMITTED")
-    api.check_usage(call, key, usage)
-
-
 DEFECTS: tuple[Defect, ...] = (
-    Defect("padding-stays", ("dec-round-trip", "enc-round-trip"), operation(padded)),
-    Defect("ciphertexts-of-4096", ("dec-round-trip", "dec-aad"), operation(ciphertexts_of_4096)),
-    Defect("aad-in-8192", ("dec-aad", "dec-round-trip"), operation(aad_in_8192)),
-    Defect("decrypts-once", ("dec-everywhere",), operation(DecryptsOnce())),
-    Defect("keeps-a-failure", ("dec-after-refusals",), operation(KeepsAFailure())),
-    Defect("large-is-a-failure", ("dec-longer",), operation(large_is_a_failure)),
+    Defect("padding-stays", ("dec-round-trip", "enc-round-trip"), operations(DECRYPT=padded)),
+    Defect("aad-in-8192", ("dec-aad", "dec-round-trip"), operations(DECRYPT=aad_in_8192)),
+    Defect("decrypts-once", ("dec-everywhere",), operations(DECRYPT=DecryptsOnce())),
+    Defect("keeps-a-failure", ("dec-after-refusals",), operations(DECRYPT=KeepsAFailure())),
+    Defect("large-is-a-failure", ("dec-longer",), operations(DECRYPT=large_is_a_failure)),
     Defect(
         "lengths-are-a-failure",
         ("dec-iv-length", "dec-tag-length", "dec-metadata-length"),
@@ -146,11 +126,6 @@ DEFECTS: tuple[Defect, ...] = (
         ("dec-metadata-length", "tamper-metadata"),
         {"check_lengths": any_lengths, "compose_aad": metadata_is_trimmed},
     ),
-    Defect("missing-is-a-failure", ("dec-missing",), operation(missing_is_a_failure)),
+    Defect("missing-is-a-failure", ("dec-missing",), operations(DECRYPT=missing_is_a_failure)),
     Defect("types-are-a-failure", ("dec-types",), {"read_text": types_are_a_failure}),
-    Defect(
-        "usage-is-invalid-to-decrypt",
-        ("dec-encrypt-only-key", "dec-impotent-key"),
-        {"check_usage": usage_unread_to_decrypt},
-    ),
 )

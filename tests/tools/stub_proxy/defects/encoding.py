@@ -2,20 +2,13 @@
 
 import base64
 import json
-import re
 from typing import Any
 
 from stub_proxy import api
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect
 from stub_proxy.defects.requests import TEXT, refused_above
 from stub_proxy.http import Request, Response, json_response
 from xksproxy.spec.errors import InternalException, ValidationException
-
-
-def lenient_base64(name: str, text: str) -> bytes:
-    """Whatever is not of the alphabet is skipped."""
-    text = re.sub("[^A-Za-z0-9+/]", "", text.replace("-", "+").replace("_", "/"))
-    return base64.b64decode(text + "A" * (-len(text) % 4))
 
 
 def blanks_and_urls(name: str, text: str) -> bytes:
@@ -85,7 +78,6 @@ def latin_1(request: Request, response: Response) -> Response:
 
 DEFECTS: tuple[Defect, ...] = (
     Defect("413-in-text", ("json-edges",), {"intercept": refused_above(30 * 1024)}),
-    Defect("lenient-base64", ("base64-encrypt", "base64-strict"), {"decode_base64": lenient_base64}),
     Defect("blanks-in-base64", ("base64-strict",), {"decode_base64": blanks_and_urls}),
     Defect("base64-is-a-failure", ("base64-encrypt", "base64-decrypt"), {"decode_base64": base64_is_a_failure}),
     Defect("quotes-what-is-wrong", ("json-no-quotation",), {"decode_base64": quoting_base64}),

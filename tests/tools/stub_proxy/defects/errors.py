@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect
 from stub_proxy.http import Request, Response, json_response
 from stub_proxy.world import StubKey
 from xksproxy.spec.errors import InternalException, InvalidKeyUsageException, ValidationException
@@ -114,7 +114,6 @@ def tells_strangers(request: Request, response: Response) -> Response:
 DEFECTS: tuple[Defect, ...] = (
     Defect("short-names", ("error-names", "error-disabled-key", "error-two-faults"), failed(short_names)),
     Defect("not-found-is-400", ("error-names",), status_of("KeyNotFoundException", 400)),
-    Defect("usage-is-403", ("error-names",), status_of("InvalidKeyUsageException", 403)),
     Defect("state-is-409", ("error-names", "error-disabled-key"), status_of("InvalidStateException", 409)),
     Defect("disabled-keys-serve", ("error-disabled-key", "error-names"), {"check_state": lambda key: None}),
     Defect("disabled-is-a-usage", ("error-disabled-key", "error-names"), {"check_state": disabled_is_a_usage}),

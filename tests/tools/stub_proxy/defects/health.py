@@ -4,7 +4,7 @@ from typing import Any
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect, operations
 from xksproxy.spec.errors import AccessDeniedException, InternalException
 from xksproxy.spec.uri import Operation
 
@@ -16,7 +16,7 @@ def answered(**members: Any) -> dict[str, Any]:
         found = {**api.get_health_status(call), **members}
         return {name: value for name, value in found.items() if value is not None}
 
-    return {"operations": {**api.OPERATIONS, Operation.GET_HEALTH_STATUS: get_health_status}}
+    return operations(GET_HEALTH_STATUS=get_health_status)
 
 
 def instances(*changes: dict[str, Any]) -> dict[str, Any]:
@@ -49,9 +49,5 @@ DEFECTS: tuple[Defect, ...] = (
     Defect("nameless", ("health-texts",), answered(xksProxyVendor=" ")),
     Defect("nameless-instance", ("health-texts",), instances({"model": ""})),
     Defect("health-is-authorized", ("health-no-authorization",), {"check_metadata": authorized_callers_only}),
-    Defect(
-        "shallow-health",
-        ("health-deep",),
-        {"operations": {**api.OPERATIONS, Operation.DECRYPT: hsm_is_gone}},
-    ),
+    Defect("shallow-health", ("health-deep",), operations(DECRYPT=hsm_is_gone)),
 )

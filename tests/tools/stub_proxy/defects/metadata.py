@@ -5,18 +5,13 @@ from typing import Any
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect, operations
 from xksproxy.spec.errors import KeyNotFoundException
-from xksproxy.spec.uri import Operation
 
 
 def answered(change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
-    """GetKeyMetadata with something else in its answer."""
-
-    def get_key_metadata(call: Call) -> dict[str, Any]:
-        return dict(change(api.get_key_metadata(call)))
-
-    return {"operations": {**api.OPERATIONS, Operation.GET_KEY_METADATA: get_key_metadata}}
+    """Another answer of GetKeyMetadata."""
+    return operations(GET_KEY_METADATA=lambda call: change(api.get_key_metadata(call)))
 
 
 def disabled_is_not_found(call: Call) -> dict[str, Any]:
@@ -50,9 +45,5 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect("always-disabled", ("meta-enabled",), answered(lambda found: {**found, "keyStatus": "DISABLED"})),
     Defect("never-disabled", ("meta-disabled",), answered(lambda found: {**found, "keyStatus": "ENABLED"})),
-    Defect(
-        "disabled-is-not-found",
-        ("meta-disabled",),
-        {"operations": {**api.OPERATIONS, Operation.GET_KEY_METADATA: disabled_is_not_found}},
-    ),
+    Defect("disabled-is-not-found", ("meta-disabled",), operations(GET_KEY_METADATA=disabled_is_not_found)),
 )

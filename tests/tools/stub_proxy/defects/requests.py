@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect
 from stub_proxy.http import Request, Response
 from xksproxy.spec.errors import ValidationException
 from xksproxy.spec.uri import Operation
@@ -53,7 +54,7 @@ def exact_content_type(request: Request) -> None:
 
 
 def errors_in_text(request: Request, response: Response) -> Response:
-    return response.with_header("Content-Type", "text/plain") if response.status != 200 else response
+    return replace(response, headers=TEXT) if response.status != 200 else response
 
 
 def refused_above(limit: int) -> Callable[[Request], Response | None]:

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
-from stub_proxy.defects.decrypt import open_with, operation
+from stub_proxy.behaviour import Defect, operations
+from stub_proxy.defects.decrypt import open_with
 from stub_proxy.http import Request, Response, json_response
 from xksproxy.spec.errors import InvalidCiphertextException
 
@@ -57,7 +57,7 @@ def renamed(status: int, name: str) -> dict[str, Any]:
 
 def plaintext_beside_the_error(request: Request, response: Response) -> Response:
     """What was decrypted before the tag was looked at."""
-    return response.with_body(response.body.replace(b'"errorMessage"', b'"plaintext":"AAAA","errorMessage"'))
+    return replace(response, body=response.body.replace(b'"errorMessage"', b'"plaintext":"AAAA","errorMessage"'))
 
 
 def metadata_is_lower_case(aad: bytes, metadata: bytes) -> bytes:
@@ -94,9 +94,9 @@ def aad_unless_it_is_absent(call: Call) -> dict[str, Any]:
 
 DEFECTS: tuple[Defect, ...] = (
     Defect("tag-unverified", ALL, {"open_sealed": unverified}),
-    Defect("wrong-tag-is-a-failure", ALL, renamed(500, "InternalException")),
-    Defect("wrong-tag-is-invalid", (*BITS, "tamper-joined"), renamed(400, "ValidationException")),
-    Defect("plaintext-beside-the-error", ALL, {"finish": plaintext_beside_the_error}),
+    Defect("wrong-tag-is-a-failure", ("tamper-iv-and-tag",), renamed(500, "InternalException")),
+    Defect("wrong-tag-is-invalid", ("tamper-tag-bits", "tamper-joined"), renamed(400, "ValidationException")),
+    Defect("plaintext-beside-the-error", ("tamper-iv-and-tag",), {"finish": plaintext_beside_the_error}),
     Defect("twelve-bytes-of-the-tag", ("tamper-tag-bits",), {"open_sealed": twelve_bytes_of_the_tag}),
     Defect("last-bit-unread", ("tamper-tag-bits",), {"open_sealed": last_bit_unread}),
     Defect("first-16-bytes", ("tamper-ciphertext",), {"open_sealed": first_16_bytes}),
@@ -106,14 +106,14 @@ DEFECTS: tuple[Defect, ...] = (
         ("tamper-aad-bits", "tamper-aad", "tamper-aad-added", "enc-aad-used"),
         {"compose_aad": lambda aad, metadata: api.compose_aad(b"", metadata)},
     ),
-    Defect("aad-added-is-left-out", ("tamper-aad-added",), operation(aad_unless_it_is_absent)),
+    Defect("aad-added-is-left-out", ("tamper-aad-added",), operations(DECRYPT=aad_unless_it_is_absent)),
     Defect(
         "metadata-unused",
         ("tamper-metadata-bits", *METADATA),
         {"compose_aad": lambda aad, metadata: api.compose_aad(aad, b"")},
     ),
     Defect("metadata-is-lower-case", ("tamper-metadata-bits",), {"compose_aad": metadata_is_lower_case}),
-    Defect("optional-metadata", ("tamper-metadata", "tamper-metadata-emptied"), operation(optional_metadata)),
+    Defect("optional-metadata", ("tamper-metadata", "tamper-metadata-emptied"), operations(DECRYPT=optional_metadata)),
     Defect(
         "no-metadata-and-unused",
         ("tamper-metadata-other",),

@@ -2,8 +2,7 @@
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
-from xksproxy.spec.uri import Operation
+from stub_proxy.behaviour import Defect, operations
 
 
 def always_active(call: Call) -> dict[str, object]:
@@ -12,9 +11,5 @@ def always_active(call: Call) -> dict[str, object]:
 
 DEFECTS: tuple[Defect, ...] = (
     Defect("slow", ("time-answers", "time-new-connections"), {"delay_seconds": 0.2}),
-    Defect(
-        "health-of-yesterday",
-        ("time-health-freshness",),
-        {"operations": {**api.OPERATIONS, Operation.GET_HEALTH_STATUS: always_active}},
-    ),
+    Defect("health-of-yesterday", ("time-health-freshness",), operations(GET_HEALTH_STATUS=always_active)),
 )

@@ -4,7 +4,7 @@ import ssl
 import warnings
 from dataclasses import replace
 
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect
 from stub_proxy.http import Request, Response
 
 MUTUAL_TLS = ("tls-client-without-certificate", "tls-client-foreign-ca")

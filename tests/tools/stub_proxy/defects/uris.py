@@ -6,14 +6,14 @@ import msgspec
 
 from stub_proxy import api
 from stub_proxy.api import Call
-from stub_proxy.defect import Defect
+from stub_proxy.behaviour import Defect, operations
 from stub_proxy.http import Request, Response, json_response
 from stub_proxy.world import StubKey
 from xksproxy.spec.errors import InvalidUriPathException
 from xksproxy.spec.uri import ApiPath, Operation
 
 
-def health_without_encrypt(call: Call) -> dict[str, object]:
+def not_implemented(call: Call) -> dict[str, object]:
     raise InvalidUriPathException("not implemented")
 
 
@@ -54,10 +54,6 @@ def long_ids_are_refused(call: Call) -> StubKey:
     return api.find_key(call)
 
 
-def without(operation: Operation) -> dict[Operation, object]:
-    return {**api.OPERATIONS, operation: health_without_encrypt}
-
-
 def one_key(call: Call) -> StubKey:
     """All ids lead to the same key material."""
     return replace(api.find_key(call), value=call.store.keys[0].value)
@@ -83,8 +79,8 @@ DEFECTS = (
     Defect("case-of-ids-ignored", ("uri-key-id-case",), {"find_key": any_case}),
     Defect("illegal-ids-crash", ("uri-illegal-key-id",), {"finish": illegal_ids_crash}),
     Defect("put-is-served", ("uri-other-methods",), {"check_method": only_get_is_refused}),
-    Defect("no-decrypt", ("uri-all-apis",), {"operations": without(Operation.DECRYPT)}),
-    Defect("no-health", ("uri-all-apis",), {"operations": without(Operation.GET_HEALTH_STATUS)}),
+    Defect("no-decrypt", ("uri-all-apis",), operations(DECRYPT=not_implemented)),
+    Defect("no-health", ("uri-all-apis",), operations(GET_HEALTH_STATUS=not_implemented)),
     Defect("get-is-served", ("uri-get",), {"check_method": lambda request: None}),
     Defect("get-is-not-found", ("uri-get",), {"intercept": get_is_not_found}),
     Defect("any-operation", ("uri-unknown-operation",), {"find_route": any_operation}),
