@@ -16,9 +16,10 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import reload_problem, respond
+from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.departure import FAREWELL_SECONDS, drain_seconds, service_stops
 from xksproxy.server.http.connection import HttpService
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
@@ -27,6 +28,7 @@ from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
+from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.worker_reporter import WorkerReporter
@@ -36,7 +38,6 @@ from xksproxy.telemetry.metrics import Metrics
 _log: Final = logging.getLogger(__name__)
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _FIRST_CONTACT_SECONDS: Final = 3.0
-_FAREWELL_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
@@ -89,6 +90,7 @@ class XksWorker(GunicornUVLoopWebWorker):
     def _current_config(self) -> Config:
         """The file as it is now: a SIGHUP that came between the fork and this process's own handler would be lost."""
         config: Config = self.wsgi
+        self._reload = reload_verdict.requested(self.app.runtime)
         try:
             fresh = self.app.load_checked()
         except ConfigError:
@@ -107,10 +109,16 @@ class XksWorker(GunicornUVLoopWebWorker):
         peers = PeerReader(config.server.proxy_protocol, count_refusal)
         probed_peers = PeerReader(config.server.proxy_protocol, count_refusal, required=False)
         service = HttpService(pipeline.handle, respond.refusal, lambda: services.snapshot, peers, table)
-        probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
+        runtime = RuntimeCheck(directory)
+        probes = Probes(
+            lambda: (
+                services.ready and not (pipeline.draining or services.problem or recorder.problem or runtime.problem)
+            )
+        )
         hosts = AdminHosts.of(config.admin)
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         reporter = WorkerReporter(services, recorder, directory, lambda: len(table))
+        reporter.reload = self._reload
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
         listener = Listener(sockets.pop(0), service)
@@ -131,21 +139,24 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter))
-        await self._beat(services, recorder)
-        await self._drain(pipeline, service, listener, plain)
+        await self._beat(services, recorder, reporter)
+        # A worker that is replaced follows a reload by leaving.
+        reporter.reload = reload_verdict.requested(directory)
+        await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
         services.stop()
-        recorder.metrics.flush()
-        recorder.audit.close()
+        recorder.close()
         _leave(0)
 
-    async def _beat(self, services: Services, recorder: Recorder) -> None:
+    async def _beat(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
             if self._reload_wanted:
                 self._reload_wanted = False
-                self._replace_snapshot(services, recorder.metrics)
+                request = reload_verdict.requested(self.app.runtime)
+                if self._replace_snapshot(services, recorder.metrics):
+                    reporter.reload = request
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             if self.ppid != os.getppid():
@@ -177,12 +188,13 @@ class XksWorker(GunicornUVLoopWebWorker):
             self._reload_problem = problem
             metrics.reload_failed.set(problem)
 
-    def _replace_snapshot(self, services: Services, metrics: Metrics) -> None:
+    def _replace_snapshot(self, services: Services, metrics: Metrics) -> bool:
+        """Whether the configuration as it is now is in use."""
         try:
             config = self.app.load_checked()
             if built_with(config) != built_with(self.wsgi):
                 _log.info("configuration left to the workers that replace this one")
-                return
+                return False
             services.replace_snapshot(config)
             metrics.reload_failed.set(0)
         except ConfigError as error:
@@ -193,19 +205,37 @@ class XksWorker(GunicornUVLoopWebWorker):
             _log.exception("configuration refused")
         else:
             _log.info("configuration in place")
+            return True
+        return False
 
     async def _drain(
-        self, pipeline: Pipeline, service: HttpService, listener: Listener, plain: list[PlainListener]
+        self,
+        pipeline: Pipeline,
+        service: HttpService,
+        listener: Listener,
+        plain: list[PlainListener],
+        seconds: float,
     ) -> None:
-        """Refuse readiness and ask clients to close; then accept no more, and wait a while until they have gone."""
-        pipeline.draining = service.draining = True
-        await asyncio.sleep(0 if self._in_a_hurry else _FAREWELL_SECONDS)
+        """Ask clients to close; if the service stops, refuse readiness and serve on for ``seconds``.
+
+        Then accept no more, and wait a while until the clients have gone. A worker that is only replaced stays ready,
+        because the load balancer asks about the machine.
+        """
+        service.draining = True
+        pipeline.draining = service_stops(self.app.runtime)
+        await self._serve_on(seconds if pipeline.draining else FAREWELL_SECONDS)
         await listener.stop_accepting()
         draining = asyncio.create_task(listener.drain(0 if self._in_a_hurry else _LEAVE_SECONDS))
         while not draining.done():
             self.notify()
             await asyncio.wait((draining,), timeout=_POLL_SECONDS)
         await asyncio.gather(*(each.stop() for each in plain))
+
+    async def _serve_on(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._in_a_hurry:
+            self.notify()
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _most_connections(wanted: int) -> int:

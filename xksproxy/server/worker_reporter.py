@@ -23,6 +23,8 @@ class WorkerReporter:
         self._connections = connections
         self._started = time.time()
         self._returns: dict[str, int] = {}
+        self.reload = ""
+        """The last request for a reload that this worker has followed."""
 
     @property
     def _problem(self) -> str:
@@ -64,6 +66,7 @@ class WorkerReporter:
             refusals=tuple(self._recorder.refusals),
             revisions=dict(self._services.revisions),
             credentials=self._services.accepted_credentials,
+            reload=self.reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
             clock_error=self._recorder.clock.error(time.monotonic()),
         )
