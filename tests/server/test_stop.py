@@ -59,8 +59,12 @@ def test_a_worker_that_is_replaced_leaves_the_machine_ready(own_proxy: OwnProxy)
     proxy.process.send_signal(signal.SIGHUP)
 
     answers = set()
-    while workers(proxy) & before:
+
+    def is_replaced() -> bool:
         answers.add(_probe(health))
+        return not workers(proxy) & before
+
+    eventually(is_replaced)
     assert answers == {200}
 
 
