@@ -152,7 +152,7 @@ def _read_config(path: Path) -> tuple[str, ...]:
     problems: list[str] = []
     with _refusals(problems):
         config = load_config(path)
-        problems += problems_of(path, config)
+        problems += problems_of(path, config, "all")
         problems += [finding.text for finding in inspect_config(config) if finding.serious]
         if not problems:
             load_checked(path)

@@ -17,9 +17,10 @@ started nor restarted. PYTHON names the interpreter (3.11 or newer), python3 if 
 To uninstall:
   systemctl disable --now xksproxy
   rm -r /etc/systemd/system/xksproxy.service* /etc/sysusers.d/xksproxy.conf /etc/tmpfiles.d/xksproxy.conf
-  rm -r /opt/xksproxy /opt/xksproxy-releases && systemctl daemon-reload
-and, only if no ciphertext of its keys is needed any more, rm -r /etc/xksproxy /var/lib/xksproxy && userdel xksproxy:
-the state directory knows which version of each key encrypts.
+  rm -r /opt/xksproxy /opt/xksproxy-releases /usr/local/sbin/as-xksproxy && systemctl daemon-reload
+and, only if no ciphertext of its keys is needed any more, rm -r /etc/xksproxy /var/lib/xksproxy /var/log/xksproxy, then
+userdel xksproxy: the state directory knows which version of each key encrypts. Remove the user only if none of its files
+is left (find / -xdev -user xksproxy), because another user may get its number.
 TEXT
 }
 
@@ -35,9 +36,15 @@ run() {
     if [ "$dry_run" = yes ]; then echo "$*"; else "$@"; fi
 }
 
-# A file with the wanted content is left unchanged; a unit that did not change needs no daemon-reload.
+# A file with the wanted content is left unchanged; a unit that did not change needs no daemon-reload. Changes that
+# somebody made in the file are kept beside it, because they would be lost without a word otherwise.
 put() {
-    cmp -s "$1" "$2" || run install -D -m 0644 "$1" "$2"
+    cmp -s "$1" "$2" && return 0
+    if [ -e "$2" ] && [ "$dry_run" = no ]; then
+        say "replacing $2; the former file is $2.before. Own settings belong in a drop-in: systemctl edit xksproxy"
+        cp -p "$2" "$2.before"
+    fi
+    run install -D -m "${3:-0644}" "$1" "$2"
 }
 
 # The example, with two changes for systemd: the PIN is a credential of the unit, and the health listener is on.
@@ -65,6 +72,9 @@ put_release() {
     if [ -z "$wheel" ]; then
         say "building a wheel from $top"
         rm -rf "$top/build"
+        # The time in the wheel is not that of the build, so an unchanged checkout makes an unchanged wheel.
+        SOURCE_DATE_EPOCH=315532800
+        export SOURCE_DATE_EPOCH
         "$PYTHON" -m venv "$work/build"
         "$work/build/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" "$top"
         wheel=$(echo "$work"/xksproxy-*.whl)
@@ -133,6 +143,7 @@ put "$here/xksproxy.tmpfiles.conf" /etc/tmpfiles.d/xksproxy.conf
 run systemd-sysusers /etc/sysusers.d/xksproxy.conf
 run systemd-tmpfiles --create /etc/tmpfiles.d/xksproxy.conf
 put_configuration
+put "$here/as-xksproxy" /usr/local/sbin/as-xksproxy 0755
 put "$here/xksproxy.service" /etc/systemd/system/xksproxy.service
 put "$here/xksproxy.service.d/pkcs11-module.conf.example" \
     /etc/systemd/system/xksproxy.service.d/pkcs11-module.conf.example

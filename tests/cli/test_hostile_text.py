@@ -202,7 +202,7 @@ def _status(text: str) -> dict[str, Any]:
         "ready": False,
         "version": text,
         "workers": [],
-        "problems": [text],
+        "conditions": [dict.fromkeys(("severity", "cause", "keystore", "hsm", "text"), text)],
         "hsms": [
             {
                 "id": text,
@@ -219,7 +219,7 @@ def _status(text: str) -> dict[str, Any]:
             {
                 "name": text,
                 "blocked": block,
-                "ready": False,
+                "state": text,
                 "keys": [{"id": text, "state": text, "blocked": block, "version": text, "encryptions": 1}],
             }
         ],

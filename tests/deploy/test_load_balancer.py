@@ -1,6 +1,6 @@
 """Two proxies behind a TCP load balancer that asks for /readyz, under load, while one of them goes down and comes back.
 
-The load balancer is HAProxy, set up as deploy/aws sets up the network load balancer, but asking more often.
+The load balancer is HAProxy, set up as deploy/aws sets up the network load balancer; most frontends ask more often.
 """
 
 import http.client
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from deploy_support import DEPLOY
 from server_support import Caller, OwnProxy, SealedMessage, encoded, workers
 from support import PATIENCE_SECONDS, REGION, Proxy, eventually, free_port, serve
 from xksproxy_tools.development.environment import DevEnvironment
@@ -34,6 +35,8 @@ CHECK_TIMEOUT_SECONDS = 2
 """A busy machine may take long to answer."""
 
 FALL = 2
+TEMPLATE_CHECK_SECONDS = 5
+"""HealthCheckIntervalSeconds of deploy/aws, with the same threshold."""
 SERVER_SECONDS = 60
 CLIENT_SECONDS = 40
 """So long a client waits for an answer: not as long as the load balancer, which has to cut it off before."""
@@ -96,12 +99,14 @@ class Frontend:
 class Pair:
     """Two proxies, each with a copy of the same token, and the load balancer before them.
 
-    ``cutting`` ends the connections to a proxy that it finds down; ``patient`` lets them be.
+    ``cutting`` ends the connections to a proxy that it finds down; ``patient`` and ``template`` let them be, and
+    ``template`` asks as seldom as deploy/aws does.
     """
 
     proxies: dict[str, Proxy]
     patient: Frontend
     cutting: Frontend
+    template: Frontend
 
     def record_request(self, name: str, number: int) -> None:
         """SIGTERM goes to the master, as systemd sends it; what befalls a machine befalls all of its processes."""
@@ -133,7 +138,7 @@ def pair(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) 
     with ExitStack() as at_end:
         # The path of a socket has room for 107 bytes, which that of a test's own directory may exceed.
         stats = Path(at_end.enter_context(tempfile.TemporaryDirectory()), "stats")
-        frontends = [Frontend(name, free_port(), stats) for name in ("patient", "cutting")]
+        frontends = [Frontend(name, free_port(), stats) for name in ("patient", "cutting", "template")]
         made = Pair({}, *frontends)
         at_end.callback(made.end)
         servers = ""
@@ -160,7 +165,7 @@ def _configuration(frontends: Iterable[Frontend], servers: str) -> str:
             stats=frontend.stats, timeout=round(1000 * CHECK_TIMEOUT_SECONDS), patience=SERVER_SECONDS
         )
         then = "on-marked-down shutdown-sessions" if frontend.name == "cutting" else ""
-        inter = round(1000 * CHECK_SECONDS)
+        inter = round(1000 * (TEMPLATE_CHECK_SECONDS if frontend.name == "template" else CHECK_SECONDS))
         text += _FRONTEND.format(name=frontend.name, port=frontend.port, inter=inter, fall=FALL, then=then) + servers
     return text
 
@@ -279,3 +284,23 @@ def test_a_proxy_that_goes_down_costs_no_request_once_the_load_balancer_has_noti
     assert not [why for _, why in clients.failed if "timed out" in why]
     if number == signal.SIGTERM:
         assert clients.failed == []
+
+
+def test_a_stop_with_the_checks_of_the_template_costs_no_request(pair: Pair, request_metadata: dict[str, str]) -> None:
+    """The proxy has the default of drain_s."""
+    template = (DEPLOY / "aws" / "endpoint-service.yaml").read_text()
+    assert f"HealthCheckIntervalSeconds: {TEMPLATE_CHECK_SECONDS}\n" in template
+    assert f"UnhealthyThresholdCount: {FALL}\n" in template
+    proxy = pair.proxies["one"]
+    endpoint = Endpoint(f"localhost:{pair.template.port}", "/dev", REGION, proxy.credential)
+    with Clients(endpoint, proxy.context(), request_metadata) as clients:
+        eventually(lambda: len(clients.answered) > 100)
+        pair.record_request("one", signal.SIGTERM)
+        ended = time.monotonic()
+        eventually(lambda: clients.all_tried_after(ended))
+        eventually(lambda: clients.answers_after(ended) > 50)
+
+    assert clients.failed == []
+    assert pair.template.down("one")
+    pair.bring_back("one")
+    eventually(lambda: pair.template.up("one"))

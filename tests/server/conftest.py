@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_support import spawn
 from server_support import Caller, OwnProxy, Wire, roaming_caller
 from support import Proxy
 from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
+
+__all__ = ["spawn"]
 
 
 @pytest.fixture

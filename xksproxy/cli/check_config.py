@@ -10,7 +10,7 @@ import click
 from xksproxy.cli.config_option import config_option, load_as_owner, policy_warnings, problems_of
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
-from xksproxy.config.check import listeners_of
+from xksproxy.config.check import listeners_of, secrets_of_service
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
 from xksproxy.config.listener_checks import trial_findings
@@ -28,7 +28,8 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
 
     It runs as the owner of the state directory, because it checks what this user can read. A problem is everything
     that `serve` would refuse, and also, for example, a certificate that has expired or that KMS cannot use. Warnings,
-    for example of policies that can never match, do not change the exit code 0.
+    for example of policies that can never match, do not change the exit code 0. A systemd credential can be read only
+    by the service, so elsewhere a warning says that it was not checked.
 
     --live logs in to each HSM once, but not with a PIN that was refused before. Each HSM encrypts and decrypts with a
     session key, and every version of every key is checked.
@@ -43,13 +44,14 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     except ConfigError as error:
         code = COULD_NOT_RUN if isinstance(error, ConfigUnreadable) else FOUND_SOMETHING_WRONG
         _refuse(list(error.problems), [], code, as_json=as_json)
-    refusals = problems_of(config_file, config)
+    refusals = problems_of(config_file, config, "readable here")
     findings = inspect_config(config)
     if not any(".listen: " in refusal for refusal in refusals):
         findings += trial_findings(listeners_of(config), starting=False)
     problems = [*refusals, *(finding.text for finding in findings if finding.serious)]
     problems = [f"{config_file}: {problem}" for problem in problems]
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
+    warnings += [f"{config_file}: {secret}" for secret in secrets_of_service(config)]
     if problems:
         _refuse(problems, warnings, FOUND_SOMETHING_WRONG, as_json=as_json)
     warnings += [f"{config_file}: {warning}" for warning in policy_warnings(config)]

@@ -12,7 +12,7 @@ from xksproxy.authorization.policies import load_policies
 from xksproxy.cli.privilege import become_owner
 from xksproxy.config.access_checks import access_problems
 from xksproxy.config.certificate_checks import certificate_problems
-from xksproxy.config.check import check_config
+from xksproxy.config.check import SecretsToCheck, check_config
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.load import load_config
@@ -45,17 +45,20 @@ keystore_option = click.option("--keystore", "keystore_name", help="The key stor
 
 
 def load_checked(path: Path, *, serving: bool = False) -> Config:
-    """Load a configuration, become the owner of its state directory, check all that needs no HSM, and read its secrets.
+    """Load a configuration, become the owner of its state directory, and check all that needs neither HSM nor secret.
 
-    ``serving`` means that this process is the service: it stays the user that it is.
+    ``serving`` means that this process is the service: it stays the user that it is, and its secrets are read now. A
+    command reads a PIN or the audit key only when it needs that one.
 
     Raises:
         ConfigError: the configuration cannot be used. It lists every problem.
         WrongUser: this user is neither root nor the owner.
     """
     config = load_config(path) if serving else load_as_owner(path)
-    if problems := problems_of(path, config, serving=serving):
+    if problems := problems_of(path, config, "all" if serving else "none", serving=serving):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
+    if not serving:
+        return config
     try:
         return hold_secrets(config)
     except SecretError as error:
@@ -74,12 +77,12 @@ def load_as_owner(path: Path) -> Config:
     return config
 
 
-def problems_of(config_file: Path, config: Config, *, serving: bool = False) -> list[str]:
+def problems_of(config_file: Path, config: Config, secrets: SecretsToCheck, *, serving: bool = False) -> list[str]:
     """Return why a configuration cannot be used: everything that can be checked without an HSM."""
     user = ServiceUser.current() if serving else ServiceUser.of_state_directory(Path(config.state.directory))
     problems = [
         # A secret that others can reach is found by the checks of both.
-        *dict.fromkeys((*check_config(config), *access_problems(config_file, config, user))),
+        *dict.fromkeys((*check_config(config, secrets), *access_problems(config_file, config, user))),
         *_quirk_problems(config),
         *_policy_problems(config),
         *_version_problems(config),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.config_option import config_option, load_as_owner
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 
@@ -34,7 +34,7 @@ def allow_login(config_file: Path, hsm_id: str) -> None:
     Example:
       xksproxy hsm allow-login hsm-1
     """
-    config = load_checked(config_file)
+    config = load_as_owner(config_file)
     if hsm_id not in {item.id for item in config.hsm}:
         hsm_ids = ", ".join(item.id for item in config.hsm)
         raise click.UsageError(f"no [[hsm]] has the id {hsm_id}; expected one of: {hsm_ids}")

@@ -111,7 +111,7 @@ def _check_findings(plan: Plan, directory: Path) -> Iterator[Finding]:
     """The problems that ``check-config`` reports, without those that the plan already has."""
     path = directory / CONFIG_FILE
     try:
-        problems = problems_of(path, load_config(path))
+        problems = problems_of(path, load_config(path), "readable here")
     except ConfigError as error:
         problems = list(error.problems)
     reported = [finding.place for finding in plan.findings if finding.severity is Severity.TO_DO]

@@ -21,6 +21,7 @@ from xksproxy.cli.kms_config import kms_config
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
 from xksproxy.cli.policy import policy
 from xksproxy.cli.privilege import WrongUser
+from xksproxy.cli.reload import reload_configuration
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.serve import serve
 from xksproxy.cli.status import status
@@ -48,7 +49,7 @@ def cli() -> None:
 
 for command in (
     *(audit, block, call, check_config, credentials, hsm, import_settings),
-    *(keys, kms_config, policy, serve, status, unblock, version),
+    *(keys, kms_config, policy, reload_configuration, serve, status, unblock, version),
 ):
     cli.add_command(command)
 for command in (rotate, disable, enable):

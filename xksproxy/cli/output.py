@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from xksproxy.config.secret import SecretOfService
 from xksproxy.hsm.errors import LoginRefused
 from xksproxy.printable import printable, printable_lines
 
@@ -62,6 +63,8 @@ def explain(error: Exception) -> tuple[str, ...]:
     """Return hints for an error, if there are any."""
     if isinstance(error, LoginRefused):
         return ("check the pin of this [[hsm]]; some tokens lock after three wrong PINs, so do not guess",)
+    if isinstance(error, SecretOfService):
+        return ("run the command as the service, with its credentials: as-xksproxy COMMAND ...",)
     return ()
 
 

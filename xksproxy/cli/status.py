@@ -1,5 +1,6 @@
 """``xksproxy status``: the state of the proxy on this machine."""
 
+import http
 import http.client
 import json
 import sys
@@ -47,7 +48,11 @@ def _read_status(config: Config) -> dict[str, Any]:
     connection = http.client.HTTPConnection(wildcards.get(host, host), int(port), timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/status")
-        document: dict[str, Any] = json.load(connection.getresponse())
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            print_error(f"the proxy cannot report its status: it answers {answer.status}; its log says why")
+            sys.exit(COULD_NOT_RUN)
+        document: dict[str, Any] = json.load(answer)
     except (OSError, ValueError, http.client.HTTPException) as error:
         print_error(f"no proxy answers at http://{config.admin.listen}/status: {error}")
         sys.exit(COULD_NOT_RUN)

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
@@ -17,6 +18,7 @@ from xksproxy.config.secret import (
     MAXIMUM_PIN_BYTES,
     Secret,
     SecretError,
+    SecretOfService,
     access_problem,
     checked_secret,
     read_secret,
@@ -30,10 +32,15 @@ _OFF: Final = "off"
 _MINIMUM_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+SecretsToCheck = Literal["all", "readable here", "none"]
+"""Which PINs and audit keys are read by a check: all, as the service needs; those that are no credential of a service
+whose process this is not; or none."""
 
-def check_config(config: Config) -> list[str]:
+
+def check_config(config: Config, secrets: SecretsToCheck = "all") -> list[str]:
     """The problems of a loaded configuration. Each starts with the path of the key."""
     return [
+        *_secret_problems(config, secrets),
         *listener_problems(listeners_of(config)),
         *_proxy_protocol_problems(config.server.proxy_protocol),
         *_host_problems(config.admin.hosts),
@@ -69,6 +76,17 @@ def listeners_of(config: Config) -> tuple[Listener, ...]:
         ("admin.listen", config.admin.listen if has_admin(config) else None),
     )
     return tuple(Listener(at, address) for at, address in wanted if address is not None)
+
+
+def secrets_of_service(config: Config) -> Iterator[str]:
+    """The secrets that only the service can read, for a command beside it. Each starts with the path of the key."""
+    for at, read in _secrets(config):
+        try:
+            read()
+        except SecretOfService as error:
+            yield f"{at}: not readable here, so it was not checked: {error}"
+        except SecretError:  # which check_config reports
+            continue
 
 
 def read_audit_key(audit: Audit) -> Secret | None:
@@ -133,13 +151,27 @@ def _audit_problems(audit: Audit) -> Iterator[str]:
         yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":
         yield "audit.format: chain = true needs the format json"
-    try:
-        key = read_audit_key(audit)
-    except SecretError as error:
-        yield f"audit.key: {error}"
-    else:
-        if key is not None and len(key.reveal().encode()) < _MINIMUM_KEY_BYTES:
-            yield f"audit.key: the key has fewer than {_MINIMUM_KEY_BYTES} bytes; make a key with: openssl rand -hex 32"
+
+
+def _secrets(config: Config) -> Iterator[tuple[str, Callable[[], Secret | None]]]:
+    """The path of the key of each PIN and of the audit key, and what reads it."""
+    yield "audit.key", partial(read_audit_key, config.audit)
+    for index, hsm in enumerate(config.hsm):
+        yield f"hsm[{index}].pin", partial(read_pin, hsm)
+
+
+def _secret_problems(config: Config, secrets: SecretsToCheck) -> Iterator[str]:
+    for at, read in _secrets(config) if secrets != "none" else ():
+        try:
+            secret = read()
+        except SecretOfService as error:
+            if secrets == "all":
+                yield f"{at}: {error}"
+        except SecretError as error:
+            yield f"{at}: {error}"
+        else:
+            if at == "audit.key" and secret is not None and len(secret.reveal().encode()) < _MINIMUM_KEY_BYTES:
+                yield f"{at}: the key has fewer than {_MINIMUM_KEY_BYTES} bytes; make a key with: openssl rand -hex 32"
 
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
@@ -176,10 +208,6 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
     if not is_regular_file(hsm.module):
         yield f"{at}.module: no file {hsm.module}"
-    try:
-        read_pin(hsm)
-    except SecretError as error:
-        yield f"{at}.pin: {error}"
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"

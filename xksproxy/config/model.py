@@ -70,6 +70,10 @@ class Server(_Table, frozen=True):
     fleet_size: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many machines run this proxy behind one endpoint; reported to KMS (R-HLTH-1)."""
 
+    drain_s: Annotated[float, Meta(ge=0, le=600)] | None = None
+    """Seconds after SIGTERM in which ``/readyz`` is 503 and everything is still served, so that the load balancer
+    notices: its check interval times its threshold, and 2 s. Without it: 12 with ``[health] listen``, else 1."""
+
     proxy_protocol: ProxyProtocol | None = None
 
     core_dumps: bool = False

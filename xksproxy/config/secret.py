@@ -38,6 +38,10 @@ class SecretError(Exception):
     """A secret cannot be read. The message says why, and never quotes the secret."""
 
 
+class SecretOfService(SecretError):
+    """The secret is a credential that systemd gives to the service alone, and this process is a command beside it."""
+
+
 class SecretReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The place of a secret: exactly one of three."""
 
@@ -103,6 +107,7 @@ def read_source(reference: SecretReference, maximum_bytes: int = MAXIMUM_SECRET_
 
     Raises:
         SecretError: the secret does not exist, is empty, too long or not plain text, or others can read it.
+        SecretOfService: it is a systemd credential, and this process has none.
     """
     if [reference.file, reference.env, reference.credential].count(None) != 2:  # noqa: PLR2004 - two of three absent
         raise SecretError('expected exactly one of { file = "…" }, { env = "…" } and { credential = "…" }')
@@ -113,7 +118,9 @@ def read_source(reference: SecretReference, maximum_bytes: int = MAXIMUM_SECRET_
         return checked_secret(read_private_file(path, maximum_bytes), str(path))
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if directory is None:
-        raise SecretError("CREDENTIALS_DIRECTORY is not set: systemd sets it only for a unit with credentials")
+        raise SecretOfService(
+            f"CREDENTIALS_DIRECTORY is not set: systemd gives the credential {reference.credential} to the service only"
+        )
     path = Path(directory, reference.credential)
     # systemd guards the directory itself, and chooses the modes of the files.
     return checked_secret(_read_text(path, maximum_bytes)[0], str(path))

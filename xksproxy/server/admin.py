@@ -14,14 +14,17 @@ from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.server import worker_status
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
+from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
+from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
-from xksproxy.server.status import status_document
+from xksproxy.server.status import condition_document, status_document
 from xksproxy.spec.errors import XksError
 from xksproxy.telemetry.collectors import CredentialInfo, KeyLimit, MachineCollector, MachineInfo
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_TEXT: Final = "text/plain; charset=utf-8"
 _CONTENT_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -44,6 +47,7 @@ class Admin:
         self._recorder = recorder
         self._probes = probes
         self._directory = directory
+        self._runtime = RuntimeCheck(directory)
         self._fleet_size = fleet_size
         environment = Environment(loader=PackageLoader("xksproxy.server"), autoescape=True)
         self._page = environment.get_template("status.html.jinja")
@@ -51,14 +55,13 @@ class Admin:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer an operator or Prometheus. A Host that is not accepted gets 421 (RFC 9110, 15.5.20)."""
         if not self._hosts.accepts(request.headers.getall("Host", [])):
-            return _response(REFUSAL.encode(), "text/plain; charset=utf-8", 421)
+            return _response(REFUSAL.encode(), _TEXT, 421)
         if request.method not in ("GET", "HEAD"):
             return probe(405)
         self._recorder.metrics.flush()
         match request.raw_path:
             case "/metrics":
-                body = await asyncio.to_thread(self._metrics)
-                return _response(body, CONTENT_TYPE_LATEST)
+                return await self._answer_metrics()
             case "/status":
                 document = await asyncio.to_thread(self._document)
                 return _response(json.dumps(document, indent=2).encode() + b"\n", "application/json")
@@ -66,6 +69,11 @@ class Admin:
                 document = await asyncio.to_thread(self._document)
                 return _response(self._page.render(document).encode(), "text/html; charset=utf-8")
         return await self._probes.handle(request)
+
+    async def _answer_metrics(self) -> web.Response:
+        if problem := self._runtime.problem:
+            return _response(problem.encode(), _TEXT, 503)
+        return _response(await asyncio.to_thread(self._metrics), CONTENT_TYPE_LATEST)
 
     def _metrics(self) -> bytes:
         snapshot = self._services.snapshot
@@ -98,6 +106,10 @@ class Admin:
         document = status_document(
             services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
         )
+        if problem := self._runtime.problem:
+            condition = Condition(Severity.UNAVAILABLE, Cause.RUNTIME, "", "", problem)
+            document["conditions"].append(condition_document(condition))
+            return {**document, "latency": []}
         return {**document, "latency": self._recorder.metrics.latency()}
 
 

@@ -28,6 +28,7 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
     STATE = "state-unusable"
     AUDIT = "audit-refusing"
+    RUNTIME = "runtime-removed"
     RELOAD = "reload-refused"
     FILES = "files-refused"
     CLOCK = "clock-wrong"

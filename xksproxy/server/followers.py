@@ -50,7 +50,7 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
     service = Service(master, str(state_directory.resolve()), _inode(state_directory))
     table.update(str(runtime), lambda _: service)
     for other, found in table.entries().items():
-        if not found.uses(state_directory) or not _is_running(Path(other)):
+        if not found.uses(state_directory) or not is_running(Path(other)):
             table.update(other, lambda _: None)
 
 
@@ -71,12 +71,30 @@ def wait_for_workers(
     Raises:
         StateUnusable: the record of running proxies cannot be read.
     """
-    end = time.monotonic() + seconds
-    while True:
-        found = _look(state_directory, follows)
-        if not found.behind or time.monotonic() >= end:
-            return found
-        time.sleep(_POLL_SECONDS)
+    return _wait(lambda: proxies_of(state_directory), follows, seconds)
+
+
+def wait_for_workers_of(
+    runtime: Path, master: int, follows: Callable[[WorkerStatus], bool], seconds: float = _FOLLOW_SECONDS
+) -> Following:
+    """The same for one proxy, by its runtime directory and its master process."""
+    return _wait(lambda: {runtime: master}, follows, seconds)
+
+
+def proxies_of(state_directory: Path) -> dict[Path, int]:
+    """The master process of each running proxy that uses a state directory, by its runtime directory.
+
+    Raises:
+        StateUnusable: the record of running proxies cannot be read.
+    """
+    table = service_table(state_directory)
+    table.refresh()
+    entries = {Path(runtime): service for runtime, service in table.entries().items()}
+    return {
+        runtime: service.master
+        for runtime, service in entries.items()
+        if service.uses(state_directory) and is_running(runtime)
+    }
 
 
 def holds(file: str, revision: int) -> Callable[[WorkerStatus], bool]:
@@ -89,16 +107,21 @@ def refuses(keystore: str, access_key_id: str) -> Callable[[WorkerStatus], bool]
     return lambda worker: access_key_id not in worker.credentials.get(keystore, (access_key_id,))
 
 
-def _look(state_directory: Path, follows: Callable[[WorkerStatus], bool]) -> Following:
-    table = service_table(state_directory)
-    table.refresh()
+def _wait(proxies: Callable[[], dict[Path, int]], follows: Callable[[WorkerStatus], bool], seconds: float) -> Following:
+    end = time.monotonic() + seconds
+    while True:
+        found = _look(proxies(), follows)
+        if not found.behind or time.monotonic() >= end:
+            return found
+        time.sleep(_POLL_SECONDS)
+
+
+def _look(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> Following:
     following: list[int] = []
     behind: list[int] = []
-    for directory, service in table.entries().items():
-        if not service.uses(state_directory) or not _is_running(Path(directory)):
-            continue
-        for pid in _workers(Path(directory), service.master):
-            worker = read_status(Path(directory), pid)
+    for runtime, master in proxies.items():
+        for pid in _workers(runtime, master):
+            worker = read_status(runtime, pid)
             (following if worker is not None and follows(worker) else behind).append(pid)
     return Following(tuple(sorted(following)), tuple(sorted(behind)))
 
@@ -112,7 +135,7 @@ def _inode(directory: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _is_running(runtime: Path) -> bool:
+def is_running(runtime: Path) -> bool:
     """Whether a process holds the lock of the directory, as the master and the workers do while they run."""
     try:
         descriptor = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,7 +1,8 @@
 """The application that gunicorn's master runs. The master never touches PKCS#11."""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -10,7 +11,8 @@ from gunicorn.app.base import BaseApplication
 from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import reload_problem, worker_status
+from xksproxy.server import reload_problem, reload_verdict, worker_status
+from xksproxy.server.departure import drain_seconds
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
@@ -19,7 +21,8 @@ from xksproxy.telemetry.metrics import forget_worker
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
-_DRAIN_SECONDS: Final = 10
+_LEAVE_SECONDS: Final = 10
+"""Seconds from the end of ``drain_s`` until workers that have not left are killed."""
 _BACKLOG: Final = 2048
 
 Change = Literal["nothing", "inside", "workers"]
@@ -39,6 +42,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self._proven = self._config
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
+        self._request = ""
+        """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
 
     def load_config(self) -> None:
@@ -53,7 +58,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             "workers": config.server.workers,
             "worker_class": "xksproxy.server.worker.XksWorker",
             "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
-            "graceful_timeout": _DRAIN_SECONDS,
+            "graceful_timeout": math.ceil(drain_seconds(config)) + _LEAVE_SECONDS,
             "backlog": _BACKLOG,
             "proc_name": "xksproxy",
             "control_socket_disable": True,
@@ -86,15 +91,16 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def refresh(self) -> Change:
         """Read the configuration again, and say what has to follow it; one that cannot be used changes nothing."""
+        self._request = reload_verdict.requested(self.runtime)
         try:
             config = self.load_checked()
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
-            reload_problem.publish(self.runtime, error.problems)
+            self._refuse(error.problems)
             return "nothing"
         except Exception:  # noqa: BLE001 - whatever it is, the old configuration goes on serving
             _log.exception("configuration refused")
-            reload_problem.publish(self.runtime, ["it could not be read; the log says why"])
+            self._refuse(["it could not be read; the log says why"])
             return "nothing"
         change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
         self._config = config
@@ -113,11 +119,17 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def confirm(self) -> None:
         """The configuration that was read last is in use: :meth:`take_back` goes no further back than to it."""
         self._proven = self._config
+        reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
     def take_back(self, problems: list[str]) -> None:
         """Go back to the last configuration that was in use, because the one that was read last cannot be."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
-        reload_problem.publish(self.runtime, problems)
+        self._refuse(problems)
         self._config = self._proven
         self.callable = None
         self.do_load_config()
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        """Say why the last change is not in use: to the workers, and to the command that asked for it."""
+        reload_problem.publish(self.runtime, problems)
+        reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, tuple(problems)))

@@ -44,7 +44,7 @@ class Pipeline:
         self._settings = settings
         self._recorder = recorder
         self.draining = False
-        """Whether the worker is about to leave, and so no longer ready."""
+        """Whether the service is about to stop, and so no longer ready."""
 
     async def handle(self, request: Request) -> Response:
         """Answer a request, always with JSON, and take it down."""

@@ -12,6 +12,7 @@ import msgspec
 
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.request_stats import RequestStats
+from xksproxy.server.stranger_sums import StrangerSums
 from xksproxy.sigv4.verify import SignedAtAnotherTime
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import ReceivedMetadata
@@ -62,6 +63,11 @@ class RequestRecord(msgspec.Struct):
         self.error, self.error_message, self.reason = error.name, error.message, error.detail or None
         if isinstance(error, SignedAtAnotherTime):
             self.clock_offset = error.clock_offset
+
+    @property
+    def of_stranger(self) -> bool:
+        """Whether neither a signature nor a client certificate says who sent it. Only a signature sets the Region."""
+        return self.region is None and self.tls_client_name is None
 
     @property
     def refused_for_its_time(self) -> bool:
@@ -126,6 +132,7 @@ class Recorder:
         self.clock = ClockObservations()
         self._clock_is_wrong = False
         self._dropped = 0
+        self._strangers = StrangerSums()
 
     @property
     def problem(self) -> str:
@@ -135,7 +142,10 @@ class Recorder:
     def record_request(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
-        self.audit.write("request", partial(record.line, seconds))
+        if record.of_stranger and not self._strangers.has_line(time.monotonic()):
+            self._strangers.add(record.peer, record.keystore, record.error, record.reason)
+        else:
+            self.audit.write("request", partial(record.line, seconds))
         if record.clock_offset is not None:
             self.clock.add(record.clock_offset, refused=record.refused_for_its_time, now=time.monotonic())
         self._count(record, seconds)
@@ -157,11 +167,22 @@ class Recorder:
 
     def beat(self) -> None:
         """What is due once a second."""
+        self._write_sums()
         self.audit.checkpoint_if_due()
         self._check_clock()
         self.metrics.flush()
         self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
+
+    def close(self) -> None:
+        """Write what is left, at the end of the worker."""
+        self._write_sums()
+        self.metrics.flush()
+        self.audit.close()
+
+    def _write_sums(self) -> None:
+        for fields in self._strangers.take():
+            self.audit.write("requests summed up", partial(dict, fields))
 
     def _check_clock(self) -> None:
         """Set the metric of the offset. Warn once when most signatures begin to fail only for their time."""

@@ -41,6 +41,31 @@ def make_runtime_directory() -> Path:
     return directory
 
 
+class RuntimeCheck:
+    """Whether the directory still exists. systemd removes it if another unit with the same RuntimeDirectory= stops."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._identity = self._look()
+
+    @property
+    def problem(self) -> str:
+        """What happened to it; empty if it is there."""
+        if self._look() == self._identity:
+            return ""
+        return (
+            f"the runtime directory {self._directory} was removed while the proxy runs; restart the proxy, and let no"
+            " other service use its directory"
+        )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._directory.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def _default_parent() -> str:
     return str(_MEMORY) if os.access(_MEMORY, os.W_OK | os.X_OK) else tempfile.gettempdir()
 

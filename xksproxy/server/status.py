@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from xksproxy import __version__
 from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
-from xksproxy.server.conditions import Severity
+from xksproxy.server.conditions import Condition, Severity
 from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.worker_status import WorkerStatus
@@ -61,9 +63,13 @@ def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for worker in workers:
         for item in worker.conditions:
-            document = {"severity": item.severity, "cause": item.cause, "keystore": item.keystore, "hsm": item.hsm}
-            found.setdefault(item.subject, {**document, "text": item.text, "workers": 0})["workers"] += 1
+            found.setdefault(item.subject, condition_document(item))["workers"] += 1
     return sorted(found.values(), key=lambda document: document["severity"] != Severity.UNAVAILABLE)
+
+
+def condition_document(condition: Condition) -> dict[str, Any]:
+    """A condition as ``/status`` reports it, with the number of workers still to be counted."""
+    return {**msgspec.to_builtins(condition), "workers": 0}
 
 
 def _keystore_state(name: str, workers: Sequence[WorkerStatus]) -> str:

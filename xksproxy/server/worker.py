@@ -16,9 +16,10 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import reload_problem, respond
+from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.departure import FAREWELL_SECONDS, drain_seconds, service_stops
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
@@ -28,6 +29,7 @@ from xksproxy.server.plain import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
+from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.worker_reporter import WorkerReporter
@@ -41,7 +43,6 @@ _YOUNG_OBJECTS: Final = 5_000
 which hold hardly any."""
 
 _FIRST_CONTACT_SECONDS: Final = 3.0
-_FAREWELL_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
@@ -94,6 +95,7 @@ class XksWorker(GunicornUVLoopWebWorker):
     def _current_config(self) -> Config:
         """The file as it is now: a SIGHUP that came between the fork and this process's own handler would be lost."""
         config: Config = self.wsgi
+        self._reload = reload_verdict.requested(self.app.runtime)
         try:
             fresh = self.app.load_checked()
         except ConfigError:
@@ -112,11 +114,15 @@ class XksWorker(GunicornUVLoopWebWorker):
         peers = PeerReader(config.server.proxy_protocol, count_refusal)
         probed_peers = PeerReader(config.server.proxy_protocol, count_refusal, required=False)
         service = HttpService(pipeline.handle, respond.refusal, lambda: services.snapshot, peers, table)
-        readiness = Readiness(config.health, services, lambda: pipeline.draining or bool(recorder.problem))
+        runtime = RuntimeCheck(directory)
+        readiness = Readiness(
+            config.health, services, lambda: bool(pipeline.draining or recorder.problem or runtime.problem)
+        )
         probes = Probes(readiness)
         hosts = AdminHosts.of(config.admin)
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
+        reporter.reload = self._reload
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
         listener = Listener(sockets.pop(0), service)
@@ -138,21 +144,24 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter))
-        await self._beat(services, recorder)
-        await self._drain(pipeline, service, listener, plain)
+        await self._beat(services, recorder, reporter)
+        # A worker that is replaced follows a reload by leaving.
+        reporter.reload = reload_verdict.requested(directory)
+        await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
         services.stop()
-        recorder.metrics.flush()
-        recorder.audit.close()
+        recorder.close()
         _leave(0)
 
-    async def _beat(self, services: Services, recorder: Recorder) -> None:
+    async def _beat(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
             if self._reload_wanted:
                 self._reload_wanted = False
-                self._replace_snapshot(services, recorder.metrics)
+                request = reload_verdict.requested(self.app.runtime)
+                if self._replace_snapshot(services, recorder.metrics):
+                    reporter.reload = request
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             if self.ppid != os.getppid():
@@ -184,12 +193,13 @@ class XksWorker(GunicornUVLoopWebWorker):
             self._reload_problem = problem
             metrics.reload_failed.set(problem)
 
-    def _replace_snapshot(self, services: Services, metrics: Metrics) -> None:
+    def _replace_snapshot(self, services: Services, metrics: Metrics) -> bool:
+        """Whether the configuration as it is now is in use."""
         try:
             config = self.app.load_checked()
             if built_with(config) != built_with(self.wsgi):
                 _log.info("configuration left to the workers that replace this one")
-                return
+                return False
             services.replace_snapshot(config)
             metrics.reload_failed.set(0)
         except ConfigError as error:
@@ -200,19 +210,37 @@ class XksWorker(GunicornUVLoopWebWorker):
             _log.exception("configuration refused")
         else:
             _log.info("configuration in place")
+            return True
+        return False
 
     async def _drain(
-        self, pipeline: Pipeline, service: HttpService, listener: Listener, plain: list[PlainListener]
+        self,
+        pipeline: Pipeline,
+        service: HttpService,
+        listener: Listener,
+        plain: list[PlainListener],
+        seconds: float,
     ) -> None:
-        """Refuse readiness and ask clients to close; then accept no more, and wait a while until they have gone."""
-        pipeline.draining = service.draining = True
-        await asyncio.sleep(0 if self._in_a_hurry else _FAREWELL_SECONDS)
+        """Ask clients to close; if the service stops, refuse readiness and serve on for ``seconds``.
+
+        Then accept no more, and wait a while until the clients have gone. A worker that is only replaced stays ready,
+        because the load balancer asks about the machine.
+        """
+        service.draining = True
+        pipeline.draining = service_stops(self.app.runtime)
+        await self._serve_on(seconds if pipeline.draining else FAREWELL_SECONDS)
         await listener.stop_accepting()
         draining = asyncio.create_task(listener.drain(0 if self._in_a_hurry else _LEAVE_SECONDS))
         while not draining.done():
             self.notify()
             await asyncio.wait((draining,), timeout=_POLL_SECONDS)
         await asyncio.gather(*(each.stop() for each in plain))
+
+    async def _serve_on(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._in_a_hurry:
+            self.notify()
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _most_connections(wanted: int) -> int:

@@ -42,6 +42,8 @@ class WorkerReporter:
         self._connections = connections
         self._started = time.time()
         self._returns: dict[str, int] = {}
+        self.reload = ""
+        """The last request for a reload that this worker has followed."""
 
     def report(self) -> None:
         """Set the gauges and write the status file; call it on a thread."""
@@ -91,6 +93,7 @@ class WorkerReporter:
             refusals=tuple(self._recorder.refusals),
             revisions=dict(self._services.revisions),
             credentials=self._services.accepted_credentials,
+            reload=self.reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
         )
 

@@ -45,6 +45,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     credentials: dict[str, tuple[str, ...]] = {}
     """The access key ids that are accepted, by key store."""
 
+    reload: str = ""
+    """The last request for a reload that it has followed; see :mod:`xksproxy.server.reload_verdict`."""
+
     clock_offset: float | None = None
     """Seconds by which the clock is ahead of the times of the latest signatures."""
 

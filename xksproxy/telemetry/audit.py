@@ -18,6 +18,8 @@ _log: Final = logging.getLogger(__name__)
 _MAXIMUM_WAITING_LINES: Final = 10_000
 _STANDARD_OUTPUT: Final = 1
 _CLOSE_SECONDS: Final = 2.0
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+_MODE: Final = 0o640
 
 
 class AuditLog:
@@ -135,7 +137,13 @@ class _Sink:
         if self._descriptor != _STANDARD_OUTPUT:
             os.close(self._descriptor)
             self._descriptor = _STANDARD_OUTPUT
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            self._descriptor = os.open(self._path, _APPEND | os.O_CREAT | os.O_EXCL, _MODE)
+        except FileExistsError:
+            self._descriptor = os.open(self._path, _APPEND)
+        else:
+            # The unit's umask is 0077, but the group of the service may read its audit log.
+            os.fchmod(self._descriptor, _MODE)
         status = os.fstat(self._descriptor)
         self._identity = (status.st_dev, status.st_ino)
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from xksproxy_tools.development.environment import DevEnvironment
 
-from xksproxy.config.check import check_config, read_pin
+from xksproxy.config.check import check_config, read_pin, secrets_of_service
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Admin, Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
@@ -300,6 +300,29 @@ def test_checking_leaves_all_files_as_they_were(sound: Config, tmp_path: Path) -
 
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert load_credentials(Path(sound.keystore[0].credentials))
+
+
+def test_a_credential_of_the_service_is_a_problem_for_the_service_alone(
+    sound: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    config = _hsm(sound, pin=SecretReference(credential="hsm-1-pin"))
+
+    (problem,) = check_config(config)
+    assert problem.startswith("hsm[0].pin: CREDENTIALS_DIRECTORY is not set")
+    assert check_config(config, "readable here") == []
+    (warning,) = secrets_of_service(config)
+    assert warning.startswith("hsm[0].pin: not readable here")
+    assert "hsm-1-pin" in warning
+
+
+def test_a_command_that_needs_no_secret_reads_none(sound: Config, tmp_path: Path) -> None:
+    config = _hsm(sound, pin=SecretReference(file=str(tmp_path / "none")))
+
+    assert check_config(config, "none") == []
+    (problem,) = check_config(config, "readable here")
+    assert problem.startswith("hsm[0].pin: ")
+    assert list(secrets_of_service(config)) == []
 
 
 def test_a_token_without_a_pin_has_none_to_read() -> None:

@@ -1,13 +1,19 @@
 """The audit line of a request: every field in its place, and what is not known left out."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from xksproxy.config.model import Audit
 from xksproxy.request_stats import RequestStats
-from xksproxy.server.record import RequestRecord
-from xksproxy.spec.errors import InternalException
+from xksproxy.server.record import Recorder, RequestRecord
+from xksproxy.spec.errors import InternalException, InvalidUriPathException
 from xksproxy.spec.messages import ReceivedMetadata
 from xksproxy.spec.uri import Operation
+from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.lines import json_line
+from xksproxy.telemetry.metrics import Metrics
 
 
 def test_a_full_line_has_all_fields_in_their_order() -> None:
@@ -41,3 +47,22 @@ def test_a_key_id_is_cut_where_it_would_fill_the_log(length: int) -> None:
     record = RequestRecord("a", 0.0, key_id="k" * length)
 
     assert record.line(0.0)["key_id"] == "k" * 2048
+
+
+def test_beyond_the_limit_strangers_share_lines_and_signed_requests_keep_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    recorder = Recorder(AuditLog(Audit(file=str(path)), None), Metrics(tmp_path))
+    for number in range(500):
+        stranger = RequestRecord("192.0.2.1", 0.0, keystore="store")
+        stranger.refuse(InvalidUriPathException("no path"))
+        recorder.record_request(stranger)
+        recorder.record_request(RequestRecord("192.0.2.9", 0.0, access_key_id=f"ID{number}", region="eu-west-1"))
+    recorder.close()
+
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    signed = [line["access_key_id"] for line in lines if "access_key_id" in line]
+    alone = [line for line in lines if line["message"] == "request" and "access_key_id" not in line]
+    sums = [line["count"] for line in lines if line["message"] == "requests summed up"]
+    assert signed == [f"ID{number}" for number in range(500)]
+    assert len(alone) + sum(sums) == 500
+    assert sums

@@ -80,3 +80,17 @@ def test_a_chain_ends_with_a_checkpoint_marked_as_the_end(tmp_path: Path) -> Non
     assert (request["message"], request["status"], request["number"]) == ("request", 200, 0)
     assert (checkpoint["message"], "end" in checkpoint) == ("checkpoint", False)
     assert (end["message"], end["end"]) == ("checkpoint", True)
+
+
+def test_a_new_file_has_mode_0640_whatever_the_umask_is_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    (tmp_path / "old").touch(0o600)
+    umask = os.umask(0o077)
+    try:
+        for name in ("new", "old"):
+            audit = AuditLog(Audit(file=str(tmp_path / name)), None)
+            audit.write("request", dict)
+            audit.close()
+    finally:
+        os.umask(umask)
+
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "old")] == [0o640, 0o600]

@@ -1,0 +1,81 @@
+"""``xksproxy reload``: SIGHUP with an answer."""
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from xksproxy.cli.config_option import config_option, load_as_owner
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.server import reload_verdict
+from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
+
+_DECISION_SECONDS: Final = 45.0
+"""systemd ends a reload after TimeoutStartSec, 60 s in the unit."""
+
+
+@click.command("reload")
+@config_option
+def reload_configuration(config_file: Path) -> None:
+    """Make the proxy on this machine read its configuration again, and report whether it uses it.
+
+    The service itself checks the configuration, so the command needs no PIN. If the configuration cannot be used, the
+    old one stays in use, and the command prints the reasons; exit code 1. Exit code 2 if no proxy runs.
+
+    \b
+    Example:
+      xksproxy reload --config /etc/xksproxy/xksproxy.toml
+    """
+    proxies = _proxies(config_file)
+    if not proxies:
+        print_error("no proxy runs on this machine with this configuration; nothing was done")
+        sys.exit(COULD_NOT_RUN)
+    for runtime, master in proxies.items():
+        _reload(runtime, master)
+
+
+def _proxies(config_file: Path) -> dict[Path, int]:
+    """The master process of each proxy, by its runtime directory.
+
+    A unit's ExecReload has them in its environment. So a configuration that cannot be read does not hide the proxy.
+    """
+    master, parent = os.environ.get("MAINPID"), os.environ.get("RUNTIME_DIRECTORY")
+    if master and parent:
+        runtimes = Path(parent.partition(":")[0]).glob("xksproxy-*")
+        return {runtime: int(master) for runtime in runtimes if is_running(runtime)}
+    return proxies_of(Path(load_as_owner(config_file).state.directory))
+
+
+def _reload(runtime: Path, master: int) -> None:
+    with _alone(runtime):
+        request = reload_verdict.request_reload(runtime)
+        os.kill(master, signal.SIGHUP)
+        verdict = reload_verdict.wait_for_verdict(runtime, request, _DECISION_SECONDS)
+    if verdict is None:
+        print_error(f"no decision within {_DECISION_SECONDS:.0f} s; `xksproxy status` and the log show what happens")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    if verdict.problems:
+        print_error("the configuration was refused; the old one stays in use:", *verdict.problems)
+        sys.exit(FOUND_SOMETHING_WRONG)
+    followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request)
+    if followers.behind:
+        print_error(f"process {', '.join(map(str, followers.behind))} did not take the configuration; the log says why")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    print_line(f"the configuration is in use: process {', '.join(map(str, followers.following))}")
+
+
+@contextmanager
+def _alone(runtime: Path) -> Iterator[None]:
+    """Wait for other reload commands: there is one request at a time."""
+    descriptor = os.open(runtime / "reload.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,34 @@
+"""How the service leaves: the load balancer is told first, and has time to notice before connections are refused."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.model import Config
+
+_NAME: Final = "stopping"
+FAREWELL_SECONDS: Final = 1.0
+"""How long a worker serves on while it asks clients to close, if no load balancer has to notice."""
+_LOAD_BALANCER_SECONDS: Final = 12.0
+"""Two health checks of 5 s each, as deploy/aws and deploy/kubernetes set them up, and 2 s in reserve."""
+
+
+def drain_seconds(config: Config) -> float:
+    """How long the service serves on after SIGTERM while ``/readyz`` is 503.
+
+    Without a health listener, no load balancer asks for ``/readyz``.
+    """
+    if config.server.drain_s is not None:
+        return config.server.drain_s
+    return _LOAD_BALANCER_SECONDS if config.health.listen else FAREWELL_SECONDS
+
+
+def announce_stop(runtime: Path) -> None:
+    """Let the workers know that the whole service stops; otherwise a worker that gets SIGTERM is only replaced."""
+    with suppress(OSError):
+        (runtime / _NAME).touch()
+
+
+def service_stops(runtime: Path) -> bool:
+    """Whether the whole service stops."""
+    return (runtime / _NAME).exists()

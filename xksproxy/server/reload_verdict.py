@@ -1,0 +1,68 @@
+"""What the master says of a reload to the command that asked for it, through files in the runtime directory.
+
+The command writes a request before it sends SIGHUP. The master and the workers name it when they have decided.
+"""
+
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_REQUEST: Final = "reload-request"
+_VERDICT: Final = "reload-verdict"
+_POLL_SECONDS: Final = 0.1
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The master's decision about one request."""
+
+    request: str
+    problems: tuple[str, ...]
+    """Why the old configuration stays in use; empty if the new one is in use."""
+
+
+def request_reload(runtime: Path) -> str:
+    """Write a request, which the next SIGHUP answers.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    request = secrets.token_hex(8)
+    _replace(runtime / _REQUEST, request.encode())
+    return request
+
+
+def requested(runtime: Path) -> str:
+    """The last request; empty if there was none."""
+    try:
+        return (runtime / _REQUEST).read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def decide(runtime: Path, verdict: Verdict) -> None:
+    """Publish a decision."""
+    with suppress(OSError):
+        _replace(runtime / _VERDICT, msgspec.json.encode(verdict))
+
+
+def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | None:
+    """Wait for the decision about a request; None if there is none after ``seconds``."""
+    end = time.monotonic() + seconds
+    while True:
+        with suppress(OSError, msgspec.MsgspecError):
+            verdict = msgspec.json.decode((runtime / _VERDICT).read_bytes(), type=Verdict)
+            if verdict.request == request:
+                return verdict
+        if time.monotonic() >= end:
+            return None
+        time.sleep(_POLL_SECONDS)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.rename(path)
