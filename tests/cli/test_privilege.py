@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import with_free_ports
 from xksproxy_tools.development.environment import DevEnvironment
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -33,7 +34,8 @@ def _make_config(environment: DevEnvironment, base: Path) -> Path:
     ignored = shutil.ignore_patterns("log", "*.partial", "state", "run")
     shutil.copytree(environment.directory, home, ignore=ignored)
     text = (home / "xksproxy.toml").read_text().partition('\n[[keystore]]\nname = "other"')[0] + "\n"
-    (home / "xksproxy.toml").write_text(text.replace(str(environment.directory), str(home)))
+    # The proxy that the tests share may run at the ports of its own configuration.
+    (home / "xksproxy.toml").write_text(with_free_ports(text.replace(str(environment.directory), str(home))))
     (home / "softhsm2.conf").write_text(
         (home / "softhsm2.conf").read_text().replace(str(environment.directory), str(home))
     )

@@ -50,3 +50,18 @@ def punctual(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFacto
         yield made.start(server="workers = 1", deadline_ms=None)
     finally:
         made.end()
+
+
+@pytest.fixture(scope="session")
+def refusing_proxy(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """For tests that replace a key which it has used: its HSM stays DEGRADED."""
+    made = OwnProxy(environment, tmp_path_factory.mktemp("refusing"))
+    yield made.start()
+    made.end()
+
+
+@pytest.fixture
+def refusing(refusing_proxy: Proxy, request_metadata: dict[str, str]) -> Iterator[Caller]:
+    """Encrypt and Decrypt there, over ten connections in turn."""
+    with roaming_caller(refusing_proxy, request_metadata) as made:
+        yield made

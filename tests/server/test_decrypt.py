@@ -388,22 +388,22 @@ def test_two_keys_of_one_label_are_an_invalid_state(
 
 
 def test_a_key_destroyed_and_made_again_by_another_process_is_refused_at_once(
-    roaming: Caller, session: HsmSession, unique_label: Callable[[str], str]
+    refusing: Caller, session: HsmSession, unique_label: Callable[[str], str]
 ) -> None:
     label = unique_label("again")
     first = KnownKey(session, label, os.urandom(32))
     old = first.seal(HELLO)
     for _ in range(80):
-        assert roaming.decrypt(label, old).status == 200
+        assert refusing.decrypt(label, old).status == 200
 
     find_key(session, label).destroy()
     for _ in range(20):
-        assert_refused(roaming.decrypt(label, old), 404, "KeyNotFoundException")
+        assert_refused(refusing.decrypt(label, old), 404, "KeyNotFoundException")
 
     second = KnownKey(session, label, os.urandom(32))
     for _ in range(20):
-        assert_refused(roaming.decrypt(label, old), 500, "InternalException")
-        assert_refused(roaming.decrypt(label, second.seal(HELLO)), 500, "InternalException")
+        assert_refused(refusing.decrypt(label, old), 500, "InternalException")
+        assert_refused(refusing.decrypt(label, second.seal(HELLO)), 500, "InternalException")
 
 
 def test_a_usage_taken_away_on_the_token_is_seen_at_once(

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Attribute, KeyType, Mechanism
 from server_support import (
     Caller,
-    OwnProxy,
     SealedMessage,
     Wire,
     assert_json,
@@ -26,11 +25,9 @@ from server_support import (
     key_path,
     on_each_worker,
     request,
-    roaming_caller,
     signed,
 )
 from support import Proxy, eventually
-from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
 from xksproxy.hsm.instance.session import HsmSession
@@ -55,20 +52,6 @@ NOT_BASE64 = [
     "QUJDü",
     "QUJ\u0000",
 ]
-
-
-@pytest.fixture(scope="module")
-def refusing_proxy(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """For tests that replace a key which it has used: its HSM stays DEGRADED."""
-    made = OwnProxy(environment, tmp_path_factory.mktemp("refusing"))
-    yield made.start()
-    made.end()
-
-
-@pytest.fixture
-def refusing(refusing_proxy: Proxy, request_metadata: dict[str, str]) -> Iterator[Caller]:
-    with roaming_caller(refusing_proxy, request_metadata) as made:
-        yield made
 
 
 def test_the_answer_has_exactly_the_fields_of_the_specification(caller: Caller) -> None:

@@ -64,6 +64,11 @@ class Machine:
             self.services.usage._checked_at = -1e9
             self.services.refresh_state()
 
+    @property
+    def problem(self) -> str:
+        """Why Encrypt requests of the key store are refused."""
+        return self.services.problem or self.services._states.of("dev").problem
+
     def happens(self, event: str) -> None:
         match event:
             case "certificate touched":
@@ -137,7 +142,7 @@ def test_whatever_becomes_of_a_state_file_nothing_is_opened_enabled_or_lowered(
     path = machine.files()[name]
     good = path.read_bytes()
     machine.follow()
-    assert machine.services.problem == ""
+    assert machine.problem == ""
 
     lose(machine, path, how)
     machine.happens("nothing")
@@ -145,13 +150,13 @@ def test_whatever_becomes_of_a_state_file_nothing_is_opened_enabled_or_lowered(
     machine.happens(event)
     machine.assert_nothing_opened()
 
-    assert str(path) in machine.services.problem
+    assert str(path) in machine.problem
     if path.is_dir():
         path.rmdir()
     path.write_bytes(good)
     machine.happens("nothing")
     machine.assert_nothing_opened()
-    assert machine.services.problem == ""
+    assert machine.problem == ""
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -184,7 +189,7 @@ def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replac
     state = proxy.environment.directory / "state"
     before = {encrypts(proxy) for _ in range(10)}
     (state / "blocks-dev.json").unlink()
-    eventually(lambda: ask_admin(proxy, "/readyz").status, 503)
+    eventually(lambda: ask_admin(proxy, "/readyz/dev").status, 503)
 
     proxy.process.send_signal(signal.SIGHUP)
     eventually(lambda: proxy.log.read_text().count("configuration in place"), 2)
@@ -197,6 +202,6 @@ def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replac
 
     assert before == after_hangup == {400}
     assert after_kill == {500}
-    assert ask_admin(proxy, "/readyz").status == 503
+    assert ask_admin(proxy, "/readyz/dev").status == 503
     found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
     assert any("it was deleted; restore it" in item["text"] for item in found)

@@ -15,7 +15,7 @@ _NO_SUCH_MASTER = 2**22 + 1
 
 
 def status(pid: int, **more: object) -> WorkerStatus:
-    return WorkerStatus(pid, 1.0, 1.0, 0, ready=True, problem="", hsms=(), refusals=(), **more)
+    return WorkerStatus(pid, 1.0, 1.0, 0, ready=True, hsms=(), refusals=(), **more)
 
 
 @pytest.fixture

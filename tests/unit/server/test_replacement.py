@@ -11,7 +11,7 @@ def worker(**states: State) -> WorkerStatus:
     hsms = tuple(
         HsmStatus(hsm_id, state.value, f"reason of {hsm_id}", "", "", 0, 1, 0) for hsm_id, state in states.items()
     )
-    return WorkerStatus(1, 0.0, 0.0, 0, True, "", hsms, ())
+    return WorkerStatus(1, 0.0, 0.0, 0, True, hsms, ())
 
 
 DOWN = next(state for state in State if state is not State.SERVING)

@@ -75,10 +75,10 @@ class KeyTable:
             raise KeyRefusesUse("the key's attributes on the token do not allow this use")
         return key
 
-    def find(self, label: str, *, known_for: float = _RECHECK_SECONDS) -> KnownKey:
+    def find(self, label: str, *, known_for: float | None = None) -> KnownKey:
         """The key with a label: a known one, a hinted one, or by a search.
 
-        The attributes of a known one are read again after ``known_for`` seconds.
+        The attributes of a known one are read again after ``known_for`` seconds, by default 5.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -87,7 +87,7 @@ class KeyTable:
         key = self._known.get(label)
         if key is None:
             key = self._known[label] = self._hinted(label) or self._searched(label)
-        elif now - key.checked_at > known_for:
+        elif now - key.checked_at > (_RECHECK_SECONDS if known_for is None else known_for):
             key.description = self._describe(key.handle)
             key.checked_at = now
             if key.description.label != label:
