@@ -28,6 +28,7 @@ from benchmarks.tokens import key_id
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.pkcs11.attributes import KEY_CLASSES, key_template
 from xksproxy.hsm.pkcs11.connection import Connection
@@ -134,7 +135,7 @@ def _start(count: int, serve: Callable[[], None]) -> None:
 
 
 def _find_key(connection: Connection, session: int) -> int:
-    templates = (key_template(key_class, key_id(0)) for key_class in KEY_CLASSES)
+    templates = (key_template(key_class, ObjectName(key_id(0))) for key_class in KEY_CLASSES)
     return next(handle for template in templates for handle in connection.cryptoki.find_objects(session, template))
 
 

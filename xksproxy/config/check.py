@@ -22,6 +22,7 @@ from xksproxy.config.secret import (
     read_secret,
 )
 from xksproxy.config.service_user import ServiceUser
+from xksproxy.config.token_names import TokenName
 from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
@@ -165,6 +166,10 @@ def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
         read_pin(hsm)
     except SecretError as error:
         yield f"{at}.pin: {error}"
+    try:
+        TokenName.of_settings(hsm)
+    except ValueError as error:
+        yield f"{at}: {error}"
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"

@@ -292,7 +292,6 @@ def test_a_configuration_without_any_hsm_is_refused(minimal: str, written: Calla
         ('private_key = "server-key.pem"\n', "server.tls: missing key `private_key`"),
         ('id = "hsm-1"\n', "hsm[0]: missing key `id`"),
         ('module = "module.so"\n', "hsm[0]: missing key `module`"),
-        ('token = "production"\n', "hsm[0]: missing key `token`"),
         ('name = "payments"\n', "keystore[0]: missing key `name`"),
         ('uri_path_prefix = "/payments"\n', "keystore[0]: missing key `uri_path_prefix`"),
         ('hsms = ["hsm-1"]\n', "keystore[0]: missing key `hsms`"),

@@ -26,9 +26,9 @@ class KeyListing:
 
     def __init__(self, hsm_id: str, pool: SessionPool) -> None:
         self.ambiguous: frozenset[str] = frozenset()
-        """Labels that several keys carry."""
+        """Names that several keys fit."""
         self.check_values: dict[str, bytes | None] = {}
-        """The check values of the keys, by label."""
+        """The check values of the keys, by each of their names."""
         self._hsm_id = hsm_id
         self._pool = pool
         self._not_before = -math.inf
@@ -63,7 +63,7 @@ class KeyListing:
         finally:
             now = time.monotonic()
             self._not_before = now + _PAUSE_FACTOR * (now - started)
-        counts = Counter(key.label for key in keys)
+        counts = Counter(name for key in keys for name in key.names)
         self._pool.labels = frozenset(counts)
         self.ambiguous = frozenset(label for label, count in counts.items() if count > 1)
-        self.check_values = {key.label: key.check_value for key in keys}
+        self.check_values = {name: key.check_value for key in keys for name in key.names}
