@@ -29,6 +29,7 @@ from xksproxy.server.probes import Probes
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
+from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
@@ -107,7 +108,11 @@ class XksWorker(GunicornUVLoopWebWorker):
         peers = PeerReader(config.server.proxy_protocol, count_refusal)
         probed_peers = PeerReader(config.server.proxy_protocol, count_refusal, required=False)
         service = HttpService(pipeline.handle, respond.refusal, lambda: services.snapshot, peers, table)
-        probes = Probes(lambda: services.ready and not (pipeline.draining or services.problem or recorder.problem))
+        probes = Probes(
+            lambda: (
+                (services.ready or listener.held) and not (pipeline.draining or services.problem or recorder.problem)
+            )
+        )
         hosts = AdminHosts.of(config.admin)
         admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         reporter = WorkerReporter(services, recorder, directory, lambda: len(table))
@@ -127,10 +132,11 @@ class XksWorker(GunicornUVLoopWebWorker):
         # What stands by now stays: the collector need not look at it again and again while it serves.
         gc.collect()
         gc.freeze()
+        standby = Standby(services, listener, service, directory)
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter))
+        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby))
         await self._beat(services, recorder)
         await self._drain(pipeline, service, listener, plain)
         following.cancel()
@@ -156,7 +162,9 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    async def _follow_state(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
+    async def _follow_state(
+        self, services: Services, recorder: Recorder, reporter: WorkerReporter, standby: Standby
+    ) -> None:
         """Follow what commands and other workers change on disk, and lay out how this worker is.
 
         Apart from the heartbeat, which must not wait for a disk that hangs.
@@ -166,6 +174,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
                     recorder.record_block(keystore, change)
                 await asyncio.to_thread(reporter.report)
+                standby.update(others_serve=await asyncio.to_thread(standby.others_serve))
             except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)

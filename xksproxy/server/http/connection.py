@@ -95,6 +95,9 @@ class HttpService:
     draining: bool = False
     """Once set, every answer closes its connection."""
 
+    closes_after_answer: bool = False
+    """The same, while this process has no HSM and others have."""
+
     buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
     """Into which each connection reads in turn."""
 
@@ -472,6 +475,7 @@ class Connection(asyncio.BufferedProtocol):
             response.closes
             or head.closes
             or service.draining
+            or service.closes_after_answer
             or self._broken
             or self._ended
             or self._client.expires <= time.time()
