@@ -80,7 +80,8 @@ def test_a_key_that_cannot_serve_is_wrong(
 ) -> None:
     (result,) = check(_Session(keys))
 
-    assert [key.problems for key in result.keys] == [(problem,)]
+    ((found,),) = [key.problems for key in result.keys]
+    assert found.startswith(problem)
     assert not result.ok
 
 
