@@ -26,6 +26,7 @@ from benchmarks.tokens import key_id
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.instance.openssl import sha256_address
 from xksproxy.hsm.pkcs11.attributes import KEY_CLASSES, key_template
@@ -102,7 +103,7 @@ class _Sessions:
         os._exit(1)  # sys.exit would end only this thread, and requests would wait for ever
 
     def _find_key(self, session: int) -> int:
-        templates = (key_template(key_class, key_id(0)) for key_class in KEY_CLASSES)
+        templates = (key_template(key_class, ObjectName(key_id(0))) for key_class in KEY_CLASSES)
         cryptoki = self._connection.cryptoki
         return next(handle for template in templates for handle in cryptoki.find_objects(session, template))
 

@@ -14,6 +14,7 @@ from xksproxy_tools.development.softhsm import find_module, make_token, write_co
 
 from xksproxy.config.credentials import load_credentials, save_credential
 from xksproxy.config.model import Hsm
+from xksproxy.config.object_names import ObjectName
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.instance.direct import open_session
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
@@ -123,7 +124,7 @@ def _make_tokens(staging: Path, directory: Path, counts: Sequence[int]) -> None:
     )
     session = open_session(hsm, Secret(PIN), staging / "state")
     for number in range(max(counts)):
-        generate_aes_key(session.binding, 256, label=key_id(number), encrypt=True, decrypt=True)
+        generate_aes_key(session.binding, 256, name=ObjectName(key_id(number)), encrypt=True, decrypt=True)
         if number + 1 in counts:
             home = f"keys-{number + 1}"
             print(f"a token with {number + 1} keys", flush=True)  # noqa: T201 - it takes a while

@@ -21,12 +21,15 @@ from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.hsm.instance.direct import open_session
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session
 for label in ("twice", "twice", "unexposed", "short", "pattern-1", "other-id"):
-    generate_aes_key(session, 128 if label == "short" else 256, label=label, encrypt=True, decrypt=True)
+    generate_aes_key(session, 128 if label == "short" else 256, name=ObjectName(label), encrypt=True, decrypt=True)
+for object_id in (b"\\x0a\\x0b", b"\\x0c"):
+    generate_aes_key(session, 256, name=ObjectName("twins", object_id), encrypt=True, decrypt=True)
 """
 _WIDE = """
 [[keystore]]
@@ -39,6 +42,9 @@ keys = [
   { id = "twice" },
   { id = "absent" },
   { id = "other-id", label = "absent-too" },
+  { id = "by-id", object_id = "0A:0B" },
+  { id = "by-uri", uri = "pkcs11:object=twins;id=%%0c" },
+  { id = "new-by-id", object_id = "0d" },
   { id = "encrypt-only-key", disabled = true },
   { id = "new-*" },
   { id = "new-alias", label = "new-label" },
@@ -90,21 +96,21 @@ def test_list_shows_every_key_of_the_token_and_whether_it_is_exposed(
 
     assert (done.code, done.err) == (0, "")
     header, *lines = done.text.splitlines()
-    assert header.split() == ["EXTERNAL", "KEY", "ID", "LABEL", "VERSION", "SPEC", "USAGE", "STATE"]
+    assert header.split() == ["EXTERNAL", "KEY", "ID", "LABEL", "CKA_ID", "VERSION", "SPEC", "USAGE", "STATE"]
     assert [line.split()[0] for line in lines if line[0] != "-"] == [
         "decrypt-only-key",
         "demo-key",
         "encrypt-only-key",
         "impotent-key",
     ]
-    assert _row(lines, "demo-key")[1:] == ["demo-key", "1", "AES_256", "ENCRYPT,", "DECRYPT", "ENABLED"]
-    assert _row(lines, "encrypt-only-key")[1:] == ["encrypt-only-key", "1", "AES_256", "ENCRYPT", "ENABLED"]
-    assert _row(lines, "decrypt-only-key")[1:] == ["decrypt-only-key", "1", "AES_256", "DECRYPT", "ENABLED"]
-    assert _row(lines, "impotent-key")[1:] == ["impotent-key", "1", "AES_256", "none", "ENABLED"]
+    assert _row(lines, "demo-key")[1:] == ["demo-key", "-", "1", "AES_256", "ENCRYPT,", "DECRYPT", "ENABLED"]
+    assert _row(lines, "encrypt-only-key")[1:] == ["encrypt-only-key", "-", "1", "AES_256", "ENCRYPT", "ENABLED"]
+    assert _row(lines, "decrypt-only-key")[1:] == ["decrypt-only-key", "-", "1", "AES_256", "DECRYPT", "ENABLED"]
+    assert _row(lines, "impotent-key")[1:] == ["impotent-key", "-", "1", "AES_256", "none", "ENABLED"]
     unexposed = [line.split() for line in lines if line[0] == "-"]
     assert all(row[-2:] == ["not", "exposed"] for row in unexposed)
-    assert sorted(row[1] for row in unexposed)[-4:] == ["short", "twice", "twice", "unexposed"]
-    assert [row[3] for row in unexposed if row[1] == "short"] == ["AES_128"]
+    assert sorted(row[1] for row in unexposed)[-6:] == ["short", "twice", "twice", "twins", "twins", "unexposed"]
+    assert [row[4] for row in unexposed if row[1] == "short"] == ["AES_128"]
 
 
 def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[..., Any], wide: tuple[str, ...]) -> None:
@@ -116,6 +122,7 @@ def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[...,
     assert by_id["alias", "demo-key"] == {
         "id": "alias",
         "label": "demo-key",
+        "object_id": None,
         "version": 1,
         "spec": "AES_256",
         "usages": ["ENCRYPT", "DECRYPT"],
@@ -125,7 +132,7 @@ def test_list_finds_what_kms_could_not_use_and_exits_with_1(spawn: Callable[...,
     }
     assert by_id["absent", "absent"]["state"] == "missing on the token"
     assert by_id["other-id", "absent-too"]["state"] == "missing on the token"
-    assert by_id["twice", "twice"]["state"] == "ambiguous: 2 keys with this label"
+    assert by_id["twice", "twice"]["state"] == "ambiguous: 2 keys fit twice"
     assert by_id["encrypt-only-key", "encrypt-only-key"]["state"] == "DISABLED"
     assert by_id["pattern-1", "pattern-1"]["state"] == "DISABLED"
     assert by_id[None, "unexposed"]["state"] == "not exposed"
@@ -140,7 +147,17 @@ def test_a_table_that_is_not_for_a_terminal_has_every_row_whole(
     done = spawn("keys", "list", *wide)
 
     assert done.code == 1
-    assert _row(done.text.splitlines(), _LONG_ID)[1:] == [_LONG_ID, "-", "-", "none", "missing", "on", "the", "token"]
+    assert _row(done.text.splitlines(), _LONG_ID)[1:] == [
+        _LONG_ID,
+        "-",
+        "-",
+        "-",
+        "none",
+        "missing",
+        "on",
+        "the",
+        "token",
+    ]
 
 
 def test_list_exits_with_1_for_a_key_that_is_no_aes_256_key(
@@ -160,6 +177,7 @@ def test_show_tells_what_get_key_metadata_tells(spawn: Callable[..., Any], home:
     assert dict(line.split(maxsplit=1) for line in about.splitlines()) == {
         "id": "encrypt-only-key",
         "label": "encrypt-only-key",
+        "object_id": "-",
         "version": "1",
         "spec": "AES_256",
         "usage": "ENCRYPT",
@@ -179,6 +197,29 @@ def test_show_prints_json_for_a_key_under_its_external_id(spawn: Callable[..., A
     facts = json.loads(done.text)
     assert (facts["id"], facts["label"], facts["usages"]) == ("alias", "demo-key", ["ENCRYPT", "DECRYPT"])
     assert (facts["state"], facts["sensitive"], facts["extractable"]) == ("ENABLED", True, False)
+
+
+@pytest.mark.parametrize(("key_id", "object_id"), [("by-id", "0a0b"), ("by-uri", "0c")])
+def test_keys_of_one_label_are_shown_by_their_ids(
+    spawn: Callable[..., Any], wide: tuple[str, ...], key_id: str, object_id: str
+) -> None:
+    done = spawn("keys", "show", key_id, *wide, "--json")
+
+    assert (done.code, done.err) == (0, "")
+    facts = json.loads(done.text)
+    assert (facts["label"], facts["object_id"], facts["version"]) == ("twins", object_id, 1)
+    listed = json.loads(spawn("keys", "list", *wide, "--json").text)
+    assert [(row["object_id"], row["state"]) for row in listed if row["id"] == key_id] == [(object_id, "ENABLED")]
+
+
+def test_create_gives_a_key_its_id_and_the_external_key_id_as_label(
+    spawn: Callable[..., Any], wide: tuple[str, ...]
+) -> None:
+    done = spawn("keys", "create", "new-by-id", *wide)
+
+    assert done.text == "created an AES-256 key with the label new-by-id and the CKA_ID 0d\n"
+    facts = json.loads(spawn("keys", "show", "new-by-id", *wide, "--json").text)
+    assert (facts["label"], facts["object_id"]) == ("new-by-id", "0d")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +258,7 @@ def test_create_makes_an_aes_256_key_that_never_leaves_the_token(
     assert shown == {
         "id": key_id,
         "label": label,
+        "object_id": None,
         "version": 1,
         "spec": "AES_256",
         "usages": usages,
@@ -228,7 +270,7 @@ def test_create_makes_an_aes_256_key_that_never_leaves_the_token(
 
 @pytest.mark.parametrize(
     ("key_id", "complaint"),
-    [("alias", "the token already has a key of the label 'demo-key'"), ("demo-key", "does not expose demo-key")],
+    [("alias", "the token already has a key of the name 'demo-key'"), ("demo-key", "does not expose demo-key")],
 )
 def test_create_makes_nothing_where_the_label_is_in_use_or_the_id_not_exposed(
     spawn: Callable[..., Any], wide: tuple[str, ...], home: DevEnvironment, key_id: str, complaint: str

@@ -16,6 +16,10 @@
  *     absent                      report no token
  *     sessions N                  open at most N sessions in a process (CKR_SESSION_COUNT)
  *     shift N                     number the slots from N on; other numbers are invalid
+ *     swap                        the first two slots have each other's number
+ *     hide                        the token of the first slot is not present
+ *     one                         sessions for one process only, which notes that beside the module; others get none
+ *     label TEXT                  every token has this label
  *     flags FLAGS                 report these token flags too (hexadecimal)
  *     random constant             the generator gives the same bytes each time
  *     attribute fail TYPE         C_GetAttributeValue fails with CKR_FUNCTION_FAILED if asked for the type (hexadecimal)
@@ -29,6 +33,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +72,8 @@ struct attribute {
     void *value;
     CK_ULONG length;
 };
+#define CKF_TOKEN_INITIALIZED 0x400
+
 struct token_info {
     CK_BYTE text[96];
     CK_ULONG flags;
@@ -93,11 +100,11 @@ struct rule {
 };
 
 static struct function_list *real, ours;
-static char control_path[4096];
+static char control_path[4096], token_label[32];
 static struct timespec control_time;
 static ino_t control_inode;
 static struct rule rules[MAXIMUM_RULES];
-static int rule_count, absent, drop_wanted, random_constant;
+static int rule_count, swapped, hidden, one_process, absent, drop_wanted, random_constant;
 static CK_ULONG slot_shift, extra_flags, failing_attribute, stopping_attribute;
 static long maximum_sessions, open_sessions;
 static enum { IV_CALLER, IV_ZERO, IV_APPEND } iv_mode;
@@ -105,9 +112,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int seed = 1;
 
 static void forget_rules(void) {
-    rule_count = absent = random_constant = 0;
+    rule_count = swapped = hidden = one_process = absent = random_constant = 0;
     slot_shift = extra_flags = failing_attribute = stopping_attribute = 0;
     maximum_sessions = -1;
+    token_label[0] = 0;
     iv_mode = IV_CALLER;
 }
 
@@ -118,9 +126,13 @@ static void read_rules(FILE *file) {
         char function[32], action[32], argument[64] = "";
         if (sscanf(line, "%31s", function) != 1 || function[0] == '#') continue;
         if (!strcmp(function, "absent")) { absent = 1; continue; }
+        if (!strcmp(function, "swap")) { swapped = 1; continue; }
+        if (!strcmp(function, "hide")) { hidden = 1; continue; }
+        if (!strcmp(function, "one")) { one_process = 1; continue; }
         if (!strcmp(function, "drop")) { drop_wanted = 1; continue; }
         if (sscanf(line, "%31s %31s %63s", function, action, argument) < 2 || rule_count == MAXIMUM_RULES) continue;
         if (!strcmp(function, "sessions")) { maximum_sessions = strtol(action, NULL, 10); continue; }
+        if (!strcmp(function, "label")) { strcpy(token_label, action); continue; }
         if (!strcmp(function, "shift")) { slot_shift = strtoul(action, NULL, 10); continue; }
         if (!strcmp(function, "flags")) { extra_flags = strtoul(action, NULL, 16); continue; }
         if (!strcmp(function, "random")) { random_constant = 1; continue; }
@@ -245,6 +257,15 @@ static CK_RV finalize(void *reserved) {
     FORWARD(FINALIZE, "C_Finalize", (void *), reserved);
 }
 static CK_RV get_info(void *info) { FORWARD(GET_INFO, "C_GetInfo", (void *), info); }
+/* The slot of the real module that has this number now. */
+static CK_ULONG real_slot(CK_ULONG slot, int *is_first) {
+    CK_ULONG slots[16], count = 16;
+    slot -= slot_shift;
+    CK_RV rv = ((CK_RV(*)(CK_BYTE, CK_ULONG *, CK_ULONG *))real->function[GET_SLOT_LIST])(1, slots, &count);
+    if (rv != CKR_OK || count < 2) return slot;
+    *is_first = slot == slots[0];
+    return !swapped ? slot : slot == slots[0] ? slots[1] : slot == slots[1] ? slots[0] : slot;
+}
 static CK_RV get_slot_list(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count) {
     if (present && is_absent()) { *count = 0; return CKR_OK; }
     CK_RV rv = before("C_GetSlotList");
@@ -255,27 +276,52 @@ static CK_RV get_slot_list(CK_BYTE present, CK_ULONG *slots, CK_ULONG *count) {
 }
 static CK_RV get_slot_info(CK_ULONG slot, void *info) {
     if (slot < slot_shift) return CKR_SLOT_ID_INVALID;
-    FORWARD(GET_SLOT_INFO, "C_GetSlotInfo", (CK_ULONG, void *), slot - slot_shift, info);
+    FORWARD(GET_SLOT_INFO, "C_GetSlotInfo", (CK_ULONG, void *), real_slot(slot, &(int){0}), info);
 }
 static CK_RV get_token_info(CK_ULONG slot, void *info) {
     if (is_absent()) return CKR_TOKEN_NOT_PRESENT;
     if (slot < slot_shift) return CKR_SLOT_ID_INVALID;
+    int is_first = 0;
     CK_RV rv = before("C_GetTokenInfo");
     if (rv != CKR_OK) return rv;
-    rv = ((CK_RV(*)(CK_ULONG, void *))real->function[GET_TOKEN_INFO])(slot - slot_shift, info);
+    rv = ((CK_RV(*)(CK_ULONG, void *))real->function[GET_TOKEN_INFO])(real_slot(slot, &is_first), info);
+    if (is_first && hidden) return CKR_TOKEN_NOT_PRESENT;
+    if (rv == CKR_OK && token_label[0] && (((struct token_info *)info)->flags & CKF_TOKEN_INITIALIZED)) {
+        memset(info, ' ', 32);
+        memcpy(info, token_label, strlen(token_label));
+    }
     if (rv == CKR_OK) ((struct token_info *)info)->flags |= extra_flags;
     return rv;
+}
+/* Whether this process has the sessions: the first that asks, or the next one after that has ended. */
+static int owns_sessions(void) {
+    char path[sizeof control_path + 8];
+    int owner = 0;
+    snprintf(path, sizeof path, "%s.owner", control_path);
+    FILE *file = fopen(path, "r");
+    if (file) {
+        if (fscanf(file, "%d", &owner) != 1) owner = 0;
+        fclose(file);
+    }
+    if (owner == (int)getpid()) return 1;
+    if (file && (!owner || !kill(owner, 0))) return 0;
+    if (file) unlink(path);
+    if (!(file = fopen(path, "wx"))) return 0;
+    fprintf(file, "%d\n", (int)getpid());
+    fclose(file);
+    return 1;
 }
 static CK_RV open_session(CK_ULONG slot, CK_ULONG flags, void *application, void *notify, CK_ULONG *session) {
     if (is_absent()) return CKR_TOKEN_NOT_PRESENT;
     if (slot < slot_shift) return CKR_SLOT_ID_INVALID;
     CK_RV rv = before("C_OpenSession");
     if (rv != CKR_OK) return rv;
+    if (one_process && !owns_sessions()) return CKR_SESSION_COUNT;
     if (maximum_sessions >= 0 && __atomic_load_n(&open_sessions, __ATOMIC_SEQ_CST) >= maximum_sessions) {
         return CKR_SESSION_COUNT;
     }
     rv = ((CK_RV(*)(CK_ULONG, CK_ULONG, void *, void *, CK_ULONG *))real->function[OPEN_SESSION])(
-        slot - slot_shift, flags, application, notify, session);
+        real_slot(slot, &(int){0}), flags, application, notify, session);
     if (rv == CKR_OK) __atomic_fetch_add(&open_sessions, 1, __ATOMIC_SEQ_CST);
     return rv;
 }

@@ -251,6 +251,24 @@ def test_a_worker_with_every_call_stuck_is_replaced(own_proxy: OwnProxy, make_fa
     eventually(lambda: len(workers(proxy)) == 1 and before not in workers(proxy))
 
 
+def test_a_worker_for_which_the_token_has_no_session_fails_nothing(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    faulty = make_faulty()
+
+    proxy = own_proxy.start(server="workers = 3", edit=lambda text: on(faulty, text, "check_interval_s = 1"))
+    faulty.tell("one", "drop")
+    eventually(lambda: len(lines_with(proxy.log, "worker has no HSM session")) == 2)
+    assert_serving(proxy, 24)
+    (owner,) = {int(line) for line in Path(f"{faulty.control}.owner").read_text().split()}
+
+    os.kill(owner, signal.SIGKILL)
+    eventually(lambda: lines_with(proxy.log, "worker accepts connections"))
+    eventually(lambda: owner not in workers(proxy) and len(workers(proxy)) == 3)
+    eventually(lambda: len(lines_with(proxy.log, "worker has no HSM session")) >= 3)
+    assert_serving(proxy, 24)
+
+
 def test_a_segfault_in_the_module_costs_one_worker_only(
     own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
 ) -> None:

@@ -111,6 +111,8 @@ def _print_hsm(result: HsmResult) -> None:
         return
     print_line(f"{result.id}, token {result.token}: {result.device}")
     print_line("log-in, self-test and settings are ok")
+    for warning in result.warnings:
+        print_line(f"warning: {warning}")
     print_table(_COLUMNS, [_cells(key) for key in result.keys])
 
 

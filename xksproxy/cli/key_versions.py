@@ -60,7 +60,7 @@ def version_rows(
     """
     versions.refresh()
     record = versions.get(key.id) or VersionRecord(key.first_version)
-    labels = {description.label for description in on_token}
+    labels = {name for description in on_token for name in description.names}
     present = {number for label in labels if (number := key.version_of(label)) is not None}
     numbers = {record.primary, *record.proven, *record.disabled, *key.listed_versions, *present}
     if record.pending is not None:

@@ -1,6 +1,7 @@
 """``xksproxy keys``: list, show and create the keys of a key store."""
 
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, 
 from xksproxy.cli.pasted import ID
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import HsmError, KeyAmbiguous, KeyDiffers, KeyMissing
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.direct import open_session
@@ -33,6 +35,8 @@ class _Row:
 
     id: str | None
     label: str
+    object_id: str | None
+    """CKA_ID in hexadecimal."""
     version: int | None
     spec: str
     usages: tuple[str, ...]
@@ -73,7 +77,9 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
-        print_table(("EXTERNAL KEY ID", "LABEL", "VERSION", "SPEC", "USAGE", "STATE"), [_cells(row) for row in rows])
+        print_table(
+            ("EXTERNAL KEY ID", "LABEL", "CKA_ID", "VERSION", "SPEC", "USAGE", "STATE"), [_cells(row) for row in rows]
+        )
     if any(row.unusable for row in rows):
         sys.exit(FOUND_SOMETHING_WRONG)
 
@@ -111,7 +117,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
     if as_json:
         print_json({**asdict(row), "versions": [asdict(version) for version in versions]})
         return
-    for name, value in zip(("id", "label", "version", "spec", "usage", "state"), _cells(row), strict=True):
+    for name, value in zip(("id", "label", "object_id", "version", "spec", "usage", "state"), _cells(row), strict=True):
         print_line(f"{name:12} {value}")
     print_line(f"{'sensitive':12} {'yes' if row.sensitive else 'no'}")
     print_line(f"{'extractable':12} {'yes' if row.extractable else 'no'}")
@@ -134,8 +140,8 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
 def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, usage: str) -> None:
     """Create an AES-256 key for an external key id. The key is a token object, sensitive and not extractable.
 
-    The key store must expose the id. The key gets the label that is configured for it. If the token has a key with this
-    label, no key is created.
+    The key store must expose the id. The key gets the label and the CKA_ID that are configured for it; without a label,
+    the id is its label. If the token has a key with this label or this CKA_ID, no key is created.
 
     \b
     Example:
@@ -143,7 +149,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     """
     store, session = _open(load_checked(config_file), keystore_name, hsm_id)
     try:
-        label = KeyMap(store.keys).resolve(key_id).label
+        key = KeyMap(store.keys).resolve(key_id)
     except KeyNotFoundException:
         print_error(
             f"the key store {store.name} does not expose {key_id}, so KMS could not use the key",
@@ -151,11 +157,17 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
         )
         sys.exit(FOUND_SOMETHING_WRONG)
     try:
-        session.create_key(label, bits=256, encrypt=usage in ("both", "encrypt"), decrypt=usage in ("both", "decrypt"))
+        session.create_key(
+            key.name,
+            bits=256,
+            encrypt=usage in ("both", "encrypt"),
+            decrypt=usage in ("both", "decrypt"),
+            default_label=key.label,
+        )
     except KeyAmbiguous as error:
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)
-    print_line(f"created an AES-256 key with the label {label}")
+    print_line(f"created an AES-256 key with the label {key.label}{_with_id(key.name)}")
 
 
 @keys.command()
@@ -181,7 +193,7 @@ def accept(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     try:
         key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
         label = KeyVersions(version_table(state, store.name)).primary(key).label
-        fingerprint = session.make_fingerprint(label)
+        fingerprint = session.make_fingerprint(label, records.everywhere())
     except (XksError, HsmError) as error:
         print_error(f"{key_id}: {error}", "nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
@@ -214,22 +226,42 @@ def _open(config: Config, keystore_name: str | None, hsm_id: str | None) -> tupl
 
 
 def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:
-    labels = [description.label for description in on_token]
-    rows = [row for description in on_token for row in _rows_of(key_map, description, labels.count(description.label))]
-    missing = [key for key in key_map.named_keys() if not any(key.version_of(label) for label in labels)]
-    rows += [_Row(key.id, key.label, None, "", (), "missing on the token", None, None) for key in missing]
+    names = Counter(name for description in on_token for name in description.names)
+    rows = [row for description in on_token for row in _rows_of(key_map, description, names)]
+    missing = [key for key in key_map.named_keys() if not any(key.version_of(name) for name in names)]
+    rows += [
+        _Row(key.id, key.label, _id_of(key.name), None, "", (), "missing on the token", None, None) for key in missing
+    ]
     return sorted(rows, key=lambda row: (row.id is None, row.id or row.label, row.version or 0))
 
 
-def _rows_of(key_map: KeyMap, description: KeyDescription, same_label: int) -> list[_Row]:
+def _rows_of(key_map: KeyMap, description: KeyDescription, names: Counter[str]) -> list[_Row]:
     """A row for each external key id that exposes a key on the token, or one row if it is not exposed."""
-    exposed = [key for key in key_map.named_keys() if key.version_of(description.label) is not None]
-    if not exposed and (key := key_map.key_of_label(description.label)):
-        exposed = [key]
+    exposed = [(key, name) for key in key_map.named_keys() if (name := _name_in(key, description)) is not None]
+    by_pattern = None if exposed else key_map.key_of_label(description.names[0])
+    if by_pattern is not None and (name := _name_in(by_pattern, description)) is not None:
+        exposed = [(by_pattern, name)]
     if not exposed:
         return [_row(None, description)]
-    state = f"ambiguous: {same_label} keys with this label" if same_label > 1 else None
-    return [_row(key, description, state) for key in exposed]
+    return [
+        _row(key, description, f"ambiguous: {names[name]} keys fit {name}" if names[name] > 1 else None)
+        for key, name in exposed
+    ]
+
+
+def _name_in(key: ExternalKey, description: KeyDescription) -> str | None:
+    """The name by which an external key has a key on the token; None if it has not."""
+    return next((name for name in description.names if key.version_of(name) is not None), None)
+
+
+def _id_of(name: str) -> str | None:
+    object_id = ObjectName.parse(name).object_id
+    return None if object_id is None else object_id.hex()
+
+
+def _with_id(name: str) -> str:
+    object_id = _id_of(name)
+    return "" if object_id is None else f" and the CKA_ID {object_id}"
 
 
 def _row(key: ExternalKey | None, description: KeyDescription, state: str | None = None) -> _Row:
@@ -239,10 +271,12 @@ def _row(key: ExternalKey | None, description: KeyDescription, state: str | None
         state = f"unusable: {description.spec}, not AES_256"
     elif state is None:
         state = "DISABLED" if key.disabled else "ENABLED"
+    name = _name_in(key, description) if key else None
     return _Row(
         key.id if key else None,
         description.label,
-        key.version_of(description.label) if key else None,
+        description.object_id.hex() if description.object_id else None,
+        key.version_of(name) if key and name else None,
         description.spec,
         description.usages,
         state,
@@ -253,4 +287,12 @@ def _row(key: ExternalKey | None, description: KeyDescription, state: str | None
 
 def _cells(row: _Row) -> tuple[str, ...]:
     version = "-" if row.version is None else str(row.version)
-    return (row.id or "-", row.label, version, row.spec or "-", ", ".join(row.usages) or "none", row.state)
+    return (
+        row.id or "-",
+        row.label,
+        row.object_id or "-",
+        version,
+        row.spec or "-",
+        ", ".join(row.usages) or "none",
+        row.state,
+    )

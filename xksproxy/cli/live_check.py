@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xksproxy.cli.key_versions import VersionRow, version_rows
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.live_check import LiveCheck, check_each
@@ -42,6 +43,8 @@ class HsmResult:
     device: str
     failure: str
     keys: tuple[KeyResult, ...]
+    warnings: tuple[str, ...] = ()
+    """What may go wrong with the HSM itself."""
 
     @property
     def ok(self) -> bool:
@@ -60,16 +63,17 @@ def check_live(config: Config) -> list[HsmResult]:
     """
     state = Path(config.state.directory)
     first_seen: dict[tuple[str, str], tuple[str, bytes]] = {}
-    return [_result(config, live, state, first_seen) for live in check_each(config.hsm, state)]
+    return [_result(config, live, state, first_seen) for live in check_each(config.hsm, state, config.server.workers)]
 
 
 def _result(
     config: Config, live: LiveCheck, state: Path, first_seen: dict[tuple[str, str], tuple[str, bytes]]
 ) -> HsmResult:
     info, hsm = live.info, live.hsm
+    token = str(TokenName.of_settings(hsm))
     device = f"{info.manufacturer} {info.model}, firmware {info.firmware}, serial {info.serial}" if info else ""
     if live.session is None:
-        return HsmResult(hsm.id, hsm.token, device, live.failure, ())
+        return HsmResult(hsm.id, token, device, live.failure, ())
     try:
         on_token = live.session.list_keys()
         keys = [
@@ -79,8 +83,8 @@ def _result(
             for result in _StoreOnHsm(config, store, live.session, on_token, state, hsm.id, first_seen).results()
         ]
     except HsmError as error:
-        return HsmResult(hsm.id, hsm.token, device, f"its keys cannot be listed: {error}", ())
-    return HsmResult(hsm.id, hsm.token, device, "", tuple(keys))
+        return HsmResult(hsm.id, token, device, f"its keys cannot be listed: {error}", ())
+    return HsmResult(hsm.id, token, device, "", tuple(keys), live.session_warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +112,24 @@ class _StoreOnHsm:
         key_map = KeyMap(self.store.keys, self.config.server.fleet_size)
         keys = {key.id: key for key in key_map.named_keys()}
         for description in self.on_token:
-            key = key_map.key_of_label(description.label)
-            if key is not None:
-                keys.setdefault(key.id, key)
+            for name in description.names:
+                key = key_map.key_of_label(name)
+                if key is not None:
+                    keys.setdefault(key.id, key)
         return keys
 
     def _check(self, key: ExternalKey, row: VersionRow, records: FingerprintRecords) -> KeyResult:
-        descriptions = [description for description in self.on_token if description.label == row.label]
+        descriptions = [description for description in self.on_token if row.label in description.names]
         first = descriptions[0] if descriptions else None
         problems: list[str] = []
         if len(descriptions) > 1:
-            problems.append(f"{len(descriptions)} keys have this label, so none is used")
+            keys = "; ".join(sorted(description.distinction for description in descriptions))
+            problems.append(f"{len(descriptions)} keys fit this name, so none is used: {keys}")
         elif first is None and row.role in _DECRYPTING_ROLES:
             problems.append("missing on the token")
         elif first is not None and row.role != "disabled":
             problems += _attribute_problems(first, row.role, disabled=key.disabled)
-            problems += self._identity_problems(first, records)
+            problems += self._identity_problems(row.label, first, records)
         return KeyResult(
             self.store.name,
             key.id,
@@ -136,18 +142,18 @@ class _StoreOnHsm:
             tuple(_warnings(descriptions)),
         )
 
-    def _identity_problems(self, description: KeyDescription, records: FingerprintRecords) -> Iterator[str]:
-        """Compare the key with its recorded fingerprint and with the key of this label on the other HSMs."""
-        fingerprint = records.get(description.label)
+    def _identity_problems(self, name: str, description: KeyDescription, records: FingerprintRecords) -> Iterator[str]:
+        """Compare the key with its recorded fingerprint and with the key of this name on the other HSMs."""
+        fingerprint = records.get(name)
         if fingerprint is not None:
             try:
-                self.session.verify_key(description.label, fingerprint)
+                self.session.verify_key(name, fingerprint)
             except HsmError as error:
                 yield f"does not match the recorded fingerprint: {error}"
         if description.check_value is None:
             return
-        name = (self.store.name, description.label)
-        other, check_value = self.first_seen.setdefault(name, (self.hsm_id, description.check_value))
+        first = (self.hsm_id, description.check_value)
+        other, check_value = self.first_seen.setdefault((self.store.name, name), first)
         if check_value != description.check_value:
             yield f"not the same key as on {other}: their check values differ"
 

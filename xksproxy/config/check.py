@@ -24,6 +24,7 @@ from xksproxy.config.secret import (
     read_secret,
 )
 from xksproxy.config.service_user import ServiceUser
+from xksproxy.config.token_names import TokenName
 from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
@@ -208,6 +209,10 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
     if not is_regular_file(hsm.module):
         yield f"{at}.module: no file {hsm.module}"
+    try:
+        TokenName.of_settings(hsm)
+    except ValueError as error:
+        yield f"{at}: {error}"
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"

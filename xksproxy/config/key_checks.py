@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from xksproxy.aead.metadata import is_proxy_metadata
-from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label
+from xksproxy.config.key_names import compile_pattern, configured_name, is_pattern, split_version_label
 from xksproxy.config.model import Key, KeyStore
+from xksproxy.config.object_names import ObjectName
 from xksproxy.spec.limits import MAXIMUM_URI_CHARACTERS
 from xksproxy.spec.pasted import pasted_problem
 from xksproxy.spec.uri import Operation, compose_path, is_key_id
@@ -41,15 +42,25 @@ def _id_problems(at: str, key: Key, prefix: str) -> Iterator[str]:
 
 
 def _label_problems(at: str, key: Key) -> Iterator[str]:
-    if is_pattern(key.id) and key.label is not None:
-        yield f"{at}.label: not allowed with a pattern, which exposes each key under its own label"
+    for name in ("label", "object_id", "uri"):
+        if is_pattern(key.id) and getattr(key, name) is not None:
+            yield f"{at}.{name}: not allowed with a pattern, which exposes each key under its own label"
+        if key.versions and getattr(key, name) is not None:
+            yield f"{at}.{name}: not allowed with versions, which list the keys; remove one of the two"
     if is_pattern(key.id) and key.versions:
         yield f"{at}.versions: not allowed with a pattern; its keys have the versions LABEL.v2, LABEL.v3 and so on"
-    if key.versions and key.label is not None:
-        yield f"{at}.label: not allowed with versions, which list the labels; remove one of the two"
-    labels = list(key.versions.values())
+    try:
+        configured_name(key)
+    except ValueError as error:
+        yield f"{at}: {error}"
+    labels: list[str] = []
+    for number, version in key.versions.items():
+        try:
+            labels.append(str(ObjectName.parse(version)))
+        except ValueError as error:
+            yield f"{at}.versions.{number}: {error}"
     for label in sorted({label for label in labels if labels.count(label) > 1}):
-        yield f"{at}.versions: {label} is the label of two versions"
+        yield f"{at}.versions: {label} is the name of two versions"
 
 
 def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
@@ -57,7 +68,7 @@ def _version_problems(at: str, store: KeyStore) -> Iterator[str]:
 
     Such a label is refused, because its meaning would depend on the order in which keys are added.
     """
-    ids_by_label = {key.label or key.id: key.id for key in store.keys if not is_pattern(key.id) and not key.versions}
+    ids_by_label = {_stem(key): key.id for key in store.keys if not is_pattern(key.id) and not key.versions}
     patterns = [(compile_pattern(key.id), key.id) for key in store.keys if is_pattern(key.id)]
     configured = {label for key in store.keys for label in _labels(key)} | {key.id for key in store.keys}
 
@@ -90,4 +101,16 @@ def _labels(key: Key) -> tuple[str, ...]:
     """The labels that the configuration names for a key."""
     if is_pattern(key.id):
         return ()
-    return tuple(key.versions.values()) or (key.label or key.id,)
+    try:
+        names = [ObjectName.parse(version) for version in key.versions.values()]
+    except ValueError:  # a problem of its own
+        return ()
+    return tuple(name.label for name in names if name.label is not None) if key.versions else (_stem(key),)
+
+
+def _stem(key: Key) -> str:
+    """The label of version 1, from which those of later versions are made."""
+    try:
+        return ObjectName.parse(configured_name(key) or key.id).label or key.id
+    except ValueError:  # a problem of its own
+        return key.id

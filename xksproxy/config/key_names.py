@@ -1,10 +1,12 @@
-"""Patterns of external key ids, and the naming rule for the labels of key versions."""
+"""Patterns of external key ids, names of keys on the token, and the naming rule for the labels of key versions."""
 
 import fnmatch
 import re
 from typing import Final
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
+from xksproxy.config.model import Key
+from xksproxy.config.object_names import ObjectName
 
 _WILDCARDS: Final = frozenset("*?")
 _VERSION_LABEL: Final = re.compile(r"(?P<base>.+)\.v(?P<number>[1-9][0-9]{0,4})", re.DOTALL)
@@ -30,3 +32,13 @@ def split_version_label(label: str) -> tuple[str, int] | None:
     match = _VERSION_LABEL.fullmatch(label)
     number = int(match["number"]) if match else 0
     return (match["base"], number) if match and 1 < number <= MAXIMUM_VERSION else None
+
+
+def configured_name(key: Key) -> str | None:
+    """The name on the token that a configured key gives; None if it gives none, so that its id is its label.
+
+    Raises:
+        ValueError: see :meth:`ObjectName.of_settings`.
+    """
+    name = ObjectName.of_settings(key.label, key.object_id, key.uri)
+    return None if name is None else str(name)

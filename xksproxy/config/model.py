@@ -90,8 +90,15 @@ class Hsm(_Table, frozen=True):
     module: Text
     """Path of the PKCS#11 shared object."""
 
-    token: Text
-    """The token's label."""
+    token: Text | None = None
+    """The token's label. It is found by this wherever it is; one of ``token``, ``serial`` and ``uri`` is required."""
+
+    serial: Text | None = None
+    """The token's serial number, alone or together with ``token``: needed if several tokens have the same label."""
+
+    uri: Text | None = None
+    """A PKCS#11 URI (RFC 7512) instead of both. It may have ``token``, ``serial``, ``manufacturer``, ``model`` and
+    ``slot-id``."""
 
     pin: SecretReference | Text | None = None
     """The user PIN: ``{ file = "…" }``, ``{ env = "…" }`` or ``{ credential = "…" }``. A plain string is accepted only
@@ -152,9 +159,15 @@ class Key(_Table, frozen=True):
     label: Text | None = None
     """CKA_LABEL of the key on the token, if it differs from the id. Not with a pattern."""
 
+    object_id: Text | None = None
+    """CKA_ID of the key on the token, in hexadecimal, instead of the label or together with it. Not with a pattern."""
+
+    uri: Text | None = None
+    """A PKCS#11 URI (RFC 7512) with ``object``, ``id`` or both, instead of ``label`` and ``object_id``."""
+
     versions: dict[VersionNumber, Text] = {}
-    """CKA_LABEL of each key version by its number. Without it the label is version 1, and ``LABEL.v2``, ``LABEL.v3`` …
-    are the others. Not with a pattern or a label."""
+    """Each key version by its number: its CKA_LABEL, or a PKCS#11 URI that starts with ``pkcs11:``. Without it the key
+    is version 1, and ``LABEL.v2``, ``LABEL.v3`` … are the others. Not with a pattern, label, object_id or uri."""
 
     aad_encoding: AadEncodingName = "plain"
     """How Encrypt sends the AAD to the HSM: unchanged, or as its SHA-256 like AWS's sample proxy. The ciphertext

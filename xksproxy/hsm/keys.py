@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from xksproxy.config.object_names import ObjectName
+
 
 class Sealed(msgspec.Struct, frozen=True):
     """The result of an encryption: IV, ciphertext and 16-byte tag."""
@@ -29,7 +31,7 @@ class KeyFingerprint(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class KeyDescription:
-    """A key's label, its type and size such as ``AES_256``, and what its attributes allow."""
+    """A key's label and CKA_ID, its type and size such as ``AES_256``, and what its attributes allow."""
 
     label: str
     spec: str
@@ -38,6 +40,24 @@ class KeyDescription:
     extractable: bool
     check_value: bytes | None = None
     """CKA_CHECK_VALUE: three bytes that identify the key's value without disclosing it; None if the token has none."""
+
+    object_id: bytes | None = None
+    """CKA_ID; None if it is empty or the token has none."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name by which the key can be asked for: by its label, by its CKA_ID, by both."""
+        by_label = str(ObjectName(self.label))
+        if self.object_id is None:
+            return (by_label,)
+        return by_label, str(ObjectName(None, self.object_id)), str(ObjectName(self.label, self.object_id))
+
+    @property
+    def distinction(self) -> str:
+        """What tells it apart from others of its name, for messages."""
+        object_id = f"CKA_ID {self.object_id.hex()}" if self.object_id else "no CKA_ID"
+        check_value = f", check value {self.check_value.hex()}" if self.check_value else ""
+        return f"label {self.label!r} with {object_id} ({self.spec}{check_value})"
 
     @property
     def is_aes_256(self) -> bool:
@@ -57,9 +77,11 @@ class KeyDescription:
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """A key to use: its label on the tokens, and the limits of its use."""
+    """A key to use: its name on the tokens, and the limits of its use."""
 
     label: str
+    """Its label, or the text of another :class:`ObjectName`."""
+
     hedge_after: float | None = None
     """After so many seconds without an answer, the call is also sent to a second HSM."""
 

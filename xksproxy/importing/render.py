@@ -69,7 +69,7 @@ def _hsm(hsm: Hsm, plan: Plan) -> Iterator[str]:
         yield f"iv = {quote(hsm.iv)}"
     yield from _comment("The token's label.")
     yield from _to_do(plan, "hsm[0].token")
-    yield f"token = {quote(hsm.token)}"
+    yield f"token = {quote(hsm.token or '')}"
     yield from _to_do(plan, "hsm[0].pin")
     if isinstance(hsm.pin, SecretReference) and hsm.pin.file is not None:
         yield f"pin = {{ file = {quote(hsm.pin.file)} }}"
@@ -113,7 +113,8 @@ def _key(key: Key) -> Iterator[str]:
         yield f"legacy_metadata = {_array(base64.b64encode(metadata).decode() for metadata in key.legacy_metadata)}"
     if key.versions:
         yield from _comment("Another key has the name of a later version of this key.")
-        yield f"versions = {{ {', '.join(f'{number} = {quote(label)}' for number, label in key.versions.items())} }}"
+        versions = (f"{number} = {quote(version)}" for number, version in key.versions.items())
+        yield f"versions = {{ {', '.join(versions)} }}"
     yield ""
 
 

@@ -6,8 +6,15 @@ from typing import Final, Self
 
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import MAXIMUM_VERSION
-from xksproxy.config.key_names import compile_pattern, is_pattern, split_version_label, version_label
+from xksproxy.config.key_names import (
+    compile_pattern,
+    configured_name,
+    is_pattern,
+    split_version_label,
+    version_label,
+)
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS, Key
+from xksproxy.config.object_names import ObjectName
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.spec.uri import is_key_id
 
@@ -17,7 +24,10 @@ _MAXIMUM_MATCHED: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class ExternalKey:
-    """One external key: its id in KMS, its versions on the token, and its settings."""
+    """One external key: its id in KMS, its versions on the token, and its settings.
+
+    Where a label is asked for or given, it may be the text of another :class:`ObjectName`.
+    """
 
     id: str
     label: str
@@ -40,22 +50,33 @@ class ExternalKey:
     maximum_encryptions: int = MAXIMUM_ENCRYPTIONS
     """The number of encryptions that a version may make on this machine."""
 
+    first_name: str = ""
+    """The name of version 1 if that has a CKA_ID in it; else empty, and the name is the label."""
+
     @classmethod
     def from_config(cls, key: Key, key_id: str, *, disabled: bool, fleet_size: int) -> Self:
         """Make the external key of an id that a configured key exposes."""
         encoding = AadEncoding(key.aad_encoding)
         legacy = AadEncoding(key.legacy_aad_encoding) if key.legacy_aad_encoding else encoding
+        versions = {number: str(ObjectName.parse(name)) for number, name in key.versions.items()}
+        name = ObjectName.parse(versions.get(1) or configured_name(key) or key_id)
         return cls(
             id=key_id,
-            label=key.versions.get(1, key_id) if key.versions else key.label or key_id,
+            label=name.label or key_id,
+            first_name=str(name) if name.object_id is not None or str(name) != name.label else "",
             disabled=disabled,
             hedge_after=None if key.hedge_after_ms is None else key.hedge_after_ms / 1000,
-            listed_versions=key.versions,
+            listed_versions=versions,
             aad_encoding=encoding,
             legacy_aad_encoding=legacy,
             legacy_metadata=frozenset(key.legacy_metadata),
             maximum_encryptions=max(1, key.maximum_encryptions // fleet_size),
         )
+
+    @property
+    def name(self) -> str:
+        """The name of version 1 on the token."""
+        return self.first_name or self.label
 
     @property
     def first_version(self) -> int:
@@ -66,13 +87,15 @@ class ExternalKey:
         """Return the label of a version, or None if the key cannot have such a version."""
         if self.listed_versions:
             return self.listed_versions.get(version)
+        if version == 1:
+            return self.name
         return version_label(self.label, version) if 1 <= version <= MAXIMUM_VERSION else None
 
     def version_of(self, label: str) -> int | None:
         """Return the version that has a label, or None."""
         if self.listed_versions:
             return next((number for number, name in self.listed_versions.items() if name == label), None)
-        if label == self.label:
+        if label == self.name:
             return 1
         split = split_version_label(label)
         return split[1] if split and split[0] == self.label else None
@@ -100,10 +123,13 @@ class KeyMap:
         """What patterns expose, of the ids that were asked for last."""
 
     def _named_labels(self) -> Iterator[tuple[str, ExternalKey]]:
-        """Labels and their keys. Of one label the last pair counts: the key with that id, else the first in order."""
+        """Names and their keys. Of one name the last pair counts: the key with that id, else the first in order.
+
+        A key that is on the token under that name counts more than one whose later versions are named after it.
+        """
         keys = tuple(reversed(self._named.values()))
-        claims = [(label, key) for key in keys for label in key.listed_versions.values() or (key.label,)]
-        yield from sorted(claims, key=lambda claim: claim[0] == claim[1].id)
+        claims = [(label, key) for key in keys for label in key.listed_versions.values() or _claimed(key)]
+        yield from sorted(claims, key=_weight)
 
     def resolve(self, key_id: str) -> ExternalKey:
         """Return the external key of an id. If several patterns match and one is disabled, the key is disabled.
@@ -162,3 +188,15 @@ class KeyMap:
             return None
         disabled = any(key.disabled for key in matching)
         return ExternalKey.from_config(matching[0], key_id, disabled=disabled, fleet_size=self._fleet_size)
+
+
+def _claimed(key: ExternalKey) -> Iterator[str]:
+    """The names that no other external key has: its name, and the label from which its later versions are named."""
+    yield key.name
+    if key.first_name:
+        yield key.label
+
+
+def _weight(claim: tuple[str, ExternalKey]) -> tuple[bool, bool]:
+    name, key = claim
+    return key.version_of(name) is not None, name == key.id

@@ -8,10 +8,10 @@ from xksproxy.hsm import errors as hsm
 from xksproxy.spec import errors as xks
 
 _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]] = {
-    hsm.KeyMissing: (xks.KeyNotFoundException, "The token has no key with the label of this external key"),
+    hsm.KeyMissing: (xks.KeyNotFoundException, "The token has no key with the label or CKA_ID of this external key"),
     hsm.KeyAmbiguous: (
         xks.InvalidStateException,
-        "Several keys on the token have the label of this external key; remove or rename all but one",
+        "Several keys on the token fit this external key; name it by object_id as well",
     ),
     hsm.EncryptionsSpent: (
         xks.InvalidStateException,

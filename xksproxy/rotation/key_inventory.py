@@ -37,12 +37,15 @@ class KeyInventory:
         self._sessions = sessions
 
     def labels(self) -> dict[str, Counter[str]]:
-        """Return the number of keys by label, for each HSM.
+        """Return the number of keys by each of their names, for each HSM.
 
         Raises:
             HsmError: an HSM cannot list its keys.
         """
-        return {hsm: Counter(key.label for key in session.list_keys()) for hsm, session in self._sessions.items()}
+        return {
+            hsm: Counter(name for key in session.list_keys() for name in key.names)
+            for hsm, session in self._sessions.items()
+        }
 
     def hsms_with(self, label: str) -> list[str]:
         """Return the ids of the HSMs that have a key with this label.
@@ -60,14 +63,16 @@ class KeyInventory:
                 )
         return [hsm for hsm, count in counts.items() if count]
 
-    def create_key(self, label: str, *, extractable: bool) -> None:
-        """Create an AES-256 key on the first HSM.
+    def create_key(self, label: str, default_label: str, *, extractable: bool) -> None:
+        """Create an AES-256 key on the first HSM. If its name is a CKA_ID alone, it gets the default label.
 
         Raises:
             HsmError: the HSM cannot create it.
         """
         first = next(iter(self._sessions.values()))
-        first.create_key(label, bits=256, encrypt=True, decrypt=True, extractable=extractable)
+        first.create_key(
+            label, bits=256, encrypt=True, decrypt=True, extractable=extractable, default_label=default_label
+        )
 
     def hsms_without(self, label: str) -> list[str]:
         """Return the ids of the HSMs that have no key with this label; it raises as :meth:`hsms_with` does."""
@@ -120,8 +125,10 @@ class KeyInventory:
         for hsm in self.hsms_with(label):
             forbid_extraction(self._sessions[hsm], label)
 
-    def make_fingerprint(self, label: str) -> KeyFingerprint:
+    def make_fingerprint(self, label: str, others: Mapping[str, KeyFingerprint]) -> KeyFingerprint:
         """Return a fingerprint of the key on the first HSM. It always has a canary.
+
+        ``others``: see :meth:`HsmSession.make_fingerprint`.
 
         Raises:
             RotationRefused: the key is not an AES-256 key that may encrypt and decrypt.
@@ -129,7 +136,7 @@ class KeyInventory:
         """
         hsm, session = next(iter(self._sessions.items()))
         _require_aes_256(hsm, session, label)
-        fingerprint = session.make_fingerprint(label)
+        fingerprint = session.make_fingerprint(label, others)
         if fingerprint.canary is None:
             raise VersionUnusable(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
         return fingerprint

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from xksproxy.config.key_names import version_label
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.keys import KeyFingerprint
@@ -225,7 +226,7 @@ class Rotation:
         if owner is None or owner.id != self._key.id:
             name = f"the external key {owner.id}" if owner else "no external key"
             raise RotationRefused(
-                f"the label {label} of version {number} belongs to {name}, not to {self._key.id}",
+                f"the name {label} of version {number} belongs to {name}, not to {self._key.id}",
                 "check the labels and versions of the key store's keys in the configuration",
             )
         return label
@@ -244,14 +245,15 @@ class Rotation:
         self._change_record(
             lambda record: replace(record, pending=number, extractable=tuple(sorted({*record.extractable, *added})))
         )
-        self._inventory.create_key(label, extractable=is_copied)
+        self._inventory.create_key(label, version_label(self._key.label, number), extractable=is_copied)
         return True
 
     def _verify_key(self, label: str, other_machine: KeyFingerprint | None) -> KeyFingerprint:
         """Verify the key on every HSM, and record its fingerprint before workers use the key."""
         if other_machine is not None:
             self._inventory.verify(label, other_machine)
-        recorded = self._fingerprints.propose(label, self._inventory.make_fingerprint(label))
+        made = self._inventory.make_fingerprint(label, self._fingerprints.everywhere())
+        recorded = self._fingerprints.propose(label, made)
         if recorded.canary is None:
             raise TokenUnavailable(f"the recorded fingerprint of the key {label} has no canary to verify the key with")
         self._inventory.verify(label, recorded)

@@ -85,14 +85,16 @@ class Admin:
         )
         return self._recorder.metrics.render([MachineCollector(machine, self._services.usage)])
 
-    def _limits(self, label: str) -> Iterable[KeyLimit]:
+    def _limits(self, counted_as: str) -> Iterable[KeyLimit]:
+        """The external keys that are counted under a name."""
         for service in self._services.snapshot.services.values():
             store = service.store
-            key = store.keys.key_of_label(label)
-            version = None if key is None else key.version_of(label)
-            if key is not None and version is not None:
-                primary = _is_primary(store.versions, key, label)
-                yield KeyLimit(store.name, key.id, version, key.maximum_encryptions, primary)
+            for name in (counted_as, *self._services.usage.names.others(counted_as)):
+                key = store.keys.key_of_label(name)
+                version = None if key is None else key.version_of(name)
+                if key is not None and version is not None:
+                    primary = _is_primary(store.versions, key, name)
+                    yield KeyLimit(store.name, key.id, version, key.maximum_encryptions, primary)
 
     def _credentials(self) -> Iterable[CredentialInfo]:
         for service in self._services.snapshot.services.values():

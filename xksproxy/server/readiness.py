@@ -9,11 +9,22 @@ from xksproxy.server.services import Services
 class Readiness:
     """Readiness of one worker, as a whole and for each key store."""
 
-    def __init__(self, settings: Health, services: Services, refuses: Callable[[], bool]) -> None:
-        """``refuses`` says whether the worker refuses all requests, or is about to leave."""
+    def __init__(
+        self,
+        settings: Health,
+        services: Services,
+        *,
+        refuses: Callable[[], bool],
+        stands_by: Callable[[], bool] = bool,
+    ) -> None:
+        """``refuses`` says whether the worker refuses all requests, or is about to leave.
+
+        ``stands_by`` says whether it has no HSM session and leaves the requests to other workers, which serve them.
+        """
         self._when = settings.ready_when
         self._services = services
         self._refuses = refuses
+        self._stands_by = stands_by
 
     def machine(self) -> bool:
         """Whether the key stores are ready that ``[health] ready_when`` asks for."""
@@ -29,4 +40,6 @@ class Readiness:
 
     def _stores(self) -> dict[str, bool]:
         up = not (self._refuses() or self._services.problem)
-        return {service.store.name: up and service.ready for service in self._services.snapshot.services.values()}
+        stands_by = self._stands_by()
+        services = self._services.snapshot.services.values()
+        return {service.store.name: up and (stands_by or service.ready) for service in services}

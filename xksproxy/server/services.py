@@ -71,7 +71,7 @@ class Services:
         self._state_check = StateDirectoryCheck(state)
         self._states = StateTables(state)
         modules = Modules(PinGuard(state), self.usage)
-        self._instances = {hsm.id: Instance(hsm, modules) for hsm in config.hsm}
+        self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.deadline_seconds = config.server.deadline_ms / 1000
             instance.may_reinitialize = self._none_serves_by_the_module_of

@@ -32,6 +32,7 @@ from xksproxy.server.record import Recorder
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
+from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
@@ -116,7 +117,10 @@ class XksWorker(GunicornUVLoopWebWorker):
         service = HttpService(pipeline.handle, respond.refusal, lambda: services.snapshot, peers, table)
         runtime = RuntimeCheck(directory)
         readiness = Readiness(
-            config.health, services, lambda: bool(pipeline.draining or recorder.problem or runtime.problem)
+            config.health,
+            services,
+            refuses=lambda: bool(pipeline.draining or recorder.problem or runtime.problem),
+            stands_by=lambda: listener.held,
         )
         probes = Probes(readiness)
         hosts = AdminHosts.of(config.admin)
@@ -140,10 +144,11 @@ class XksWorker(GunicornUVLoopWebWorker):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+        standby = Standby(services, listener, service, directory)
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter))
+        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby))
         await self._beat(services, recorder, reporter)
         # A worker that is replaced follows a reload by leaving.
         reporter.reload = reload_verdict.requested(directory)
@@ -172,7 +177,9 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    async def _follow_state(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
+    async def _follow_state(
+        self, services: Services, recorder: Recorder, reporter: WorkerReporter, standby: Standby
+    ) -> None:
         """Follow what commands and other workers change on disk, and publish the status of this worker.
 
         The heartbeat does not wait for it, because a disk may hang.
@@ -182,6 +189,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
                     recorder.record_block(keystore, change)
                 await asyncio.to_thread(reporter.report)
+                standby.update(others_serve=await asyncio.to_thread(standby.others_serve))
             except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)

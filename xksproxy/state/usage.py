@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.usage_names import UsageNames
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
@@ -115,10 +116,12 @@ class _Reservation:
 class UsageBook:
     """Usage records by label, one file each, shared by the processes of a machine. Safe to use from any thread.
 
-    All keys of one label share one count, on every token. So the count may be too high, but never too low.
+    All keys of one label share one count, on every token. So the count may be too high, but never too low. A key that
+    has been named by its label and by its CKA_ID has one record; see ``names``.
     """
 
     def __init__(self, state_directory: Path) -> None:
+        self.names = UsageNames(state_directory)
         self._root = state_directory
         self._files: dict[str, StateFile] = {}
         self._checked_at = -math.inf
@@ -135,7 +138,8 @@ class UsageBook:
         Raises:
             StateUnusable: the record cannot be read.
         """
-        return _read(self._file(label), label)[0]
+        counted_as = self.names.read(label)
+        return _read(self._file(counted_as), counted_as)[0]
 
     def read_all(self) -> Iterator[KeyUsage]:
         """All records, in no particular order.
@@ -180,7 +184,8 @@ class UsageBook:
             LimitReached: the key has made ``maximum`` encryptions on this machine.
             StateUnusable: the encryption cannot be counted.
         """
-        if not self.count_if_reserved(label, maximum):
+        label = self.names.of(label)
+        if not self._count_if_reserved(label, maximum):
             self._count_from_new_block(label, self._reservations.setdefault(label, _Reservation()), maximum)
 
     def count_if_reserved(self, label: str, maximum: int | None) -> bool:
@@ -188,6 +193,13 @@ class UsageBook:
 
         When half of a block is used, a thread reserves the next one.
         """
+        try:
+            label = self.names.of(label)
+        except StateUnusable:
+            return False
+        return self._count_if_reserved(label, maximum)
+
+    def _count_if_reserved(self, label: str, maximum: int | None) -> bool:
         with self._lock:
             reservation = self._reservations.get(label) or self._reservations.setdefault(label, _Reservation())
             is_reserved = reservation.take(maximum)
@@ -296,7 +308,7 @@ class UsageBook:
 
     def _write_decryption_time(self, label: str) -> None:
         with suppress(StateUnusable):
-            self._update_record(label, last_decrypted=time.time())
+            self._update_record(self.names.of(label), last_decrypted=time.time())
 
     def _update_record(self, label: str, *, reserved: int = 0, returned: int = 0, **times: float) -> None:
         file = self._file(label)

@@ -42,7 +42,7 @@ class MachineInfo:
     """The current state of one machine, for metrics."""
 
     limits: Callable[[str], Iterable[KeyLimit]]
-    """Returns the external keys that have a version with a label."""
+    """Returns the external keys that have a version which is counted under a name."""
 
     credentials: tuple[CredentialInfo, ...]
     certificate_name: str

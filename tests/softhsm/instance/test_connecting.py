@@ -2,6 +2,8 @@
 
 import asyncio
 import ctypes
+import os
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -290,6 +292,74 @@ async def test_a_token_whose_sessions_are_gone_is_looked_for_in_another_slot_wit
         faulty.tell("shift 7")
         await until(lambda: instance.serving)
         await round_trip(instance)
+
+
+def with_second_token(faulty: FaultyHsm) -> FaultyHsm:
+    """A second token in the same module, which has no keys, as another HSM."""
+    command = ["softhsm2-util", "--init-token", "--free", "--label", "second", "--pin", "4321", "--so-pin", "8765"]
+    subprocess.run(command, env={**os.environ, **faulty.hsm.environment}, check=True, capture_output=True)
+    return FaultyHsm(msgspec.structs.replace(faulty.hsm, id="second", token="second", pin="4321"), faulty.control)
+
+
+async def works(instance: Instance) -> None:
+    await instance.call(HsmSession.self_test, later())
+
+
+async def test_two_tokens_that_swap_their_slots_are_found_again(make_faulty: Faulty, modules: Modules) -> None:
+    one = make_faulty()
+    async with started(modules, one, with_second_token(one)) as (first, second):
+        first.may_reinitialize = second.may_reinitialize = lambda _: False
+        await until(lambda: is_quiet(first) and is_quiet(second))
+        serials = [instance.info.serial for instance in (first, second) if instance.info]
+        one.tell("swap", "drop")
+
+        await round_trip(first)
+        await works(second)
+        assert [instance.info.serial for instance in (first, second) if instance.info] == serials
+
+
+async def test_a_token_that_vanishes_and_returns_in_another_slot_serves_while_the_other_token_of_its_module_did(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    one = make_faulty()
+    async with started(modules, one, with_second_token(one)) as both:
+        for instance in both:
+            instance.may_reinitialize = lambda _: False
+        await until(lambda: all(is_quiet(instance) for instance in both))
+        one.tell("hide", "drop")
+        for instance in both:
+            with suppress(HsmError):
+                await instance.call(HsmSession.self_test, Deadline.after(2))
+        await until(lambda: [instance.state for instance in both].count(State.DOWN) == 1)
+        await works(next(instance for instance in both if instance.serving))
+
+        one.tell("swap", "hide")
+        await until(lambda: [instance.state for instance in both].count(State.DOWN) == 1)
+        one.tell("swap")
+        await until(lambda: all(instance.serving for instance in both))
+        await round_trip(both[0])
+        await works(both[1])
+
+
+async def test_of_two_tokens_with_one_label_none_is_used_unless_the_serial_is_set(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    one = make_faulty()
+    second = with_second_token(one)
+    async with started(modules, one, second) as both:
+        await until(lambda: all(is_quiet(instance) for instance in both))
+        serials = [instance.info.serial for instance in both if instance.info]
+        one.tell(f"label {one.hsm.token}", "drop")
+        with suppress(HsmError):
+            await both[0].call(HsmSession.self_test, Deadline.after(2))
+        await until(lambda: both[0].state is State.DOWN)
+        assert f"2 tokens fit '{one.hsm.token}'" in both[0].reason
+        assert all(f"serial '{serial}' in slot" in both[0].reason for serial in serials)
+
+        by_serial = msgspec.structs.replace(one.hsm, id="by-serial", serial=serials[0])
+        async with started(modules, FaultyHsm(by_serial, Path(f"{one.control}-unused"))) as (instance,):
+            await until(lambda: instance.serving)
+            await round_trip(instance)
 
 
 # Modules that are not perfect

@@ -8,6 +8,7 @@ import pytest
 from fault_support import until
 
 from xksproxy.config.model import Hsm
+from xksproxy.config.object_names import ObjectName
 from xksproxy.config.secret import Secret
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import CiphertextRejected, KeyMissing, KeyRefusesUse
@@ -85,7 +86,7 @@ def test_a_wrong_tag_is_refused_and_the_session_goes_on(nss_session: HsmSession,
 
 
 def test_a_key_without_the_usage_is_refused(nss_session: HsmSession) -> None:
-    generate_aes_key(nss_session._session, 256, label="nss-encrypt", encrypt=True, decrypt=False)
+    generate_aes_key(nss_session._session, 256, name=ObjectName("nss-encrypt"), encrypt=True, decrypt=False)
 
     with pytest.raises(KeyRefusesUse):
         nss_session.decrypt("nss-encrypt", Sealed(bytes(12), b"", bytes(16)), b"")

@@ -1,13 +1,24 @@
-"""p11-kit's proxy as the module: it gives another function list at each C_GetFunctionList."""
+"""p11-kit as the module: its proxy, which gives another function list at each call, and its client for a server."""
 
 import ctypes.util
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from support import make_environment
+import msgspec
+import pytest
+from fault_support import until
+from support import eventually, make_environment
 from xksproxy_tools.development.softhsm import find_module
+
+from xksproxy.config.load import load_config
+from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.pkcs11.modules import Modules
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.state.usage import UsageBook
 
 _ROUND_TRIP = """
 import sys
@@ -29,8 +40,43 @@ def _p11_kit() -> str:
     """The shared object to which p11-kit-proxy.so is a link."""
     name = ctypes.util.find_library("p11-kit")
     assert name is not None, "libp11-kit0 is not installed"
-    paths = [path / name for path in (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib"))]
-    return str(next((path for path in paths if path.exists()), name))
+    return str(_library(name) or name)
+
+
+def _library(name: str) -> Path | None:
+    directories = [*sorted(Path("/usr/lib").glob("*-linux-gnu")), Path("/usr/lib64"), Path("/usr/lib")]
+    return next((path for directory in directories if (path := directory / name).exists()), None)
+
+
+class Server:
+    """`p11-kit server` before SoftHSM2. It serves each client in a process of its own."""
+
+    def __init__(self, socket: Path, softhsm_configuration: Path) -> None:
+        self._socket = socket
+        self._environment = {**os.environ, "SOFTHSM2_CONF": str(softhsm_configuration)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = ["p11-kit", "server", "--foreground", f"--name={self._socket}", f"--provider={find_module()}"]
+        self._process = subprocess.Popen(
+            [*command, "pkcs11:"], env=self._environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        eventually(self._socket.exists)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._socket.unlink(missing_ok=True)
+            self._process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    environment = make_environment(tmp_path / "dev")
+    made = Server(tmp_path / "socket", environment.directory / "softhsm2.conf")
+    yield made
+    made.kill()
 
 
 def test_a_module_that_gives_new_function_lists_can_be_used(tmp_path: Path) -> None:
@@ -48,3 +94,31 @@ def test_a_module_that_gives_new_function_lists_can_be_used(tmp_path: Path) -> N
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "text\n", "")
+
+
+def _has_logged_in(instance: Instance) -> bool:
+    """Whether the last attempt got as far as AES-GCM, which p11-kit before 0.25 does not transport."""
+    return instance.serving or "C_EncryptInit: CKR_MECHANISM_INVALID" in instance.reason
+
+
+async def test_a_remote_token_is_reached_again_after_its_server_was_killed(server: Server, tmp_path: Path) -> None:
+    server.start()
+    module = _library("pkcs11/p11-kit-client.so")
+    assert module is not None, "p11-kit-modules is not installed"
+    hsm = msgspec.structs.replace(
+        load_config(tmp_path / "dev" / "xksproxy.toml").hsm[0],
+        module=str(module),
+        environment={"P11_KIT_SERVER_ADDRESS": f"unix:path={tmp_path / 'socket'}"},
+    )
+    instance = Instance(hsm, Modules(PinGuard(tmp_path / "state"), UsageBook(tmp_path / "state")))
+    instance.start()
+    try:
+        await until(lambda: _has_logged_in(instance))
+        server.kill()
+        await until(lambda: "CKR_DEVICE_ERROR" in instance.reason or "DeviceError" in instance.reason)
+
+        server.start()
+        await until(lambda: _has_logged_in(instance))
+    finally:
+        instance.stop()
+        await instance.ended(20)

@@ -11,6 +11,7 @@ import pytest
 from pkcs11 import Attribute, KeyType, ObjectClass
 from support import make_environment
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     CiphertextWrong,
@@ -39,7 +40,7 @@ def other(connection: Connection) -> HsmSession:
 
 
 def make_key(session: HsmSession, label: str, bits: int = 256, *, encrypt: bool = True, decrypt: bool = True) -> None:
-    generate_aes_key(session._session, bits, label=label, encrypt=encrypt, decrypt=decrypt)
+    generate_aes_key(session._session, bits, name=ObjectName(label), encrypt=encrypt, decrypt=decrypt)
 
 
 def objects_of(session: HsmSession, label: str) -> list[Any]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pkcs11 import Attribute, KeyType, ObjectClass
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.attributes import key_template
 from xksproxy.hsm.pkcs11.connection import Connection
@@ -73,13 +74,13 @@ def test_a_search_returns_more_objects_than_one_batch_holds(cryptoki: Cryptoki, 
 
 
 def test_a_search_is_finished_so_that_the_next_one_can_begin(cryptoki: Cryptoki, session: HsmSession) -> None:
-    template = key_template(4, "demo-key")
+    template = key_template(4, ObjectName("demo-key"))
 
     assert cryptoki.find_objects(session._handle, template) == cryptoki.find_objects(session._handle, template)
 
 
 def test_attributes_that_are_sensitive_or_unknown_are_left_out(cryptoki: Cryptoki, session: HsmSession) -> None:
-    (handle,) = cryptoki.find_objects(session._handle, key_template(4, "demo-key"))
+    (handle,) = cryptoki.find_objects(session._handle, key_template(4, ObjectName("demo-key")))
 
     attributes = cryptoki.read_attributes(session._handle, handle, (CKA_VALUE, CKA_LABEL, VENDOR_DEFINED, CKA_KEY_TYPE))
 

@@ -39,6 +39,41 @@ def test_the_configuration_that_xksproxy_dev_makes_has_no_problem(environment: D
 
 
 @pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"token": None}, "hsm[0]: no token is named; set token (its label), serial or uri"),
+        (
+            {"uri": "pkcs11:serial=12"},
+            "hsm[0]: uri goes without token and serial; write them into the URI: token=…;serial=…",
+        ),
+    ],
+)
+def test_an_hsm_whose_token_is_not_named_by_one_of_the_ways_is_refused(
+    sound: Config, changes: dict[str, str | None], problem: str
+) -> None:
+    assert check_config(_hsm(sound, **changes)) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (Key(id="a", object_id="xy"), 'object_id: expected CKA_ID in hexadecimal, such as "0a1b", got xy'),
+        (Key(id="a", label="b", uri="pkcs11:id=%01"), "uri goes without label and object_id"),
+        (Key(id="a", uri="object=b"), "expected a PKCS#11 URI that starts with pkcs11:"),
+        (Key(id="a", versions={2: "pkcs11:"}), "versions.2: it names no key"),
+        (Key(id="a", versions={1: "pkcs11:id=%01", 2: "pkcs11:id=%01"}), "%01 is the name of two versions"),
+        (Key(id="a*", object_id="01"), "object_id: not allowed with a pattern"),
+        (Key(id="a", object_id="01", versions={1: "b"}), "object_id: not allowed with versions"),
+    ],
+)
+def test_a_key_without_a_usable_name_is_refused(sound: Config, key: Key, problem: str) -> None:
+    (found,) = check_config(_keys(sound, key))
+
+    assert found.startswith("keystore[0].keys[0]")
+    assert problem in found
+
+
+@pytest.mark.parametrize(
     "listen", ["0.0.0.0:443", "[::]:443", "[::1]:8443", "localhost:8443", "127.0.0.1:1", "localhost:65535"]
 )
 def test_an_address_with_a_port_can_be_listened_on(sound: Config, listen: str) -> None:

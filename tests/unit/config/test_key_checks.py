@@ -18,7 +18,7 @@ from xksproxy.keystore.key_map import KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 
 _LEGAL_IDS = "expected 1 to 128 characters of A-Z a-z 0-9 - . _ (and not . or ..), got "
-_TWICE = " not allowed with versions, which list the labels; remove one of the two"
+_TWICE = " not allowed with versions, which list the keys; remove one of the two"
 
 # Few names, so that they are versions of each other now and then; the slash makes a label that no id can be.
 _NAMES = st.builds(
@@ -77,7 +77,7 @@ def test_an_id_that_makes_the_uri_too_long_is_refused() -> None:
         pytest.param(Key(id="a", label="x", versions={1: "x"}), [f"keys[1].label:{_TWICE}"], id="both"),
         pytest.param(
             Key(id="a", versions={1: "x", 2: "y", 3: "x", 4: "y"}),
-            ["keys[1].versions: x is the label of two versions", "keys[1].versions: y is the label of two versions"],
+            ["keys[1].versions: x is the name of two versions", "keys[1].versions: y is the name of two versions"],
             id="two versions of one label",
         ),
     ],

@@ -16,7 +16,7 @@ def readiness(when: str | tuple[str, ...], *, problem: str = "", refuses: bool =
         name: SimpleNamespace(store=SimpleNamespace(name=name), ready=is_ready) for name, is_ready in stores.items()
     }
     services = SimpleNamespace(problem=problem, snapshot=SimpleNamespace(services=found))
-    return Readiness(Health(ready_when=when), cast(Services, services), lambda: refuses)
+    return Readiness(Health(ready_when=when), cast(Services, services), refuses=lambda: refuses)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.instance.session_limits import session_warnings
 from xksproxy.hsm.pkcs11.calls_inside import CallInside
 from xksproxy.hsm.pkcs11.connection import Connection, TokenInfo
 from xksproxy.hsm.pkcs11.modules import OPENING, Modules
@@ -76,6 +77,10 @@ class Connector:
         """How often the settings were tested successfully."""
         self.shortage = ""
         """Why there are fewer sessions than configured; empty if there are not."""
+        self.announced: list[str] = []
+        """That the token says that it has fewer sessions than the workers want, in words."""
+        self.workers = 1
+        """How many worker processes of this machine want sessions."""
         self.may_reinitialize: Callable[[], bool] = lambda: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module."""
         self._hsm = hsm
@@ -217,13 +222,16 @@ class Connector:
         return connection
 
     def _compare_sessions(self, connection: Connection) -> None:
-        """Warn if the token has fewer sessions than this process wants: one for each session worker, one to log in."""
+        """Warn if the token says that it has fewer sessions than the workers want."""
         with connection.module_lock:
-            maximum = connection.maximum_sessions()
-        wanted = self._hsm.sessions + 1
-        if maximum is not None and maximum < wanted:
-            fields = {"hsm": self._hsm.id, "maximum": maximum, "wanted_by_each_worker_process": wanted}
-            _log.warning("HSM has fewer sessions than configured", extra={"fields": fields})
+            limits = connection.session_limits()
+        read_write = connection.quirks.read_write_sessions
+        self.announced = session_warnings(
+            limits, sessions=self._hsm.sessions, workers=self.workers, read_write=read_write
+        )
+        for text in self.announced:
+            fields = {"hsm": self._hsm.id, "reason": text}
+            _log.warning("HSM may have fewer sessions than configured", extra={"fields": fields})
 
     def _pin(self) -> Secret | None:
         try:

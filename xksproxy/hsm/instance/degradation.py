@@ -16,7 +16,8 @@ def degraded_reasons(configured: int, pool: SessionPool, connector: Connector, *
     if pool.stuck:
         yield f"{pool.stuck} sessions are stuck in calls that do not return"
     if connector.shortage:
-        yield f"{sessions}: the token gives no more ({connector.shortage})"
+        why = "; ".join((connector.shortage, *connector.announced))
+        yield f"{sessions}: the token gives no more ({why})"
     elif slow := slow_attempt(connector):
         yield f"{sessions}: {slow}"
     elif connector.failure is not None:

@@ -1,7 +1,8 @@
 """Comparing a key with the fingerprint on record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import CiphertextRejected, KeyDiffers
 from xksproxy.hsm.instance.gcm_calls import GcmCalls
 from xksproxy.hsm.instance.key_table import KnownKey
@@ -28,7 +29,7 @@ class FingerprintCheck:
         check_value = key.description.check_value
         if check_value is not None and fingerprint.check_value is not None:
             if check_value != fingerprint.check_value:
-                raise KeyDiffers("its check value is not that of the key that was first used under the label")
+                raise KeyDiffers("its check value is not that of the key that was first used under the name")
         elif fingerprint.canary is None or not key.description.can_decrypt:
             raise KeyDiffers(
                 "it has no check value and no canary can be decrypted, so it may be another key than on other HSMs"
@@ -37,6 +38,24 @@ class FingerprintCheck:
             self._decrypt_canary(key.handle, fingerprint.canary)
             key.verified_by = fingerprint.canary
 
+    def other_name(self, name: str, key: KnownKey, others: Mapping[str, KeyFingerprint]) -> str | None:
+        """Under which other name the key is on record; None if it is not.
+
+        Two labels are two keys. Only where one of the two names has a CKA_ID can they be one.
+
+        Raises:
+            HsmError: the HSM fails.
+        """
+        for other, fingerprint in others.items():
+            if other == name or not (_has_id(other) or _has_id(name)):
+                continue
+            try:
+                self.require(key, fingerprint)
+            except KeyDiffers:
+                continue
+            return other
+        return None
+
     def _decrypt_canary(self, key: int, canary: Sealed) -> None:
         try:
             with self._errors_classified:
@@ -44,6 +63,8 @@ class FingerprintCheck:
         except (CiphertextRejected, Ambiguous) as error:
             if isinstance(error, Ambiguous):
                 self._require_self_test(error)
-            raise KeyDiffers(
-                "it does not decrypt what the key that was first used under the label encrypted"
-            ) from error
+            raise KeyDiffers("it does not decrypt what the key that was first used under the name encrypted") from error
+
+
+def _has_id(name: str) -> bool:
+    return ObjectName.parse(name).object_id is not None

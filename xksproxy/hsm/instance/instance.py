@@ -63,7 +63,8 @@ class Instance:
     it out of service, until the connector's next test succeeds. That it is slow does not.
     """
 
-    def __init__(self, hsm: Hsm, modules: Modules) -> None:
+    def __init__(self, hsm: Hsm, modules: Modules, workers: int = 1) -> None:
+        """``workers`` is the number of processes that want sessions of it."""
         self.id = hsm.id
         self.state = State.CONNECTING
         self.returns = 0
@@ -78,6 +79,7 @@ class Instance:
         self._reason = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connector = Connector(hsm, modules, self._changed)
+        self._connector.workers = workers
         self._connector.may_reinitialize = lambda: self.may_reinitialize(self)
         self._watcher = Watcher(self)
         self._pool = SessionPool(

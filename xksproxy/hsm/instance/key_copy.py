@@ -1,12 +1,15 @@
 """Copies a key from one token to another, wrapped by a key that both have: it never leaves the tokens in clear."""
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import KeyAmbiguous, KeyRefusesUse
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.key_objects import destroy_key, make_unextractable, unwrap_key, wrap_key
 
 
 def copy_key(source: HsmSession, target: HsmSession, label: str, wrapping_label: str) -> None:
-    """Copy the key with a label to another token, where it is sensitive and not extractable.
+    """Copy the key with a name to another token, where it is sensitive and not extractable.
+
+    The copy has its label and its CKA_ID.
 
     A copy that the target does not describe as AES-256 cannot be used by KMS; it is destroyed again.
 
@@ -16,10 +19,11 @@ def copy_key(source: HsmSession, target: HsmSession, label: str, wrapping_label:
         KeyRefusesUse: the target does not report the length of the unwrapped key.
         TokenUnavailable: one of the tokens refuses the operation.
     """
-    if any(key.label == label for key in target.list_keys()):
-        raise KeyAmbiguous(f"the token already has a key of the label {label!r}")
+    if any(label in key.names for key in target.list_keys()):
+        raise KeyAmbiguous(f"the token already has a key of the name {label!r}")
+    described = source.describe_key(label)
     wrapped = wrap_key(source.binding, label, wrapping_label)
-    unwrap_key(target.binding, wrapped, label, wrapping_label)
+    unwrap_key(target.binding, wrapped, ObjectName(described.label, described.object_id), wrapping_label)
     if not target.describe_key(label).is_aes_256:
         destroy_key(target.binding, label)
         raise KeyRefusesUse("the token does not report the unwrapped key as AES-256; the key was destroyed again")

@@ -26,9 +26,9 @@ class KeyListing:
 
     def __init__(self, hsm_id: str, pool: SessionPool) -> None:
         self.ambiguous: frozenset[str] = frozenset()
-        """Labels that several keys carry."""
+        """Names that several keys fit."""
         self.check_values: dict[str, bytes | None] = {}
-        """The check values of the keys, by label."""
+        """The check values of the keys, by each of their names."""
         self.listed = False
         """Whether the keys were listed at least once."""
         self._hsm_id = hsm_id
@@ -70,7 +70,7 @@ class KeyListing:
 
 
 class _Listed(NamedTuple):
-    """What a listing has found, by label."""
+    """What a listing has found, by each of the keys' names."""
 
     labels: frozenset[str]
     ambiguous: frozenset[str]
@@ -80,9 +80,9 @@ class _Listed(NamedTuple):
 def _list(session: HsmSession) -> _Listed:
     """List the keys; on the session's thread, because thousands of them would hold up the event loop."""
     keys = session.list_keys()
-    counts = Counter(key.label for key in keys)
+    counts = Counter(name for key in keys for name in key.names)
     return _Listed(
         frozenset(counts),
         frozenset(label for label, count in counts.items() if count > 1),
-        {key.label: key.check_value for key in keys},
+        {name: key.check_value for key in keys for name in key.names},
     )

@@ -1,4 +1,4 @@
-"""The key handles of one session: found by label, kept, and checked again."""
+"""The key handles of one session: found by the keys' names, kept, and checked again."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, KeyRefusesUse, SessionLost
 from xksproxy.hsm.keys import KeyDescription
@@ -36,8 +37,9 @@ class KnownKey:
 class KeyTable:
     """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
 
-    A handle may also come from ``hints``: handles by label that another session found. Some modules have different
-    handles in each session, so a hint is used only if its object has the label in this session too.
+    A key is asked for by the text of an :class:`ObjectName`, which mostly is its label. A handle may also come from
+    ``hints``: handles by such names that another session found. Some modules have different handles in each session, so
+    a hint is used only if its object has the name in this session too.
     ``require_token`` raises if the token is absent or logged out: then a search finds nothing, as for a missing key.
     """
 
@@ -90,7 +92,7 @@ class KeyTable:
         elif now - key.checked_at > (_RECHECK_SECONDS if known_for is None else known_for):
             key.description = self._describe(key.handle)
             key.checked_at = now
-            if key.description.label != label:
+            if label not in key.description.names:
                 raise HandleStale("the handle belongs to another object now")
         return key
 
@@ -133,17 +135,20 @@ class KeyTable:
     def everything(self) -> list[tuple[int, KeyDescription]]:
         """Handles and descriptions of all secret and private token keys, in the order in which the token lists them."""
         keys = []
-        for handle in self.search(None):
+        for handle in self._search(ObjectName()):
             with suppress(HandleStale):  # destroyed since the search
                 keys.append((handle, self._describe(handle)))
         return keys
 
-    def search(self, label: str | None) -> list[int]:
-        """The handles of all keys with a label, or of all keys."""
+    def search(self, label: str) -> list[int]:
+        """The handles of all keys with a name."""
+        return self._search(ObjectName.parse(label))
+
+    def _search(self, name: ObjectName) -> list[int]:
         handles: list[int] = []
         for key_class in KEY_CLASSES:
             with self._errors_classified:
-                handles += self._cryptoki.find_objects(self._session, key_template(key_class, label))
+                handles += self._cryptoki.find_objects(self._session, key_template(key_class, name))
         return handles
 
     def retry_stale(self, label: str, function: Callable[[], Result]) -> Result:
@@ -163,19 +168,20 @@ class KeyTable:
             return None
         with suppress(HandleStale):
             description = self._describe(handle)
-            if description.label == label:
+            if label in description.names:
                 return KnownKey(handle, description, time.monotonic())
         return None
 
     def _searched(self, label: str) -> KnownKey:
         found = [(handle, self._describe(handle)) for handle in self.search(label)]
         # A module that finds another object than it was asked for must not have that used.
-        found = [(handle, description) for handle, description in found if description.label == label]
+        found = [(handle, description) for handle, description in found if label in description.names]
         if len(found) > 1:
-            raise KeyAmbiguous(f"{len(found)} keys on the token have the same label")
+            keys = "; ".join(sorted(description.distinction for _, description in found))
+            raise KeyAmbiguous(f"{len(found)} keys on the token fit {label}, and none is used: {keys}")
         if not found:
             self._require_token()
-            raise KeyMissing("the token has no key of this label")
+            raise KeyMissing("the token has no key of this name")
         handle, description = found[0]
         return KnownKey(handle, description, time.monotonic())
 

@@ -9,6 +9,7 @@ from xksproxy.config.model import Hsm
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.instance.session_limits import session_warnings
 from xksproxy.hsm.pkcs11.connection import TokenInfo
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
@@ -23,10 +24,14 @@ class LiveCheck:
     info: TokenInfo | None = None
     session: HsmSession | None = None
     failure: str = ""
+    session_warnings: tuple[str, ...] = ()
+    """That the token says that it has fewer sessions than are configured, in words."""
 
 
-def check_each(hsms: Iterable[Hsm], state_directory: Path) -> Iterator[LiveCheck]:
+def check_each(hsms: Iterable[Hsm], state_directory: Path, workers: int) -> Iterator[LiveCheck]:
     """Log in to each HSM once, recorded by the PIN guard; then run the self-test and the test of its settings.
+
+    The sessions that it says it has are compared with those that ``workers`` processes want.
 
     A process may call this once, and must not fork workers afterwards.
     """
@@ -39,7 +44,13 @@ def check_each(hsms: Iterable[Hsm], state_directory: Path) -> Iterator[LiveCheck
             session = HsmSession(connection)
             session.self_test()
             session.test_settings()
+            warnings = session_warnings(
+                connection.session_limits(),
+                sessions=hsm.sessions,
+                workers=workers,
+                read_write=connection.quirks.read_write_sessions,
+            )
         except (HsmError, SecretError) as error:
             yield LiveCheck(hsm, info, failure=str(error))
         else:
-            yield LiveCheck(hsm, info, session)
+            yield LiveCheck(hsm, info, session, session_warnings=tuple(warnings))

@@ -113,6 +113,6 @@ class SelfTest:
         if self._key_handle is None:
             with self._calls_inside.entered("C_GenerateKey"):
                 self._key_handle = generate_aes_key(
-                    self._binding_session, _AES_256_BITS, label=None, encrypt=True, decrypt=True
+                    self._binding_session, _AES_256_BITS, name=None, encrypt=True, decrypt=True
                 )
         return self._key_handle

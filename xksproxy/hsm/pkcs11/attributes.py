@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from ctypes import c_ulong
 from typing import Final
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.keys import KeyDescription
 
 _CKA_CLASS: Final = 0x000
@@ -11,6 +12,7 @@ _CKA_TOKEN: Final = 0x001
 _CKA_LABEL: Final = 0x003
 _CKA_CHECK_VALUE: Final = 0x090
 _CKA_KEY_TYPE: Final = 0x100
+_CKA_ID: Final = 0x102
 _CKA_MODULUS: Final = 0x120
 _CKA_VALUE_LEN: Final = 0x161
 _CKA_SENSITIVE: Final = 0x103
@@ -50,6 +52,7 @@ KEY_CLASSES: Final = (_CKO_SECRET_KEY, _CKO_PRIVATE_KEY)
 KEY_ATTRIBUTES: Final = (
     _CKA_CLASS,
     _CKA_LABEL,
+    _CKA_ID,
     _CKA_KEY_TYPE,
     _CKA_VALUE_LEN,
     _CKA_MODULUS,
@@ -61,14 +64,16 @@ KEY_ATTRIBUTES: Final = (
 """The attributes that :func:`describe` reads."""
 
 
-def key_template(key_class: int, label: str | None) -> dict[int, bytes]:
-    """A search template for token keys of a class, and with a label if one is given.
+def key_template(key_class: int, name: ObjectName) -> dict[int, bytes]:
+    """A search template for token keys of a class that have a name; any has an empty one.
 
     Without CKA_TOKEN, session keys of every session would match too.
     """
     template = {_CKA_CLASS: bytes(c_ulong(key_class)), _CKA_TOKEN: b"\1"}
-    if label is not None:
-        template[_CKA_LABEL] = label.encode()
+    if name.label is not None:
+        template[_CKA_LABEL] = name.label.encode()
+    if name.object_id is not None:
+        template[_CKA_ID] = name.object_id
     return template
 
 
@@ -81,6 +86,7 @@ def describe(attributes: Mapping[int, bytes]) -> KeyDescription:
         sensitive=_is_true(attributes, _CKA_SENSITIVE),
         extractable=_is_true(attributes, _CKA_EXTRACTABLE),
         check_value=attributes.get(_CKA_CHECK_VALUE) or None,
+        object_id=attributes.get(_CKA_ID) or None,
     )
 
 

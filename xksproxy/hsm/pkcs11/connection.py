@@ -9,6 +9,7 @@ from typing import Any, Final
 from pkcs11 import exceptions as binding
 
 from xksproxy.config.secret import Secret
+from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import LoginBarred, NoRoomForSession, SessionLost, TokenUnavailable
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.generator_check import GeneratorCheck
@@ -39,6 +40,17 @@ class TokenInfo:
     firmware: str
 
 
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How many sessions a token has for a process; None where it does not say."""
+
+    maximum: int | None
+    """ulMaxSessionCount."""
+
+    maximum_read_write: int | None
+    """ulMaxRwSessionCount."""
+
+
 class Connection:
     """A token that this process is logged in to. Safe to use from several threads.
 
@@ -46,7 +58,7 @@ class Connection:
     sessions are opened without a PIN.
     """
 
-    def __init__(self, module: Module, label: str, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
+    def __init__(self, module: Module, name: TokenName, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
         """Find the token; the calling thread is inside the module lock.
 
         Raises:
@@ -58,11 +70,11 @@ class Connection:
         self.generator_check = GeneratorCheck()
         self.needs_login = needs_login
         self.key_hints: Mapping[str, int] = {}
-        """Handles of keys by label, from the last listing of all keys; replaced as a whole."""
+        """Handles of keys by name, from the last listing of all keys; replaced as a whole."""
         self.module_lock = module.module_lock
         self._generation = module.module_lock.generation
-        self._label = label
-        self._token = module.token(label)
+        self._token = module.token(name)
+        self._label: str = self._token.label
         self._anchor: Any = None
         self.slot: int = self._token.slot.slot_id
         self.info = TokenInfo(
@@ -163,15 +175,14 @@ class Connection:
         if (_text(info.label), _text(info.serialNumber)) != (self._label.rstrip(), self.info.serial):
             raise TokenUnavailable(f"slot {self.slot} has another token than {self._label!r} now")
 
-    def maximum_sessions(self) -> int | None:
-        """How many sessions the token says that it has for this process; None if it does not say.
+    def session_limits(self) -> SessionLimits:
+        """How many sessions the token says that it has.
 
         Raises:
             TokenUnavailable: the token cannot be read.
         """
         info = self._token_info()
-        given = info.ulMaxRwSessionCount if self.quirks.read_write_sessions else info.ulMaxSessionCount
-        return None if given in _NOT_SAID else int(given)
+        return SessionLimits(_said(info.ulMaxSessionCount), _said(info.ulMaxRwSessionCount))
 
     def open_session(self) -> Any:
         """A new session of the binding, for one thread. It is known to be on this token.
@@ -204,6 +215,10 @@ def close_session(session: Any) -> None:
         session.close()
     except binding.PKCS11Error:
         return
+
+
+def _said(count: int) -> int | None:
+    return None if count in _NOT_SAID else int(count)
 
 
 def _text(padded: bytes) -> str:

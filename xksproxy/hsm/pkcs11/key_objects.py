@@ -7,6 +7,7 @@ from typing import Any, Final
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11 import exceptions as binding
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, SessionLost, TokenUnavailable
 
 _WRAPPINGS: Final = (Mechanism.AES_KEY_WRAP, Mechanism.AES_KEY_WRAP_PAD)
@@ -15,11 +16,11 @@ _BOTH: Final = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 
 
 def generate_aes_key(
-    session: Any, bits: int, *, label: str | None, encrypt: bool, decrypt: bool, extractable: bool = False
+    session: Any, bits: int, *, name: ObjectName | None, encrypt: bool, decrypt: bool, extractable: bool = False
 ) -> int:
     """Make a sensitive AES key and return its handle. Unless it is ``extractable``, it never leaves the token.
 
-    Without a label it is a session key, which is destroyed with the session.
+    Without a name it is a session key, which is destroyed with the session.
 
     Raises:
         SessionLost: the session is gone.
@@ -35,8 +36,9 @@ def generate_aes_key(
         key = session.generate_key(
             KeyType.AES,
             bits,
-            label=label,
-            store=label is not None,
+            label=name and name.label,
+            id=name and name.object_id,
+            store=name is not None,
             capabilities=MechanismFlag(flags),
             template=template,
         )
@@ -56,7 +58,7 @@ def wrap_key(session: Any, label: str, wrapping_label: str) -> bytes:
         return bytes(_first_supported(lambda mechanism: wrapping.wrap_key(key, mechanism=mechanism)))
 
 
-def unwrap_key(session: Any, wrapped: bytes, label: str, wrapping_label: str) -> None:
+def unwrap_key(session: Any, wrapped: bytes, name: ObjectName, wrapping_label: str) -> None:
     """Put a wrapped AES key on the token, where it becomes sensitive and not extractable (C_UnwrapKey).
 
     Raises:
@@ -71,7 +73,8 @@ def unwrap_key(session: Any, wrapped: bytes, label: str, wrapping_label: str) ->
                 ObjectClass.SECRET_KEY,
                 KeyType.AES,
                 wrapped,
-                label=label,
+                label=name.label,
+                id=name.object_id,
                 mechanism=mechanism,
                 store=True,
                 capabilities=_BOTH,
@@ -111,13 +114,14 @@ def _protection(*, extractable: bool) -> dict[Attribute, bool]:
 
 
 def _secret_key(session: Any, label: str) -> Any:
+    name = ObjectName.parse(label)
     try:
         with _failures_translated(f"the token does not look for {label}"):
-            return session.get_key(object_class=ObjectClass.SECRET_KEY, label=label)
+            return session.get_key(object_class=ObjectClass.SECRET_KEY, label=name.label, id=name.object_id)
     except binding.NoSuchKey:
-        raise KeyMissing(f"the token has no secret key of the label {label}") from None
+        raise KeyMissing(f"the token has no secret key of the name {label}") from None
     except binding.MultipleObjectsReturned:
-        raise KeyAmbiguous(f"several secret keys on the token have the label {label}") from None
+        raise KeyAmbiguous(f"several secret keys on the token fit {label}") from None
 
 
 def _first_supported(operation: Any) -> Any:

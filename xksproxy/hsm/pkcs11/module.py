@@ -10,6 +10,7 @@ from typing import Any, Final
 from pkcs11 import exceptions as binding
 from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gives its class a lower-case name
 
+from xksproxy.config.token_names import TokenName
 from xksproxy.hsm import _native
 from xksproxy.hsm.errors import ModuleStuck, TokenUnavailable
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki, CryptokiError
@@ -105,11 +106,11 @@ class Module:
                     cryptoki.finalize()
                 cryptoki.initialize(self._initialize_string)
 
-    def token(self, label: str) -> Any:
-        """The token with a label, as an object of the binding. A slot whose token cannot be read is passed over.
+    def token(self, name: TokenName) -> Any:
+        """The token with a name, as an object of the binding. A slot whose token cannot be read is passed over.
 
         Raises:
-            TokenUnavailable: no token, or more than one, has the label.
+            TokenUnavailable: no token, or more than one, fits the name.
         """
         calls = self.cryptoki.calls_inside
         assert self._library is not None  # noqa: S101 - set with cryptoki
@@ -129,12 +130,16 @@ class Module:
             except (binding.PKCS11Error, UnicodeDecodeError) as error:
                 unreadable.append(self._pass_over(slot.slot_id, text_of(error)))
                 continue
-            if token.label == label:
+            if name.fits(slot_id=slot.slot_id, **attributes_of(token)):
                 found.append(token)
-        if len(found) != 1:
-            others = f"; not readable: {', '.join(unreadable)}" if unreadable else ""
-            raise TokenUnavailable(f"{len(found)} tokens have the label {label!r}; expected one{others}")
-        return found[0]
+        if len(found) == 1:
+            return found[0]
+        text = f"{len(found)} tokens fit {name}; expected one"
+        if found:
+            text += f": {'; '.join(sorted(_distinction(token) for token in found))}; set serial of [[hsm]]"
+        if unreadable:
+            text += f"; not readable: {', '.join(unreadable)}"
+        raise TokenUnavailable(text)
 
     def _pass_over(self, slot: int, reason: str) -> str:
         if self._passed_over.get(slot) != reason:
@@ -152,6 +157,24 @@ class Module:
         except (OSError, CryptokiError, binding.PKCS11Error) as error:
             text = text_of(error).removeprefix(f"{self.path}: ")  # the loader begins with the path too
             raise TokenUnavailable(f"{self.path}: {text}") from error
+
+
+def attributes_of(token: Any) -> dict[str, str]:
+    """What tells a token of the binding apart, as :meth:`TokenName.fits` wants it."""
+    return {
+        "label": token.label,
+        "serial": token.serial.decode("ascii", "replace").rstrip(" \0"),
+        "manufacturer": token.manufacturer_id.rstrip(" \0"),
+        "model": token.model.rstrip(" \0"),
+    }
+
+
+def _distinction(token: Any) -> str:
+    attributes = attributes_of(token)
+    return (
+        f"serial {attributes['serial']!r} in slot {token.slot.slot_id}"
+        f" (label {attributes['label']!r}, {attributes['manufacturer']} {attributes['model']})"
+    )
 
 
 def text_of(error: Exception) -> str:

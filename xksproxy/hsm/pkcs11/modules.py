@@ -8,6 +8,7 @@ from typing import Final
 
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
+from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.module import Module
@@ -91,7 +92,7 @@ class Modules:
         module.load(lambda: report(INITIALISING))
         report(FINDING)
         with module.module_lock:
-            connection = Connection(module, hsm.token, quirks_of(hsm), self.usage, needs_login=pin is not None)
+            connection = Connection(module, _token_name(hsm), quirks_of(hsm), self.usage, needs_login=pin is not None)
             report(OPENING)
             connection.open_anchor()
         if pin is None:
@@ -135,6 +136,13 @@ class Modules:
             connection = self._connections.pop(hsm.id, None)
         if connection is not None:
             connection.log_out()
+
+
+def _token_name(hsm: Hsm) -> TokenName:
+    try:
+        return TokenName.of_settings(hsm)
+    except ValueError as error:
+        raise TokenUnavailable(f"the token of HSM {hsm.id} is not named: {error}") from error
 
 
 def _inside(connection: Connection, check: Callable[[], None]) -> Callable[[], None]:

@@ -22,6 +22,9 @@ _SCRYPT_P: Final = 1
 _MAXIMUM_UNRESOLVED: Final = 2
 """Log-ins with one PIN that may be cut off; below any token's limit for wrong PINs."""
 
+_PAUSE_SECONDS: Final = 10.0
+"""After an attempt that was cut off; twice as long after each further one."""
+
 _MAXIMUM_PINS: Final = 16
 _LOCK_SECONDS: Final = 60.0
 _LOCK_ATTEMPT_SECONDS: Final = 1.0
@@ -29,11 +32,13 @@ _LOCK_ATTEMPT_SECONDS: Final = 1.0
 Outcome = Literal["accepted", "refused", "unresolved"]
 
 
-class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The outcome of the attempts with one PIN."""
 
     outcome: Outcome
     unresolved: int = 0
+    began: float = 0.0
+    """When the last attempt that is unresolved began, in Unix time."""
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,8 +55,10 @@ class NothingLearnt(Exception):
 class PinGuard:
     """The log-in attempts of this machine: one file for each HSM in the state directory, under a file lock."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+        """``clock`` gives the Unix time."""
         self._directory = directory
+        self._clock = clock
         self._hashes: dict[str, tuple[str, Secret, str]] = {}
         """By HSM the last salt, PIN and hash: scrypt takes 16 MB, so it is computed once for each PIN."""
 
@@ -71,8 +78,8 @@ class PinGuard:
 
         The attempt is recorded before the block runs. LoginRefused from the block marks the PIN as refused; success
         marks it as accepted. Any other exception, NothingLearnt included, says nothing about the PIN, and the record
-        is as before. If the process ends inside the block, the attempt was cut off; after two of them, a PIN that was
-        never accepted is not tried again.
+        is as before. If the process ends inside the block, the attempt was cut off: the next one is made 10 s after it
+        began. After two of them, a PIN that was never accepted is not tried again.
 
         ``before_unknown`` is called before a PIN that was never accepted is tried, ``before_repeated`` before one whose
         last attempt was cut off; both may raise to prevent it. While another process holds the lock, ``wait`` is called
@@ -80,7 +87,7 @@ class PinGuard:
 
         Raises:
             LoginRefused: this PIN was refused before, or its attempts were cut off; it is not tried.
-            TokenUnavailable: the state directory cannot be used.
+            TokenUnavailable: the state directory cannot be used, or an attempt was cut off a moment ago.
         """
         with self._locked(hsm_id, wait) as path:
             record = self._read(path)
@@ -91,8 +98,9 @@ class PinGuard:
             if known.outcome != "accepted":
                 before_unknown()
                 if known.unresolved:
+                    _require_pause(hsm_id, known, self._clock())
                     before_repeated()
-                known = msgspec.structs.replace(known, unresolved=known.unresolved + 1)
+                known = msgspec.structs.replace(known, unresolved=known.unresolved + 1, began=self._clock())
                 _write(path, record, key, known)
             try:
                 yield
@@ -182,6 +190,16 @@ def _require_untried(hsm_id: str, pin: _Pin | None) -> None:
         raise LoginRefused(
             f"{pin.unresolved} log-ins to HSM {hsm_id} were cut off inside C_Login, so it is not known whether its PIN"
             f" is right, and it is not tried again; {allow}"
+        )
+
+
+def _require_pause(hsm_id: str, pin: _Pin, now: float) -> None:
+    """Raise TokenUnavailable during the pause after an attempt that was cut off."""
+    pause = _PAUSE_SECONDS * 2 ** (pin.unresolved - 1)
+    left = min(pause, pin.began + pause - now)  # the clock may have gone back
+    if left > 0:
+        raise TokenUnavailable(
+            f"the last log-in to HSM {hsm_id} was cut off inside C_Login; the next attempt is made in {left:.0f} s"
         )
 
 

@@ -161,6 +161,8 @@ class Connection(TlsConnection):
             response.closes
             or head.closes
             or service.draining
+            or service.closes_after_answer
+            or service.closes_after_answer
             or self._broken
             or self._ended
             or self._client.expires <= time.time()

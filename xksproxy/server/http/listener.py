@@ -29,6 +29,8 @@ class Listener:
         self._listening = listening
         self._service = service
         self._accepting = False
+        self.held = False
+        """Whether nothing is accepted at present; see :meth:`hold`."""
         self._taking_in: set[asyncio.Task[object]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -38,6 +40,14 @@ class Listener:
         loop.add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
         self._accepting = True
         self._sweeper = loop.create_task(self._sweep())
+
+    def hold(self, *, held: bool) -> None:
+        """Leave what connects from now on to the other processes that share the socket, or accept it again."""
+        self.held = held
+        if held and self._accepting:
+            asyncio.get_running_loop().remove_reader(self._listening.fileno())
+        elif not held:
+            self._resume()
 
     async def stop_accepting(self) -> None:
         """Take in what has connected so far, and close the socket in this process.
@@ -84,7 +94,7 @@ class Listener:
         loop.call_later(_PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
-        if self._accepting:
+        if self._accepting and not self.held:
             asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
 
     async def drain(self, seconds: float) -> None:

@@ -69,6 +69,9 @@ class HttpService:
     draining: bool = False
     """Once set, every answer closes its connection."""
 
+    closes_after_answer: bool = False
+    """The same, while this process has no HSM session and others have."""
+
     buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
     """Into which each connection reads in turn."""
 

@@ -11,9 +11,25 @@ from xksproxy.hsm.pkcs11.pin_guard import NothingLearnt, PinGuard
 WRONG, RIGHT = Secret("wrong"), Secret("right")
 
 
+class Clock:
+    """A clock that advances by a minute each time that it is read, unless it is stopped."""
+
+    now = 1_000_000.0
+    step = 60.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
 @pytest.fixture
-def guard(tmp_path: Path) -> PinGuard:
-    return PinGuard(tmp_path / "state")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def guard(tmp_path: Path, clock: Clock) -> PinGuard:
+    return PinGuard(tmp_path / "state", clock)
 
 
 def refuse(guard: PinGuard, pin: Secret) -> None:
@@ -95,6 +111,23 @@ def test_a_pin_whose_attempt_was_cut_off_can_be_kept_from_being_tried_again(guar
     cut_off(guard, RIGHT)
     with pytest.raises(LoginBarred), guard.attempt("hsm", RIGHT, before_repeated=prevent):
         pytest.fail("it was tried")
+
+
+@pytest.mark.parametrize(("seconds", "tried"), [(-3600, False), (0, False), (9, False), (11, True)])
+def test_after_an_attempt_that_was_cut_off_there_is_a_pause(
+    guard: PinGuard, clock: Clock, seconds: float, *, tried: bool
+) -> None:
+    clock.step = 0
+    cut_off(guard, RIGHT)
+    clock.now += seconds
+
+    if tried:
+        succeed(guard, RIGHT)
+    else:
+        with pytest.raises(TokenUnavailable, match="cut off inside C_Login; the next attempt is made in"):
+            succeed(guard, RIGHT)
+        clock.now += 3700
+        succeed(guard, RIGHT)
 
 
 def test_another_process_that_logs_in_is_waited_for_as_long_as_the_caller_wants(guard: PinGuard) -> None:

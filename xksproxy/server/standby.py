@@ -1,0 +1,58 @@
+"""A worker process without a session on any HSM leaves new connections to the workers that have one."""
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from xksproxy.hsm.instance.instance import State
+from xksproxy.server.http.listener import Listener
+from xksproxy.server.http.service import HttpService
+from xksproxy.server.services import Services
+from xksproxy.server.worker_status import WorkerStatus, collect
+
+_log: Final = logging.getLogger(__name__)
+_FRESH_SECONDS: Final = 3.0
+
+
+class Standby:
+    """Holds the listener of this worker while other workers serve and this one cannot.
+
+    A token may have fewer sessions than there are workers. If no worker serves, each of them accepts, so that requests
+    are answered with the reason.
+    """
+
+    def __init__(self, services: Services, listener: Listener, service: HttpService, directory: Path) -> None:
+        """``directory`` is where the workers publish their status."""
+        self._services = services
+        self._listener = listener
+        self._service = service
+        self._directory = directory
+
+    def others_serve(self) -> bool:
+        """Whether another worker has an HSM in service. It reads files: call it on a thread."""
+        return other_serves(collect(self._directory), os.getpid(), time.time())
+
+    def update(self, *, others_serve: bool) -> None:
+        """Hold the listener or let it accept; clients that are connected are asked to connect anew while it holds."""
+        held = others_serve and not any(instance.serving and instance.sessions for instance in self._services.instances)
+        if held == self._listener.held:
+            return
+        self._listener.hold(held=held)
+        self._service.closes_after_answer = held
+        if held:
+            _log.warning("worker has no HSM session, other workers accept")
+        else:
+            _log.warning("worker accepts connections")
+
+
+def other_serves(workers: Iterable[WorkerStatus], own_pid: int, now: float) -> bool:
+    """Whether another worker said a moment ago that an HSM is in service."""
+    return any(
+        hsm.state == State.SERVING.value and hsm.sessions
+        for worker in workers
+        if worker.pid != own_pid and now - worker.at < _FRESH_SECONDS
+        for hsm in worker.hsms
+    )

@@ -1,0 +1,64 @@
+"""Under which name the encryptions of a key are counted, where the key has had several names."""
+
+from pathlib import Path
+
+import msgspec
+
+from xksproxy.state.state_file import SharedTable
+
+
+class UsageName(msgspec.Struct, frozen=True):
+    """The name under which a key is counted that another name stands for too."""
+
+    counted_as: str
+
+
+class UsageNames:
+    """Names of keys and the names under which they are counted, in one file of the state directory.
+
+    A name that is not in the file is counted under itself. What was once said of a name never changes. It has to be
+    recorded before the key is first used under that name.
+    """
+
+    def __init__(self, state_directory: Path) -> None:
+        self._table = SharedTable(state_directory / "usage-names.json", UsageName)
+        self._known: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The name under which encryptions are counted. The first use of a name reads the file.
+
+        Raises:
+            StateUnusable: the file cannot be read.
+        """
+        known = self._known.get(name)
+        return known or self._known.setdefault(name, self.read(name))
+
+    def read(self, name: str) -> str:
+        """The same, as it is on record now; nothing is remembered.
+
+        Raises:
+            StateUnusable: the file cannot be read.
+        """
+        self._table.refresh()
+        entry = self._table.get(name)
+        return name if entry is None else entry.counted_as
+
+    def others(self, counted_as: str) -> list[str]:
+        """The other names of what is counted under a name.
+
+        Raises:
+            StateUnusable: the file cannot be read.
+        """
+        self._table.refresh()
+        return [name for name, entry in self._table.entries().items() if entry.counted_as == counted_as]
+
+    def join(self, name: str, other: str) -> None:
+        """Count a name together with another one, unless it is on record already. It waits for the disk.
+
+        Raises:
+            StateUnusable: the file cannot be read or written.
+        """
+        target = self.read(other)
+        if target != name:
+            self._table.update(name, lambda known: known or UsageName(target))
+            self._known.pop(name, None)
