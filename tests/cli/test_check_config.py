@@ -210,7 +210,7 @@ class TestLive:
         done = live('keys = [{ id = "demo-key" }]', edit=lambda text: text.replace('"xksproxy-dev"', '"nowhere"'))
 
         assert done.code == 1
-        assert "softhsm, token nowhere: WRONG: " in done.text
+        assert "softhsm, token 'nowhere': WRONG: " in done.text
 
     def test_no_hsm_is_used_with_an_invalid_configuration(self, live: Callable[..., Any]) -> None:
         done = live('keys = [{ id = ".." }]')

@@ -326,7 +326,7 @@ def test_a_token_that_does_not_exist_is_named(spawn: Callable[..., Any], changed
 
     assert (done.code, done.out) == (2, b"")
     assert done.err.startswith("xksproxy: ")
-    assert "0 tokens have the label 'none'" in done.err
+    assert "0 tokens fit 'none'" in done.err
 
 
 def test_a_library_that_is_no_pkcs11_module_is_named(

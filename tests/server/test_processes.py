@@ -201,8 +201,12 @@ def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_fau
 
     faulty.tell()
     eventually(lambda: probe(port, "/readyz") == 200)
-    with Wire(proxy) as wire:
-        eventually(lambda: b'"ACTIVE"' in wire.ask(signed_post(proxy, HEALTH)).content)
+
+    def says() -> bytes:
+        with Wire(proxy) as wire:  # a worker whose HSM is not back yet closes connections if another one serves
+            return wire.ask(signed_post(proxy, HEALTH)).content
+
+    eventually(lambda: b'"ACTIVE"' in says())
 
 
 def test_the_first_requests_of_a_proxy_that_says_it_is_ready_are_answered(
@@ -223,7 +227,8 @@ def test_the_first_requests_of_a_proxy_that_says_it_is_ready_are_answered(
         return text.replace('directory = "state"', 'directory = "empty-state"')
 
     proxy = own_proxy.start(edit=edit, deadline_ms=5000, serving=False)
-    eventually(lambda: ask_admin(proxy, "/readyz").status == 200)
+    # Each connection is another worker's, perhaps: with 16 answers both have said it.
+    eventually(lambda: {ask_admin(proxy, "/readyz/dev").status for _ in range(16)} == {200})
     metadata = {"awsPrincipalArn": "arn", "kmsKeyArn": "arn", "kmsOperation": "Encrypt", "kmsRequestId": "first"}
     message = {"requestMetadata": metadata, "plaintext": encoded(b"text"), "encryptionAlgorithm": "AES_GCM"}
 

@@ -227,7 +227,7 @@ async def test_an_absent_token_is_out_of_service_with_the_reason(hsm: Hsm, modul
     async with started(absent, modules) as instance:
         await until(lambda: instance.state is State.DOWN)
 
-        assert "0 tokens have the label" in instance.reason
+        assert "0 tokens fit" in instance.reason
 
 
 async def test_all_sessions_dropped_by_the_hsm_heal_within_the_next_call(make_faulty: Faulty, modules: Modules) -> None:

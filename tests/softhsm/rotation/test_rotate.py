@@ -305,7 +305,6 @@ def test_configured_versions_are_taken_in_their_order(
 ) -> None:
     key = Key(id=KEY, versions={1: "old", 4: "young"})
     site = Site(tmp_path / "state", modules, make_faulty().hsm, key=key)
-    next(iter(site.sessions.values())).create_key("old", bits=256, encrypt=True, decrypt=True)
 
     assert site.rotate() == 4
     assert site.primary == "young"
@@ -329,8 +328,8 @@ def test_a_rotation_waits_for_the_hsms_own_replication(
 ) -> None:
     make, timer = KeyInventory.create_key, threading.Timer(0.7, replicate, pair)
 
-    def make_and_replicate(inventory: KeyInventory, label: str, **named: Any) -> None:
-        make(inventory, label, **named)
+    def make_and_replicate(inventory: KeyInventory, label: str, *more: Any, **named: Any) -> None:
+        make(inventory, label, *more, **named)
         timer.start()
 
     monkeypatch.setattr(KeyInventory, "create_key", make_and_replicate)

@@ -249,7 +249,7 @@ def test_nothing_is_left_behind_if_there_is_no_token_in_spite_of_success(
     done = subprocess.run(_command(home / "dev", 8443), stderr=subprocess.PIPE, text=True, check=False)
 
     assert done.returncode == 1
-    assert "TokenUnavailable: 0 tokens have the label" in done.stderr
+    assert "TokenUnavailable: 0 tokens fit" in done.stderr
     assert list(home.iterdir()) == []
 
 
