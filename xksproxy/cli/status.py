@@ -4,16 +4,18 @@ import http
 import http.client
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
-from xksproxy.config.check import has_admin
+from xksproxy.config.check import LISTENER_OFF
 from xksproxy.config.load import load_config
-from xksproxy.config.model import Config
+from xksproxy.config.model import Admin
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -24,13 +26,14 @@ _TIMEOUT_SECONDS = 5.0
 def status(config_file: Path, *, as_json: bool) -> None:
     """Show the state of the proxy on this machine: HSMs, key stores, keys, blocks and recent refusals.
 
-    The command reads it from the admin listener. Exit code 1 if something needs attention, 2 if no proxy answers.
+    The command reads it from the admin listener. Exit code 1 if something needs attention, 2 if no proxy answers. Only
+    [admin] of the configuration is read, so that the rest may be wrong.
 
     \b
     Example:
       xksproxy status
     """
-    document = _read_status(load_config(config_file))
+    document = _read_status(_admin_listener(config_file))
     if as_json:
         print_json(document)
     else:
@@ -39,11 +42,21 @@ def status(config_file: Path, *, as_json: bool) -> None:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
-def _read_status(config: Config) -> dict[str, Any]:
-    if not has_admin(config):
+def _admin_listener(config_file: Path) -> str:
+    """``admin.listen``. A file in which it cannot be found is loaded whole, for an error that names what is wrong."""
+    try:
+        tables = tomllib.loads(config_file.read_text("utf-8"))
+        listen = msgspec.convert(tables.get("admin", {}), Admin).listen
+    except (OSError, ValueError):
+        listen = load_config(config_file).admin.listen
+    if listen == LISTENER_OFF:
         print_error("the configuration has no admin listener: admin.listen is off; set it to an address and port")
         sys.exit(COULD_NOT_RUN)
-    host, _, port = config.admin.listen.rpartition(":")
+    return listen
+
+
+def _read_status(listen: str) -> dict[str, Any]:
+    host, _, port = listen.rpartition(":")
     wildcards = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
     connection = http.client.HTTPConnection(wildcards.get(host, host), int(port), timeout=_TIMEOUT_SECONDS)
     try:
@@ -54,7 +67,7 @@ def _read_status(config: Config) -> dict[str, Any]:
             sys.exit(COULD_NOT_RUN)
         document: dict[str, Any] = json.load(answer)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        print_error(f"no proxy answers at http://{config.admin.listen}/status: {error}")
+        print_error(f"no proxy answers at http://{listen}/status: {error}")
         sys.exit(COULD_NOT_RUN)
     finally:
         connection.close()

@@ -29,7 +29,7 @@ from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
-_OFF: Final = "off"
+LISTENER_OFF: Final = "off"
 _MINIMUM_KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -66,7 +66,7 @@ def check_config(config: Config, secrets: SecretsToCheck = "all") -> list[str]:
 
 def has_admin(config: Config) -> bool:
     """Whether the admin listener is on."""
-    return config.admin.listen != _OFF
+    return config.admin.listen != LISTENER_OFF
 
 
 def listeners_of(config: Config) -> tuple[Listener, ...]:
