@@ -12,8 +12,10 @@ _TARGET = Target("proxy.example", 443, "", "eu-west-1", generate_credential())
 
 
 class _Transport:
+    aborted = False
+
     def abort(self) -> None:
-        """Nothing to close."""
+        self.aborted = True
 
 
 class _Owner:
@@ -46,3 +48,29 @@ async def test_a_connection_that_is_lost_before_it_is_handed_over_is_not_used(
 
     assert len(connections.idle) == idle
     assert len(owner.reasons) == 1 - idle
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["its handshake has ended", "its handshake goes on"])
+async def test_a_connection_that_is_being_made_is_closed_with_the_others(
+    monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """A transport that is left open outlives the event loop, which then fails."""
+    begun: list[Connection] = []
+    transport = _Transport()
+
+    async def create_connection(factory: Any, *_: Any, **__: Any) -> None:
+        begun.append(factory())
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    connections = Connections(_TARGET, 1, _Owner(), lambda: None)
+    connections.replace("lost")
+    await asyncio.sleep(0)
+
+    if made:
+        begun[0].connection_made(transport)
+    connections.close()
+    if not made:
+        begun[0].connection_made(transport)
+
+    assert transport.aborted

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
@@ -31,6 +32,7 @@ class Connections:
         self._context = target.context()
         self._tasks: set[asyncio.Task[None]] = set()
         self._handshakes = asyncio.Semaphore(_AT_ONCE)
+        self._begun: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.idle: deque[Connection] = deque()
         self.made = 0
         self.errors: Counter[str] = Counter()
@@ -54,10 +56,10 @@ class Connections:
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """Stop replacing connections, and close the idle ones."""
+        """Stop replacing connections, and close every one: idle, in use, or still being made."""
         for task in self._tasks:
             task.cancel()
-        for connection in self.idle:
+        for connection in self._begun:
             connection.close()
         self.idle.clear()
 
@@ -78,7 +80,7 @@ class Connections:
         target = self._target
         async with self._handshakes, asyncio.timeout(_CONNECT_SECONDS):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._owner),
+                self._begin,
                 target.host,
                 target.port,
                 ssl=self._context,
@@ -87,6 +89,11 @@ class Connections:
         self.made += 1
         if connection.is_open:  # a connection that was lost already is being replaced
             self.idle.append(connection)
+
+    def _begin(self) -> Connection:
+        connection = Connection(self._owner)
+        self._begun.add(connection)
+        return connection
 
 
 def connect_failure(error: OSError) -> str:

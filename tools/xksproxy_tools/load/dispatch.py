@@ -85,8 +85,6 @@ class Dispatcher:
     def close(self) -> None:
         """Close all connections. ``on_end`` is not called for requests in progress."""
         self.connections.close()
-        for connection in self._busy:
-            connection.close()
         self._busy.clear()
         self.waiting.clear()
 

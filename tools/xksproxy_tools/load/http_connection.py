@@ -112,6 +112,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
         self._transport = transport
+        if self._owner is None:  # closed during the handshake
+            self.close()
 
     def write(self, data: bytes) -> None:
         """Send a request."""
