@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from xksproxy_tools.development import certificates
 
 from xksproxy.authorization.policies import load_policies
-from xksproxy.cli.config_option import load_checked, problems_of
+from xksproxy.cli.config_check import load_checked, problems_of
 from xksproxy.config.certificate_checks import certificate_findings, certificate_problems
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.errors import ConfigError

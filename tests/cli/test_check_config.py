@@ -12,7 +12,7 @@ import pytest
 from xksproxy_tools.development import certificates
 from xksproxy_tools.development.environment import DevEnvironment
 
-from xksproxy.cli.config_option import load_checked
+from xksproxy.cli.config_check import load_checked
 
 
 @pytest.fixture

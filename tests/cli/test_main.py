@@ -23,7 +23,10 @@ def _commands(
     if path:
         yield path, command
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child
             yield from _commands(child, (*path, name))
 
 

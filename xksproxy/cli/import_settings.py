@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from xksproxy.cli.config_option import problems_of
+from xksproxy.cli.config_check import problems_of
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_document, print_error, print_json
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config

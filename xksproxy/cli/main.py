@@ -9,24 +9,9 @@ from typing import Final
 import click
 
 from xksproxy import __version__
-from xksproxy.cli.audit import audit
-from xksproxy.cli.block import block, unblock
-from xksproxy.cli.call import call
-from xksproxy.cli.check_config import check_config
-from xksproxy.cli.credentials import credentials
-from xksproxy.cli.hsm import hsm
-from xksproxy.cli.import_settings import import_settings
-from xksproxy.cli.keys import keys
-from xksproxy.cli.kms_config import kms_config
+from xksproxy.cli.commands import Commands
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
-from xksproxy.cli.policy import policy
 from xksproxy.cli.privilege import WrongUser
-from xksproxy.cli.reload import reload_configuration
-from xksproxy.cli.rotate import disable, enable, rotate
-from xksproxy.cli.serve import serve
-from xksproxy.cli.status import status
-from xksproxy.cli.tools import CommandsOfTools
-from xksproxy.cli.version import version
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
@@ -36,7 +21,7 @@ from xksproxy.state.state_file import StateUnusable
 _TRACEBACK_VARIABLE: Final = "XKSPROXY_TRACEBACK"
 
 
-@click.group(cls=CommandsOfTools, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="xksproxy")
 def cli() -> None:
     """An AWS KMS external key store (XKS) proxy. Your keys stay in your HSM.
@@ -45,15 +30,6 @@ def cli() -> None:
     Try it on this machine:   xksproxy dev
     Run it:                   xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
-
-
-for command in (
-    *(audit, block, call, check_config, credentials, hsm, import_settings),
-    *(keys, kms_config, policy, reload_configuration, serve, status, unblock, version),
-):
-    cli.add_command(command)
-for command in (rotate, disable, enable):
-    keys.add_command(command)
 
 
 def main() -> None:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from xksproxy.config.secret import SecretOfService
 from xksproxy.hsm.errors import LoginRefused
@@ -78,6 +76,10 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
 
     Characters that are not printable are escaped, because a value may come from a caller.
     """
+    # Most commands print no table, and an operator should not wait for the import.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

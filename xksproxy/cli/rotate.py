@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option, load_checked
+from xksproxy.cli.config_check import load_checked
+from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.report_followers import report_followers

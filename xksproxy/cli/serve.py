@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from xksproxy.cli.config_option import config_option, load_checked
+from xksproxy.cli.config_check import load_checked
+from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import print_error
 from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError

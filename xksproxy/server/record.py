@@ -3,7 +3,6 @@
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -13,6 +12,7 @@ import msgspec
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.request_stats import RequestStats
 from xksproxy.server.stranger_sums import StrangerSums
+from xksproxy.server.worker_status import Refusal
 from xksproxy.sigv4.verify import SignedAtAnotherTime
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import ReceivedMetadata
@@ -105,19 +105,6 @@ class RequestRecord(msgspec.Struct):
 def _milliseconds(seconds: float) -> float:
     """With two decimals. ``round`` takes several times as long."""
     return int(100_000 * seconds + 0.5) / 100
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A request that was refused lately. Times are seconds since 1970."""
-
-    at: float
-    keystore: str
-    operation: str
-    key_id: str
-    error: str
-    message: str
-    peer: str
 
 
 class Recorder:

@@ -14,9 +14,8 @@ from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
 from xksproxy.server.conditions import Condition, Severity
-from xksproxy.server.record import Refusal
 from xksproxy.server.snapshot import Service, Snapshot
-from xksproxy.server.worker_status import WorkerStatus
+from xksproxy.server.worker_status import Refusal, WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.state.blocks import WHOLE_STORE
 from xksproxy.state.state_file import StateUnusable

@@ -16,7 +16,7 @@ from xksproxy.server.find_conditions import find_conditions
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
-from xksproxy.server.worker_status import WorkerStatus, hsm_status, publish
+from xksproxy.server.worker_status import HsmStatus, WorkerStatus, publish
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
@@ -89,13 +89,27 @@ class WorkerReporter:
             in_flight=self._recorder.in_flight,
             ready=self._readiness.machine(),
             conditions=self._conditions,
-            hsms=tuple(map(hsm_status, self._services.instances)),
+            hsms=tuple(map(_hsm_status, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
             revisions=dict(self._services.revisions),
             credentials=self._services.accepted_credentials,
             reload=self.reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
         )
+
+
+def _hsm_status(instance: Instance) -> HsmStatus:
+    info = instance.info
+    return HsmStatus(
+        instance.id,
+        instance.state.value,
+        instance.reason or "; ".join(instance.degraded),
+        info.manufacturer if info else "",
+        f"{info.model}, firmware {info.firmware}, serial {info.serial}" if info else "",
+        instance.load,
+        instance.sessions,
+        instance.stuck_sessions,
+    )
 
 
 def _fields(condition: Condition) -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from xksproxy.hsm.instance.instance import Instance
 from xksproxy.server.conditions import Condition
-from xksproxy.server.record import Refusal
 
 _FRESH_SECONDS: Final = 10.0
 
@@ -27,6 +26,19 @@ class HsmStatus(msgspec.Struct, frozen=True):
 
     sessions: int
     stuck: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that was refused lately. Times are seconds since 1970."""
+
+    at: float
+    keystore: str
+    operation: str
+    key_id: str
+    error: str
+    message: str
+    peer: str
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -52,21 +64,6 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """Seconds by which the clock is ahead of the times of the latest signatures."""
 
     conditions: tuple[Condition, ...] = ()
-
-
-def hsm_status(instance: Instance) -> HsmStatus:
-    """The status of an HSM in this worker."""
-    info = instance.info
-    return HsmStatus(
-        instance.id,
-        instance.state.value,
-        instance.reason or "; ".join(instance.degraded),
-        info.manufacturer if info else "",
-        f"{info.model}, firmware {info.firmware}, serial {info.serial}" if info else "",
-        instance.load,
-        instance.sessions,
-        instance.stuck_sessions,
-    )
 
 
 def publish(directory: Path, worker: WorkerStatus) -> None:

@@ -1,15 +1,34 @@
-"""The commands of the distribution xksproxy-tools. They are loaded from it if it is installed."""
+"""The commands by name. Each is imported when it is used; those of xksproxy-tools are loaded if that is installed."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib import import_module
 from typing import Any, Final
 
 import click
 
 from xksproxy.cli.output import COULD_NOT_RUN, print_error
 from xksproxy.printable import printable
+
+_COMMANDS: Final = {
+    "audit": "audit:audit",
+    "block": "block:block",
+    "call": "call:call",
+    "check-config": "check_config:check_config",
+    "credentials": "credentials:credentials",
+    "hsm": "hsm:hsm",
+    "import-settings": "import_settings:import_settings",
+    "keys": "keys:keys",
+    "kms-config": "kms_config:kms_config",
+    "policy": "policy:policy",
+    "reload": "reload:reload_configuration",
+    "serve": "serve:serve",
+    "status": "status:status",
+    "unblock": "block:unblock",
+    "version": "version:version",
+}
+"""The module of each command, in this package, and its name there."""
 
 _ENTRY_POINT_GROUP: Final = "xksproxy.commands"
 _TOOLS: Final = {
@@ -20,21 +39,22 @@ _TOOLS: Final = {
 }
 
 
-class CommandsOfTools(click.Group):
-    """A group that also has the commands of xksproxy-tools. Each is loaded when it is used."""
+class Commands(click.Group):
+    """The group of all commands. A command imports what it needs and no more: an operator waits for each import."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
         """Return the names of all commands, including those that are not installed."""
-        return sorted({*super().list_commands(ctx), *_TOOLS})
+        return sorted({*_COMMANDS, *_TOOLS})
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Return a command. If a tool is not installed, its command prints how to install it."""
-        if cmd_name not in _TOOLS:
-            return super().get_command(ctx, cmd_name)
-        for entry_point in entry_points(group=_ENTRY_POINT_GROUP, name=cmd_name):
-            command: click.Command = entry_point.load()
-            return command
-        return _not_installed(cmd_name)
+        if cmd_name in _TOOLS:
+            return _command_of_tools(cmd_name)
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"xksproxy.cli.{module}"), name)
+        return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
         """Parse the command line."""
@@ -55,6 +75,15 @@ def _printable_errors() -> Iterator[None]:
     except click.ClickException as error:
         error.message = printable(error.message)  # type: ignore[misc]  # final by name only; it is what click prints
         raise
+
+
+def _command_of_tools(name: str) -> click.Command:
+    from importlib.metadata import entry_points  # noqa: PLC0415  # slow to import, and only these commands need it
+
+    for entry_point in entry_points(group=_ENTRY_POINT_GROUP, name=name):
+        command: click.Command = entry_point.load()
+        return command
+    return _not_installed(name)
 
 
 def _not_installed(name: str) -> click.Command:

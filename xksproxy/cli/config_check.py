@@ -1,0 +1,101 @@
+"""Everything about a configuration that can be checked without an HSM."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from xksproxy.authorization.findings import findings
+from xksproxy.authorization.policies import load_policies
+from xksproxy.cli.config_option import load_as_owner
+from xksproxy.config.access_checks import access_problems
+from xksproxy.config.certificate_checks import certificate_problems
+from xksproxy.config.check import SecretsToCheck, check_config
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.held_secrets import hold_secrets
+from xksproxy.config.load import load_config
+from xksproxy.config.model import Config
+from xksproxy.config.secret import SecretError
+from xksproxy.config.service_user import ServiceUser
+from xksproxy.hsm.pkcs11.presets import quirks_of
+from xksproxy.keystore.key_map import KeyMap
+from xksproxy.keystore.versions import version_problems
+from xksproxy.server.tls import build_context
+from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.versions import version_table
+
+
+def load_checked(path: Path, *, serving: bool = False) -> Config:
+    """Load a configuration, become the owner of its state directory, and check all that needs neither HSM nor secret.
+
+    ``serving`` means that this process is the service: it stays the user that it is, and its secrets are read now. A
+    command reads a PIN or the audit key only when it needs that one.
+
+    Raises:
+        ConfigError: the configuration cannot be used. It lists every problem.
+        WrongUser: this user is neither root nor the owner.
+    """
+    config = load_config(path) if serving else load_as_owner(path)
+    if problems := problems_of(path, config, "all" if serving else "none", serving=serving):
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    if not serving:
+        return config
+    try:
+        return hold_secrets(config)
+    except SecretError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
+
+
+def problems_of(config_file: Path, config: Config, secrets: SecretsToCheck, *, serving: bool = False) -> list[str]:
+    """Return why a configuration cannot be used: everything that can be checked without an HSM."""
+    user = ServiceUser.current() if serving else ServiceUser.of_state_directory(Path(config.state.directory))
+    problems = [
+        # A secret that others can reach is found by the checks of both.
+        *dict.fromkeys((*check_config(config, secrets), *access_problems(config_file, config, user))),
+        *_quirk_problems(config),
+        *_policy_problems(config),
+        *_version_problems(config),
+    ]
+    if any(problem.startswith("server.tls") for problem in problems):
+        return problems
+    try:
+        build_context(config.server.tls)
+    except ConfigError as error:
+        # OpenSSL reports only the function that failed. The checks of the certificates report why.
+        return [*problems, *(list(certificate_problems(config.server.tls)) or error.problems)]
+    return problems
+
+
+def _quirk_problems(config: Config) -> Iterator[str]:
+    for index, hsm in enumerate(config.hsm):
+        try:
+            quirks_of(hsm)
+        except ValueError as error:
+            yield f"hsm[{index}]: {error}"
+
+
+def _version_problems(config: Config) -> Iterator[str]:
+    for index, store in enumerate(config.keystore):
+        records = version_table(Path(config.state.directory), store.name)
+        # With an unreadable record, workers refuse Encrypt and still serve Decrypt. So this is not a problem here.
+        with suppress(StateUnusable):
+            yield from version_problems(f"keystore[{index}]", KeyMap(store.keys).named_keys(), records)
+
+
+def _policy_problems(config: Config) -> Iterator[str]:
+    for index, store in enumerate(config.keystore):
+        if store.policies is None and store.policy_mode == "audit":
+            yield f"keystore[{index}].policy_mode: audit needs policies; set policies or remove policy_mode"
+        if store.policies is None:
+            continue
+        try:
+            load_policies(store.policies)
+        except ConfigError as error:
+            yield from (f"keystore[{index}].policies: {problem}" for problem in error.problems)
+
+
+def policy_warnings(config: Config) -> Iterator[str]:
+    """Report probable mistakes in the policies of a checked configuration. They do not make it unusable."""
+    for index, store in enumerate(config.keystore):
+        if store.policies is not None:
+            for finding in findings(load_policies(store.policies), KeyMap(store.keys).exposes):
+                yield f"keystore[{index}].policies: {finding}"
