@@ -137,7 +137,7 @@ class Hsm(_Table, frozen=True):
     """Sessions in each worker. Each makes one call at a time."""
 
     environment: dict[str, str] = {}
-    """Environment variables that the module reads when it is initialised."""
+    """Environment variables that the module reads when it is initialised. Modules that differ in one take turns."""
 
     connect_timeout_s: Annotated[float, Meta(ge=1, le=3600)] = 60
     """Seconds after which an HSM that is still being connected is reported as out of service. The attempt goes on."""

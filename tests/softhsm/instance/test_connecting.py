@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fault_support import FaultyHsm, is_quiet, until
+from fault_support import FaultyHsm, change_key, is_quiet, until
 
 from xksproxy.config.check import read_pin
 from xksproxy.config.secret import Secret
@@ -102,6 +102,24 @@ def open_sessions(faulty: FaultyHsm) -> int:
 
 
 # One HSM never waits for another
+
+
+async def test_an_hsm_that_is_initialised_slowly_reads_its_own_environment_variables(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """SoftHSM2 finds its tokens by SOFTHSM2_CONF, which is another file for each of the two and one variable."""
+    slow, other = make_faulty(), make_faulty()
+    pin = read_pin(slow.hsm).reveal()
+    change_key(slow, pin, "only-slow", bytes(32))
+    change_key(other, pin, "only-other", bytes(32))
+    slow.tell("C_Initialize delay 1000")
+    async with started(modules, slow, other) as instances:
+        await until(lambda: all(instance.serving for instance in instances))
+
+        assert [instance.labels & {"only-slow", "only-other"} for instance in instances] == [
+            {"only-slow"},
+            {"only-other"},
+        ]
 
 
 @pytest.mark.parametrize("function", CONNECTING)

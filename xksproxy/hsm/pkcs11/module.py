@@ -1,7 +1,6 @@
 """One PKCS#11 module of this process: loaded and initialised once, whichever HSMs use it."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from xksproxy.hsm import _native
 from xksproxy.hsm.errors import ModuleStuck, TokenUnavailable
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki, CryptokiError
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
+from xksproxy.hsm.pkcs11.process_environment import ProcessEnvironment
 
 _log: Final = logging.getLogger(__name__)
 
@@ -35,11 +35,18 @@ class Module:
     It has one state for all its tokens: initialising it again ends the sessions of all of them.
     """
 
-    def __init__(self, path: str, environment: dict[str, str], initialize_string: str | None) -> None:
-        """Nothing is loaded yet; see :meth:`load`."""
+    def __init__(
+        self,
+        path: str,
+        environment: dict[str, str],
+        initialize_string: str | None,
+        process_environment: ProcessEnvironment,
+    ) -> None:
+        """Nothing is loaded yet; see :meth:`load`. All modules of a process share the ``process_environment``."""
         self.path = path
         self.module_lock = ModuleLock()
         self._environment = environment
+        self._process_environment = process_environment
         self._initialize_string = initialize_string
         self._loading = threading.Lock()
         """Held while the module is loaded or initialised again, so that one thread does it."""
@@ -68,12 +75,12 @@ class Module:
         """
         with self._loading, self._failures_named():
             if self._cryptoki is None:
-                os.environ.update(self._environment)
-                self._cryptoki = Cryptoki(self.path)
+                with self._process_environment.holding(self._environment):
+                    self._cryptoki = Cryptoki(self.path)
             if not self._cryptoki.initialized:
                 before_initialize()
-                os.environ.update(self._environment)
-                self._cryptoki.initialize(self._initialize_string)
+                with self._process_environment.holding(self._environment):
+                    self._cryptoki.initialize(self._initialize_string)
             if self._library is None:
                 # The binding loads the extension module, which gives it the list that Cryptoki has initialised.
                 _native.offer_function_list(self._cryptoki.function_list_address)
@@ -100,8 +107,7 @@ class Module:
                     f"{self.path}: a call has not returned, so the module cannot be initialised again now"
                 )
             self.module_lock.renew()
-            with self._failures_named():
-                os.environ.update(self._environment)
+            with self._failures_named(), self._process_environment.holding(self._environment):
                 with suppress(CryptokiError):  # after a failed attempt it is not initialised
                     cryptoki.finalize()
                 cryptoki.initialize(self._initialize_string)

@@ -14,6 +14,7 @@ from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.module import Module
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.pkcs11.presets import quirks_of
+from xksproxy.hsm.pkcs11.process_environment import ProcessEnvironment
 from xksproxy.state.usage import UsageBook
 
 LOADING: Final = "loading the module"
@@ -36,6 +37,7 @@ class Modules:
         self.usage = usage
         """Counts the encryptions of the sessions."""
         self._guard = guard
+        self._environment = ProcessEnvironment()
         self._lock = threading.Lock()
         """Guards the tables."""
         self._modules: dict[object, Module] = {}
@@ -57,7 +59,8 @@ class Modules:
             key = (status.st_dev, status.st_ino)
             module = self._modules.get(key)
             if module is None:
-                module = Module(hsm.module, hsm.environment, quirks_of(hsm).initialize_string)
+                initialize_string = quirks_of(hsm).initialize_string
+                module = Module(hsm.module, hsm.environment, initialize_string, self._environment)
                 self._modules[key] = module
             return module
 

@@ -1,0 +1,65 @@
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from xksproxy.hsm.pkcs11 import process_environment
+from xksproxy.hsm.pkcs11.process_environment import ProcessEnvironment
+
+NAME = "XKSPROXY_TEST_MODULE_CONF"
+
+
+@pytest.fixture(autouse=True)
+def _variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "")
+
+
+@contextmanager
+def held_by_another_thread(environment: ProcessEnvironment, value: str) -> Iterator[threading.Event]:
+    """Until the event that is given is set, or the end."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with environment.holding({NAME: value}):
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert entered.wait(60)
+        yield leave
+    finally:
+        leave.set()
+        thread.join(60)
+
+
+def test_another_value_of_a_variable_is_set_after_its_holder_has_ended() -> None:
+    environment = ProcessEnvironment()
+    with held_by_another_thread(environment, "a") as leave:
+        threading.Timer(0.2, leave.set).start()
+
+        with environment.holding({NAME: "b"}):
+            assert leave.is_set()
+            assert os.environ[NAME] == "b"
+
+
+@pytest.mark.parametrize("variables", [{}, {NAME: "a"}, {"XKSPROXY_TEST_OTHER": "b"}], ids=["none", "same", "other"])
+def test_variables_that_do_not_differ_are_set_at_once(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XKSPROXY_TEST_OTHER", "")
+    environment = ProcessEnvironment()
+    with held_by_another_thread(environment, "a") as leave, environment.holding(variables):
+        assert not leave.is_set()
+        assert os.environ[NAME] == "a"
+
+
+def test_a_holder_that_does_not_end_holds_up_another_for_a_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_environment, "_TURN_SECONDS", 0.1)
+    environment = ProcessEnvironment()
+    with held_by_another_thread(environment, "a") as leave, environment.holding({NAME: "b"}):
+        assert not leave.is_set()
+        assert os.environ[NAME] == "b"
