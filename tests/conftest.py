@@ -34,6 +34,12 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("patient"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "patient")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that start processes of their own, so that short ones are left for the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None and "own_proxy" not in item.fixturenames)
+
+
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
 _LEGACY_METADATA = [base64.b64encode(value).decode() for value in (b"key_version=1", b"ctm", b"m", b"m" * 20)]
 _MORE_CONFIGURATION = f"""
