@@ -17,7 +17,7 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import ServerFailed
 from benchmarks.tokens import prepared
 from benchmarks.workbench import Scenario, Workbench
-from xksproxy.cli.output import print_table
+from xksproxy.cli.table import print_table
 from xksproxy.client.target import TargetError
 
 _DIRECTORY: Final = Path(".xksproxy-bench")

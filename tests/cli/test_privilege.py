@@ -48,7 +48,8 @@ def _make_config(environment: DevEnvironment, base: Path) -> Path:
 # Runs each command in a fork of one interpreter, which root starts, since it may be where others cannot go.
 _AS_USER = """
 import json, os, sys
-import xksproxy.cli.block, xksproxy.cli.check_config, xksproxy.cli.credentials, xksproxy.cli.keys
+import xksproxy.cli.block, xksproxy.cli.check_config, xksproxy.cli.credentials, xksproxy.cli.hsm, xksproxy.cli.keys
+import xksproxy.cli.kms_config, xksproxy.cli.status
 from xksproxy.cli.main import main
 
 user, output, commands = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])

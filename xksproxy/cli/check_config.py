@@ -10,7 +10,8 @@ import click
 from xksproxy.cli.config_check import policy_warnings, problems_of
 from xksproxy.cli.config_option import config_option, load_as_owner
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
+from xksproxy.cli.table import print_table
 from xksproxy.config.check import listeners_of, secrets_of_service
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config

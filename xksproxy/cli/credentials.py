@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.output import print_json, print_line, print_table
+from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
 from xksproxy.cli.report_followers import report_followers
+from xksproxy.cli.table import print_table
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore

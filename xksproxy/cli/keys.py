@@ -10,9 +10,10 @@ import click
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
-from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.rotate import disable, enable, rotate
+from xksproxy.cli.table import print_table
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.config.object_names import ObjectName

@@ -1,14 +1,13 @@
 """Output of the commands: results on standard output, errors on standard error.
 
-Nothing else prints. File names, labels, reasons and answers come from elsewhere, so whatever a terminal could obey is
-escaped here.
+Nothing else prints but :mod:`~xksproxy.cli.table`. File names, labels, reasons and answers come from elsewhere, so
+whatever a terminal could obey is escaped here.
 """
 
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -19,7 +18,6 @@ from xksproxy.printable import printable, printable_lines
 
 FOUND_SOMETHING_WRONG: Final = 1
 COULD_NOT_RUN: Final = 2
-_WIDER_THAN_ANY_TABLE: Final = 100_000
 
 
 def prepare_streams() -> None:
@@ -69,23 +67,3 @@ def explain(error: Exception) -> tuple[str, ...]:
 def print_json(document: Any, *, indent: int | None = 2) -> None:
     """Print a document as JSON. Everything but ASCII is escaped."""
     click.echo(json.dumps(document, indent=indent))
-
-
-def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table for people. Values are never cut: a narrow terminal gets several lines per row.
-
-    Characters that are not printable are escaped, because a value may come from a caller.
-    """
-    # Most commands print no table, and an operator should not wait for the import.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _WIDER_THAN_ANY_TABLE
-    console.print(table)

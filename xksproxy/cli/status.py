@@ -12,7 +12,8 @@ import click
 import msgspec
 
 from xksproxy.cli.config_option import config_option
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
+from xksproxy.cli.table import print_table
 from xksproxy.config.check import LISTENER_OFF
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Admin

@@ -8,8 +8,9 @@ from typing import Any
 import click
 import msgspec
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.output_file import OUTPUT, Output
+from xksproxy.cli.table import print_table
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target, TargetError
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES

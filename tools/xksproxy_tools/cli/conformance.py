@@ -10,8 +10,9 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.output_file import OUTPUT, Output
+from xksproxy.cli.table import print_table
 from xksproxy.spec.uri import BASE_PATH, Operation
 from xksproxy_tools.cli.subject_options import subject_options
 from xksproxy_tools.conformance.catalogue import CATALOGUE

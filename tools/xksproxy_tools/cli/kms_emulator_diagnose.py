@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line, print_table
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
+from xksproxy.cli.table import print_table
 from xksproxy.cli.target_options import target_options
 from xksproxy.client.target import Target, TargetError
 from xksproxy.spec.limits import KMS_TIMEOUT_MS
