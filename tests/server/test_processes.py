@@ -88,7 +88,7 @@ class Load:
         self.answers += 1
         if answer.status != 200:
             self.failures.append(str(answer.body))
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def change(proxy: Proxy, old: str, new: str) -> None:
@@ -121,7 +121,7 @@ def test_a_change_of_key_stores_takes_place_inside_the_workers_and_cuts_nothing(
     proxy = own_proxy.start()
     before = workers(proxy)
     credential = generate_credential()
-    with Load(proxy) as load:
+    with Load(proxy) as load, connections(proxy, 6, used=True) as idle:
         save_credential(proxy.environment.directory / "credentials", credential)
         change(proxy, 'id = "impotent-key"', 'id = "impotent-*"')
 
@@ -135,6 +135,7 @@ def test_a_change_of_key_stores_takes_place_inside_the_workers_and_cuts_nothing(
 
         eventually(accepted)
         eventually(lambda: load.answers > 50)
+        assert [wire.ask(signed_post(proxy)).status for wire in idle] == [200] * 6
 
     assert workers(proxy) == before
     assert load.failures == []
@@ -153,19 +154,6 @@ def test_a_change_of_the_server_replaces_workers_one_after_another_and_cuts_noth
         eventually(lambda: load.answers > 50)
 
     assert load.failures == []
-
-
-@pytest.mark.parametrize(("old", "new"), [("workers = 2", "wrokers = 2"), ("[server]", "[server")])
-def test_a_configuration_that_cannot_be_used_changes_nothing(own_proxy: OwnProxy, old: str, new: str) -> None:
-    proxy = own_proxy.start()
-    before = workers(proxy)
-
-    change(proxy, old, new)
-
-    eventually(lambda: "configuration refused" in proxy.log.read_text())
-    assert_serving(proxy, 8)
-    assert workers(proxy) == before
-    eventually(lambda: "\nxksproxy_config_reload_failed 2.0\n" in metrics_text(proxy))
 
 
 def test_a_change_that_workers_refuse_leaves_the_old_in_place(own_proxy: OwnProxy) -> None:
@@ -347,17 +335,6 @@ def test_the_pause_before_a_new_worker_grows_only_when_workers_die_young() -> No
     assert pauses[:2] == [0, 0]
     assert pauses[1:] == sorted(pauses[1:])
     assert pauses[-1] == 10
-
-
-def test_idle_connections_survive_a_change_inside_the_workers(own_proxy: OwnProxy) -> None:
-    proxy = own_proxy.start()
-    with connections(proxy, 6) as wires:
-        for wire in wires:
-            assert wire.ask(signed_post(proxy)).status == 200
-        change(proxy, 'id = "impotent-key"', 'id = "impotent-*"')
-        eventually(lambda: "configuration in place" in proxy.log.read_text())
-
-        assert [wire.ask(signed_post(proxy)).status for wire in wires] == [200] * 6
 
 
 def test_two_changes_in_quick_succession_cut_nothing(
