@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import run_command
 
 from xksproxy.cli.main import main
 
@@ -77,20 +78,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
 def spawn() -> Callable[..., Finished]:
     """Run a command in a process of its own, as the HSM wants it."""
 
-    def run_apart(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> Finished:
-        done = subprocess.run(
-            [sys.executable, "-m", "xksproxy", *map(str, arguments)],
-            env={**os.environ, **environment},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        err = done.stderr.decode()
-        assert "Traceback" not in err
-        return Finished(done.returncode, done.stdout, err)
-
     return run_apart
+
+
+def run_apart(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> Finished:
+    """Run a command in a process of its own. A traceback fails the test."""
+    done = run_command(*arguments, cwd=cwd, environment={**os.environ, **environment})
+    return Finished(done.returncode, done.stdout.encode(), done.stderr)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def proxy(site: Site) -> Iterator[Proxy]:
     """A proxy that serves the token of the tests, with all of its workers."""
     environment = site.environment
     log = environment.directory / "log"
-    process = serve(environment.config, log)
+    process = serve(environment.config, log, forked=False)
     try:
         wait_for_port(environment.port, process)
         wait_until_serving(environment.config, process)

@@ -19,7 +19,9 @@ from xksproxy.server.http.messages import Request
 _HANDSHAKE_SECONDS = 30.0
 
 
-def _be_unhurried(deadline_ms: int, body_ms: int) -> None:
+def be_unhurried(deadline_ms: int, body_ms: int) -> None:
+    """Give the requests that this process will serve so much time."""
+
     class UnhurriedPipeline(pipeline.Pipeline):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
@@ -35,6 +37,6 @@ def _be_unhurried(deadline_ms: int, body_ms: int) -> None:
 
 if __name__ == "__main__":
     _, deadline_ms, body_ms, *arguments = sys.argv
-    _be_unhurried(int(deadline_ms), int(body_ms))
+    be_unhurried(int(deadline_ms), int(body_ms))
     sys.argv = ["xksproxy", *arguments]
     main()

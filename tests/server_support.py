@@ -27,6 +27,7 @@ from support import (
     PATIENCE_SECONDS,
     REGION,
     UNHURRIED_MS,
+    Process,
     Proxy,
     children,
     eventually,
@@ -378,7 +379,7 @@ class OwnProxy:
 
     environment: DevEnvironment
     directory: Path
-    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _processes: list[Process] = field(default_factory=list)
 
     def start(
         self,
@@ -390,11 +391,12 @@ class OwnProxy:
         deadline_ms: int | None = UNHURRIED_MS,
         body_ms: int = BODY_MS,
         serving: bool = True,
+        forked: bool = True,
     ) -> Proxy:
         """A proxy that listens, and of which every worker serves unless ``serving`` is False.
 
         ``server`` and ``tls`` are lines added to these tables; ``edit`` may change the text of the whole file. Without
-        ``deadline_ms`` it has the bounds of time of production.
+        ``deadline_ms`` it has the bounds of time of production. ``forked`` is that of :func:`~support.serve`.
         """
         directory = self.directory / name
         shutil.copytree(
@@ -410,14 +412,14 @@ class OwnProxy:
         (directory / "xksproxy.toml").write_text(edit(text))
         environment = DevEnvironment(directory, port)
         log = directory / "log"
-        process = serve(environment.config, log, deadline_ms=deadline_ms, body_ms=body_ms)
+        process = serve(environment.config, log, deadline_ms=deadline_ms, body_ms=body_ms, forked=forked)
         self._processes.append(process)
         wait_for_port(port, process)
         if serving:
             wait_until_serving(environment.config, process)
         return Proxy(environment, process, log, environment.credential, environment.credential, generate_credential())
 
-    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+    def adopt(self, process: Process) -> None:
         """End another process with the rest."""
         self._processes.append(process)
 

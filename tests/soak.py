@@ -117,7 +117,7 @@ class Soak:
 
         With ``phases``, what takes longer than a test may comes after that.
         """
-        self.process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms)
+        self.process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms, forked=False)
         wait_for_port(self.environment.port, self.process)
         await self._recovered()
         context = ssl.create_default_context(cafile=self.environment.authority)
@@ -190,7 +190,7 @@ class Soak:
         self._sends_again = False
         self.process.terminate()
         await asyncio.to_thread(self.process.wait, 60)
-        self.process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms)
+        self.process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms, forked=False)
         await self._recovered()
         self._sends_again = True
 

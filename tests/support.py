@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from commands import Command, start_command
 from xksproxy_tools.development.environment import DevEnvironment, admin_port, open_environment
 
 from xksproxy.client.xks import Endpoint
@@ -36,6 +37,7 @@ _TRUE: Final = object()
 _reserved: deque[socket.socket] = deque(maxlen=64)
 
 Value = TypeVar("Value")
+Process = Command | subprocess.Popen[Any]
 
 
 def eventually(look: Callable[[], Value], wanted: object = _TRUE, *, seconds: float = PATIENCE_SECONDS) -> Value:
@@ -114,7 +116,7 @@ def with_free_ports(text: str, *ports: int) -> str:
     )
 
 
-def wait_for_port(port: int, process: subprocess.Popen[Any]) -> None:
+def wait_for_port(port: int, process: Process) -> None:
     """Until something listens; a process that has ended fails the test with its exit code."""
 
     def listens() -> bool:
@@ -136,7 +138,7 @@ class Proxy:
     """A running `xksproxy serve`, its environment, and what a client needs."""
 
     environment: DevEnvironment
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
     credential: Credential
     second_credential: Credential
@@ -169,12 +171,18 @@ def make_environment(directory: Path) -> DevEnvironment:
 
 
 def serve(
-    config: Path, log: Path, *, deadline_ms: int | None = UNHURRIED_MS, body_ms: int = BODY_MS
-) -> subprocess.Popen[bytes]:
-    """`xksproxy serve`. Without ``deadline_ms`` with the bounds of time that it has in production."""
+    config: Path, log: Path, *, deadline_ms: int | None = UNHURRIED_MS, body_ms: int = BODY_MS, forked: bool = True
+) -> Process:
+    """`xksproxy serve`. Without ``deadline_ms`` with the bounds of time that it has in production.
+
+    With ``forked`` it is a fork of an interpreter that has imported everything, else it is started as by an operator.
+    """
+    arguments = ("serve", "--config", str(config))
     with log.open("ab") as output:
-        command = [*program(deadline_ms, body_ms), "serve", "--config", str(config)]
-        return subprocess.Popen(command, stdout=output, stderr=output)
+        if forked:
+            deadlines = None if deadline_ms is None else (deadline_ms, body_ms)
+            return start_command(arguments, output, output, deadlines=deadlines)
+        return subprocess.Popen([*program(deadline_ms, body_ms), *arguments], stdout=output, stderr=output)
 
 
 def program(deadline_ms: int | None = UNHURRIED_MS, body_ms: int = BODY_MS) -> list[str]:
@@ -189,7 +197,7 @@ def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
-def wait_until_serving(config: Path, process: subprocess.Popen[Any]) -> set[int]:
+def wait_until_serving(config: Path, process: Process) -> set[int]:
     """The process ids of all workers, once each of them says that it has an HSM for every key store.
 
     SoftHSM2 fails calls while another process logs in to the same token: wait for this before the first request.

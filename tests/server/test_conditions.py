@@ -2,11 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
+from commands import run_command
 from server_support import OwnProxy, Wire, ask_admin, signed_post
 from support import Proxy, eventually, lines_with, metrics_text
 
@@ -49,8 +48,8 @@ def remove_state(proxy: Proxy) -> None:
 
 
 def block_key(proxy: Proxy) -> None:
-    command = [sys.executable, "-m", "xksproxy", "block", "--keystore", "dev", "--key", "demo-key"]
-    subprocess.run([*command, "--config", proxy.environment.config], check=True, capture_output=True)
+    done = run_command("block", "--keystore", "dev", "--key", "demo-key", "--config", proxy.environment.config)
+    done.check_returncode()
 
 
 @pytest.mark.parametrize(
@@ -80,8 +79,7 @@ def test_each_report_has_the_condition(
     eventually(lambda: health(proxy), says)
     eventually(lambda: ask_admin(proxy, "/readyz").status, 503 if expected[0] == "UNAVAILABLE" else 200)
     assert lines_with(proxy.log, " condition ", f'cause="{expected[1]}"')
-    command = [sys.executable, "-m", "xksproxy", "status", "--config", str(proxy.environment.config)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    shown = run_command("status", "--config", proxy.environment.config)
     assert shown.returncode == 1
     assert expected[1] in shown.stdout
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from commands import run_command
 from server_support import HEALTH_MESSAGE, OwnProxy, Wire, assert_serving, workers, written_log
 from support import PATIENCE_SECONDS, Proxy, eventually
 from xksproxy_tools.development import certificates
@@ -67,10 +67,7 @@ class Host:
 
 
 def _command(proxy: Proxy, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "XKSPROXY_CONFIG": str(proxy.environment.config)}
-    return subprocess.run(
-        [sys.executable, "-m", "xksproxy", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    return run_command(*arguments, environment={**os.environ, "XKSPROXY_CONFIG": str(proxy.environment.config)})
 
 
 def _own(made: OwnProxy, **options: Any) -> Proxy:

@@ -3,9 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
+from commands import run_command
 from server_support import OwnProxy, Wire, encrypt_body, key_path, on_each_worker, request, signed, signed_post, workers
 from support import Proxy, eventually
 
@@ -14,12 +14,7 @@ from xksproxy.sigv4.keyring import generate_credential
 
 
 def run(proxy: Proxy, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xksproxy", *arguments, "--keystore", "dev"]
-    done = subprocess.run(
-        [*command, "--config", str(proxy.environment.config)], capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr
-    return done
+    return run_command(*arguments, "--keystore", "dev", "--config", proxy.environment.config)
 
 
 @pytest.fixture

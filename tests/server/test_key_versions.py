@@ -1,14 +1,13 @@
 """Key versions, AAD encodings and the count of encryptions, as KMS notices them (R-ENC-8, R-DEC-3, R-CDIV-4)."""
 
 import hashlib
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from commands import run_command
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from server_support import (
     Caller,
@@ -47,8 +46,7 @@ REQUEST_METADATA = dict.fromkeys(("awsPrincipalArn", "kmsKeyArn", "kmsOperation"
 
 def rotate(proxy: Proxy, key_id: str) -> None:
     """Rotate to version 2 as an operator does, and wait until every worker follows."""
-    command = ["keys", "rotate", key_id, "--config", str(proxy.environment.config), "--keystore", "dev"]
-    subprocess.run([sys.executable, "-m", "xksproxy", *command], check=True, capture_output=True)
+    run_command("keys", "rotate", key_id, "--config", proxy.environment.config, "--keystore", "dev").check_returncode()
     with ExitStack() as stack:
 
         def connect() -> Caller:

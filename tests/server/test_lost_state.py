@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from commands import run_command
 from msgspec.structs import replace
 from server_support import ClosedByProxy, OwnProxy, Wire, ask_admin, encrypt_body, key_path, signed_post, workers
 from support import Proxy, eventually
@@ -184,8 +183,7 @@ def encrypts(proxy: Proxy) -> int:
 
 def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replace_them(own_proxy: OwnProxy) -> None:
     proxy = own_proxy.start()
-    command = [sys.executable, "-m", "xksproxy", "block", "--keystore", "dev", "--config", proxy.environment.config]
-    subprocess.run(command, check=True, capture_output=True)
+    run_command("block", "--keystore", "dev", "--config", proxy.environment.config).check_returncode()
     state = proxy.environment.directory / "state"
     before = {encrypts(proxy) for _ in range(10)}
     (state / "blocks-dev.json").unlink()

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_command
 from prometheus_client.parser import text_string_to_metric_families
 from server_support import (
     HEALTH,
@@ -48,10 +48,7 @@ Callers = Callable[[Proxy], Caller]
 
 
 def run(proxy: Proxy, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "xksproxy", *arguments, "--config", str(proxy.environment.config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    return done
+    return run_command(*arguments, "--config", proxy.environment.config)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_closed_standard_descriptors_are_opened_on_dev_null(tmp_path: Path, clos
 @pytest.mark.slow
 def test_no_process_of_the_service_may_dump_core_unless_it_is_configured(own_proxy: OwnProxy) -> None:
     for name, setting, limit in (("first", "", "0"), ("second", "core_dumps = true", "unlimited")):
-        proxy = own_proxy.start(name, server=setting)
+        proxy = own_proxy.start(name, server=setting, forked=False)
         for pid in (proxy.process.pid, *workers(proxy)):
             limits = Path(f"/proc/{pid}/limits").read_text()
             soft, hard = next(line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file"))
@@ -70,7 +70,7 @@ def test_no_process_of_the_service_may_dump_core_unless_it_is_configured(own_pro
 
 @pytest.mark.slow
 def test_temporary_files_of_workers_lie_in_the_runtime_directory(own_proxy: OwnProxy) -> None:
-    proxy = own_proxy.start()
+    proxy = own_proxy.start(forked=False)
 
     for pid in workers(proxy):
         files = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
@@ -80,7 +80,7 @@ def test_temporary_files_of_workers_lie_in_the_runtime_directory(own_proxy: OwnP
 
 @pytest.mark.slow
 def test_signals_that_nobody_asked_for_are_ignored_with_one_line(own_proxy: OwnProxy) -> None:
-    proxy = own_proxy.start()
+    proxy = own_proxy.start(forked=False)
     before = workers(proxy)
     names = ("SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
 

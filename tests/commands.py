@@ -1,0 +1,119 @@
+"""The command ``xksproxy`` in processes that :mod:`command_server` forks."""
+
+import atexit
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_SERVER = Path(__file__).with_name("command_server.py")
+
+
+class Command:
+    """A running command, with what the tests use of :class:`subprocess.Popen`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._received = b""
+        self.returncode: int | None = None
+        self.pid = self._read_number(None)
+
+    def poll(self) -> int | None:
+        """The exit code, negative after a signal; None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after so many seconds.
+        """
+        if self.returncode is None:
+            self.returncode = self._read_number(timeout)
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _read_number(self, timeout: float | None) -> int:
+        self._connection.settimeout(timeout)
+        while b"\n" not in self._received:
+            try:
+                data = self._connection.recv(64)
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired("xksproxy", timeout or 0) from None
+            if not data:
+                raise AssertionError("the process that starts the commands has failed")
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return int(line)
+
+
+def start_command(
+    arguments: Sequence[str | Path],
+    out: IO[bytes],
+    err: IO[bytes],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    deadlines: tuple[int, int] | None = None,
+) -> Command:
+    """Start a command with an empty standard input. ``deadlines`` are those of :mod:`long_deadline`."""
+    request = {
+        "arguments": [*map(str, arguments)],
+        "cwd": str(cwd or Path.cwd()),
+        "environment": dict(os.environ if environment is None else environment),
+        "deadlines": deadlines,
+    }
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(_server())
+    with Path(os.devnull).open("rb") as nothing:
+        descriptors = [nothing.fileno(), out.fileno(), err.fileno()]
+        socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
+    return Command(connection)
+
+
+def run_command(
+    *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, and return its exit code and output. A traceback fails the test."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        code = start_command(arguments, out, err, cwd=cwd, environment=environment).wait()
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode())
+    assert "Traceback" not in texts[1], texts[1]
+    return subprocess.CompletedProcess([*arguments], code, *texts)
+
+
+@functools.cache
+def _server() -> str:
+    """The address of the server of this process, which ends with it."""
+    address = f"xksproxy-tests-{os.getpid()}"
+    process = subprocess.Popen([sys.executable, str(_SERVER), address], stdout=subprocess.PIPE)
+    atexit.register(process.kill)
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    return "\0" + address
