@@ -10,6 +10,7 @@ from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.fingerprint_index import FingerprintIndex
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.module import Module
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
@@ -38,6 +39,7 @@ class Modules:
         """Counts the encryptions of the sessions."""
         self._guard = guard
         self._environment = ProcessEnvironment()
+        self._fingerprint_index = FingerprintIndex(usage.directory)
         self._lock = threading.Lock()
         """Guards the tables."""
         self._modules: dict[object, Module] = {}
@@ -95,7 +97,14 @@ class Modules:
         module.load(lambda: report(INITIALISING))
         report(FINDING)
         with module.module_lock:
-            connection = Connection(module, _token_name(hsm), quirks_of(hsm), self.usage, needs_login=pin is not None)
+            connection = Connection(
+                module,
+                _token_name(hsm),
+                quirks_of(hsm),
+                self.usage,
+                self._fingerprint_index,
+                needs_login=pin is not None,
+            )
             report(OPENING)
             connection.open_anchor()
         if pin is None:
