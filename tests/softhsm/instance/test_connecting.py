@@ -265,6 +265,19 @@ def test_a_pin_that_the_token_cannot_have_costs_no_log_in(make_faulty: Faulty, m
     assert pin not in str(raised.value)
 
 
+def test_a_second_hsm_of_a_token_with_another_pin_costs_no_log_in(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    modules.connect(faulty.hsm, read_pin(faulty.hsm))
+    faulty.tell("C_Login segfault")
+    second = msgspec.structs.replace(
+        faulty.hsm, id="second", token=None, serial=modules.connect(faulty.hsm, None).info.serial
+    )
+
+    modules.connect(second, None)
+    with pytest.raises(LoginBarred, match=r"is on the same token, serial .*, with another PIN; no log-in is tried"):
+        modules.connect(msgspec.structs.replace(second, id="third", pin="wrong-pin"), Secret("wrong-pin"))
+
+
 def test_a_wrong_pin_is_tried_once(make_faulty: Faulty, modules: Modules) -> None:
 
     faulty = make_faulty()
