@@ -113,7 +113,10 @@ async def watch(server: Server, workers: int, began: float) -> Start:
                 break
             request.sign()
             sent = time.monotonic()
-            found.statuses[(await dispatcher.exchange(request)).status] += 1
+            try:
+                found.statuses[(await dispatcher.exchange(request)).status] += 1
+            except ConnectionError:
+                found.statuses[0] += 1
             found.late += time.monotonic() - sent > _LATE_SECONDS
             await asyncio.sleep(_PAUSE_SECONDS)
     found.seconds = time.monotonic() - began
@@ -123,8 +126,11 @@ async def watch(server: Server, workers: int, began: float) -> Start:
 
 def _all_serve(admin: int, workers: int) -> bool:
     """Whether each worker serves with each HSM, by what they said half a second ago at most."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/status", timeout=_PATIENCE_SECONDS) as answer:
-        hsms: list[dict[str, Any]] = json.loads(answer.read())["hsms"]
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/status", timeout=_PATIENCE_SECONDS) as answer:
+            hsms: list[dict[str, Any]] = json.loads(answer.read())["hsms"]
+    except OSError:  # the worker that was to answer is gone, which is counted
+        return False
     return len(hsms) == len(_SESSIONS) and all(
         hsm["state"] == State.SERVING.value and hsm["workers_served"] == workers for hsm in hsms
     )
