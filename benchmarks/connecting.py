@@ -21,6 +21,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -84,7 +85,7 @@ class Start:
     """What was seen of a start."""
 
     seconds: float = 0.0
-    """Until each worker served with each HSM."""
+    """From the first line of the log until each worker served with each HSM."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     late: int = 0
@@ -102,13 +103,14 @@ class Start:
             yield f"{self.late} late answers"
 
 
-async def watch(server: Server, workers: int, began: float) -> Start:
+async def watch(server: Server, workers: int, log: Path) -> Start:
     """Send Encrypts one after another, until each worker serves with each HSM."""
     plan, found, pids = Plan(connections=1, cdiv_percent=0), Start(), server.workers()
+    began = _first_time(log)
     (request,) = RequestMaker(plan, server.destinations).encrypts(1)
     async with open_dispatcher(server.destinations[0].target, plan) as dispatcher:
         while not await asyncio.to_thread(_all_serve, server.admin, workers):
-            if time.monotonic() - began > _PATIENCE_SECONDS:
+            if time.time() - began > _PATIENCE_SECONDS:
                 found.statuses[0] += 1
                 break
             request.sign()
@@ -119,9 +121,18 @@ async def watch(server: Server, workers: int, began: float) -> Start:
                 found.statuses[0] += 1
             found.late += time.monotonic() - sent > _LATE_SECONDS
             await asyncio.sleep(_PAUSE_SECONDS)
-    found.seconds = time.monotonic() - began
+    found.seconds = time.time() - began
     found.replaced = len(set(pids) - set(server.workers()))
     return found
+
+
+def _first_time(log: Path) -> float:
+    """When the proxy wrote its first line, before it has started its workers; seconds since 1970.
+
+    How long the interpreter needs to import everything before that says nothing about HSMs.
+    """
+    with log.open() as lines:
+        return datetime.fromisoformat(json.loads(lines.readline())["time"]).timestamp()
 
 
 def _all_serve(admin: int, workers: int) -> bool:
@@ -143,10 +154,9 @@ def measure(tokens: Tokens, home: Path, delay: Delay | None, workers: int) -> St
     if delay is not None:
         hsms[1].tell(delay.rule)
     setting = Setting(exposed=("key-0000",), workers=workers, hsms=tuple(item.hsm for item in hsms))
-    began = time.monotonic()
     try:
         with servers.proxy(tokens, home / "proxy", setting) as server:
-            return run(watch(server, workers, began))
+            return run(watch(server, workers, home / "proxy" / "log"))
     finally:
         hsms[1].tell()
 
