@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 import aiohttp
 from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm
-from support import REGION, children, make_environment, serve, status, wait_for_port, wait_until_serving
+from support import REGION, Process, children, make_environment, serve, status, wait_for_port, wait_until_serving
 from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.load import load_config
@@ -71,7 +70,7 @@ class SoakProxy:
         """Errors that are right at present."""
         self._sends_again = True
         """Whether a request whose connection is cut is sent again."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._path = {
             operation: compose_path("/dev", operation, "demo-key")
@@ -97,7 +96,7 @@ class SoakProxy:
         self._process = serve(self.environment.config, self._log, deadline_ms=self._deadline_ms, forked=False)
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Process:
         """Its master."""
         assert self._process is not None
         return self._process

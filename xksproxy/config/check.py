@@ -242,6 +242,8 @@ def _shared_token_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
     """A process is logged in to a token once, and a wrong PIN costs all that use the token a try."""
     first: dict[tuple[str | None, ...], Hsm] = {}
     for index, hsm in enumerate(hsms):
+        if hsm.pin is None:
+            continue
         other = first.setdefault((hsm.module, hsm.token, hsm.serial, hsm.uri), hsm)
         if other.pin != hsm.pin:
             yield f"hsm[{index}].pin: {hsm.id} names the same token as {other.id}; expected the same PIN"

@@ -234,11 +234,12 @@ def test_one_module_with_one_environment_serves_two_tokens(sound: Config) -> Non
     ("settings", "problems"),
     [
         ({}, []),
+        ({"pin": None}, []),
         ({"token": "other", "pin": "9999"}, []),
         ({"pin": "9999"}, ["hsm[1].pin: hsm-2 names the same token as softhsm; expected the same PIN"]),
     ],
 )
-def test_two_pins_of_one_token_are_refused(sound: Config, settings: dict[str, str], problems: list[str]) -> None:
+def test_two_pins_of_one_token_are_refused(sound: Config, settings: dict[str, str | None], problems: list[str]) -> None:
     first = replace(sound.hsm[0], id="softhsm", pin="1234")
     config = replace(sound, hsm=(first, replace(first, id="hsm-2", **settings)))
 

@@ -145,7 +145,7 @@ class Modules:
             others = [(self._connected_as[name], other) for name, other in self._connections.items()]
         for settings, other in others:
             is_same_token = other.module_lock is connection.module_lock and other.info == connection.info
-            if is_same_token and settings.id != hsm.id and settings.pin != hsm.pin:
+            if is_same_token and settings.id != hsm.id and settings.pin not in (None, hsm.pin):
                 raise LoginBarred(
                     f"HSM {settings.id} is on the same token, {_token_name(hsm)}, with another PIN; no log-in is tried"
                 )
