@@ -77,6 +77,13 @@ def make_faulty_hsm(directory: Path, name: str, fault_module: Path, tokens: Path
     return FaultyHsm(hsm, Path(f"{module}.control"))
 
 
+def with_second_token(faulty: FaultyHsm) -> FaultyHsm:
+    """A second token in the same module, which has no keys, as another HSM."""
+    command = ["softhsm2-util", "--init-token", "--free", "--label", "second", "--pin", "4321", "--so-pin", "8765"]
+    subprocess.run(command, env={**os.environ, **faulty.hsm.environment}, check=True, capture_output=True)
+    return FaultyHsm(msgspec.structs.replace(faulty.hsm, id="second", token="second", pin="4321"), faulty.control)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, at most as long as :func:`support.eventually`."""
     async with asyncio.timeout(PATIENCE_SECONDS):

@@ -200,7 +200,7 @@ def accept(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     try:
         key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
         label = KeyVersions(version_table(state, store.name)).primary(key).label
-        fingerprint = session.make_fingerprint(label, records.everywhere())
+        fingerprint = session.make_fingerprint(label)
     except (XksError, HsmError) as error:
         print_error(f"{key_id}: {error}", "nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)

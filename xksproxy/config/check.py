@@ -55,6 +55,7 @@ def check_config(config: Config, secrets: SecretsToCheck = "all") -> list[str]:
         *(problem for index, hsm in enumerate(config.hsm) for problem in _hsm_problems(f"hsm[{index}]", hsm)),
         *_state_problems(Path(config.state.directory)),
         *_shared_module_problems(config.hsm),
+        *_shared_token_problems(config.hsm),
         *_encryption_limit_problems(config),
         *(
             problem
@@ -235,6 +236,17 @@ def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
     for index, hsm in enumerate(hsms):
         if environments.setdefault(hsm.module, hsm.environment) != hsm.environment:
             yield f"hsm[{index}].environment: differs from another [[hsm]] with the same module; expected the same"
+
+
+def _shared_token_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
+    """A process is logged in to a token once, and a wrong PIN costs all that use the token a try."""
+    first: dict[tuple[str | None, ...], Hsm] = {}
+    for index, hsm in enumerate(hsms):
+        if hsm.pin is None:
+            continue
+        other = first.setdefault((hsm.module, hsm.token, hsm.serial, hsm.uri), hsm)
+        if other.pin != hsm.pin:
+            yield f"hsm[{index}].pin: {hsm.id} names the same token as {other.id}; expected the same PIN"
 
 
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:

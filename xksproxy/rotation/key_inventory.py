@@ -125,10 +125,8 @@ class KeyInventory:
         for hsm in self.hsms_with(label):
             forbid_extraction(self._sessions[hsm], label)
 
-    def make_fingerprint(self, label: str, others: Mapping[str, KeyFingerprint]) -> KeyFingerprint:
+    def make_fingerprint(self, label: str) -> KeyFingerprint:
         """Return a fingerprint of the key on the first HSM. It always has a canary.
-
-        ``others``: see :meth:`HsmSession.make_fingerprint`.
 
         Raises:
             RotationRefused: the key is not an AES-256 key that may encrypt and decrypt.
@@ -136,7 +134,7 @@ class KeyInventory:
         """
         hsm, session = next(iter(self._sessions.items()))
         _require_aes_256(hsm, session, label)
-        fingerprint = session.make_fingerprint(label, others)
+        fingerprint = session.make_fingerprint(label)
         if fingerprint.canary is None:
             raise VersionUnusable(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
         return fingerprint

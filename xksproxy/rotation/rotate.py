@@ -252,7 +252,7 @@ class Rotation:
         """Verify the key on every HSM, and record its fingerprint before workers use the key."""
         if other_machine is not None:
             self._inventory.verify(label, other_machine)
-        made = self._inventory.make_fingerprint(label, self._fingerprints.everywhere())
+        made = self._inventory.make_fingerprint(label)
         recorded = self._fingerprints.propose(label, made)
         if recorded.canary is None:
             raise TokenUnavailable(f"the recorded fingerprint of the key {label} has no canary to verify the key with")

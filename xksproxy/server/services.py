@@ -30,6 +30,7 @@ from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS: Final = 5.0
+_OTHERS_SECONDS: Final = 0.5
 
 
 class _Refused:
@@ -99,9 +100,16 @@ class Services:
             instance.start()
 
     async def tried(self, timeout: float) -> None:  # noqa: ASYNC109 - going on without is no failure
-        """Wait until each HSM was connected or failed to connect, for at most ``timeout`` seconds."""
-        waiting = [asyncio.create_task(instance.tried()) for instance in self._instances.values()]
-        _, pending = await asyncio.wait(waiting, timeout=timeout)
+        """Wait until each HSM was connected or failed to connect, for at most ``timeout`` seconds.
+
+        Once each key store has an HSM in service, the others get half a second more.
+        """
+        pending = {asyncio.create_task(instance.tried()) for instance in self._instances.values()}
+        end = time.monotonic() + timeout
+        while pending and (left := end - time.monotonic()) > 0:
+            _, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if all(any(hsm.serving for hsm in item.fleet.instances) for item in self.snapshot.services.values()):
+                end = min(end, time.monotonic() + _OTHERS_SECONDS)
         for task in pending:
             task.cancel()
 

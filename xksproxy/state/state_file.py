@@ -185,22 +185,27 @@ class SharedTable(Generic[Entry]):
     Methods that read or write the file wait for the disk, and writers wait for a lock. Call them on a thread.
     """
 
-    def __init__(self, path: Path, entry_type: type[Entry]) -> None:
+    def __init__(self, path: Path, entry_type: type[Entry], *, lock_seconds: float = _LOCK_SECONDS) -> None:
+        """Writers wait at most ``lock_seconds`` for the lock."""
         self.path = path
+        self._lock_seconds = lock_seconds
         self._file = StateFile(path.parent, path.name)
         self._type: type[dict[str, Entry]] = dict[str, entry_type]  # type: ignore[valid-type]
-        self._entries: Mapping[str, Entry] = {}
-        self._signature: tuple[int, ...] | None = None
-        self.revision = 0
+        self._seen: tuple[Mapping[str, Entry], int, tuple[int, ...] | None] = {}, 0, None
+        """Entries, their revision and the signature of the file, replaced together: several threads read and write."""
+
+    @property
+    def revision(self) -> int:
         """The revision of the entries that this process last read."""
+        return self._seen[1]
 
     def get(self, name: str) -> Entry | None:
         """The entry as this process last read it."""
-        return self._entries.get(name)
+        return self.entries().get(name)
 
     def entries(self) -> Mapping[str, Entry]:
         """All entries as this process last read them."""
-        return self._entries
+        return self._seen[0]
 
     def refresh(self) -> None:
         """Read the file if it was replaced since the last read. A file that never existed counts as empty.
@@ -209,20 +214,21 @@ class SharedTable(Generic[Entry]):
             StateUnusable: the file cannot be read, was deleted, or is an older copy. The entries do not change.
         """
         signature = self._file.signature()
-        if signature is None or signature != self._signature:
+        if signature is None or signature != self._seen[2]:
             entries, _ = self._read()
             if signature is not None and self._file.recorded() is None:
                 self._record()
-            self._take(entries)
-            self._signature = signature
+            self._take(entries, signature)
 
     def update(self, name: str, change: Callable[[Entry | None], Entry | None]) -> Entry | None:
         """Replace an entry by ``change(entry)`` and return it. None stands for no entry.
 
+        An entry that changes becomes the last one.
+
         Raises:
             StateUnusable: the file cannot be read or written. Nothing changes.
         """
-        with self._file.locked(_LOCK_SECONDS):
+        with self._file.locked(self._lock_seconds):
             entries, document = self._read()
             before = entries.get(name)
             after = change(before)
@@ -235,7 +241,7 @@ class SharedTable(Generic[Entry]):
                 entries = {other: entry for other, entry in entries.items() if other != name}
                 if after is not None:
                     entries[name] = after
-        self._take(entries)
+            self._take(entries, self._file.signature())
         return after
 
     def add(self, additions: Mapping[str, Entry]) -> Mapping[str, Entry]:
@@ -244,17 +250,17 @@ class SharedTable(Generic[Entry]):
         Raises:
             StateUnusable: the file cannot be read or written. Nothing changes.
         """
-        with self._file.locked(_LOCK_SECONDS):
+        with self._file.locked(self._lock_seconds):
             known, document = self._read()
             new = {name: entry for name, entry in additions.items() if name not in known}
             if new:
                 raw = {name: msgspec.to_builtins(entry) for name, entry in new.items()}
                 self._file.write({**document, "entries": {**document["entries"], **raw}})
-        self._take({**known, **new})
-        return self._entries
+            self._take({**known, **new}, self._file.signature())
+        return self.entries()
 
-    def _take(self, entries: Mapping[str, Entry]) -> None:
-        self._entries, self.revision = entries, max(self._file.revision, 0)
+    def _take(self, entries: Mapping[str, Entry], signature: tuple[int, ...] | None) -> None:
+        self._seen = entries, max(self._file.revision, 0), signature
 
     def _read(self) -> tuple[dict[str, Entry], Document]:
         document = self._file.read()
@@ -269,7 +275,7 @@ class SharedTable(Generic[Entry]):
 
     def _record(self) -> None:
         """Record a file that an older release, or a process that was killed, has left without a record."""
-        with suppress(StateUnusable), self._file.locked(_LOCK_SECONDS):
+        with suppress(StateUnusable), self._file.locked(self._lock_seconds):
             self._file.record()
 
 

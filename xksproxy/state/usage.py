@@ -122,7 +122,7 @@ class UsageBook:
 
     def __init__(self, state_directory: Path) -> None:
         self.names = UsageNames(state_directory)
-        self._root = state_directory
+        self.directory = state_directory
         self._files: dict[str, StateFile] = {}
         self._checked_at = -math.inf
         self._checked: dict[str, tuple[int, ...] | None] = {}
@@ -147,7 +147,7 @@ class UsageBook:
         Raises:
             StateUnusable: a record cannot be read.
         """
-        for path in (self._root / _DIRECTORY).glob("key-*.json"):
+        for path in (self.directory / _DIRECTORY).glob("key-*.json"):
             yield _read(self._file_named(path.name), "")[0]
 
     def check(self) -> None:
@@ -163,9 +163,9 @@ class UsageBook:
 
     def _check_records(self) -> Iterator[str]:
         try:
-            names = [path.name for path in (self._root / MANIFEST / _DIRECTORY).glob("key-*.json")]
+            names = [path.name for path in (self.directory / MANIFEST / _DIRECTORY).glob("key-*.json")]
         except OSError as error:
-            yield f"{self._root / MANIFEST / _DIRECTORY}: {error.strerror}"
+            yield f"{self.directory / MANIFEST / _DIRECTORY}: {error.strerror}"
             return
         for name in names:
             file = self._file_named(name)
@@ -321,7 +321,7 @@ class UsageBook:
         return self._file_named(f"key-{_file_name(label)}.json")
 
     def _file_named(self, name: str) -> StateFile:
-        return self._files.setdefault(name, StateFile(self._root, f"{_DIRECTORY}/{name}"))
+        return self._files.setdefault(name, StateFile(self.directory, f"{_DIRECTORY}/{name}"))
 
 
 def _reached_half(usage: KeyUsage, maximum: int) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from fault_support import FaultyHsm, change_key, is_quiet, until
@@ -25,8 +25,10 @@ from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.health import Status
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.latency import Latency
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import Sealed, TokenKey
 from xksproxy.hsm.pkcs11.modules import Modules
+from xksproxy.request_stats import RequestStats, current_request_stats
 
 Faulty = Callable[..., FaultyHsm]
 
@@ -114,6 +116,25 @@ async def test_a_hung_hsm_costs_no_answer(make_faulty: Faulty, modules: Modules)
         assert fleet.health()[0].status is not Status.ACTIVE
         a.tell()
         await until(lambda: fleet.health()[0].status is Status.ACTIVE)
+
+
+async def test_an_hsm_without_a_session_is_not_asked_while_another_one_has_some(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """The first HSM has lost all sessions, and logs in slowly."""
+    slow, other = make_faulty(), make_faulty()
+    async with fleet_of(modules, slow, other) as fleet:
+        await round_trip(fleet)
+        slow.tell("C_Login hang", "drop")
+        with suppress(HsmError):
+            await fleet.instances[0].call(HsmSession.self_test, deadline(0.2))
+        await until(lambda: fleet.instances[0].troubled)
+        current_request_stats.set(stats := RequestStats(hsms=[]))
+        for _ in range(5):
+            await round_trip(fleet)
+        slow.tell()
+
+        assert set(stats.hsms) == {other.hsm.id}
 
 
 async def test_a_wrong_tag_is_said_at_once_and_blames_no_hsm(make_faulty: Faulty, modules: Modules) -> None:

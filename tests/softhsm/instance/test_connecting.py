@@ -2,8 +2,6 @@
 
 import asyncio
 import ctypes
-import os
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fault_support import FaultyHsm, change_key, is_quiet, until
+from fault_support import FaultyHsm, change_key, is_quiet, until, with_second_token
 
 from xksproxy.config.check import read_pin
 from xksproxy.config.secret import Secret
@@ -166,6 +164,24 @@ async def test_an_hsm_that_hangs_later_costs_the_other_no_answer(
         await round_trip(first)
 
 
+async def test_an_hsm_whose_next_log_in_is_slow_is_out_of_service_and_says_where_it_is(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    slow = make_faulty()
+    async with started(modules, slow) as (instance,):
+        await until(lambda: is_quiet(instance))
+        slow.tell("C_Login hang", "drop")
+        with pytest.raises(HsmBusy):
+            await instance.call(HsmSession.self_test, Deadline.after(0.5))
+        await until(lambda: not instance.serving)
+        await until(lambda: "it has no session; connecting since" in instance.reason)
+        assert "logging in, in C_Login since" in instance.reason
+
+        slow.tell()
+        await until(lambda: instance.serving)
+        await round_trip(instance)
+
+
 def test_two_paths_of_one_file_are_one_module(make_faulty: Faulty, modules: Modules, tmp_path: Path) -> None:
     hsm = make_faulty().hsm
     link = tmp_path / "link.so"
@@ -249,6 +265,19 @@ def test_a_pin_that_the_token_cannot_have_costs_no_log_in(make_faulty: Faulty, m
     assert pin not in str(raised.value)
 
 
+def test_a_second_hsm_of_a_token_with_another_pin_costs_no_log_in(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    modules.connect(faulty.hsm, read_pin(faulty.hsm))
+    faulty.tell("C_Login segfault")
+    second = msgspec.structs.replace(
+        faulty.hsm, id="second", token=None, serial=modules.connect(faulty.hsm, None).info.serial
+    )
+
+    modules.connect(second, None)
+    with pytest.raises(LoginBarred, match=r"is on the same token, serial .*, with another PIN; no log-in is tried"):
+        modules.connect(msgspec.structs.replace(second, id="third", pin="wrong-pin"), Secret("wrong-pin"))
+
+
 def test_a_wrong_pin_is_tried_once(make_faulty: Faulty, modules: Modules) -> None:
 
     faulty = make_faulty()
@@ -310,13 +339,6 @@ async def test_a_token_whose_sessions_are_gone_is_looked_for_in_another_slot_wit
         faulty.tell("shift 7")
         await until(lambda: instance.serving)
         await round_trip(instance)
-
-
-def with_second_token(faulty: FaultyHsm) -> FaultyHsm:
-    """A second token in the same module, which has no keys, as another HSM."""
-    command = ["softhsm2-util", "--init-token", "--free", "--label", "second", "--pin", "4321", "--so-pin", "8765"]
-    subprocess.run(command, env={**os.environ, **faulty.hsm.environment}, check=True, capture_output=True)
-    return FaultyHsm(msgspec.structs.replace(faulty.hsm, id="second", token="second", pin="4321"), faulty.control)
 
 
 async def works(instance: Instance) -> None:

@@ -2,7 +2,6 @@
 
 import ctypes.util
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from fault_support import until
-from support import eventually, make_environment
+from p11_kit_support import CLIENT, P11KitServer, find_library, server_address
+from support import make_environment
 from xksproxy_tools.development.softhsm import find_module
 
 from xksproxy.config.load import load_config
@@ -40,41 +40,13 @@ def _p11_kit() -> str:
     """The shared object to which p11-kit-proxy.so is a link."""
     name = ctypes.util.find_library("p11-kit")
     assert name is not None, "libp11-kit0 is not installed"
-    return str(_library(name) or name)
-
-
-def _library(name: str) -> Path | None:
-    directories = [*sorted(Path("/usr/lib").glob("*-linux-gnu")), Path("/usr/lib64"), Path("/usr/lib")]
-    return next((path for directory in directories if (path := directory / name).exists()), None)
-
-
-class Server:
-    """`p11-kit server` before SoftHSM2. It serves each client in a process of its own."""
-
-    def __init__(self, socket: Path, softhsm_configuration: Path) -> None:
-        self._socket = socket
-        self._environment = {**os.environ, "SOFTHSM2_CONF": str(softhsm_configuration)}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = ["p11-kit", "server", "--foreground", f"--name={self._socket}", f"--provider={find_module()}"]
-        self._process = subprocess.Popen(
-            [*command, "pkcs11:"], env=self._environment, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        eventually(self._socket.exists)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._socket.unlink(missing_ok=True)
-            self._process = None
+    return str(find_library(name) or name)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[P11KitServer]:
     environment = make_environment(tmp_path / "dev")
-    made = Server(tmp_path / "socket", environment.directory / "softhsm2.conf")
+    made = P11KitServer(tmp_path / "socket", environment.directory / "softhsm2.conf")
     yield made
     made.kill()
 
@@ -101,14 +73,16 @@ def _has_logged_in(instance: Instance) -> bool:
     return instance.serving or "C_EncryptInit: CKR_MECHANISM_INVALID" in instance.reason
 
 
-async def test_a_remote_token_is_reached_again_after_its_server_was_killed(server: Server, tmp_path: Path) -> None:
+async def test_a_remote_token_is_reached_again_after_its_server_was_killed(
+    server: P11KitServer, tmp_path: Path
+) -> None:
     server.start()
-    module = _library("pkcs11/p11-kit-client.so")
+    module = find_library(CLIENT)
     assert module is not None, "p11-kit-modules is not installed"
     hsm = msgspec.structs.replace(
         load_config(tmp_path / "dev" / "xksproxy.toml").hsm[0],
         module=str(module),
-        environment={"P11_KIT_SERVER_ADDRESS": f"unix:path={tmp_path / 'socket'}"},
+        environment=server_address(tmp_path / "socket"),
     )
     instance = Instance(hsm, Modules(PinGuard(tmp_path / "state"), UsageBook(tmp_path / "state")))
     instance.start()

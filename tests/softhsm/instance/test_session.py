@@ -219,13 +219,12 @@ def test_a_fingerprint_whose_ciphertext_is_corrupted_is_the_hsms_fault(
     session: HsmSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no answer about the ciphertext of a request, which waits for the fingerprint."""
-    encrypt = HsmSession.encrypt
 
-    def corrupt(self: HsmSession, label: str, plaintext: bytes, aad: bytes) -> Sealed:
-        sealed = encrypt(self, label, plaintext, aad)
+    def corrupt(label: str, plaintext: bytes, aad: bytes) -> Sealed:
+        sealed = session.encrypt(label, plaintext, aad)
         return Sealed(sealed.iv, sealed.ciphertext, bytes(16))
 
-    monkeypatch.setattr(HsmSession, "encrypt", corrupt)
+    monkeypatch.setattr(session._fingerprint_maker, "_encrypt", corrupt)
     with pytest.raises(CiphertextWrong):
         session.make_fingerprint("demo-key")
 

@@ -230,6 +230,22 @@ def test_one_module_with_one_environment_serves_two_tokens(sound: Config) -> Non
     assert check_config(replace(sound, hsm=(first, replace(first, id="hsm-2", token="other")))) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "problems"),
+    [
+        ({}, []),
+        ({"pin": None}, []),
+        ({"token": "other", "pin": "9999"}, []),
+        ({"pin": "9999"}, ["hsm[1].pin: hsm-2 names the same token as softhsm; expected the same PIN"]),
+    ],
+)
+def test_two_pins_of_one_token_are_refused(sound: Config, settings: dict[str, str | None], problems: list[str]) -> None:
+    first = replace(sound.hsm[0], id="softhsm", pin="1234")
+    config = replace(sound, hsm=(first, replace(first, id="hsm-2", **settings)))
+
+    assert [problem for problem in check_config(config) if problem.startswith("hsm[1]")] == problems
+
+
 def test_two_modules_may_have_two_environments(sound: Config, tmp_path: Path) -> None:
     (tmp_path / "other.so").write_text("content")
     second = replace(sound.hsm[0], id="hsm-2", module=str(tmp_path / "other.so"), environment={"A": "b"})

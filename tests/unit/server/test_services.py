@@ -1,5 +1,6 @@
 """How a worker takes up files that changed, beside a SIGHUP that comes at the same moment."""
 
+import asyncio
 import errno
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support import PATIENCE_SECONDS
 
 from xksproxy.config.check import read_pin
 from xksproxy.config.credentials import save_credential
@@ -16,6 +18,7 @@ from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
 from xksproxy.config.secret import SecretReference
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
+from xksproxy.hsm.instance.instance import Instance
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.server import services as module
 from xksproxy.server.services import Services
@@ -175,3 +178,37 @@ def test_a_changed_pin_reaches_the_instances_and_one_that_cannot_be_read_leaves_
         services.refresh_state()
 
         assert read_pin(services.instances[0]._hsm).reveal() == expected
+
+
+@pytest.mark.usefixtures("built")
+async def test_a_start_does_not_wait_for_an_hsm_that_connects_slowly_while_each_key_store_has_another(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = Services(
+        replace(config, hsm=(*config.hsm, replace(config.hsm[0], id="slow"))), Path(config.state.directory) / "run"
+    )
+    instances = list(services.instances)
+    stores = {"s": SimpleNamespace(fleet=SimpleNamespace(instances=instances))}
+    monkeypatch.setattr(services._snapshot, "services", stores)
+    monkeypatch.setattr(Instance, "serving", property(lambda instance: instance.id == "h"))
+    next(instance for instance in instances if instance.id == "h")._tried.set()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await services.tried(10 * PATIENCE_SECONDS)
+
+
+@pytest.mark.usefixtures("built")
+async def test_a_start_waits_for_an_hsm_without_which_a_key_store_has_none(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = Services(config, Path(config.state.directory) / "run")
+    (instance,) = services.instances
+    stores = {"s": SimpleNamespace(fleet=SimpleNamespace(instances=[instance]))}
+    monkeypatch.setattr(services._snapshot, "services", stores)
+    waiting = asyncio.create_task(services.tried(10 * PATIENCE_SECONDS))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+
+    instance._tried.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await waiting

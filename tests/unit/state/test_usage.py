@@ -488,7 +488,7 @@ def test_the_time_of_the_last_use_never_goes_back(book: UsageBook, clock: Clock)
     count(book, 1)
     before = book.read("demo")
 
-    late = UsageBook(book._root)
+    late = UsageBook(book.directory)
     clock.now -= 60 * 86_400
     late.record_decryption("demo")
     count(late, 1)

@@ -30,20 +30,6 @@ class FingerprintRecords:
         """The revision of the file, as this worker last read it."""
         return self._table.revision
 
-    def everywhere(self) -> dict[str, KeyFingerprint]:
-        """The fingerprints on record in every key store of this machine. It reads their files: call it on a thread.
-
-        Raises:
-            TokenUnavailable: one of them cannot be read.
-        """
-        found: dict[str, KeyFingerprint] = {}
-        with _failures_translated():
-            for path in sorted(self._table.path.parent.glob("keys-*.json")):
-                table = SharedTable(path, KeyFingerprint)
-                table.refresh()
-                found.update(table.entries())
-        return found
-
     def refresh(self) -> None:
         """Read what other processes have recorded; a file that cannot be read changes nothing."""
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from xksproxy.deadline import Deadline
@@ -92,9 +92,8 @@ class KeyIdentity:
 
     async def _establish(self, label: str) -> KeyFingerprint:
         """Make the fingerprint of a label and record it; those of several labels are recorded together."""
-        others = await asyncio.to_thread(self._records.everywhere)
         deadline = Deadline.after(_MAKING_SECONDS)
-        self._proposed[label] = await self._fingerprint_of_first_hsm(label, others, deadline)
+        self._proposed[label] = await self._fingerprint_of_first_hsm(label, deadline)
         async with self._recording:
             if label in self._proposed:
                 proposed, self._proposed = self._proposed, {}
@@ -118,7 +117,7 @@ class KeyIdentity:
         if any(self.trusted(label, instance) for instance in self._instances):
             return False
         first, *others = self._instances
-        new = await self._make_fingerprint(label, first, {}, deadline)
+        new = await self._make_fingerprint(label, first, deadline)
         for instance in others:
             await instance.call_unobserved(lambda session: session.verify_key(label, new), deadline)
         _log.warning("key replaced on every HSM", extra={"fields": {"label": label}})
@@ -126,9 +125,7 @@ class KeyIdentity:
         self._distrusted = {pair: until for pair, until in self._distrusted.items() if pair[0] != label}
         return True
 
-    async def _fingerprint_of_first_hsm(
-        self, label: str, others: Mapping[str, KeyFingerprint], deadline: Deadline
-    ) -> KeyFingerprint:
+    async def _fingerprint_of_first_hsm(self, label: str, deadline: Deadline) -> KeyFingerprint:
         """The fingerprint of the key on the first HSM, in the order of the configuration, that serves and has it."""
         failure: HsmError | None = None
         for instance in self._instances:
@@ -136,7 +133,7 @@ class KeyIdentity:
                 continue
             try:
                 share = deadline.share(1 / len(self._instances))
-                return await self._make_fingerprint(label, instance, others, share)
+                return await self._make_fingerprint(label, instance, share)
             except KeyMissing as error:
                 failure = failure or error
             except _UNREACHABLE as error:
@@ -144,7 +141,5 @@ class KeyIdentity:
         raise failure or TokenUnavailable("no HSM serves")
 
     @staticmethod
-    async def _make_fingerprint(
-        label: str, instance: Instance, others: Mapping[str, KeyFingerprint], deadline: Deadline
-    ) -> KeyFingerprint:
-        return await instance.call_unobserved(lambda session: session.make_fingerprint(label, others), deadline)
+    async def _make_fingerprint(label: str, instance: Instance, deadline: Deadline) -> KeyFingerprint:
+        return await instance.call_unobserved(lambda session: session.make_fingerprint(label), deadline)

@@ -1,8 +1,7 @@
 """Comparing a key with the fingerprint on record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import CiphertextRejected, KeyDiffers
 from xksproxy.hsm.instance.gcm_calls import GcmCalls
 from xksproxy.hsm.instance.key_table import KnownKey
@@ -38,23 +37,17 @@ class FingerprintCheck:
             self._decrypt_canary(key.handle, fingerprint.canary)
             key.verified_by = fingerprint.canary
 
-    def other_name(self, name: str, key: KnownKey, others: Mapping[str, KeyFingerprint]) -> str | None:
-        """Under which other name the key is on record; None if it is not.
-
-        Two labels are two keys. Only where one of the two names has a CKA_ID can they be one.
+    def matches(self, key: KnownKey, fingerprint: KeyFingerprint) -> bool:
+        """Whether it is known to be the same key.
 
         Raises:
             HsmError: the HSM fails.
         """
-        for other, fingerprint in others.items():
-            if other == name or not (_has_id(other) or _has_id(name)):
-                continue
-            try:
-                self.require(key, fingerprint)
-            except KeyDiffers:
-                continue
-            return other
-        return None
+        try:
+            self.require(key, fingerprint)
+        except KeyDiffers:
+            return False
+        return True
 
     def _decrypt_canary(self, key: int, canary: Sealed) -> None:
         try:
@@ -64,7 +57,3 @@ class FingerprintCheck:
             if isinstance(error, Ambiguous):
                 self._require_self_test(error)
             raise KeyDiffers("it does not decrypt what the key that was first used under the name encrypted") from error
-
-
-def _has_id(name: str) -> bool:
-    return ObjectName.parse(name).object_id is not None

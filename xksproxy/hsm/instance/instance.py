@@ -89,6 +89,7 @@ class Instance:
             modules.usage,
             on_stuck=self._worker_stuck,
             on_return=self._watcher.wake,
+            on_starved=lambda: self._go_down("it has no session"),
             hsm_makes_ivs=quirks_of(hsm).iv != "caller",
         )
         self._listing = KeyListing(hsm.id, self._pool)
@@ -182,8 +183,11 @@ class Instance:
 
     @property
     def troubled(self) -> bool:
-        """Whether calls should go to another instance if there is one: stuck sessions, or a failure since a success."""
-        return self._pool.stuck > 0 or self._failures > 0
+        """Whether calls should go to another instance if there is one.
+
+        It has stuck sessions, no session, or a failure since its last success.
+        """
+        return self._pool.stuck > 0 or self._failures > 0 or not self._pool.has_session
 
     @property
     def hopeless(self) -> bool:

@@ -1,15 +1,13 @@
 """One PKCS#11 session: AES-256-GCM under keys found by name: a label, or the text of another ObjectName."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import (
     CiphertextRejected,
-    CiphertextWrong,
     EncryptionsSpent,
     KeyAmbiguous,
     NotCounted,
@@ -17,6 +15,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
 )
 from xksproxy.hsm.instance.fingerprint_check import FingerprintCheck
+from xksproxy.hsm.instance.fingerprint_maker import FingerprintMaker
 from xksproxy.hsm.instance.gcm_calls import GcmCalls
 from xksproxy.hsm.instance.key_table import KeyTable
 from xksproxy.hsm.instance.openssl import sha256_address
@@ -30,9 +29,7 @@ from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import LimitReached
 
-NOTHING_ON_RECORD: Final[Mapping[str, KeyFingerprint]] = {}
 _USER_STATES: Final = frozenset({1, 3})
-_CANARY_BYTES: Final = 16
 
 Result = TypeVar("Result")
 
@@ -80,6 +77,15 @@ class HsmSession:
         )
         self._fingerprint_check = FingerprintCheck(
             self._gcm_calls, self._quirks, require_self_test=self.require_self_test
+        )
+        self._fingerprint_maker = FingerprintMaker(
+            self._keys,
+            self._fingerprint_check,
+            connection.fingerprint_index,
+            connection.usage,
+            encrypt=self.encrypt,
+            decrypt=self.decrypt,
+            count=lambda label: self._count(label, None),
         )
         self._native_failure: CryptokiError | None = None
 
@@ -176,44 +182,16 @@ class HsmSession:
         """The same without a search, if a listing or a call has found the key: a listing notices a second one."""
         return self._keys.retry_stale(label, lambda: self._keys.find(label, known_for=0).description)
 
-    def make_fingerprint(self, label: str, others: Mapping[str, KeyFingerprint] = NOTHING_ON_RECORD) -> KeyFingerprint:
+    def make_fingerprint(self, label: str) -> KeyFingerprint:
         """A fingerprint of the key that is on this token now.
 
-        ``others`` has the fingerprints on record by name: if the key is one of them under another name, its encryptions
-        are counted there from now on.
+        If the key is on record under another name, whatever key store uses it, its encryptions are counted there from
+        now on.
 
         Raises:
             NotCounted, KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
         """
-        description = self.describe_key(label)
-        self._join_counts(label, description, others)
-        both = description.is_aes_256 and description.can_encrypt and description.can_decrypt
-        return KeyFingerprint(description.check_value, self._canary(label) if both else None)
-
-    def _join_counts(self, label: str, description: KeyDescription, others: Mapping[str, KeyFingerprint]) -> None:
-        usage = self._connection.usage
-        try:
-            same = self._keys.retry_stale(
-                label, lambda: self._fingerprint_check.other_name(label, self._keys.find(label), others)
-            )
-            if same is None and label in description.names[1:] and usage.read(description.names[0]).encryptions:
-                # Counted by a release that made no fingerprint; the label of another key is never taken for its own.
-                same = description.names[0] if description.names[0] not in others else None
-            if same is not None:
-                usage.names.join(label, same)
-        except StateUnusable as error:
-            raise NotCounted(f"the encryptions of the key cannot be counted: {error}") from error
-
-    def _canary(self, label: str) -> Sealed:
-        plaintext = os.urandom(_CANARY_BYTES)
-        canary = self.encrypt(label, plaintext, b"")
-        try:
-            opened = self.decrypt(label, canary, b"")
-        except CiphertextRejected as error:
-            raise CiphertextWrong(f"the HSM does not decrypt its own output: {error}") from error
-        if opened != plaintext:
-            raise CiphertextWrong("what the HSM has just encrypted decrypts to something else")
-        return canary
+        return self._fingerprint_maker.make(label)
 
     def verify_key(self, label: str, fingerprint: KeyFingerprint) -> None:
         """Search for the key anew and compare it with a fingerprint.

@@ -30,6 +30,9 @@ from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 _SUPERVISE_SECONDS: Final = 0.1
+_STARVED_SECONDS: Final = 2.0
+"""Sessions are opened again in less time, unless the HSM connects slowly or has no room."""
+
 _DEVICE_RETRIES: Final = 2
 """So often a call is repeated after an error that a device may give in passing."""
 
@@ -54,9 +57,13 @@ class SessionPool:
         *,
         on_stuck: Callable[[], None],
         on_return: Callable[[], None],
+        on_starved: Callable[[], None],
         hsm_makes_ivs: bool,
     ) -> None:
-        """``usage`` counts encryptions. The callbacks run when a worker is stuck; when one returns or has a session."""
+        """``usage`` counts encryptions.
+
+        The callbacks run when a worker is stuck; when one returns or has a session; while none has had one for 2 s.
+        """
         self.calls = OutstandingCalls()
         """Those that wait or run; not those that do not return."""
         self._hsm_id = hsm_id
@@ -66,6 +73,7 @@ class SessionPool:
         self._warnings = RepeatedWarnings(_log, hsm_id)
         self._on_stuck = on_stuck
         self._on_return = on_return
+        self._on_starved = on_starved
         self._hsm_makes_ivs = hsm_makes_ivs
         self._iv_history = IvHistory()
         self._queue: CallQueue[SessionCall] = CallQueue()
@@ -76,6 +84,9 @@ class SessionPool:
         """The workers that take calls once they have a session, by number."""
         self._counted_sessions = 1
         """:attr:`free`, at least 1, as of the last tick or change: counting for each call costs too much."""
+        self.has_session = False
+        """Whether :attr:`free` was not 0 then."""
+        self._had_session_at = time.monotonic()
         self._stuck: set[SessionWorker] = set()
         self._exhausted_since: float | None = None
         self._started = 0
@@ -235,6 +246,8 @@ class SessionPool:
         self._warnings.summarise()
         self.calls.refresh()
         self._count_sessions()
+        if time.monotonic() - self._had_session_at > _STARVED_SECONDS:
+            self._on_starved()
         earliest = time.monotonic() - self.calls.latency.stuck_after
         for call in self.calls:
             since = call.inside_since(self._connector.call_of)
@@ -280,7 +293,10 @@ class SessionPool:
             self._exhausted_since = time.monotonic()
 
     def _count_sessions(self) -> None:
-        self._counted_sessions = self.free or 1
+        free = self.free
+        self._counted_sessions, self.has_session = free or 1, free > 0
+        if free:
+            self._had_session_at = time.monotonic()
 
     def _session_opened(self) -> None:
         self._count_sessions()

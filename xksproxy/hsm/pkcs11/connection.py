@@ -11,6 +11,7 @@ from pkcs11 import exceptions as binding
 from xksproxy.config.secret import Secret
 from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import LoginBarred, NoRoomForSession, SessionLost, TokenUnavailable
+from xksproxy.hsm.fingerprint_index import FingerprintIndex
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.generator_check import GeneratorCheck
 from xksproxy.hsm.pkcs11.log_in import is_count_low, is_last_try, login_error, pin_bytes, require_possible_pin
@@ -58,7 +59,16 @@ class Connection:
     sessions are opened without a PIN.
     """
 
-    def __init__(self, module: Module, name: TokenName, quirks: Quirks, usage: UsageBook, *, needs_login: bool) -> None:
+    def __init__(
+        self,
+        module: Module,
+        name: TokenName,
+        quirks: Quirks,
+        usage: UsageBook,
+        fingerprint_index: FingerprintIndex,
+        *,
+        needs_login: bool,
+    ) -> None:
         """Find the token; the calling thread is inside the module lock.
 
         Raises:
@@ -67,6 +77,7 @@ class Connection:
         self.cryptoki = module.cryptoki
         self.quirks = quirks
         self.usage = usage
+        self.fingerprint_index = fingerprint_index
         self.generator_check = GeneratorCheck()
         self.needs_login = needs_login
         self.key_hints: Mapping[str, int] = {}

@@ -9,7 +9,8 @@ from typing import Final
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
 from xksproxy.config.token_names import TokenName
-from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.errors import LoginBarred, TokenUnavailable
+from xksproxy.hsm.fingerprint_index import FingerprintIndex
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.module import Module
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
@@ -38,10 +39,13 @@ class Modules:
         """Counts the encryptions of the sessions."""
         self._guard = guard
         self._environment = ProcessEnvironment()
+        self._fingerprint_index = FingerprintIndex(usage.directory)
         self._lock = threading.Lock()
         """Guards the tables."""
         self._modules: dict[object, Module] = {}
         self._connections: dict[str, Connection] = {}
+        self._connected_as: dict[str, Hsm] = {}
+        """Their settings."""
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         """By HSM the lock that is held while one thread connects it."""
 
@@ -87,6 +91,7 @@ class Modules:
                 connection = self._connect(hsm, pin, report, wait)
                 with self._lock:
                     self._connections[hsm.id] = connection
+                    self._connected_as[hsm.id] = hsm
             return connection
 
     def _connect(self, hsm: Hsm, pin: Secret | None, report: Report, wait: Callable[[], bool] | None) -> Connection:
@@ -95,7 +100,14 @@ class Modules:
         module.load(lambda: report(INITIALISING))
         report(FINDING)
         with module.module_lock:
-            connection = Connection(module, _token_name(hsm), quirks_of(hsm), self.usage, needs_login=pin is not None)
+            connection = Connection(
+                module,
+                _token_name(hsm),
+                quirks_of(hsm),
+                self.usage,
+                self._fingerprint_index,
+                needs_login=pin is not None,
+            )
             report(OPENING)
             connection.open_anchor()
         if pin is None:
@@ -111,6 +123,7 @@ class Modules:
         self, hsm: Hsm, connection: Connection, pin: Secret, report: Report, wait: Callable[[], bool] | None
     ) -> None:
         """Wait for the lock of this machine, then log in; nothing is inside the module while it waits."""
+        self._require_same_pin(hsm, connection)
         with connection.module_lock:
             encoded = connection.checked_pin(pin)
         report(LOGGING_IN)
@@ -125,6 +138,17 @@ class Modules:
             connection.module_lock,
         ):
             connection.log_in(encoded)
+
+    def _require_same_pin(self, hsm: Hsm, connection: Connection) -> None:
+        """Raise LoginBarred if another HSM is on the same token with another PIN, of which one must be wrong."""
+        with self._lock:
+            others = [(self._connected_as[name], other) for name, other in self._connections.items()]
+        for settings, other in others:
+            is_same_token = other.module_lock is connection.module_lock and other.info == connection.info
+            if is_same_token and settings.id != hsm.id and settings.pin not in (None, hsm.pin):
+                raise LoginBarred(
+                    f"HSM {settings.id} is on the same token, {_token_name(hsm)}, with another PIN; no log-in is tried"
+                )
 
     def disconnect(self, hsm: Hsm) -> None:
         """Forget the connection to a token, so that the next :meth:`connect` finds the token and logs in again."""
