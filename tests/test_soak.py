@@ -12,8 +12,8 @@ DEADLINE_MS = 2500
 
 @pytest.mark.slow
 def test_faults_and_killed_workers_cost_no_answer(tmp_path: Path) -> None:
-    outcome, before, after = asyncio.run(soak(tmp_path, seconds=20, rate=40, seed=7, deadline_ms=DEADLINE_MS))
+    outcome, before, after = asyncio.run(soak(tmp_path, seconds=15, rate=25, seed=7, deadline_ms=DEADLINE_MS))
 
     assert problems(outcome, before, after, latency_bound_ms=None) == [], report(outcome, before, after)
     assert outcome.kills > 0
-    assert sum(outcome.faults.values()) > 2
+    assert sum(outcome.faults.values()) > 1
