@@ -16,6 +16,7 @@ from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.instance.shares import Share
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
@@ -98,8 +99,9 @@ def build_snapshot(
         state = states.of(table.name)
         store = KeyStore.build(table, fleet_size, state.versions, state.blocks, state.credential_uses)
         held_by = [instances[hsm_id] for hsm_id in table.hsms]
+        share = Share(table.name, table.weight)
         services[table.uri_path_prefix] = dataclasses.replace(
-            _service(store, held_by, state, usage),
+            _service(store, held_by, state, usage, share),
             quota=Quota.of(table, runtime),
             authorizer=Authorizer.build(table),
         )
@@ -121,12 +123,15 @@ def built_with(config: Config) -> tuple[object, ...]:
     )
 
 
-def _service(store: KeyStore, instances: Sequence[Instance], state: StoreState, usage: UsageBook) -> Service:
+def _service(
+    store: KeyStore, instances: Sequence[Instance], state: StoreState, usage: UsageBook, share: Share
+) -> Service:
     fleet = Fleet(
         instances,
         state.fingerprints,
         lambda label: store.keys.key_of_label(label) is not None,
         lambda: _primary_labels(store),
+        share,
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     fleet.prove_first(_primary_labels(store))
