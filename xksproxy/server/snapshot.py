@@ -131,7 +131,8 @@ def _service(
         state.fingerprints,
         lambda label: store.keys.key_of_label(label) is not None,
         lambda: _primary_labels(store),
-        share,
+        share=share,
+        revision=lambda: state.versions.revision,
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
     fleet.prove_first(_primary_labels(store))

@@ -12,6 +12,7 @@ from xksproxy.hsm.errors import (
     HsmBusy,
     HsmError,
     HsmThrottled,
+    KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
     SessionLost,
@@ -20,6 +21,8 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_comparison import KeyComparison, KeyProblems
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
+from xksproxy.hsm.fleet.key_looks import KeyLooks
+from xksproxy.hsm.fleet.outcomes import first_answer, graver
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
 from xksproxy.hsm.instance.instance import Instance
@@ -64,17 +67,21 @@ class Fleet:
         records: FingerprintRecords,
         exposes: Callable[[str], bool],
         named: Callable[[], Iterable[str]] = tuple,
+        *,
         share: Share = OWN_SHARE,
+        revision: Callable[[], object] = lambda: None,
     ) -> None:
         """``exposes`` says whether the key store exposes a label; only such labels count as missing.
 
         ``named`` returns the labels that the key store needs on each HSM, whether or not another one has them.
+        ``revision`` changes when there may be new keys.
         """
         self.share = share
         """The key store's part of each HSM."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._comparison = KeyComparison(self._instances, self._identity, exposes, named)
+        self._looks = KeyLooks(self._instances, lambda: (self._identity.revision, revision()))
         self._first: tuple[str, ...] = ()
         self._proving: asyncio.Task[None] | None = None
 
@@ -156,6 +163,10 @@ class Fleet:
 
         return await self._hedged(key, Decryption.calls, attempt, deadline)
 
+    def look_again(self) -> None:
+        """Forget which keys are missing. May be called on any thread."""
+        self._looks.forget_missing()
+
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
         return any(label in instance.labels for instance in self._instances)
@@ -178,9 +189,27 @@ class Fleet:
         if done or self._choose(label, used) is None:
             return await first
         second = asyncio.create_task(self._anywhere(label, calls, attempt, deadline, set(used)))
-        return await _first_answer(first, second)
+        return await first_answer(first, second)
 
     async def _anywhere(
+        self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
+    ) -> Result:
+        """Make a request to any instance, unless it would cost another search for a key that is missing."""
+        if self._looks.is_known(label):
+            return await self._try_and_note(label, calls, attempt, deadline, used)
+        async with self._looks.searching(label, deadline):
+            return await self._try_and_note(label, calls, attempt, deadline, used)
+
+    async def _try_and_note(
+        self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
+    ) -> Result:
+        try:
+            return await self._try_each(label, calls, attempt, deadline, used)
+        except (KeyMissing, KeyAmbiguous) as error:
+            self._looks.note_missing(label, error)
+            raise
+
+    async def _try_each(
         self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
     ) -> Result:
         """Try one instance after another until one answers, none is left, or the time is up."""
@@ -210,7 +239,7 @@ class Fleet:
                 fingerprint = await self._identity.fingerprint(label, budget)
                 return await attempt(instance, fingerprint, budget)
             except _ELSEWHERE as error:
-                failure = _graver(failure, error)
+                failure = graver(failure, error)
                 if isinstance(error, KeyDiffers):
                     self._identity.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:
@@ -254,29 +283,3 @@ class Fleet:
         if isinstance(failure, KeyMissing) and not all(instance.serving for instance in self._instances):
             return TokenUnavailable("the HSMs in service do not have the key, and others are out of service")
         return failure
-
-
-_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
-
-
-def _graver(one: HsmError | None, other: HsmError) -> HsmError:
-    """Of two failures, the one that comes later in ``_GRAVITY``."""
-    if one is None:
-        return other
-    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
-    return one if rank[0] >= rank[1] else other
-
-
-async def _first_answer(*tasks: asyncio.Task[Result]) -> Result:
-    """The first success, or the failure of the first task if all fail. The other tasks are cancelled."""
-    pending = set(tasks)
-    try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if task.exception() is None:
-                    return task.result()
-        return tasks[0].result()
-    finally:
-        for task in pending:
-            task.cancel()
