@@ -21,6 +21,7 @@ from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server.followers import register
+from xksproxy.server.quota import Quotas
 from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
@@ -82,7 +83,9 @@ class Services:
         self._refused = _Refused()
         self._config = self._built_with = config
         self._policies = policies or PolicyLibrary()
-        self._foundations = Foundations(self._instances, self.usage, self._states, runtime, self._policies)
+        self._foundations = Foundations(
+            self._instances, self.usage, self._states, Quotas(runtime / "quotas"), self._policies
+        )
         self._snapshot = build_snapshot(config, self._foundations)
 
     def replace_snapshot(self, config: Config) -> None:

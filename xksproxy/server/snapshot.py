@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -24,7 +23,7 @@ from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
 from xksproxy.server.http.service import Client
-from xksproxy.server.quota import Quota
+from xksproxy.server.quota import Quota, Quotas
 from xksproxy.server.state_tables import StateTables, StoreState
 from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
 from xksproxy.server.watch import directory_signature, file_signature
@@ -98,8 +97,8 @@ class Foundations:
     states: StateTables
     """Blocks, key versions and fingerprints."""
 
-    runtime: Path
-    """The directory in which the workers share quotas."""
+    quotas: Quotas
+    """Shared by the workers."""
 
     policies: PolicyLibrary
 
@@ -150,7 +149,7 @@ def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundati
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
     fleet.prove_first(_primary_labels(store))
-    quota = Quota.of(table, foundations.runtime)
+    quota = foundations.quotas.of(table)
     return Service(store, access, fleet, state, quota, Authorizer.build(table, foundations.policies), inputs)
 
 

@@ -37,6 +37,10 @@ static PyMethodDef functions[] = {
      "Load a shared object and call its C_GetFunctionList: the return value, and the address of the list or 0."},
     {"offer_function_list", offer_function_list, METH_O,
      "Let this thread's next C_GetFunctionList of this shared object return the list at an address."},
+    {"claim_bucket", claim_bucket, METH_VARARGS,
+     "claim_bucket(buckets, key): the number of the token bucket with a key, taken if there is none; -1 if all are."},
+    {"take_token", take_token, METH_VARARGS,
+     "take_token(buckets, number, interval, capacity, now): whether there was a token; times are in nanoseconds."},
     {NULL, NULL, 0, NULL},
 };
 

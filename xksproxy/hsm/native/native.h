@@ -128,6 +128,10 @@ bool native_session_run(NativeSession *native_session, Call *call);
 PyObject *load_function_list(PyObject *module, PyObject *path);
 PyObject *offer_function_list(PyObject *module, PyObject *address);
 
+/* See token_buckets.c. */
+PyObject *claim_bucket(PyObject *module, PyObject *arguments);
+PyObject *take_token(PyObject *module, PyObject *arguments);
+
 /* CLOCK_MONOTONIC in seconds, the same as Python's time.monotonic. */
 double monotonic(void);
 
