@@ -1,5 +1,6 @@
 """The parts of an HSM's time: one for each key store that uses it, by weight."""
 
+import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -9,6 +10,9 @@ from xksproxy.hsm.instance.session_worker import SessionCall
 _RATE_WEIGHT: Final = 1 / 4
 _NO_RATE: Final = 0.01
 """Calls a second; below it, a lane is forgotten."""
+
+_LOOK_SECONDS: Final = 20e-6
+"""For each share; some twenty times of what it takes to look at it."""
 
 
 class Share(NamedTuple):
@@ -38,6 +42,8 @@ class StoreCalls:
         """The sum of those."""
         self.begun = 0
         """Of those, the ones of calls that a worker has taken; as of :meth:`Shares.running`."""
+        self.start = 0.0
+        """When its next call starts, in virtual time, unless that is past; as of :meth:`Shares.running`."""
         self.rate = 0.0
         """Calls a second that are queued; a moving average."""
         self._queued = 0
@@ -68,6 +74,8 @@ class Shares:
         """``queue`` is where the calls wait."""
         self._queue = queue
         self._stores: dict[Share, StoreCalls] = {}
+        self._running: list[tuple[float, int]] = []
+        self._look_at = 0.0
 
     def of(self, share: Share) -> StoreCalls:
         """The calls of a share. After a change of its weight, those that wait keep the old one."""
@@ -90,31 +98,40 @@ class Shares:
         wait and will come.
         """
         own = self.of(share)
-        before = float(own.owed - own.begun)
+        before = float(max(0, own.owed - own.begun))
         if len(self._stores) == 1:
             return before
-        (now, returned), start_of = self._queue.turn(), self._queue.start_of
-        begins = start_of(own.lane)
+        now, returned = self._queue.turn()
+        begins = self._queue.start_of(own.lane)
         if before == 0 and begins <= now:  # it returns: then it is made before those that did not; see native/lane.c
-            before, ties = float(returned), 0
-        else:
-            begins, ties = max(now, begins) + before / own.weight, 1
+            return float(returned)
+        begins = max(now, begins) + before / own.weight
         for other in self:
             if other is not own:
                 coming = other.owed - other.begun + other.rate * within
-                earlier = (begins - max(now, start_of(other.lane))) * other.weight + ties
+                earlier = (begins - max(now, other.start)) * other.weight + 1
                 before += max(0.0, min(coming, earlier))
         return before
 
     def running(self) -> list[tuple[float, int]]:
-        """When each running call began, and the number of calls left of its request."""
-        found: list[tuple[float, int]] = []
-        for store in self:
-            store.begun = 0
-            for call, calls in store.calls.items():
-                if (claimed_at := call.claimed_at) is None:
-                    break
-                store.begun += calls
-                if call.finished_at is None:
-                    found.append((claimed_at, calls))
-        return found
+        """When each running call began, and the number of calls left of its request; as of a moment ago.
+
+        Looking takes time for each share, so it is done for a twentieth of the time at most.
+        """
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._running = [pair for store in self for pair in self._look(store)]
+            self._look_at = now + _LOOK_SECONDS * len(self._stores)
+        return self._running
+
+    def _look(self, store: StoreCalls) -> Iterator[tuple[float, int]]:
+        store.begun = 0
+        if not store.calls:
+            return
+        store.start = self._queue.start_of(store.lane)
+        for call, calls in store.calls.items():
+            if (claimed_at := call.claimed_at) is None:
+                return
+            store.begun += calls
+            if call.finished_at is None:
+                yield claimed_at, calls
