@@ -187,10 +187,11 @@ class Overload:
         within = [answer for answer in answers if answer.status and began <= answer.arrived_at < ended]
         return Phase(ended - began, within)
 
-    def trouble(self) -> list[str]:
-        """What the log says of HSMs out of service and sessions that are stuck."""
-        text = (self._home / "log").read_text()
-        return [f"{text.count(what)} x {what!r}" for what in _TROUBLE if what in text]
+
+def trouble(home: Path) -> list[str]:
+    """What the log of the proxy in ``home`` says of HSMs out of service and sessions that are stuck."""
+    text = (home / "log").read_text()
+    return [f"{text.count(what)} x {what!r}" for what in _TROUBLE if what in text]
 
 
 def faulty_hsms(tokens: Tokens, home: Path, sessions: Sequence[int]) -> list[FaultyHsm]:
@@ -224,12 +225,12 @@ async def measure(
             problems = list(point.missed(found, overload.phase(began + _RECOVERED_AFTER_SECONDS, ended)))
             click.echo(f"{point.row(found)}  {'MISSED: ' + ', '.join(problems) if problems else ''}")
             missed += problems
-    trouble = overload.trouble()
+    problems = trouble(home)
     if server.workers() != workers:
-        trouble.append("a worker was replaced")
-    for problem in trouble:
+        problems.append("a worker was replaced")
+    for problem in problems:
         click.echo(f"  MISSED: {problem}")
-    return missed + trouble
+    return missed + problems
 
 
 async def one_slow(server: Server, home: Path, hsms: Sequence[FaultyHsm], seconds: float) -> list[str]:

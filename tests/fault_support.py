@@ -61,6 +61,11 @@ class FaultyHsm:
         partial.write_text("".join(f"{rule}\n" for rule in rules))
         partial.rename(self.control)
 
+    def noted_calls(self) -> int:
+        """How many calls a rule ``note FUNCTION`` has noted since the first such rule."""
+        notes = Path(f"{self.control}.calls")
+        return notes.stat().st_size if notes.exists() else 0
+
 
 def make_faulty_hsm(directory: Path, name: str, fault_module: Path, tokens: Path, like: Hsm) -> FaultyHsm:
     """Make one below ``directory``, with a copy of ``tokens`` and otherwise the settings of ``like``."""

@@ -26,6 +26,7 @@
  *     attribute stop TYPE         C_GetAttributeValue stops at the type and leaves the rest of the template as it is
  *     missing FUNCTION            NULL in the function list; must be there before the module is loaded
  *     drop                        close all sessions, once when the rule is read
+ *     note FUNCTION               append a byte to NAME.so.control.calls at each call, in whichever process
  *
  * FUNCTION is a name such as C_Encrypt, or * for every function but C_Initialize and C_Finalize. count: the next N calls
  * of this process only. rate: a share of the calls, 0 to 1. The first rule that fits decides.
@@ -100,7 +101,7 @@ struct rule {
 };
 
 static struct function_list *real, ours;
-static char control_path[4096], token_label[32];
+static char control_path[4096], token_label[32], noted[32];
 static struct timespec control_time;
 static ino_t control_inode;
 static struct rule rules[MAXIMUM_RULES];
@@ -115,7 +116,7 @@ static void forget_rules(void) {
     rule_count = swapped = hidden = one_process = absent = random_constant = 0;
     slot_shift = extra_flags = failing_attribute = stopping_attribute = 0;
     maximum_sessions = -1;
-    token_label[0] = 0;
+    token_label[0] = noted[0] = 0;
     iv_mode = IV_CALLER;
 }
 
@@ -132,6 +133,7 @@ static void read_rules(FILE *file) {
         if (!strcmp(function, "drop")) { drop_wanted = 1; continue; }
         if (sscanf(line, "%31s %31s %63s", function, action, argument) < 2 || rule_count == MAXIMUM_RULES) continue;
         if (!strcmp(function, "sessions")) { maximum_sessions = strtol(action, NULL, 10); continue; }
+        if (!strcmp(function, "note")) { strcpy(noted, action); continue; }
         if (!strcmp(function, "label")) { strcpy(token_label, action); continue; }
         if (!strcmp(function, "shift")) { slot_shift = strtoul(action, NULL, 10); continue; }
         if (!strcmp(function, "flags")) { extra_flags = strtoul(action, NULL, 16); continue; }
@@ -204,6 +206,18 @@ static int still_hanging(const char *function) {
     return found;
 }
 
+/* Call with the lock held. */
+static void note_call(const char *function) {
+    char path[sizeof control_path + 8];
+    if (strcmp(noted, function)) return;
+    snprintf(path, sizeof path, "%s.calls", control_path);
+    FILE *file = fopen(path, "a");
+    if (file) {
+        fputc('x', file);
+        fclose(file);
+    }
+}
+
 static __thread int corrupt_output;
 
 /* CKR_OK: go on with the call. */
@@ -213,6 +227,7 @@ static CK_RV before(const char *function) {
     refresh();
     int drop = drop_wanted;
     drop_wanted = 0;
+    note_call(function);
     struct rule *found = match(function), rule = {0};
     if (found) rule = *found;
     pthread_mutex_unlock(&lock);

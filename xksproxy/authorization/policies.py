@@ -1,7 +1,8 @@
 """The Cedar policies of a key store: read from files, parsed, and validated against the schema."""
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from xksproxy.authorization.statements import Statement, StatementError, split_s
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.regular_file import FileRefused, read_regular_file, reason_of, text_of
 
-_SUFFIX: Final = ".cedar"
+POLICY_SUFFIX: Final = ".cedar"
 _SCHEMA_FILE: Final = "schema.cedarschema"
 
 
@@ -47,22 +48,89 @@ class Policies:
     schema: Schema
 
 
-def load_policies(paths: Iterable[str]) -> Policies:
-    """Read policy files. A directory means all of its ``*.cedar`` files.
+class PolicyLibrary:
+    """Compiles policies, and keeps what was compiled: equal text is compiled once. Any thread may use it.
 
-    Raises:
-        ConfigError: a file cannot be read, parsed or validated, or has no policy. It lists every problem with file,
-            line and policy.
+    :meth:`forget_unused` bounds what it keeps.
     """
-    problems: list[str] = []
-    policies = [policy for file in dict.fromkeys(_files(paths, problems)) for policy in _read(file, problems)]
-    problems += _ambiguous_ids(policies)
-    schema = Schema.from_str(schema_text())
-    text = "\n".join(policy.text for policy in policies)
-    problems += _validation_problems(policies, text, schema)
-    if problems:
-        raise ConfigError(problems)
-    return Policies(tuple(policies), _policy_set(policies, text), schema)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[tuple[str, str], tuple[Policy, ...]] = {}
+        """By the name of the file, without its directory, and its text."""
+        self._trees: dict[str, pst.Template] = {}
+        """By the text of one policy."""
+        self._sets: dict[str, PolicySet] = {}
+        """By the text of all policies of the set. They are valid."""
+        self._used: set[object] = set()
+        self._schema: Schema | None = None
+
+    def load(self, paths: Iterable[str]) -> Policies:
+        """Read policy files. A directory means all of its ``*.cedar`` files.
+
+        Raises:
+            ConfigError: a file cannot be read, parsed or validated, or has no policy. It lists every problem with file,
+                line and policy.
+        """
+        problems: list[str] = []
+        with self._lock:
+            files = dict.fromkeys(_files(paths, problems))
+            policies = tuple(policy for file in files for policy in self._read(file, problems))
+            problems += _ambiguous_ids(policies)
+            schema = self._schema = self._schema or Schema.from_str(schema_text())
+            text = "\n".join(policy.text for policy in policies)
+            policy_set = self._sets.get(text)
+            if policy_set is None:
+                problems += _validation_problems(policies, text, schema)
+            if problems:
+                raise ConfigError(problems)
+            if policy_set is None:
+                policy_set = self._sets[text] = _policy_set(policies, text)
+            self._used.add(text)
+        return Policies(policies, policy_set, schema)
+
+    def forget_unused(self) -> None:
+        """Forget what was not loaded since the last call of this."""
+        with self._lock:
+            used, self._used = self._used, set()
+            self._files = {key: policies for key, policies in self._files.items() if key in used}
+            self._trees = {text: tree for text, tree in self._trees.items() if text in used}
+            self._sets = {text: policy_set for text, policy_set in self._sets.items() if text in used}
+
+    def _read(self, file: Path, problems: list[str]) -> tuple[Policy, ...]:
+        try:
+            text = text_of(file, read_regular_file(file).content)
+        except FileRefused as error:
+            problems.append(str(error))
+            return ()
+        key = file.name, text
+        self._used.add(key)
+        known = self._files.get(key)
+        if known is None:
+            before = len(problems)
+            known = tuple(self._parsed(file, text, problems))
+            if len(problems) == before:
+                self._files[key] = known
+        elif known[0].file != file:
+            known = tuple(replace(policy, file=file) for policy in known)
+        self._used.update(policy.text for policy in known)
+        return known
+
+    def _parsed(self, file: Path, text: str, problems: list[str]) -> Iterator[Policy]:
+        for statement in (statements := list(split_statements(text))):
+            try:
+                tree = self._trees[statement.text] = self._trees.get(statement.text) or _parse(statement)
+            except (ValueError, StatementError) as error:
+                problems.append(f"{file}:{statement.line}: {error}")
+            else:
+                yield Policy(tree.annotations.get("id") or f"{file.name}:{statement.line}", file, statement, tree)
+        if not statements:
+            problems.append(f"{file}: the file has no policy; without a policy every request would be refused")
+
+
+def load_policies(paths: Iterable[str]) -> Policies:
+    """Read policy files; see :meth:`PolicyLibrary.load`."""
+    return PolicyLibrary().load(paths)
 
 
 def schema_text() -> str:
@@ -76,35 +144,18 @@ def _files(paths: Iterable[str], problems: list[str]) -> Iterator[Path]:
             if not path.is_dir():
                 yield path
                 continue
-            files = sorted(entry for entry in path.iterdir() if entry.suffix == _SUFFIX)
+            files = sorted(entry for entry in path.iterdir() if entry.suffix == POLICY_SUFFIX)
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {reason_of(error)}")
             continue
         if not files:
             problems.append(
-                f"{path}: the directory has no *{_SUFFIX} file; without a policy every request would be refused"
+                f"{path}: the directory has no *{POLICY_SUFFIX} file; without a policy every request would be refused"
             )
         yield from files
 
 
-def _read(file: Path, problems: list[str]) -> list[Policy]:
-    try:
-        text = text_of(file, read_regular_file(file).content)
-    except FileRefused as error:
-        problems.append(str(error))
-        return []
-    policies: list[Policy] = []
-    for statement in (statements := list(split_statements(text))):
-        try:
-            policies.append(_parse(file, statement))
-        except (ValueError, StatementError) as error:
-            problems.append(f"{file}:{statement.line}: {error}")
-    if not statements:
-        problems.append(f"{file}: the file has no policy; without a policy every request would be refused")
-    return policies
-
-
-def _parse(file: Path, statement: Statement) -> Policy:
+def _parse(statement: Statement) -> pst.Template:
     """Parse one policy.
 
     Raises:
@@ -116,12 +167,12 @@ def _parse(file: Path, statement: Statement) -> Policy:
     if parsed.templates:
         raise StatementError("templates are not supported; replace ?principal or ?resource with a name")
     (tree,) = parsed.static_policies.values()
-    return Policy(tree.annotations.get("id") or f"{file.name}:{statement.line}", file, statement, tree)
+    return tree
 
 
 def _validation_problems(policies: Sequence[Policy], text: str, schema: Schema) -> Iterator[str]:
     """Report what the schema does not allow. Cedar names the n-th policy ``policy<n>``."""
-    result = validate_policies(text, schema)
+    result = validate_policies(text, schema, release_gil=True)
     for number, policy in enumerate(policies):
         name = f"policy{number}"
         errors = (error.error for error in result.errors if error.policy_id == name)
@@ -133,7 +184,7 @@ def _validation_problems(policies: Sequence[Policy], text: str, schema: Schema) 
 
 def _policy_set(policies: Sequence[Policy], text: str) -> PolicySet:
     """Parse all policies as one set. Cedar reports a policy by its number, so the numbers must be the same as ours."""
-    policy_set = PolicySet.from_str(text)
+    policy_set = PolicySet.from_str(text, release_gil=True)
     if len(policy_set) != len(policies):
         raise ConfigError(
             [f"{policies[0].file}: Cedar finds {len(policy_set)} policies in all files, expected {len(policies)}"]

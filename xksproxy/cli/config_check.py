@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xksproxy.authorization.findings import findings
-from xksproxy.authorization.policies import load_policies
+from xksproxy.authorization.policies import PolicyLibrary, load_policies
 from xksproxy.cli.config_option import load_as_owner
 from xksproxy.config.access_checks import access_problems
 from xksproxy.config.certificate_checks import certificate_problems
@@ -24,18 +24,18 @@ from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import version_table
 
 
-def load_checked(path: Path, *, serving: bool = False) -> Config:
+def load_checked(path: Path, *, serving: bool = False, policies: PolicyLibrary | None = None) -> Config:
     """Load a configuration, become the owner of its state directory, and check all that needs neither HSM nor secret.
 
     ``serving`` means that this process is the service: it stays the user that it is, and its secrets are read now. A
-    command reads a PIN or the audit key only when it needs that one.
+    command reads a PIN or the audit key only when it needs that one. ``policies`` keeps the compiled policies.
 
     Raises:
         ConfigError: the configuration cannot be used. It lists every problem.
         WrongUser: this user is neither root nor the owner.
     """
     config = load_config(path) if serving else load_as_owner(path)
-    if problems := problems_of(path, config, "all" if serving else "none", serving=serving):
+    if problems := problems_of(path, config, "all" if serving else "none", serving=serving, policies=policies):
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     if not serving:
         return config
@@ -45,14 +45,21 @@ def load_checked(path: Path, *, serving: bool = False) -> Config:
         raise ConfigError([f"{path}: {error}"]) from None
 
 
-def problems_of(config_file: Path, config: Config, secrets: SecretsToCheck, *, serving: bool = False) -> list[str]:
+def problems_of(
+    config_file: Path,
+    config: Config,
+    secrets: SecretsToCheck,
+    *,
+    serving: bool = False,
+    policies: PolicyLibrary | None = None,
+) -> list[str]:
     """Return why a configuration cannot be used: everything that can be checked without an HSM."""
     user = ServiceUser.current() if serving else ServiceUser.of_state_directory(Path(config.state.directory))
     problems = [
         # A secret that others can reach is found by the checks of both.
         *dict.fromkeys((*check_config(config, secrets), *access_problems(config_file, config, user))),
         *_quirk_problems(config),
-        *_policy_problems(config),
+        *_policy_problems(config, policies or PolicyLibrary()),
         *_version_problems(config),
     ]
     if any(problem.startswith("server.tls") for problem in problems):
@@ -81,14 +88,14 @@ def _version_problems(config: Config) -> Iterator[str]:
             yield from version_problems(f"keystore[{index}]", KeyMap(store.keys).named_keys(), records)
 
 
-def _policy_problems(config: Config) -> Iterator[str]:
+def _policy_problems(config: Config, policies: PolicyLibrary) -> Iterator[str]:
     for index, store in enumerate(config.keystore):
         if store.policies is None and store.policy_mode == "audit":
             yield f"keystore[{index}].policy_mode: audit needs policies; set policies or remove policy_mode"
         if store.policies is None:
             continue
         try:
-            load_policies(store.policies)
+            policies.load(store.policies)
         except ConfigError as error:
             yield from (f"keystore[{index}].policies: {problem}" for problem in error.problems)
 

@@ -17,6 +17,8 @@ from xksproxy.server import reload_verdict
 from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
 
 _DECISION_SECONDS: Final = 45.0
+_FOLLOW_SECONDS: Final = 60.0
+"""Workers take the configuration into use one after another."""
 """systemd ends a reload after TimeoutStartSec, 60 s in the unit."""
 
 
@@ -63,7 +65,7 @@ def _reload(runtime: Path, master: int) -> None:
     if verdict.problems:
         print_error("the configuration was refused; the old one stays in use:", *verdict.problems)
         sys.exit(FOUND_SOMETHING_WRONG)
-    followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request)
+    followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request, _FOLLOW_SECONDS)
     if followers.behind:
         print_error(f"process {', '.join(map(str, followers.behind))} did not take the configuration; the log says why")
         sys.exit(FOUND_SOMETHING_WRONG)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from xksproxy.authorization.policies import PolicyLibrary
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import print_error
@@ -28,7 +29,8 @@ def serve(config_file: Path) -> None:
       xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
     forbid_core_dumps()
-    application = ProxyApplication(lambda: load_checked(config_file, serving=True))
+    policies = PolicyLibrary()
+    application = ProxyApplication(lambda: load_checked(config_file, serving=True, policies=policies), policies)
     config = application.load()
     if config.server.core_dumps:
         permit_core_dumps()

@@ -215,6 +215,10 @@ class KeyStore(_Table, frozen=True):
     burst: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
     """The size of a burst, in requests. Without it, ``requests_per_second``."""
 
+    weight: Annotated[float, Meta(ge=0.01, le=100)] = 1
+    """Its share of an HSM, relative to other key stores, while they ask for more than the HSM can do. What exceeds the
+    share gets ThrottlingException. What others do not use, it may use."""
+
     policies: Annotated[tuple[Text, ...], Meta(min_length=1)] | None = None
     """Files of Cedar policies, or directories with ``*.cedar`` files. A request that they do not permit
     is refused (R-AUTHZ-2). Without policies, each authenticated request is allowed."""

@@ -89,6 +89,10 @@ class HsmBusy(HsmError):
     """No session became free in time, or the HSM asks to slow down."""
 
 
+class TooManySearches(HsmBusy):
+    """Requests name more keys that no listing has found than the HSM may be searched for."""
+
+
 class HsmThrottled(HsmBusy):
     """The HSM asks to slow down. It is not known whether it ended the operation, so the session is closed."""
 

@@ -58,8 +58,10 @@ class KeyAccess:
         """
         key = self.resolve(key_id)
         if reason := self.disabled_reason(key):
-            with hsm_errors_translated():
-                await self.engine.describe_key(self.versions.primary(key).label, deadline)
+            label = self.versions.primary(key).label
+            if not self.engine.has_seen(label):
+                with hsm_errors_translated():
+                    await self.engine.describe_key(label, deadline)
             raise InvalidStateException(reason)
         return key
 

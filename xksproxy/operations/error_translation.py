@@ -38,6 +38,10 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
         "The HSMs hold different keys under the label of this external key; check the proxy's log",
     ),
     hsm.DataTooLarge: (xks.UnsupportedOperationException, "The data is larger than the HSM accepts in one call"),
+    hsm.TooManySearches: (
+        xks.ThrottlingException,
+        "Requests name too many keys that the proxy has not found on the token",
+    ),
     hsm.HsmBusy: (xks.ThrottlingException, "All HSM sessions are busy; the request could not be served in time"),
     hsm.DeadlinePassed: (xks.DependencyTimeoutException, "The HSM did not answer in time"),
     hsm.SessionLost: (xks.InternalException, "The HSM session was lost; check the HSM and its connection"),

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from gunicorn.app.base import BaseApplication
 
+from xksproxy.authorization.policies import PolicyLibrary
 from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
@@ -31,13 +32,14 @@ Change = Literal["nothing", "inside", "workers"]
 class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     """Runs the proxy. ``load_checked`` reads and checks the configuration, at start and on SIGHUP."""
 
-    def __init__(self, load_checked: Callable[[], Config]) -> None:
-        """Load the configuration.
+    def __init__(self, load_checked: Callable[[], Config], policies: PolicyLibrary) -> None:
+        """Load the configuration. ``policies`` are those that ``load_checked`` compiles; workers inherit them.
 
         Raises:
             ConfigError: it cannot be used.
         """
         self.load_checked = load_checked
+        self.policies = policies
         self._config = load_checked()
         self._proven = self._config
         self.runtime = Path()
@@ -102,6 +104,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             _log.exception("configuration refused")
             self._refuse(["it could not be read; the log says why"])
             return "nothing"
+        self.policies.forget_unused()
         change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
         self._config = config
         self.callable = None

@@ -1,80 +1,84 @@
 """Requests per second of a key store, over all workers of a machine together (R-URI-10)."""
 
-import fcntl
 import mmap
 import os
-import struct
 import time
+from hashlib import blake2b
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from xksproxy.config import model
 from xksproxy.config.errors import ConfigError
+from xksproxy.hsm._native import claim_bucket, take_token
 
-_BUCKET: Final = struct.Struct("dd")
-_TRIES: Final = 200
+_BUCKETS: Final = 65_536
+_BUCKET_BYTES: Final = 16
+_SECOND: Final = 1_000_000_000
+_FOREVER: Final = 2**61
+"""In nanoseconds."""
 
 
-class Quota:
-    """A token bucket in a file that all workers map. A worker holds the lock of the file for microseconds.
+class Quotas:
+    """The buckets of all key stores: one file that all workers map, whatever the number of key stores.
 
     Connections spread unevenly over workers, so a share for each worker would throttle below the limit.
     """
 
-    def __init__(self, path: Path, rate: float, burst: float) -> None:
-        """``rate`` is in requests per second, ``burst`` in requests.
+    def __init__(self, path: Path) -> None:
+        """The file is made when the first key store has a quota."""
+        self._path = path
+        self._map: mmap.mmap | None = None
 
-        Raises:
-            OSError: the file cannot be made.
-        """
-        self._rate = rate
-        self._burst = burst
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._descriptor, _BUCKET.size)
-        self._map = mmap.mmap(self._descriptor, _BUCKET.size)
-
-    def __del__(self) -> None:
-        """Close the descriptor; other snapshots and workers use the file too."""
-        os.close(self._descriptor)
-
-    @classmethod
-    def of(cls, table: model.KeyStore, directory: Path) -> Self | None:
+    def of(self, table: model.KeyStore) -> "Quota | None":
         """The quota of a key store; None where it has none.
 
         Raises:
-            ConfigError: its file cannot be made.
+            ConfigError: its bucket cannot be made.
         """
         if table.requests_per_second is None:
             return None
         burst = table.requests_per_second if table.burst is None else table.burst
         try:
-            return cls(directory / f"quota-{table.name}", table.requests_per_second, max(1.0, burst))
+            return self.quota(table.name, table.requests_per_second, max(1.0, burst))
         except OSError as error:
-            raise ConfigError([f"state.directory: {error.filename}: {error.strerror}"]) from None
+            raise ConfigError([f"state.directory: {error.filename or self._path}: {error.strerror}"]) from None
+
+    def quota(self, name: str, rate: float, burst: float) -> "Quota":
+        """The bucket with a name. ``rate`` is in requests per second, ``burst`` in requests.
+
+        Raises:
+            OSError: the file cannot be made.
+            ConfigError: there are too many names.
+        """
+        buckets = self._map = self._map or self._mapped()
+        number = claim_bucket(buckets, int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) or 1)
+        if number < 0:
+            raise ConfigError(
+                [f"keystore: more than {_BUCKETS} names of key stores with requests_per_second were used"]
+            )
+        return Quota(buckets, number, rate, burst)
+
+    def _mapped(self) -> mmap.mmap:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Reserved: on a full file system, an access to a page that is not would kill the process.
+            os.posix_fallocate(descriptor, 0, _BUCKETS * _BUCKET_BYTES)
+            return mmap.mmap(descriptor, _BUCKETS * _BUCKET_BYTES)
+        finally:
+            os.close(descriptor)
+
+
+class Quota:
+    """A token bucket. Taking a token waits for nobody."""
+
+    def __init__(self, buckets: mmap.mmap, number: int, rate: float, burst: float) -> None:
+        self._buckets = buckets
+        self._number = number
+        self._interval = round(min(_SECOND / rate, _FOREVER))
+        self._capacity = round(min(burst * _SECOND / rate, _FOREVER))
 
     def take(self) -> bool:
         """Take one request from the quota; False if none is left."""
-        if not self._lock():
-            return False
-        try:
-            tokens, filled_at = _BUCKET.unpack_from(self._map)
-            now = time.monotonic()  # CLOCK_MONOTONIC is one clock for all processes
-            # A new file is all zeros, and so a full bucket.
-            tokens = self._burst if filled_at == 0.0 else min(self._burst, tokens + (now - filled_at) * self._rate)
-            passes = tokens >= 1.0
-            _BUCKET.pack_into(self._map, 0, tokens - 1.0 if passes else tokens, now)
-            return passes
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-
-    def _lock(self) -> bool:
-        """Take the lock, but do not wait for a worker that was stopped while it held the lock."""
-        for _ in range(_TRIES):
-            try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.sched_yield()
-            else:
-                return True
-        return False
+        # CLOCK_MONOTONIC is one clock for all processes.
+        return take_token(self._buckets, self._number, self._interval, self._capacity, time.monotonic_ns())

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from xksproxy.authorization.policies import PolicyLibrary
 from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.held_secrets import copy_pins, refresh_pins
@@ -20,7 +21,8 @@ from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server.followers import register
-from xksproxy.server.snapshot import Service, Snapshot, build_snapshot
+from xksproxy.server.quota import Quotas
+from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InvalidUriPathException
@@ -59,7 +61,7 @@ class _Refused:
 class Services:
     """The HSMs and key stores of a worker. Belongs to its event loop."""
 
-    def __init__(self, config: Config, runtime: Path) -> None:
+    def __init__(self, config: Config, runtime: Path, policies: PolicyLibrary | None = None) -> None:
         """Build them; no HSM is called yet. ``runtime`` is the directory that the workers share while they run.
 
         Raises:
@@ -80,19 +82,24 @@ class Services:
         self._watch = FileWatch(config)
         self._refused = _Refused()
         self._config = self._built_with = config
-        self._snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
+        self._policies = policies or PolicyLibrary()
+        self._foundations = Foundations(
+            self._instances, self.usage, self._states, Quotas(runtime / "quotas"), self._policies
+        )
+        self._snapshot = build_snapshot(config, self._foundations)
 
     def replace_snapshot(self, config: Config) -> None:
-        """Use another configuration of the same HSMs, from the next request on.
+        """Use another configuration of the same HSMs, from the next request on. Call it on a thread.
 
         Raises:
             ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
         """
         watch = FileWatch(config)
-        snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
+        snapshot = build_snapshot(config, self._foundations, self._snapshot)
         with self._replacing:
             self._watch, self._config, self._snapshot = watch, config, snapshot
         copy_pins(config, self._built_with)
+        self._policies.forget_unused()
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -143,7 +150,7 @@ class Services:
         try:
             require_usable_files(config)
             refresh_pins(self._built_with)
-            snapshot = build_snapshot(config, self._instances, self.usage, self._states, self._runtime)
+            snapshot = build_snapshot(config, self._foundations, self._snapshot)
         except (ConfigError, SecretError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             if self._refused.note(tuple(problems)):

@@ -1,29 +1,32 @@
 """What can change in a running worker: built completely, then replaced by one assignment."""
 
-import dataclasses
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from xksproxy.authorization.authorizer import Authorizer
+from xksproxy.authorization.policies import POLICY_SUFFIX, PolicyLibrary
 from xksproxy.authorization.request import AuthorizationRequest
+from xksproxy.config import model
+from xksproxy.config.credentials import CREDENTIAL_SUFFIX
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.instance.shares import Share
 from xksproxy.keystore.store import KeyStore
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
 from xksproxy.server.http.service import Client
-from xksproxy.server.quota import Quota
+from xksproxy.server.quota import Quota, Quotas
 from xksproxy.server.state_tables import StateTables, StoreState
 from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
+from xksproxy.server.watch import directory_signature, file_signature
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
@@ -42,6 +45,9 @@ class Service:
     quota: Quota | None = None
     authorizer: Authorizer | None = None
     """Applies the policies of the key store; None where it has none."""
+
+    inputs: object = None
+    """What it was built of."""
 
     @property
     def ready(self) -> bool:
@@ -82,29 +88,69 @@ class Snapshot:
         return admit(self.tls, connection, time.time())
 
 
-def build_snapshot(
-    config: Config, instances: Mapping[str, Instance], usage: UsageBook, states: StateTables, runtime: Path
-) -> Snapshot:
-    """Build all of it, or raise. It reads files; the workers share quotas in ``runtime``.
+@dataclass(frozen=True, slots=True)
+class Foundations:
+    """What every snapshot of a process is built on."""
 
-    Blocks, key versions and fingerprints are those of ``states``, which every snapshot of a process shares.
+    instances: Mapping[str, Instance]
+    usage: UsageBook
+    states: StateTables
+    """Blocks, key versions and fingerprints."""
+
+    quotas: Quotas
+    """Shared by the workers."""
+
+    policies: PolicyLibrary
+
+
+def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot | None = None) -> Snapshot:
+    """Build all of it, or raise. It reads files; call it on a thread while a snapshot serves.
+
+    A key store whose table, credentials and policies are as in ``previous`` is taken from there.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
     """
-    fleet_size = config.server.fleet_size
+    former = {} if previous is None else previous.services
     services = {}
     for table in config.keystore:
-        state = states.of(table.name)
-        store = KeyStore.build(table, fleet_size, state.versions, state.blocks, state.credential_uses)
-        held_by = [instances[hsm_id] for hsm_id in table.hsms]
-        services[table.uri_path_prefix] = dataclasses.replace(
-            _service(store, held_by, state, usage),
-            quota=Quota.of(table, runtime),
-            authorizer=Authorizer.build(table),
-        )
+        inputs = _inputs(table, config.server.fleet_size)  # before the files are read
+        service = former.get(table.uri_path_prefix)
+        if service is None or service.inputs != inputs:
+            service = _build_service(table, config.server.fleet_size, foundations, inputs)
+        else:
+            service.fleet.look_again()
+        services[table.uri_path_prefix] = service
     tls = config.server.tls
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
+
+
+def _inputs(table: model.KeyStore, fleet_size: int) -> object:
+    """What a key store is built of: two that are equal make the same key store."""
+    return (
+        table,
+        fleet_size,
+        tuple(directory_signature(table.credentials, CREDENTIAL_SUFFIX)),
+        tuple((file_signature(path), *directory_signature(path, POLICY_SUFFIX)) for path in table.policies or ()),
+    )
+
+
+def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundations, inputs: object) -> Service:
+    state = foundations.states.of(table.name)
+    store = KeyStore.build(table, fleet_size, state.versions, state.blocks, state.credential_uses)
+    held_by = [foundations.instances[hsm_id] for hsm_id in table.hsms]
+    fleet = Fleet(
+        held_by,
+        state.fingerprints,
+        lambda label: store.keys.key_of_label(label) is not None,
+        lambda: _primary_labels(store),
+        share=Share(table.name, table.weight),
+        revision=lambda: state.versions.revision,
+    )
+    access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
+    fleet.prove_first(_primary_labels(store))
+    quota = foundations.quotas.of(table)
+    return Service(store, access, fleet, state, quota, Authorizer.build(table, foundations.policies), inputs)
 
 
 def built_with(config: Config) -> tuple[object, ...]:
@@ -119,18 +165,6 @@ def built_with(config: Config) -> tuple[object, ...]:
         config.state,
         config.logging,
     )
-
-
-def _service(store: KeyStore, instances: Sequence[Instance], state: StoreState, usage: UsageBook) -> Service:
-    fleet = Fleet(
-        instances,
-        state.fingerprints,
-        lambda label: store.keys.key_of_label(label) is not None,
-        lambda: _primary_labels(store),
-    )
-    access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, usage)
-    fleet.prove_first(_primary_labels(store))
-    return Service(store, access, fleet, state)
 
 
 def _primary_labels(store: KeyStore) -> Iterator[str]:

@@ -36,13 +36,13 @@ class FileWatch:
 
     def _signature(self) -> Signature:
         return (
-            *(_file_signature(path) for path in self._files),
-            *(tuple(_directory_signature(directory)) for directory in self._directories),
+            *(file_signature(path) for path in self._files),
+            *(tuple(directory_signature(directory, CREDENTIAL_SUFFIX)) for directory in self._directories),
         )
 
 
-def _file_signature(path: str | Path) -> Signature:
-    """Symbolic links are followed: certbot and Kubernetes replace the target of a link."""
+def file_signature(path: str | Path) -> Signature:
+    """The metadata of a file. Symbolic links are followed: certbot and Kubernetes replace the target of a link."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:
@@ -50,11 +50,12 @@ def _file_signature(path: str | Path) -> Signature:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size
 
 
-def _directory_signature(directory: str) -> Iterator[object]:
+def directory_signature(directory: str, suffix: str) -> Iterator[object]:
+    """The metadata of the files in a directory whose names end so."""
     try:
-        files = sorted(path for path in Path(directory).iterdir() if path.suffix == CREDENTIAL_SUFFIX)
+        files = sorted(path for path in Path(directory).iterdir() if path.suffix == suffix)
     except (OSError, ValueError) as error:
         yield str(error)
         return
     for path in files:
-        yield path.name, _file_signature(path)
+        yield path.name, file_signature(path)

@@ -29,6 +29,7 @@ from xksproxy.server.plain import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
+from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import built_with
@@ -64,6 +65,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         """SIGHUP, from the master, replaces the snapshot."""
         super().init_signals()
         self._reload_wanted = False
+        self._reload_task: asyncio.Task[None] | None = None
         self._refused_at_start = False
         self._reload_problem = False
         self._in_a_hurry = False
@@ -106,7 +108,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     async def _serve(self, config: Config) -> None:
         directory = self.app.runtime
-        services = Services(config, directory)
+        services = Services(config, directory, self.app.policies)
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
         recorder.metrics.reload_failed.set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
@@ -149,7 +151,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby))
-        await self._beat(services, recorder, reporter)
+        reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
+        await self._beat(services, recorder, reporter, reloading)
         # A worker that is replaced follows a reload by leaving.
         reporter.reload = reload_verdict.requested(directory)
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
@@ -158,15 +161,15 @@ class XksWorker(GunicornUVLoopWebWorker):
         recorder.close()
         _leave(0)
 
-    async def _beat(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
+    async def _beat(
+        self, services: Services, recorder: Recorder, reporter: WorkerReporter, reloading: Reloading
+    ) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
-            if self._reload_wanted:
+            if self._reload_wanted and (self._reload_task is None or self._reload_task.done()):
                 self._reload_wanted = False
-                request = reload_verdict.requested(self.app.runtime)
-                if self._replace_snapshot(services, recorder.metrics):
-                    reporter.reload = request
+                self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             if self.ppid != os.getppid():
@@ -200,26 +203,6 @@ class XksWorker(GunicornUVLoopWebWorker):
         if problem != self._reload_problem:
             self._reload_problem = problem
             metrics.reload_failed.set(problem)
-
-    def _replace_snapshot(self, services: Services, metrics: Metrics) -> bool:
-        """Whether the configuration as it is now is in use."""
-        try:
-            config = self.app.load_checked()
-            if built_with(config) != built_with(self.wsgi):
-                _log.info("configuration left to the workers that replace this one")
-                return False
-            services.replace_snapshot(config)
-            metrics.reload_failed.set(0)
-        except ConfigError as error:
-            metrics.reload_failed.set(1)
-            _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
-        except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
-            metrics.reload_failed.set(1)
-            _log.exception("configuration refused")
-        else:
-            _log.info("configuration in place")
-            return True
-        return False
 
     async def _drain(
         self,

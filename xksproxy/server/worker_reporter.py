@@ -45,6 +45,10 @@ class WorkerReporter:
         self.reload = ""
         """The last request for a reload that this worker has followed."""
 
+    def follow_reload(self, request: str) -> None:
+        """Note that this worker has followed a request for a reload."""
+        self.reload = request
+
     def report(self) -> None:
         """Set the gauges and write the status file; call it on a thread."""
         metrics = self._recorder.metrics

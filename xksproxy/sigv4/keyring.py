@@ -46,8 +46,10 @@ def recorded_access_key_id(text: str) -> str:
 class Keyring:
     """The credentials of one key store. Use it on one event loop only.
 
-    The signing keys of all credentials, and one of a random dummy secret for unknown ids, are derived together and
-    cached for the 16 scopes used last. So the time of an answer does not show which ids exist.
+    A request in a scope in which no signature was right yet costs one derivation, of the secret of its id or of a
+    random dummy secret. The first right signature in a scope derives the keys of all credentials, and that of the dummy
+    secret; they are kept for the 16 scopes used last. So the time of an answer shows no id, and strangers
+    can neither make the proxy derive the keys of all credentials nor displace those in use.
     """
 
     def __init__(self, credentials: Iterable[Credential]) -> None:
@@ -62,16 +64,17 @@ class Keyring:
         """The signing key for a scope, and whether the id is known. For an unknown id it is the dummy key."""
         entry = self._cache.get(scope)
         if entry is None:
-            entry = self._derive(scope)
-        else:
-            self._cache.move_to_end(scope)
+            secret = self._secrets.get(access_key_id, self._dummy_secret)
+            return derive_signing_key(secret, scope), access_key_id in self._secrets
         keys, dummy_key = entry
         return keys.get(access_key_id, dummy_key), access_key_id in keys
 
-    def _derive(self, scope: CredentialScope) -> tuple[Mapping[str, bytes], bytes]:
+    def keep(self, scope: CredentialScope) -> None:
+        """Keep the keys of a scope in which a signature was right."""
+        if scope in self._cache:
+            self._cache.move_to_end(scope)
+            return
         keys = {access_key_id: derive_signing_key(secret, scope) for access_key_id, secret in self._secrets.items()}
-        entry = keys, derive_signing_key(self._dummy_secret, scope)
-        self._cache[scope] = entry
+        self._cache[scope] = keys, derive_signing_key(self._dummy_secret, scope)
         if len(self._cache) > _CACHED_SCOPES:
             self._cache.popitem(last=False)
-        return entry

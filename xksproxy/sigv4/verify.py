@@ -75,6 +75,7 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
         raise AuthenticationFailedException(f"{cause} {recorded_access_key_id(authorization.access_key_id)}")
     if abs(clock_offset) > CLOCK_SKEW_SECONDS:
         raise SignedAtAnotherTime(authorization.access_key_id, clock_offset)
+    keyring.keep(authorization.scope)
     return Identity(authorization.access_key_id, authorization.scope.region, clock_offset)
 
 

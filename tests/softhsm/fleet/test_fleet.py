@@ -404,9 +404,9 @@ async def test_calls_go_to_the_hsm_with_the_least_work(make_faulty: Faulty, modu
         for instance in fleet.instances:
             call = instance.call
 
-            async def counted(work, until, call=call, name=instance.id):  # noqa: ANN001, ANN202
+            async def counted(work, until, share, call=call, name=instance.id):  # noqa: ANN001, ANN202
                 counts[name] += 1
-                return await call(work, until)
+                return await call(work, until, share)
 
             instance.call = counted  # type: ignore[method-assign]
 
@@ -424,7 +424,7 @@ def pretend_latency(instance: Instance, seconds: float) -> None:
     calls = instance._pool.calls
     calls.latency = Latency()
     calls.latency.add(seconds)
-    calls.refresh()
+    calls.follow(0.1)
 
 
 async def test_hsms_that_need_more_than_half_of_the_deadline_answer_in_time(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xksproxy.authorization.findings import findings, reads_request_id
-from xksproxy.authorization.policies import load_policies
+from xksproxy.authorization.policies import PolicyLibrary, load_policies
 from xksproxy.config.errors import ConfigError
 
 _ALL = "permit (principal, action, resource);"
@@ -177,3 +177,49 @@ def test_nothing_is_found_in_policies_that_can_match(write: Write, text: str) ->
 )
 def test_whether_a_policy_reads_the_id_of_the_request_is_known(write: Write, condition: str, reads: bool) -> None:
     assert reads_request_id(load_policies([write(when(condition))])) is reads
+
+
+# --- The library
+
+
+def test_equal_files_are_compiled_once_and_each_policy_knows_its_file(write: Write) -> None:
+    library = PolicyLibrary()
+    one, other = write(_ALL, "a/p.cedar"), write(_ALL, "b/p.cedar")
+
+    first, second = library.load([one]), library.load([other])
+
+    assert first.policy_set is second.policy_set
+    assert first.policies[0].tree is second.policies[0].tree
+    assert [str(loaded.policies[0].file) for loaded in (first, second)] == [one, other]
+
+
+def test_only_the_policies_of_a_file_that_changed_are_compiled_again(write: Write) -> None:
+    library = PolicyLibrary()
+    before = library.load([write(f'@id("a")\n{_ALL}\n@id("b")\n{_ALL}')])
+
+    after = library.load([write(f'@id("a")\n{_ALL}\n@id("c")\n{_ALL}')])
+
+    assert [policy.id for policy in after.policies] == ["a", "c"]
+    assert after.policies[0].tree is before.policies[0].tree
+    assert after.policy_set is not before.policy_set
+
+
+def test_policies_that_are_not_valid_are_refused_each_time(write: Write) -> None:
+    library = PolicyLibrary()
+    path = write(when("principal.unknown == 1"))
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="unknown"):
+            library.load([path])
+
+
+def test_what_is_not_loaded_any_more_is_forgotten_at_the_second_time(write: Write) -> None:
+    library = PolicyLibrary()
+    kept, gone = write(_ALL, "kept.cedar"), write(f'@id("gone")\n{_ALL}', "gone.cedar")
+    first = [library.load([path]).policy_set for path in (kept, gone)]
+    library.forget_unused()
+    assert library.load([kept]).policy_set is first[0]
+    library.forget_unused()
+
+    assert library.load([kept]).policy_set is first[0]
+    assert library.load([gone]).policy_set is not first[1]

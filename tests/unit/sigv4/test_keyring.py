@@ -101,7 +101,7 @@ def test_new_credentials_are_all_different_and_use_their_whole_alphabets() -> No
 @given(credential=CREDENTIALS)
 def test_no_text_of_a_credential_or_a_keyring_shows_the_secret_r_auth_7(credential: Credential) -> None:
     keyring = Keyring([credential])
-    keyring.signing_key(credential.access_key_id, SCOPE)
+    keyring.keep(SCOPE)
 
     for shown in (repr(credential), str(credential), f"{[credential]}", repr(keyring), str(keyring)):
         assert credential.secret_access_key not in shown
@@ -123,6 +123,7 @@ def test_a_signing_key_is_that_of_its_scope_also_from_the_cache() -> None:
     for scope in (*wanted, *wanted):
         key, _ = keyring.signing_key(FIRST.access_key_id, scope)
         assert key == derive_signing_key(FIRST.secret_access_key, scope)
+        keyring.keep(scope)
 
 
 def test_an_unknown_id_gets_a_key_that_is_not_of_any_credential() -> None:
@@ -142,13 +143,20 @@ def test_each_keyring_has_a_random_dummy_secret() -> None:
     assert all(len(dummy) == 64 for dummy in dummies)
 
 
-@pytest.mark.parametrize("asked_first", [FIRST.access_key_id, SECOND.access_key_id, UNKNOWN])
-def test_all_keys_of_a_scope_are_derived_together_whichever_id_asks_first_r_auth_13(
-    asked_first: str, derivations: list[str]
+@pytest.mark.parametrize("asked", [FIRST.access_key_id, SECOND.access_key_id, UNKNOWN])
+def test_in_a_scope_without_a_right_signature_every_id_costs_one_derivation_each_time_r_auth_13(
+    asked: str, derivations: list[str]
 ) -> None:
     keyring = Keyring([FIRST, SECOND])
 
-    keyring.signing_key(asked_first, SCOPE)
+    for times in (1, 2, 3):
+        keyring.signing_key(asked, SCOPE)
+        assert len(derivations) == times
+
+
+def test_in_a_scope_that_is_kept_no_id_costs_a_derivation_r_auth_13(derivations: list[str]) -> None:
+    keyring = Keyring([FIRST, SECOND])
+    keyring.keep(SCOPE)
     assert sorted(derivations) == sorted([FIRST.secret_access_key, SECOND.secret_access_key, keyring._dummy_secret])
 
     for access_key_id in (FIRST.access_key_id, SECOND.access_key_id, UNKNOWN, "OTHER"):
@@ -156,11 +164,11 @@ def test_all_keys_of_a_scope_are_derived_together_whichever_id_asks_first_r_auth
     assert len(derivations) == 3
 
 
-def test_no_more_than_16_scopes_are_cached() -> None:
+def test_no_more_than_16_scopes_are_kept() -> None:
     keyring = Keyring([FIRST])
 
     for scope in scopes(40):
-        keyring.signing_key(FIRST.access_key_id, scope)
+        keyring.keep(scope)
         assert len(keyring._cache) <= 16
 
     assert list(keyring._cache) == scopes(40)[-16:]
@@ -170,20 +178,34 @@ def test_16_scopes_in_turn_are_derived_once_each(derivations: list[str]) -> None
     keyring = Keyring([FIRST])
 
     for scope in scopes(16) * 3:
-        keyring.signing_key(FIRST.access_key_id, scope)
+        keyring.keep(scope)
 
     assert derivations.count(FIRST.secret_access_key) == 16
 
 
 def test_a_scope_in_use_outlasts_any_number_of_others(derivations: list[str]) -> None:
-    """Requests of made-up Regions cannot push the Region of KMS out of the cache while KMS calls."""
     keyring = Keyring([FIRST])
 
     for scope in scopes(100):
-        keyring.signing_key(FIRST.access_key_id, SCOPE)
-        keyring.signing_key(UNKNOWN, scope)
+        keyring.keep(SCOPE)
+        keyring.keep(scope)
 
     assert derivations.count(FIRST.secret_access_key) == 101
+
+
+def test_requests_of_made_up_regions_displace_nothing_and_cost_the_same_with_any_number_of_credentials(
+    derivations: list[str],
+) -> None:
+    keyring = Keyring([FIRST, SECOND, *(Credential(f"ID{number:018}", "s" * 43) for number in range(100))])
+    keyring.keep(SCOPE)
+    derivations.clear()
+
+    for scope in scopes(50):
+        keyring.signing_key(UNKNOWN, scope)
+    assert len(derivations) == 50
+
+    keyring.signing_key(FIRST.access_key_id, SCOPE)
+    assert len(derivations) == 50
 
 
 @given(st.lists(CREDENTIALS, max_size=4, unique_by=lambda pair: pair.access_key_id), st.text(max_size=30))

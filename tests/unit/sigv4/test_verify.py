@@ -439,6 +439,16 @@ def test_each_of_several_credentials_verifies_r_auth_11(credentials: list[Creden
         assert verify(request.request, keyring, NOW).access_key_id == credential.access_key_id
 
 
+def test_only_a_right_signature_of_the_right_time_lets_the_keys_of_its_scope_be_kept() -> None:
+    keyring = Keyring([CREDENTIAL])
+    refusal(signed_by_hand(secret="x" * 43), keyring)
+    refusal(GOOD, keyring, now=NOW + 3600)
+    assert not keyring._cache
+
+    assert verify(GOOD, keyring, NOW)
+    assert len(keyring._cache) == 1
+
+
 def test_a_credential_of_another_key_store_is_refused_r_auth_13() -> None:
     other = Credential("OTHERSTOREOTHERSTORE", "t" * 43)
     assert verify(GOOD, Keyring([CREDENTIAL]), NOW)
@@ -513,6 +523,7 @@ def test_the_reply_is_the_same_for_every_cause_and_the_detail_for_none_r_auth_13
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_refusal_holds_neither_secret_nor_signing_key_nor_the_right_signature_r_auth_7(cause: str) -> None:
     keyring = Keyring([CREDENTIAL])
+    assert verify(GOOD, keyring, NOW)
     error = refusal(CAUSES[cause], keyring)
     told = f"{error} {error!r} {error.message} {error.detail} {error.args} {vars(error)} {error.__cause__}"
     scope_keys = [key.hex() for keys, dummy in keyring._cache.values() for key in (*keys.values(), dummy)]

@@ -12,6 +12,7 @@ from xksproxy.hsm.errors import (
     HsmBusy,
     HsmError,
     HsmThrottled,
+    KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
     SessionLost,
@@ -20,14 +21,17 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_comparison import KeyComparison, KeyProblems
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
+from xksproxy.hsm.fleet.key_looks import KeyLooks
+from xksproxy.hsm.fleet.outcomes import first_answer, graver
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.instance.shares import OWN_SHARE, Share
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed, TokenKey
 
 _log: Final = logging.getLogger(__name__)
 
-_SHARE: Final = 0.5
+_BUDGET_SHARE: Final = 0.5
 """The share of the remaining time that an attempt may use while another instance can be tried."""
 
 _PROVING_SECONDS: Final = 20.0
@@ -63,14 +67,21 @@ class Fleet:
         records: FingerprintRecords,
         exposes: Callable[[str], bool],
         named: Callable[[], Iterable[str]] = tuple,
+        *,
+        share: Share = OWN_SHARE,
+        revision: Callable[[], object] = lambda: None,
     ) -> None:
         """``exposes`` says whether the key store exposes a label; only such labels count as missing.
 
         ``named`` returns the labels that the key store needs on each HSM, whether or not another one has them.
+        ``revision`` changes when there may be new keys.
         """
+        self.share = share
+        """The key store's part of each HSM."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._comparison = KeyComparison(self._instances, self._identity, exposes, named)
+        self._looks = KeyLooks(self._instances, lambda: (self._identity.revision, revision()))
         self._first: tuple[str, ...] = ()
         self._proving: asyncio.Task[None] | None = None
 
@@ -125,7 +136,9 @@ class Fleet:
         """Encrypt with AES-256-GCM under a key; see :meth:`HsmSession.encrypt`."""
 
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[Sealed]:
-            return instance.call(Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions), budget)
+            return instance.call(
+                Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions), budget, self.share
+            )
 
         return await self._hedged(key, Encryption.calls, attempt, deadline)
 
@@ -138,7 +151,7 @@ class Fleet:
             instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline
         ) -> Awaitable[tuple[Sealed, bytes]]:
             encryption = Encryption(key.label, plaintext, aad, fingerprint, key.maximum_encryptions)
-            return instance.call(VerifiedEncryption(encryption, integrity_prefix), budget)
+            return instance.call(VerifiedEncryption(encryption, integrity_prefix), budget, self.share)
 
         return await self._hedged(key, VerifiedEncryption.calls, attempt, deadline)
 
@@ -146,9 +159,13 @@ class Fleet:
         """The inverse of :meth:`encrypt`; see :meth:`HsmSession.decrypt`."""
 
         def attempt(instance: Instance, fingerprint: KeyFingerprint | None, budget: Deadline) -> Awaitable[bytes]:
-            return instance.call(Decryption(key.label, sealed, aad, fingerprint), budget)
+            return instance.call(Decryption(key.label, sealed, aad, fingerprint), budget, self.share)
 
         return await self._hedged(key, Decryption.calls, attempt, deadline)
+
+    def look_again(self) -> None:
+        """Forget which keys are missing. May be called on any thread."""
+        self._looks.forget_missing()
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
@@ -158,7 +175,7 @@ class Fleet:
         """The description of a key, read now from a serving instance; see :meth:`HsmSession.read_key`."""
 
         def attempt(instance: Instance, _: KeyFingerprint | None, budget: Deadline) -> Awaitable[KeyDescription]:
-            return instance.call(lambda session: session.read_key(label), budget)
+            return instance.call(lambda session: session.read_key(label), budget, self.share)
 
         return await self._anywhere(label, 1, attempt, deadline, set())
 
@@ -172,9 +189,27 @@ class Fleet:
         if done or self._choose(label, used) is None:
             return await first
         second = asyncio.create_task(self._anywhere(label, calls, attempt, deadline, set(used)))
-        return await _first_answer(first, second)
+        return await first_answer(first, second)
 
     async def _anywhere(
+        self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
+    ) -> Result:
+        """Make a request to any instance, unless it would cost another search for a key that is missing."""
+        if self._looks.is_known(label):
+            return await self._try_and_note(label, calls, attempt, deadline, used)
+        async with self._looks.searching(label, deadline):
+            return await self._try_and_note(label, calls, attempt, deadline, used)
+
+    async def _try_and_note(
+        self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
+    ) -> Result:
+        try:
+            return await self._try_each(label, calls, attempt, deadline, used)
+        except (KeyMissing, KeyAmbiguous) as error:
+            self._looks.note_missing(label, error)
+            raise
+
+    async def _try_each(
         self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
     ) -> Result:
         """Try one instance after another until one answers, none is left, or the time is up."""
@@ -193,18 +228,18 @@ class Fleet:
                     continue
                 raise self._final_error(failure)
             used.add(instance.id)
-            if failure is not None and instance.expected_seconds(calls) > deadline.remaining():
+            if failure is not None and instance.expected_seconds(self.share, calls) > deadline.remaining():
                 continue
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
-            budget = _budget(instance, calls, deadline) if others_left else deadline
+            budget = self._budget(instance, calls, deadline) if others_left else deadline
             try:
                 if label in instance.ambiguous:
                     # A session may have the handle of one of them; a search finds out whether there still are several.
-                    await instance.call(lambda session: session.describe_key(label), budget)
+                    await instance.call(lambda session: session.describe_key(label), budget, self.share)
                 fingerprint = await self._identity.fingerprint(label, budget)
                 return await attempt(instance, fingerprint, budget)
             except _ELSEWHERE as error:
-                failure = _graver(failure, error)
+                failure = graver(failure, error)
                 if isinstance(error, KeyDiffers):
                     self._identity.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:
@@ -226,7 +261,17 @@ class Fleet:
         ]
         if len(candidates) < 2:  # noqa: PLR2004 - nothing to choose
             return candidates[0] if candidates else None
-        return min(candidates, key=lambda item: (item.troubled, _speed_class(item), item.load), default=None)
+        return min(candidates, key=lambda item: (item.troubled, self._speed_class(item), item.load), default=None)
+
+    def _speed_class(self, instance: Instance) -> int:
+        """How slow an instance is: each class takes twice as long as the one before. Below 2 ms all are equal."""
+        return max(1, int(instance.likely_seconds(self.share) / _FAST_SECONDS)).bit_length()
+
+    def _budget(self, instance: Instance, calls: int, deadline: Deadline) -> Deadline:
+        """Half of the time left; more if so many calls are expected to take longer and can be made in time."""
+        remaining = deadline.remaining()
+        half, expected = _BUDGET_SHARE * remaining, instance.expected_seconds(self.share, calls)
+        return Deadline.after(half if expected > remaining else min(remaining, max(half, _PATIENCE * expected)))
 
     def _final_error(self, failure: HsmError | None) -> HsmError:
         """The error if no instance answered. A key counts as missing only if every instance serves."""
@@ -238,41 +283,3 @@ class Fleet:
         if isinstance(failure, KeyMissing) and not all(instance.serving for instance in self._instances):
             return TokenUnavailable("the HSMs in service do not have the key, and others are out of service")
         return failure
-
-
-def _speed_class(instance: Instance) -> int:
-    """How slow an instance is: each class takes twice as long as the one before. Below 2 ms all are equal."""
-    return max(1, int(instance.likely_seconds() / _FAST_SECONDS)).bit_length()
-
-
-def _budget(instance: Instance, calls: int, deadline: Deadline) -> Deadline:
-    """Half of the time that is left; more if so many calls are expected to take longer and can be made in time."""
-    remaining = deadline.remaining()
-    half, expected = _SHARE * remaining, instance.expected_seconds(calls)
-    return Deadline.after(half if expected > remaining else min(remaining, max(half, _PATIENCE * expected)))
-
-
-_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
-
-
-def _graver(one: HsmError | None, other: HsmError) -> HsmError:
-    """Of two failures, the one that comes later in ``_GRAVITY``."""
-    if one is None:
-        return other
-    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
-    return one if rank[0] >= rank[1] else other
-
-
-async def _first_answer(*tasks: asyncio.Task[Result]) -> Result:
-    """The first success, or the failure of the first task if all fail. The other tasks are cancelled."""
-    pending = set(tasks)
-    try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if task.exception() is None:
-                    return task.result()
-        return tasks[0].result()
-    finally:
-        for task in pending:
-            task.cancel()

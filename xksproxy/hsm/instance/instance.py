@@ -26,8 +26,10 @@ from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.degradation import degraded_reasons, slow_attempt, too_slow_to_verify
 from xksproxy.hsm.instance.gcm_requests import Operation
 from xksproxy.hsm.instance.key_listing import KeyListing
+from xksproxy.hsm.instance.search_allowance import SearchAllowance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.session_pool import SessionPool
+from xksproxy.hsm.instance.shares import OWN_SHARE, Share
 from xksproxy.hsm.instance.watcher import RECHECK_SECONDS, Watcher
 from xksproxy.hsm.pkcs11.connection import TokenInfo
 from xksproxy.hsm.pkcs11.modules import Modules
@@ -73,6 +75,8 @@ class Instance:
         """The deadline of a request, to say whether the HSM is fast enough for it."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module. Called on any thread."""
+        self.searches = SearchAllowance()
+        """Of keys that no listing has found, for requests."""
         self.on_service: Callable[[], None] = lambda: None
         """Called on the event loop each time that it comes into service."""
         self._hsm = hsm
@@ -199,13 +203,13 @@ class Instance:
         """Whether it serves and makes no calls of its own before its next check is due."""
         return self.serving and self._watcher.pausing and not self._listing.running_first
 
-    def expected_seconds(self, calls: int = 1) -> float:
+    def expected_seconds(self, share: Share, calls: int = 1) -> float:
         """How long a request of so many calls, one after another, takes here at present."""
-        return self._pool.expected_seconds(calls)
+        return self._pool.expected_seconds(share, calls)
 
-    def likely_seconds(self) -> float:
+    def likely_seconds(self, share: Share) -> float:
         """How long the next call is likely to take here: as long as one that has not returned, if that is longer."""
-        return max(self._pool.expected_seconds(), self._pool.calls.running_seconds)
+        return max(self._pool.expected_seconds(share), self._pool.calls.running_seconds)
 
     def seconds_since_check(self) -> float:
         """Age of the last check that went well; infinite before the first."""
@@ -235,8 +239,8 @@ class Instance:
         """Wait until the first attempt to reach it has succeeded or failed."""
         await self._tried.wait()
 
-    async def call(self, work: Operation[Result], deadline: Deadline) -> Result:
-        """Run ``work`` on a session; see :meth:`SessionPool.submit`.
+    async def call(self, work: Operation[Result], deadline: Deadline, share: Share = OWN_SHARE) -> Result:
+        """Run ``work`` on a session, in its turn; see :meth:`SessionPool.submit`.
 
         Raises:
             HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
@@ -244,7 +248,7 @@ class Instance:
             TokenUnavailable: it is out of service.
             HsmError: what ``work`` raised.
         """
-        return await self._observed(self._pool.submit(work, deadline))
+        return await self._observed(self._pool.submit(work, deadline, share))
 
     async def call_unobserved(self, work: Operation[Result], deadline: Deadline) -> Result:
         """The same as :meth:`call`, for work in the background: its failure says nothing about the HSM's health."""

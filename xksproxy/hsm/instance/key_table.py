@@ -62,7 +62,7 @@ class KeyTable:
         self._known: dict[str, KnownKey] = {}
 
     def usable(self, label: str, permits: Callable[[KeyDescription], bool]) -> KnownKey:
-        """The key, if it is AES-256 and permits the use. Before it is refused, it is searched for anew.
+        """The key, if it is AES-256 and permits the use. Before it is refused, its attributes are read again.
 
         Raises:
             KeyMissing, KeyAmbiguous, KeyRefusesUse, HandleStale, SessionLost, TokenUnavailable
@@ -70,7 +70,7 @@ class KeyTable:
         key = self.find(label)
         if key.description.is_aes_256 and permits(key.description):
             return key
-        key = self.find_anew(label)
+        key = self.find(label, known_for=0)
         if not key.description.is_aes_256:
             raise KeyRefusesUse(f"the key is {key.description.spec}, not AES_256")
         if not permits(key.description):

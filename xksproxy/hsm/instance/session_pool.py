@@ -24,6 +24,7 @@ from xksproxy.hsm.instance.gcm_requests import GcmOperation, Operation
 from xksproxy.hsm.instance.outstanding_calls import OutstandingCalls
 from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
+from xksproxy.hsm.instance.shares import OWN_SHARE, Share
 from xksproxy.hsm.pkcs11.generator_check import IvHistory
 from xksproxy.request_stats import RequestStats, current_request_stats
 from xksproxy.state.usage import UsageBook
@@ -64,7 +65,8 @@ class SessionPool:
 
         The callbacks run when a worker is stuck; when one returns or has a session; while none has had one for 2 s.
         """
-        self.calls = OutstandingCalls()
+        self._queue: CallQueue[SessionCall] = CallQueue()
+        self.calls = OutstandingCalls(self._queue)
         """Those that wait or run; not those that do not return."""
         self._hsm_id = hsm_id
         self._sessions = sessions
@@ -76,7 +78,6 @@ class SessionPool:
         self._on_starved = on_starved
         self._hsm_makes_ivs = hsm_makes_ivs
         self._iv_history = IvHistory()
-        self._queue: CallQueue[SessionCall] = CallQueue()
         self._waking = False
         self._refusal: HsmError | None = TokenUnavailable("not reached yet")
         self._supervisor: asyncio.TimerHandle | None = None
@@ -141,11 +142,11 @@ class SessionPool:
             self._settle_finished()
             asyncio.get_running_loop().remove_reader(self._queue.fileno())
 
-    def expected_seconds(self, calls: int = 1) -> float:
+    def expected_seconds(self, share: Share, calls: int = 1) -> float:
         """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
-        return self.calls.expected_seconds(self._counted_sessions, calls)
+        return self.calls.expected_seconds(self._counted_sessions, calls, share)
 
-    async def submit(self, work: Operation[Result], deadline: Deadline) -> Result:
+    async def submit(self, work: Operation[Result], deadline: Deadline, share: Share = OWN_SHARE) -> Result:
         """Run work on a session. It is repeated on another one after a lost session or a passing device error.
 
         Raises:
@@ -158,7 +159,7 @@ class SessionPool:
             if self._refusal is not None:
                 raise type(self._refusal)(str(self._refusal))
             try:
-                return await self._submit_once(work, deadline)
+                return await self._submit_once(work, deadline, share)
             except SessionLost:
                 lost -= 1
                 if lost < 0 or deadline.passed():
@@ -172,15 +173,15 @@ class SessionPool:
                 ):
                     raise
 
-    async def _submit_once(self, work: Operation[Result], deadline: Deadline) -> Result:
+    async def _submit_once(self, work: Operation[Result], deadline: Deadline, share: Share) -> Result:
         submitted_at = time.monotonic()
         calls = work.calls if isinstance(work, GcmOperation) else 1
-        needed = self._require_time(deadline, calls)
+        needed = self._require_time(deadline, calls, share)
         call = SessionCall(work, deadline, self._queue)
         if isinstance(work, GcmOperation) and (number := self._key_number(work.label)) is not None:
             call.offer(work, number, self._usage)
         try:
-            self._put(call, calls)
+            self._put(call, calls, share)
             result: Result = await call.result(needed)
         finally:
             if call.claimed_at is None:
@@ -200,10 +201,10 @@ class SessionPool:
             if call.claimed_at is None and call.refuse(error):
                 self.calls.remove(call)
 
-    def _require_time(self, deadline: Deadline, calls: int) -> float:
+    def _require_time(self, deadline: Deadline, calls: int, share: Share) -> float:
         """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them."""
         sessions, remaining = self._counted_sessions, deadline.remaining()
-        needed = self.calls.reserve(sessions, calls, remaining)
+        needed = self.calls.reserve(sessions, calls, remaining, share)
         if needed is None:
             each = 1000 * self.calls.call_seconds(sessions)
             raise HsmBusy(
@@ -211,10 +212,10 @@ class SessionPool:
             )
         return min(needed, remaining / 2)
 
-    def _put(self, call: SessionCall, calls: int) -> None:
+    def _put(self, call: SessionCall, calls: int, share: Share) -> None:
         """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
-        self.calls.add(call, calls)
-        self._queue.put(call)
+        lane = self.calls.add(call, calls, share)
+        self._queue.put(call, lane, calls)
         if not self._waking:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._wake)
@@ -244,7 +245,7 @@ class SessionPool:
         loop = asyncio.get_running_loop()
         self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
         self._warnings.summarise()
-        self.calls.refresh()
+        self.calls.follow(_SUPERVISE_SECONDS)
         self._count_sessions()
         if time.monotonic() - self._had_session_at > _STARVED_SECONDS:
             self._on_starved()

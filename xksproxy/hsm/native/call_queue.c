@@ -7,49 +7,16 @@
 #include <unistd.h>
 
 typedef struct {
-    Call *first, *last;
-} Chain;
-
-typedef struct {
     PyObject_HEAD
     pthread_mutex_t mutex; /* guards the fields below, except the descriptor, which never changes */
     pthread_cond_t filled;
-    Chain waiting, finished; /* each holds a reference to its calls */
+    Lanes waiting;  /* holds a reference to its calls, as finished does */
+    Chain finished;
+    Lane *own_lane; /* of the calls that have none; set once */
     unsigned long idle, ending;
     bool waking; /* an idle worker was signalled and has not run yet */
     int descriptor; /* readable while calls are finished */
 } CallQueue;
-
-static void append(Chain *chain, Call *call) {
-    call->next = NULL;
-    if (chain->last == NULL) {
-        chain->first = call;
-    } else {
-        chain->last->next = call;
-    }
-    chain->last = call;
-}
-
-static Call *pop(Chain *chain) {
-    Call *call = chain->first;
-    if (call != NULL) {
-        chain->first = call->next;
-        if (chain->first == NULL) chain->last = NULL;
-    }
-    return call;
-}
-
-static bool take_out(Chain *chain, Call *call) {
-    Call **link = &chain->first, *before = NULL;
-    while (*link != NULL && *link != call) {
-        before = *link;
-        link = &before->next;
-    }
-    if (*link == NULL) return false;
-    *link = call->next;
-    if (chain->last == call) chain->last = before;
-    return true;
-}
 
 /* Signal an idle worker if calls wait and no signal is pending; that worker signals the next. Needs the mutex. */
 static void wake_one(CallQueue *queue) {
@@ -67,7 +34,7 @@ static Call *claim(CallQueue *queue, long worker) {
         queue->idle--;
         queue->waking = false;
     }
-    Call *call = pop(&queue->waiting);
+    Call *call = lanes_pop(&queue->waiting);
     if (call == NULL) {
         queue->ending--;
     } else {
@@ -89,7 +56,7 @@ static bool finish_call(CallQueue *queue, Call *call) {
     if (awaited) {
         notify = queue->finished.first == NULL;
         call->state = FINISHED;
-        append(&queue->finished, call);
+        chain_append(&queue->finished, call);
     }
     pthread_mutex_unlock(&queue->mutex);
     uint64_t one = 1;
@@ -109,14 +76,20 @@ static PyObject *call_queue_new(PyTypeObject *type, PyObject *Py_UNUSED(argument
     pthread_mutex_init(&queue->mutex, NULL);
     pthread_cond_init(&queue->filled, NULL);
     queue->descriptor = descriptor;
+    queue->own_lane = lane_of_weight(1);
+    if (queue->own_lane == NULL) {
+        Py_DECREF((PyObject *)queue);
+        return NULL;
+    }
     return (PyObject *)queue;
 }
 
 static void call_queue_dealloc(PyObject *self) {
     CallQueue *queue = (CallQueue *)self;
     Call *call;
-    while ((call = pop(&queue->waiting)) != NULL) Py_DECREF((PyObject *)call);
-    while ((call = pop(&queue->finished)) != NULL) Py_DECREF((PyObject *)call);
+    while ((call = lanes_pop(&queue->waiting)) != NULL) Py_DECREF((PyObject *)call);
+    while ((call = chain_pop(&queue->finished)) != NULL) Py_DECREF((PyObject *)call);
+    Py_XDECREF((PyObject *)queue->own_lane);
     close(queue->descriptor);
     pthread_cond_destroy(&queue->filled);
     pthread_mutex_destroy(&queue->mutex);
@@ -138,21 +111,47 @@ static bool is_own_call(CallQueue *queue, PyObject *object) {
     return false;
 }
 
-static PyObject *put(PyObject *self, PyObject *object) {
+static PyObject *put(PyObject *self, PyObject *arguments) {
     CallQueue *queue = (CallQueue *)self;
-    if (!is_call(object)) return NULL;
+    PyObject *object, *lane_object = NULL;
+    int calls = 1;
+    if (!PyArg_ParseTuple(arguments, "O|Oi", &object, &lane_object, &calls) || !is_call(object)) return NULL;
+    Lane *lane = lane_object == NULL ? queue->own_lane : lane_for(queue, lane_object);
+    if (lane == NULL) return NULL;
     Call *call = (Call *)object;
-    if (call->state != MADE) {
-        PyErr_SetString(PyExc_RuntimeError, "a call is put into a queue once");
+    if (call->state != MADE || calls < 1) {
+        PyErr_SetString(PyExc_RuntimeError, "a call is put into a queue once, for one or more calls of the module");
         return NULL;
     }
     Py_INCREF(object);
+    Py_INCREF((PyObject *)lane);
     pthread_mutex_lock(&queue->mutex);
     call->state = WAITING;
     call->queue = queue;
-    append(&queue->waiting, call);
+    call->lane = lane;
+    call->calls = calls;
+    lanes_put(&queue->waiting, lane, call);
     pthread_mutex_unlock(&queue->mutex);
     Py_RETURN_NONE;
+}
+
+static PyObject *start_of(PyObject *self, PyObject *object) {
+    CallQueue *queue = (CallQueue *)self;
+    Lane *lane = lane_for(queue, object);
+    if (lane == NULL) return NULL;
+    pthread_mutex_lock(&queue->mutex);
+    double start = lane->start;
+    pthread_mutex_unlock(&queue->mutex);
+    return PyFloat_FromDouble(start);
+}
+
+static PyObject *turn(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    CallQueue *queue = (CallQueue *)self;
+    pthread_mutex_lock(&queue->mutex);
+    double time = queue->waiting.time;
+    long returned = queue->waiting.returned;
+    pthread_mutex_unlock(&queue->mutex);
+    return Py_BuildValue("(dl)", time, returned);
 }
 
 static PyObject *wake(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -209,7 +208,7 @@ static PyObject *withdraw(PyObject *self, PyObject *object) {
     if (!is_own_call(queue, object)) return NULL;
     Call *call = (Call *)object;
     pthread_mutex_lock(&queue->mutex);
-    bool waited = call->state == WAITING && take_out(&queue->waiting, call);
+    bool waited = call->state == WAITING && lanes_take_out(&queue->waiting, call);
     if (waited) call->state = ABANDONED;
     pthread_mutex_unlock(&queue->mutex);
     if (waited) Py_DECREF(object);
@@ -269,7 +268,10 @@ static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyMethodDef methods[] = {
     {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
-    {"put", put, METH_O, "Let a call wait for a worker; idle workers see it after a wake."},
+    {"put", put, METH_VARARGS,
+     "put(call[, lane, calls]): let it wait in a lane; it makes so many calls. Idle workers see it after a wake."},
+    {"start_of", start_of, METH_O, "When the next call of a lane starts, unless that is past; in virtual time, see lane.c."},
+    {"turn", turn, METH_NOARGS, "The virtual time, and how many lanes that were empty before are served next."},
     {"wake", wake, METH_NOARGS, "Wake idle workers, at most one for each waiting call."},
     {"get", get, METH_VARARGS,
      "get(worker, native_session): serve calls; returns a call that Python must serve, or None at the worker's end."},

@@ -3,7 +3,7 @@
 
 #include <time.h>
 
-PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type;
+PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Lane_Type;
 
 double monotonic(void) {
     struct timespec now;
@@ -26,7 +26,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
 static int execute(PyObject *module) {
     if (add_type(module, &ModuleLock_Spec, &ModuleLock_Type) < 0 || add_type(module, &Call_Spec, &Call_Type) < 0 ||
         add_type(module, &NativeSession_Spec, &NativeSession_Type) < 0 ||
-        add_type(module, &CallQueue_Spec, &CallQueue_Type) < 0) {
+        add_type(module, &CallQueue_Spec, &CallQueue_Type) < 0 || add_type(module, &Lane_Spec, &Lane_Type) < 0) {
         return -1;
     }
     return 0;
@@ -37,6 +37,10 @@ static PyMethodDef functions[] = {
      "Load a shared object and call its C_GetFunctionList: the return value, and the address of the list or 0."},
     {"offer_function_list", offer_function_list, METH_O,
      "Let this thread's next C_GetFunctionList of this shared object return the list at an address."},
+    {"claim_bucket", claim_bucket, METH_VARARGS,
+     "claim_bucket(buckets, key): the number of the token bucket with a key, taken if there is none; -1 if all are."},
+    {"take_token", take_token, METH_VARARGS,
+     "take_token(buckets, number, interval, capacity, now): whether there was a token; times are in nanoseconds."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -19,6 +19,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define MAXIMUM_WEIGHT 1e6
+
 enum { MAXIMUM_IV_BYTES = 16, IV_BYTES = 12, TAG_BYTES = 16, SHA256_BYTES = 32 };
 
 /* PKCS#11 sections 3.4 and 5: the types of its C interface on Unix. */
@@ -44,6 +46,8 @@ typedef struct Call {
     PyObject_HEAD
     struct Call *next; /* in the queue or among the finished calls; the queue's mutex guards it, state and worker */
     void *queue;       /* the queue that it was put into; NULL before that */
+    struct Lane *lane; /* the lane that it was put into, which it keeps alive; NULL before that */
+    int calls;         /* of the module, for its lane's share */
     CallState state;
     long worker;       /* the worker that claimed it; -1 before that */
     double claimed_at;  /* CLOCK_MONOTONIC, in seconds, as finished_at */
@@ -74,11 +78,44 @@ typedef struct Call {
     CK_ULONG return_value;
 } Call;
 
+typedef struct {
+    Call *first, *last;
+} Chain;
+
+void chain_append(Chain *chain, Call *call);
+Call *chain_pop(Chain *chain);
+
+/* Waiting calls that take turns with those of other lanes; see lane.c. The queue's mutex guards all but the weight. */
+typedef struct Lane {
+    PyObject_HEAD
+    struct Lane *next; /* among the lanes with waiting calls */
+    void *queue;       /* the queue that it belongs to; NULL before its first call */
+    Chain waiting;
+    double weight, start;
+    bool returned; /* it was empty for so long that it starts at the virtual time, and was not served since */
+} Lane;
+
+/* The lanes with waiting calls, those first that have waited longest for their turn; and the virtual time. */
+typedef struct {
+    Lane *first, *last;
+    long returned; /* how many of them are */
+    double time;
+} Lanes;
+
+Lane *lane_of_weight(double weight);
+
+/* The lane, which from then on belongs to the queue; NULL with an exception if it belongs to another, or is none. */
+Lane *lane_for(void *queue, PyObject *object);
+
+void lanes_put(Lanes *lanes, Lane *lane, Call *call);
+Call *lanes_pop(Lanes *lanes);
+bool lanes_take_out(Lanes *lanes, Call *call);
+
 /* Makes AES-GCM calls of one session, under keys that its thread has checked. */
 typedef struct NativeSession NativeSession;
 
-extern PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type;
-extern PyType_Spec ModuleLock_Spec, Call_Spec, NativeSession_Spec, CallQueue_Spec;
+extern PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Lane_Type;
+extern PyType_Spec ModuleLock_Spec, Call_Spec, NativeSession_Spec, CallQueue_Spec, Lane_Spec;
 
 /* False if the lock is closed, or the module was initialised again since that generation. */
 bool module_lock_enter(ModuleLock *module_lock, unsigned long generation);
@@ -90,6 +127,10 @@ bool native_session_run(NativeSession *native_session, Call *call);
 /* Functions of the extension module; see function_list.c. */
 PyObject *load_function_list(PyObject *module, PyObject *path);
 PyObject *offer_function_list(PyObject *module, PyObject *address);
+
+/* See token_buckets.c. */
+PyObject *claim_bucket(PyObject *module, PyObject *arguments);
+PyObject *take_token(PyObject *module, PyObject *arguments);
 
 /* CLOCK_MONOTONIC in seconds, the same as Python's time.monotonic. */
 double monotonic(void);

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from xksproxy.hsm._native import CallQueue
 from xksproxy.hsm.instance.outstanding_calls import OutstandingCalls
+from xksproxy.hsm.instance.shares import Share
 
 EACH = 100.0
+ONE = Share("one", 1)
 
 
 class Call:
@@ -22,7 +25,7 @@ class Call:
 @pytest.fixture
 def calls() -> OutstandingCalls:
     """Of an HSM whose calls take :data:`EACH`."""
-    outstanding: Any = OutstandingCalls()
+    outstanding: Any = OutstandingCalls(CallQueue())
     measured = Call()
     measured.module_seconds = EACH
     outstanding.finish(measured)
@@ -32,7 +35,7 @@ def calls() -> OutstandingCalls:
 def add(calls: Any, *running: float | None, each: int = 1) -> None:
     """Calls that began so many seconds ago; None: one that waits."""
     for seconds_ago in running:
-        calls.add(Call(seconds_ago), each)
+        calls.add(Call(seconds_ago), each, ONE)
 
 
 @pytest.mark.parametrize(
@@ -53,15 +56,15 @@ def test_a_request_waits_until_a_running_call_ends_and_those_before_it_have_been
 ) -> None:
     add(calls, *running)
 
-    assert calls.expected_seconds(2, 1) == pytest.approx(waiting + EACH, abs=1)
+    assert calls.expected_seconds(2, 1, ONE) == pytest.approx(waiting + EACH, abs=1)
 
 
 def test_a_request_of_two_calls_occupies_its_session_for_both(calls: OutstandingCalls) -> None:
     add(calls, 30, 30, each=2)
 
-    assert calls.expected_seconds(2, 1) == pytest.approx(170 + EACH, abs=1)
+    assert calls.expected_seconds(2, 1, ONE) == pytest.approx(170 + EACH, abs=1)
     add(calls, None, None, each=2)
-    assert calls.expected_seconds(2, 1) == pytest.approx(170 + 220 + EACH, abs=1)
+    assert calls.expected_seconds(2, 1, ONE) == pytest.approx(170 + 220 + EACH, abs=1)
 
 
 @pytest.mark.parametrize(("remaining", "accepted"), [(175, False), (200, True)])
@@ -70,8 +73,8 @@ def test_a_request_is_accepted_only_if_it_can_be_answered_in_the_remaining_time(
 ) -> None:
     add(calls, 20, 20)
 
-    assert (calls.reserve(2, 1, remaining) is not None) is accepted
+    assert (calls.reserve(2, 1, remaining, ONE) is not None) is accepted
 
 
 def test_a_request_that_finds_an_idle_session_is_tried_however_slow_the_hsm_was(calls: OutstandingCalls) -> None:
-    assert calls.reserve(2, 1, 1) == pytest.approx(EACH, abs=1)
+    assert calls.reserve(2, 1, 1, ONE) == pytest.approx(EACH, abs=1)

@@ -1,0 +1,96 @@
+"""Searches for keys that no listing has found: one for all requests that name the key, and few in all."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from weakref import WeakValueDictionary
+
+from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import HsmError, KeyAmbiguous, KeyMissing, TooManySearches
+from xksproxy.hsm.instance.instance import Instance
+
+MISSING_SECONDS: Final = 2.0
+_FOUND_SECONDS: Final = 60.0
+
+
+class KeyLooks:
+    """Which keys were found and which were not, apart from listings. Belongs to the event loop.
+
+    That a key is missing, or that several fit its name, is remembered for 2 s. Then a request may search again.
+    """
+
+    def __init__(self, instances: Sequence[Instance], revision: Callable[[], object]) -> None:
+        """What is missing is forgotten when ``revision`` changes: then there may be new keys."""
+        self._instances = instances
+        self._revision = revision
+        self._found: dict[str, float] = {}
+        """By label, until when that is believed, on the monotonic clock."""
+        self._missing: dict[str, tuple[float, HsmError]] = {}
+        self._missing_as_of: object = None
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def forget_missing(self) -> None:
+        """Let the next request for each key search for it. May be called on any thread."""
+        self._missing = {}
+
+    def is_known(self, label: str) -> bool:
+        """Whether a listing or a search has found the key, or there is no complete listing yet.
+
+        Raises:
+            KeyMissing, KeyAmbiguous: a search within the last 2 s has failed.
+        """
+        self._raise_missing(label)
+        instances = self._instances
+        return (
+            any(label in instance.labels for instance in instances)
+            or self._found.get(label, 0.0) > time.monotonic()
+            or not all(instance.listed for instance in instances)
+        )
+
+    @asynccontextmanager
+    async def searching(self, label: str, deadline: Deadline) -> AsyncIterator[None]:
+        """Search for an unknown key in the block, while no other request does; not if another one has found it.
+
+        Raises:
+            KeyMissing, KeyAmbiguous: another request has searched for it.
+            TooManySearches: there were too many searches for unknown keys.
+        """
+        lock = self._locks.setdefault(label, asyncio.Lock())
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                await lock.acquire()
+        except TimeoutError:
+            raise TooManySearches("another request searches for the key") from None
+        try:
+            if not self.is_known(label):
+                if not all(instance.searches.take() for instance in self._instances):
+                    raise TooManySearches("requests name too many keys that no listing has found")
+                yield
+                self._note_found(label)
+                return
+        finally:
+            lock.release()
+        yield
+
+    def note_missing(self, label: str, error: KeyMissing | KeyAmbiguous) -> None:
+        """Note that no HSM has the key, or that it is ambiguous."""
+        now = time.monotonic()
+        if self._missing_as_of != (revision := self._revision()):
+            self._missing, self._missing_as_of = {}, revision
+        missing = {name: failure for name, failure in self._missing.items() if failure[0] > now}
+        self._missing = {**missing, label: (now + MISSING_SECONDS, error)}
+        self._found.pop(label, None)
+
+    def _note_found(self, label: str) -> None:
+        now = time.monotonic()
+        self._found = {name: until for name, until in self._found.items() if until > now}
+        self._found[label] = now + _FOUND_SECONDS
+
+    def _raise_missing(self, label: str) -> None:
+        if not self._missing:
+            return
+        until, error = self._missing.get(label, (0.0, None))
+        if error is not None and until > time.monotonic() and self._missing_as_of == self._revision():
+            raise type(error)(str(error))

@@ -1,0 +1,33 @@
+"""Which of several outcomes of a request counts."""
+
+import asyncio
+from typing import Final, TypeVar
+
+from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, KeyDiffers, KeyMissing, SessionLost, TokenUnavailable
+
+Result = TypeVar("Result")
+
+_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+
+
+def graver(one: HsmError | None, other: HsmError) -> HsmError:
+    """Of two failures, the one that comes later in ``_GRAVITY``."""
+    if one is None:
+        return other
+    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
+    return one if rank[0] >= rank[1] else other
+
+
+async def first_answer(*tasks: asyncio.Task[Result]) -> Result:
+    """The first success, or the failure of the first task if all fail. The other tasks are cancelled."""
+    pending = set(tasks)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.exception() is None:
+                    return task.result()
+        return tasks[0].result()
+    finally:
+        for task in pending:
+            task.cancel()

@@ -1,0 +1,90 @@
+"""Takes a changed configuration into use inside a worker that serves."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Config
+from xksproxy.server import reload_verdict
+from xksproxy.server.services import Services
+from xksproxy.server.snapshot import built_with
+from xksproxy.telemetry.metrics import Metrics
+
+_log: Final = logging.getLogger(__name__)
+_TURN_SECONDS: Final = 10.0
+"""For so long a worker waits for others, one of which may be stuck."""
+
+_POLL_SECONDS: Final = 0.02
+
+
+class Reloading:
+    """Reads, checks and builds on a thread, while no other worker does; requests are answered all the time."""
+
+    def __init__(
+        self,
+        load_checked: Callable[[], Config],
+        started_with: Config,
+        services: Services,
+        metrics: Metrics,
+        runtime: Path,
+    ) -> None:
+        """``started_with`` is the configuration of the process; ``runtime`` is the directory of all workers."""
+        self._load_checked = load_checked
+        self._built_with = built_with(started_with)
+        self._services = services
+        self._metrics = metrics
+        self._runtime = runtime
+
+    async def reload(self, then: Callable[[str], None]) -> None:
+        """Take the configuration as it is now into use, and call ``then`` with the request that asked for it.
+
+        A configuration that cannot be used changes nothing.
+        """
+        request = reload_verdict.requested(self._runtime)
+        try:
+            in_use = await asyncio.to_thread(self._replace)
+        except ConfigError as error:
+            self._metrics.reload_failed.set(1)
+            _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
+        except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
+            self._metrics.reload_failed.set(1)
+            _log.exception("configuration refused")
+        else:
+            if not in_use:
+                _log.info("configuration left to the workers that replace this one")
+                return
+            self._metrics.reload_failed.set(0)
+            _log.info("configuration in place")
+            then(request)
+
+    def _replace(self) -> bool:
+        with _turn(self._runtime):
+            config = self._load_checked()
+            if built_with(config) != self._built_with:
+                return False
+            self._services.replace_snapshot(config)
+            return True
+
+
+@contextmanager
+def _turn(runtime: Path) -> Iterator[None]:
+    """Wait until no other worker is in this block, but not for ever."""
+    descriptor = os.open(runtime / "reload-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + _TURN_SECONDS
+    try:
+        while time.monotonic() < end:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
