@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from xksproxy.hsm._native import CallQueue, Lane
+from xksproxy.hsm._native import CallQueue, Flow
 from xksproxy.hsm.instance.latency import Latency
 from xksproxy.hsm.instance.session_worker import SessionCall
 from xksproxy.hsm.instance.shares import Share, Shares, StoreCalls
@@ -40,12 +40,12 @@ class OutstandingCalls:
         self._owed = 0
         """The number of calls left of all requests."""
 
-    def add(self, call: SessionCall, calls: int, share: Share) -> Lane:
-        """Note a call that is queued, the first of so many that its request has to make; the lane to queue it in."""
+    def add(self, call: SessionCall, calls: int, share: Share) -> Flow:
+        """Note a call that is queued, the first of so many that its request has to make; the flow to queue it in."""
         store = self._calls[call] = self._shares.of(share)
         store.add(call, calls)
         self._owed += calls
-        return store.lane
+        return store.flow
 
     def remove(self, call: SessionCall) -> None:
         """Forget a call that was refused or given up; one that is not known is no matter."""

@@ -214,8 +214,8 @@ class SessionPool:
 
     def _put(self, call: SessionCall, calls: int, share: Share) -> None:
         """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
-        lane = self.calls.add(call, calls, share)
-        self._queue.put(call, lane, calls)
+        flow = self.calls.add(call, calls, share)
+        self._queue.put(call, flow, calls)
         if not self._waking:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._wake)

@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from xksproxy.hsm._native import CallQueue, Lane
+from xksproxy.hsm._native import CallQueue, Flow
 from xksproxy.hsm.instance.session_worker import SessionCall
 
 _RATE_WEIGHT: Final = 1 / 4
 _NO_RATE: Final = 0.01
-"""Calls a second; below it, a lane is forgotten."""
+"""Calls a second; below it, a flow is forgotten."""
 
 _LOOK_SECONDS: Final = 20e-6
 """For each share; some twenty times of what it takes to look at it."""
@@ -33,7 +33,7 @@ class StoreCalls:
     """
 
     def __init__(self, weight: float) -> None:
-        self.lane = Lane(weight)
+        self.flow = Flow(weight)
         """Where they wait in the call queue."""
         self.weight = weight
         self.calls: dict[SessionCall, int] = {}
@@ -102,8 +102,8 @@ class Shares:
         if len(self._stores) == 1:
             return before
         now, returned = self._queue.turn()
-        begins = self._queue.start_of(own.lane)
-        if before == 0 and begins <= now:  # it returns: then it is made before those that did not; see native/lane.c
+        begins = self._queue.start_of(own.flow)
+        if before == 0 and begins <= now:  # it returns: then it is made before those that did not; see native/flow.c
             return float(returned)
         begins = max(now, begins) + before / own.weight
         for other in self:
@@ -128,7 +128,7 @@ class Shares:
         store.begun = 0
         if not store.calls:
             return
-        store.start = self._queue.start_of(store.lane)
+        store.start = self._queue.start_of(store.flow)
         for call, calls in store.calls.items():
             if (claimed_at := call.claimed_at) is None:
                 return

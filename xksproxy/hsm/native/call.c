@@ -108,7 +108,7 @@ static void call_dealloc(PyObject *self) {
     Py_XDECREF(call->fingerprint);
     Py_XDECREF(call->aad_bytes);
     Py_XDECREF(call->data_bytes);
-    Py_XDECREF((PyObject *)call->lane);
+    Py_XDECREF((PyObject *)call->flow);
     free_instance(self);
 }
 

@@ -10,9 +10,9 @@ typedef struct {
     PyObject_HEAD
     pthread_mutex_t mutex; /* guards the fields below, except the descriptor, which never changes */
     pthread_cond_t filled;
-    Lanes waiting;  /* holds a reference to its calls, as finished does */
+    Flows waiting;  /* holds a reference to its calls, as finished does */
     Chain finished;
-    Lane *own_lane; /* of the calls that have none; set once */
+    Flow *own_flow; /* of the calls that have none; set once */
     unsigned long idle, ending;
     bool waking; /* an idle worker was signalled and has not run yet */
     int descriptor; /* readable while calls are finished */
@@ -34,7 +34,7 @@ static Call *claim(CallQueue *queue, long worker) {
         queue->idle--;
         queue->waking = false;
     }
-    Call *call = lanes_pop(&queue->waiting);
+    Call *call = flows_pop(&queue->waiting);
     if (call == NULL) {
         queue->ending--;
     } else {
@@ -76,8 +76,8 @@ static PyObject *call_queue_new(PyTypeObject *type, PyObject *Py_UNUSED(argument
     pthread_mutex_init(&queue->mutex, NULL);
     pthread_cond_init(&queue->filled, NULL);
     queue->descriptor = descriptor;
-    queue->own_lane = lane_of_weight(1);
-    if (queue->own_lane == NULL) {
+    queue->own_flow = flow_of_weight(1);
+    if (queue->own_flow == NULL) {
         Py_DECREF((PyObject *)queue);
         return NULL;
     }
@@ -87,9 +87,9 @@ static PyObject *call_queue_new(PyTypeObject *type, PyObject *Py_UNUSED(argument
 static void call_queue_dealloc(PyObject *self) {
     CallQueue *queue = (CallQueue *)self;
     Call *call;
-    while ((call = lanes_pop(&queue->waiting)) != NULL) Py_DECREF((PyObject *)call);
+    while ((call = flows_pop(&queue->waiting)) != NULL) Py_DECREF((PyObject *)call);
     while ((call = chain_pop(&queue->finished)) != NULL) Py_DECREF((PyObject *)call);
-    Py_XDECREF((PyObject *)queue->own_lane);
+    Py_XDECREF((PyObject *)queue->own_flow);
     close(queue->descriptor);
     pthread_cond_destroy(&queue->filled);
     pthread_mutex_destroy(&queue->mutex);
@@ -113,34 +113,34 @@ static bool is_own_call(CallQueue *queue, PyObject *object) {
 
 static PyObject *put(PyObject *self, PyObject *arguments) {
     CallQueue *queue = (CallQueue *)self;
-    PyObject *object, *lane_object = NULL;
+    PyObject *object, *flow_object = NULL;
     int calls = 1;
-    if (!PyArg_ParseTuple(arguments, "O|Oi", &object, &lane_object, &calls) || !is_call(object)) return NULL;
-    Lane *lane = lane_object == NULL ? queue->own_lane : lane_for(queue, lane_object);
-    if (lane == NULL) return NULL;
+    if (!PyArg_ParseTuple(arguments, "O|Oi", &object, &flow_object, &calls) || !is_call(object)) return NULL;
+    Flow *flow = flow_object == NULL ? queue->own_flow : flow_for(queue, flow_object);
+    if (flow == NULL) return NULL;
     Call *call = (Call *)object;
     if (call->state != MADE || calls < 1) {
         PyErr_SetString(PyExc_RuntimeError, "a call is put into a queue once, for one or more calls of the module");
         return NULL;
     }
     Py_INCREF(object);
-    Py_INCREF((PyObject *)lane);
+    Py_INCREF((PyObject *)flow);
     pthread_mutex_lock(&queue->mutex);
     call->state = WAITING;
     call->queue = queue;
-    call->lane = lane;
+    call->flow = flow;
     call->calls = calls;
-    lanes_put(&queue->waiting, lane, call);
+    flows_put(&queue->waiting, flow, call);
     pthread_mutex_unlock(&queue->mutex);
     Py_RETURN_NONE;
 }
 
 static PyObject *start_of(PyObject *self, PyObject *object) {
     CallQueue *queue = (CallQueue *)self;
-    Lane *lane = lane_for(queue, object);
-    if (lane == NULL) return NULL;
+    Flow *flow = flow_for(queue, object);
+    if (flow == NULL) return NULL;
     pthread_mutex_lock(&queue->mutex);
-    double start = lane->start;
+    double start = flow->start;
     pthread_mutex_unlock(&queue->mutex);
     return PyFloat_FromDouble(start);
 }
@@ -208,7 +208,7 @@ static PyObject *withdraw(PyObject *self, PyObject *object) {
     if (!is_own_call(queue, object)) return NULL;
     Call *call = (Call *)object;
     pthread_mutex_lock(&queue->mutex);
-    bool waited = call->state == WAITING && lanes_take_out(&queue->waiting, call);
+    bool waited = call->state == WAITING && flows_take_out(&queue->waiting, call);
     if (waited) call->state = ABANDONED;
     pthread_mutex_unlock(&queue->mutex);
     if (waited) Py_DECREF(object);
@@ -269,9 +269,9 @@ static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyMethodDef methods[] = {
     {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
     {"put", put, METH_VARARGS,
-     "put(call[, lane, calls]): let it wait in a lane; it makes so many calls. Idle workers see it after a wake."},
-    {"start_of", start_of, METH_O, "When the next call of a lane starts, unless that is past; in virtual time, see lane.c."},
-    {"turn", turn, METH_NOARGS, "The virtual time, and how many lanes that were empty before are served next."},
+     "put(call[, flow, calls]): let it wait in a flow; it makes so many calls. Idle workers see it after a wake."},
+    {"start_of", start_of, METH_O, "When the next call of a flow starts, unless that is past; in virtual time, see flow.c."},
+    {"turn", turn, METH_NOARGS, "The virtual time, and how many flows that were empty before are served next."},
     {"wake", wake, METH_NOARGS, "Wake idle workers, at most one for each waiting call."},
     {"get", get, METH_VARARGS,
      "get(worker, native_session): serve calls; returns a call that Python must serve, or None at the worker's end."},

@@ -3,7 +3,7 @@
 
 #include <time.h>
 
-PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Lane_Type;
+PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Flow_Type;
 
 double monotonic(void) {
     struct timespec now;
@@ -26,7 +26,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
 static int execute(PyObject *module) {
     if (add_type(module, &ModuleLock_Spec, &ModuleLock_Type) < 0 || add_type(module, &Call_Spec, &Call_Type) < 0 ||
         add_type(module, &NativeSession_Spec, &NativeSession_Type) < 0 ||
-        add_type(module, &CallQueue_Spec, &CallQueue_Type) < 0 || add_type(module, &Lane_Spec, &Lane_Type) < 0) {
+        add_type(module, &CallQueue_Spec, &CallQueue_Type) < 0 || add_type(module, &Flow_Spec, &Flow_Type) < 0) {
         return -1;
     }
     return 0;

@@ -46,8 +46,8 @@ typedef struct Call {
     PyObject_HEAD
     struct Call *next; /* in the queue or among the finished calls; the queue's mutex guards it, state and worker */
     void *queue;       /* the queue that it was put into; NULL before that */
-    struct Lane *lane; /* the lane that it was put into, which it keeps alive; NULL before that */
-    int calls;         /* of the module, for its lane's share */
+    struct Flow *flow; /* the flow that it was put into, which it keeps alive; NULL before that */
+    int calls;         /* of the module, for its flow's share */
     CallState state;
     long worker;       /* the worker that claimed it; -1 before that */
     double claimed_at;  /* CLOCK_MONOTONIC, in seconds, as finished_at */
@@ -85,37 +85,37 @@ typedef struct {
 void chain_append(Chain *chain, Call *call);
 Call *chain_pop(Chain *chain);
 
-/* Waiting calls that take turns with those of other lanes; see lane.c. The queue's mutex guards all but the weight. */
-typedef struct Lane {
+/* Waiting calls that take turns with those of other flows; see flow.c. The queue's mutex guards all but the weight. */
+typedef struct Flow {
     PyObject_HEAD
-    struct Lane *next; /* among the lanes with waiting calls */
+    struct Flow *next; /* among the flows with waiting calls */
     void *queue;       /* the queue that it belongs to; NULL before its first call */
     Chain waiting;
     double weight, start;
     bool returned; /* it was empty for so long that it starts at the virtual time, and was not served since */
-} Lane;
+} Flow;
 
-/* The lanes with waiting calls, those first that have waited longest for their turn; and the virtual time. */
+/* The flows with waiting calls, those first that have waited longest for their turn; and the virtual time. */
 typedef struct {
-    Lane *first, *last;
+    Flow *first, *last;
     long returned; /* how many of them are */
     double time;
-} Lanes;
+} Flows;
 
-Lane *lane_of_weight(double weight);
+Flow *flow_of_weight(double weight);
 
-/* The lane, which from then on belongs to the queue; NULL with an exception if it belongs to another, or is none. */
-Lane *lane_for(void *queue, PyObject *object);
+/* The flow, which from then on belongs to the queue; NULL with an exception if it belongs to another, or is none. */
+Flow *flow_for(void *queue, PyObject *object);
 
-void lanes_put(Lanes *lanes, Lane *lane, Call *call);
-Call *lanes_pop(Lanes *lanes);
-bool lanes_take_out(Lanes *lanes, Call *call);
+void flows_put(Flows *flows, Flow *flow, Call *call);
+Call *flows_pop(Flows *flows);
+bool flows_take_out(Flows *flows, Call *call);
 
 /* Makes AES-GCM calls of one session, under keys that its thread has checked. */
 typedef struct NativeSession NativeSession;
 
-extern PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Lane_Type;
-extern PyType_Spec ModuleLock_Spec, Call_Spec, NativeSession_Spec, CallQueue_Spec, Lane_Spec;
+extern PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Flow_Type;
+extern PyType_Spec ModuleLock_Spec, Call_Spec, NativeSession_Spec, CallQueue_Spec, Flow_Spec;
 
 /* False if the lock is closed, or the module was initialised again since that generation. */
 bool module_lock_enter(ModuleLock *module_lock, unsigned long generation);
