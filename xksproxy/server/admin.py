@@ -20,6 +20,8 @@ from xksproxy.server.record import Recorder
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.status import condition_document, status_document
+from xksproxy.server.worker_reporter import WorkerReporter
+from xksproxy.server.worker_status import WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.telemetry.collectors import CredentialInfo, KeyLimit, MachineCollector, MachineInfo
 
@@ -36,9 +38,10 @@ class Admin:
         services: Services,
         recorder: Recorder,
         probes: Probes,
+        reporter: WorkerReporter,
+        *,
         directory: Path,
         fleet_size: int,
-        *,
         hosts: AdminHosts,
     ) -> None:
         """``directory`` is where the workers publish metrics and status."""
@@ -46,6 +49,7 @@ class Admin:
         self._services = services
         self._recorder = recorder
         self._probes = probes
+        self._reporter = reporter
         self._directory = directory
         self._runtime = RuntimeCheck(directory)
         self._fleet_size = fleet_size
@@ -58,7 +62,6 @@ class Admin:
             return _response(REFUSAL.encode(), _TEXT, 421)
         if request.method not in ("GET", "HEAD"):
             return probe(405)
-        self._recorder.metrics.flush()
         match request.raw_path:
             case "/metrics":
                 return await self._answer_metrics()
@@ -102,12 +105,16 @@ class Admin:
             for access_key_id, created in store.credentials_created.items():
                 yield CredentialInfo(store.name, access_key_id, created, used.get(access_key_id))
 
+    def _workers(self) -> list[WorkerStatus]:
+        """What all workers report. This one is there even if it cannot write its status."""
+        own = self._reporter.status()
+        others = [worker for worker in worker_status.collect(self._directory) if worker.pid != own.pid]
+        return sorted([own, *others], key=lambda worker: worker.pid)
+
     def _document(self) -> dict[str, Any]:
         services = self._services
         labels = {label for instance in services.instances for label in instance.labels}
-        document = status_document(
-            services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
-        )
+        document = status_document(services.snapshot, self._workers(), labels, services.usage, self._fleet_size)
         if problem := self._runtime.problem:
             condition = Condition(Severity.UNAVAILABLE, Cause.RUNTIME, "", "", problem)
             document["conditions"].append(condition_document(condition))

@@ -29,6 +29,7 @@ class Cause(StrEnum):
     STATE = "state-unusable"
     AUDIT = "audit-refusing"
     RUNTIME = "runtime-removed"
+    RUNTIME_FULL = "runtime-full"
     RELOAD = "reload-refused"
     FILES = "files-refused"
     CLOCK = "clock-wrong"

@@ -17,7 +17,7 @@ from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.telemetry.logs import logging_config
-from xksproxy.telemetry.metrics import forget_worker
+from xksproxy.telemetry.metric_files import EndedWorkers
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
@@ -42,6 +42,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self._proven = self._config
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
+        self.ended_workers = EndedWorkers(self.runtime)
+        """The counts of workers that have ended."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -66,8 +68,6 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             # Workers make their own TLS context; this lets the master say https of its listener.
             "certfile": config.server.tls.certificate,
             "keyfile": config.server.tls.private_key,
-            # Not in the directory for temporary files: a container may have none.
-            "worker_tmp_dir": str(self.runtime) if self.runtime != Path() else None,
             "logconfig_dict": logging_config(config.logging),
             "loglevel": config.logging.level,
         }
@@ -81,12 +81,13 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def run(self) -> None:
         """Supervise workers until told to stop."""
         self.runtime = make_runtime_directory()
-        self.cfg.set("worker_tmp_dir", str(self.runtime))
+        self.ended_workers = EndedWorkers(self.runtime)
+        self.ended_workers.prepare()
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:
         """Take what a worker that has ended said of itself out of the picture."""
-        forget_worker(self.runtime, pid)
+        self.ended_workers.add(pid)
         worker_status.forget(self.runtime, pid)
 
     def refresh(self) -> Change:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, Self
 
 from xksproxy.config import model
-from xksproxy.config.errors import ConfigError
 
 _BUCKET: Final = struct.Struct("dd")
 _TRIES: Final = 200
@@ -24,14 +23,18 @@ class Quota:
     def __init__(self, path: Path, rate: float, burst: float) -> None:
         """``rate`` is in requests per second, ``burst`` in requests.
 
-        Raises:
-            OSError: the file cannot be made.
+        If there is no room for the file, this worker has a bucket of its own.
         """
         self._rate = rate
         self._burst = burst
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._descriptor, _BUCKET.size)
+        self.problem = ""
+        """Why the bucket is not shared; empty if it is."""
+        try:
+            self._descriptor = _open_bucket(path)
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+            self._descriptor = os.memfd_create(path.name, os.MFD_CLOEXEC)
+            os.ftruncate(self._descriptor, _BUCKET.size)
         self._map = mmap.mmap(self._descriptor, _BUCKET.size)
 
     def __del__(self) -> None:
@@ -40,18 +43,11 @@ class Quota:
 
     @classmethod
     def of(cls, table: model.KeyStore, directory: Path) -> Self | None:
-        """The quota of a key store; None where it has none.
-
-        Raises:
-            ConfigError: its file cannot be made.
-        """
+        """The quota of a key store; None where it has none."""
         if table.requests_per_second is None:
             return None
         burst = table.requests_per_second if table.burst is None else table.burst
-        try:
-            return cls(directory / f"quota-{table.name}", table.requests_per_second, max(1.0, burst))
-        except OSError as error:
-            raise ConfigError([f"state.directory: {error.filename}: {error.strerror}"]) from None
+        return cls(directory / f"quota-{table.name}", table.requests_per_second, max(1.0, burst))
 
     def take(self) -> bool:
         """Take one request from the quota; False if none is left."""
@@ -78,3 +74,19 @@ class Quota:
             else:
                 return True
         return False
+
+
+def _open_bucket(path: Path) -> int:
+    """Open the file of a bucket, and take its space: a page without space would kill the process by SIGBUS.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _BUCKET.size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -157,14 +157,14 @@ class Recorder:
         self._write_sums()
         self.audit.checkpoint_if_due()
         self._check_clock()
-        self.metrics.flush()
-        self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
+        self.metrics.audit_dropped.labels().inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
+        self.metrics.publish()
 
     def close(self) -> None:
         """Write what is left, at the end of the worker."""
         self._write_sums()
-        self.metrics.flush()
+        self.metrics.publish()
         self.audit.close()
 
     def _write_sums(self) -> None:
@@ -175,7 +175,7 @@ class Recorder:
         """Set the metric of the offset. Warn once when most signatures begin to fail only for their time."""
         now = time.monotonic()
         if (offset := self.clock.offset(now)) is not None:
-            self.metrics.clock_offset.set(offset)
+            self.metrics.clock_offset.labels().set(offset)
         clock_error = self.clock.error(now)
         if clock_error is not None and not self._clock_is_wrong:
             _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(clock_error)}})

@@ -139,6 +139,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     def murder_workers(self) -> None:
         """Once a second: end workers whose heart has stopped, and tell the service manager how things are."""
         super().murder_workers()
+        self.app.ended_workers.retry()
         self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))
 
     def reload(self) -> None:

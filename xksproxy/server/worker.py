@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 from aiohttp.worker import GunicornUVLoopWebWorker
+from gunicorn.workers import base
 
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
@@ -20,6 +21,7 @@ from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.departure import FAREWELL_SECONDS, drain_seconds, service_stops
+from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
@@ -50,6 +52,8 @@ _POLL_SECONDS: Final = 0.05
 _FOLLOW_SECONDS: Final = 0.4
 _FILES_OF_ITS_OWN: Final = 400
 """Open files that a worker needs beside its connections: plain listeners, HSMs, state, logs."""
+
+base.WorkerTmp = Heartbeat  # gunicorn has no setting for it
 
 
 class XksWorker(GunicornUVLoopWebWorker):
@@ -108,7 +112,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         directory = self.app.runtime
         services = Services(config, directory)
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
-        recorder.metrics.reload_failed.set(self._refused_at_start)
+        recorder.metrics.reload_failed.labels().set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
         table = ConnectionTable(_most_connections(config.server.max_connections))
         count_refusal = recorder.metrics.count_proxy_protocol_refusal
@@ -124,8 +128,9 @@ class XksWorker(GunicornUVLoopWebWorker):
         )
         probes = Probes(readiness)
         hosts = AdminHosts.of(config.admin)
-        admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
+        fleet_size = config.server.fleet_size
+        admin = Admin(services, recorder, probes, reporter, directory=directory, fleet_size=fleet_size, hosts=hosts)
         reporter.reload = self._reload
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
@@ -199,7 +204,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         problem = bool(reload_problem.read(self.app.runtime))
         if problem != self._reload_problem:
             self._reload_problem = problem
-            metrics.reload_failed.set(problem)
+            metrics.reload_failed.labels().set(problem)
 
     def _replace_snapshot(self, services: Services, metrics: Metrics) -> bool:
         """Whether the configuration as it is now is in use."""
@@ -209,12 +214,12 @@ class XksWorker(GunicornUVLoopWebWorker):
                 _log.info("configuration left to the workers that replace this one")
                 return False
             services.replace_snapshot(config)
-            metrics.reload_failed.set(0)
+            metrics.reload_failed.labels().set(0)
         except ConfigError as error:
-            metrics.reload_failed.set(1)
+            metrics.reload_failed.labels().set(1)
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
         except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
-            metrics.reload_failed.set(1)
+            metrics.reload_failed.labels().set(1)
             _log.exception("configuration refused")
         else:
             _log.info("configuration in place")
