@@ -17,6 +17,7 @@ from gunicorn.workers import base
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
+from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
@@ -25,6 +26,7 @@ from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
+from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain import PlainListener
@@ -50,8 +52,6 @@ _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 _FOLLOW_SECONDS: Final = 0.4
-_FILES_OF_ITS_OWN: Final = 400
-"""Open files that a worker needs beside its connections: plain listeners, HSMs, state, logs."""
 
 base.WorkerTmp = Heartbeat  # gunicorn has no setting for it
 
@@ -154,16 +154,19 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby))
-        await self._beat(services, recorder, reporter)
+        await self._beat(services, recorder, reporter, service.log)
         # A worker that is replaced follows a reload by leaving.
         reporter.reload = reload_verdict.requested(directory)
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
         services.stop()
         recorder.close()
+        service.log.write_sums()
         _leave(0)
 
-    async def _beat(self, services: Services, recorder: Recorder, reporter: WorkerReporter) -> None:
+    async def _beat(
+        self, services: Services, recorder: Recorder, reporter: WorkerReporter, strangers: StrangerLog
+    ) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
             self.notify()
@@ -174,6 +177,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                     reporter.reload = request
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
+            strangers.beat()
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return
@@ -259,9 +263,10 @@ class XksWorker(GunicornUVLoopWebWorker):
 def _most_connections(wanted: int) -> int:
     """As many as are wanted, or as the limit of open files allows: without a file, nobody could be taken in at all."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    allowed = max(1, limit - _FILES_OF_ITS_OWN) if limit != resource.RLIM_INFINITY else wanted
+    allowed = max(1, limit - FILES_BESIDE_CONNECTIONS) if limit != resource.RLIM_INFINITY else wanted
     if allowed < wanted:
-        _log.warning("fewer connections than max_connections", extra={"fields": {"connections": allowed}})
+        fields = {"connections": allowed, "open_files": limit, "needed": wanted + FILES_BESIDE_CONNECTIONS}
+        _log.warning("fewer connections than max_connections", extra={"fields": fields})
     return min(wanted, allowed)
 
 

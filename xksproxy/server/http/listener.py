@@ -84,7 +84,8 @@ class Listener:
     def _taken_in(self, task: asyncio.Task[object]) -> None:
         self._taking_in.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.info("no TLS connection", extra={"fields": {"reason": str(error) or type(error).__name__}})
+            reason = str(error) or type(error).__name__
+            self._service.log.write(logging.INFO, "no TLS connection", reason=reason, peer="unknown")
 
     def _note_failure(self, error: OSError) -> None:
         """Most often there are too many open files: let it be for a moment, instead of trying as fast as possible."""

@@ -256,7 +256,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._client = cast(TlsTerms, self._terms).admit(tls.connection)
         except ConnectionRefused as refused:
             # Nothing is flushed: a refused client gets no session ticket.
-            _log.warning("connection refused", extra={"fields": {"reason": str(refused), "peer": self._peer.address}})
+            self._note(logging.WARNING, "connection refused", str(refused))
             self.drop()
             return False
         self.authenticated = self._client.name is not None
@@ -296,4 +296,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.close()  # so that the client gets the alert
 
     def _log_failed_tls(self, reason: str) -> None:
-        _log.info("no TLS connection", extra={"fields": {"reason": reason, "peer": self._peer.address}})
+        self._note(logging.INFO, "no TLS connection", reason)
+
+    def _note(self, level: int, message: str, reason: str) -> None:
+        self._service.log.write(level, message, reason=reason, peer=self._peer.address)
