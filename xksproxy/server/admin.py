@@ -62,6 +62,7 @@ class Admin:
             return _response(REFUSAL.encode(), _TEXT, 421)
         if request.method not in ("GET", "HEAD"):
             return probe(405)
+        self._recorder.metrics.publish()
         match request.raw_path:
             case "/metrics":
                 return await self._answer_metrics()

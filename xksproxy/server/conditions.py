@@ -28,6 +28,7 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
     STATE = "state-unusable"
     AUDIT = "audit-refusing"
+    AUDIT_LOST = "audit-not-written"
     RUNTIME = "runtime-removed"
     RUNTIME_FULL = "runtime-full"
     RELOAD = "reload-refused"

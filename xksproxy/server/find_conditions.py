@@ -46,6 +46,8 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
+    elif recorder.audit.problem:
+        yield _condition(Severity.DEGRADED, Cause.AUDIT_LOST, f"requests go on unrecorded: {recorder.audit.problem}")
     if reload_problem:
         text = f"the last change of the configuration is not in use: {reload_problem}"
         yield _condition(Severity.DEGRADED, Cause.RELOAD, text)

@@ -4,18 +4,21 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gunicorn.app.base import BaseApplication
 
+from xksproxy import __version__
+from xksproxy.config.changes import changed_names
 from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
-from xksproxy.server.departure import drain_seconds
+from xksproxy.server.departure import announce_stop, drain_seconds
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
+from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
 from xksproxy.telemetry.metric_files import EndedWorkers
 
@@ -83,6 +86,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.runtime = make_runtime_directory()
         self.ended_workers = EndedWorkers(self.runtime)
         self.ended_workers.prepare()
+        self._leave_event("started", {"version": __version__})
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:
@@ -119,6 +123,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def confirm(self) -> None:
         """The configuration that was read last is in use: :meth:`take_back` goes no further back than to it."""
+        self._leave_event("reloaded", {"changed": changed_names(self._proven, self._config)})
         self._proven = self._config
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
@@ -132,5 +137,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def _refuse(self, problems: Sequence[str]) -> None:
         """Say why the last change is not in use: to the workers, and to the command that asked for it."""
+        self._leave_event("reload refused", {"problems": list(problems)})
         reload_problem.publish(self.runtime, problems)
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, tuple(problems)))
+
+    def announce_stop(self) -> None:
+        """Tell the workers, the load balancer and the audit log that the service stops."""
+        self._leave_event("stopping", {})
+        announce_stop(self.runtime)
+
+    def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
+        leave_event(Path(self._proven.state.directory), message, fields)

@@ -124,7 +124,9 @@ class Recorder:
     @property
     def problem(self) -> str:
         """Why requests are refused that could not be recorded; empty if they are not."""
-        return "the audit log cannot be written" if self.audit.refuses else ""
+        if not self.audit.refuses:
+            return ""
+        return self.audit.problem or "it is not known yet whether the audit log can be written"
 
     def record_request(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -27,6 +28,7 @@ from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
+from xksproxy.server.life_cycle import LifeCycle
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain import PlainListener
@@ -112,6 +114,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         directory = self.app.runtime
         services = Services(config, directory)
         recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
+        life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
+        life_cycle.begin()
         recorder.metrics.reload_failed.labels().set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
         table = ConnectionTable(_most_connections(config.server.max_connections))
@@ -153,14 +157,16 @@ class XksWorker(GunicornUVLoopWebWorker):
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby))
+        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
         await self._beat(services, recorder, reporter, service.log)
         # A worker that is replaced follows a reload by leaving.
         reporter.reload = reload_verdict.requested(directory)
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
         services.stop()
+        await life_cycle.follow()
         recorder.close()
+        life_cycle.close()
         service.log.write_sums()
         _leave(0)
 
@@ -187,7 +193,12 @@ class XksWorker(GunicornUVLoopWebWorker):
             await self._wait_next_notify()
 
     async def _follow_state(
-        self, services: Services, recorder: Recorder, reporter: WorkerReporter, standby: Standby
+        self,
+        services: Services,
+        recorder: Recorder,
+        reporter: WorkerReporter,
+        standby: Standby,
+        life_cycle: LifeCycle,
     ) -> None:
         """Follow what commands and other workers change on disk, and publish the status of this worker.
 
@@ -197,6 +208,9 @@ class XksWorker(GunicornUVLoopWebWorker):
             try:
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
                     recorder.record_block(keystore, change)
+                for instance in services.instances:
+                    life_cycle.follow_hsm(instance)
+                await life_cycle.follow()
                 await asyncio.to_thread(reporter.report)
                 standby.update(others_serve=await asyncio.to_thread(standby.others_serve))
             except Exception:  # noqa: BLE001 - the loop must go on, whatever it is

@@ -33,7 +33,7 @@ class WorkerReporter:
         directory: Path,
         connections: Callable[[], int],
     ) -> None:
-        """``connections`` counts those to the public port."""
+        """Report to ``directory``. ``connections`` counts those to the public port."""
         self._services = services
         self._recorder = recorder
         self._readiness = readiness

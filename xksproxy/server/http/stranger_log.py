@@ -11,7 +11,7 @@ _PERIOD_SECONDS: Final = 60.0
 
 
 class StrangerLog:
-    """Logs the first 50 in a minute by themselves, and the number of further ones once a minute.
+    """Gives the first 50 in a minute a line of their own, and logs the number of further ones once a minute.
 
     Belongs to one event loop.
     """
@@ -20,12 +20,12 @@ class StrangerLog:
         self._sums = StrangerSums(_PERIOD_SECONDS)
         self._written_at = time.monotonic()
 
-    def write(self, level: int, message: str, *, reason: str, peer: str) -> None:
-        """Log a connection that could not be served, or count it."""
+    def has_line(self, message: str, *, reason: str, peer: str) -> bool:
+        """Whether the caller logs a connection that could not be served. If not, it is counted."""
         if self._sums.has_line(time.monotonic()):
-            _log.log(level, message, extra={"fields": {"reason": reason, "peer": peer}})
-        else:
-            self._sums.add(peer, "", message, reason)
+            return True
+        self._sums.add(peer, "", message, reason)
+        return False
 
     def beat(self) -> None:
         """Write the sums if a minute has passed. Call it once a second."""
