@@ -226,12 +226,13 @@ def status(admin: str) -> dict[str, Any]:
         return found
 
 
-def metrics_text(proxy: Proxy) -> str:
-    """What a proxy's admin listener tells Prometheus."""
+def metrics_text(proxy: Proxy, *, accept: str = "*/*") -> str:
+    """What a proxy's admin listener tells Prometheus, in a format that is accepted."""
     # The configuration may be one that cannot be loaded: that is what some tests are about.
     listener = re.search(r'(?m)^\[admin\]\nlisten += "([^"]+)"', proxy.environment.config.read_text())
     assert listener
-    with urllib.request.urlopen(f"http://{listener[1]}/metrics", timeout=PATIENCE_SECONDS) as answer:
+    request = urllib.request.Request(f"http://{listener[1]}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         return answer.read().decode()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import choose_encoder
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
@@ -24,6 +24,7 @@ from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.server.worker_status import WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.telemetry.collectors import CredentialInfo, KeyLimit, MachineCollector, MachineInfo
+from xksproxy.telemetry.metrics import Encoder
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -65,7 +66,7 @@ class Admin:
         self._recorder.metrics.publish()
         match request.raw_path:
             case "/metrics":
-                return await self._answer_metrics()
+                return await self._answer_metrics(request.headers.get("Accept", ""))
             case "/status":
                 document = await asyncio.to_thread(self._document)
                 return _response(json.dumps(document, indent=2).encode() + b"\n", "application/json")
@@ -74,12 +75,14 @@ class Admin:
                 return _response(self._page.render(document).encode(), "text/html; charset=utf-8")
         return await self._probes.handle(request)
 
-    async def _answer_metrics(self) -> web.Response:
+    async def _answer_metrics(self, accept: str) -> web.Response:
+        """Answer in the format that the client accepts: OpenMetrics, which has exemplars, or Prometheus's text."""
         if problem := self._runtime.problem:
             return _response(problem.encode(), _TEXT, 503)
-        return _response(await asyncio.to_thread(self._metrics), CONTENT_TYPE_LATEST)
+        encode, content_type = choose_encoder(accept)
+        return _response(await asyncio.to_thread(self._metrics, encode), content_type)
 
-    def _metrics(self) -> bytes:
+    def _metrics(self, encode: Encoder) -> bytes:
         snapshot = self._services.snapshot
         machine = MachineInfo(
             limits=self._limits,
@@ -87,7 +90,7 @@ class Admin:
             certificate_name=snapshot.certificate.name,
             certificate_expiry=snapshot.certificate.expires,
         )
-        return self._recorder.metrics.render([MachineCollector(machine, self._services.usage)])
+        return self._recorder.metrics.render([MachineCollector(machine, self._services.usage)], encode)
 
     def _limits(self, counted_as: str) -> Iterable[KeyLimit]:
         """The external keys that are counted under a name."""

@@ -42,6 +42,7 @@ from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
+from xksproxy.telemetry.tracer import build_tracer
 
 _log: Final = logging.getLogger(__name__)
 SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -113,7 +114,8 @@ class XksWorker(GunicornUVLoopWebWorker):
     async def _serve(self, config: Config) -> None:
         directory = self.app.runtime
         services = Services(config, directory)
-        recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
+        audit = AuditLog(config.audit, read_audit_key(config.audit))
+        recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
         life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
         life_cycle.begin()
         recorder.metrics.reload_failed.labels().set(self._refused_at_start)

@@ -13,7 +13,7 @@ import msgspec
 
 from xksproxy.telemetry.definitions import FAMILIES
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
-from xksproxy.telemetry.series import Counters, Gauges, Histograms
+from xksproxy.telemetry.series import Counters, Gauges, Histograms, examples_of
 from xksproxy.telemetry.totals import Published, Totals, values_of
 
 _log: Final = logging.getLogger(__name__)
@@ -30,8 +30,15 @@ _ENDED: Final = "metrics-ended"
 class WorkerMetrics:
     """The file of this worker process."""
 
-    def __init__(self, directory: Path, metrics: Iterable[Counters | Gauges | Histograms]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        metrics: Iterable[Counters | Gauges | Histograms],
+        with_examples: Histograms | None = None,
+    ) -> None:
+        """``with_examples`` is the histogram whose examples are published too."""
         self._metrics = tuple(metrics)
+        self._with_examples = with_examples
         self._id = os.urandom(8).hex()
         self._file = PublishedFile(_path(directory, os.getpid()), _CAPACITY)
         self.problem = ""
@@ -39,7 +46,8 @@ class WorkerMetrics:
 
     def current(self) -> Published:
         """The present values."""
-        return Published(self._id, time.monotonic(), values_of(self._metrics))
+        examples = [] if self._with_examples is None else list(examples_of(self._with_examples))
+        return Published(self._id, time.monotonic(), values_of(self._metrics), examples)
 
     def publish(self) -> None:
         """Write the present values."""
@@ -88,7 +96,7 @@ class EndedWorkers:
             self._added.clear()
 
     def _write(self) -> bool:
-        published = Published("", time.monotonic(), self._totals.families(), tuple(self._included))
+        published = Published("", time.monotonic(), self._totals.families(), included=tuple(self._included))
         try:
             self._file.write(msgspec.json.encode(published))
         except OSError:

@@ -4,7 +4,7 @@ Where KMS publishes a CloudWatch metric of the same meaning, the help text names
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from xksproxy.telemetry.metric_files import WorkerMetrics, read_totals
 from xksproxy.telemetry.series import OTHER, Count, Distribution, Level, SeriesOf
 from xksproxy.telemetry.totals import Totals
 
+Encoder = Callable[[CollectorRegistry], bytes]
 _REQUEST_DURATION = definitions.REQUEST_DURATION.name
 
 
@@ -35,9 +36,8 @@ class Metrics:
         self._request_series: dict[tuple[str, str, str, str | None], tuple[Count, Distribution]] = {}
         self._hsm_series: dict[tuple[str, str], tuple[Distribution, Distribution]] = {}
         self._condition_labels: set[tuple[str, ...]] = set()
-        self._file = WorkerMetrics(
-            directory, [metric for metric in vars(self).values() if isinstance(metric, SeriesOf)]
-        )
+        metrics = [metric for metric in vars(self).values() if isinstance(metric, SeriesOf)]
+        self._file = WorkerMetrics(directory, metrics, with_examples=self._request_duration)
 
     def _define_request_metrics(self) -> None:
         self._requests = SeriesOf(definitions.REQUESTS, Count)
@@ -80,13 +80,14 @@ class Metrics:
         seconds: float,
         queue_seconds: float,
         hsm_seconds: float,
+        trace_id: str | None = None,
     ) -> None:
         """Count an answered request. ``keystore`` and ``xks_operation`` are empty if its path is not valid."""
         operation = kms_operation if not kms_operation or kms_operation in definitions.KMS_OPERATIONS else OTHER
         labels = keystore, operation, xks_operation, exception
         requests, duration = self._request_series.get(labels) or self._new_request_series(*labels)
         requests.inc()
-        duration.observe(seconds)
+        duration.observe(seconds, trace_id)
         if hsm_seconds:
             hsm_labels = keystore, xks_operation
             queue, hsm = self._hsm_series.get(hsm_labels) or self._new_hsm_series(*hsm_labels)
@@ -145,13 +146,13 @@ class Metrics:
                 counts[operation] = [one + other for one, other in zip(before, values, strict=True)]
         return [_latency(operation, values[:-1]) for operation, values in sorted(counts.items())]
 
-    def render(self, collectors: Iterable[Collector]) -> bytes:
-        """Return the metrics of all workers and of ``collectors``, in Prometheus's text format."""
+    def render(self, collectors: Iterable[Collector], encode: Encoder = generate_latest) -> bytes:
+        """Return the metrics of all workers and of ``collectors``, in Prometheus's text format or another one."""
         registry = CollectorRegistry()
         registry.register(_Collected(self._totals()))
         for collector in collectors:
             registry.register(collector)
-        return generate_latest(registry)
+        return encode(registry)
 
     def _totals(self) -> Totals:
         return read_totals(self._directory, self._file.current())

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 OTHER: Final = "other"
 
@@ -98,20 +98,35 @@ class Level:
         return [self._value, self._at] if self._at else []
 
 
+class Example(NamedTuple):
+    """A request that stands for its bucket, for an exemplar of OpenMetrics."""
+
+    bucket: int
+    trace_id: str
+    amount: float
+    at: float
+    """Unix time in seconds."""
+
+
 class Distribution:
     """One series of a histogram."""
 
-    __slots__ = ("_counts", "_edges", "_sum")
+    __slots__ = ("_counts", "_edges", "_sum", "examples")
 
     def __init__(self, family: Family) -> None:
         self._edges = family.edges
         self._counts = [0.0] * len(family.edges)
         self._sum = 0.0
+        self.examples: dict[int, Example] = {}
+        """The latest traced amount of each bucket."""
 
-    def observe(self, amount: float) -> None:
-        """Count an amount in the first bucket that it fits."""
-        self._counts[bisect_left(self._edges, amount)] += 1
+    def observe(self, amount: float, trace_id: str | None = None) -> None:
+        """Count an amount in the first bucket that it fits. ``trace_id`` is the trace of its request."""
+        bucket = bisect_left(self._edges, amount)
+        self._counts[bucket] += 1
         self._sum += amount
+        if trace_id is not None:
+            self.examples[bucket] = Example(bucket, trace_id, amount, time.time())
 
     def values(self) -> list[float]:
         """The number of amounts in each bucket alone, then the sum of all amounts."""
@@ -144,6 +159,13 @@ class SeriesOf(Generic[Series]):
         for labels, series in list(self._series.items()):
             if values := series.values():
                 yield labels, values
+
+
+def examples_of(metric: "SeriesOf[Distribution]") -> Iterator[tuple[tuple[str, ...], list[Example]]]:
+    """The labels and examples of each series that has some."""
+    for labels, series in list(metric._series.items()):  # noqa: SLF001 - of this module
+        if series.examples:
+            yield labels, list(series.examples.values())
 
 
 Counters = SeriesOf[Count]

@@ -7,9 +7,11 @@ from typing import Final
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from xksproxy.telemetry.series import Counters, Family, Gauges, Histograms, Kind
+from xksproxy.telemetry.definitions import REQUEST_DURATION
+from xksproxy.telemetry.series import Counters, Example, Family, Gauges, Histograms, Kind
 
 _FRESH_SECONDS: Final = 10.0
 
@@ -31,6 +33,9 @@ class Published(msgspec.Struct, array_like=True):
 
     families: dict[str, Rows]
     """The series of each metric."""
+
+    examples: list[tuple[tuple[str, ...], list[Example]]] = []
+    """The examples of :data:`.definitions.REQUEST_DURATION`, by labels."""
 
     included: tuple[str, ...] = ()
     """The ids of ended processes whose values these include, the latest ones."""
@@ -54,6 +59,7 @@ class Totals:
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = {family.name: family for family in families}
         self._values: dict[str, Values] = {name: {} for name in self._families}
+        self._examples: dict[tuple[str, ...], dict[int, Example]] = {}
 
     def add(self, published: Published) -> None:
         """Add what a process has published. Gauges count only while they are fresh. Unknown metrics are left out."""
@@ -62,6 +68,11 @@ class Totals:
             if family is not None and (family.kind.outlives_process or published.fresh):
                 for labels, values in series:
                     self._add(family, self._values[name], labels, values)
+        for labels, examples in published.examples:
+            latest = self._examples.setdefault(labels, {})
+            for example in examples:
+                before = latest.get(example.bucket)
+                latest[example.bucket] = example if before is None or before.at < example.at else before
 
     def add_lasting(self, published: Published) -> None:
         """Add the counters and histograms of a process that has ended."""
@@ -104,17 +115,22 @@ class Totals:
         """Each metric that has series, for prometheus-client's formats."""
         for name, family in self._families.items():
             if values := self._values[name]:
-                yield _metric(family, values)
+                yield _metric(family, values, self._examples if name == REQUEST_DURATION.name else {})
 
 
-def _metric(family: Family, all_values: Values) -> Metric:
+def _metric(family: Family, all_values: Values, examples: Mapping[tuple[str, ...], Mapping[int, Example]]) -> Metric:
     name, text, labels = family.name, family.help, family.labels
     if family.kind is Kind.HISTOGRAM:
         histogram = HistogramMetricFamily(name, text, labels=labels)
         edges = [floatToGoString(edge) for edge in family.edges]  # type: ignore[no-untyped-call]
         for label_values, values in all_values.items():
             counts = accumulate(values[:-1])
-            histogram.add_metric(label_values, list(zip(edges, counts, strict=True)), values[-1])
+            of_series = examples.get(label_values, {})
+            buckets = [
+                _bucket(edge, count, of_series.get(number))
+                for number, (edge, count) in enumerate(zip(edges, counts, strict=True))
+            ]
+            histogram.add_metric(label_values, buckets, values[-1])
         return histogram
     simple: CounterMetricFamily | GaugeMetricFamily = (
         CounterMetricFamily(name, text, labels=labels)
@@ -124,3 +140,9 @@ def _metric(family: Family, all_values: Values) -> Metric:
     for label_values, values in all_values.items():
         simple.add_metric(label_values, values[0])
     return simple
+
+
+def _bucket(edge: str, count: float, example: Example | None) -> tuple[str, float] | tuple[str, float, Exemplar]:
+    if example is None:
+        return edge, count
+    return edge, count, Exemplar({"trace_id": example.trace_id}, example.amount, example.at)
