@@ -34,8 +34,8 @@ class RequestStats(msgspec.Struct):
     authorization: Mapping[str, Any] | None = None
     """Decision, mode, and the policies that decided; None if no policies were evaluated."""
 
-    calls: list[HsmCall] = []
-    """The calls of :attr:`hsms`."""
+    calls: list[HsmCall] | None = None
+    """The calls of :attr:`hsms`, if they are collected."""
 
 
 current_request_stats: ContextVar[RequestStats | None] = ContextVar("current_request_stats", default=None)

@@ -124,7 +124,7 @@ def _trace(tracer: Tracer, record: RequestRecord, seconds: float) -> str | None:
         "http.response.status_code": record.status,
         "error.type": record.error,
     }
-    return tracer.trace(operation, record.started, seconds, attributes, record.stats.calls, error=record.error)
+    return tracer.trace(operation, record.started, seconds, attributes, record.stats.calls or (), error=record.error)
 
 
 class Recorder:
@@ -133,6 +133,8 @@ class Recorder:
     def __init__(self, audit: AuditLog, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self.metrics = metrics
         self._tracer = tracer
+        self.traces = tracer is not None
+        """Whether requests may be traced, so that their calls must be collected."""
         self.audit = audit
         self.refusals: deque[Refusal] = deque(maxlen=_REMEMBERED_REFUSALS)
         self.in_flight = 0

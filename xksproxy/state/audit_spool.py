@@ -131,7 +131,7 @@ class AuditSpool:
 def _names(directory: int) -> list[str]:
     """The names of the files of events, the oldest first."""
     with os.scandir(directory) as found:
-        return sorted(item.name for item in found if item.name.endswith(_SUFFIX) and not item.name.startswith("."))
+        return sorted(item.name for item in found if item.name.endswith(_SUFFIX))
 
 
 def _read(name: str, directory: int) -> AuditEntry | None:

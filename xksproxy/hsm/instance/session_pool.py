@@ -270,7 +270,8 @@ class SessionPool:
         stats.queue_seconds += claimed_at - submitted_at
         stats.hsm_seconds += now - claimed_at
         stats.hsms.append(self._hsm_id)
-        stats.calls.append(HsmCall(self._hsm_id, submitted_at, claimed_at, now))
+        if stats.calls is not None:
+            stats.calls.append(HsmCall(self._hsm_id, submitted_at, claimed_at, now))
 
     def _top_up(self) -> None:
         while len(self._free) < self._sessions and len(self._free) + self.stuck < self._maximum:
