@@ -75,6 +75,28 @@ def test_create_serves_a_key_store_that_has_no_credential_yet(run: Callable[...,
     assert (config.parent / "credentials").stat().st_mode & 0o777 == 0o700
 
 
+def test_create_before_the_first_start_makes_no_state_directory(run: Callable[..., Any], config: Path) -> None:
+    shutil.rmtree(config.parent / "state", ignore_errors=True)
+
+    done = run("credentials", "create", "--json")
+
+    assert done.code == 0
+    assert "the audit log will not have this" in done.err
+    assert json.loads(done.text)["access_key_id"] in _credentials(config)
+    assert not (config.parent / "state").exists()
+
+
+def test_create_whose_event_cannot_be_recorded_says_so_and_fails(run: Callable[..., Any], config: Path) -> None:
+    (config.parent / "state").mkdir(exist_ok=True)
+    (config.parent / "state" / "audit").write_text("no directory")
+
+    done = run("credentials", "create")
+
+    assert done.code == 1
+    assert "the change is made, but the audit log will not have it" in done.err
+    assert len(_credentials(config)) == 2
+
+
 def test_create_names_the_other_machines_of_the_fleet(run: Callable[..., Any], config: Path) -> None:
     config.write_text(config.read_text().replace("[server]\n", "[server]\nfleet_size = 3\n"))
 

@@ -23,8 +23,12 @@ def note_user(context: click.Context) -> None:
 def record_event(state_directory: Path, message: str, **fields: Any) -> None:
     """Leave an event for the audit log. A proxy that runs writes it within a second, another one when it starts.
 
-    If that fails, print it and exit with code 1, although the change was made.
+    If that fails, print it and exit with code 1, although the change was made. A state directory that does not exist
+    is not made, because the command may run as another user than the service: before the first start there is no log.
     """
+    if not state_directory.exists():
+        print_error(f"the audit log will not have this: {state_directory} does not exist yet")
+        return
     user = click.get_current_context().meta.get(_USER)
     try:
         AuditSpool(state_directory).put(message, {**fields, **actor(user)})

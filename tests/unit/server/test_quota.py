@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import small_file_system
 
 from xksproxy.server import quota as module
 from xksproxy.server.quota import Quota
@@ -59,3 +60,25 @@ def test_processes_at_once_never_take_more_than_there_is(tmp_path: Path) -> None
     taken = [int(process.communicate()[0]) for process in running]
 
     assert 450 <= sum(taken) <= 500
+
+
+_TAKE_WITHOUT_ROOM = """
+import sys
+from pathlib import Path
+from xksproxy.server.quota import Quota
+directory = Path(sys.argv[1])
+try:
+    (directory / "filler").write_bytes(bytes(2**20))
+except OSError:
+    pass
+quota = Quota(directory / "quota", 0.0001, 5)
+print(quota.problem, sum(quota.take() for _ in range(10)))
+"""
+
+
+def test_without_room_for_its_file_a_process_counts_for_itself() -> None:
+    with small_file_system(size=2**16) as directory:
+        command = [sys.executable, "-c", _TAKE_WITHOUT_ROOM, str(directory)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "No space left on device 5\n"), done.stderr
