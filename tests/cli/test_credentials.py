@@ -54,6 +54,8 @@ def _assert_no_secret(config: Path, *texts: str) -> None:
 def test_create_makes_a_private_file_and_prints_no_secret(run: Callable[..., Any], config: Path) -> None:
     (before,) = _credentials(config)
 
+    (config.parent / "state").mkdir(mode=0o700, exist_ok=True)
+
     done = run("credentials", "create")
 
     assert (done.code, done.err) == (0, "")
