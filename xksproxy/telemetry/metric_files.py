@@ -23,7 +23,8 @@ _CAPACITY: Final = 384 * 1024
 FILE_BYTES: Final = 2 * _CAPACITY
 """About what the file of one process takes of the runtime directory."""
 
-_MOST_INCLUDED: Final = 100
+_MOST_INCLUDED: Final = 1000
+"""More workers than can end while a reader reads the files."""
 _ENDED: Final = "metrics-ended"
 
 
