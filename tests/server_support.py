@@ -47,6 +47,7 @@ from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.sigv4.sign import signed_headers
 from xksproxy.spec.uri import Operation
 
+AUDIT_KEY = "k" * 64
 HEALTH = "/dev/kms/xks/v1/health"
 HEALTH_MESSAGE = {"requestMetadata": {"kmsRequestId": "4112f4d6-db54-4af4-ae30-c55a22a8dfae", "kmsOperation": "K"}}
 HEALTH_BODY = json.dumps(HEALTH_MESSAGE).encode()
@@ -241,12 +242,19 @@ def assert_refused(answer: Answer, status: int, name: str) -> None:
 
 def assert_serving(proxy: Proxy, times: int = 4) -> None:
     """An answer of a serving HSM on each of several new connections, which find every worker sooner or later."""
+    # DEGRADED for a second: SoftHSM2 fails a check that meets another process just logging in to the token.
+    assert health_on_connections(proxy, times) <= {"ACTIVE", "DEGRADED"}
+
+
+def health_on_connections(proxy: Proxy, times: int) -> set[str]:
+    """What GetHealthStatus says of the first HSM on so many new connections."""
+    found = set()
     for _ in range(times):
         with Wire(proxy) as wire:
             reply = wire.ask(signed_post(proxy))
-        # DEGRADED for a second: SoftHSM2 fails a check that meets another process just logging in to the token.
-        assert reply.status == 200
-        assert reply.body["ekmFleetDetails"][0]["healthStatus"] in ("ACTIVE", "DEGRADED"), reply.content
+        assert reply.status == 200, reply.content
+        found.add(reply.body["ekmFleetDetails"][0]["healthStatus"])
+    return found
 
 
 class RoamingClient:
@@ -558,6 +566,15 @@ def wait_until_sockets_are_closed(before: Mapping[int, int]) -> None:
 def audit_lines(path: Path, *parts: str) -> list[dict[str, Any]]:
     """The lines of an audit log in JSON that hold all of these."""
     return [json.loads(line) for line in lines_with(path, *parts)]
+
+
+def chained(text: str, log: Path, more: str = "") -> str:
+    """The text of a configuration whose audit log is chained and goes to a file; ``more`` settings of it."""
+    key = log.with_name("audit-key")
+    key.write_text(AUDIT_KEY)
+    key.chmod(0o600)
+    table = f'[audit]\nfile = "{log}"\nchain = true\nkey = {{ file = "{key}" }}\ncheckpoint_interval_s = 1\n{more}'
+    return re.sub(r"(?s)\[audit\]\nformat = \"console\"\n", table + "\n", text)
 
 
 @contextmanager

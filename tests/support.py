@@ -6,14 +6,17 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import pytest
 from commands import Command, start_command
 from xksproxy_tools.development.environment import DevEnvironment, admin_port, open_environment
 
@@ -223,10 +226,29 @@ def status(admin: str) -> dict[str, Any]:
         return found
 
 
-def metrics_text(proxy: Proxy) -> str:
-    """What a proxy's admin listener tells Prometheus."""
+def metrics_text(proxy: Proxy, *, accept: str = "*/*") -> str:
+    """What a proxy's admin listener tells Prometheus, in a format that is accepted."""
     # The configuration may be one that cannot be loaded: that is what some tests are about.
     listener = re.search(r'(?m)^\[admin\]\nlisten += "([^"]+)"', proxy.environment.config.read_text())
     assert listener
-    with urllib.request.urlopen(f"http://{listener[1]}/metrics", timeout=PATIENCE_SECONDS) as answer:
+    request = urllib.request.Request(f"http://{listener[1]}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         return answer.read().decode()
+
+
+@contextmanager
+def small_file_system(*, size: int, inodes: int = 1000) -> Iterator[Path]:
+    """A file system in memory of so many bytes and files, mounted for the time of the block; needs root."""
+    directory = Path(tempfile.mkdtemp(prefix="xksproxy-test-"))
+    options = f"size={size},nr_inodes={inodes},mode=0700"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)], capture_output=True, text=True, check=False
+    )
+    try:
+        if mounted.returncode:
+            pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        yield directory
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        directory.rmdir()

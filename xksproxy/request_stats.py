@@ -2,9 +2,20 @@
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+
+
+class HsmCall(NamedTuple):
+    """One call to an HSM. Times are on the monotonic clock, in seconds."""
+
+    hsm: str
+    queued_at: float
+    began_at: float
+    """When a session took it from the queue."""
+
+    ended_at: float
 
 
 class RequestStats(msgspec.Struct):
@@ -22,6 +33,9 @@ class RequestStats(msgspec.Struct):
     key_version: int | None = None
     authorization: Mapping[str, Any] | None = None
     """Decision, mode, and the policies that decided; None if no policies were evaluated."""
+
+    calls: list[HsmCall] | None = None
+    """The calls of :attr:`hsms`, if they are collected."""
 
 
 current_request_stats: ContextVar[RequestStats | None] = ContextVar("current_request_stats", default=None)

@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 
 root = Path(sys.argv[1])
-for path in sorted((root / "xksproxy").rglob("*.py")):
+optional = root / "xksproxy" / "telemetry" / "tracing.py"
+for path in sorted({*(root / "xksproxy").rglob("*.py")} - {optional}):
     __import__(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
 """
 
@@ -106,14 +107,16 @@ def test_the_wheel_holds_the_packages_of_the_proxy_and_no_tools() -> None:
 def test_the_installed_metadata_has_the_dependencies_of_the_project_file() -> None:
     installed = {Requirement(text).name for text in _installed("xksproxy").requires or ()}
 
-    assert installed == {Requirement(text).name for text in _PYPROJECT["project"]["dependencies"]}
+    extras = _PYPROJECT["project"]["optional-dependencies"].values()
+    declared = [*_PYPROJECT["project"]["dependencies"], *(text for extra in extras for text in extra)]
+    assert installed == {Requirement(text).name for text in declared}
 
 
 def test_the_proxy_needs_neither_the_tools_nor_the_aws_sdk() -> None:
     needed = _needed_distributions()
 
     assert needed > {"xksproxy", "python-pkcs11", "cedarpy"}
-    assert needed.isdisjoint({"xksproxy-tools", "botocore", "boto3", "awscli", "s3transfer"})
+    assert needed.isdisjoint({"xksproxy-tools", "botocore", "boto3", "awscli", "s3transfer", "opentelemetry-sdk"})
 
 
 def test_every_module_of_the_proxy_can_be_imported_with_its_dependencies_alone(run: Run) -> None:

@@ -54,6 +54,8 @@ def _assert_no_secret(config: Path, *texts: str) -> None:
 def test_create_makes_a_private_file_and_prints_no_secret(run: Callable[..., Any], config: Path) -> None:
     (before,) = _credentials(config)
 
+    (config.parent / "state").mkdir(mode=0o700, exist_ok=True)
+
     done = run("credentials", "create")
 
     assert (done.code, done.err) == (0, "")
@@ -73,6 +75,28 @@ def test_create_serves_a_key_store_that_has_no_credential_yet(run: Callable[...,
     assert done.code == 0
     assert list(_credentials(config)) == [json.loads(done.text)["access_key_id"]]
     assert (config.parent / "credentials").stat().st_mode & 0o777 == 0o700
+
+
+def test_create_before_the_first_start_makes_no_state_directory(run: Callable[..., Any], config: Path) -> None:
+    shutil.rmtree(config.parent / "state", ignore_errors=True)
+
+    done = run("credentials", "create", "--json")
+
+    assert done.code == 0
+    assert "the audit log will not have this" in done.err
+    assert json.loads(done.text)["access_key_id"] in _credentials(config)
+    assert not (config.parent / "state").exists()
+
+
+def test_create_whose_event_cannot_be_recorded_says_so_and_fails(run: Callable[..., Any], config: Path) -> None:
+    (config.parent / "state").mkdir(exist_ok=True)
+    (config.parent / "state" / "audit").write_text("no directory")
+
+    done = run("credentials", "create")
+
+    assert done.code == 1
+    assert "the change is made, but the audit log will not have it" in done.err
+    assert len(_credentials(config)) == 2
 
 
 def test_create_names_the_other_machines_of_the_fleet(run: Callable[..., Any], config: Path) -> None:

@@ -123,6 +123,11 @@ def test_what_root_runs_leaves_only_private_files_of_the_owner(config: Path) -> 
     made = owners(config.parent)
     assert {user for user, _ in made.values()} == {OWNER}, made
     assert not [name for name, (_, mode) in made.items() if name.startswith("state") and mode & 0o077]
+    events = [json.loads(path.read_text()) for path in sorted((config.parent / "state" / "audit").glob("*.json"))]
+    assert [event["message"] for event in events] == [
+        *("block set", "block removed", "version activated", "credential created"),
+    ]
+    assert {event["fields"]["user"] for event in events} == {"root"}
 
 
 def test_a_stranger_is_refused_with_the_command_to_use(config: Path) -> None:

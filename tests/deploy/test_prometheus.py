@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from support import Proxy, metrics_text
+from support import Proxy, eventually, metrics_text
 
 from xksproxy.client.xks import XksClient
 from xksproxy.spec import errors
@@ -147,6 +147,9 @@ def known(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Known:
         assert client.call(Operation.GET_KEY_METADATA, {"requestMetadata": metadata}, "demo-key").status == 200
         assert client.call(Operation.GET_HEALTH_STATUS, {"requestMetadata": metadata}).status == 200
         assert client.call(Operation.GET_KEY_METADATA, {"requestMetadata": metadata}, "no-such-key").status == 404
+    # A worker publishes what it has counted twice a second.
+    counted = ("xksproxy_hsm_duration_seconds_sum{", 'xks_operation="GetKeyMetadata"')
+    eventually(lambda: any(all(part in line for part in counted) for line in metrics_text(proxy).splitlines()))
     known = Known().learn(text_string_to_metric_families(metrics_text(proxy)))
 
     directory = tmp_path_factory.mktemp("metrics")

@@ -69,13 +69,13 @@ def test_no_process_of_the_service_may_dump_core_unless_it_is_configured(own_pro
 
 
 @pytest.mark.slow
-def test_temporary_files_of_workers_lie_in_the_runtime_directory(own_proxy: OwnProxy) -> None:
+def test_the_heartbeat_of_a_worker_needs_no_file(own_proxy: OwnProxy) -> None:
     proxy = own_proxy.start(forked=False)
 
     for pid in workers(proxy):
         files = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
-        (heartbeat,) = {file for file in files if "wgunicorn-" in file}
-        assert Path(heartbeat).parent.name.startswith("xksproxy-")
+        assert [file for file in files if "memfd:heartbeat" in file] == ["/memfd:heartbeat (deleted)"]
+        assert not [file for file in files if "wgunicorn-" in file]
 
 
 @pytest.mark.slow

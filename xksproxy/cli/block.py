@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from xksproxy.cli.block_target import BlockTarget, find_target
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.server.followers import holds
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
@@ -72,7 +74,14 @@ def block(
     become_owner(target.state_directory)
     table = block_table(target.state_directory, target.keystore)
     entry = Block(time.time(), reason)
-    table.update(WHOLE_STORE if key_id is None else key_id, lambda existing: existing or entry)
+    before: list[Block | None] = []
+
+    def add(existing: Block | None) -> Block:
+        before.append(existing)
+        return existing or entry
+
+    after = table.update(WHOLE_STORE if key_id is None else key_id, add)
+    _record(target, key_id, "block set", before[-1], after)
     print_line(f"{_description(target, key_id)} is blocked on this machine")
     if key_id is not None and target.exposes(key_id) is None:
         print_line(f"the configuration cannot be used, so it was not checked that the key store exposes {key_id}")
@@ -108,11 +117,17 @@ def unblock(
     if removed == [None]:
         print_error(f"{_description(target, key_id)} is not blocked on this machine; nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
+    _record(target, key_id, "block removed", removed[-1], None)
     print_line(f"{_description(target, key_id)} is no longer blocked on this machine")
     if remaining := [other for other in table.entries() if other != name]:
         names = ", ".join("the whole key store" if other == WHOLE_STORE else other for other in sorted(remaining))
         print_line(f"still blocked: {names}")
     report_followers(target.state_directory, holds(table.path.name, table.revision))
+
+
+def _record(target: BlockTarget, key_id: str | None, message: str, before: Block | None, after: Block | None) -> None:
+    values = {"before": msgspec.to_builtins(before), "after": msgspec.to_builtins(after)}
+    record_event(target.state_directory, message, keystore=target.keystore, key_id=key_id, **values)
 
 
 def _description(target: BlockTarget, key_id: str | None) -> str:

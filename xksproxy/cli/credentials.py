@@ -12,6 +12,7 @@ from xksproxy.cli.config_option import choose_keystore, config_option, keystore_
 from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.cli.table import print_table
 from xksproxy.config.credentials import read_credentials, save_credential
@@ -69,6 +70,7 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
     directory.mkdir(mode=0o700, exist_ok=True)
     credential = generate_credential()
     path = save_credential(directory, credential, datetime.now(UTC))
+    _record(config, store, "credential created", credential.access_key_id, before=None, after="valid")
     if as_json:
         print_json({"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)})
         return
@@ -125,11 +127,17 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     config, store = _open(config_file, keystore_name)
     uses = CredentialUses(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
+    _record(config, store, "credential retired", access_key_id, before="valid", after="retired", forced=force)
     print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
     print_line("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
     report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
+
+
+def _record(config: Config, store: KeyStore, message: str, access_key_id: str, **values: Any) -> None:
+    directory = Path(config.state.directory)
+    record_event(directory, message, keystore=store.name, access_key_id=access_key_id, **values)
 
 
 def _open(config_file: Path, keystore_name: str | None) -> tuple[Config, KeyStore]:

@@ -7,6 +7,7 @@ import click
 
 from xksproxy.cli.config_option import config_option, load_as_owner
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.cli.record_event import record_event
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 
 
@@ -41,4 +42,5 @@ def allow_login(config_file: Path, hsm_id: str) -> None:
     if not PinGuard(Path(config.state.directory)).forget(hsm_id):
         print_error(f"no PIN of {hsm_id} was refused on this machine; nothing was changed")
         sys.exit(FOUND_SOMETHING_WRONG)
+    record_event(Path(config.state.directory), "log-in allowed", hsm=hsm_id, before="refused", after="not tried")
     print_line(f"the next log-in to {hsm_id} tries its PIN again; a wrong PIN counts towards the lock of the token")

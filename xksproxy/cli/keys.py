@@ -7,28 +7,23 @@ from pathlib import Path
 
 import click
 
+from xksproxy.cli.accept_key import accept
 from xksproxy.cli.config_check import load_checked
-from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
+from xksproxy.cli.config_option import config_option, keystore_option
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.table import print_table
-from xksproxy.config.check import read_pin
-from xksproxy.config.model import Config, KeyStore
+from xksproxy.cli.token_session import hsm_option, open_on_hsm
 from xksproxy.config.object_names import ObjectName
-from xksproxy.hsm.errors import HsmError, KeyAmbiguous, KeyDiffers, KeyMissing
-from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
-from xksproxy.hsm.instance.direct import open_session
-from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.keys import KeyDescription, KeyFingerprint
+from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
+from xksproxy.hsm.keys import KeyDescription
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
-from xksproxy.keystore.versions import KeyVersions
-from xksproxy.spec.errors import KeyNotFoundException, XksError
+from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
-_hsm_option = click.option("--hsm", "hsm_id", help="The HSM, if the key store has several.  [default: the first]")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -63,14 +58,14 @@ def keys() -> None:
     """
 
 
-for command in (rotate, disable, enable):
+for command in (rotate, disable, enable, accept):
     keys.add_command(command)
 
 
 @keys.command("list")
 @config_option
 @keystore_option
-@_hsm_option
+@hsm_option
 @_json_option
 def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, *, as_json: bool) -> None:
     """List the keys on the token, and configured keys that are missing. Exit code 1 if a configured key is unusable.
@@ -79,7 +74,7 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
     Example:
       xksproxy keys list --config xksproxy.toml
     """
-    store, session = _open(load_checked(config_file), keystore_name, hsm_id)
+    store, session = open_on_hsm(load_checked(config_file), keystore_name, hsm_id)
     rows = _rows(KeyMap(store.keys), session.list_keys())
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -94,7 +89,7 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
 @keys.command()
 @config_option
 @keystore_option
-@_hsm_option
+@hsm_option
 @click.argument("key_id", metavar="ID", type=ID)
 @_json_option
 def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
@@ -107,7 +102,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
       xksproxy keys show demo-key
     """
     config = load_checked(config_file)
-    store, session = _open(config, keystore_name, hsm_id)
+    store, session = open_on_hsm(config, keystore_name, hsm_id)
     try:
         key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
     except KeyNotFoundException:
@@ -135,7 +130,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
 @keys.command()
 @config_option
 @keystore_option
-@_hsm_option
+@hsm_option
 @click.argument("key_id", metavar="ID", type=ID)
 @click.option(
     "--usage",
@@ -154,7 +149,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     Example:
       xksproxy keys create payments-2026
     """
-    store, session = _open(load_checked(config_file), keystore_name, hsm_id)
+    store, session = open_on_hsm(load_checked(config_file), keystore_name, hsm_id)
     try:
         key = KeyMap(store.keys).resolve(key_id)
     except KeyNotFoundException:
@@ -175,61 +170,6 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)
     print_line(f"created an AES-256 key with the label {key.label}{_with_id(key.name)}")
-
-
-@keys.command()
-@config_option
-@keystore_option
-@_hsm_option
-@click.argument("key_id", metavar="ID", type=ID)
-def accept(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str) -> None:
-    """Accept that the key of an external key id was replaced on the token, and record the new one.
-
-    The proxy refuses a key whose value is not the one on record. This records the value that the token has now, for the
-    primary version. What the former key encrypted cannot be decrypted any more. Asks for the id as a confirmation.
-
-    \b
-    Example:
-      xksproxy keys accept payments-2026
-    """
-    config = load_checked(config_file)
-    store, session = _open(config, keystore_name, hsm_id)
-    state = Path(config.state.directory)
-    records = FingerprintRecords(state / f"keys-{store.name}.json")
-    records.refresh()
-    try:
-        key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
-        label = KeyVersions(version_table(state, store.name)).primary(key).label
-        fingerprint = session.make_fingerprint(label)
-    except (XksError, HsmError) as error:
-        print_error(f"{key_id}: {error}", "nothing was changed")
-        sys.exit(FOUND_SOMETHING_WRONG)
-    known = records.get(label)
-    if known is None or _is_recorded(session, label, known):
-        print_line(f"the key with the label {label} is the one on record, or none is on record; nothing was changed")
-        return
-    print_line(f"Ciphertexts of the former key with the label {label} cannot be decrypted with the new one.")
-    if click.prompt("Type the id of the external key to accept the new one") != key_id:
-        print_error("that is not the id; nothing was changed")
-        sys.exit(FOUND_SOMETHING_WRONG)
-    records.replace(label, known, fingerprint)
-    print_line(f"the new key with the label {label} is on record; running workers use it within 15 seconds")
-
-
-def _is_recorded(session: HsmSession, label: str, known: KeyFingerprint) -> bool:
-    try:
-        session.verify_key(label, known)
-    except KeyDiffers:
-        return False
-    return True
-
-
-def _open(config: Config, keystore_name: str | None, hsm_id: str | None) -> tuple[KeyStore, HsmSession]:
-    store = choose_keystore(config, keystore_name)
-    if hsm_id not in (None, *store.hsms):
-        raise click.UsageError(f"the key store {store.name} has no HSM {hsm_id}; it has: {', '.join(store.hsms)}")
-    hsm = next(hsm for hsm in config.hsm if hsm.id == (hsm_id or store.hsms[0]))
-    return store, open_session(hsm, read_pin(hsm), Path(config.state.directory))
 
 
 def _rows(key_map: KeyMap, on_token: list[KeyDescription]) -> list[_Row]:

@@ -12,6 +12,7 @@ from xksproxy import __version__
 from xksproxy.cli.commands import Commands
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
 from xksproxy.cli.privilege import WrongUser
+from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
@@ -23,13 +24,15 @@ _TRACEBACK_VARIABLE: Final = "XKSPROXY_TRACEBACK"
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="xksproxy")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """An AWS KMS external key store (XKS) proxy. Your keys stay in your HSM.
 
     \b
     Try it on this machine:   xksproxy dev
     Run it:                   xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
+    note_user(context)
 
 
 def main() -> None:

@@ -1,13 +1,16 @@
 """``xksproxy keys rotate``, ``keys disable-version`` and ``keys enable-version``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
+from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
@@ -19,9 +22,9 @@ from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text,
 from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, VersionFingerprint
 from xksproxy.server.followers import holds
 from xksproxy.spec.errors import KeyNotFoundException
-from xksproxy.state.state_file import file_lock
+from xksproxy.state.state_file import SharedTable, file_lock
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.versions import version_table
+from xksproxy.state.versions import VersionRecord, version_table
 
 _LOCK_SECONDS = 0.5
 
@@ -74,6 +77,7 @@ def rotate(
     try:
         with file_lock(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
+            before = rotation.record()
             if activate:
                 wanted = _require_prepared(rotation, key_id, wanted)
             proof = None if proof_text is None else VersionFingerprint(*fingerprint_from_text(proof_text))
@@ -82,7 +86,11 @@ def rotate(
                 rotation.activate(prepared)
     finally:
         usage.return_unused()
-    primary = rotation.record().primary
+    after = rotation.record()
+    primary = after.primary
+    message = "version activated" if primary == prepared.number else "version prepared"
+    what = {"keystore": store.name, "key_id": key_id, "version": prepared.number, "created": prepared.created}
+    _record(config, message, (before, after), **what)
     if as_json:
         print_json(_document(prepared, primary))
     else:
@@ -114,7 +122,11 @@ def disable(
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
-    disable_version(key, number, version_table(state, store.name), UsageBook(state), recent_days=days, force=force)
+    table = version_table(state, store.name)
+    before = _read(table, key)
+    disable_version(key, number, table, UsageBook(state), recent_days=days, force=force)
+    what = {"keystore": store.name, "key_id": key_id, "version": number, "forced": force}
+    _record(config, "version disabled", (before, _read(table, key)), **what)
     print_line(f"version {number} of {key_id} is disabled on this machine")
     _report_followers(state, store)
 
@@ -135,10 +147,25 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
-    if not enable_version(key, number, version_table(state, store.name)):
+    table = version_table(state, store.name)
+    before = _read(table, key)
+    if not enable_version(key, number, table):
         raise RotationRefused(f"version {number} of {key_id} is not disabled on this machine")
+    what = {"keystore": store.name, "key_id": key_id, "version": number}
+    _record(config, "version enabled", (before, _read(table, key)), **what)
     print_line(f"version {number} of {key_id} is enabled again on this machine")
     _report_followers(state, store)
+
+
+def _read(table: SharedTable[VersionRecord], key: ExternalKey) -> VersionRecord:
+    table.refresh()
+    return table.get(key.id) or VersionRecord(key.first_version)
+
+
+def _record(config: Config, message: str, change: tuple[VersionRecord, VersionRecord], **more: Any) -> None:
+    """``change`` is the version record before and after."""
+    before, after = map(msgspec.to_builtins, change)
+    record_event(Path(config.state.directory), message, **more, before=before, after=after)
 
 
 def _report_followers(state: Path, store: KeyStore, *, quiet: bool = False) -> None:

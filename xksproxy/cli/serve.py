@@ -10,8 +10,9 @@ from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import print_error
 from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.listener_checks import open_files_findings, trial_findings
+from xksproxy.config.listener_checks import trial_findings
 from xksproxy.config.model import Config
+from xksproxy.config.resource_checks import resource_findings
 from xksproxy.server.master import ProxyApplication
 from xksproxy.server.process import forbid_core_dumps, permit_core_dumps
 
@@ -39,14 +40,14 @@ def serve(config_file: Path) -> None:
 
 
 def _require_listeners(config_file: Path, config: Config) -> None:
-    """Refuse addresses that cannot be had, at once and with the reason; warn of a low limit of open files.
+    """Refuse addresses that cannot be had, at once and with the reason; warn of limits that are too low.
 
     Raises:
         ConfigError: another process listens there, the address is not of this machine, or the right is missing.
     """
     findings = [
         *trial_findings(listeners_of(config), starting=True),
-        *open_files_findings(config.server.max_connections),
+        *resource_findings(config),
     ]
     if problems := [f"{config_file}: {finding.text}" for finding in findings if finding.serious]:
         raise ConfigError(problems)

@@ -25,6 +25,7 @@ from xksproxy.config.secret import (
 )
 from xksproxy.config.service_user import ServiceUser
 from xksproxy.config.token_names import TokenName
+from xksproxy.config.tracing_checks import tracing_problems
 from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
@@ -47,6 +48,7 @@ def check_config(config: Config, secrets: SecretsToCheck = "all") -> list[str]:
         *_host_problems(config.admin.hosts),
         *_readiness_problems(config),
         *_audit_problems(config.audit),
+        *tracing_problems(config.tracing),
         *_tls_problems(config.server.tls),
         *credential_problems(config.keystore),
         *_duplicates("hsm", "id", (hsm.id for hsm in config.hsm)),

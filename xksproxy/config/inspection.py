@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from xksproxy.config.certificate_checks import certificate_findings, client_ca_findings
 from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.findings import Finding
-from xksproxy.config.listener_checks import open_files_findings
 from xksproxy.config.model import Config
 from xksproxy.config.networks import network_findings
+from xksproxy.config.resource_checks import resource_findings
 
 
 def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]:
@@ -22,5 +22,5 @@ def inspect_config(config: Config, now: datetime | None = None) -> list[Finding]
         *client_ca_findings(config.server.tls, now),
         *credential_findings(config.keystore),
         *(network_findings("server.proxy_protocol.from", proxy_protocol.from_) if proxy_protocol else ()),
-        *open_files_findings(config.server.max_connections),
+        *resource_findings(config),
     ]

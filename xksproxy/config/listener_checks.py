@@ -4,7 +4,6 @@ import errno
 import ipaddress
 import os
 import re
-import resource
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -77,16 +76,6 @@ def trial_findings(listeners: Sequence[Listener], *, starting: bool) -> Iterator
                 yield Finding(starting, f"{text}; {way_out}")
             else:
                 yield Finding(starting, f"{at}: {error.strerror}")
-
-
-def open_files_findings(maximum_connections: int) -> Iterator[Finding]:
-    """A limit of open files that is reached before ``server.max_connections``."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit <= maximum_connections:
-        yield Finding.warning(
-            f"server.max_connections: {maximum_connections} connections need more open files than the {limit} that this"
-            " process may have; raise the limit (ulimit -n, or LimitNOFILE= in the systemd unit)"
-        )
 
 
 def _resolve(host: str) -> frozenset[IpAddress]:

@@ -296,6 +296,20 @@ class Logging(_Table, frozen=True):
     """One JSON object a line, or a line for people."""
 
 
+class Tracing(_Table, frozen=True):
+    """``[tracing]``: OpenTelemetry traces of slow and failed requests. Needs the extra ``xksproxy[otel]``."""
+
+    endpoint: Text | None = None
+    """The URL that takes OTLP over HTTP, such as ``http://127.0.0.1:4318/v1/traces``; off without it. A header for it,
+    such as a token, comes from the environment variable OTEL_EXPORTER_OTLP_HEADERS."""
+
+    slow_ms: Annotated[float, Meta(ge=0)] = 100
+    """Authenticated requests that took longer, and failed ones, are traced: at most 50 a second in each worker."""
+
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 0
+    """The fraction of the other authenticated requests that is traced, within the same limit."""
+
+
 class Config(_Table, frozen=True):
     """The whole file. Paths are absolute once it is loaded."""
 
@@ -307,3 +321,4 @@ class Config(_Table, frozen=True):
     audit: Audit = Audit()
     state: State = State()
     logging: Logging = Logging()
+    tracing: Tracing = Tracing()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import choose_encoder
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
@@ -20,8 +20,11 @@ from xksproxy.server.record import Recorder
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.status import condition_document, status_document
+from xksproxy.server.worker_reporter import WorkerReporter
+from xksproxy.server.worker_status import WorkerStatus
 from xksproxy.spec.errors import XksError
 from xksproxy.telemetry.collectors import CredentialInfo, KeyLimit, MachineCollector, MachineInfo
+from xksproxy.telemetry.metrics import Encoder
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -36,9 +39,10 @@ class Admin:
         services: Services,
         recorder: Recorder,
         probes: Probes,
+        reporter: WorkerReporter,
+        *,
         directory: Path,
         fleet_size: int,
-        *,
         hosts: AdminHosts,
     ) -> None:
         """``directory`` is where the workers publish metrics and status."""
@@ -46,6 +50,7 @@ class Admin:
         self._services = services
         self._recorder = recorder
         self._probes = probes
+        self._reporter = reporter
         self._directory = directory
         self._runtime = RuntimeCheck(directory)
         self._fleet_size = fleet_size
@@ -58,10 +63,10 @@ class Admin:
             return _response(REFUSAL.encode(), _TEXT, 421)
         if request.method not in ("GET", "HEAD"):
             return probe(405)
-        self._recorder.metrics.flush()
+        self._recorder.metrics.publish()
         match request.raw_path:
             case "/metrics":
-                return await self._answer_metrics()
+                return await self._answer_metrics(request.headers.get("Accept", ""))
             case "/status":
                 document = await asyncio.to_thread(self._document)
                 return _response(json.dumps(document, indent=2).encode() + b"\n", "application/json")
@@ -70,12 +75,14 @@ class Admin:
                 return _response(self._page.render(document).encode(), "text/html; charset=utf-8")
         return await self._probes.handle(request)
 
-    async def _answer_metrics(self) -> web.Response:
+    async def _answer_metrics(self, accept: str) -> web.Response:
+        """Answer in the format that the client accepts: OpenMetrics, which has exemplars, or Prometheus's text."""
         if problem := self._runtime.problem:
             return _response(problem.encode(), _TEXT, 503)
-        return _response(await asyncio.to_thread(self._metrics), CONTENT_TYPE_LATEST)
+        encode, content_type = choose_encoder(accept)
+        return _response(await asyncio.to_thread(self._metrics, encode), content_type)
 
-    def _metrics(self) -> bytes:
+    def _metrics(self, encode: Encoder) -> bytes:
         snapshot = self._services.snapshot
         machine = MachineInfo(
             limits=self._limits,
@@ -83,7 +90,7 @@ class Admin:
             certificate_name=snapshot.certificate.name,
             certificate_expiry=snapshot.certificate.expires,
         )
-        return self._recorder.metrics.render([MachineCollector(machine, self._services.usage)])
+        return self._recorder.metrics.render([MachineCollector(machine, self._services.usage)], encode)
 
     def _limits(self, counted_as: str) -> Iterable[KeyLimit]:
         """The external keys that are counted under a name."""
@@ -102,12 +109,16 @@ class Admin:
             for access_key_id, created in store.credentials_created.items():
                 yield CredentialInfo(store.name, access_key_id, created, used.get(access_key_id))
 
+    def _workers(self) -> list[WorkerStatus]:
+        """What all workers report. This one is there even if it cannot write its status."""
+        own = self._reporter.status()
+        others = [worker for worker in worker_status.collect(self._directory) if worker.pid != own.pid]
+        return sorted([own, *others], key=lambda worker: worker.pid)
+
     def _document(self) -> dict[str, Any]:
         services = self._services
         labels = {label for instance in services.instances for label in instance.labels}
-        document = status_document(
-            services.snapshot, worker_status.collect(self._directory), labels, services.usage, self._fleet_size
-        )
+        document = status_document(services.snapshot, self._workers(), labels, services.usage, self._fleet_size)
         if problem := self._runtime.problem:
             condition = Condition(Severity.UNAVAILABLE, Cause.RUNTIME, "", "", problem)
             document["conditions"].append(condition_document(condition))

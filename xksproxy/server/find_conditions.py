@@ -20,9 +20,14 @@ _MOST_NAMES: Final = 5
 _MOST_CONDITIONS: Final = 200
 
 
-def find_conditions(services: Services, recorder: Recorder, reload_problem: str) -> tuple[Condition, ...]:
-    """Return the conditions of this worker, the worst first, at most 200. It reads no file."""
-    found = {*_machine(services, recorder, reload_problem)}
+def find_conditions(
+    services: Services, recorder: Recorder, reload_problem: str, status_problem: str
+) -> tuple[Condition, ...]:
+    """Return the conditions of this worker, the worst first, at most 200. It reads no file.
+
+    ``status_problem`` is why the status of this worker could not be written.
+    """
+    found = {*_machine(services, recorder, reload_problem), *_runtime(recorder, status_problem)}
     nearly_used = services.usage.nearly_used(_NEARLY_USED)
     for instance in services.instances:
         found.update(_hsm(instance))
@@ -41,6 +46,8 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
+    elif recorder.audit.problem:
+        yield _condition(Severity.DEGRADED, Cause.AUDIT_LOST, f"requests go on unrecorded: {recorder.audit.problem}")
     if reload_problem:
         text = f"the last change of the configuration is not in use: {reload_problem}"
         yield _condition(Severity.DEGRADED, Cause.RELOAD, text)
@@ -58,6 +65,14 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
         end = datetime.fromtimestamp(certificate.expires, UTC)
         text = f"the server certificate {certificate.name} is valid until {end:%Y-%m-%d %H:%M} UTC; replace it"
         yield _condition(Severity.DEGRADED, Cause.CERTIFICATE, text)
+
+
+def _runtime(recorder: Recorder, status_problem: str) -> Iterator[Condition]:
+    """What this worker cannot write to the runtime directory. It serves nevertheless."""
+    problems = (("status", status_problem), ("metrics", recorder.metrics.problem))
+    if lost := [f"its {name} ({problem})" for name, problem in problems if problem]:
+        text = f"a worker cannot write {' and '.join(lost)} to the runtime directory, and serves without"
+        yield _condition(Severity.DEGRADED, Cause.RUNTIME_FULL, text)
 
 
 def _hsm(instance: Instance) -> Iterator[Condition]:
@@ -85,6 +100,9 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
             if labels:
                 yield Condition(Severity.DEGRADED, cause, store.name, item.instance.id, f"{text}: {_named(labels)}")
     blocks = store.blocks.in_force
+    if service.quota is not None and service.quota.problem:
+        text = f"each worker counts the quota for itself: {service.quota.problem}"
+        yield Condition(Severity.DEGRADED, Cause.RUNTIME_FULL, store.name, "", text)
     if whole := blocks.get(WHOLE_STORE):
         text = f"the key store is blocked: {whole.reason or 'no reason given'}"
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)

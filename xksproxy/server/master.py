@@ -4,21 +4,24 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gunicorn.app.base import BaseApplication
 
+from xksproxy import __version__
 from xksproxy.authorization.policies import PolicyLibrary
+from xksproxy.config.changes import changed_names
 from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
-from xksproxy.server.departure import drain_seconds
+from xksproxy.server.departure import announce_stop, drain_seconds
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
+from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
-from xksproxy.telemetry.metrics import forget_worker
+from xksproxy.telemetry.metric_files import EndedWorkers
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
@@ -44,6 +47,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self._proven = self._config
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
+        self.ended_workers = EndedWorkers(self.runtime)
+        """The counts of workers that have ended."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -68,8 +73,6 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             # Workers make their own TLS context; this lets the master say https of its listener.
             "certfile": config.server.tls.certificate,
             "keyfile": config.server.tls.private_key,
-            # Not in the directory for temporary files: a container may have none.
-            "worker_tmp_dir": str(self.runtime) if self.runtime != Path() else None,
             "logconfig_dict": logging_config(config.logging),
             "loglevel": config.logging.level,
         }
@@ -83,12 +86,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def run(self) -> None:
         """Supervise workers until told to stop."""
         self.runtime = make_runtime_directory()
-        self.cfg.set("worker_tmp_dir", str(self.runtime))
+        self.ended_workers = EndedWorkers(self.runtime)
+        self.ended_workers.prepare()
+        self._leave_event("started", {"version": __version__})
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:
         """Take what a worker that has ended said of itself out of the picture."""
-        forget_worker(self.runtime, pid)
+        self.ended_workers.add(pid)
         worker_status.forget(self.runtime, pid)
 
     def refresh(self) -> Change:
@@ -121,6 +126,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def confirm(self) -> None:
         """The configuration that was read last is in use: :meth:`take_back` goes no further back than to it."""
+        self._leave_event("reloaded", {"changed": changed_names(self._proven, self._config)})
         self._proven = self._config
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
@@ -134,5 +140,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def _refuse(self, problems: Sequence[str]) -> None:
         """Say why the last change is not in use: to the workers, and to the command that asked for it."""
+        self._leave_event("reload refused", {"problems": list(problems)})
         reload_problem.publish(self.runtime, problems)
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, tuple(problems)))
+
+    def announce_stop(self) -> None:
+        """Tell the workers, the load balancer and the audit log that the service stops."""
+        self._leave_event("stopping", {})
+        announce_stop(self.runtime)
+
+    def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
+        leave_event(Path(self._proven.state.directory), message, fields)

@@ -52,6 +52,8 @@ class Pipeline:
             return respond.PONG
         record = RequestRecord(request.peer.address, time.monotonic(), request.client_name)
         record.vpc_endpoint_id = request.peer.vpc_endpoint_id
+        if self._recorder.traces:
+            record.stats.calls = []
         current_request_stats.set(record.stats)
         try:
             message = await self._answer(request, record)

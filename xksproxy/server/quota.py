@@ -28,26 +28,25 @@ class Quotas:
         """The file is made when the first key store has a quota."""
         self._path = path
         self._map: mmap.mmap | None = None
+        self._problem = ""
 
     def of(self, table: model.KeyStore) -> "Quota | None":
         """The quota of a key store; None where it has none.
 
         Raises:
-            ConfigError: its bucket cannot be made.
+            ConfigError: there are too many names.
         """
         if table.requests_per_second is None:
             return None
         burst = table.requests_per_second if table.burst is None else table.burst
-        try:
-            return self.quota(table.name, table.requests_per_second, max(1.0, burst))
-        except OSError as error:
-            raise ConfigError([f"state.directory: {error.filename or self._path}: {error.strerror}"]) from None
+        return self.quota(table.name, table.requests_per_second, max(1.0, burst))
 
     def quota(self, name: str, rate: float, burst: float) -> "Quota":
         """The bucket with a name. ``rate`` is in requests per second, ``burst`` in requests.
 
+        If the file cannot be made, each worker has buckets of its own.
+
         Raises:
-            OSError: the file cannot be made.
             ConfigError: there are too many names.
         """
         buckets = self._map = self._map or self._mapped()
@@ -56,9 +55,16 @@ class Quotas:
             raise ConfigError(
                 [f"keystore: more than {_BUCKETS} names of key stores with requests_per_second were used"]
             )
-        return Quota(buckets, number, rate, burst)
+        return Quota(buckets, number, rate, burst, self._problem)
 
     def _mapped(self) -> mmap.mmap:
+        try:
+            return self._shared()
+        except OSError as error:
+            self._problem = error.strerror or str(error)
+            return mmap.mmap(-1, _BUCKETS * _BUCKET_BYTES)
+
+    def _shared(self) -> mmap.mmap:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -72,7 +78,9 @@ class Quotas:
 class Quota:
     """A token bucket. Taking a token waits for nobody."""
 
-    def __init__(self, buckets: mmap.mmap, number: int, rate: float, burst: float) -> None:
+    def __init__(self, buckets: mmap.mmap, number: int, rate: float, burst: float, problem: str = "") -> None:
+        self.problem = problem
+        """Why other workers do not share the bucket; empty if they do."""
         self._buckets = buckets
         self._number = number
         self._interval = round(min(_SECOND / rate, _FOREVER))

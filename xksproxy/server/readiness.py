@@ -15,16 +15,16 @@ class Readiness:
         services: Services,
         *,
         refuses: Callable[[], bool],
-        stands_by: Callable[[], bool] = bool,
+        elsewhere: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         """``refuses`` says whether the worker refuses all requests, or is about to leave.
 
-        ``stands_by`` says whether it has no HSM session and leaves the requests to other workers, which serve them.
+        ``elsewhere`` returns the ids of the HSMs of other workers that serve requests which this one leaves to them.
         """
         self._when = settings.ready_when
         self._services = services
         self._refuses = refuses
-        self._stands_by = stands_by
+        self._elsewhere = elsewhere
 
     def machine(self) -> bool:
         """Whether the key stores are ready that ``[health] ready_when`` asks for."""
@@ -40,6 +40,9 @@ class Readiness:
 
     def _stores(self) -> dict[str, bool]:
         up = not (self._refuses() or self._services.problem)
-        stands_by = self._stands_by()
+        elsewhere = self._elsewhere()
         services = self._services.snapshot.services.values()
-        return {service.store.name: up and (stands_by or service.ready) for service in services}
+        return {
+            service.store.name: up and (service.ready or any(hsm.id in elsewhere for hsm in service.fleet.instances))
+            for service in services
+        }

@@ -21,6 +21,7 @@ from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.clock import ClockObservations
 from xksproxy.telemetry.lines import escape
 from xksproxy.telemetry.metrics import Metrics
+from xksproxy.telemetry.tracer import Tracer
 
 _log: Final = logging.getLogger(__name__)
 _LOGGED_CHARACTERS: Final = 2048
@@ -57,6 +58,9 @@ class RequestRecord(msgspec.Struct):
 
     vpc_endpoint_id: str | None = None
     """The VPC endpoint of the connection, from the load balancer's PROXY protocol header."""
+
+    trace_id: str | None = None
+    """Its trace, if it is traced."""
 
     def refuse(self, error: XksError) -> None:
         """Note an error of the API."""
@@ -98,6 +102,7 @@ class RequestRecord(msgspec.Struct):
             "ms": _milliseconds(seconds),
             "queue_ms": _milliseconds(stats.queue_seconds) if stats.hsms else None,
             "hsm_ms": _milliseconds(stats.hsm_seconds) if stats.hsms else None,
+            "trace_id": self.trace_id,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -107,11 +112,29 @@ def _milliseconds(seconds: float) -> float:
     return int(100_000 * seconds + 0.5) / 100
 
 
+def _trace(tracer: Tracer, record: RequestRecord, seconds: float) -> str | None:
+    """Trace a request if it is to be traced, and return the trace id. No attribute is secret."""
+    operation = "request" if record.operation is None else _XKS_OPERATIONS[record.operation]
+    attributes = {
+        "xksproxy.keystore": record.keystore or None,
+        "xksproxy.key_id": record.key_id or None,
+        "xksproxy.key_version": record.stats.key_version,
+        "kmsRequestId": record.metadata.members.get("kmsRequestId"),
+        "kmsOperation": record.metadata.members.get("kmsOperation"),
+        "http.response.status_code": record.status,
+        "error.type": record.error,
+    }
+    return tracer.trace(operation, record.started, seconds, attributes, record.stats.calls or (), error=record.error)
+
+
 class Recorder:
     """Records the requests of one worker. Belongs to its event loop."""
 
-    def __init__(self, audit: AuditLog, metrics: Metrics) -> None:
+    def __init__(self, audit: AuditLog, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self.metrics = metrics
+        self._tracer = tracer
+        self.traces = tracer is not None
+        """Whether requests may be traced, so that their calls must be collected."""
         self.audit = audit
         self.refusals: deque[Refusal] = deque(maxlen=_REMEMBERED_REFUSALS)
         self.in_flight = 0
@@ -124,11 +147,15 @@ class Recorder:
     @property
     def problem(self) -> str:
         """Why requests are refused that could not be recorded; empty if they are not."""
-        return "the audit log cannot be written" if self.audit.refuses else ""
+        if not self.audit.refuses:
+            return ""
+        return self.audit.problem or "it is not known yet whether the audit log can be written"
 
     def record_request(self, record: RequestRecord) -> None:
         """Record a request that is being answered."""
         seconds = time.monotonic() - record.started
+        if self._tracer is not None and not record.of_stranger:
+            record.trace_id = _trace(self._tracer, record, seconds)
         if record.of_stranger and not self._strangers.has_line(time.monotonic()):
             self._strangers.add(record.peer, record.keystore, record.error, record.reason)
         else:
@@ -157,15 +184,17 @@ class Recorder:
         self._write_sums()
         self.audit.checkpoint_if_due()
         self._check_clock()
-        self.metrics.flush()
-        self.metrics.audit_dropped.inc(self.audit.dropped - self._dropped)
+        self.metrics.audit_dropped.labels().inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
+        self.metrics.publish()
 
     def close(self) -> None:
         """Write what is left, at the end of the worker."""
         self._write_sums()
-        self.metrics.flush()
+        self.metrics.publish()
         self.audit.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _write_sums(self) -> None:
         for fields in self._strangers.take():
@@ -175,7 +204,7 @@ class Recorder:
         """Set the metric of the offset. Warn once when most signatures begin to fail only for their time."""
         now = time.monotonic()
         if (offset := self.clock.offset(now)) is not None:
-            self.metrics.clock_offset.set(offset)
+            self.metrics.clock_offset.labels().set(offset)
         clock_error = self.clock.error(now)
         if clock_error is not None and not self._clock_is_wrong:
             _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(clock_error)}})
@@ -191,6 +220,7 @@ class Recorder:
             seconds=seconds,
             queue_seconds=record.stats.queue_seconds,
             hsm_seconds=record.stats.hsm_seconds,
+            trace_id=record.trace_id,
         )
         if record.operation is Operation.DECRYPT and record.error is None:
             principal = record.metadata.members.get("awsPrincipalArn", "")

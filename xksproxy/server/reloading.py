@@ -51,16 +51,16 @@ class Reloading:
         try:
             in_use = await asyncio.to_thread(self._replace)
         except ConfigError as error:
-            self._metrics.reload_failed.set(1)
+            self._metrics.reload_failed.labels().set(1)
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
         except Exception:  # noqa: BLE001 - whatever it is, the old snapshot goes on serving
-            self._metrics.reload_failed.set(1)
+            self._metrics.reload_failed.labels().set(1)
             _log.exception("configuration refused")
         else:
             if not in_use:
                 _log.info("configuration left to the workers that replace this one")
                 return
-            self._metrics.reload_failed.set(0)
+            self._metrics.reload_failed.labels().set(0)
             _log.info("configuration in place")
             then(request)
 

@@ -17,18 +17,13 @@ _PREFIX: Final = "xksproxy-"
 def make_runtime_directory() -> Path:
     """Make a private directory that is removed with this process, in memory if possible.
 
-    The files in it are mapped: on a full disk, writing to one kills the process by SIGBUS. systemd's RuntimeDirectory
-    and /dev/shm are in memory. Directories of services that were killed are removed.
+    systemd's RuntimeDirectory and /dev/shm are in memory. If one has no room for a directory, the next one is used.
+    Directories of services that were killed are removed.
 
     Raises:
         OSError: it cannot be made.
     """
-    parent = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or _default_parent())
-    for path in parent.glob(f"{_PREFIX}*"):
-        with _held(path) as ours:
-            if ours:
-                shutil.rmtree(path, ignore_errors=True)
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    directory = _make_in(_parents())
     # This process and, after the fork, its workers hold the lock: the directory is in use while one of them runs.
     fcntl.flock(os.open(directory, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
     owner = os.getpid()
@@ -66,8 +61,31 @@ class RuntimeCheck:
         return found.st_dev, found.st_ino
 
 
-def _default_parent() -> str:
-    return str(_MEMORY) if os.access(_MEMORY, os.W_OK | os.X_OK) else tempfile.gettempdir()
+def _parents() -> Iterator[Path]:
+    """Where the directory may be made, the best place first."""
+    if systemd := os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        yield Path(systemd)
+    if os.access(_MEMORY, os.W_OK | os.X_OK):
+        yield _MEMORY
+    yield Path(tempfile.gettempdir())
+
+
+def _make_in(parents: Iterator[Path]) -> Path:
+    problem: OSError | None = None
+    for parent in parents:
+        _remove_abandoned(parent)
+        try:
+            return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        except OSError as error:
+            problem = error
+    raise problem or FileNotFoundError(tempfile.gettempdir())
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for path in parent.glob(f"{_PREFIX}*"):
+        with _held(path) as ours:
+            if ours:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

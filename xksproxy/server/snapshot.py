@@ -164,6 +164,7 @@ def built_with(config: Config) -> tuple[object, ...]:
         config.hsm,
         config.state,
         config.logging,
+        config.tracing,
     )
 
 

@@ -30,14 +30,18 @@ class Standby:
         self._listener = listener
         self._service = service
         self._directory = directory
+        self.elsewhere: frozenset[str] = frozenset()
+        """While the listener is held, the ids of the HSMs that are in service in other workers."""
 
-    def others_serve(self) -> bool:
-        """Whether another worker has an HSM in service. It reads files: call it on a thread."""
-        return other_serves(collect(self._directory), os.getpid(), time.time())
+    def hsms_of_others(self) -> frozenset[str]:
+        """The ids of the HSMs that are in service in other workers. It reads files: call it on a thread."""
+        return serving_hsms(collect(self._directory), os.getpid(), time.time())
 
-    def update(self, *, others_serve: bool) -> None:
+    def update(self, hsms_of_others: frozenset[str]) -> None:
         """Hold the listener or let it accept; clients that are connected are asked to connect anew while it holds."""
-        held = others_serve and not any(instance.serving and instance.sessions for instance in self._services.instances)
+        serves = any(instance.serving and instance.sessions for instance in self._services.instances)
+        self.elsewhere = frozenset() if serves else hsms_of_others
+        held = bool(self.elsewhere)
         if held == self._listener.held:
             return
         self._listener.hold(held=held)
@@ -48,11 +52,12 @@ class Standby:
             _log.warning("worker accepts connections")
 
 
-def other_serves(workers: Iterable[WorkerStatus], own_pid: int, now: float) -> bool:
-    """Whether another worker said a moment ago that an HSM is in service."""
-    return any(
-        hsm.state == State.SERVING.value and hsm.sessions
+def serving_hsms(workers: Iterable[WorkerStatus], own_pid: int, now: float) -> frozenset[str]:
+    """The ids of the HSMs that are in service in other workers, as these said a moment ago."""
+    return frozenset(
+        hsm.id
         for worker in workers
         if worker.pid != own_pid and now - worker.at < _FRESH_SECONDS
         for hsm in worker.hsms
+        if hsm.state == State.SERVING.value and hsm.sessions
     )

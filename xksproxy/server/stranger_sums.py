@@ -1,6 +1,6 @@
-"""A limit for the audit lines that strangers can cause: above it, their refused requests are counted in sums.
+"""A limit for the lines that strangers can cause: above it, their refused requests and connections are counted in sums.
 
-Without it, anybody who reaches the port could fill the disk of the audit log, or make a journal drop the lines of KMS.
+Without it, anybody who reaches the port could fill the disk of a log, or make a journal drop the lines of KMS.
 """
 
 import ipaddress
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-_LINES_PER_SECOND: Final = 50
+_MOST_LINES: Final = 50
 _MOST_KINDS: Final = 100
 _REASON_CHARACTERS: Final = 256
 _PREFIX: Final = {4: 24, 6: 64}
@@ -28,22 +28,25 @@ _OTHER: Final = _Kind(None, None, None, None)
 
 
 class StrangerSums:
-    """Decides which refused requests have a line of their own, and counts the others. Belongs to one event loop."""
+    """Decides what has a line of its own, and counts the rest. Belongs to one event loop."""
 
-    def __init__(self) -> None:
-        self._second = -math.inf
+    def __init__(self, seconds: float = 1.0) -> None:
+        """``seconds`` is the period in which 50 lines are allowed."""
+        self._seconds = seconds
+        self._period = -math.inf
         self._lines = 0
         self._counts: Counter[_Kind] = Counter()
 
     def has_line(self, now: float) -> bool:
-        """Whether one more request has a line: 50 in each second. ``now`` is on a monotonic clock, in seconds."""
-        if math.floor(now) != self._second:
-            self._second, self._lines = math.floor(now), 0
+        """Whether one more request or connection has a line. ``now`` is on a monotonic clock, in seconds."""
+        period = math.floor(now / self._seconds)
+        if period != self._period:
+            self._period, self._lines = period, 0
         self._lines += 1
-        return self._lines <= _LINES_PER_SECOND
+        return self._lines <= _MOST_LINES
 
     def add(self, peer: str | None, keystore: str, error: str | None, reason: str | None) -> None:
-        """Count a request without a line. A second has at most 100 kinds of requests, and one for all others."""
+        """Count one without a line. There are at most 100 kinds, and one for all others."""
         kind = _Kind(_network(peer), keystore or None, error, (reason or "")[:_REASON_CHARACTERS] or None)
         if kind not in self._counts and len(self._counts) >= _MOST_KINDS:
             kind = _OTHER

@@ -12,7 +12,6 @@ from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
 from xksproxy.server import worker_status
-from xksproxy.server.departure import announce_stop
 from xksproxy.server.notify import ServiceManager
 from xksproxy.server.replacement import Verdict, assess, served
 
@@ -139,6 +138,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     def murder_workers(self) -> None:
         """Once a second: end workers whose heart has stopped, and tell the service manager how things are."""
         super().murder_workers()
+        self.app.ended_workers.retry()
         self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))
 
     def reload(self) -> None:
@@ -228,7 +228,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """Say that the service stops, then let the workers finish. A second SIGTERM makes them hurry, as SIGINT."""
         self._manager.stopping()
-        announce_stop(self.app.runtime)
+        self.app.announce_stop()
         signal.signal(signal.SIGTERM, lambda *_: self.SIG_QUEUE.put_nowait(signal.SIGINT))
         super().stop(graceful)
 

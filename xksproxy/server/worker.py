@@ -8,21 +8,27 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from aiohttp.worker import GunicornUVLoopWebWorker
+from gunicorn.workers import base
 
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
+from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.departure import FAREWELL_SECONDS, drain_seconds, service_stops
+from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
+from xksproxy.server.http.stranger_log import StrangerLog
+from xksproxy.server.life_cycle import LifeCycle
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain import PlainListener
@@ -37,6 +43,7 @@ from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
+from xksproxy.telemetry.tracer import build_tracer
 
 _log: Final = logging.getLogger(__name__)
 SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -49,8 +56,8 @@ _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 _FOLLOW_SECONDS: Final = 0.4
-_FILES_OF_ITS_OWN: Final = 400
-"""Open files that a worker needs beside its connections: plain listeners, HSMs, state, logs."""
+
+base.WorkerTmp = Heartbeat  # gunicorn has no setting for it
 
 
 class XksWorker(GunicornUVLoopWebWorker):
@@ -109,8 +116,11 @@ class XksWorker(GunicornUVLoopWebWorker):
     async def _serve(self, config: Config) -> None:
         directory = self.app.runtime
         services = Services(config, directory, self.app.policies)
-        recorder = Recorder(AuditLog(config.audit, read_audit_key(config.audit)), Metrics(directory))
-        recorder.metrics.reload_failed.set(self._refused_at_start)
+        audit = AuditLog(config.audit, read_audit_key(config.audit))
+        recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
+        life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
+        life_cycle.begin()
+        recorder.metrics.reload_failed.labels().set(self._refused_at_start)
         pipeline = Pipeline(services, config.server, recorder)
         table = ConnectionTable(_most_connections(config.server.max_connections))
         count_refusal = recorder.metrics.count_proxy_protocol_refusal
@@ -122,12 +132,13 @@ class XksWorker(GunicornUVLoopWebWorker):
             config.health,
             services,
             refuses=lambda: bool(pipeline.draining or recorder.problem or runtime.problem),
-            stands_by=lambda: listener.held,
+            elsewhere=lambda: standby.elsewhere,
         )
         probes = Probes(readiness)
         hosts = AdminHosts.of(config.admin)
-        admin = Admin(services, recorder, probes, directory, config.server.fleet_size, hosts=hosts)
         reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
+        fleet_size = config.server.fleet_size
+        admin = Admin(services, recorder, probes, reporter, directory=directory, fleet_size=fleet_size, hosts=hosts)
         reporter.reload = self._reload
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
@@ -140,29 +151,37 @@ class XksWorker(GunicornUVLoopWebWorker):
             )
             if wanted
         ]
+        standby = Standby(services, listener, service, directory)
         services.start()
         await services.tried(_FIRST_CONTACT_SECONDS)
         # What stands by now stays: the collector need not look at it again and again while it serves.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
-        standby = Standby(services, listener, service, directory)
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby))
+        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
-        await self._beat(services, recorder, reporter, reloading)
+        await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced follows a reload by leaving.
         reporter.reload = reload_verdict.requested(directory)
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
         services.stop()
+        await life_cycle.follow()
         recorder.close()
+        life_cycle.close()
+        service.log.write_sums()
         _leave(0)
 
     async def _beat(
-        self, services: Services, recorder: Recorder, reporter: WorkerReporter, reloading: Reloading
+        self,
+        services: Services,
+        recorder: Recorder,
+        reporter: WorkerReporter,
+        reloading: Reloading,
+        strangers: StrangerLog,
     ) -> None:
         """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
         while self.alive:
@@ -172,6 +191,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
+            strangers.beat()
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return
@@ -181,7 +201,12 @@ class XksWorker(GunicornUVLoopWebWorker):
             await self._wait_next_notify()
 
     async def _follow_state(
-        self, services: Services, recorder: Recorder, reporter: WorkerReporter, standby: Standby
+        self,
+        services: Services,
+        recorder: Recorder,
+        reporter: WorkerReporter,
+        standby: Standby,
+        life_cycle: LifeCycle,
     ) -> None:
         """Follow what commands and other workers change on disk, and publish the status of this worker.
 
@@ -191,8 +216,11 @@ class XksWorker(GunicornUVLoopWebWorker):
             try:
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
                     recorder.record_block(keystore, change)
+                for instance in services.instances:
+                    life_cycle.follow_hsm(instance)
+                await life_cycle.follow()
                 await asyncio.to_thread(reporter.report)
-                standby.update(others_serve=await asyncio.to_thread(standby.others_serve))
+                standby.update(await asyncio.to_thread(standby.hsms_of_others))
             except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
@@ -202,7 +230,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         problem = bool(reload_problem.read(self.app.runtime))
         if problem != self._reload_problem:
             self._reload_problem = problem
-            metrics.reload_failed.set(problem)
+            metrics.reload_failed.labels().set(problem)
 
     async def _drain(
         self,
@@ -237,9 +265,10 @@ class XksWorker(GunicornUVLoopWebWorker):
 def _most_connections(wanted: int) -> int:
     """As many as are wanted, or as the limit of open files allows: without a file, nobody could be taken in at all."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    allowed = max(1, limit - _FILES_OF_ITS_OWN) if limit != resource.RLIM_INFINITY else wanted
+    allowed = max(1, limit - FILES_BESIDE_CONNECTIONS) if limit != resource.RLIM_INFINITY else wanted
     if allowed < wanted:
-        _log.warning("fewer connections than max_connections", extra={"fields": {"connections": allowed}})
+        fields = {"connections": allowed, "open_files": limit, "needed": wanted + FILES_BESIDE_CONNECTIONS}
+        _log.warning("fewer connections than max_connections", extra={"fields": fields})
     return min(wanted, allowed)
 
 

@@ -16,7 +16,7 @@ from xksproxy.server.find_conditions import find_conditions
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
-from xksproxy.server.worker_status import HsmStatus, WorkerStatus, publish
+from xksproxy.server.worker_status import HsmStatus, StatusFile, WorkerStatus
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class WorkerReporter:
         directory: Path,
         connections: Callable[[], int],
     ) -> None:
-        """``connections`` counts those to the public port."""
+        """Report to ``directory``. ``connections`` counts those to the public port."""
         self._services = services
         self._recorder = recorder
         self._readiness = readiness
@@ -42,6 +42,7 @@ class WorkerReporter:
         self._connections = connections
         self._started = time.time()
         self._returns: dict[str, int] = {}
+        self._file = StatusFile(directory, os.getpid())
         self.reload = ""
         """The last request for a reload that this worker has followed."""
 
@@ -52,20 +53,22 @@ class WorkerReporter:
     def report(self) -> None:
         """Set the gauges and write the status file; call it on a thread."""
         metrics = self._recorder.metrics
-        metrics.workers.set(1)
-        metrics.workers_ready.set(self._readiness.machine())
-        metrics.in_flight.set(self._recorder.in_flight)
-        metrics.connections.set(self._connections())
-        metrics.loaded_at.set(self._services.snapshot.loaded_at)
+        metrics.workers.labels().set(1)
+        metrics.workers_ready.labels().set(self._readiness.machine())
+        metrics.in_flight.labels().set(self._recorder.in_flight)
+        metrics.connections.labels().set(self._connections())
+        metrics.loaded_at.labels().set(self._services.snapshot.loaded_at)
         for instance in self._services.instances:
             self._report_hsm(metrics, instance)
         self._report_conditions(metrics)
-        publish(self._directory, self._status())
+        self._file.publish(self.status())
 
     def _report_conditions(self, metrics: Metrics) -> None:
         """Find the conditions, and log each that is new or has ended."""
         before = {item.subject: item for item in self._conditions}
-        self._conditions = find_conditions(self._services, self._recorder, reload_problem.read(self._directory))
+        self._conditions = find_conditions(
+            self._services, self._recorder, reload_problem.read(self._directory), self._file.problem
+        )
         now = {item.subject: item for item in self._conditions}
         metrics.set_conditions(now)
         for subject in sorted(now.keys() - before.keys()):
@@ -85,7 +88,8 @@ class WorkerReporter:
         metrics.hsm_returns.labels(instance.id).inc(instance.returns - self._returns.get(instance.id, 0))
         self._returns[instance.id] = instance.returns
 
-    def _status(self) -> WorkerStatus:
+    def status(self) -> WorkerStatus:
+        """The status of this worker."""
         return WorkerStatus(
             pid=os.getpid(),
             at=time.time(),

@@ -9,8 +9,14 @@ from typing import Final
 import msgspec
 
 from xksproxy.server.conditions import Condition
+from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
 
 _FRESH_SECONDS: Final = 10.0
+_CAPACITY: Final = 192 * 1024
+"""Enough for the largest number of refusals and conditions, and for some thousand credentials."""
+
+FILE_BYTES: Final = 2 * _CAPACITY
+"""About what the file of one worker takes of the runtime directory."""
 
 
 class HsmStatus(msgspec.Struct, frozen=True):
@@ -66,36 +72,41 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
 
 
-def publish(directory: Path, worker: WorkerStatus) -> None:
-    """Write the status file of a worker; call it on a thread."""
-    path = _path(directory, worker.pid)
-    partial = path.with_suffix(".partial")
-    with suppress(OSError):
-        partial.write_bytes(msgspec.json.encode(worker))
-        partial.rename(path)
+class StatusFile:
+    """The file in which a worker publishes its status."""
+
+    def __init__(self, directory: Path, pid: int) -> None:
+        self._file = PublishedFile(_path(directory, pid), _CAPACITY)
+        self.problem = ""
+        """Why the last status could not be written; empty if it could."""
+
+    def publish(self, worker: WorkerStatus) -> None:
+        """Write the status; call it on a thread."""
+        try:
+            self._file.write(msgspec.json.encode(worker))
+        except OSError as error:
+            self.problem = error.strerror or str(error)
+        else:
+            self.problem = ""
 
 
 def collect(directory: Path) -> list[WorkerStatus]:
     """The status of each worker that has published one in the last 10 s, by process id; call it on a thread."""
-    workers = []
-    for path in directory.glob("worker-*.json"):
-        with suppress(OSError, msgspec.MsgspecError):
-            workers.append(msgspec.json.decode(path.read_bytes(), type=WorkerStatus))
-    return sorted(
-        (worker for worker in workers if time.time() - worker.at < _FRESH_SECONDS), key=lambda worker: worker.pid
-    )
+    read = (read_status(directory, pid) for pid in published_pids(directory))
+    workers = (worker for worker in read if worker is not None and time.time() - worker.at < _FRESH_SECONDS)
+    return sorted(workers, key=lambda worker: worker.pid)
 
 
 def read_status(directory: Path, pid: int) -> WorkerStatus | None:
     """The status that a worker has published, however old; None if there is none."""
-    with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode(_path(directory, pid).read_bytes(), type=WorkerStatus)
+    with suppress(OSError, Unreadable, msgspec.MsgspecError):
+        return msgspec.json.decode(read_published(_path(directory, pid)), type=WorkerStatus)
     return None
 
 
 def published_pids(directory: Path) -> list[int]:
     """The process ids of the workers that have published a status and have not ended."""
-    return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.json")]
+    return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.status")]
 
 
 def forget(directory: Path, pid: int) -> None:
@@ -104,4 +115,4 @@ def forget(directory: Path, pid: int) -> None:
 
 
 def _path(directory: Path, pid: int) -> Path:
-    return directory / f"worker-{pid}.json"
+    return directory / f"worker-{pid}.status"

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from xksproxy.state.audit_spool import leave_event
 from xksproxy.state.state_file import SharedTable, StateUnusable
 
 _log: Final = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class CredentialUses:
     """
 
     def __init__(self, state_directory: Path, keystore: str) -> None:
+        self._state_directory, self._keystore = state_directory, keystore
         self._table = SharedTable(state_directory / f"credentials-{keystore}.json", CredentialUse)
         self._pending: dict[str, float] = {}
         self._recorded_at: dict[str, float] = {}
@@ -58,7 +60,11 @@ class CredentialUses:
         return {access_key_id: use.last_used for access_key_id, use in uses.items() if use is not None}
 
     def _record(self, access_key_id: str, at: float) -> None:
+        first = False
+
         def latest(recorded: CredentialUse | None) -> CredentialUse:
+            nonlocal first
+            first = recorded is None
             return recorded if recorded is not None and recorded.last_used >= at else CredentialUse(at)
 
         try:
@@ -67,5 +73,8 @@ class CredentialUses:
             if str(error) != self._problem:
                 _log.error("the use of a credential cannot be recorded", extra={"fields": {"reason": str(error)}})
             self._problem = str(error)
-        else:
-            self._problem = ""
+            return
+        self._problem = ""
+        if first:
+            fields = {"keystore": self._keystore, "access_key_id": access_key_id, "before": None, "after": at}
+            leave_event(self._state_directory, "credential first used", fields)

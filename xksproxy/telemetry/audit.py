@@ -42,18 +42,44 @@ class AuditLog:
 
     @property
     def refuses(self) -> bool:
-        """Whether requests must be refused because they cannot be recorded."""
-        return self._settings.when_full == "refuse" and (self._writer.full or self._sink.broken)
+        """Whether requests must be refused because they cannot be recorded, or it is not known yet whether they can."""
+        return self._settings.when_full == "refuse" and self._settings.enabled and not self.works
+
+    @property
+    def works(self) -> bool:
+        """Whether lines are written: the first one was, the last try did not fail, and there is room for more."""
+        return self._sink.proven and not self._sink.broken and not self._writer.full
+
+    @property
+    def problem(self) -> str:
+        """Why lines are not written; empty if they are, or if none was written yet."""
+        if self._sink.broken:
+            return f"the audit log cannot be written: {self._sink.reason}"
+        return "the audit log is written too slowly: the queue is full" if self._writer.full else ""
+
+    @property
+    def full(self) -> bool:
+        """Whether the next line would be dropped."""
+        return self._writer.full
+
+    @property
+    def written(self) -> int:
+        """The number of lines that are written."""
+        return self._writer.written
 
     @property
     def dropped(self) -> int:
         """The number of lines that were dropped because too many lines waited."""
         return self._writer.dropped_in_all
 
-    def write(self, message: str, fields: Callable[[], Mapping[str, Any]]) -> None:
-        """Record an event with the current time, without waiting. The writing thread calls ``fields``."""
+    def write(self, message: str, fields: Callable[[], Mapping[str, Any]], at: float | None = None) -> int:
+        """Record an event without waiting, and return how many lines are written once its line is.
+
+        ``at`` is when it happened, in seconds since 1970; without it, now. The writing thread calls ``fields``.
+        """
         if self._settings.enabled:
-            self._writer.put(_Event(time.time(), message, fields))
+            self._writer.put(_Event(time.time() if at is None else at, message, fields))
+        return self._writer.handed_over
 
     def checkpoint_if_due(self) -> None:
         """Write a checkpoint every ``checkpoint_interval_s`` seconds. Call it once a second."""
@@ -106,6 +132,10 @@ class _Sink:
         self._identity: tuple[int, int] | None = None
         self.broken = False
         """Whether the last lines could not be written."""
+        self.reason = ""
+        """Why."""
+        self.proven = False
+        """Whether lines were ever written."""
 
     def write(self, data: bytes) -> None:
         """Write all of ``data``. After an error, try again every second until it is written."""
@@ -115,10 +145,10 @@ class _Sink:
             except OSError as error:
                 if not self.broken:
                     _log.error("audit log cannot be written", extra={"fields": {"reason": str(error)}})
-                self.broken, self._identity = True, None
+                self.broken, self.reason, self._identity = True, error.strerror or str(error), None
                 time.sleep(1)
             else:
-                data, self.broken = data[written:], False
+                data, self.broken, self.proven = data[written:], False, True
 
     def _current(self) -> int:
         if self._path is None:

@@ -86,6 +86,16 @@ class LineWriter:
         return self._waiting >= self._maximum
 
     @property
+    def handed_over(self) -> int:
+        """The number of lines that were queued in this process."""
+        return self._handed_over
+
+    @property
+    def written(self) -> int:
+        """The number of these that are written."""
+        return self._written
+
+    @property
     def _waiting(self) -> int:
         """The number of lines that are not written yet, including the current batch."""
         return self._handed_over - self._written

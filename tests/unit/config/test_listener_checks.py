@@ -1,13 +1,12 @@
 """Addresses to listen on: against each other, and by a trial."""
 
-import resource
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from xksproxy.config import listener_checks
-from xksproxy.config.listener_checks import Listener, listener_problems, open_files_findings, trial_findings
+from xksproxy.config.listener_checks import Listener, listener_problems, trial_findings
 
 
 def _problems(*addresses: str) -> list[str]:
@@ -138,10 +137,3 @@ def test_a_free_address_is_left_free() -> None:
 
     for _ in range(2):
         assert list(trial_findings([Listener("server.listen", address)], starting=True)) == []
-
-
-def test_a_low_limit_of_open_files_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, warned in ((150, True), (1000, True), (1024, False), (resource.RLIM_INFINITY, False)):
-        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
-
-        assert [finding.serious for finding in open_files_findings(1000)] == [False] * warned

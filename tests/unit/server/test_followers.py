@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from xksproxy.server.followers import Following, holds, refuses, register, service_table, wait_for_workers
-from xksproxy.server.worker_status import WorkerStatus, publish
+from xksproxy.server.worker_status import StatusFile, WorkerStatus
 
 _NO_SUCH_MASTER = 2**22 + 1
 
 
 def status(pid: int, **more: object) -> WorkerStatus:
     return WorkerStatus(pid, 1.0, 1.0, 0, ready=True, hsms=(), refusals=(), **more)
+
+
+def publish(directory: Path, worker: WorkerStatus) -> None:
+    StatusFile(directory, worker.pid).publish(worker)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import small_file_system
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.hsm._native import claim_bucket, take_token
@@ -126,3 +127,25 @@ def test_a_bucket_that_does_not_exist_raises(tmp_path: Path) -> None:
     with pytest.raises((TypeError, BufferError)):
         take_token(b"0" * 16, 0, 1, 1, 1)  # type: ignore[arg-type]
     assert claim_bucket(buckets, 0) == -1
+
+
+_TAKE_WITHOUT_ROOM = """
+import sys
+from pathlib import Path
+from xksproxy.server.quota import Quotas
+directory = Path(sys.argv[1])
+try:
+    (directory / "filler").write_bytes(bytes(2**20))
+except OSError:
+    pass
+quota = Quotas(directory / "quotas").quota("dev", 0.0001, 5)
+print(quota.problem, sum(quota.take() for _ in range(10)))
+"""
+
+
+def test_without_room_for_its_file_a_process_counts_for_itself() -> None:
+    with small_file_system(size=2**16) as directory:
+        command = [sys.executable, "-c", _TAKE_WITHOUT_ROOM, str(directory)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "No space left on device 5\n"), done.stderr

@@ -10,13 +10,27 @@ from xksproxy.server.readiness import Readiness
 from xksproxy.server.services import Services
 
 
-def readiness(when: str | tuple[str, ...], *, problem: str = "", refuses: bool = False, **stores: bool) -> Readiness:
-    """With key stores that are ready or not."""
+def readiness(
+    when: str | tuple[str, ...],
+    *,
+    problem: str = "",
+    refuses: bool = False,
+    elsewhere: frozenset[str] = frozenset(),
+    **stores: bool,
+) -> Readiness:
+    """With key stores that are ready or not. Each has an HSM of its own, ``hsm-NAME``."""
     found = {
-        name: SimpleNamespace(store=SimpleNamespace(name=name), ready=is_ready) for name, is_ready in stores.items()
+        name: SimpleNamespace(
+            store=SimpleNamespace(name=name),
+            ready=is_ready,
+            fleet=SimpleNamespace(instances=(SimpleNamespace(id=f"hsm-{name}"),)),
+        )
+        for name, is_ready in stores.items()
     }
     services = SimpleNamespace(problem=problem, snapshot=SimpleNamespace(services=found))
-    return Readiness(Health(ready_when=when), cast(Services, services), refuses=lambda: refuses)
+    return Readiness(
+        Health(ready_when=when), cast(Services, services), refuses=lambda: refuses, elsewhere=lambda: elsewhere
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,3 +56,10 @@ def test_nothing_is_ready_while_all_requests_are_refused(reason: dict[str, objec
     found = readiness("any", a=True, **reason)  # type: ignore[arg-type]
 
     assert (found.machine(), found.store("a"), found.store("b")) == (False, False, None)
+
+
+def test_what_other_workers_serve_is_ready_and_no_more() -> None:
+    """A worker without a session leaves requests to others; the HSM of a key store may be out of service there too."""
+    found = readiness("all", a=False, b=False, elsewhere=frozenset({"hsm-a"}))
+
+    assert (found.machine(), found.store("a"), found.store("b")) == (False, True, False)

@@ -31,7 +31,9 @@ class Worker:
         self.followed: list[str] = []
         self.failed: list[int] = []
         services: Any = SimpleNamespace(replace_snapshot=self.used.append)
-        metrics: Any = SimpleNamespace(reload_failed=SimpleNamespace(set=self.failed.append))
+        metrics: Any = SimpleNamespace(
+            reload_failed=SimpleNamespace(labels=lambda: SimpleNamespace(set=self.failed.append))
+        )
         self._reloading = Reloading(load, config, services, metrics, runtime)
 
     async def reload(self) -> None:

@@ -54,3 +54,13 @@ def test_what_a_killed_service_left_is_removed_and_what_is_in_use_is_not(start: 
     assert directory.exists()
     for process in (living, third):
         process.communicate("\n")
+
+
+def test_where_no_directory_can_be_made_another_place_is_used(start: object, tmp_path: Path) -> None:
+    tmp_path.rmdir()
+
+    process, directory = start()  # type: ignore[operator]
+
+    assert directory.exists()
+    assert directory.parent != tmp_path
+    process.communicate("\n")

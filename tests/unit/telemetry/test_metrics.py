@@ -22,7 +22,7 @@ count("one", "made up", "Encrypt", None, 0)
 count("one", "also made up", "Encrypt", None, 0)
 count("two", "KmsHealthCheck", "GetHealthStatus", None, 0)
 count("", "", "", "InvalidUriPathException", 0)
-metrics.flush()
+metrics.publish()
 print(metrics.render([]).decode())
 """
 

@@ -26,7 +26,7 @@ from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
 from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
 from xksproxy.hsm.instance.shares import OWN_SHARE, Share
 from xksproxy.hsm.pkcs11.generator_check import IvHistory
-from xksproxy.request_stats import RequestStats, current_request_stats
+from xksproxy.request_stats import HsmCall, RequestStats, current_request_stats
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -271,6 +271,8 @@ class SessionPool:
         stats.queue_seconds += claimed_at - submitted_at
         stats.hsm_seconds += now - claimed_at
         stats.hsms.append(self._hsm_id)
+        if stats.calls is not None:
+            stats.calls.append(HsmCall(self._hsm_id, submitted_at, claimed_at, now))
 
     def _top_up(self) -> None:
         while len(self._free) < self._sessions and len(self._free) + self.stuck < self._maximum:

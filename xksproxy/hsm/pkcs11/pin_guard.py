@@ -14,6 +14,7 @@ import msgspec
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
+from xksproxy.state.audit_spool import leave_event
 from xksproxy.state.state_file import StateUnusable, file_lock, read_json, replace_file
 
 _SCRYPT_N: Final = 2**14
@@ -106,6 +107,8 @@ class PinGuard:
                 yield
             except LoginRefused:
                 _write(path, record, key, msgspec.structs.replace(known, outcome="refused"))
+                states = {"before": known.outcome, "after": "refused"}
+                leave_event(self._directory, "log-in refused", {"hsm": hsm_id, **states})
                 raise
             except NothingLearnt:
                 self._restore(path, record, key, before)

@@ -178,7 +178,8 @@ class Connection(TlsConnection):
             self._go_on()
 
     def _refuse(self, error: BadRequest) -> None:
-        _log.warning("bad HTTP", extra={"fields": {"peer": self._peer.address, "reason": str(error)}})
+        if self._has_line("bad HTTP", str(error)):
+            _log.warning("bad HTTP", extra={"fields": {"peer": self._peer.address, "reason": str(error)}})
         response = self._service.refuse(error)
         self._send(response.encode(self._service.date(), closes=True, bodiless=False))
         self.close()

@@ -84,7 +84,9 @@ class Listener:
     def _taken_in(self, task: asyncio.Task[object]) -> None:
         self._taking_in.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.info("no TLS connection", extra={"fields": {"reason": str(error) or type(error).__name__}})
+            reason = str(error) or type(error).__name__
+            if self._service.log.has_line("no TLS connection", reason=reason, peer="unknown"):
+                _log.info("no TLS connection", extra={"fields": {"reason": reason}})
 
     def _note_failure(self, error: OSError) -> None:
         """Most often there are too many open files: let it be for a moment, instead of trying as fast as possible."""

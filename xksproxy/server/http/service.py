@@ -13,6 +13,7 @@ from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.errors import BadRequest
 from xksproxy.server.http.messages import Request, Response
 from xksproxy.server.http.pacer import Pacer
+from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.peer import PeerReader
 
 _READ_BYTES: Final = 32 * 1024
@@ -65,6 +66,9 @@ class HttpService:
     """Determines the peer of each connection, from its socket or from a PROXY protocol header."""
 
     table: ConnectionTable
+    log: StrangerLog = field(default_factory=StrangerLog)
+    """For connections that cannot be served."""
+
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     draining: bool = False
     """Once set, every answer closes its connection."""

@@ -256,7 +256,9 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._client = cast(TlsTerms, self._terms).admit(tls.connection)
         except ConnectionRefused as refused:
             # Nothing is flushed: a refused client gets no session ticket.
-            _log.warning("connection refused", extra={"fields": {"reason": str(refused), "peer": self._peer.address}})
+            if self._has_line("connection refused", reason := str(refused)):
+                fields = {"reason": reason, "peer": self._peer.address}
+                _log.warning("connection refused", extra={"fields": fields})
             self.drop()
             return False
         self.authenticated = self._client.name is not None
@@ -296,4 +298,9 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.close()  # so that the client gets the alert
 
     def _log_failed_tls(self, reason: str) -> None:
-        _log.info("no TLS connection", extra={"fields": {"reason": reason, "peer": self._peer.address}})
+        if self._has_line("no TLS connection", reason):
+            _log.info("no TLS connection", extra={"fields": {"reason": reason, "peer": self._peer.address}})
+
+    def _has_line(self, message: str, reason: str) -> bool:
+        """Whether to log that this connection cannot be served."""
+        return self._service.log.has_line(message, reason=reason, peer=self._peer.address)

@@ -1,0 +1,115 @@
+"""A file by which a process tells others its latest values. Its space is taken in full before it is used.
+
+So a file system that fills up later does not affect it. It is read and written, never mapped: access to a mapped page
+that the file system cannot provide would kill the process by SIGBUS.
+"""
+
+import os
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_HEADER: Final = struct.Struct("<QII")  # sequence number, length of the content, CRC-32 of number and content
+_SLOTS: Final = 2
+_READ_TRIES: Final = 3
+
+
+class Unreadable(Exception):
+    """The file has no content that is whole."""
+
+
+class PublishedFile:
+    """The writer's side. Belongs to one process.
+
+    The file has two slots, which are written in turn. So one of them is whole at any time, even if the process is
+    killed.
+    """
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        """``capacity`` is the number of bytes of the content for which space is taken. No file is made yet."""
+        self._path = path
+        self._capacity = capacity
+        self._sequence = 0
+        self._descriptor: int | None = None
+
+    def write(self, content: bytes) -> None:
+        """Replace the content. The file is made anew if it is missing, was replaced, or is too small.
+
+        Raises:
+            OSError: there is no room. Readers see the content before.
+        """
+        descriptor = self._descriptor
+        if descriptor is None or len(content) > self._capacity or not self.in_place:
+            self._make(content)
+        else:
+            self._put(descriptor, content)
+
+    def _put(self, descriptor: int, content: bytes) -> None:
+        self._sequence += 1
+        header = _HEADER.pack(self._sequence, len(content), _checksum(self._sequence, content))
+        slot = self._sequence % _SLOTS
+        os.pwrite(descriptor, header + content, slot * (_HEADER.size + self._capacity))
+
+    def _make(self, content: bytes) -> None:
+        while self._capacity < len(content):
+            self._capacity *= 2
+        partial = self._path.with_name(f"{self._path.name}.partial")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _SLOTS * (_HEADER.size + self._capacity))
+            self._put(descriptor, content)
+            partial.rename(self._path)
+        except OSError:
+            os.close(descriptor)
+            with suppress(OSError):
+                partial.unlink()
+            raise
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is where readers look for it."""
+        try:
+            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except OSError:
+            return False
+
+
+def read_published(path: Path) -> bytes:
+    """Return the latest content that is whole.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+        Unreadable: it is not such a file, or it is damaged.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        slot = os.fstat(descriptor).st_size // _SLOTS
+        for _ in range(_READ_TRIES):  # the writer may be faster than this
+            if (content := _latest(descriptor, slot)) is not None:
+                return content
+    finally:
+        os.close(descriptor)
+    raise Unreadable(f"{path} is damaged")
+
+
+def _latest(descriptor: int, slot: int) -> bytes | None:
+    headers = []
+    for number in range(_SLOTS):
+        data = os.pread(descriptor, _HEADER.size, number * slot)
+        if len(data) == _HEADER.size:
+            headers.append((*_HEADER.unpack(data), number * slot + _HEADER.size))
+    for sequence, length, checksum, position in sorted(headers, reverse=True):
+        if sequence and length <= slot - _HEADER.size:
+            content = os.pread(descriptor, length, position)
+            if len(content) == length and _checksum(sequence, content) == checksum:
+                return content
+    return None
+
+
+def _checksum(sequence: int, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(sequence.to_bytes(8)))

@@ -1,0 +1,173 @@
+"""Counters, gauges and histograms of one process, kept in memory.
+
+Changes are single operations without a lock, so that a request can afford them: each series is changed by one thread.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Generic, NamedTuple, TypeVar
+
+OTHER: Final = "other"
+
+
+class Kind(Enum):
+    """The type of a metric, and how the values of several processes become one."""
+
+    COUNTER = auto()
+    """Summed; the counts of processes that have ended stay."""
+
+    HISTOGRAM = auto()
+    """The same."""
+
+    SUM = auto()
+    """A gauge: the sum over living processes."""
+
+    LEAST = auto()
+    """A gauge: the lowest value of a living process."""
+
+    GREATEST = auto()
+    """A gauge: the highest value of a living process."""
+
+    LATEST = auto()
+    """A gauge: the value that was set last by a living process."""
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether the values of processes that have ended still count."""
+        return self in (Kind.COUNTER, Kind.HISTOGRAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The definition of a metric."""
+
+    name: str
+    """Without the suffix ``_total`` of counters."""
+
+    help: str
+    labels: tuple[str, ...]
+    kind: Kind
+    edges: tuple[float, ...] = ()
+    """Of a histogram: the upper bounds of its buckets. The last one is infinite."""
+
+    most_series: int | None = None
+    """The maximum number of series. Further ones count in a series whose labels, except the first, are ``other``."""
+
+    def bounded(self, labels: tuple[str, ...], number_of_series: int) -> tuple[str, ...]:
+        """The labels under which a new series counts if there are ``number_of_series``."""
+        if self.most_series is None or number_of_series < self.most_series:
+            return labels
+        return labels[:1] + (OTHER,) * (len(labels) - 1)
+
+
+class Count:
+    """One series of a counter."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, _: Family) -> None:
+        self._value = 0.0
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it."""
+        self._value += amount
+
+    def values(self) -> list[float]:
+        """The count."""
+        return [self._value]
+
+
+class Level:
+    """One series of a gauge."""
+
+    __slots__ = ("_at", "_value")
+
+    def __init__(self, _: Family) -> None:
+        self._value = 0.0
+        self._at = 0.0
+
+    def set(self, value: float) -> None:
+        """Set it."""
+        self._value, self._at = float(value), time.monotonic()
+
+    def values(self) -> list[float]:
+        """The value, and when it was set, on the monotonic clock in seconds. Nothing if it never was."""
+        return [self._value, self._at] if self._at else []
+
+
+class Example(NamedTuple):
+    """A request that stands for its bucket, for an exemplar of OpenMetrics."""
+
+    bucket: int
+    trace_id: str
+    amount: float
+    at: float
+    """Unix time in seconds."""
+
+
+class Distribution:
+    """One series of a histogram."""
+
+    __slots__ = ("_counts", "_edges", "_sum", "examples")
+
+    def __init__(self, family: Family) -> None:
+        self._edges = family.edges
+        self._counts = [0.0] * len(family.edges)
+        self._sum = 0.0
+        self.examples: dict[int, Example] = {}
+        """The latest traced amount of each bucket."""
+
+    def observe(self, amount: float, trace_id: str | None = None) -> None:
+        """Count an amount in the first bucket that it fits. ``trace_id`` is the trace of its request."""
+        bucket = bisect_left(self._edges, amount)
+        self._counts[bucket] += 1
+        self._sum += amount
+        if trace_id is not None:
+            self.examples[bucket] = Example(bucket, trace_id, amount, time.time())
+
+    def values(self) -> list[float]:
+        """The number of amounts in each bucket alone, then the sum of all amounts."""
+        return [*self._counts, self._sum]
+
+
+Series = TypeVar("Series", Count, Level, Distribution)
+
+
+class SeriesOf(Generic[Series]):
+    """All series of one metric in this process."""
+
+    def __init__(self, family: Family, make: type[Series]) -> None:
+        self.family = family
+        self._make: type[Series] = make
+        self._series: dict[tuple[str, ...], Series] = {}
+        if not family.labels:
+            self.labels()
+
+    def labels(self, *labels: str) -> Series:
+        """The series with these labels, in the order of the definition. It is made if there is none."""
+        found = self._series.get(labels)
+        if found is None:
+            labels = self.family.bounded(labels, len(self._series))
+            found = self._series.setdefault(labels, self._make(self.family))
+        return found
+
+    def values(self) -> Iterator[tuple[tuple[str, ...], list[float]]]:
+        """The labels and values of each series that has a value. Another thread may make series meanwhile."""
+        for labels, series in list(self._series.items()):
+            if values := series.values():
+                yield labels, values
+
+
+def examples_of(metric: "SeriesOf[Distribution]") -> Iterator[tuple[tuple[str, ...], list[Example]]]:
+    """The labels and examples of each series that has some."""
+    for labels, series in list(metric._series.items()):  # noqa: SLF001 - of this module
+        if series.examples:
+            yield labels, list(series.examples.values())
+
+
+Counters = SeriesOf[Count]
+Gauges = SeriesOf[Level]
+Histograms = SeriesOf[Distribution]
