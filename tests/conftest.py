@@ -2,6 +2,7 @@
 
 import base64
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,26 @@ settings.register_profile("ci", settings.get_profile("patient"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "patient")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that start processes of their own, so that short ones are left for the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None and "own_proxy" not in item.fixturenames)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each process of pytest-xdist begin with its part of the tests that start processes, and end with short ones.
+
+    Each gets a contiguous part of the list, of equal length, and at the end takes tests over from the others.
+    """
+    processes: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    modules: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    short: list[pytest.Item] = []
+    for item in items:
+        is_slow = item.get_closest_marker("slow") or "own_proxy" in item.fixturenames
+        (modules[item.nodeid.partition("::")[0]] if is_slow else short).append(item)
+    parts: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for tests in modules.values():
+        min(parts, key=len).extend(tests)
+    length = -(-len(items) // processes)
+    for part in parts:
+        room = max(0, length - len(part))
+        part.extend(short[:room])
+        del short[:room]
+    items[:] = [item for part in (*parts, short) for item in part]
 
 
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
