@@ -15,6 +15,7 @@ import msgspec
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError, read_private_file, sync_directory, write_private_file
 from xksproxy.config.toml_problems import toml_position
+from xksproxy.decoding import convert
 from xksproxy.sigv4.keyring import Credential
 
 CREDENTIAL_SUFFIX: Final = ".toml"
@@ -135,7 +136,7 @@ def credential_directory_lock(directory: Path) -> Iterator[None]:
 def _read_credential(path: Path) -> StoredCredential:
     try:
         table = tomllib.loads(read_private_file(path))
-        file = msgspec.convert(table, _CredentialFile)
+        file = convert(table, _CredentialFile)
     except SecretError as error:
         raise ConfigError([str(error)]) from None
     except msgspec.ValidationError:

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from xksproxy.decoding import decode_json
+
 _REQUEST: Final = "reload-request"
 _VERDICT: Final = "reload-verdict"
 _POLL_SECONDS: Final = 0.1
@@ -54,7 +56,7 @@ def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | N
     end = time.monotonic() + seconds
     while True:
         with suppress(OSError, msgspec.MsgspecError):
-            verdict = msgspec.json.decode((runtime / _VERDICT).read_bytes(), type=Verdict)
+            verdict = decode_json((runtime / _VERDICT).read_bytes(), Verdict)
             if verdict.request == request:
                 return verdict
         if time.monotonic() >= end:

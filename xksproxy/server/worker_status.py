@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from xksproxy.decoding import decode_json
 from xksproxy.server.conditions import Condition
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
 
@@ -100,7 +101,7 @@ def collect(directory: Path) -> list[WorkerStatus]:
 def read_status(directory: Path, pid: int) -> WorkerStatus | None:
     """The status that a worker has published, however old; None if there is none."""
     with suppress(OSError, Unreadable, msgspec.MsgspecError):
-        return msgspec.json.decode(read_published(_path(directory, pid)), type=WorkerStatus)
+        return decode_json(read_published(_path(directory, pid)), WorkerStatus)
     return None
 
 

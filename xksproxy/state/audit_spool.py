@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from xksproxy.decoding import decode_json
 from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of, user_name
 from xksproxy.state.state_file import StateUnusable
 
@@ -136,6 +137,6 @@ def _names(directory: int) -> list[str]:
 
 def _read(name: str, directory: int) -> AuditEntry | None:
     try:
-        return msgspec.json.decode(read_file(name, directory), type=AuditEntry)
+        return decode_json(read_file(name, directory), AuditEntry)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from xksproxy.decoding import convert, decode_json
 from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of
 
 FORMAT: Final = 1
@@ -269,7 +270,7 @@ class SharedTable(Generic[Entry]):
         if "format" not in document or not isinstance(document["format"], int):
             document = {"entries": document}
         try:
-            return msgspec.convert(document.get("entries"), self._type), document
+            return convert(document.get("entries"), self._type), document
         except (msgspec.MsgspecError, RecursionError) as error:
             raise StateUnusable(f"{self.path}: {error}") from error
 
@@ -281,7 +282,7 @@ class SharedTable(Generic[Entry]):
 
 def _decode(path: Path, content: bytes, content_type: type[Content]) -> Content:
     try:
-        return msgspec.json.decode(content, type=content_type)
+        return decode_json(content, content_type)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateUnusable(f"{path}: {error}") from error
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from xksproxy.decoding import convert
 from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
 from xksproxy.state.usage_names import UsageNames
 
@@ -347,7 +348,7 @@ def _read(file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Doc
     if document is None:
         return KeyUsage(label), {}
     try:
-        usage = msgspec.convert(document, KeyUsage)
+        usage = convert(document, KeyUsage)
     except msgspec.MsgspecError as error:
         raise StateUnusable(f"{file.path}: {error}") from error
     if usage.encryptions < reserved:

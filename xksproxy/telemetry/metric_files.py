@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from xksproxy.decoding import decode_json
 from xksproxy.telemetry.definitions import FAMILIES
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
 from xksproxy.telemetry.series import Counters, Gauges, Histograms, examples_of
@@ -128,7 +129,7 @@ def _path(directory: Path, pid: int) -> Path:
 def _read(path: Path) -> Published | None:
     """What a file holds. One that is damaged is put aside."""
     try:
-        return msgspec.json.decode(read_published(path), type=Published)
+        return decode_json(read_published(path), Published)
     except FileNotFoundError:
         return None
     except (OSError, Unreadable, msgspec.MsgspecError) as error:
