@@ -98,7 +98,7 @@ def test_a_key_store_without_an_hsm_leaves_the_machine_ready_for_the_others(own_
     assert [ask_admin(proxy, path).status for path in paths] == [200, 200, 200, 200, 503, 404, 404]
     wanted = {("UNAVAILABLE", "hsm-out-of-service", "", "lost"), ("UNAVAILABLE", "no-hsm", "lost", "")}
     eventually(lambda: wanted <= causes(proxy))
-    assert health(proxy) == {"ACTIVE"}
+    eventually(lambda: health(proxy), {"ACTIVE"})  # DEGRADED while another process logs in to the token
 
     def require_all(text: str) -> str:
         return add_store(text) + '\n[health]\nready_when = "all"\n'
