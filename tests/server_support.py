@@ -389,6 +389,12 @@ class OwnProxy:
     directory: Path
     _processes: list[Process] = field(default_factory=list)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def start(
         self,
         name: str = "own",

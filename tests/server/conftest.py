@@ -37,27 +37,22 @@ def wire(proxy: Proxy) -> Iterator[Wire]:
 @pytest.fixture
 def own_proxy(environment: DevEnvironment, tmp_path: Path) -> Iterator[OwnProxy]:
     """Starts proxies that the test may stop, break and reload."""
-    made = OwnProxy(environment, tmp_path)
-    yield made
-    made.end()
+    with OwnProxy(environment, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def punctual(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """A proxy with the bounds of time of production, for tests of these bounds alone."""
-    made = OwnProxy(environment, tmp_path_factory.mktemp("punctual"))
-    try:
+    with OwnProxy(environment, tmp_path_factory.mktemp("punctual")) as made:
         yield made.start(server="workers = 1", deadline_ms=None)
-    finally:
-        made.end()
 
 
 @pytest.fixture(scope="session")
 def refusing_proxy(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """For tests that replace a key which it has used: its HSM stays DEGRADED."""
-    made = OwnProxy(environment, tmp_path_factory.mktemp("refusing"))
-    yield made.start()
-    made.end()
+    with OwnProxy(environment, tmp_path_factory.mktemp("refusing")) as made:
+        yield made.start()
 
 
 @pytest.fixture

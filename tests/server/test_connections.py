@@ -249,11 +249,8 @@ def test_an_answer_that_is_not_read_holds_up_nobody_else(proxy: Proxy) -> None:
 @pytest.fixture(scope="module")
 def five_connections(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """A proxy of one worker that keeps five connections."""
-    made = OwnProxy(environment, tmp_path_factory.mktemp("five"))
-    try:
+    with OwnProxy(environment, tmp_path_factory.mktemp("five")) as made:
         yield made.start(server="workers = 1\nmax_connections = 5", body_ms=UNHURRIED_MS)
-    finally:
-        made.end()
 
 
 @pytest.mark.slow

@@ -284,11 +284,8 @@ def test_what_cannot_be_recorded_is_refused_where_the_settings_ask_for_it(
 @pytest.fixture(scope="module")
 def observed(environment: DevEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """A proxy for tests that count what they did themselves."""
-    made = OwnProxy(environment, tmp_path_factory.mktemp("observed"))
-    try:
+    with OwnProxy(environment, tmp_path_factory.mktemp("observed")) as made:
         yield made.start(edit=lambda text: text.replace("[admin]\n", '[admin]\nhosts = ["proxy-1.example.com"]\n'))
-    finally:
-        made.end()
 
 
 def test_metrics_are_summed_over_the_workers(own_proxy: OwnProxy, callers: Callers) -> None:
