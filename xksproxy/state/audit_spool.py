@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -122,7 +123,8 @@ class AuditSpool:
         try:
             with opened_directory(self._root, _DIRECTORY) as directory:
                 for name in names:
-                    os.unlink(name, dir_fd=directory)
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=directory)
         except FileNotFoundError:
             return
         except OSError as error:

@@ -37,6 +37,8 @@ def test_events_are_read_in_their_order_until_they_are_removed(tmp_path: Path) -
     spool.remove([first])
     assert list(spool.entries()) == rest
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "audit").iterdir()} == {0o600}
+    spool.remove([first, *rest])  # one that is gone keeps no other
+    assert list(spool.entries()) == []
 
 
 def test_one_process_at_a_time_writes(tmp_path: Path) -> None:
