@@ -39,7 +39,7 @@ def serve(address: str) -> None:
     """
     parent = os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listener = socket.socket(socket.AF_UNIX)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(address)
     listener.listen(64)
     listener.settimeout(_ORPHAN_SECONDS)

@@ -86,7 +86,7 @@ def start_command(
         "environment": dict(os.environ if environment is None else environment),
         "deadlines": deadlines,
     }
-    connection = socket.socket(socket.AF_UNIX)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(_server())
     with Path(os.devnull).open("rb") as nothing:
         descriptors = [nothing.fileno(), out.fileno(), err.fileno()]
