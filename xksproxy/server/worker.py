@@ -139,7 +139,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
         fleet_size = config.server.fleet_size
         admin = Admin(services, recorder, probes, reporter, directory=directory, fleet_size=fleet_size, hosts=hosts)
-        reporter.reload = self._reload
+        reporter.follow_reload(self._reload)
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
         listener = Listener(sockets.pop(0), service)
@@ -165,7 +165,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced follows a reload by leaving.
-        reporter.reload = reload_verdict.requested(directory)
+        reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
         services.stop()

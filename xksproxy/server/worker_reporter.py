@@ -43,12 +43,11 @@ class WorkerReporter:
         self._started = time.time()
         self._returns: dict[str, int] = {}
         self._file = StatusFile(directory, os.getpid())
-        self.reload = ""
-        """The last request for a reload that this worker has followed."""
+        self._reload = ""
 
     def follow_reload(self, request: str) -> None:
         """Note that this worker has followed a request for a reload."""
-        self.reload = request
+        self._reload = request
 
     def report(self) -> None:
         """Set the gauges and write the status file; call it on a thread."""
@@ -101,7 +100,7 @@ class WorkerReporter:
             refusals=tuple(self._recorder.refusals),
             revisions=dict(self._services.revisions),
             credentials=self._services.accepted_credentials,
-            reload=self.reload,
+            reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
         )
 
