@@ -1,6 +1,6 @@
 """Statistics of one request. Each layer adds what it measures; the audit log and the metrics use them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -16,6 +16,22 @@ class HsmCall(NamedTuple):
     """When a session took it from the queue."""
 
     ended_at: float
+
+
+class EndedRequest(NamedTuple):
+    """A request that may be traced."""
+
+    name: str
+    began_at: float
+    """On the monotonic clock."""
+
+    seconds: float
+    attributes: Mapping[str, str | int | None]
+    """Texts are cut at 128 characters; None is left out."""
+
+    calls: Sequence[HsmCall]
+    error: str | None
+    """None if it succeeded."""
 
 
 class RequestStats(msgspec.Struct):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from xksproxy.keystore.blocks import BlockChange
-from xksproxy.request_stats import RequestStats
+from xksproxy.request_stats import EndedRequest, RequestStats
 from xksproxy.server.stranger_sums import StrangerSums
 from xksproxy.server.worker_status import Refusal
 from xksproxy.sigv4.verify import SignedAtAnotherTime
@@ -124,7 +124,8 @@ def _trace(tracer: Tracer, record: RequestRecord, seconds: float) -> str | None:
         "http.response.status_code": record.status,
         "error.type": record.error,
     }
-    return tracer.trace(operation, record.started, seconds, attributes, record.stats.calls or (), error=record.error)
+    calls = record.stats.calls or ()
+    return tracer.trace(EndedRequest(operation, record.started, seconds, attributes, calls, record.error))
 
 
 class Recorder:

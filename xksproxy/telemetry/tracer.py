@@ -1,29 +1,16 @@
 """What traces requests, if anything does. OpenTelemetry is an optional package, which only :mod:`.tracing` imports."""
 
-from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from xksproxy.config.model import Tracing
-from xksproxy.request_stats import HsmCall
+from xksproxy.request_stats import EndedRequest
 
 
 class Tracer(Protocol):
     """Traces the requests of one worker. Belongs to its event loop."""
 
-    def trace(
-        self,
-        name: str,
-        began_at: float,
-        seconds: float,
-        attributes: Mapping[str, str | int | None],
-        calls: Sequence[HsmCall],
-        *,
-        error: str | None,
-    ) -> str | None:
-        """Trace a request if it was slow, failed, or is drawn. Return the trace id in hexadecimal, or None.
-
-        ``began_at`` is on the monotonic clock. Texts of ``attributes`` are cut at 128 characters; None is left out.
-        """
+    def trace(self, request: EndedRequest) -> str | None:
+        """Trace a request if it was slow, failed, or is drawn. Return the trace id in hexadecimal, or None."""
 
     def close(self) -> None:
         """Send what is left, for at most 2 s."""

@@ -9,7 +9,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 
 from xksproxy import __version__
 from xksproxy.config.model import Tracing
-from xksproxy.request_stats import HsmCall
+from xksproxy.request_stats import EndedRequest
 from xksproxy.telemetry.lines import escape
 from xksproxy.telemetry.log_limiter import LogLimiter
 
@@ -49,20 +49,9 @@ class RequestTracer:
         self._second = -math.inf
         self._traces = 0
 
-    def trace(
-        self,
-        name: str,
-        began_at: float,
-        seconds: float,
-        attributes: Mapping[str, str | int | None],
-        calls: Sequence[HsmCall],
-        *,
-        error: str | None,
-    ) -> str | None:
-        """Trace a request if it was slow, failed, or is drawn. Return the trace id in hexadecimal, or None.
-
-        ``began_at`` is on the monotonic clock. Texts of ``attributes`` are cut at 128 characters; None is left out.
-        """
+    def trace(self, request: EndedRequest) -> str | None:
+        """See :meth:`~xksproxy.telemetry.tracer.Tracer.trace`."""
+        name, began_at, seconds, attributes, calls, error = request
         wanted = error is not None or seconds > self._slow_seconds or random.random() < self._ratio  # noqa: S311
         if not wanted or not self._has_room(began_at + seconds):
             return None

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from xksproxy.config.model import Tracing
-from xksproxy.request_stats import HsmCall
+from xksproxy.request_stats import EndedRequest, HsmCall
 from xksproxy.telemetry.tracer import build_tracer
 from xksproxy.telemetry.tracing import RequestTracer
 
@@ -40,7 +40,7 @@ def trace(
 ) -> str | None:
     began = time.monotonic() - seconds if began_at is None else began_at
     calls = [HsmCall("one", began + 0.1, began + 0.2, began + 0.4)]
-    return tracer.trace("Encrypt", began, seconds, attributes, calls, error=error)
+    return tracer.trace(EndedRequest("Encrypt", began, seconds, attributes, calls, error))
 
 
 def exported(settings: Tracing, ask: Callable[[RequestTracer], object]) -> tuple[ReadableSpan, ...]:
