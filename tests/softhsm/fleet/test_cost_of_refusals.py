@@ -27,6 +27,7 @@ from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.operations.version_search import VersionSearch
 from xksproxy.server.state_tables import StateTables
 from xksproxy.spec.errors import (
+    InvalidCiphertextException,
     InvalidKeyUsageException,
     InvalidStateException,
     KeyNotFoundException,
@@ -161,6 +162,16 @@ async def test_keys_that_exist_are_served_while_missing_ones_are_throttled(store
 
     await get_key_metadata("encrypt-only-key", store.access, later())
     await store.encrypt("encrypt-only-key")
+
+
+async def test_a_key_that_no_listing_has_found_yet_is_searched_for_once_though_its_ciphertexts_are_refused(
+    store: Store,
+) -> None:
+    await store.instance.call(lambda session: session.create_key("new", bits=256, encrypt=True, decrypt=True), later())
+
+    for _ in range(2 * int(SEARCHES_AT_ONCE)):
+        with pytest.raises(InvalidCiphertextException):
+            await store.decrypt("new")
 
 
 async def test_a_key_that_was_missing_is_found_at_once_after_a_new_look(store: Store) -> None:

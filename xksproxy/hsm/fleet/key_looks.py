@@ -8,11 +8,22 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.errors import HsmError, KeyAmbiguous, KeyMissing, TooManySearches
+from xksproxy.hsm.errors import (
+    DeadlinePassed,
+    HsmBusy,
+    HsmError,
+    KeyAmbiguous,
+    KeyMissing,
+    SessionLost,
+    TokenUnavailable,
+    TooManySearches,
+)
 from xksproxy.hsm.instance.instance import Instance
 
 MISSING_SECONDS: Final = 2.0
 _FOUND_SECONDS: Final = 60.0
+_NOT_FOUND: Final = (KeyMissing, KeyAmbiguous, TokenUnavailable, SessionLost, HsmBusy, DeadlinePassed)
+"""After any other failure the key was found: it refuses the use, it is not the key on record, or the data is wrong."""
 
 
 class KeyLooks:
@@ -67,7 +78,12 @@ class KeyLooks:
             if not self.is_known(label):
                 if not all(instance.searches.take() for instance in self._instances):
                     raise TooManySearches("requests name too many keys that no listing has found")
-                yield
+                try:
+                    yield
+                except HsmError as error:
+                    if not isinstance(error, _NOT_FOUND):
+                        self._note_found(label)
+                    raise
                 self._note_found(label)
                 return
         finally:
