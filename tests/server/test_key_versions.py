@@ -59,8 +59,14 @@ def rotate(proxy: Proxy, key_id: str) -> None:
             eventually(lambda caller=caller: caller.encrypt(key_id, HELLO).body.get("ciphertextMetadata"), wanted)
 
 
-def assert_rejected(answer: Answer) -> None:
-    assert_refused(answer, 400, "InvalidCiphertextException")
+def assert_rejected(caller: Caller, key_id: str, sealed: SealedMessage) -> None:
+    """Searches for versions that do not exist are limited, so that some answers ask for another try."""
+
+    def answer() -> Answer | None:
+        answer = caller.decrypt(key_id, sealed)
+        return None if answer.body.get("errorName") == "ThrottlingException" else answer
+
+    assert_refused(eventually(answer), 400, "InvalidCiphertextException")
 
 
 @pytest.fixture
@@ -117,7 +123,7 @@ def test_metadata_changed_in_any_bit_or_cut_anywhere_is_an_invalid_ciphertext(
     key_id, sealed = versions
 
     for changed in changes(metadata(version)):
-        assert_rejected(caller.decrypt(key_id, replace(sealed[version], ctm=changed)))
+        assert_rejected(caller, key_id, replace(sealed[version], ctm=changed))
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -130,7 +136,7 @@ def test_no_other_metadata_that_parses_opens_a_ciphertext(
     for encoding in (0, 1):
         for other in (1, 2):
             if (encoding, other) != (0, version):
-                assert_rejected(caller.decrypt(key_id, replace(sealed[version], ctm=metadata(other, encoding))))
+                assert_rejected(caller, key_id, replace(sealed[version], ctm=metadata(other, encoding)))
 
 
 def test_metadata_moved_into_the_aad_is_an_invalid_ciphertext(
@@ -140,7 +146,7 @@ def test_metadata_moved_into_the_aad_is_an_invalid_ciphertext(
     key_id, sealed = versions
 
     for aad in (AAD + metadata(2), AAD + b"\4" + metadata(2), hand_composed_aad(AAD, metadata(2))):
-        assert_rejected(caller.decrypt(key_id, replace(sealed[2], aad=aad, ctm=None)))
+        assert_rejected(caller, key_id, replace(sealed[2], aad=aad, ctm=None))
 
 
 def test_a_version_is_no_external_key_of_its_own(
@@ -218,10 +224,10 @@ def test_what_the_sample_proxy_wrote_is_read(  # noqa: PLR0917 - a vector
     assert caller.open(moved_key, sealed) == HELLO
     # There an empty AAD that is present differs from an absent one.
     other = {None: b"", b"": None}.get(aad, b"project=nil")
-    assert_rejected(caller.decrypt(moved_key, replace(sealed, aad=other)))
+    assert_rejected(caller, moved_key, replace(sealed, aad=other))
     for changed in changes(ctm or metadata(1, 1)):
         if changed != (ctm or b""):
-            assert_rejected(caller.decrypt(moved_key, replace(sealed, ctm=changed)))
+            assert_rejected(caller, moved_key, replace(sealed, ctm=changed))
 
 
 @pytest.mark.parametrize("aad", [None, b"", AAD, bytes(8192)])
@@ -238,7 +244,7 @@ def test_with_sha256_no_bit_of_the_metadata_can_be_changed(caller: Caller, moved
     sealed = caller.seal(moved_key, HELLO, AAD)
 
     for changed in changes(metadata(1, 1)):
-        assert_rejected(caller.decrypt(moved_key, replace(sealed, ctm=changed)))
+        assert_rejected(caller, moved_key, replace(sealed, ctm=changed))
 
 
 def test_each_ciphertext_remembers_its_aad_encoding(caller: Caller, moved_key: str) -> None:

@@ -1,9 +1,9 @@
-"""Searches for keys that no listing has found: one for all requests that name the key, and few in all."""
+"""Searches for keys that no listing has found: one for all requests that name the key, and little time for all."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -18,6 +18,7 @@ from xksproxy.hsm.errors import (
     TokenUnavailable,
     TooManySearches,
 )
+from xksproxy.hsm.fleet.search_allowance import SearchAllowance
 from xksproxy.hsm.instance.instance import Instance
 
 MISSING_SECONDS: Final = 2.0
@@ -40,6 +41,7 @@ class KeyLooks:
         """By label, until when that is believed, on the monotonic clock."""
         self._missing: dict[str, tuple[float, HsmError]] = {}
         self._missing_as_of: object = None
+        self._allowance = SearchAllowance()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def forget_missing(self) -> None:
@@ -66,7 +68,7 @@ class KeyLooks:
 
         Raises:
             KeyMissing, KeyAmbiguous: another request has searched for it.
-            TooManySearches: there were too many searches for unknown keys.
+            TooManySearches: searches for unknown keys have taken too much time.
         """
         lock = self._locks.setdefault(label, asyncio.Lock())
         try:
@@ -76,19 +78,30 @@ class KeyLooks:
             raise TooManySearches("another request searches for the key") from None
         try:
             if not self.is_known(label):
-                if not all(instance.searches.take() for instance in self._instances):
-                    raise TooManySearches("requests name too many keys that no listing has found")
-                try:
+                with self._search(label):
                     yield
-                except HsmError as error:
-                    if not isinstance(error, _NOT_FOUND):
-                        self._note_found(label)
-                    raise
-                self._note_found(label)
                 return
         finally:
             lock.release()
         yield
+
+    @contextmanager
+    def _search(self, label: str) -> Iterator[None]:
+        """Charge the block to the allowance, and note if it has found the key."""
+        taken = self._allowance.begin()
+        if taken is None:
+            raise TooManySearches("requests name too many keys that no listing has found")
+        started = time.monotonic()
+        try:
+            yield
+        except HsmError as error:
+            if not isinstance(error, _NOT_FOUND):
+                self._note_found(label)
+            raise
+        else:
+            self._note_found(label)
+        finally:
+            self._allowance.end(taken, time.monotonic() - started)
 
     def note_missing(self, label: str, error: KeyMissing | KeyAmbiguous) -> None:
         """Note that no HSM has the key, or that it is ambiguous."""

@@ -26,7 +26,6 @@ from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.degradation import degraded_reasons, slow_attempt, too_slow_to_verify
 from xksproxy.hsm.instance.gcm_requests import Operation
 from xksproxy.hsm.instance.key_listing import KeyListing
-from xksproxy.hsm.instance.search_allowance import SearchAllowance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.session_pool import SessionPool
 from xksproxy.hsm.instance.shares import OWN_SHARE, Share
@@ -75,7 +74,6 @@ class Instance:
         """The deadline of a request, to say whether the HSM is fast enough for it."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module. Called on any thread."""
-        self.searches = SearchAllowance()
         """Of keys that no listing has found, for requests."""
         self.on_service: Callable[[], None] = lambda: None
         """Called on the event loop each time that it comes into service."""
