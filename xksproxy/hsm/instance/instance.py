@@ -74,7 +74,6 @@ class Instance:
         """The deadline of a request, to say whether the HSM is fast enough for it."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module. Called on any thread."""
-        """Of keys that no listing has found, for requests."""
         self.on_service: Callable[[], None] = lambda: None
         """Called on the event loop each time that it comes into service."""
         self._hsm = hsm
