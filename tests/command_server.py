@@ -3,6 +3,7 @@
 Each is a process of its own, as PKCS#11 wants it, and takes none of the time of the imports.
 """
 
+import gc
 import json
 import os
 import signal
@@ -90,5 +91,7 @@ def _become(request: dict[str, object], descriptors: list[int]) -> None:
 if __name__ == "__main__":
     for name in _COMMANDS:
         cli.get_command(None, name)
+    gc.collect()
+    gc.freeze()  # what is imported is examined in none of the forks
     serve("\0" + sys.argv[1])
     main()

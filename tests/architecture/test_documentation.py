@@ -112,9 +112,11 @@ def _named_in_the_readme() -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", list(_commands()), ids=" ".join)
-def test_every_command_is_in_the_table_of_the_readme(path: tuple[str, ...]) -> None:
-    assert f"xksproxy {' '.join(path)}" in _named_in_the_readme()
+def test_every_command_is_in_the_table_of_the_readme() -> None:
+    commands = {f"xksproxy {' '.join(path)}" for path in _commands()}
+
+    assert len(commands) > 1
+    assert commands - _named_in_the_readme() == set()
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=_name)
@@ -161,11 +163,15 @@ def _log_messages() -> set[tuple[str, str]]:
     return messages
 
 
-@pytest.mark.parametrize(("page", "message"), sorted(_log_messages()))
-def test_every_log_message_is_explained(page: str, message: str) -> None:
-    section = (_DOCS / page).read_text("utf-8").partition("## By log message")[2]
+def test_every_log_message_is_explained() -> None:
+    sections = {
+        page: (_DOCS / page).read_text("utf-8").partition("## By log message")[2]
+        for page in ("kms-emulator.md", "troubleshooting.md")
+    }
+    messages = _log_messages()
 
-    assert f"`{message}`" in section, f"docs/{page}, By log message, needs a row for it"
+    assert len(messages) > 1
+    assert {(page, message) for page, message in messages if f"`{message}`" not in sections[page]} == set()
 
 
 def test_every_error_of_the_api_is_explained() -> None:

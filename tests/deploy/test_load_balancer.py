@@ -42,7 +42,7 @@ CLIENT_SECONDS = 40
 """So long a client waits for an answer: not as long as the load balancer, which has to cut it off before."""
 
 _CALLS_OF_A_CONNECTION = 10
-_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.05
 
 _CONFIGURATION = """\
 global

@@ -58,7 +58,7 @@ class Host:
                         self.answers.append((credential.access_key_id, answer.status))
                         if answer.status != 200:
                             self.failures.append(str(answer.body))
-                        time.sleep(0.002)
+                        time.sleep(0.02)
         except Exception as error:  # noqa: BLE001 - whatever it is fails the test
             self.failures.append(repr(error))
 

@@ -89,7 +89,7 @@ class Load:
         self.answers += 1
         if answer.status != 200:
             self.failures.append(str(answer.body))
-        time.sleep(0.01)
+        time.sleep(0.04)
 
 
 def change(proxy: Proxy, old: str, new: str) -> None:

@@ -20,6 +20,7 @@ from xksproxy.hsm.errors import (
 )
 from xksproxy.hsm.fleet.search_allowance import SearchAllowance
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.request_stats import current_request_stats
 
 MISSING_SECONDS: Final = 2.0
 _FOUND_SECONDS: Final = 60.0
@@ -91,7 +92,7 @@ class KeyLooks:
         taken = self._allowance.begin()
         if taken is None:
             raise TooManySearches("requests name too many keys that no listing has found")
-        started = time.monotonic()
+        spent = _SearchTime()
         try:
             yield
         except HsmError as error:
@@ -101,7 +102,7 @@ class KeyLooks:
         else:
             self._note_found(label)
         finally:
-            self._allowance.end(taken, time.monotonic() - started)
+            self._allowance.end(taken, spent.seconds())
 
     def note_missing(self, label: str, error: KeyMissing | KeyAmbiguous) -> None:
         """Note that no HSM has the key, or that it is ambiguous."""
@@ -123,3 +124,17 @@ class KeyLooks:
         until, error = self._missing.get(label, (0.0, None))
         if error is not None and until > time.monotonic() and self._missing_as_of == self._revision():
             raise type(error)(str(error))
+
+
+class _SearchTime:
+    """The time in HSM sessions since it was made. Waiting counts too for a caller that collects no statistics."""
+
+    def __init__(self) -> None:
+        self._stats = current_request_stats.get()
+        self._began_at = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self._began_at
+
+    def _now(self) -> float:
+        return time.monotonic() if self._stats is None else self._stats.hsm_seconds
