@@ -32,6 +32,13 @@ _LARGEST_REQUEST = 1 << 20
 _ORPHAN_SECONDS = 2.0
 
 
+def serve_frozen(address: str) -> None:
+    """Serve requests as :func:`serve`. The forks do not look for garbage in what is there by now."""
+    gc.collect()
+    gc.freeze()
+    serve(address)
+
+
 def serve(address: str) -> None:
     """Serve requests until the parent process ends. Returns in the process of a command, which is set up to run it.
 
@@ -91,7 +98,5 @@ def _become(request: dict[str, object], descriptors: list[int]) -> None:
 if __name__ == "__main__":
     for name in _COMMANDS:
         cli.get_command(None, name)
-    gc.collect()
-    gc.freeze()  # what is imported is examined in none of the forks
-    serve("\0" + sys.argv[1])
+    serve_frozen("\0" + sys.argv[1])
     main()

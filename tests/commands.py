@@ -78,8 +78,12 @@ def start_command(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     deadlines: tuple[int, int] | None = None,
+    server: str = "",
 ) -> Command:
-    """Start a command with an empty standard input. ``deadlines`` are those of :mod:`long_deadline`."""
+    """Start a command with an empty standard input.
+
+    ``deadlines`` are those of :mod:`long_deadline`. ``server`` is the address of another server than that of the tests.
+    """
     request = {
         "arguments": [*map(str, arguments)],
         "cwd": str(cwd or Path.cwd()),
@@ -87,7 +91,7 @@ def start_command(
         "deadlines": deadlines,
     }
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(_server())
+    connection.connect(server or _server())
     with Path(os.devnull).open("rb") as nothing:
         descriptors = [nothing.fileno(), out.fileno(), err.fileno()]
         socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
@@ -111,9 +115,15 @@ def run_command(
 @functools.cache
 def _server() -> str:
     """The address of the server of this process, which ends with it."""
-    address = f"xksproxy-tests-{os.getpid()}"
-    process = subprocess.Popen([sys.executable, str(_SERVER), address], stdout=subprocess.PIPE)
+    address = f"\0xksproxy-tests-{os.getpid()}"
+    process = start_server(_SERVER, address.removeprefix("\0"))
     atexit.register(process.kill)
+    return address
+
+
+def start_server(*command: str | Path) -> subprocess.Popen[bytes]:
+    """Start an interpreter that serves commands, and wait until it does."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE)
     assert process.stdout
     assert process.stdout.readline() == b"ready\n"
-    return "\0" + address
+    return process

@@ -4,15 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import start_server
 from support import program
 
 pytestmark = pytest.mark.slow
 
 _SCRIPT = Path(__file__).parents[2] / "softhsm" / "demo"
+_AWS_CLI = Path(__file__).parents[1] / "aws_cli.py"
 _PROGRAMS = ("aws", "python", "xksproxy")
 _COMMANDS = 60  # more than the demo has
 
@@ -83,7 +85,18 @@ def _left(tmp_path: Path) -> tuple[list[str], list[str]]:
     return [path.name for path in directory.iterdir()], processes
 
 
+@pytest.fixture
+def quick_aws(programs: Path) -> Iterator[None]:
+    """The AWS CLI of that checkout, in forks of one interpreter."""
+    name = f"xksproxy-aws-{os.getpid()}"
+    _write_program(programs / "aws", f'exec "{sys.executable}" "{_AWS_CLI}" run {name} "$@"')
+    with start_server(_AWS_CLI, "serve", name) as server:
+        yield
+        server.kill()
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("quick_aws")
 def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: Run, tmp_path: Path) -> None:
     done = demo("--pause", enters=_COMMANDS)
 
