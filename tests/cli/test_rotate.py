@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.load import load_config
-from xksproxy.hsm.instance.direct import open_sessions
+from xksproxy.hsm.instance.command_sessions import open_sessions
 from xksproxy.hsm.keys import Sealed
 from xksproxy.state.usage import UsageBook
 config = load_config(Path(sys.argv[1]))

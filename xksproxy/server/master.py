@@ -15,8 +15,8 @@ from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
-from xksproxy.server.departure import announce_stop, drain_seconds
 from xksproxy.server.runtime import make_runtime_directory
+from xksproxy.server.shutdown import announce_stop, drain_seconds
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.state.audit_spool import leave_event

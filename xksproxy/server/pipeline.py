@@ -10,9 +10,9 @@ from xksproxy.operations.health import get_health_status
 from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.request_stats import current_request_stats
 from xksproxy.server import respond
-from xksproxy.server.body import read_body
 from xksproxy.server.http.messages import Request, Response
 from xksproxy.server.record import Recorder, RequestRecord
+from xksproxy.server.request_body import read_body
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
 from xksproxy.sigv4.canonical import HttpRequest

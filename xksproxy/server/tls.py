@@ -13,7 +13,7 @@ from xksproxy.config.certificate_checks import warn_from
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
 from xksproxy.server.http.service import Client, ConnectionRefused
-from xksproxy.server.tls_trial import handshake_problem
+from xksproxy.server.trial_handshake import handshake_problem
 
 _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 _NEGOTIABLE: Final = frozenset(

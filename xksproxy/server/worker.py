@@ -22,7 +22,6 @@ from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
-from xksproxy.server.departure import FAREWELL_SECONDS, drain_seconds, service_stops
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
@@ -31,13 +30,14 @@ from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.life_cycle import LifeCycle
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
-from xksproxy.server.plain import PlainListener
+from xksproxy.server.plain_http import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
+from xksproxy.server.shutdown import FAREWELL_SECONDS, drain_seconds, service_stops
 from xksproxy.server.snapshot import built_with
 from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter

@@ -12,7 +12,7 @@ from pkcs11 import Attribute
 from xksproxy.config.model import Key
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.fleet.fleet import Fleet
-from xksproxy.hsm.fleet.key_looks import MISSING_SECONDS
+from xksproxy.hsm.fleet.key_searches import MISSING_SECONDS
 from xksproxy.hsm.fleet.search_allowance import LEAST_SECONDS, SECONDS_AT_ONCE, SHARE
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession

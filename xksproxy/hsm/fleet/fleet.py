@@ -21,7 +21,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_comparison import KeyComparison, KeyProblems
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
-from xksproxy.hsm.fleet.key_looks import KeyLooks
+from xksproxy.hsm.fleet.key_searches import KeyLooks
 from xksproxy.hsm.fleet.outcomes import first_answer, graver
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of

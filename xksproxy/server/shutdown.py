@@ -1,4 +1,4 @@
-"""How the service leaves: the load balancer is told first, and has time to notice before connections are refused."""
+"""The shutdown of the service: the load balancer is told first, and notices before connections are refused."""
 
 from contextlib import suppress
 from pathlib import Path
