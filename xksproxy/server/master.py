@@ -17,7 +17,7 @@ from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.shutdown import announce_stop, drain_seconds
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
@@ -44,7 +44,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.load_checked = load_checked
         self.policies = policies
         self._config = load_checked()
-        self._proven = self._config
+        self._in_use = self._config
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
         self.ended_workers = EndedWorkers(self.runtime)
@@ -110,7 +110,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             self._refuse(["it could not be read; the log says why"])
             return "nothing"
         self.policies.forget_unused()
-        change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
+        change: Change = "inside" if fixed_settings(config) == fixed_settings(self._config) else "workers"
         self._config = config
         self.callable = None
         reload_problem.publish(self.runtime, [])
@@ -125,16 +125,16 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         return frozenset(hsm.id for hsm in self._config.hsm)
 
     def confirm(self) -> None:
-        """The configuration that was read last is in use: :meth:`take_back` goes no further back than to it."""
-        self._leave_event("reloaded", {"changed": changed_names(self._proven, self._config)})
-        self._proven = self._config
+        """The configuration that was read last is in use: :meth:`undo` goes no further back than to it."""
+        self._leave_event("reloaded", {"changed": changed_names(self._in_use, self._config)})
+        self._in_use = self._config
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
-    def take_back(self, problems: list[str]) -> None:
+    def undo(self, problems: list[str]) -> None:
         """Go back to the last configuration that was in use, because the one that was read last cannot be."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
-        self._config = self._proven
+        self._config = self._in_use
         self.callable = None
         self.do_load_config()
 
@@ -150,4 +150,4 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         announce_stop(self.runtime)
 
     def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
-        leave_event(Path(self._proven.state.directory), message, fields)
+        leave_event(Path(self._in_use.state.directory), message, fields)

@@ -14,7 +14,7 @@ from xksproxy.server.peer import Peer, PeerReader, PeerRefused
 _log: Final = logging.getLogger(__name__)
 _MAXIMUM_CONNECTIONS: Final = 256
 _IDLE_SECONDS: Final = 360.0
-_FAREWELL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 _HEADER_SECONDS: Final = 2.0
 
 
@@ -44,7 +44,7 @@ class PlainListener:
         if self._server is not None:
             self._server.close()
         self._handler.pre_shutdown()
-        await self._handler.shutdown(_FAREWELL_SECONDS)
+        await self._handler.shutdown(_CLOSE_SECONDS)
 
     def _connection(self) -> asyncio.Protocol:
         connections = self._handler.connections

@@ -14,7 +14,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_verdict
 from xksproxy.server.services import Services
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.snapshot import fixed_settings
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Reloading:
     ) -> None:
         """``started_with`` is the configuration of the process; ``runtime`` is the directory of all workers."""
         self._load_checked = load_checked
-        self._built_with = built_with(started_with)
+        self._fixed_settings = fixed_settings(started_with)
         self._services = services
         self._metrics = metrics
         self._runtime = runtime
@@ -67,7 +67,7 @@ class Reloading:
     def _replace(self) -> bool:
         with _turn(self._runtime):
             config = self._load_checked()
-            if built_with(config) != self._built_with:
+            if fixed_settings(config) != self._fixed_settings:
                 return False
             self._services.replace_snapshot(config)
             return True

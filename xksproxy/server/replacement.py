@@ -7,7 +7,7 @@ from typing import Final
 from xksproxy.hsm.instance.instance import State
 from xksproxy.server.worker_status import WorkerStatus
 
-PATIENCE_SECONDS: Final = 15.0
+SUCCESSOR_SECONDS: Final = 15.0
 """Seconds that a successor may take until it serves what its predecessor serves. It waits up to 3 s for HSMs first."""
 
 
@@ -36,7 +36,7 @@ def assess(
     missing = sorted(needed - served(() if worker is None else (worker,)))
     if beats and not missing:
         return Verdict.SERVES, ()
-    if seconds < PATIENCE_SECONDS:
+    if seconds < SUCCESSOR_SECONDS:
         return Verdict.STARTING, ()
     if not beats:
         return Verdict.FAILS, ["its workers do not start to serve; the log says why"]

@@ -7,7 +7,7 @@ from typing import Final
 from xksproxy.config.model import Config
 
 _NAME: Final = "stopping"
-FAREWELL_SECONDS: Final = 1.0
+CLOSE_SECONDS: Final = 1.0
 """How long a worker serves on while it asks clients to close, if no load balancer has to notice."""
 _LOAD_BALANCER_SECONDS: Final = 12.0
 """Two health checks of 5 s each, as deploy/aws and deploy/kubernetes set them up, and 2 s in reserve."""
@@ -20,7 +20,7 @@ def drain_seconds(config: Config) -> float:
     """
     if config.server.drain_s is not None:
         return config.server.drain_s
-    return _LOAD_BALANCER_SECONDS if config.health.listen else FAREWELL_SECONDS
+    return _LOAD_BALANCER_SECONDS if config.health.listen else CLOSE_SECONDS
 
 
 def announce_stop(runtime: Path) -> None:

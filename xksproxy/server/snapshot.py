@@ -119,7 +119,7 @@ def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot 
         if service is None or service.inputs != inputs:
             service = _build_service(table, config.server.fleet_size, foundations, inputs)
         else:
-            service.fleet.look_again()
+            service.fleet.forget_missing_keys()
         services[table.uri_path_prefix] = service
     tls = config.server.tls
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
@@ -148,12 +148,12 @@ def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundati
         revision=lambda: state.versions.revision,
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
-    fleet.prove_first(_primary_labels(store))
+    fleet.require_fingerprints(_primary_labels(store))
     quota = foundations.quotas.of(table)
     return Service(store, access, fleet, state, quota, Authorizer.build(table, foundations.policies), inputs)
 
 
-def built_with(config: Config) -> tuple[object, ...]:
+def fixed_settings(config: Config) -> tuple[object, ...]:
     """The settings that cannot change while a worker runs; all others are in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
     return (

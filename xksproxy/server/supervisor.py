@@ -30,7 +30,7 @@ _MOST_DEATHS: Final = 3
 class PendingChange:
     """A configuration that some workers do not have yet, and the configuration that replaces it if it fails."""
 
-    proven_generation: int
+    generation_in_use: int
     deaths: int = 0
     """How many of its workers have ended unasked."""
 
@@ -127,7 +127,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
             seconds = time.monotonic() - self._spawned_at[pid]
             verdict, lacks = assess(seen.get(pid), needed, beats=self._serves(self.WORKERS[pid]), seconds=seconds)
             if verdict is Verdict.FAILS and self._change:
-                self._take_back([*lacks])
+                self._undo_change([*lacks])
                 return False
             serve = serve and verdict is Verdict.SERVES
         return serve
@@ -161,11 +161,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     def _begin_change(self) -> None:
         """Take over gunicorn's settings and listeners, or nothing if a new address cannot be had.
 
-        Listeners whose address stays are kept, and the others until the change is proven: the workers that still serve
+        Listeners whose address stays are kept, and the others until the change is in_use: the workers that still serve
         hold them too, and it may be taken back.
         """
-        proven = self._former_listeners or self.LISTENERS
-        kept = {listener.cfg_addr: listener for listener in [*proven, *self.LISTENERS]}
+        in_use = self._former_listeners or self.LISTENERS
+        kept = {listener.cfg_addr: listener for listener in [*in_use, *self.LISTENERS]}
         wanted = self.app.cfg.address
         made: dict[Any, Any] = {}
         try:
@@ -176,13 +176,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
             for listener in made.values():
                 listener.close()
             self._change = self._change or PendingChange(self._generation)
-            self._take_back([f"cannot listen on {address}: {error.strerror}"])
+            self._undo_change([f"cannot listen on {address}: {error.strerror}"])
             return
         self.setup(self.app)
-        self._change = PendingChange(self._change.proven_generation if self._change else self._generation)
+        self._change = PendingChange(self._change.generation_in_use if self._change else self._generation)
         self._last_generation += 1
         self._generation = self._last_generation
-        self._use_listeners([kept.get(address) or made[address] for address in wanted], proven)
+        self._use_listeners([kept.get(address) or made[address] for address in wanted], in_use)
 
     def _finish_change(self) -> None:
         """All workers are of the last configuration."""
@@ -190,15 +190,15 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         self.app.confirm()
         self._use_listeners(self.LISTENERS, [])
 
-    def _take_back(self, problems: list[str]) -> None:
+    def _undo_change(self, problems: list[str]) -> None:
         """Go back to the last configuration that was in use. Workers that have it stay, and those that do not go."""
         change, self._change = self._change, None
         if change is None:
             return
-        self.app.take_back(problems)
+        self.app.undo(problems)
         self.setup(self.app)
         self._use_listeners(self._former_listeners or self.LISTENERS, [])
-        self._generation = change.proven_generation
+        self._generation = change.generation_in_use
         self._early_deaths, self._next_spawn_at = 0, 0.0
         active = [pid for pid in self.WORKERS if pid not in self._retiring]
         others = [pid for pid in active if self._generations[pid] != self._generation]
@@ -212,7 +212,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         if change is not None and generation == self._generation:
             change.deaths += 1
             if change.deaths >= _MOST_DEATHS:
-                self._take_back(["its workers end by themselves; the log says why"])
+                self._undo_change(["its workers end by themselves; the log says why"])
 
     def _use_listeners(self, wanted: list[Any], former: list[Any]) -> None:
         """Hand these to the workers that are started from now on, keep those of before, and close all others."""

@@ -20,7 +20,7 @@ def handshake_problem(context: ssl.SSLContext) -> str | None:
         client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
         client.maximum_version, client.minimum_version = highest, lowest
         try:
-            _shake_hands(context, client)
+            _handshake(context, client)
         except ssl.SSLError as error:
             offered = "TLS 1.2" if highest is ssl.TLSVersion.TLSv1_2 else "TLS 1.2 and 1.3"
             return (
@@ -30,7 +30,7 @@ def handshake_problem(context: ssl.SSLContext) -> str | None:
     return None
 
 
-def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def _handshake(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
     """Raises ssl.SSLError if one of the two refuses."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context.wrap_bio(to_server, to_client, server_side=True)

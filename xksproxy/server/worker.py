@@ -37,8 +37,8 @@ from xksproxy.server.record import Recorder
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
-from xksproxy.server.shutdown import FAREWELL_SECONDS, drain_seconds, service_stops
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.shutdown import CLOSE_SECONDS, drain_seconds, service_stops
+from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
@@ -111,7 +111,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         except ConfigError:
             self._refused_at_start = True
             return config
-        return fresh if built_with(fresh) == built_with(config) else config
+        return fresh if fixed_settings(fresh) == fixed_settings(config) else config
 
     async def _serve(self, config: Config) -> None:
         directory = self.app.runtime
@@ -247,7 +247,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         """
         service.draining = True
         pipeline.draining = service_stops(self.app.runtime)
-        await self._serve_on(seconds if pipeline.draining else FAREWELL_SECONDS)
+        await self._serve_on(seconds if pipeline.draining else CLOSE_SECONDS)
         await listener.stop_accepting()
         draining = asyncio.create_task(listener.drain(0 if self._in_a_hurry else _LEAVE_SECONDS))
         while not draining.done():

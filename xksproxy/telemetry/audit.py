@@ -48,7 +48,7 @@ class AuditLog:
     @property
     def works(self) -> bool:
         """Whether lines are written: the first one was, the last try did not fail, and there is room for more."""
-        return self._sink.proven and not self._sink.broken and not self._writer.full
+        return self._sink.has_written and not self._sink.broken and not self._writer.full
 
     @property
     def problem(self) -> str:
@@ -134,7 +134,7 @@ class _Sink:
         """Whether the last lines could not be written."""
         self.reason = ""
         """Why."""
-        self.proven = False
+        self.has_written = False
         """Whether lines were ever written."""
 
     def write(self, data: bytes) -> None:
@@ -148,7 +148,7 @@ class _Sink:
                 self.broken, self.reason, self._identity = True, error.strerror or str(error), None
                 time.sleep(1)
             else:
-                data, self.broken, self.proven = data[written:], False, True
+                data, self.broken, self.has_written = data[written:], False, True
 
     def _current(self) -> int:
         if self._path is None:

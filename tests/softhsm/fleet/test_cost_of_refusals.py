@@ -183,7 +183,7 @@ async def test_a_key_that_was_missing_is_found_at_once_after_a_new_look(store: S
     await store.instance.call(lambda session: session.create_key("new", bits=256, encrypt=True, decrypt=True), later())
     with pytest.raises(KeyNotFoundException):
         await store.encrypt("new")
-    store.fleet.look_again()
+    store.fleet.forget_missing_keys()
 
     await store.encrypt("new")
 

@@ -536,7 +536,7 @@ async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
     records = FingerprintRecords(a.control.parent / "state" / "keys.json")
     instance = Instance(a.hsm, modules)
     fleet = Fleet([instance], records, lambda _: True)
-    fleet.prove_first(["demo-key", "no such key"])
+    fleet.require_fingerprints(["demo-key", "no such key"])
     instance.start()
     try:
         await until(lambda: instance.serving)

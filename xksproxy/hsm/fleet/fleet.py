@@ -21,8 +21,8 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_comparison import KeyComparison, KeyProblems
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
-from xksproxy.hsm.fleet.key_searches import KeyLooks
-from xksproxy.hsm.fleet.outcomes import first_answer, graver
+from xksproxy.hsm.fleet.key_searches import KeySearches
+from xksproxy.hsm.fleet.outcomes import first_answer, more_severe
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
 from xksproxy.hsm.instance.instance import Instance
@@ -34,11 +34,11 @@ _log: Final = logging.getLogger(__name__)
 _BUDGET_SHARE: Final = 0.5
 """The share of the remaining time that an attempt may use while another instance can be tried."""
 
-_PROVING_SECONDS: Final = 20.0
+_FINGERPRINT_SECONDS: Final = 20.0
 
 _FAST_SECONDS: Final = 0.001
 
-_PATIENCE: Final = 1.5
+_TIME_FACTOR: Final = 1.5
 """An attempt may take so many times as long as it is expected to take."""
 
 _LEAST_SECONDS: Final = 0.02
@@ -50,7 +50,7 @@ Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
 """A request to one instance, with the fingerprint of the key and the deadline."""
 
-_ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
+_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
 """After these failures, another instance is tried."""
 
 
@@ -81,9 +81,9 @@ class Fleet:
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._comparison = KeyComparison(self._instances, self._identity, exposes, named)
-        self._looks = KeyLooks(self._instances, lambda: (self._identity.revision, revision()))
-        self._first: tuple[str, ...] = ()
-        self._proving: asyncio.Task[None] | None = None
+        self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
+        self._required: tuple[str, ...] = ()
+        self._fingerprinting: asyncio.Task[None] | None = None
 
     @property
     def instances(self) -> Sequence[Instance]:
@@ -92,34 +92,34 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether an instance serves and the keys of :meth:`prove_first` have their fingerprints."""
-        return not self._first and any(instance.serving for instance in self._instances)
+        """Whether an instance serves and the keys of :meth:`require_fingerprints` have their fingerprints."""
+        return not self._required and any(instance.serving for instance in self._instances)
 
-    def prove_first(self, labels: Iterable[str]) -> None:
+    def require_fingerprints(self, labels: Iterable[str]) -> None:
         """Do not report ready before these keys are found and their fingerprints are on record.
 
         A key that is missing or unusable does not hold it up. Where an instance has served before, nothing is awaited.
         """
         if not any(instance.returns for instance in self._instances):
-            self._first = tuple(label for label in labels if not self._identity.on_record(label))
+            self._required = tuple(label for label in labels if not self._identity.on_record(label))
             for instance in self._instances:
                 instance.on_service = self._in_service(instance.on_service)
 
     def _in_service(self, then: Callable[[], None]) -> Callable[[], None]:
         def in_service() -> None:
             then()
-            if self._first and (self._proving is None or self._proving.done()):
-                self._proving = asyncio.create_task(self._prove_named_keys())
+            if self._required and (self._fingerprinting is None or self._fingerprinting.done()):
+                self._fingerprinting = asyncio.create_task(self._make_required_fingerprints())
 
         return in_service
 
-    async def _prove_named_keys(self) -> None:
-        for label in self._first:
+    async def _make_required_fingerprints(self) -> None:
+        for label in self._required:
             try:
-                await self._identity.fingerprint(label, Deadline.after(_PROVING_SECONDS))
+                await self._identity.fingerprint(label, Deadline.after(_FINGERPRINT_SECONDS))
             except HsmError as error:
                 _log.warning("key not proven", extra={"fields": {"label": label, "reason": str(error)}})
-        self._first = ()
+        self._required = ()
 
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from checks in the background."""
@@ -163,9 +163,9 @@ class Fleet:
 
         return await self._hedged(key, Decryption.calls, attempt, deadline)
 
-    def look_again(self) -> None:
+    def forget_missing_keys(self) -> None:
         """Forget which keys are missing. May be called on any thread."""
-        self._looks.forget_missing()
+        self._searches.forget_missing()
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
@@ -195,9 +195,9 @@ class Fleet:
         self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
     ) -> Result:
         """Make a request to any instance, unless it would cost another search for a key that is missing."""
-        if self._looks.is_known(label):
+        if self._searches.is_known(label):
             return await self._try_and_note(label, calls, attempt, deadline, used)
-        async with self._looks.searching(label, deadline):
+        async with self._searches.searching(label, deadline):
             return await self._try_and_note(label, calls, attempt, deadline, used)
 
     async def _try_and_note(
@@ -206,7 +206,7 @@ class Fleet:
         try:
             return await self._try_each(label, calls, attempt, deadline, used)
         except (KeyMissing, KeyAmbiguous) as error:
-            self._looks.note_missing(label, error)
+            self._searches.note_missing(label, error)
             raise
 
     async def _try_each(
@@ -238,8 +238,8 @@ class Fleet:
                     await instance.call(lambda session: session.describe_key(label), budget, self.share)
                 fingerprint = await self._identity.fingerprint(label, budget)
                 return await attempt(instance, fingerprint, budget)
-            except _ELSEWHERE as error:
-                failure = graver(failure, error)
+            except _FAILOVER_AFTER as error:
+                failure = more_severe(failure, error)
                 if isinstance(error, KeyDiffers):
                     self._identity.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:
@@ -271,7 +271,7 @@ class Fleet:
         """Half of the time left; more if so many calls are expected to take longer and can be made in time."""
         remaining = deadline.remaining()
         half, expected = _BUDGET_SHARE * remaining, instance.expected_seconds(self.share, calls)
-        return Deadline.after(half if expected > remaining else min(remaining, max(half, _PATIENCE * expected)))
+        return Deadline.after(half if expected > remaining else min(remaining, max(half, _TIME_FACTOR * expected)))
 
     def _final_error(self, failure: HsmError | None) -> HsmError:
         """The error if no instance answered. A key counts as missing only if every instance serves."""

@@ -28,7 +28,7 @@ _NOT_FOUND: Final = (KeyMissing, KeyAmbiguous, TokenUnavailable, SessionLost, Hs
 """After any other failure the key was found: it refuses the use, it is not the key on record, or the data is wrong."""
 
 
-class KeyLooks:
+class KeySearches:
     """Which keys were found and which were not, apart from listings. Belongs to the event loop.
 
     That a key is missing, or that several fit its name, is remembered for 2 s. Then a request may search again.

@@ -7,14 +7,14 @@ from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, KeyDiffers, K
 
 Result = TypeVar("Result")
 
-_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+_SEVERITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
 
 
-def graver(one: HsmError | None, other: HsmError) -> HsmError:
-    """Of two failures, the one that comes later in ``_GRAVITY``."""
+def more_severe(one: HsmError | None, other: HsmError) -> HsmError:
+    """Of two failures, the one that comes later in ``_SEVERITY``."""
     if one is None:
         return other
-    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
+    rank = [next((n for n, kind in enumerate(_SEVERITY) if isinstance(error, kind)), 0) for error in (one, other)]
     return one if rank[0] >= rank[1] else other
 
 

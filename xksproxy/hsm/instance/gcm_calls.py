@@ -99,7 +99,7 @@ class GcmCalls:
                 drawn = self.draw(len(block))
                 block = bytes(a ^ b for a, b in zip(block, drawn, strict=True))
             iv = block[:_IV_BYTES]
-            self._native_session.stock(block[_IV_BYTES:])
+            self._native_session.replace_ivs(block[_IV_BYTES:])
         return iv
 
     def draw(self, count: int) -> bytes:

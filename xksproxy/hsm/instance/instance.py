@@ -97,7 +97,7 @@ class Instance:
         self._outstanding = 0
         self._failures = 0
         self._checked_at = -math.inf
-        self._seen_proofs = 0
+        self._seen_passed_tests = 0
         self._seen_failure: HsmError | None = None
         self._too_slow = False
         self._tried = asyncio.Event()
@@ -295,9 +295,9 @@ class Instance:
         if self.state is not State.SERVING:
             return
         self.state, self._reason = State.DOWN, reason
-        self._seen_proofs = self._connector.proofs
+        self._seen_passed_tests = self._connector.passed_tests
         _log.error("HSM out of service", extra={"fields": {"hsm": self.id, "reason": reason}})
-        self._connector.prove()
+        self._connector.request_test()
         self._pool.close(TokenUnavailable(reason))
         self._watcher.wake()
 
@@ -327,7 +327,7 @@ class Instance:
 
     async def try_to_serve(self) -> None:
         """Bring it into service if its connector has tested it since it went out of service, and a session is free."""
-        if self._connector.proofs > self._seen_proofs and self._pool.free:
+        if self._connector.passed_tests > self._seen_passed_tests and self._pool.free:
             await self._serve()
             return
         failure, attempt = self._connector.failure, self._connector.attempt
@@ -346,12 +346,12 @@ class Instance:
         self._pool.close(error)
 
     async def _serve(self) -> None:
-        proofs = self._connector.proofs
+        passed_tests = self._connector.passed_tests
         self._pool.open()
         self._checked_at = time.monotonic()
         # If a session had to search for a key while requests wait, they would miss their deadline.
         await self._listing.begin(_LISTING_SECONDS)
-        self._seen_proofs, self._seen_failure = proofs, None
+        self._seen_passed_tests, self._seen_failure = passed_tests, None
         self.state, self._reason, self._failures = State.SERVING, "", 0
         self.returns += 1
         self._tried.set()

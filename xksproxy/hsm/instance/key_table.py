@@ -110,9 +110,9 @@ class KeyTable:
         """Drop the handle, so that the next use searches for the key."""
         key = self._known.pop(label, None)
         if key is not None and key.number is not None:
-            self._native_session.disarm(key.number)
+            self._native_session.revoke_key(key.number)
 
-    def arm(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:
+    def allow_key(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:
         """Allow the native session a key that was just used, until its attributes have to be read again.
 
         If ``encrypt`` is false, it may only decrypt. It serves only calls with the same ``fingerprint`` object.
@@ -123,7 +123,7 @@ class KeyTable:
         key.number = number
         description, until = key.description, key.checked_at + _RECHECK_SECONDS
         usable = description.is_aes_256
-        self._native_session.arm(
+        self._native_session.allow_key(
             number,
             key.handle,
             until,

@@ -125,7 +125,7 @@ class HsmSession:
 
     def allow_native(self, label: str, number: int, fingerprint: KeyFingerprint | None) -> None:
         """Allow the native session calls with this fingerprint under a key that was just used; ``number`` names it."""
-        self._keys.arm(label, number, fingerprint, encrypt=self._quirks.iv != "appended")
+        self._keys.allow_key(label, number, fingerprint, encrypt=self._quirks.iv != "appended")
 
     def encrypt(
         self,

@@ -16,7 +16,7 @@ _PAUSE_SECONDS: Final = 0.1
 _SEND_BUFFER_BYTES: Final = 32 * 1024
 _SWEEP_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.02
-_FAREWELL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Listener:
@@ -109,7 +109,7 @@ class Listener:
         for member in table:
             if member.stage in (Stage.STRANGER, Stage.CLIENT):
                 member.close()
-        end += _FAREWELL_SECONDS
+        end += _CLOSE_SECONDS
         while len(table) > table.count(Stage.SILENT, Stage.HANDSHAKE) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         for member in table:

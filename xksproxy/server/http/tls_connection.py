@@ -161,7 +161,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._go_on()
 
     def drop(self) -> None:
-        """Close at once: a farewell would wait for a peer that may not answer."""
+        """Close at once, without the close_notify of TLS: the peer may not read it."""
         self._service.table.remove(self)
         if self._transport is not None:
             self._transport.abort()
@@ -213,7 +213,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._transport is None or self.stage is Stage.CLOSING or tls is None:
             return
         try:
-            if tls.established or self._shake_hands(tls):
+            if tls.established or self._handshake(tls):
                 self._advance()
             else:
                 self._resume_reading()
@@ -243,10 +243,10 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._service.table.move(self, Stage.HANDSHAKE)
         return self._tls
 
-    def _shake_hands(self, tls: TlsStream) -> bool:
+    def _handshake(self, tls: TlsStream) -> bool:
         """Whether the handshake is done and the client may come."""
         try:
-            if not tls.shake_hands():
+            if not tls.handshake():
                 self._hello_answered = self._flush()
                 return False
         except ssl.SSLError:

@@ -30,7 +30,7 @@ class TlsStream:
         """Take over what was received."""
         self._incoming.write(data)
 
-    def shake_hands(self) -> bool:
+    def handshake(self) -> bool:
         """Go on with the handshake; whether it is done.
 
         Raises:
