@@ -1,4 +1,4 @@
-"""Keys and ciphertexts as the engine and its callers exchange them. No PKCS#11 here."""
+"""Keys and ciphertexts, as the engine and its callers exchange them. Nothing here depends on PKCS#11."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class KeyDescription:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name by which the key can be asked for: by its label, by its CKA_ID, by both."""
+        """The names of the key: by its label, by its CKA_ID, and by both."""
         by_label = str(ObjectName(self.label))
         if self.object_id is None:
             return (by_label,)
@@ -54,7 +54,7 @@ class KeyDescription:
 
     @property
     def distinction(self) -> str:
-        """What tells it apart from others of its name, for messages."""
+        """A text for messages that distinguishes it from other keys of the same name."""
         object_id = f"CKA_ID {self.object_id.hex()}" if self.object_id else "no CKA_ID"
         check_value = f", check value {self.check_value.hex()}" if self.check_value else ""
         return f"label {self.label!r} with {object_id} ({self.spec}{check_value})"
@@ -83,7 +83,7 @@ class TokenKey:
     """Its label, or the text of another :class:`ObjectName`."""
 
     hedge_after: float | None = None
-    """After so many seconds without an answer, the call is also sent to a second HSM."""
+    """Seconds without an answer after which the call is also sent to a second HSM."""
 
     maximum_encryptions: int | None = None
     """The number of encryptions that it may make on this machine."""

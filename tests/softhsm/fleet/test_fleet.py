@@ -424,7 +424,7 @@ def pretend_latency(instance: Instance, seconds: float) -> None:
     calls = instance._pool.calls
     calls.latency = Latency()
     calls.latency.add(seconds)
-    calls.follow(0.1)
+    calls.tick(0.1)
 
 
 async def test_hsms_that_need_more_than_half_of_the_deadline_answer_in_time(

@@ -57,7 +57,7 @@ static Key *allowed_key(NativeSession *native, const Call *call) {
     return permitted && key->fingerprint == call->fingerprint && key->until > monotonic() ? key : NULL;
 }
 
-/* The IV of an encryption: the next of those in store, or zeros that the HSM replaces. */
+/* Set the IV of an encryption: the next IV that was drawn in advance, or zeros that the HSM replaces. False if none is left. */
 static bool draw_iv(NativeSession *native, Call *call) {
     if (native->hsm_writes_iv) {
         memset(call->iv, 0, IV_BYTES);
@@ -108,8 +108,8 @@ static bool equal(const unsigned char *one, const unsigned char *other, size_t l
 }
 
 /*
- * The integrity value of an output, and then the trial decrypt of that very output (R-CDIV-6): what is corrupted after it was
- * hashed does not decrypt. The module gets a copy of the IV, in case it writes to it.
+ * Compute the integrity value of an output, and then decrypt the same output (R-CDIV-6): an output that is corrupted after it
+ * was hashed does not decrypt. The module gets a copy of the IV, because it may write to it.
  */
 static bool verify(NativeSession *native, Call *call, const Key *key) {
     memcpy(call->hashed + call->prefix_length, call->iv, IV_BYTES);
