@@ -1,6 +1,6 @@
-"""Whether every worker of this machine follows a change of the state directory.
+"""Waits until every worker of this machine follows a change of the state directory.
 
-Workers publish the revisions that they hold in their status files. The state directory records where these are.
+Workers publish the revisions that they hold in their status files. The state directory records where the files are.
 """
 
 import fcntl
@@ -26,12 +26,12 @@ class Service(msgspec.Struct, frozen=True):
     master: int
     """The process id of the master, whose children are the workers."""
     state: str
-    """The absolute path of its state directory. A copy of this file names proxies that do not use the copy."""
+    """The absolute path of its state directory. In a copy of the directory, it shows that the proxy does not use it."""
     inode: tuple[int, int]
-    """Device and inode of that directory, for a machine on which it has another path too."""
+    """Device and inode of that directory, because it may have several paths."""
 
     def uses(self, state_directory: Path) -> bool:
-        """Whether this proxy uses a directory, which may have been restored in place."""
+        """Whether this proxy uses a directory. The directory may have been restored in place, with another inode."""
         return str(state_directory.resolve()) == self.state or _inode(state_directory) == self.inode
 
 
@@ -66,7 +66,7 @@ class Following:
 def wait_for_workers(
     state_directory: Path, follows: Callable[[WorkerStatus], bool], seconds: float = _FOLLOW_SECONDS
 ) -> Following:
-    """Wait until each worker says that it follows a change, at most ``seconds``.
+    """Wait, at most ``seconds``, until each worker reports that it follows a change.
 
     Raises:
         StateUnusable: the record of running proxies cannot be read.
@@ -98,25 +98,25 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
 
 
 def holds(file: str, revision: int) -> Callable[[WorkerStatus], bool]:
-    """Whether a worker holds a revision of a state file, or a later one."""
+    """Return a test: whether a worker holds this revision of a state file, or a later one."""
     return lambda worker: worker.revisions.get(file, -1) >= revision
 
 
 def refuses(keystore: str, access_key_id: str) -> Callable[[WorkerStatus], bool]:
-    """Whether a worker no longer accepts a credential."""
+    """Return a test: whether a worker no longer accepts a credential."""
     return lambda worker: access_key_id not in worker.credentials.get(keystore, (access_key_id,))
 
 
 def _wait(proxies: Callable[[], dict[Path, int]], follows: Callable[[WorkerStatus], bool], seconds: float) -> Following:
     end = time.monotonic() + seconds
     while True:
-        found = _look(proxies(), follows)
+        found = _check(proxies(), follows)
         if not found.behind or time.monotonic() >= end:
             return found
         time.sleep(_POLL_SECONDS)
 
 
-def _look(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> Following:
+def _check(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> Following:
     following: list[int] = []
     behind: list[int] = []
     for runtime, master in proxies.items():
@@ -127,7 +127,7 @@ def _look(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> 
 
 
 def _inode(directory: Path) -> tuple[int, int]:
-    """Raises StateUnusable: the directory cannot be examined."""
+    """Device and inode of a directory. Raises StateUnusable if it cannot be read."""
     try:
         found = directory.stat()
     except OSError as error:
@@ -151,7 +151,7 @@ def is_running(runtime: Path) -> bool:
 
 
 def _workers(runtime: Path, master: int) -> list[int]:
-    """The children of the master; without it, or without this file in /proc, those that have published a status."""
+    """The children of the master; without it or its file in /proc, the workers that have published a status."""
     try:
         return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
     except OSError:

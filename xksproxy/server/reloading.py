@@ -1,4 +1,4 @@
-"""Takes a changed configuration into use inside a worker that serves."""
+"""Changes the configuration inside a running worker."""
 
 import asyncio
 import fcntl
@@ -19,13 +19,13 @@ from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
 _TURN_SECONDS: Final = 10.0
-"""For so long a worker waits for others, one of which may be stuck."""
+"""The maximum time that a worker waits for the others, one of which may be stuck."""
 
 _POLL_SECONDS: Final = 0.02
 
 
 class Reloading:
-    """Reads, checks and builds on a thread, while no other worker does; requests are answered all the time."""
+    """Reads, checks and builds a configuration on a thread, one worker at a time. Requests are answered meanwhile."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class Reloading:
         self._runtime = runtime
 
     async def reload(self, then: Callable[[str], None]) -> None:
-        """Take the configuration as it is now into use, and call ``then`` with the request that asked for it.
+        """Use the present configuration file, then call ``then`` with the request that asked for it.
 
-        A configuration that cannot be used changes nothing.
+        A configuration with problems changes nothing.
         """
         request = reload_verdict.requested(self._runtime)
         try:
@@ -75,7 +75,7 @@ class Reloading:
 
 @contextmanager
 def _turn(runtime: Path) -> Iterator[None]:
-    """Wait until no other worker is in this block, but not for ever."""
+    """Wait until no other worker is in this block, at most 10 s."""
     descriptor = os.open(runtime / "reload-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + _TURN_SECONDS
     try:

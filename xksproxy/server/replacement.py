@@ -8,7 +8,7 @@ from xksproxy.hsm.instance.instance import State
 from xksproxy.server.worker_status import WorkerStatus
 
 SUCCESSOR_SECONDS: Final = 15.0
-"""Seconds that a successor may take until it serves what its predecessor serves. It waits up to 3 s for HSMs first."""
+"""Seconds within which a successor must serve what its predecessor serves. It first waits up to 3 s for its HSMs."""
 
 
 class Verdict(Enum):

@@ -31,7 +31,7 @@ def handshake_problem(context: ssl.SSLContext) -> str | None:
 
 
 def _handshake(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    """Raises ssl.SSLError if one of the two refuses."""
+    """Make a handshake. Raises ssl.SSLError if one side refuses."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
     client = client_context.wrap_bio(to_client, to_server)
@@ -45,4 +45,4 @@ def _handshake(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -
             waiting.remove(side)
         if not waiting:
             return
-    raise ssl.SSLError(0, "the handshake does not end")
+    raise ssl.SSLError(0, "the handshake is not complete after 10 rounds")
