@@ -30,7 +30,7 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class KeyInventory:
-    """The keys on all HSMs of a key store."""
+    """The keys on all HSMs of a key store. The HSMs are called directly, by one session each."""
 
     def __init__(self, sessions: Mapping[str, HsmSession]) -> None:
         """``sessions`` has one session on each HSM, by HSM id, in the order of the configuration."""
@@ -177,7 +177,7 @@ def fingerprint_from_text(text: str) -> tuple[int, KeyFingerprint]:
     """Read version number and fingerprint from the text of :func:`fingerprint_to_text`.
 
     Raises:
-        RotationRefused: the text has another form.
+        RotationRefused: the text is not such a text.
     """
     number, _, canary = text.partition(":")
     try:
