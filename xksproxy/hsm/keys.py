@@ -1,10 +1,14 @@
 """Keys and ciphertexts, as the engine and its callers exchange them. Nothing here depends on PKCS#11."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from xksproxy.config.object_names import ObjectName
+
+CANARY_BYTES: Final = 16
+"""The length of the random bytes of a canary."""
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -26,7 +30,7 @@ class KeyFingerprint(msgspec.Struct, frozen=True):
     """CKA_CHECK_VALUE; None if the token has none."""
 
     canary: Sealed | None
-    """Random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
+    """``CANARY_BYTES`` random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
 
 
 @dataclass(frozen=True, slots=True)

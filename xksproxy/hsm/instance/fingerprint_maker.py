@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import CiphertextRejected, CiphertextWrong, NotCounted
 from xksproxy.hsm.fingerprint_index import FingerprintIndex, Fingerprints
 from xksproxy.hsm.instance.fingerprint_check import FingerprintCheck
 from xksproxy.hsm.instance.key_table import KeyTable
-from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
+from xksproxy.hsm.keys import CANARY_BYTES, KeyDescription, KeyFingerprint, Sealed
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
-
-_CANARY_BYTES: Final = 16
 
 
 class _Encrypt(Protocol):
@@ -102,7 +100,7 @@ class FingerprintMaker:
         )
 
     def _canary(self, label: str) -> Sealed:
-        plaintext = os.urandom(_CANARY_BYTES)
+        plaintext = os.urandom(CANARY_BYTES)
         canary = self._encrypt(label, plaintext, b"")
         try:
             opened = self._decrypt(label, canary, b"")

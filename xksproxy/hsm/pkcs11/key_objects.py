@@ -9,6 +9,7 @@ from pkcs11 import exceptions as binding
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, SessionLost, TokenUnavailable
+from xksproxy.hsm.pkcs11.module import text_of
 
 _WRAPPINGS: Final = (Mechanism.AES_KEY_WRAP, Mechanism.AES_KEY_WRAP_PAD)
 _SESSION_GONE: Final = (binding.SessionHandleInvalid, binding.SessionClosed)
@@ -141,12 +142,7 @@ def _failures_translated(what: str) -> Iterator[None]:
     except (binding.NoSuchKey, binding.MultipleObjectsReturned):
         raise
     except _SESSION_GONE as error:
-        raise SessionLost(f"{what}: {_text(error)}") from error
+        raise SessionLost(f"{what}: {text_of(error)}") from error
     except (binding.PKCS11Error, AttributeError) as error:
         # The binding gives a key object only the methods that its attributes allow.
-        raise TokenUnavailable(f"{what}: {_text(error)}") from error
-
-
-def _text(error: Exception) -> str:
-    """The exception's text, or the name of its class: most exceptions of the binding have no text."""
-    return str(error) or type(error).__name__
+        raise TokenUnavailable(f"{what}: {text_of(error)}") from error
