@@ -51,7 +51,7 @@ class FingerprintMaker:
             raise NotCounted(f"the encryptions of the key cannot be counted: {error}") from error
 
     def _make(self, label: str) -> KeyFingerprint:
-        description = self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
+        description = self._keys.retry_stale(label, lambda: self._keys.search_again(label).description)
         seen = self._index.earlier(label)
         self._join_counts(label, self._other_name(label, seen) or self._counted_label(label, description))
         both = description.is_aes_256 and description.can_encrypt and description.can_decrypt

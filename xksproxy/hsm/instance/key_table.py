@@ -96,7 +96,7 @@ class KeyTable:
                 raise HandleStale("the handle belongs to another object now")
         return key
 
-    def find_anew(self, label: str) -> KnownKey:
+    def search_again(self, label: str) -> KnownKey:
         """Return the key with a label, by a new search.
 
         Raises:

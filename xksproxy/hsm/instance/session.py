@@ -176,7 +176,7 @@ class HsmSession:
         Raises:
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable
         """
-        return self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
+        return self._keys.retry_stale(label, lambda: self._keys.search_again(label).description)
 
     def read_key(self, label: str) -> KeyDescription:
         """The same without a search if the key was found before. The next listing notices a second key of the label."""
@@ -194,13 +194,15 @@ class HsmSession:
         return self._fingerprint_maker.make(label)
 
     def verify_key(self, label: str, fingerprint: KeyFingerprint) -> None:
-        """Search for the key anew and compare it with a fingerprint.
+        """Search for the key again and compare it with a fingerprint.
 
         Raises:
             KeyDiffers: it is another key, or there is nothing to compare.
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
         """
-        self._keys.retry_stale(label, lambda: self._fingerprint_check.require(self._keys.find_anew(label), fingerprint))
+        self._keys.retry_stale(
+            label, lambda: self._fingerprint_check.require(self._keys.search_again(label), fingerprint)
+        )
 
     def list_keys(self) -> list[KeyDescription]:
         """All secret and private keys of the token, in its order. Other sessions use the handles as hints."""
