@@ -127,7 +127,7 @@ class KeySearches:
 
 
 class _SearchTime:
-    """The time in HSM sessions since it was made. Waiting counts too for a caller that collects no statistics."""
+    """Measures the seconds in HSM sessions, or all seconds if the caller collects no statistics."""
 
     def __init__(self) -> None:
         self._stats = current_request_stats.get()
