@@ -80,7 +80,7 @@ def test_a_rotation_prints_its_steps(
         "verified: each HSM has the same key and decrypts with it: softhsm",
         "version 2 is primary",
         "older versions still decrypt; list them with: xksproxy keys show demo-key",
-        "no proxy runs on this machine with this state directory; it follows when it starts",
+        "no proxy runs on this machine with this state directory; the next one that starts uses the change",
     ]
     versions = shown(spawn, home)
     assert {number: version["role"] for number, version in versions.items()} == {1: "decrypts", 2: "primary"}

@@ -20,7 +20,7 @@ _FOLLOW_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 
 
-class Service(msgspec.Struct, frozen=True):
+class RunningProxy(msgspec.Struct, frozen=True):
     """A running proxy."""
 
     master: int
@@ -35,9 +35,9 @@ class Service(msgspec.Struct, frozen=True):
         return str(state_directory.resolve()) == self.state or _inode(state_directory) == self.inode
 
 
-def service_table(state_directory: Path) -> SharedTable[Service]:
+def proxy_table(state_directory: Path) -> SharedTable[RunningProxy]:
     """The running proxies that use a state directory, by the directory in which their workers publish their status."""
-    return SharedTable(state_directory / "services.json", Service)
+    return SharedTable(state_directory / "services.json", RunningProxy)
 
 
 def register(state_directory: Path, runtime: Path, master: int) -> None:
@@ -46,9 +46,9 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
     Raises:
         StateUnusable: it cannot be recorded.
     """
-    table = service_table(state_directory)
-    service = Service(master, str(state_directory.resolve()), _inode(state_directory))
-    table.update(str(runtime), lambda _: service)
+    table = proxy_table(state_directory)
+    proxy = RunningProxy(master, str(state_directory.resolve()), _inode(state_directory))
+    table.update(str(runtime), lambda _: proxy)
     for other, found in table.entries().items():
         if not found.uses(state_directory) or not is_running(Path(other)):
             table.update(other, lambda _: None)
@@ -87,13 +87,13 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
     Raises:
         StateUnusable: the record of running proxies cannot be read.
     """
-    table = service_table(state_directory)
+    table = proxy_table(state_directory)
     table.refresh()
-    entries = {Path(runtime): service for runtime, service in table.entries().items()}
+    entries = {Path(runtime): proxy for runtime, proxy in table.entries().items()}
     return {
-        runtime: service.master
-        for runtime, service in entries.items()
-        if service.uses(state_directory) and is_running(runtime)
+        runtime: proxy.master
+        for runtime, proxy in entries.items()
+        if proxy.uses(state_directory) and is_running(runtime)
     }
 
 
