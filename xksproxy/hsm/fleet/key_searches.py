@@ -65,7 +65,9 @@ class KeySearches:
 
     @asynccontextmanager
     async def searching(self, label: str, deadline: Deadline) -> AsyncIterator[None]:
-        """Let the block search for an unknown key, one request at a time. It need not if another one has found the key.
+        """Let one request at a time search for an unknown key in its block, while time for searches is left.
+
+        If another request has found the key meanwhile, the block runs without these limits.
 
         Raises:
             KeyMissing, KeyAmbiguous: another request has searched for it.
