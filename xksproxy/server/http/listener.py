@@ -31,7 +31,7 @@ class Listener:
         self._accepting = False
         self.held = False
         """Whether no connections are accepted at present; see :meth:`hold`."""
-        self._taking_in: set[asyncio.Task[object]] = set()
+        self._connecting: set[asyncio.Task[object]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class Listener:
         asyncio.get_running_loop().remove_reader(self._listening.fileno())
         self._accept(None)
         self._listening.close()
-        await asyncio.gather(*self._taking_in, return_exceptions=True)
+        await asyncio.gather(*self._connecting, return_exceptions=True)
 
     def _accept(self, most: int | None) -> None:
         """Accept the connections in the backlog, at most ``most``.
@@ -77,11 +77,11 @@ class Listener:
                 self._note_failure(error)
                 return
             task = loop.create_task(loop.connect_accepted_socket(self._connection, accepted))
-            self._taking_in.add(task)
-            task.add_done_callback(self._taken_in)
+            self._connecting.add(task)
+            task.add_done_callback(self._connected)
 
-    def _taken_in(self, task: asyncio.Task[object]) -> None:
-        self._taking_in.discard(task)
+    def _connected(self, task: asyncio.Task[object]) -> None:
+        self._connecting.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             reason = str(error) or type(error).__name__
             if self._service.log.has_line("no TLS connection", reason=reason, peer="unknown"):
