@@ -96,8 +96,8 @@ class _Sessions:
         native_session = NativeSession(
             self._connection.module_lock, session, self._connection.cryptoki.gcm_functions, 0, False, sha256_address()
         )
-        native_session.arm(0, self._find_key(session), math.inf, True, True, None)
-        native_session.stock(os.urandom(_IVS * _IV_BYTES))
+        native_session.allow_key(0, self._find_key(session), math.inf, True, True, None)
+        native_session.replace_ivs(os.urandom(_IVS * _IV_BYTES))
         call = self._queue.get(0, native_session)
         sys.stderr.write(f"a call failed, or all IVs are used: {call and call.take_failure()}\n")
         os._exit(1)  # sys.exit would end only this thread, and requests would wait for ever

@@ -38,7 +38,7 @@ _KEPT: Final = 20
 _PATIENCE_SECONDS: Final = 20.0
 _REPLACED_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.05
-_FAREWELL_SECONDS: Final = 0.1
+_CLOSE_SECONDS: Final = 0.1
 """For connections that were given up to be gone."""
 
 _BODY: Final = json.dumps({"requestMetadata": {"kmsRequestId": "drains", "kmsOperation": "KmsHealthCheck"}}).encode()
@@ -81,7 +81,7 @@ class Load:
         await asyncio.gather(*self._running)
         for _, writer in self._idle:
             writer.transport.abort()
-        await asyncio.sleep(_FAREWELL_SECONDS)
+        await asyncio.sleep(_CLOSE_SECONDS)
 
     async def _request(self) -> None:
         connection = self._idle.pop() if self._kept and self._idle else None

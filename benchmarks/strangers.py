@@ -37,7 +37,7 @@ from xksproxy.client.target import Target
 
 _TIME_LIMIT: Final = 0.25
 _PATIENCE_SECONDS: Final = 2.0
-_FAREWELL_SECONDS: Final = 0.1
+_CLOSE_SECONDS: Final = 0.1
 """For connections that were given up to be gone."""
 
 _RATE: Final = 25.0
@@ -181,7 +181,7 @@ async def measure(caller: Caller, server: Server, seconds: float) -> Outcome:
     for each in running:
         each.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    await asyncio.sleep(_FAREWELL_SECONDS)
+    await asyncio.sleep(_CLOSE_SECONDS)
     return Outcome(new, kept, largest, (server.cpu_seconds() - cpu) / seconds)
 
 

@@ -16,7 +16,7 @@ from xksproxy.config.credentials import load_credentials, save_credential
 from xksproxy.config.model import Hsm
 from xksproxy.config.object_names import ObjectName
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.sigv4.keyring import Credential, generate_credential
 

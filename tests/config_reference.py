@@ -31,7 +31,7 @@ from msgspec.structs import replace
 
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
 from xksproxy.config.secret import SecretReference
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.snapshot import fixed_settings
 
 _INTRODUCTION = """\
 # Configuration reference
@@ -207,4 +207,4 @@ def _changes_inside(path: tuple[str, ...]) -> bool:
         changed = replace(before.server, tls=replace(tls, certificate="c", client_ca="d", client_names=("e",)))
     else:
         changed = ()
-    return built_with(replace(before, **{path[0]: changed})) == built_with(before)
+    return fixed_settings(replace(before, **{path[0]: changed})) == fixed_settings(before)

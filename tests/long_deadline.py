@@ -12,9 +12,9 @@ import msgspec
 from xksproxy.cli.main import main
 from xksproxy.deadline import Deadline
 from xksproxy.server import pipeline, worker
-from xksproxy.server.body import read_body
 from xksproxy.server.http import tls_connection
 from xksproxy.server.http.messages import Request
+from xksproxy.server.request_body import read_body
 
 _HANDSHAKE_SECONDS = 30.0
 

@@ -82,8 +82,8 @@ class Module:
 
 
 def ready(native_session: NativeSession) -> NativeSession:
-    native_session.arm(0, 70, FOREVER, True, True, None)
-    native_session.stock(ivs(10))
+    native_session.allow_key(0, 70, FOREVER, True, True, None)
+    native_session.replace_ivs(ivs(10))
     return native_session
 
 

@@ -1,7 +1,7 @@
 """Decoding of data into the Structs of msgspec, from several threads at once.
 
-msgspec examines a type when it decodes it for the first time. Two threads that do that at once crash the process
-(msgspec 0.22), so one thread does it, before the others decode.
+msgspec examines a type when it decodes it for the first time. If two threads do this at once, the process crashes
+(msgspec 0.22). So one thread does it before the others decode.
 """
 
 import threading
@@ -27,7 +27,7 @@ def decode_json(content: bytes, content_type: type[Content]) -> Content:
 
 
 def convert(document: Any, content_type: type[Content]) -> Content:
-    """Convert what was decoded before.
+    """Convert a decoded document to a type.
 
     Raises:
         msgspec.ValidationError: it is not of this type.

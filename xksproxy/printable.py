@@ -1,4 +1,4 @@
-"""Text that may come from anybody, for a terminal."""
+"""Escapes text from untrusted sources for a terminal."""
 
 
 def printable(text: str) -> str:

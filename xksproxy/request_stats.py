@@ -55,4 +55,4 @@ class RequestStats(msgspec.Struct):
 
 
 current_request_stats: ContextVar[RequestStats | None] = ContextVar("current_request_stats", default=None)
-"""Statistics of the request that this task works for. Tasks that it starts inherit them. None: not collected."""
+"""Statistics of the current request. Tasks that a task starts inherit them. None if they are not collected."""

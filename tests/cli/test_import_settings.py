@@ -42,7 +42,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.check import read_pin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 
 config = load_config(Path(sys.argv[1]))
 session = open_session(config.hsm[0], read_pin(config.hsm[0]), Path(config.state.directory))._session

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from pkcs11 import Attribute, KeyType, ObjectClass
 from xksproxy.config.load import load_config
-from xksproxy.hsm.instance.direct import open_sessions
+from xksproxy.hsm.instance.command_sessions import open_sessions
 from xksproxy.hsm.keys import Sealed
 from xksproxy.state.usage import UsageBook
 config = load_config(Path(sys.argv[1]))
@@ -80,7 +80,7 @@ def test_a_rotation_prints_its_steps(
         "verified: each HSM has the same key and decrypts with it: softhsm",
         "version 2 is primary",
         "older versions still decrypt; list them with: xksproxy keys show demo-key",
-        "no proxy runs on this machine with this state directory; it follows when it starts",
+        "no proxy runs on this machine with this state directory; the next one that starts uses the change",
     ]
     versions = shown(spawn, home)
     assert {number: version["role"] for number, version in versions.items()} == {1: "decrypts", 2: "primary"}

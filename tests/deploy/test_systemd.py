@@ -10,8 +10,8 @@ import pytest
 from deploy_support import DEPLOY, TOP, UNIT, Unit
 
 from xksproxy.config.load import load_config
-from xksproxy.server import departure, master, worker
-from xksproxy.server.departure import FAREWELL_SECONDS
+from xksproxy.server import master, shutdown, worker
+from xksproxy.server.shutdown import CLOSE_SECONDS
 
 _INSTALLER = DEPLOY / "systemd" / "install.sh"
 _NOBODY = 65534
@@ -50,8 +50,8 @@ def test_the_example_drop_in_is_valid_with_all_of_it_switched_on(tmp_path: Path)
 
 
 def test_the_unit_leaves_time_for_the_drain() -> None:
-    assert worker._LEAVE_SECONDS + FAREWELL_SECONDS < master._LEAVE_SECONDS
-    drain = departure._LOAD_BALANCER_SECONDS + master._LEAVE_SECONDS
+    assert worker._LEAVE_SECONDS + CLOSE_SECONDS < master._LEAVE_SECONDS
+    drain = shutdown._LOAD_BALANCER_SECONDS + master._LEAVE_SECONDS
     assert drain + 5 <= int(Unit(UNIT).one("TimeoutStopSec"))
 
 

@@ -12,7 +12,7 @@ from support import eventually
 
 _DUMPABLE = """
 import ctypes, resource
-from xksproxy.server.process import forbid_core_dumps, permit_core_dumps
+from xksproxy.server.core_dumps import forbid_core_dumps, permit_core_dumps
 get = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
 resource.setrlimit(resource.RLIMIT_CORE, (1000, 2000))
 forbid_core_dumps()

@@ -1,4 +1,4 @@
-"""What a block needs to know, found also in a configuration that cannot be used otherwise."""
+"""Finds the key store and the state directory for a block, also in a configuration that has other errors."""
 
 import re
 import tomllib
@@ -24,7 +24,7 @@ class BlockTarget:
     state_directory: Path
     keystore: str
     machines: int = 1
-    """The machines of the fleet, as far as that is known."""
+    """The number of machines of the fleet; 1 if the configuration cannot be used."""
 
     keys: KeyMap | None = None
     """None if the configuration cannot be used."""

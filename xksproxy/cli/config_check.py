@@ -1,4 +1,4 @@
-"""Everything about a configuration that can be checked without an HSM."""
+"""All checks of a configuration that need no HSM."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The type of arguments and options into which people paste."""
+"""The type of arguments and options into which people paste ids."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from xksproxy.spec.pasted import pasted_problem
 
 
 class _Id(click.types.StringParamType):
-    """An id or a name. A URL, an ARN and blanks at either end are refused as what they are."""
+    """An id or a name. A URL, an ARN, and blanks at either end are refused, and the message says which it is."""
 
     name = "text"
 

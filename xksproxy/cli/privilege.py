@@ -1,4 +1,4 @@
-"""Commands act as the owner of the files that they touch, so that root is never led by what this user has planted."""
+"""Lets commands act as the owner of the files that they change, so that links of this user cannot mislead root."""
 
 import os
 import pwd
@@ -22,10 +22,10 @@ class WrongUser(Exception):
 
 
 def become_owner(directory: Path) -> None:
-    """Give up the rights of root for good, and go on as the owner of a directory.
+    """Give up the rights of root permanently, and continue as the owner of a directory.
 
-    If the directory does not exist, its nearest existing parent counts. A directory of root, such as a volume of
-    Kubernetes, belongs to whoever owns the manifest in it. Nothing changes if this user is the owner already.
+    If the directory does not exist, the owner of its nearest existing parent is used. If root owns the directory, as in
+    a Kubernetes volume, the owner of the manifest in it is used. If this user is the owner, nothing changes.
 
     Raises:
         WrongUser: this user is neither root nor the owner.

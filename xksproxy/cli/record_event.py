@@ -1,4 +1,4 @@
-"""Recording in the audit log what a command has done."""
+"""Records the actions of commands in the audit log."""
 
 import os
 import sys
@@ -16,25 +16,25 @@ _USER: Final = "xksproxy.user"
 
 
 def note_user(context: click.Context) -> None:
-    """Remember who runs the command, before it becomes the owner of the files that it touches."""
+    """Keep the user who runs the command, before the process becomes the owner of the files that it changes."""
     context.meta[_USER] = user_name(os.geteuid())
 
 
 def record_event(state_directory: Path, message: str, **fields: Any) -> None:
-    """Leave an event for the audit log. A proxy that runs writes it within a second, another one when it starts.
+    """Add an event for the audit log. A running proxy writes it within a second; otherwise the next one that starts.
 
-    If that fails, print it and exit with code 1, although the change was made. A state directory that does not exist
-    is not made, because the command may run as another user than the service: before the first start there is no log.
+    If this fails, print the reason and exit with code 1, although the change was made. A missing state directory is not
+    made, because the command may run as another user than the service: before the first start there is no log.
     """
     if not state_directory.exists():
-        print_error(f"the audit log will not have this: {state_directory} does not exist yet")
+        print_error(f"the audit log will have no line about this command: {state_directory} does not exist yet")
         return
     user = click.get_current_context().meta.get(_USER)
     try:
         AuditSpool(state_directory).put(message, {**fields, **actor(user)})
     except StateUnusable as error:
         print_error(
-            f"the change is made, but the audit log will not have it: {error}",
-            "make sure that the state directory can be written, and note this command where others look for it",
+            f"the change is made, but the audit log will have no line about it: {error}",
+            "make sure that the state directory can be written, and record this command in another place",
         )
         sys.exit(FOUND_SOMETHING_WRONG)

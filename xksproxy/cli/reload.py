@@ -1,4 +1,4 @@
-"""``xksproxy reload``: SIGHUP with an answer."""
+"""``xksproxy reload``: sends SIGHUP and reports the result."""
 
 import fcntl
 import os
@@ -17,9 +17,10 @@ from xksproxy.server import reload_verdict
 from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
 
 _DECISION_SECONDS: Final = 45.0
+"""The maximum time for the decision of the master. systemd ends a reload after TimeoutStartSec, 60 s in the unit."""
+
 _FOLLOW_SECONDS: Final = 60.0
-"""Workers take the configuration into use one after another."""
-"""systemd ends a reload after TimeoutStartSec, 60 s in the unit."""
+"""The maximum time for the workers, which use the new configuration one after another."""
 
 
 @click.command("reload")
@@ -67,14 +68,14 @@ def _reload(runtime: Path, master: int) -> None:
         sys.exit(FOUND_SOMETHING_WRONG)
     followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request, _FOLLOW_SECONDS)
     if followers.behind:
-        print_error(f"process {', '.join(map(str, followers.behind))} did not take the configuration; the log says why")
+        print_error(f"process {', '.join(map(str, followers.behind))} do not use the configuration; the log says why")
         sys.exit(FOUND_SOMETHING_WRONG)
     print_line(f"the configuration is in use: process {', '.join(map(str, followers.following))}")
 
 
 @contextmanager
 def _alone(runtime: Path) -> Iterator[None]:
-    """Wait for other reload commands: there is one request at a time."""
+    """Wait for other reload commands, because there is one request at a time."""
     descriptor = os.open(runtime / "reload.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The last lines of a command that changed the state: whether the workers of this machine follow."""
+"""The last lines of a command that changed the state: whether the workers use the change."""
 
 import sys
 from collections.abc import Callable
@@ -18,14 +18,14 @@ def report_followers(state_directory: Path, follows: Callable[[WorkerStatus], bo
     try:
         found = wait_for_workers(state_directory, follows)
     except StateUnusable as error:
-        print_error(f"the change is recorded, but it is not known whether the workers follow: {error}")
+        print_error(f"the change is recorded, but it is unknown whether the workers follow it: {error}")
         sys.exit(FOUND_SOMETHING_WRONG)
     if found.behind:
         count = len(found.behind) + len(found.following)
         print_error(
             f"the change is recorded, but {len(found.behind)} of {count} workers do not follow it:"
             f" process {', '.join(map(str, found.behind))}",
-            "see the log and `xksproxy status` for the reason; to stop all use at once, stop the proxy",
+            "see the log and `xksproxy status` for the reason; to stop all use of the keys now, stop the proxy",
         )
         sys.exit(FOUND_SOMETHING_WRONG)
     if quiet:
@@ -33,4 +33,4 @@ def report_followers(state_directory: Path, follows: Callable[[WorkerStatus], bo
     if found.following:
         print_line(f"every worker of this machine follows: process {', '.join(map(str, found.following))}")
     else:
-        print_line("no proxy runs on this machine with this state directory; it follows when it starts")
+        print_line("no proxy runs on this machine with this state directory; the next one that starts uses the change")

@@ -14,7 +14,7 @@ from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
-from xksproxy.hsm.instance.direct import open_sessions
+from xksproxy.hsm.instance.command_sessions import open_sessions
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused

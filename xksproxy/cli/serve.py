@@ -13,8 +13,8 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.listener_checks import trial_findings
 from xksproxy.config.model import Config
 from xksproxy.config.resource_checks import resource_findings
+from xksproxy.server.core_dumps import forbid_core_dumps, permit_core_dumps
 from xksproxy.server.master import ProxyApplication
-from xksproxy.server.process import forbid_core_dumps, permit_core_dumps
 
 
 @click.command()

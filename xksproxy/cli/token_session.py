@@ -7,7 +7,7 @@ import click
 from xksproxy.cli.config_option import choose_keystore
 from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.hsm.instance.session import HsmSession
 
 hsm_option = click.option("--hsm", "hsm_id", help="The HSM, if the key store has several.  [default: the first]")

@@ -1,1 +1,1 @@
-"""The HSM engine: everything PKCS#11. It knows nothing of HTTP, of external key stores or of XKS names."""
+"""The HSM engine: everything that uses PKCS#11. It does not depend on HTTP, external key stores or the XKS API."""

@@ -1,4 +1,4 @@
-"""What can go wrong at an HSM."""
+"""The errors of HSM calls."""
 
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ class KeyAmbiguous(HsmError):
 
 
 class KeyDiffers(HsmError):
-    """The key with this label is not the key that is on record."""
+    """The key with this label does not match the fingerprint on record."""
 
 
 class KeyRefusesUse(HsmError):
@@ -26,7 +26,7 @@ class KeyRefusesUse(HsmError):
 
 
 class EncryptionsSpent(HsmError):
-    """The key has reached its maximum number of encryptions; a new version must become primary."""
+    """The key has made its maximum number of encryptions. Only another version can encrypt."""
 
 
 class NotCounted(HsmError):
@@ -66,15 +66,15 @@ class ModuleStuck(TokenUnavailable):
 
 
 class NoRoomForSession(TokenUnavailable):
-    """The token opens no further session: all that it has are open, or its memory is full."""
+    """The token opens no further session: all its sessions are open, or its memory is full."""
 
 
 class GeneratorFailed(TokenUnavailable):
-    """The HSM's random generator or the IVs that it makes repeat themselves, so it must not encrypt."""
+    """The HSM's random generator or its IVs repeat themselves, so it must not encrypt."""
 
 
 class SettingsMismatch(TokenUnavailable):
-    """The token does not behave as its settings say, so it must not serve."""
+    """The module does not behave as its settings say, so the HSM must not serve."""
 
 
 class CiphertextWrong(TokenUnavailable):
@@ -86,15 +86,15 @@ class DataTooLarge(HsmError):
 
 
 class HsmBusy(HsmError):
-    """No session became free in time, or the HSM asks to slow down."""
+    """No session became free in time, or the HSM asks for fewer calls."""
 
 
 class TooManySearches(HsmBusy):
-    """Requests name more keys that no listing has found than the HSM may be searched for."""
+    """Requests name so many unknown keys that the time for searches on the HSM is used up."""
 
 
 class HsmThrottled(HsmBusy):
-    """The HSM asks to slow down. It is not known whether it ended the operation, so the session is closed."""
+    """The HSM asks for fewer calls. The operation may still be active, so the session is closed."""
 
     discards_session = True
 

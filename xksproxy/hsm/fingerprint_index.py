@@ -1,4 +1,4 @@
-"""The fingerprints of all keys of a machine, in the order in which they were recorded, whatever key store uses them."""
+"""The fingerprints of all keys of a machine, over all key stores, in the order in which they were recorded."""
 
 import threading
 from collections.abc import Mapping
@@ -12,24 +12,24 @@ from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.state.state_file import SharedTable
 
 _LOCK_SECONDS: Final = 5.0
-"""All first uses of keys on this machine take turns, and many come at once when a new machine starts."""
+"""The first uses of all keys on this machine wait for one lock. There are many when a new machine starts."""
 
 Fingerprints = tuple[KeyFingerprint, ...]
 
 
 class RecordedKey(msgspec.Struct, frozen=True):
-    """What is on record for a name."""
+    """The record of one name."""
 
     fingerprints: Fingerprints
-    """Of the keys that had the name, one after another. On several tokens, a name may also be that of several keys."""
+    """One for each key that has had the name. On several tokens, different keys may have one name."""
 
 
 class FingerprintIndex:
-    """Fingerprints by name, in one file of the state directory, so that a first use of a key reads one file.
+    """Fingerprints by name, in one file of the state directory, so that the first use of a key reads one file.
 
-    On a machine where a release without this file has run, it begins with the records of the key stores. Safe to use
-    from any thread. All methods read the file, and may wait for the disk and for its lock. They raise StateUnusable if
-    it cannot be used.
+    If the file does not exist, it is filled from the records of the key stores, which an older release may have left.
+    Safe to use from any thread. All methods read the file, and may wait for the disk and for its lock. They raise
+    StateUnusable if the file cannot be used.
     """
 
     def __init__(self, state_directory: Path) -> None:
@@ -44,13 +44,13 @@ class FingerprintIndex:
         return () if entry is None else entry.fingerprints
 
     def earlier(self, name: str) -> Mapping[str, Fingerprints]:
-        """What was recorded before the last fingerprint of a name, in that order; everything if the name has none."""
+        """The entries before that of a name, in the order of the record; all entries if the name has none."""
         entries = self._entries()
         names = takewhile(lambda other: other != name, entries)
         return {other: entries[other].fingerprints for other in names}
 
     def add(self, name: str, fingerprint: KeyFingerprint) -> None:
-        """Record that a name is that of a key, after all others. One with its check value may be on record already."""
+        """Add a fingerprint to the record of a name, which becomes the last one. Nothing changes if it is on record."""
 
         def extended(known: RecordedKey | None) -> RecordedKey:
             fingerprints = () if known is None else known.fingerprints
@@ -66,11 +66,11 @@ class FingerprintIndex:
         with self._lock:
             self._table.refresh()
             if not self._table.entries():
-                self._take_over()
+                self._copy_store_records()
             return self._table.entries()
 
-    def _take_over(self) -> None:
-        """Begin with the records of the key stores."""
+    def _copy_store_records(self) -> None:
+        """Fill the empty index from the records of the key stores."""
         found: dict[str, Fingerprints] = {}
         for path in sorted(self._directory.glob("keys-*.json")):
             table = SharedTable(path, KeyFingerprint)

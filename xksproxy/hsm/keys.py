@@ -1,10 +1,14 @@
-"""Keys and ciphertexts as the engine and its callers exchange them. No PKCS#11 here."""
+"""Keys and ciphertexts, as the engine and its callers exchange them. Nothing here depends on PKCS#11."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from xksproxy.config.object_names import ObjectName
+
+CANARY_BYTES: Final = 16
+"""The length of the random bytes of a canary."""
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -26,7 +30,7 @@ class KeyFingerprint(msgspec.Struct, frozen=True):
     """CKA_CHECK_VALUE; None if the token has none."""
 
     canary: Sealed | None
-    """Random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
+    """``CANARY_BYTES`` random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class KeyDescription:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name by which the key can be asked for: by its label, by its CKA_ID, by both."""
+        """The names of the key: by its label, by its CKA_ID, and by both."""
         by_label = str(ObjectName(self.label))
         if self.object_id is None:
             return (by_label,)
@@ -54,7 +58,7 @@ class KeyDescription:
 
     @property
     def distinction(self) -> str:
-        """What tells it apart from others of its name, for messages."""
+        """A text for messages that distinguishes it from other keys of the same name."""
         object_id = f"CKA_ID {self.object_id.hex()}" if self.object_id else "no CKA_ID"
         check_value = f", check value {self.check_value.hex()}" if self.check_value else ""
         return f"label {self.label!r} with {object_id} ({self.spec}{check_value})"
@@ -83,7 +87,7 @@ class TokenKey:
     """Its label, or the text of another :class:`ObjectName`."""
 
     hedge_after: float | None = None
-    """After so many seconds without an answer, the call is also sent to a second HSM."""
+    """Seconds without an answer after which the call is also sent to a second HSM."""
 
     maximum_encryptions: int | None = None
     """The number of encryptions that it may make on this machine."""

@@ -24,7 +24,7 @@ class BlockChange:
 
 
 class Blocks:
-    """The blocks of one key store. Until a worker has read them once, every key counts as blocked (fail closed)."""
+    """The blocks of one key store. Until a worker has read them, all requests for keys fail (fail closed)."""
 
     def __init__(self, table: SharedTable[Block]) -> None:
         self._table = table

@@ -19,14 +19,14 @@ from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.spec.uri import is_key_id
 
 _MAXIMUM_MATCHED: Final = 1024
-"""The number of ids by patterns that are remembered. Clients can invent any number of them."""
+"""The maximum number of remembered ids that match patterns. Clients can invent any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalKey:
     """One external key: its id in KMS, its versions on the token, and its settings.
 
-    Where a label is asked for or given, it may be the text of another :class:`ObjectName`.
+    A label here may also be the text of an :class:`ObjectName` with a CKA_ID.
     """
 
     id: str
@@ -51,7 +51,7 @@ class ExternalKey:
     """The number of encryptions that a version may make on this machine."""
 
     first_name: str = ""
-    """The name of version 1 if that has a CKA_ID in it; else empty, and the name is the label."""
+    """The name of version 1 if it contains a CKA_ID. Empty if the name is the label."""
 
     @classmethod
     def from_config(cls, key: Key, key_id: str, *, disabled: bool, fleet_size: int) -> Self:
@@ -120,16 +120,17 @@ class KeyMap:
         self._patterns = tuple((compile_pattern(key.id), key) for key in keys if is_pattern(key.id))
         self._by_label = dict(self._named_labels())
         self._matched: dict[str, ExternalKey] = {}
-        """What patterns expose, of the ids that were asked for last."""
+        """The keys that patterns expose, for the ids that were requested recently."""
 
     def _named_labels(self) -> Iterator[tuple[str, ExternalKey]]:
-        """Names and their keys. Of one name the last pair counts: the key with that id, else the first in order.
+        """Pairs of names and keys. If a name occurs several times, its last pair counts.
 
-        A key that is on the token under that name counts more than one whose later versions are named after it.
+        That is a key of which the name is a version, before a key that uses it only to name later versions. Of several
+        keys, it is the one with this id, and otherwise the first one in the configuration.
         """
         keys = tuple(reversed(self._named.values()))
-        claims = [(label, key) for key in keys for label in key.listed_versions.values() or _claimed(key)]
-        yield from sorted(claims, key=_weight)
+        names = [(label, key) for key in keys for label in key.listed_versions.values() or _own_names(key)]
+        yield from sorted(names, key=_precedence)
 
     def resolve(self, key_id: str) -> ExternalKey:
         """Return the external key of an id. If several patterns match and one is disabled, the key is disabled.
@@ -176,7 +177,7 @@ class KeyMap:
         if split is None:
             return None
         stem = split[0]
-        # Only a legal id recurses. Its maximum length limits the depth.
+        # Only a legal id recurses, so the maximum length of an id limits the depth.
         key = self.key_of_label(stem) if is_key_id(stem) else self._by_label.get(stem)
         return key if key is not None and key.version_of(label) else None
 
@@ -190,13 +191,13 @@ class KeyMap:
         return ExternalKey.from_config(matching[0], key_id, disabled=disabled, fleet_size=self._fleet_size)
 
 
-def _claimed(key: ExternalKey) -> Iterator[str]:
-    """The names that no other external key has: its name, and the label from which its later versions are named."""
+def _own_names(key: ExternalKey) -> Iterator[str]:
+    """The names that no other external key may have: its name, and the label with which later versions begin."""
     yield key.name
     if key.first_name:
         yield key.label
 
 
-def _weight(claim: tuple[str, ExternalKey]) -> tuple[bool, bool]:
-    name, key = claim
+def _precedence(pair: tuple[str, ExternalKey]) -> tuple[bool, bool]:
+    name, key = pair
     return key.version_of(name) is not None, name == key.id

@@ -33,7 +33,7 @@ class KeyStore:
     def build(
         cls, table: model.KeyStore, fleet_size: int, versions: KeyVersions, blocks: Blocks, uses: CredentialUses
     ) -> Self:
-        """Read the credentials, and make the key map.
+        """Make a key store. Reads the credentials.
 
         Raises:
             ConfigError: the credentials cannot be read.
@@ -47,8 +47,8 @@ class KeyStore:
     def credentials_used(self) -> Mapping[str, float]:
         """The time of last use on this machine by access key id, in seconds since 1970, precise to one minute.
 
-        A credential that was never used is absent. The result is empty if the record cannot be read. It reads a file:
-        call it on a thread.
+        A credential that was never used is absent. The result is empty if the record cannot be read. It waits for the
+        disk, so call it on a thread.
         """
         try:
             return self.credential_uses.last_used(tuple(self.credentials_created))

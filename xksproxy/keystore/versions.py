@@ -97,7 +97,7 @@ class KeyVersions:
         return self._records.get(key.id)
 
     def is_on_record(self, key: ExternalKey, number: int) -> bool:
-        """Whether the record says that a version is on the token."""
+        """Whether a version is on the token, by the record: it is the first, the primary, or a verified version."""
         record = self._records.get(key.id)
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
 

@@ -84,7 +84,7 @@ class KeyAccess:
     async def for_decryption(
         self, key: ExternalKey, metadata: bytes, deadline: Deadline
     ) -> tuple[KeyVersion, AadEncoding]:
-        """Return the version that made a ciphertext, and the encoding of its AAD. Search an unknown one on the HSMs.
+        """Return the version that made a ciphertext, and the encoding of its AAD. An unknown version is searched.
 
         Raises:
             InvalidCiphertextException: the metadata does not name a version that exists.

@@ -1,4 +1,4 @@
-"""Authorization of one request. It comes right after the check that the key is exposed."""
+"""Authorization of one request, directly after the check that the key is exposed."""
 
 from dataclasses import dataclass
 from typing import Any

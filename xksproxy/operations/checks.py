@@ -1,4 +1,4 @@
-"""Checks of a request that Encrypt and Decrypt share. They need no key and come first."""
+"""The checks that Encrypt and Decrypt share. They need no key, so they are made first."""
 
 from xksproxy.spec.errors import UnsupportedOperationException, ValidationException
 from xksproxy.spec.limits import MAXIMUM_AAD_BYTES, MAXIMUM_PLAINTEXT_BYTES

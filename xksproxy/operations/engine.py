@@ -20,7 +20,7 @@ class Engine(Protocol):
     async def encrypt_verified(
         self, key: TokenKey, plaintext: bytes, aad: bytes, integrity_prefix: bytes, deadline: Deadline
     ) -> tuple[Sealed, bytes]:
-        """The same with the integrity value of the output, which is then decrypted and compared (R-CDIV-6)."""
+        """Encrypt, compute the integrity value, then decrypt the output and compare the plaintexts (R-CDIV-6)."""
 
     async def decrypt(self, key: TokenKey, sealed: Sealed, aad: bytes, deadline: Deadline) -> bytes:
         """Decrypt with AES-256-GCM."""

@@ -11,7 +11,7 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
     hsm.KeyMissing: (xks.KeyNotFoundException, "The token has no key with the label or CKA_ID of this external key"),
     hsm.KeyAmbiguous: (
         xks.InvalidStateException,
-        "Several keys on the token fit this external key; name it by object_id as well",
+        "Several keys on the token match this external key; add object_id to its configuration",
     ),
     hsm.EncryptionsSpent: (
         xks.InvalidStateException,

@@ -13,11 +13,11 @@ from xksproxy.spec.errors import DependencyTimeoutException, ThrottlingException
 _MISSING_SECONDS: Final = 5.0
 _FOUND_SECONDS: Final = 60.0
 _MAXIMUM_MISSING: Final = 32
-"""The number of missing labels of one key within ``_MISSING_SECONDS``. Each costs the HSMs a search."""
+"""The maximum number of remembered missing labels of one key. Each has needed a search on the HSMs."""
 
 
 class VersionSearch:
-    """Searches for key versions and remembers the results for a while. One search runs at a time, on one event loop."""
+    """Searches for key versions and remembers the results. One search runs at a time, on one event loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -69,7 +69,7 @@ class VersionSearch:
         return found
 
     def _forget_expired_missing(self, now: float) -> None:
-        """Of all keys: with a pattern, a client can invent any number of key ids."""
+        """Forget expired results of all keys, because clients can invent any number of ids that match a pattern."""
         current = {
             key: {name: until for name, until in labels.items() if until > now} for key, labels in self._missing.items()
         }

@@ -22,7 +22,7 @@ def retire_credential(
 ) -> Path:
     """Rename the file of a credential so that running workers refuse it, and return the new path (R-AUTH-12).
 
-    The last credential is never retired, also not with ``force``: a key store without a credential is not a valid
+    The last credential is never retired, not even with ``force``: a key store without a credential is not a valid
     configuration, so running workers would refuse the change and continue to accept the credential.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The error of a rotation."""
+"""The errors of a rotation."""
 
 
 class RotationRefused(Exception):
@@ -10,4 +10,4 @@ class RotationRefused(Exception):
 
 
 class VersionUnusable(RotationRefused):
-    """The key of the version on a token can never be used: it is of another kind, differs, or exists twice."""
+    """The version can never be used: its key is not AES-256, differs between HSMs, or exists twice on one of them."""

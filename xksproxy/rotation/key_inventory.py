@@ -19,18 +19,16 @@ from xksproxy.hsm.errors import (
 )
 from xksproxy.hsm.instance.key_copy import copy_key, forbid_extraction
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.keys import KeyFingerprint, Sealed
+from xksproxy.hsm.keys import CANARY_BYTES, KeyFingerprint, Sealed
 from xksproxy.rotation.errors import RotationRefused, VersionUnusable
+from xksproxy.spec.limits import IV_BYTES, TAG_BYTES
 
 _POLL_SECONDS: Final = 0.5
-_CANARY_BYTES: Final = 16
-_TAG_BYTES: Final = 16
-_IV_BYTES: Final = (12, 16)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class KeyInventory:
-    """The keys on all HSMs of a key store."""
+    """The keys on all HSMs of a key store. The HSMs are called directly, by one session each."""
 
     def __init__(self, sessions: Mapping[str, HsmSession]) -> None:
         """``sessions`` has one session on each HSM, by HSM id, in the order of the configuration."""
@@ -177,17 +175,17 @@ def fingerprint_from_text(text: str) -> tuple[int, KeyFingerprint]:
     """Read version number and fingerprint from the text of :func:`fingerprint_to_text`.
 
     Raises:
-        RotationRefused: the text has another form.
+        RotationRefused: the text is not such a text.
     """
     number, _, canary = text.partition(":")
     try:
         data = base64.b64decode(canary, validate=True)
     except (binascii.Error, ValueError):
         data = b""
-    iv_bytes = len(data) - _CANARY_BYTES - _TAG_BYTES
-    if iv_bytes not in _IV_BYTES or not _NUMBER.fullmatch(number) or int(number) > MAXIMUM_VERSION:
+    iv_bytes = len(data) - CANARY_BYTES - TAG_BYTES
+    if iv_bytes not in IV_BYTES or not _NUMBER.fullmatch(number) or int(number) > MAXIMUM_VERSION:
         raise RotationRefused(
             "the value of --proof is not valid", "copy the whole line that keys rotate printed on the other machine"
         )
     iv, rest = data[:iv_bytes], data[iv_bytes:]
-    return int(number), KeyFingerprint(None, Sealed(iv, rest[:_CANARY_BYTES], rest[_CANARY_BYTES:]))
+    return int(number), KeyFingerprint(None, Sealed(iv, rest[:CANARY_BYTES], rest[CANARY_BYTES:]))

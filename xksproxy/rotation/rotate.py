@@ -80,7 +80,7 @@ class Rotation:
     def prepare(
         self, wanted: int | None, distribution: Distribution, other_machine: VersionFingerprint | None = None
     ) -> PreparedVersion:
-        """The first phase: verify that every HSM has the same key of the next version. It does not encrypt yet.
+        """The first phase: verify that every HSM has the same key of the next version, which does not encrypt yet.
 
         ``wanted`` is an existing version to use instead of the next one. ``other_machine`` is the fingerprint of a
         version that another machine prepared. A key is created only if both are None.
@@ -97,7 +97,7 @@ class Rotation:
         try:
             return self._prepare(number, label, distribution, wanted, other_machine)
         except VersionUnusable:
-            # Its number is not used again, so the next rotation gets to a new version.
+            # Its number is not used again, so the next rotation uses a new version.
             self._change_record(
                 lambda record: replace(record, pending=None if record.pending == number else record.pending)
             )
@@ -122,7 +122,7 @@ class Rotation:
         # An earlier verification is no longer valid if this one fails.
         self._change_record(lambda record: replace(record, proven=_without(record.proven, number)))
         fingerprint = self._verify_key(label, None if other_machine is None else other_machine.key)
-        # Pending only now: a version that is refused must not be in the way of the next rotation.
+        # Pending only now, so that a refused version does not block the next rotation.
         self._change_record(
             lambda record: replace(record, proven=tuple(sorted({*record.proven, number})), pending=number)
         )
@@ -131,7 +131,7 @@ class Rotation:
     def activate(self, prepared: PreparedVersion) -> None:
         """The second phase: make the version primary. Every worker encrypts with it within a second.
 
-        The conditions are checked within the change, so that no other command can change them meanwhile.
+        The conditions are checked under the lock of the record, so that no other command can change them meanwhile.
 
         Raises:
             RotationRefused: the version is disabled, is no longer prepared, or may not encrypt any more.
@@ -157,7 +157,7 @@ class Rotation:
         return self._next_version() if wanted is None else wanted
 
     def _next_version(self) -> int:
-        """The version above the primary one that an unfinished run began, else a new one. Never an older one."""
+        """The version above the primary one that an unfinished run has begun, else a new one. Never an older one."""
         record = self.record()
         on_tokens = {
             number
@@ -188,7 +188,7 @@ class Rotation:
         return later[0]
 
     def _may_encrypt(self, number: int, record: VersionRecord, on_tokens: set[int]) -> bool:
-        """Whether a version can still become primary. One whose key was removed cannot: its fingerprint is known."""
+        """Whether a version can become primary. One whose key was removed cannot: its fingerprint is on record."""
         label = self._key.label_of(number)
         if label is None:
             return False
@@ -213,7 +213,8 @@ class Rotation:
         known = {self._key.first_version, record.primary, record.pending, *record.proven}
         if number not in known and usage == KeyUsage(label) and self._inventory.hsms_with(label):
             raise RotationRefused(
-                f"the token has version {number}, but this machine has no record of it, so it counts as full", to_new
+                f"the token has version {number}, but this machine has no record of its encryptions, so it is not used",
+                to_new,
             )
         if usage.encryptions >= self._key.maximum_encryptions:
             raise RotationRefused(f"version {number} has reached its maximum number of encryptions", to_new)
@@ -232,7 +233,7 @@ class Rotation:
         return label
 
     def _ensure_key_exists(self, number: int, label: str, distribution: Distribution, *, may_create: bool) -> bool:
-        """Create the key if no HSM has it. All HSMs are asked first, so it is created once. Return whether it was."""
+        """Create the key if no HSM has it. All HSMs are searched first. Returns whether the key was created."""
         if self._inventory.hsms_with(label):
             return False
         if not may_create:

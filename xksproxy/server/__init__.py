@@ -1,1 +1,1 @@
-"""HTTPS towards KMS: listener, TLS, the order of a request, and the worker processes. The only user of aiohttp."""
+"""The HTTPS server for KMS: listeners, TLS, the order of a request, worker processes. Only here is aiohttp used."""

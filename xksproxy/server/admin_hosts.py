@@ -2,7 +2,7 @@
 
 A web page can make its own host name resolve to the address of the admin listener. The visitor's browser then treats
 the listener as a part of the page and lets the page read it. But the browser sends the page's host name in the Host
-field, so such names are refused.
+field, so the listener refuses such names.
 """
 
 import re

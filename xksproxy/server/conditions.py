@@ -1,4 +1,4 @@
-"""What can be wrong with a machine, its HSMs and its key stores."""
+"""Conditions: problems of a machine, its HSMs and its key stores."""
 
 from enum import StrEnum
 
@@ -6,17 +6,17 @@ import msgspec
 
 
 class Severity(StrEnum):
-    """What a condition means to callers, the worst first."""
+    """The meaning of a condition for callers, the worst first."""
 
     UNAVAILABLE = "UNAVAILABLE"
     """Encrypt requests that need the HSM, the key store or the machine are refused."""
 
     DEGRADED = "DEGRADED"
-    """Requests are answered, some of them perhaps late or refused; an operator should act."""
+    """Requests are answered, but some perhaps late or with an error. An operator should act."""
 
 
 class Cause(StrEnum):
-    """Why. docs/troubleshooting.md has a section for each."""
+    """The cause of a condition. docs/troubleshooting.md explains each."""
 
     HSM_DOWN = "hsm-out-of-service"
     HSM_DEGRADED = "hsm-degraded"
@@ -38,7 +38,7 @@ class Cause(StrEnum):
 
 
 class Condition(msgspec.Struct, frozen=True, order=True):
-    """Something that is wrong with an HSM, with a key store, or with the machine if both are empty."""
+    """A problem of an HSM or of a key store; of the machine if both are empty."""
 
     severity: Severity
     cause: Cause
@@ -48,5 +48,5 @@ class Condition(msgspec.Struct, frozen=True, order=True):
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """Severity, cause, key store and HSM: what is the same while the text changes."""
+        """Severity, cause, key store and HSM. They identify the condition while its text changes."""
         return (self.severity.value, self.cause.value, self.keystore, self.hsm)

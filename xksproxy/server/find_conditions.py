@@ -1,4 +1,4 @@
-"""Finds what is wrong in a worker."""
+"""Finds the conditions of a worker."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -15,7 +15,7 @@ from xksproxy.state.blocks import WHOLE_STORE
 
 _NEARLY_USED: Final = 0.8
 _MOST_NAMES: Final = 5
-"""So many keys are named in one condition."""
+"""The maximum number of keys that one condition names."""
 
 _MOST_CONDITIONS: Final = 200
 
@@ -37,7 +37,7 @@ def find_conditions(
 
 
 def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:
-    """The worst first, and those of the machine and its HSMs before those of key stores."""
+    """The sort key: the worst first; conditions of the machine and its HSMs before those of key stores."""
     return condition.severity is not Severity.UNAVAILABLE, condition.keystore, condition.hsm, condition
 
 
@@ -68,7 +68,7 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
 
 
 def _runtime(recorder: Recorder, status_problem: str) -> Iterator[Condition]:
-    """What this worker cannot write to the runtime directory. It serves nevertheless."""
+    """The files of the runtime directory that this worker cannot write. It serves without them."""
     problems = (("status", status_problem), ("metrics", recorder.metrics.problem))
     if lost := [f"its {name} ({problem})" for name, problem in problems if problem]:
         text = f"a worker cannot write {' and '.join(lost)} to the runtime directory, and serves without"

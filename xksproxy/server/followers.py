@@ -1,6 +1,6 @@
-"""Whether every worker of this machine follows a change of the state directory.
+"""Waits until every worker of this machine follows a change of the state directory.
 
-Workers publish the revisions that they hold in their status files. The state directory records where these are.
+Workers publish the revisions that they hold in their status files. The state directory records where the files are.
 """
 
 import fcntl
@@ -20,24 +20,24 @@ _FOLLOW_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 
 
-class Service(msgspec.Struct, frozen=True):
+class RunningProxy(msgspec.Struct, frozen=True):
     """A running proxy."""
 
     master: int
     """The process id of the master, whose children are the workers."""
     state: str
-    """The absolute path of its state directory. A copy of this file names proxies that do not use the copy."""
+    """The absolute path of its state directory. In a copy of the directory, it shows that the proxy does not use it."""
     inode: tuple[int, int]
-    """Device and inode of that directory, for a machine on which it has another path too."""
+    """Device and inode of that directory, because it may have several paths."""
 
     def uses(self, state_directory: Path) -> bool:
-        """Whether this proxy uses a directory, which may have been restored in place."""
+        """Whether this proxy uses a directory. The directory may have been restored in place, with another inode."""
         return str(state_directory.resolve()) == self.state or _inode(state_directory) == self.inode
 
 
-def service_table(state_directory: Path) -> SharedTable[Service]:
+def proxy_table(state_directory: Path) -> SharedTable[RunningProxy]:
     """The running proxies that use a state directory, by the directory in which their workers publish their status."""
-    return SharedTable(state_directory / "services.json", Service)
+    return SharedTable(state_directory / "services.json", RunningProxy)
 
 
 def register(state_directory: Path, runtime: Path, master: int) -> None:
@@ -46,9 +46,9 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
     Raises:
         StateUnusable: it cannot be recorded.
     """
-    table = service_table(state_directory)
-    service = Service(master, str(state_directory.resolve()), _inode(state_directory))
-    table.update(str(runtime), lambda _: service)
+    table = proxy_table(state_directory)
+    proxy = RunningProxy(master, str(state_directory.resolve()), _inode(state_directory))
+    table.update(str(runtime), lambda _: proxy)
     for other, found in table.entries().items():
         if not found.uses(state_directory) or not is_running(Path(other)):
             table.update(other, lambda _: None)
@@ -66,7 +66,7 @@ class Following:
 def wait_for_workers(
     state_directory: Path, follows: Callable[[WorkerStatus], bool], seconds: float = _FOLLOW_SECONDS
 ) -> Following:
-    """Wait until each worker says that it follows a change, at most ``seconds``.
+    """Wait, at most ``seconds``, until each worker reports that it follows a change.
 
     Raises:
         StateUnusable: the record of running proxies cannot be read.
@@ -87,36 +87,36 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
     Raises:
         StateUnusable: the record of running proxies cannot be read.
     """
-    table = service_table(state_directory)
+    table = proxy_table(state_directory)
     table.refresh()
-    entries = {Path(runtime): service for runtime, service in table.entries().items()}
+    entries = {Path(runtime): proxy for runtime, proxy in table.entries().items()}
     return {
-        runtime: service.master
-        for runtime, service in entries.items()
-        if service.uses(state_directory) and is_running(runtime)
+        runtime: proxy.master
+        for runtime, proxy in entries.items()
+        if proxy.uses(state_directory) and is_running(runtime)
     }
 
 
 def holds(file: str, revision: int) -> Callable[[WorkerStatus], bool]:
-    """Whether a worker holds a revision of a state file, or a later one."""
+    """Return a test: whether a worker holds this revision of a state file, or a later one."""
     return lambda worker: worker.revisions.get(file, -1) >= revision
 
 
 def refuses(keystore: str, access_key_id: str) -> Callable[[WorkerStatus], bool]:
-    """Whether a worker no longer accepts a credential."""
+    """Return a test: whether a worker no longer accepts a credential."""
     return lambda worker: access_key_id not in worker.credentials.get(keystore, (access_key_id,))
 
 
 def _wait(proxies: Callable[[], dict[Path, int]], follows: Callable[[WorkerStatus], bool], seconds: float) -> Following:
     end = time.monotonic() + seconds
     while True:
-        found = _look(proxies(), follows)
+        found = _check(proxies(), follows)
         if not found.behind or time.monotonic() >= end:
             return found
         time.sleep(_POLL_SECONDS)
 
 
-def _look(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> Following:
+def _check(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> Following:
     following: list[int] = []
     behind: list[int] = []
     for runtime, master in proxies.items():
@@ -127,7 +127,7 @@ def _look(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> 
 
 
 def _inode(directory: Path) -> tuple[int, int]:
-    """Raises StateUnusable: the directory cannot be examined."""
+    """Device and inode of a directory. Raises StateUnusable if it cannot be read."""
     try:
         found = directory.stat()
     except OSError as error:
@@ -151,7 +151,7 @@ def is_running(runtime: Path) -> bool:
 
 
 def _workers(runtime: Path, master: int) -> list[int]:
-    """The children of the master; without it, or without this file in /proc, those that have published a status."""
+    """The children of the master; without it or its file in /proc, the workers that have published a status."""
     try:
         return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
     except OSError:

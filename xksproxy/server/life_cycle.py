@@ -1,4 +1,4 @@
-"""The lines of the audit log about the life cycle of the service, which are not about requests.
+"""The audit lines about the life cycle of the service, not about requests.
 
 Events of commands and of the master come through :class:`~xksproxy.state.audit_spool.AuditSpool`.
 """
@@ -21,13 +21,13 @@ _UNREADABLE: Final = "event unreadable"
 
 
 class LifeCycle:
-    """Writes the events to the audit log of this worker. Belongs to its event loop."""
+    """Writes life-cycle events to the audit log of this worker. Belongs to its event loop."""
 
     def __init__(self, audit: AuditLog, state_directory: Path) -> None:
         self._audit = audit
         self._spool = AuditSpool(state_directory)
-        self._handed_over: dict[str, int] = {}
-        """Events that were handed to the audit log, and how many lines it must have written to have written them."""
+        self._queued: dict[str, int] = {}
+        """Events that are queued in the audit log, and the number of written lines at which each is written."""
         self._problem = ""
         self._seen_in_service: dict[str, int] = {}
         self._serving: dict[str, bool] = {}
@@ -37,9 +37,9 @@ class LifeCycle:
         self._write("worker started", {"version": __version__})
 
     async def follow(self) -> None:
-        """Write the events that wait, unless another worker does. An event that cannot be read has a line too."""
+        """Write the waiting events, unless another worker does. An event that cannot be read has a line too."""
         try:
-            waiting = await asyncio.to_thread(self._look)
+            waiting = await asyncio.to_thread(self._take_waiting)
         except StateUnusable as error:
             if str(error) != self._problem:
                 _log.error("events for the audit log cannot be read", extra={"fields": {"reason": str(error)}})
@@ -51,28 +51,28 @@ class LifeCycle:
                 return
             found = entry or AuditEntry(0.0, _UNREADABLE, {})
             fields = {**found.fields, "event": name.partition(".")[0]}
-            self._handed_over[name] = self._audit.write(found.message, partial(dict, fields), at=found.at or None)
+            self._queued[name] = self._audit.write(found.message, partial(dict, fields), at=found.at or None)
 
-    def _look(self) -> dict[str, AuditEntry | None]:
-        """Remove the events whose lines are written, and return those that were not handed over."""
+    def _take_waiting(self) -> dict[str, AuditEntry | None]:
+        """Remove the events whose lines are written, and return those that are not queued."""
         if not self._spool.become_writer():
             return {}
         self._forget_written()
-        return {name: entry for name, entry in self._spool.entries().items() if name not in self._handed_over}
+        return {name: entry for name, entry in self._spool.entries().items() if name not in self._queued}
 
     def close(self) -> None:
-        """Forget what is written, at the end of the worker, after the audit log was closed."""
+        """Remove the events whose lines are written. Call it after the audit log was closed."""
         with suppress(StateUnusable):  # the next writer writes it again, with the same id
             self._forget_written()
 
     def _forget_written(self) -> None:
-        done = [name for name, mark in list(self._handed_over.items()) if self._audit.written >= mark]
+        done = [name for name, mark in list(self._queued.items()) if self._audit.written >= mark]
         self._spool.remove(done)
         for name in done:
-            del self._handed_over[name]
+            del self._queued[name]
 
     def follow_hsm(self, instance: Instance) -> None:
-        """Write that an HSM came into service in this worker, or went out of it, since the last call."""
+        """Write whether an HSM came into service or went out of service in this worker since the last call."""
         before, serving = self._serving.get(instance.id, False), instance.serving
         returned = instance.returns > self._seen_in_service.get(instance.id, 0)
         self._serving[instance.id], self._seen_in_service[instance.id] = serving, instance.returns

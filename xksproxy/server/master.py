@@ -16,9 +16,9 @@ from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
-from xksproxy.server.departure import announce_stop, drain_seconds
 from xksproxy.server.runtime import make_runtime_directory
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.shutdown import announce_stop, drain_seconds
+from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
@@ -27,7 +27,7 @@ from xksproxy.telemetry.metric_files import EndedWorkers
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
 _LEAVE_SECONDS: Final = 10
-"""Seconds from the end of ``drain_s`` until workers that have not left are killed."""
+"""Seconds from the end of ``drain_s`` until workers that are still there are killed."""
 _BACKLOG: Final = 2048
 
 Change = Literal["nothing", "inside", "workers"]
@@ -45,17 +45,17 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.load_checked = load_checked
         self.policies = policies
         self._config = load_checked()
-        self._proven = self._config
+        self._in_use = self._config
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
         self.ended_workers = EndedWorkers(self.runtime)
-        """The counts of workers that have ended."""
+        """Keeps the counts of workers that have ended."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
 
     def load_config(self) -> None:
-        """Set gunicorn up from ``[server]``, ``[health]`` and ``[logging]``."""
+        """Set gunicorn's settings from ``[server]``, ``[health]``, ``[admin]`` and ``[logging]``."""
         config = self._config
         settings = {
             "bind": [
@@ -71,7 +71,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             "proc_name": "xksproxy",
             "control_socket_disable": True,
             "post_fork": lambda supervisor, _: supervisor.leave_former_listeners(),
-            # Workers make their own TLS context; this lets the master say https of its listener.
+            # Workers make their own TLS context. With these, the master logs its listener as https.
             "certfile": config.server.tls.certificate,
             "keyfile": config.server.tls.private_key,
             "logconfig_dict": logging_config(config.logging),
@@ -81,7 +81,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             self.cfg.set(name, value)
 
     def load(self) -> Config:
-        """What a worker starts with."""
+        """The configuration with which a worker starts."""
         return self._config
 
     def run(self) -> None:
@@ -96,12 +96,12 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         Supervisor(self).run()
 
     def forget_worker(self, pid: int) -> None:
-        """Take what a worker that has ended said of itself out of the picture."""
+        """Keep the counts of a worker that has ended, and remove its files."""
         self.ended_workers.add(pid)
         worker_status.forget(self.runtime, pid)
 
     def refresh(self) -> Change:
-        """Read the configuration again, and say what has to follow it; one that cannot be used changes nothing."""
+        """Read the configuration again, and return where it differs. A configuration with problems changes nothing."""
         self._request = reload_verdict.requested(self.runtime)
         try:
             config = self.load_checked()
@@ -114,7 +114,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             self._refuse(["it could not be read; the log says why"])
             return "nothing"
         self.policies.forget_unused()
-        change: Change = "inside" if built_with(config) == built_with(self._config) else "workers"
+        change: Change = "inside" if fixed_settings(config) == fixed_settings(self._config) else "workers"
         self._config = config
         self.callable = None
         reload_problem.publish(self.runtime, [])
@@ -129,21 +129,21 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         return frozenset(hsm.id for hsm in self._config.hsm)
 
     def confirm(self) -> None:
-        """The configuration that was read last is in use: :meth:`take_back` goes no further back than to it."""
-        self._leave_event("reloaded", {"changed": changed_names(self._proven, self._config)})
-        self._proven = self._config
+        """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
+        self._leave_event("reloaded", {"changed": changed_names(self._in_use, self._config)})
+        self._in_use = self._config
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
-    def take_back(self, problems: list[str]) -> None:
-        """Go back to the last configuration that was in use, because the one that was read last cannot be."""
+    def undo(self, problems: list[str]) -> None:
+        """Go back to the last configuration that all workers used, because the one that was read last has problems."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
-        self._config = self._proven
+        self._config = self._in_use
         self.callable = None
         self.do_load_config()
 
     def _refuse(self, problems: Sequence[str]) -> None:
-        """Say why the last change is not in use: to the workers, and to the command that asked for it."""
+        """Report why the last change is not in use: to the audit log, the workers, and the reload command."""
         self._leave_event("reload refused", {"problems": list(problems)})
         reload_problem.publish(self.runtime, problems)
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, tuple(problems)))
@@ -154,4 +154,4 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         announce_stop(self.runtime)
 
     def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
-        leave_event(Path(self._proven.state.directory), message, fields)
+        leave_event(Path(self._in_use.state.directory), message, fields)

@@ -1,4 +1,4 @@
-"""Notifications to systemd (sd_notify(3)): ready, watchdog, stopping."""
+"""Notifications to systemd, by the protocol of sd_notify(3): ready, watchdog, stopping."""
 
 import socket
 import time

@@ -45,7 +45,7 @@ class Peer:
 
 
 class Cause(StrEnum):
-    """The cause why a connection is closed; the label of a metric."""
+    """The reason why a connection is closed. It is the label of a metric."""
 
     UNLISTED = "unlisted"
     MISSING = "missing"

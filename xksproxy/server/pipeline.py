@@ -10,9 +10,9 @@ from xksproxy.operations.health import get_health_status
 from xksproxy.operations.metadata import get_key_metadata
 from xksproxy.request_stats import current_request_stats
 from xksproxy.server import respond
-from xksproxy.server.body import read_body
 from xksproxy.server.http.messages import Request, Response
 from xksproxy.server.record import Recorder, RequestRecord
+from xksproxy.server.request_body import read_body
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
 from xksproxy.sigv4.canonical import HttpRequest
@@ -37,17 +37,17 @@ from xksproxy.spec.uri import ApiPath, Operation, parse_path
 
 
 class Pipeline:
-    """Answers the requests of one worker. Nothing about keys is told before a request is authenticated."""
+    """Answers the requests of one worker. It discloses nothing about keys before a request is authenticated."""
 
     def __init__(self, services: Services, settings: Server, recorder: Recorder) -> None:
         self._services = services
         self._settings = settings
         self._recorder = recorder
         self.draining = False
-        """Whether the service is about to stop, and so no longer ready."""
+        """Whether the service stops and is no longer ready."""
 
     async def handle(self, request: Request) -> Response:
-        """Answer a request, always with JSON, and take it down."""
+        """Answer a request, always with JSON, and record it."""
         if request.target == "/ping" and request.method == "GET":
             return respond.PONG
         record = RequestRecord(request.peer.address, time.monotonic(), request.client_name)
@@ -76,7 +76,7 @@ class Pipeline:
         service = self._services.at(path.prefix)
         record.keystore, record.operation, record.key_id = service.store.name, path.operation, path.key_id
         if request.method != "POST":
-            raise MethodNotAllowed("The XKS proxy API knows only the method POST")
+            raise MethodNotAllowed("The XKS proxy API has only the method POST")
         body = await read_body(request, deadline)
 
         signed = HttpRequest("POST", request.target, request.headers, body)
@@ -88,8 +88,8 @@ class Pipeline:
             raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
         if service.quota is not None and not service.quota.take():
             raise ThrottlingException("The key store has more requests than its requests_per_second and burst allow")
-        # Counted from here on, so that strangers cannot use up what KMS needs: before it, a request holds only its
-        # connection, whose number is bounded, and for no longer than the deadline.
+        # Only authenticated requests count, so that strangers cannot use up the limit. Before this point, a request
+        # holds only its connection, until the deadline, and the number of connections is limited.
         if self._recorder.in_flight >= self._settings.max_in_flight:
             raise ThrottlingException("The proxy handles as many requests as max_in_flight allows")
         self._recorder.in_flight += 1
@@ -109,7 +109,7 @@ class Pipeline:
         *,
         record: RequestRecord,
     ) -> Message:
-        """Decode the body as the operation's request and carry it out. Only GetHealthStatus asks no policies."""
+        """Decode the body and execute the operation. Policies apply to all operations except GetHealthStatus."""
         match path.operation:
             case Operation.ENCRYPT:
                 encryption = decode(EncryptRequest, body)
@@ -139,7 +139,7 @@ def _require_json(headers: dict[str, list[str]]) -> None:
     if values == ["application/json"]:
         return
     if len(values) != 1 or values[0].partition(";")[0].strip(" \t").lower() != "application/json":
-        raise ValidationException("The request needs one Content-Type header, and that of application/json")
+        raise ValidationException("The request needs exactly one Content-Type header, with the value application/json")
 
 
 def _place(error: BaseException) -> str:

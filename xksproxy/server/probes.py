@@ -1,4 +1,4 @@
-"""The health listener: plain HTTP for load balancers, working while mutual TLS is on (R-LB-1, R-LB-2)."""
+"""The health listener: plain HTTP for load balancers, which works also with mutual TLS (R-LB-1, R-LB-2)."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _STORE: Final = "/readyz/"
 
 
 class Probes:
-    """``/livez`` while the process runs; ``/readyz`` and ``/readyz/NAME`` while it serves; and nothing else."""
+    """Answers ``/livez`` while the process runs, ``/readyz`` and ``/readyz/NAME`` while it serves, and nothing else."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
@@ -29,5 +29,5 @@ class Probes:
 
 
 def probe(status: int) -> web.Response:
-    """An answer whose status says it all."""
+    """An answer that has no information besides its status."""
     return web.Response(status=status, body=b"{}", content_type="application/json", headers={"Server": "xksproxy"})

@@ -1,4 +1,4 @@
-"""Requests per second of a key store, over all workers of a machine together (R-URI-10)."""
+"""The quota of a key store: requests per second, for all workers of a machine together (R-URI-10)."""
 
 import mmap
 import os
@@ -19,9 +19,9 @@ _FOREVER: Final = 2**61
 
 
 class Quotas:
-    """The buckets of all key stores: one file that all workers map, whatever the number of key stores.
+    """The buckets of all key stores, in one file that all workers map.
 
-    Connections spread unevenly over workers, so a share for each worker would throttle below the limit.
+    Connections are distributed unevenly over workers. So a separate limit for each worker would throttle too early.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,10 +31,10 @@ class Quotas:
         self._problem = ""
 
     def of(self, table: model.KeyStore) -> "Quota | None":
-        """The quota of a key store; None where it has none.
+        """The quota of a key store; None if it has no quota.
 
         Raises:
-            ConfigError: there are too many names.
+            ConfigError: more than 65,536 names were used.
         """
         if table.requests_per_second is None:
             return None
@@ -44,10 +44,10 @@ class Quotas:
     def quota(self, name: str, rate: float, burst: float) -> "Quota":
         """The bucket with a name. ``rate`` is in requests per second, ``burst`` in requests.
 
-        If the file cannot be made, each worker has buckets of its own.
+        If the file cannot be made, each worker has its own buckets.
 
         Raises:
-            ConfigError: there are too many names.
+            ConfigError: more than 65,536 names were used.
         """
         buckets = self._map = self._map or self._mapped()
         number = claim_bucket(buckets, int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) or 1)
@@ -68,7 +68,7 @@ class Quotas:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            # Reserved: on a full file system, an access to a page that is not would kill the process.
+            # On a full file system, access to a page without reserved space would kill the process.
             os.posix_fallocate(descriptor, 0, _BUCKETS * _BUCKET_BYTES)
             return mmap.mmap(descriptor, _BUCKETS * _BUCKET_BYTES)
         finally:
@@ -76,7 +76,7 @@ class Quotas:
 
 
 class Quota:
-    """A token bucket. Taking a token waits for nobody."""
+    """A token bucket. It has no lock, so no process waits for another one."""
 
     def __init__(self, buckets: mmap.mmap, number: int, rate: float, burst: float, problem: str = "") -> None:
         self.problem = problem

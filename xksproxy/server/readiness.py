@@ -17,9 +17,10 @@ class Readiness:
         refuses: Callable[[], bool],
         elsewhere: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        """``refuses`` says whether the worker refuses all requests, or is about to leave.
+        """``refuses`` says whether the worker refuses all requests, or stops.
 
-        ``elsewhere`` returns the ids of the HSMs of other workers that serve requests which this one leaves to them.
+        ``elsewhere`` returns the ids of the HSMs that serve in other workers, while this worker leaves connections to
+        them.
         """
         self._when = settings.ready_when
         self._services = services
@@ -27,7 +28,7 @@ class Readiness:
         self._elsewhere = elsewhere
 
     def machine(self) -> bool:
-        """Whether the key stores are ready that ``[health] ready_when`` asks for."""
+        """Whether the key stores that ``[health] ready_when`` names are ready."""
         ready = self._stores()
         if self._when == ANY_STORE:
             return any(ready.values())

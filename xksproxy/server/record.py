@@ -1,4 +1,4 @@
-"""What is told of each request: its line in the audit log, its place in the metrics, and recent refusals."""
+"""Records each request: its audit line, its metrics, and the recent refusals."""
 
 import logging
 import time
@@ -35,7 +35,7 @@ _XKS_OPERATIONS: Final = {
 
 
 class RequestRecord(msgspec.Struct):
-    """What is known of one request so far. It never contains a secret."""
+    """The data about one request, as far as it is known. It never contains a secret."""
 
     peer: str | None
     started: float
@@ -70,7 +70,7 @@ class RequestRecord(msgspec.Struct):
 
     @property
     def of_stranger(self) -> bool:
-        """Whether neither a signature nor a client certificate says who sent it. Only a signature sets the Region."""
+        """Whether it has neither a valid signature nor a client certificate. Only a signature sets the Region."""
         return self.region is None and self.tls_client_name is None
 
     @property
@@ -79,7 +79,7 @@ class RequestRecord(msgspec.Struct):
         return self.clock_offset is not None and self.access_key_id is None
 
     def line(self, seconds: float) -> dict[str, Any]:
-        """The fields of its audit line; what is not known of it is left out."""
+        """The fields of its audit line. Unknown fields are left out."""
         stats = self.stats
         fields = {
             "peer": self.peer,
@@ -147,7 +147,7 @@ class Recorder:
 
     @property
     def problem(self) -> str:
-        """Why requests are refused that could not be recorded; empty if they are not."""
+        """Why requests are refused because they cannot be recorded; empty if they are not refused."""
         if not self.audit.refuses:
             return ""
         return self.audit.problem or "it is not known yet whether the audit log can be written"
@@ -181,7 +181,7 @@ class Recorder:
         self.audit.write("unblocked" if block is None else "blocked", lambda: present)
 
     def beat(self) -> None:
-        """What is due once a second."""
+        """Do what is due once a second: sums, checkpoint, clock, metrics."""
         self._write_sums()
         self.audit.checkpoint_if_due()
         self._check_clock()
@@ -190,7 +190,7 @@ class Recorder:
         self.metrics.publish()
 
     def close(self) -> None:
-        """Write what is left, at the end of the worker."""
+        """Write the remaining sums, metrics and lines, at the end of the worker."""
         self._write_sums()
         self.metrics.publish()
         self.audit.close()
@@ -229,7 +229,7 @@ class Recorder:
 
     def _remember(self, record: RequestRecord, error: str) -> None:
         operation = "" if record.operation is None else _XKS_OPERATIONS[record.operation]
-        # The status page and commands show it, and it may quote what a caller sent.
+        # The status page and commands show the message, which may quote text from a caller.
         message = escape((record.reason or record.error_message or "")[:256])
         key_id, peer = record.key_id[:128], record.peer or ""
         self.refusals.append(Refusal(time.time(), record.keystore, operation, key_id, error, message, peer))

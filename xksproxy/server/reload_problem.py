@@ -9,7 +9,7 @@ _NAME: Final = "reload-problem"
 
 
 def publish(directory: Path, problems: Sequence[str]) -> None:
-    """Let the workers know; no problems: the configuration that was read last is in use."""
+    """Tell the workers the problems. An empty list means that the configuration that was read last is in use."""
     path = directory / _NAME
     with suppress(OSError):
         if problems:

@@ -1,6 +1,6 @@
-"""What the master says of a reload to the command that asked for it, through files in the runtime directory.
+"""The verdict of the master about a reload, for the command that asked for it, in files of the runtime directory.
 
-The command writes a request before it sends SIGHUP. The master and the workers name it when they have decided.
+The command writes a request before it sends SIGHUP. The master and the workers name this request in their answers.
 """
 
 import secrets
@@ -52,7 +52,7 @@ def decide(runtime: Path, verdict: Verdict) -> None:
 
 
 def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | None:
-    """Wait for the decision about a request; None if there is none after ``seconds``."""
+    """Wait at most ``seconds`` for the decision about a request; None if there is none by then."""
     end = time.monotonic() + seconds
     while True:
         with suppress(OSError, msgspec.MsgspecError):

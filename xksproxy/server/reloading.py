@@ -1,4 +1,4 @@
-"""Takes a changed configuration into use inside a worker that serves."""
+"""Changes the configuration inside a running worker."""
 
 import asyncio
 import fcntl
@@ -14,18 +14,18 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_verdict
 from xksproxy.server.services import Services
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.snapshot import fixed_settings
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
 _TURN_SECONDS: Final = 10.0
-"""For so long a worker waits for others, one of which may be stuck."""
+"""The maximum time that a worker waits for the others, one of which may be stuck."""
 
 _POLL_SECONDS: Final = 0.02
 
 
 class Reloading:
-    """Reads, checks and builds on a thread, while no other worker does; requests are answered all the time."""
+    """Reads, checks and builds a configuration on a thread, one worker at a time. Requests are answered meanwhile."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class Reloading:
     ) -> None:
         """``started_with`` is the configuration of the process; ``runtime`` is the directory of all workers."""
         self._load_checked = load_checked
-        self._built_with = built_with(started_with)
+        self._fixed_settings = fixed_settings(started_with)
         self._services = services
         self._metrics = metrics
         self._runtime = runtime
 
     async def reload(self, then: Callable[[str], None]) -> None:
-        """Take the configuration as it is now into use, and call ``then`` with the request that asked for it.
+        """Use the present configuration file, then call ``then`` with the request that asked for it.
 
-        A configuration that cannot be used changes nothing.
+        A configuration with problems changes nothing.
         """
         request = reload_verdict.requested(self._runtime)
         try:
@@ -67,7 +67,7 @@ class Reloading:
     def _replace(self) -> bool:
         with _turn(self._runtime):
             config = self._load_checked()
-            if built_with(config) != self._built_with:
+            if fixed_settings(config) != self._fixed_settings:
                 return False
             self._services.replace_snapshot(config)
             return True
@@ -75,7 +75,7 @@ class Reloading:
 
 @contextmanager
 def _turn(runtime: Path) -> Iterator[None]:
-    """Wait until no other worker is in this block, but not for ever."""
+    """Wait until no other worker is in this block, at most 10 s."""
     descriptor = os.open(runtime / "reload-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + _TURN_SECONDS
     try:

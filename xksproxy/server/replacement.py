@@ -7,8 +7,8 @@ from typing import Final
 from xksproxy.hsm.instance.instance import State
 from xksproxy.server.worker_status import WorkerStatus
 
-PATIENCE_SECONDS: Final = 15.0
-"""Seconds that a successor may take until it serves what its predecessor serves. It waits up to 3 s for HSMs first."""
+SUCCESSOR_SECONDS: Final = 15.0
+"""Seconds within which a successor must serve what its predecessor serves. It first waits up to 3 s for its HSMs."""
 
 
 class Verdict(Enum):
@@ -36,7 +36,7 @@ def assess(
     missing = sorted(needed - served(() if worker is None else (worker,)))
     if beats and not missing:
         return Verdict.SERVES, ()
-    if seconds < PATIENCE_SECONDS:
+    if seconds < SUCCESSOR_SECONDS:
         return Verdict.STARTING, ()
     if not beats:
         return Verdict.FAILS, ["its workers do not start to serve; the log says why"]

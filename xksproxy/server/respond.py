@@ -1,4 +1,4 @@
-"""From results and errors of the API to HTTP responses. The only place that makes them."""
+"""Makes the HTTP responses from results and errors of the API."""
 
 from typing import Final
 
@@ -24,5 +24,5 @@ def failure(error: XksError, *, authenticated: bool = False) -> Response:
 
 
 def refusal(error: BadRequest) -> Response:
-    """The answer to what is no request that can be read (R-ERR-4)."""
-    return failure(ValidationException(f"This is no HTTP/1.1 request that the proxy reads: {error}"))
+    """The answer to bytes that are not a readable request (R-ERR-4)."""
+    return failure(ValidationException(f"The proxy cannot read this as an HTTP/1.1 request: {error}"))

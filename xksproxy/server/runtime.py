@@ -37,23 +37,23 @@ def make_runtime_directory() -> Path:
 
 
 class RuntimeCheck:
-    """Whether the directory still exists. systemd removes it if another unit with the same RuntimeDirectory= stops."""
+    """Checks that the directory exists. systemd removes it if another unit with the same RuntimeDirectory= stops."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._identity = self._look()
+        self._identity = self._inode()
 
     @property
     def problem(self) -> str:
-        """What happened to it; empty if it is there."""
-        if self._look() == self._identity:
+        """Why the directory cannot be used; empty if it exists."""
+        if self._inode() == self._identity:
             return ""
         return (
             f"the runtime directory {self._directory} was removed while the proxy runs; restart the proxy, and let no"
             " other service use its directory"
         )
 
-    def _look(self) -> tuple[int, int] | None:
+    def _inode(self) -> tuple[int, int] | None:
         try:
             found = self._directory.stat()
         except OSError:
@@ -62,7 +62,7 @@ class RuntimeCheck:
 
 
 def _parents() -> Iterator[Path]:
-    """Where the directory may be made, the best place first."""
+    """The directories in which it may be made, the best one first."""
     if systemd := os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
         yield Path(systemd)
     if os.access(_MEMORY, os.W_OK | os.X_OK):
@@ -90,7 +90,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 @contextmanager
 def _held(path: Path) -> Iterator[bool]:
-    """Whether a directory belongs to this user and no process uses it. The lock is held in the block."""
+    """Yield whether a directory belongs to this user and no process uses it. The lock is held during the block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

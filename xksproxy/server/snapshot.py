@@ -1,4 +1,4 @@
-"""What can change in a running worker: built completely, then replaced by one assignment."""
+"""The settings that can change in a running worker: built completely, then replaced by one assignment."""
 
 import ssl
 import time
@@ -44,10 +44,10 @@ class Service:
     state: StoreState
     quota: Quota | None = None
     authorizer: Authorizer | None = None
-    """Applies the policies of the key store; None where it has none."""
+    """Applies the policies of the key store; None if it has no policies."""
 
     inputs: object = None
-    """What it was built of."""
+    """The data from which it was built, for comparison."""
 
     @property
     def ready(self) -> bool:
@@ -80,17 +80,17 @@ class Snapshot:
     """Seconds since 1970."""
 
     def admit(self, connection: Any) -> Client:
-        """Who is at the other end of a connection that was made with :attr:`context`.
+        """Return the client of a connection that was made with :attr:`context`.
 
         Raises:
-            ConnectionRefused: it must be dropped.
+            ConnectionRefused: the connection must be dropped.
         """
         return admit(self.tls, connection, time.time())
 
 
 @dataclass(frozen=True, slots=True)
 class Foundations:
-    """What every snapshot of a process is built on."""
+    """The parts that all snapshots of a process share."""
 
     instances: Mapping[str, Instance]
     usage: UsageBook
@@ -104,9 +104,9 @@ class Foundations:
 
 
 def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot | None = None) -> Snapshot:
-    """Build all of it, or raise. It reads files; call it on a thread while a snapshot serves.
+    """Build a snapshot. It reads files, so call it on a thread if a snapshot serves.
 
-    A key store whose table, credentials and policies are as in ``previous`` is taken from there.
+    A key store whose table, credentials and policies are the same as in ``previous`` is taken from there.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
@@ -119,14 +119,14 @@ def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot 
         if service is None or service.inputs != inputs:
             service = _build_service(table, config.server.fleet_size, foundations, inputs)
         else:
-            service.fleet.look_again()
+            service.fleet.forget_missing_keys()
         services[table.uri_path_prefix] = service
     tls = config.server.tls
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
 
 def _inputs(table: model.KeyStore, fleet_size: int) -> object:
-    """What a key store is built of: two that are equal make the same key store."""
+    """The data from which a key store is built. Equal data make equal key stores."""
     return (
         table,
         fleet_size,
@@ -148,12 +148,12 @@ def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundati
         revision=lambda: state.versions.revision,
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
-    fleet.prove_first(_primary_labels(store))
+    fleet.require_fingerprints(_primary_labels(store))
     quota = foundations.quotas.of(table)
     return Service(store, access, fleet, state, quota, Authorizer.build(table, foundations.policies), inputs)
 
 
-def built_with(config: Config) -> tuple[object, ...]:
+def fixed_settings(config: Config) -> tuple[object, ...]:
     """The settings that cannot change while a worker runs; all others are in the snapshot."""
     tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
     return (

@@ -1,4 +1,4 @@
-"""A worker process without a session on any HSM leaves new connections to the workers that have one."""
+"""Lets a worker without an HSM session leave new connections to the workers that have one."""
 
 import logging
 import os
@@ -18,10 +18,10 @@ _FRESH_SECONDS: Final = 3.0
 
 
 class Standby:
-    """Holds the listener of this worker while other workers serve and this one cannot.
+    """Stops the listener of this worker from accepting while other workers serve and this one cannot.
 
-    A token may have fewer sessions than there are workers. If no worker serves, each of them accepts, so that requests
-    are answered with the reason.
+    A token may have fewer sessions than there are workers. If no worker serves, all workers accept connections, so that
+    requests are answered with the reason.
     """
 
     def __init__(self, services: Services, listener: Listener, service: HttpService, directory: Path) -> None:
@@ -31,14 +31,14 @@ class Standby:
         self._service = service
         self._directory = directory
         self.elsewhere: frozenset[str] = frozenset()
-        """While the listener is held, the ids of the HSMs that are in service in other workers."""
+        """The ids of the HSMs that serve in other workers, while this one accepts no connections; otherwise empty."""
 
     def hsms_of_others(self) -> frozenset[str]:
-        """The ids of the HSMs that are in service in other workers. It reads files: call it on a thread."""
+        """The ids of the HSMs that are in service in other workers. It reads files, so call it on a thread."""
         return serving_hsms(collect(self._directory), os.getpid(), time.time())
 
     def update(self, hsms_of_others: frozenset[str]) -> None:
-        """Hold the listener or let it accept; clients that are connected are asked to connect anew while it holds."""
+        """Let the listener accept connections or not. While it does not, each answer closes its connection."""
         serves = any(instance.serving and instance.sessions for instance in self._services.instances)
         self.elsewhere = frozenset() if serves else hsms_of_others
         held = bool(self.elsewhere)
@@ -53,7 +53,7 @@ class Standby:
 
 
 def serving_hsms(workers: Iterable[WorkerStatus], own_pid: int, now: float) -> frozenset[str]:
-    """The ids of the HSMs that are in service in other workers, as these said a moment ago."""
+    """The ids of the HSMs that are in service in other workers, by their status of the last 3 s."""
     return frozenset(
         hsm.id
         for worker in workers

@@ -1,4 +1,4 @@
-"""The state of key stores as a worker follows it. It outlives snapshots: what was known is never forgotten."""
+"""The state of key stores, as a worker has read it. It outlives snapshots, so known blocks are never forgotten."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ class StateTables:
     def refresh(self) -> list[tuple[str, BlockChange]]:
         """Read all files again, write what is due, and return the changed blocks with the names of their key stores.
 
-        The failure of one file never keeps the others from being read. Call it on a thread.
+        If one file cannot be read, the others are read nevertheless. Call it on a thread.
         """
         changes: list[tuple[str, BlockChange]] = []
         for keystore, state in list(self._states.items()):
@@ -78,9 +78,9 @@ class StateTables:
 
 
 def guarded(step: Callable[[], Result]) -> Result | None:
-    """Run one step; an unexpected failure is logged, so that the steps after it are still run."""
+    """Run one step. An unexpected failure is logged, so that the next steps are run."""
     try:
         return step()
-    except Exception:  # noqa: BLE001 - the next step must be run, whatever it is
+    except Exception:  # noqa: BLE001 - the next steps must be run
         _log.exception("unexpected failure while following the state directory")
         return None

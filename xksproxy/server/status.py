@@ -58,7 +58,7 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
 
 
 def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
-    """Each condition that a worker reports, with the number of workers that do; the worst first."""
+    """Each condition, with the number of workers that report it; the worst first."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for worker in workers:
         for item in worker.conditions:
@@ -67,12 +67,12 @@ def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
 
 
 def condition_document(condition: Condition) -> dict[str, Any]:
-    """A condition as ``/status`` reports it, with the number of workers still to be counted."""
+    """A condition as ``/status`` reports it. The caller counts the workers."""
     return {**msgspec.to_builtins(condition), "workers": 0}
 
 
 def _keystore_state(name: str, workers: Sequence[WorkerStatus]) -> str:
-    """OK, DEGRADED or UNAVAILABLE: the worst that a worker reports of the key store, its HSMs left out."""
+    """OK, DEGRADED or UNAVAILABLE: the worst condition of the key store in any worker, without those of its HSMs."""
     severities = {item.severity for worker in workers for item in worker.conditions if item.keystore == name}
     return next((severity.value for severity in Severity if severity in severities), "OK")
 

@@ -1,6 +1,6 @@
-"""A limit for the lines that strangers can cause: above it, their refused requests and connections are counted in sums.
+"""Limits the log lines about strangers, who are not authenticated: above the limit, their requests are counted in sums.
 
-Without it, anybody who reaches the port could fill the disk of a log, or make a journal drop the lines of KMS.
+Otherwise anybody who reaches the port could fill the disk of the log, or make the journal drop the lines of KMS.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ _PREFIX: Final = {4: 24, 6: 64}
 
 
 class _Kind(NamedTuple):
-    """What the requests of one sum have in common. All fields of the sum of what is beyond the most kinds are None."""
+    """The common fields of the requests of one sum. They are None in the sum of all kinds above the maximum."""
 
     peer_network: str | None
     keystore: str | None
@@ -28,7 +28,7 @@ _OTHER: Final = _Kind(None, None, None, None)
 
 
 class StrangerSums:
-    """Decides what has a line of its own, and counts the rest. Belongs to one event loop."""
+    """Decides which requests have their own line, and counts the others. Belongs to one event loop."""
 
     def __init__(self, seconds: float = 1.0) -> None:
         """``seconds`` is the period in which 50 lines are allowed."""
@@ -38,7 +38,7 @@ class StrangerSums:
         self._counts: Counter[_Kind] = Counter()
 
     def has_line(self, now: float) -> bool:
-        """Whether one more request or connection has a line. ``now`` is on a monotonic clock, in seconds."""
+        """Count a request or connection, and return whether it has its own line. ``now`` is on a monotonic clock."""
         period = math.floor(now / self._seconds)
         if period != self._period:
             self._period, self._lines = period, 0
@@ -46,14 +46,14 @@ class StrangerSums:
         return self._lines <= _MOST_LINES
 
     def add(self, peer: str | None, keystore: str, error: str | None, reason: str | None) -> None:
-        """Count one without a line. There are at most 100 kinds, and one for all others."""
+        """Add a request or connection to a sum. There are at most 100 sums, and one for all other kinds."""
         kind = _Kind(_network(peer), keystore or None, error, (reason or "")[:_REASON_CHARACTERS] or None)
         if kind not in self._counts and len(self._counts) >= _MOST_KINDS:
             kind = _OTHER
         self._counts[kind] += 1
 
     def take(self) -> Iterator[dict[str, Any]]:
-        """The fields of the line of each sum, and start anew."""
+        """Yield the fields of the line of each sum, and reset the sums."""
         counts, self._counts = self._counts, Counter()
         for kind, count in counts.items():
             fields = {name: value for name, value in kind._asdict().items() if value is not None}

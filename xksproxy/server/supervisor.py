@@ -1,4 +1,4 @@
-"""gunicorn's master process with its traps closed: when it says ready, how it replaces workers, what ends it."""
+"""The master process: gunicorn's, with other rules for readiness, replacement of workers, and configuration errors."""
 
 import logging
 import os
@@ -23,25 +23,25 @@ _IGNORED_SIGNALS: Final = frozenset(
     {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH},
 )
 _MOST_DEATHS: Final = 3
-"""So many workers of a new configuration may end before it is undone."""
+"""If this many workers of a new configuration end by themselves, the change is undone."""
 
 
 @dataclass(slots=True)
 class PendingChange:
-    """A configuration that some workers do not have yet, and the configuration that replaces it if it fails."""
+    """A configuration that some workers do not use yet, and the generation to which the master returns if it fails."""
 
-    proven_generation: int
+    generation_in_use: int
     deaths: int = 0
-    """How many of its workers have ended unasked."""
+    """The number of its workers that have ended by themselves."""
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     """Keeps the configured number of workers.
 
-    READY goes out when the first worker serves, and the watchdog is fed only while one does. Workers are replaced one
-    after another, each only once its successor serves every HSM that it has in service itself; if a successor cannot,
-    the change is taken back whole. One that dies is replaced at once, but with growing pauses when its successors die
-    young too.
+    It reports READY when the first worker serves, and feeds the watchdog only while a worker serves. Workers are
+    replaced one after another, each when its successor serves every HSM that it has in service itself. If a successor
+    cannot, the whole change is undone. A worker that dies is replaced at once; if its successors die early too, the
+    pauses grow.
     """
 
     LISTENERS: list[Any]
@@ -54,17 +54,17 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         """Counts the configurations that workers were started with."""
         self._last_generation = 0
         self._generations: dict[int, int] = {}
-        """That of each worker."""
+        """The generation of each worker."""
         self._change: PendingChange | None = None
         self._former_listeners: list[Any] = []
-        """Those of the configuration before, while a change is pending."""
+        """The listeners of the previous configuration, while a change is pending."""
         self._spawned_at: dict[int, float] = {}
         self._early_deaths = 0
         self._next_spawn_at = 0.0
         super().__init__(app)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        """The signals that have arrived, without those that gunicorn would obey although nothing here needs them.
+        """The signals that have arrived, without those that must have no effect here.
 
         SIGUSR2 would start a second service, which outlives this one. SIGTTIN and SIGTTOU would change the number of
         workers until the next reload.
@@ -77,14 +77,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         return [number for number in received if number not in _IGNORED_SIGNALS]
 
     def spawn_worker(self) -> int:
-        """Start a worker and remember when."""
+        """Start a worker, and keep the time and its generation."""
         pid: int = super().spawn_worker()
         self._spawned_at[pid] = time.monotonic()
         self._generations[pid] = self._generation
         return pid
 
     def reap_workers(self) -> None:
-        """Take leave of workers that ended; a worker that died young makes the next one wait."""
+        """Remove the workers that have ended. After an early death, the next worker is started after a pause."""
         before = set(self.WORKERS)
         super().reap_workers()
         for pid in before - set(self.WORKERS):
@@ -99,7 +99,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 self._count_death(generation)
 
     def manage_workers(self) -> None:
-        """One step towards the wanted workers: as many as configured, all of the last configuration."""
+        """Do one step towards the configured number of workers, all with the last configuration."""
         active = [pid for pid in self.WORKERS if pid not in self._retiring]
         stale = sorted(pid for pid in active if self._generations[pid] != self._generation)
         successors_serve = self._successors_serve([pid for pid in active if pid not in stale], stale)
@@ -116,9 +116,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 self.manage_workers()
 
     def _successors_serve(self, successors: Sequence[int], stale: Sequence[int]) -> bool:
-        """Whether all workers of the last configuration can do what those serve that they are to replace.
+        """Whether all workers of the last configuration serve what the workers that they replace serve.
 
-        If one of them has had its time and cannot, its configuration is taken back.
+        If one of them does not within its time, the change is undone.
         """
         seen = {worker.pid: worker for worker in worker_status.collect(self.app.runtime)} if stale else {}
         needed = served(seen[pid] for pid in stale if pid in seen) & self.app.hsm_ids
@@ -127,7 +127,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
             seconds = time.monotonic() - self._spawned_at[pid]
             verdict, lacks = assess(seen.get(pid), needed, beats=self._serves(self.WORKERS[pid]), seconds=seconds)
             if verdict is Verdict.FAILS and self._change:
-                self._take_back([*lacks])
+                self._undo_change([*lacks])
                 return False
             serve = serve and verdict is Verdict.SERVES
         return serve
@@ -136,17 +136,17 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         return time.monotonic() >= self._next_spawn_at
 
     def murder_workers(self) -> None:
-        """Once a second: end workers whose heart has stopped, and tell the service manager how things are."""
+        """Once a second: end workers without a heartbeat, and report to the service manager."""
         super().murder_workers()
         self.app.ended_workers.retry()
         self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))
 
     def reload(self) -> None:
-        """SIGHUP. A configuration that cannot be used changes nothing.
+        """Handle SIGHUP. A configuration with problems changes nothing.
 
-        Key stores, credentials, keys and certificates change inside the running workers, so that no connection is cut;
-        what a worker is built with, in workers that replace them. A refused one goes to them too: each refuses it
-        by itself, and says so in its metrics.
+        Key stores, credentials, keys and certificates change inside the running workers, so that no connection is
+        closed. Other changes need new workers. The workers get the signal for a refused configuration too: each refuses
+        it and sets its metric.
         """
         match self.app.refresh():
             case "workers":
@@ -159,13 +159,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 self.kill_workers(signal.SIGHUP)
 
     def _begin_change(self) -> None:
-        """Take over gunicorn's settings and listeners, or nothing if a new address cannot be had.
+        """Use the new settings and listeners of gunicorn, or undo the change if a new address cannot be bound.
 
-        Listeners whose address stays are kept, and the others until the change is proven: the workers that still serve
-        hold them too, and it may be taken back.
+        Listeners whose address stays are kept. The others are kept until all workers use the change: the old workers
+        still use them, and the change may be undone.
         """
-        proven = self._former_listeners or self.LISTENERS
-        kept = {listener.cfg_addr: listener for listener in [*proven, *self.LISTENERS]}
+        in_use = self._former_listeners or self.LISTENERS
+        kept = {listener.cfg_addr: listener for listener in [*in_use, *self.LISTENERS]}
         wanted = self.app.cfg.address
         made: dict[Any, Any] = {}
         try:
@@ -176,34 +176,34 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
             for listener in made.values():
                 listener.close()
             self._change = self._change or PendingChange(self._generation)
-            self._take_back([f"cannot listen on {address}: {error.strerror}"])
+            self._undo_change([f"cannot listen on {address}: {error.strerror}"])
             return
         self.setup(self.app)
-        self._change = PendingChange(self._change.proven_generation if self._change else self._generation)
+        self._change = PendingChange(self._change.generation_in_use if self._change else self._generation)
         self._last_generation += 1
         self._generation = self._last_generation
-        self._use_listeners([kept.get(address) or made[address] for address in wanted], proven)
+        self._use_listeners([kept.get(address) or made[address] for address in wanted], in_use)
 
     def _finish_change(self) -> None:
-        """All workers are of the last configuration."""
+        """Note that all workers use the last configuration."""
         self._change = None
         self.app.confirm()
         self._use_listeners(self.LISTENERS, [])
 
-    def _take_back(self, problems: list[str]) -> None:
-        """Go back to the last configuration that was in use. Workers that have it stay, and those that do not go."""
+    def _undo_change(self, problems: list[str]) -> None:
+        """Go back to the last configuration that all workers used. Workers with another one are replaced."""
         change, self._change = self._change, None
         if change is None:
             return
-        self.app.take_back(problems)
+        self.app.undo(problems)
         self.setup(self.app)
         self._use_listeners(self._former_listeners or self.LISTENERS, [])
-        self._generation = change.proven_generation
+        self._generation = change.generation_in_use
         self._early_deaths, self._next_spawn_at = 0, 0.0
         active = [pid for pid in self.WORKERS if pid not in self._retiring]
         others = [pid for pid in active if self._generations[pid] != self._generation]
         for pid in others:
-            # One that serves stays until a worker of the old configuration is there in its place.
+            # A worker that serves stays until a worker of the old configuration has replaced it.
             if len(active) - len(others) >= self.num_workers or not self._serves(self.WORKERS[pid]):
                 self._retire(pid)
 
@@ -212,21 +212,21 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         if change is not None and generation == self._generation:
             change.deaths += 1
             if change.deaths >= _MOST_DEATHS:
-                self._take_back(["its workers end by themselves; the log says why"])
+                self._undo_change(["its workers end by themselves; the log says why"])
 
     def _use_listeners(self, wanted: list[Any], former: list[Any]) -> None:
-        """Hand these to the workers that are started from now on, keep those of before, and close all others."""
+        """Give ``wanted`` to workers that are started from now on, keep ``former`` open, and close all others."""
         for listener in {*self.LISTENERS, *self._former_listeners} - {*wanted, *former}:
             listener.close()
         self.LISTENERS, self._former_listeners = wanted, former
 
     def leave_former_listeners(self) -> None:
-        """In a worker: close what only workers of the configuration before listen on."""
+        """In a worker: close the listeners that only workers of the previous configuration use."""
         for listener in {*self._former_listeners} - {*self.LISTENERS}:
             listener.close()
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
-        """Say that the service stops, then let the workers finish. A second SIGTERM makes them hurry, as SIGINT."""
+        """Announce that the service stops, then let the workers finish. A second SIGTERM has the effect of SIGINT."""
         self._manager.stopping()
         self.app.announce_stop()
         signal.signal(signal.SIGTERM, lambda *_: self.SIG_QUEUE.put_nowait(signal.SIGINT))
@@ -238,9 +238,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 
     @staticmethod
     def _serves(worker: Any) -> bool:
-        """Whether a worker's heart beats. Its first beat comes when it accepts connections.
+        """Whether a worker has a fresh heartbeat. The first one comes when the worker accepts connections.
 
-        gunicorn keeps the beat as monotonic time in the mtime of a file, which until then is the time of day.
+        The heartbeat is a monotonic time in the mtime of a file. Before the first one, the mtime is a Unix time.
         """
         try:
             return bool(0 <= time.monotonic() - worker.tmp.last_update() < _HEARTBEAT_FRESH_SECONDS)
@@ -249,5 +249,5 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 
 
 def respawn_pause(early_deaths: int) -> float:
-    """Seconds to wait before the next worker: none after the first early death, then doubling up to ten."""
+    """The seconds before the next worker is started: 0 after the first early death, then doubling up to 10."""
     return 0.0 if early_deaths <= 1 else min(_LONGEST_PAUSE_SECONDS, 0.05 * 2.0 ** min(early_deaths, 10))

@@ -1,4 +1,4 @@
-"""TLS towards KMS: versions, suites, and who may come (requirements R-TLS-*)."""
+"""TLS for KMS: versions, cipher suites, and the check of clients (requirements R-TLS-*)."""
 
 import ssl
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from xksproxy.config.certificate_checks import warn_from
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
 from xksproxy.server.http.service import Client, ConnectionRefused
-from xksproxy.server.tls_trial import handshake_problem
+from xksproxy.server.trial_handshake import handshake_problem
 
 _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 _NEGOTIABLE: Final = frozenset(
     {*_TLS_1_2_SUITES.split(":"), "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"},
 )
-_OPENSSL_CONFIGURATION: Final = "look at this machine's openssl.cnf and at OPENSSL_CONF"
+_OPENSSL_CONFIGURATION: Final = "check this machine's openssl.cnf and the variable OPENSSL_CONF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class CertificateInfo:
     name: str
     expires: float
     warn_from: float
-    """From then on it expires soon."""
+    """The time from which a warning says that it expires soon."""
 
 
 def certificate_info(tls: Tls) -> CertificateInfo:
-    """What the server certificate says of itself.
+    """Read name and dates of the server certificate.
 
     Raises:
         ConfigError: it cannot be read.
@@ -48,7 +48,7 @@ def certificate_info(tls: Tls) -> CertificateInfo:
 
 
 def build_context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3, and a client certificate where ``client_ca`` is set (R-TLS-1, R-TLS-6).
+    """Build a context for TLS 1.2 and 1.3, with client certificates if ``client_ca`` is set (R-TLS-1, R-TLS-6).
 
     Raises:
         ConfigError: certificate, key or CA cannot be used, or a trial handshake fails.
@@ -87,14 +87,14 @@ def _empty_context() -> ssl.SSLContext:
 
 
 def admit(tls: Tls, connection: Any, now: float) -> Client:
-    """Who is at the other end of a connection whose handshake is done.
+    """Return the client of a connection whose handshake is complete.
 
     The ssl module lets a server decide on neither the client's name nor the TLS 1.3 suites during the handshake. A
     resumed session shows the certificate of the handshake that began it, which may have expired since. ``connection``
     is the SSLObject, ``now`` is in seconds since 1970.
 
     Raises:
-        ConnectionRefused: it must be dropped before a byte of it is read.
+        ConnectionRefused: the connection must be dropped before a byte of a request is read.
     """
     suite = connection.cipher()[0]
     if suite not in _NEGOTIABLE:

@@ -1,4 +1,4 @@
-"""A gunicorn worker process: it builds everything after the fork, serves, drains and leaves."""
+"""A gunicorn worker process: it builds everything after the fork, serves, drains and ends."""
 
 import asyncio
 import gc
@@ -22,7 +22,6 @@ from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
-from xksproxy.server.departure import FAREWELL_SECONDS, drain_seconds, service_stops
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
@@ -31,14 +30,15 @@ from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.life_cycle import LifeCycle
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
-from xksproxy.server.plain import PlainListener
+from xksproxy.server.plain_http import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
-from xksproxy.server.snapshot import built_with
+from xksproxy.server.shutdown import CLOSE_SECONDS, drain_seconds, service_stops
+from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
@@ -48,10 +48,10 @@ from xksproxy.telemetry.tracer import build_tracer
 _log: Final = logging.getLogger(__name__)
 SWITCH_INTERVAL_SECONDS: Final = 0.0001
 _YOUNG_OBJECTS: Final = 5_000
-"""So many new objects make the garbage collector look for cycles among them: the usual 700 are those of a few requests,
-which hold hardly any."""
+"""The number of new objects after which the garbage collector searches for cycles. A few requests reach the default of
+700, and make hardly any cycles."""
 
-_FIRST_CONTACT_SECONDS: Final = 3.0
+_FIRST_CONNECT_SECONDS: Final = 3.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
@@ -69,7 +69,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_process()
 
     def init_signals(self) -> None:
-        """SIGHUP, from the master, replaces the snapshot."""
+        """Handle SIGHUP from the master by a new snapshot."""
         super().init_signals()
         self._reload_wanted = False
         self._reload_task: asyncio.Task[None] | None = None
@@ -79,12 +79,12 @@ class XksWorker(GunicornUVLoopWebWorker):
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave at once, not at the next heartbeat."""
+        """Begin to stop now, not at the next heartbeat."""
         super().handle_exit(sig, frame)
         self._notify_waiter_done()
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave without waiting for clients; what is in flight is still answered."""
+        """Stop without waiting for clients. Requests in flight are still answered."""
         self._in_a_hurry = True
         super().handle_quit(sig, frame)
 
@@ -93,7 +93,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         self._notify_waiter_done()
 
     async def _run(self) -> None:
-        # A worker that raises before it has booted ends the whole service; this one fails by itself, and slowly.
+        # If a worker raises before it has booted, gunicorn ends the whole service. This one ends only itself.
         self.booted = True
         try:
             await self._serve(self._current_config())
@@ -103,7 +103,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             _leave(1)
 
     def _current_config(self) -> Config:
-        """The file as it is now: a SIGHUP that came between the fork and this process's own handler would be lost."""
+        """Read the file again, because a SIGHUP between the fork and the set-up of this process's handler is lost."""
         config: Config = self.wsgi
         self._reload = reload_verdict.requested(self.app.runtime)
         try:
@@ -111,7 +111,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         except ConfigError:
             self._refused_at_start = True
             return config
-        return fresh if built_with(fresh) == built_with(config) else config
+        return fresh if fixed_settings(fresh) == fixed_settings(config) else config
 
     async def _serve(self, config: Config) -> None:
         directory = self.app.runtime
@@ -153,8 +153,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         ]
         standby = Standby(services, listener, service, directory)
         services.start()
-        await services.tried(_FIRST_CONTACT_SECONDS)
-        # What stands by now stays: the collector need not look at it again and again while it serves.
+        await services.tried(_FIRST_CONNECT_SECONDS)
+        # The objects so far live as long as the worker, so the garbage collector need not examine them again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -164,7 +164,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
-        # A worker that is replaced follows a reload by leaving.
+        # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
@@ -183,7 +183,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         reloading: Reloading,
         strangers: StrangerLog,
     ) -> None:
-        """Once a second tell the master that this process is alive, until it is told to go or cannot help any more."""
+        """Send a heartbeat to the master once a second, until this process must stop or only a new one can help."""
         while self.alive:
             self.notify()
             if self._reload_wanted and (self._reload_task is None or self._reload_task.done()):
@@ -208,7 +208,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         standby: Standby,
         life_cycle: LifeCycle,
     ) -> None:
-        """Follow what commands and other workers change on disk, and publish the status of this worker.
+        """Read what commands and other workers change on disk, and publish the status of this worker, every 0.4 s.
 
         The heartbeat does not wait for it, because a disk may hang.
         """
@@ -221,12 +221,12 @@ class XksWorker(GunicornUVLoopWebWorker):
                 await life_cycle.follow()
                 await asyncio.to_thread(reporter.report)
                 standby.update(await asyncio.to_thread(standby.hsms_of_others))
-            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
+            except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
 
     def _note_reload_problem(self, metrics: Metrics) -> None:
-        """Count a change that the master has taken back, until there is one that is in use."""
+        """Set the metric of failed reloads while the last change of the configuration is not in use."""
         problem = bool(reload_problem.read(self.app.runtime))
         if problem != self._reload_problem:
             self._reload_problem = problem
@@ -240,14 +240,14 @@ class XksWorker(GunicornUVLoopWebWorker):
         plain: list[PlainListener],
         seconds: float,
     ) -> None:
-        """Ask clients to close; if the service stops, refuse readiness and serve on for ``seconds``.
+        """Close connections after their answers. If the service stops, refuse readiness and serve for ``seconds`` more.
 
-        Then accept no more, and wait a while until the clients have gone. A worker that is only replaced stays ready,
-        because the load balancer asks about the machine.
+        Then stop accepting, and wait at most 5 s until the connections are closed. A worker that is only replaced stays
+        ready, because the load balancer asks about the machine.
         """
         service.draining = True
         pipeline.draining = service_stops(self.app.runtime)
-        await self._serve_on(seconds if pipeline.draining else FAREWELL_SECONDS)
+        await self._serve_on(seconds if pipeline.draining else CLOSE_SECONDS)
         await listener.stop_accepting()
         draining = asyncio.create_task(listener.drain(0 if self._in_a_hurry else _LEAVE_SECONDS))
         while not draining.done():
@@ -263,7 +263,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
 
 def _most_connections(wanted: int) -> int:
-    """As many as are wanted, or as the limit of open files allows: without a file, nobody could be taken in at all."""
+    """The wanted number of connections, or fewer if the limit of open files is too low for it."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     allowed = max(1, limit - FILES_BESIDE_CONNECTIONS) if limit != resource.RLIM_INFINITY else wanted
     if allowed < wanted:
@@ -273,7 +273,7 @@ def _most_connections(wanted: int) -> int:
 
 
 def _leave(code: int) -> None:
-    """End the process at once: a call that is stuck in a PKCS#11 module would hold up a usual exit for ever."""
+    """End the process at once. A normal exit would wait for calls that are stuck in a PKCS#11 module."""
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Reporting the status of this worker: as gauges, and in a file for the other workers."""
+"""Reports the status of this worker: as gauges, and in a file for the other workers."""
 
 import logging
 import os

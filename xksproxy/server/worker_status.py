@@ -17,7 +17,7 @@ _CAPACITY: Final = 192 * 1024
 """Enough for the largest number of refusals and conditions, and for some thousand credentials."""
 
 FILE_BYTES: Final = 2 * _CAPACITY
-"""About what the file of one worker takes of the runtime directory."""
+"""The approximate space of one worker's file in the runtime directory."""
 
 
 class HsmStatus(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class HsmStatus(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that was refused lately. Times are seconds since 1970."""
+    """A recent request that was refused. Times are seconds since 1970."""
 
     at: float
     keystore: str
@@ -65,7 +65,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """The access key ids that are accepted, by key store."""
 
     reload: str = ""
-    """The last request for a reload that it has followed; see :mod:`xksproxy.server.reload_verdict`."""
+    """The last reload request that the worker has followed; see :mod:`xksproxy.server.reload_verdict`."""
 
     clock_offset: float | None = None
     """Seconds by which the clock is ahead of the times of the latest signatures."""

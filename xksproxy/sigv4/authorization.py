@@ -46,12 +46,12 @@ def parse_authorization(header: str) -> Authorization:
     """Parse ``AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…``.
 
     Raises:
-        MalformedAuthorization: the header has another form.
+        MalformedAuthorization: the header does not have this form.
     """
     before, name, signature = header.strip().rpartition("Signature=")
     if not name or not _SIGNATURE.fullmatch(signature):
         return _parse(header)
-    # KMS sends the same up to the signature all day, and how the rest is parsed does not depend on its digits.
+    # KMS sends the same text before the signature all day. Its parsed form does not depend on the signature.
     claim = _parse_before_signature(before)
     return Authorization(claim.access_key_id, claim.scope, claim.signed_headers, signature)
 

@@ -48,9 +48,9 @@ def canonical_request(request: HttpRequest, signed_headers: Iterable[str], body_
 
 
 def _canonical_value(values: Sequence[str]) -> str:
-    """Values without outer blanks, with inner runs of spaces as one space; repeated headers joined by commas.
+    """Trim values, replace runs of spaces by one space, and join the values of repeated headers by commas.
 
-    Outer blanks are spaces and tabs (RFC 9110 section 5.5). Only U+0020 is folded: a no-break space is no blank.
+    Spaces and tabs are trimmed (RFC 9110, section 5.5). Only U+0020 is folded; a no-break space stays.
     """
     return ",".join([_SPACES.sub(" ", value.strip(" \t")) for value in values])
 
@@ -71,5 +71,5 @@ def derive_signing_key(secret_access_key: str, scope: CredentialScope) -> bytes:
 
 def sign_string(signing_key: bytes, text: str) -> str:
     """Step 3, second part: the signature in lower-case hexadecimal."""
-    # Not hmac.digest, which releases the interpreter lock at each call, even a short one.
+    # hmac.digest would release the interpreter lock at each call, even for short data.
     return hmac.new(signing_key, text.encode(), "sha256").hexdigest()

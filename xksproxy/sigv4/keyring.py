@@ -39,17 +39,17 @@ def generate_credential() -> Credential:
 
 
 def recorded_access_key_id(text: str) -> str:
-    """An access key id that a request claims, for a log. Text of another form is cut, because it may be a secret."""
+    """An access key id from a request, for a log. Text that is not an access key id is cut, as it may be a secret."""
     return text if _ACCESS_KEY_ID.fullmatch(text) else f"{text[:4]}… of {len(text)} characters"
 
 
 class Keyring:
     """The credentials of one key store. Use it on one event loop only.
 
-    A request in a scope in which no signature was right yet costs one derivation, of the secret of its id or of a
-    random dummy secret. The first right signature in a scope derives the keys of all credentials, and that of the dummy
-    secret; they are kept for the 16 scopes used last. So the time of an answer shows no id, and strangers
-    can neither make the proxy derive the keys of all credentials nor displace those in use.
+    Until a scope has had a valid signature, each request in it needs one derivation: of the secret of its id, or of a
+    random dummy secret if the id is unknown. The first valid signature in a scope derives the keys of all credentials
+    and of the dummy secret. They are kept for the last 16 scopes. So the time of an answer does not show whether an id
+    exists, and strangers can neither make the proxy derive all keys nor displace the keys in use.
     """
 
     def __init__(self, credentials: Iterable[Credential]) -> None:
@@ -70,7 +70,7 @@ class Keyring:
         return keys.get(access_key_id, dummy_key), access_key_id in keys
 
     def keep(self, scope: CredentialScope) -> None:
-        """Keep the keys of a scope in which a signature was right."""
+        """Keep the keys of a scope in which a signature was valid."""
         if scope in self._cache:
             self._cache.move_to_end(scope)
             return

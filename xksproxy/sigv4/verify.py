@@ -56,7 +56,7 @@ def verify(request: HttpRequest, keyring: Keyring, now: float) -> Identity:
 
     Raises:
         SignedAtAnotherTime: only the time of the signature is wrong.
-        AuthenticationFailedException: the same message for every cause; ``detail`` has the cause for the log.
+        AuthenticationFailedException: with the same message for every cause; ``detail`` has the cause for the log.
     """
     try:
         authorization = parse_authorization(_single(request, "authorization"))
@@ -91,13 +91,13 @@ def _signing_time(timestamp: str, authorization: Authorization) -> float:
     if timestamp[:8] != authorization.scope.date:
         raise AuthenticationFailedException("the date of the credential scope is not that of x-amz-date")
     if signed_at is None:
-        raise AuthenticationFailedException("x-amz-date is no real time")
+        raise AuthenticationFailedException("x-amz-date is not a valid date and time")
     return signed_at
 
 
 @lru_cache(maxsize=64)  # many requests are of the same second
 def _parse_time(timestamp: str) -> float | None:
-    """Unix time in seconds; None where the calendar or the clock has no such time."""
+    """Unix time in seconds; None if the date or the time does not exist."""
     if not _TIMESTAMP.fullmatch(timestamp):
         raise AuthenticationFailedException("x-amz-date is not of the form YYYYMMDDTHHMMSSZ")
     try:

@@ -1,8 +1,8 @@
-"""Events of the life cycle on their way to the audit log.
+"""The spool of life-cycle events for the audit log.
 
-Commands, the master and the lower rooms cannot write to the chain of a worker. They leave each event as a file in the
-state directory. One worker at a time writes them to its audit log, and removes each file after its line is written.
-What is left while no worker runs is written at the next start.
+Commands, the master and the lower packages cannot write to the chain of a worker. They write each event to a file in
+the state directory. One worker at a time writes the events to its audit log, and removes each file after its line is
+written. Events from a time without a worker are written at the next start.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ _DIRECTORY: Final = "audit"
 _SUFFIX: Final = ".json"
 _LOCK: Final = "writer.lock"
 _MOST_ENTRIES: Final = 10_000
-"""Further events are refused: a service that runs takes them within a second."""
+"""Further events are refused. A running service writes waiting events within a second."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -40,9 +40,9 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 def actor(user: str | None = None) -> dict[str, Any]:
-    """Who acts: machine, process and operating-system user, for the fields of an event.
+    """The machine, process and operating-system user that act, as fields of an event.
 
-    ``user`` is the user as whom the process was started, if it is another one now. The variable SUDO_USER can be set
+    ``user`` is the user who started the process, if the process has changed its user. The variable SUDO_USER can be set
     by the user, so its value is only claimed.
     """
     claimed = os.environ.get("SUDO_USER")
@@ -51,7 +51,7 @@ def actor(user: str | None = None) -> dict[str, Any]:
 
 
 def leave_event(state_directory: Path, message: str, fields: dict[str, Any]) -> None:
-    """Leave an event of this process. If that fails, the log has it instead."""
+    """Add an event of this process to the spool. If that fails, the event is logged instead."""
     try:
         AuditSpool(state_directory).put(message, {**fields, **actor()})
     except StateUnusable as error:
@@ -59,14 +59,14 @@ def leave_event(state_directory: Path, message: str, fields: dict[str, Any]) -> 
 
 
 class AuditSpool:
-    """The events that wait. Its methods wait for the disk."""
+    """The waiting events. The methods wait for the disk."""
 
     def __init__(self, state_directory: Path) -> None:
         self._root = state_directory
         self._lock: int | None = None
 
     def put(self, message: str, fields: dict[str, Any]) -> None:
-        """Leave an event that happens now.
+        """Add an event that happens now.
 
         Raises:
             StateUnusable: it cannot be written.
@@ -82,7 +82,7 @@ class AuditSpool:
             raise StateUnusable(f"{self._root / _DIRECTORY}: {error.strerror or error}") from error
 
     def become_writer(self) -> bool:
-        """Whether this process is the one that writes the events. It then stays it until it ends.
+        """Return whether this process writes the events. If so, it does until it ends.
 
         Raises:
             StateUnusable: the directory cannot be used.
@@ -103,7 +103,7 @@ class AuditSpool:
         return True
 
     def entries(self) -> dict[str, AuditEntry | None]:
-        """The events that wait, by the names of their files, the oldest first. None if a file cannot be read.
+        """The waiting events by the names of their files, the oldest first. An event is None if its file is damaged.
 
         Raises:
             StateUnusable: the directory cannot be used.
@@ -118,7 +118,7 @@ class AuditSpool:
         """Remove events whose lines are written.
 
         Raises:
-            StateUnusable: one cannot be removed.
+            StateUnusable: an event cannot be removed.
         """
         try:
             with opened_directory(self._root, _DIRECTORY) as directory:

@@ -14,11 +14,11 @@ _log: Final = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 1.0
 _LEFTOVER_SECONDS: Final = 60.0
-"""No writer needs longer than this: an older temporary file is one that a killed writer left behind."""
+"""No writer needs more time. An older temporary file was left by a writer that was killed."""
 
 
 class StateDirectoryCheck:
-    """Writes a file to the state directory every ten seconds, and once removes what killed writers left in it."""
+    """Writes a file to the state directory every 10 s, and once removes temporary files that killed writers left."""
 
     def __init__(self, state_directory: Path) -> None:
         self._path = state_directory / "check.json"
@@ -28,7 +28,7 @@ class StateDirectoryCheck:
         """Why the last write failed; empty if it succeeded."""
 
     def refresh(self) -> None:
-        """Write again if ten seconds have passed. Waits for the disk: call it on a thread."""
+        """Write again if 10 s have passed. Waits for the disk, so call it on a thread."""
         now = time.monotonic()
         if now - self._checked_at < _CHECK_SECONDS:
             return

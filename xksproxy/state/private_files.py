@@ -1,4 +1,4 @@
-"""Files of a directory that one user owns: opened without following links, checked after opening, replaced whole."""
+"""Files in a directory of one user: opened without following links, checked after opening, replaced as a whole."""
 
 import errno
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 PARTIAL_SUFFIX: Final = ".partial"
-"""The end of the names of temporary files. What a killed writer left behind has no other use."""
+"""The end of the names of temporary files. Those of killed writers may be removed."""
 
 _SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class UnsafeFile(OSError):
-    """A file or directory that somebody else could have made, or can change."""
+    """A file or directory that another user may have made, or can change."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(errno.EPERM, problem)
@@ -114,7 +114,7 @@ def _require_private_file(descriptor: int) -> None:
 
 
 def _require_private_directory(descriptor: int) -> None:
-    """A volume of Kubernetes belongs to root, and the group of the pod can write to it."""
+    """Root is accepted as owner, because a Kubernetes volume belongs to root, and the pod's group can write to it."""
     status = os.fstat(descriptor)
     if status.st_uid not in (0, os.geteuid()):
         expected = user_name(os.geteuid())

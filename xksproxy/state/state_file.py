@@ -35,7 +35,7 @@ class _ManifestRecord(msgspec.Struct, frozen=True):
     """What the manifest records of one file."""
 
     revision: int
-    """The file has had this revision. An older one is a copy that somebody put back."""
+    """The file has had this revision. A file with an older one was replaced by an old copy."""
 
 
 @contextmanager
@@ -100,7 +100,7 @@ class StateFile:
             os.close(descriptor)
 
     def signature(self) -> tuple[int, ...] | None:
-        """Changes when the file is replaced; None if there is no file (StateUnusable if that cannot be found out)."""
+        """Metadata that change when the file is replaced; None if there is no file (StateUnusable if unknown)."""
         with _unusable(self.path):
             try:
                 status = self.path.lstat()
@@ -154,7 +154,7 @@ class StateFile:
         record = msgspec.json.encode(_ManifestRecord(max(self._revision, 0)))
         with _unusable(self._record_path):  # noqa: SIM117 - the line would be too long
             with opened_directory(self._root, MANIFEST, *self._below, create=True) as directory:
-                # If a power failure takes the new record back, an older one is in place, which harms nothing.
+                # After a power failure the older record may be in place, which does no harm.
                 replace_file_of(self._name, record, directory, sync_directory=False)
 
     def recorded(self) -> int | None:
@@ -275,7 +275,7 @@ class SharedTable(Generic[Entry]):
             raise StateUnusable(f"{self.path}: {error}") from error
 
     def _record(self) -> None:
-        """Record a file that an older release, or a process that was killed, has left without a record."""
+        """Record a file that an older release, or a killed process, has left without a record."""
         with suppress(StateUnusable), self._file.locked(self._lock_seconds):
             self._file.record()
 

@@ -1,4 +1,4 @@
-"""Under which name the encryptions of a key are counted, where the key has had several names."""
+"""The name under which the encryptions of a key are counted, if the key has several names."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from xksproxy.state.state_file import SharedTable
 
 
 class UsageName(msgspec.Struct, frozen=True):
-    """The name under which a key is counted that another name stands for too."""
+    """The record of a name: another name of the same key, under which the key is counted."""
 
     counted_as: str
 
@@ -16,8 +16,8 @@ class UsageName(msgspec.Struct, frozen=True):
 class UsageNames:
     """Names of keys and the names under which they are counted, in one file of the state directory.
 
-    A name that is not in the file is counted under itself. What was once said of a name never changes. It has to be
-    recorded before the key is first used under that name.
+    A name that is not in the file is counted under itself. The record of a name never changes. It must be made before
+    the key is first used under that name.
     """
 
     def __init__(self, state_directory: Path) -> None:
@@ -34,7 +34,7 @@ class UsageNames:
         return known or self._known.setdefault(name, self.read(name))
 
     def read(self, name: str) -> str:
-        """The same, as it is on record now; nothing is remembered.
+        """The same, read from the file. The result is not remembered.
 
         Raises:
             StateUnusable: the file cannot be read.
@@ -44,7 +44,7 @@ class UsageNames:
         return name if entry is None else entry.counted_as
 
     def others(self, counted_as: str) -> list[str]:
-        """The other names of what is counted under a name.
+        """The other names that are counted under a name.
 
         Raises:
             StateUnusable: the file cannot be read.
@@ -53,7 +53,7 @@ class UsageNames:
         return [name for name, entry in self._table.entries().items() if entry.counted_as == counted_as]
 
     def join(self, name: str, other: str) -> None:
-        """Count a name together with another one, unless it is on record already. It waits for the disk.
+        """Count a name under ``other`` from now on, unless it has a record. Waits for the disk.
 
         Raises:
             StateUnusable: the file cannot be read or written.

@@ -42,13 +42,13 @@ class AuditLog:
 
     @property
     def refuses(self) -> bool:
-        """Whether requests must be refused because they cannot be recorded, or it is not known yet whether they can."""
+        """Whether requests must be refused, because they cannot be recorded or no line was written yet."""
         return self._settings.when_full == "refuse" and self._settings.enabled and not self.works
 
     @property
     def works(self) -> bool:
         """Whether lines are written: the first one was, the last try did not fail, and there is room for more."""
-        return self._sink.proven and not self._sink.broken and not self._writer.full
+        return self._sink.has_written and not self._sink.broken and not self._writer.full
 
     @property
     def problem(self) -> str:
@@ -73,13 +73,13 @@ class AuditLog:
         return self._writer.dropped_in_all
 
     def write(self, message: str, fields: Callable[[], Mapping[str, Any]], at: float | None = None) -> int:
-        """Record an event without waiting, and return how many lines are written once its line is.
+        """Queue a line without waiting. Returns the number of written lines at which this line is written.
 
-        ``at`` is when it happened, in seconds since 1970; without it, now. The writing thread calls ``fields``.
+        ``at`` is the time of the event in seconds since 1970, by default now. The writing thread calls ``fields``.
         """
         if self._settings.enabled:
             self._writer.put(_Event(time.time() if at is None else at, message, fields))
-        return self._writer.handed_over
+        return self._writer.queued
 
     def checkpoint_if_due(self) -> None:
         """Write a checkpoint every ``checkpoint_interval_s`` seconds. Call it once a second."""
@@ -133,8 +133,8 @@ class _Sink:
         self.broken = False
         """Whether the last lines could not be written."""
         self.reason = ""
-        """Why."""
-        self.proven = False
+        """Why the last lines could not be written."""
+        self.has_written = False
         """Whether lines were ever written."""
 
     def write(self, data: bytes) -> None:
@@ -148,7 +148,7 @@ class _Sink:
                 self.broken, self.reason, self._identity = True, error.strerror or str(error), None
                 time.sleep(1)
             else:
-                data, self.broken, self.proven = data[written:], False, True
+                data, self.broken, self.has_written = data[written:], False, True
 
     def _current(self) -> int:
         if self._path is None:

@@ -41,5 +41,5 @@ class ClockObservations:
         return median(refused) if len(refused) >= _MINIMUM_REFUSED and 2 * len(refused) > len(seen) else None
 
     def _recent(self, now: float) -> list[_Observation]:
-        # A copy in one step: another thread may observe meanwhile.
+        # A copy in one step, because another thread may add meanwhile.
         return [seen for seen in tuple(self._latest) if now - seen.at <= _WINDOW_SECONDS]

@@ -1,4 +1,4 @@
-"""The metrics that workers count: names, texts, labels, and how the values of several workers become one."""
+"""The metrics that workers count: names, texts, labels, and the rule that merges the values of workers."""
 
 import math
 from typing import Final
@@ -114,7 +114,7 @@ FAMILIES: Final = (
     *(IN_FLIGHT, CONNECTIONS, WORKERS, WORKERS_READY, RELOAD_FAILED, CONDITIONS, LOADED_AT, CLOCK_OFFSET),
     *(HSM_STATE, HSM_SESSIONS, HSM_CALL_SECONDS, HSM_TOO_SLOW),
 )
-"""All of them."""
+"""All families of this module."""
 
 KMS_OPERATIONS: Final = frozenset(
     {

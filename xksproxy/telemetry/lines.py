@@ -63,19 +63,21 @@ class LineWriter:
     """Calls ``write`` on a thread, with batches of lines. If ``maximum`` lines wait, further lines are dropped.
 
     The thread collects lines for 10 ms before it writes them. If it woke up for each line, it would interrupt requests
-    as often. ``told`` makes the line that reports how many lines were dropped. A process starts the thread with its
-    first line, because a fork does not copy threads.
+    as often. ``report_dropped`` makes the line that reports how many lines were dropped. A process starts the thread
+    with its first line, because a fork does not copy threads.
     """
 
-    def __init__(self, write: Callable[[Sequence[Any]], None], told: Callable[[int], Any], maximum: int) -> None:
+    def __init__(
+        self, write: Callable[[Sequence[Any]], None], report_dropped: Callable[[int], Any], maximum: int
+    ) -> None:
         self._write = write
-        self._told = told
+        self._report_dropped = report_dropped
         self._maximum = maximum
         self._lines: deque[Any] = deque()
         self._gathering = threading.Event()
         """Set after the first line of a batch, so that only this line wakes the thread."""
         self._process: int | None = None
-        self._handed_over = 0
+        self._queued = 0
         self._written = 0
         self._dropped = 0
         self.dropped_in_all = 0
@@ -86,19 +88,19 @@ class LineWriter:
         return self._waiting >= self._maximum
 
     @property
-    def handed_over(self) -> int:
+    def queued(self) -> int:
         """The number of lines that were queued in this process."""
-        return self._handed_over
+        return self._queued
 
     @property
     def written(self) -> int:
-        """The number of these that are written."""
+        """The number of these lines that are written."""
         return self._written
 
     @property
     def _waiting(self) -> int:
         """The number of lines that are not written yet, including the current batch."""
-        return self._handed_over - self._written
+        return self._queued - self._written
 
     def put(self, line: Any) -> None:
         """Queue a line without waiting."""
@@ -109,9 +111,9 @@ class LineWriter:
             self.dropped_in_all += 1
             return
         if self._dropped:
-            self._hand_over(self._told(self._dropped))
+            self._append(self._report_dropped(self._dropped))
             self._dropped = 0
-        self._hand_over(line)
+        self._append(line)
         if not self._gathering.is_set():
             self._gathering.set()
 
@@ -121,14 +123,14 @@ class LineWriter:
         while self._waiting and self._process == os.getpid() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
 
-    def _hand_over(self, line: Any) -> None:
+    def _append(self, line: Any) -> None:
         self._lines.append(line)
-        self._handed_over += 1
+        self._queued += 1
 
     def _start_thread(self) -> None:
         self._process = os.getpid()
         self._lines, self._gathering = deque(), threading.Event()
-        self._handed_over = self._written = 0
+        self._queued = self._written = 0
         threading.Thread(target=self._run, args=(self._lines, self._gathering), name="log", daemon=True).start()
 
     def _run(self, lines: "deque[Any]", gathering: threading.Event) -> None:

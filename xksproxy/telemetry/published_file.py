@@ -1,4 +1,4 @@
-"""A file by which a process tells others its latest values. Its space is taken in full before it is used.
+"""A file in which a process publishes its latest values. All its space is reserved when it is made.
 
 So a file system that fills up later does not affect it. It is read and written, never mapped: access to a mapped page
 that the file system cannot provide would kill the process by SIGBUS.
@@ -17,28 +17,28 @@ _READ_TRIES: Final = 3
 
 
 class Unreadable(Exception):
-    """The file has no content that is whole."""
+    """The file has no complete content."""
 
 
 class PublishedFile:
     """The writer's side. Belongs to one process.
 
-    The file has two slots, which are written in turn. So one of them is whole at any time, even if the process is
-    killed.
+    The file has two slots, which are written alternately. So one of them is complete at any time, even if the process
+    is killed.
     """
 
     def __init__(self, path: Path, capacity: int) -> None:
-        """``capacity`` is the number of bytes of the content for which space is taken. No file is made yet."""
+        """``capacity`` is the number of bytes for which space is reserved. No file is made yet."""
         self._path = path
         self._capacity = capacity
         self._sequence = 0
         self._descriptor: int | None = None
 
     def write(self, content: bytes) -> None:
-        """Replace the content. The file is made anew if it is missing, was replaced, or is too small.
+        """Replace the content. A new file is made if it is missing, was replaced, or is too small.
 
         Raises:
-            OSError: there is no room. Readers see the content before.
+            OSError: there is no room. Readers see the previous content.
         """
         descriptor = self._descriptor
         if descriptor is None or len(content) > self._capacity or not self.in_place:
@@ -72,7 +72,7 @@ class PublishedFile:
 
     @property
     def in_place(self) -> bool:
-        """Whether the file is where readers look for it."""
+        """Whether the file is still at its path."""
         try:
             return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self._path.stat())
         except OSError:
@@ -80,11 +80,11 @@ class PublishedFile:
 
 
 def read_published(path: Path) -> bytes:
-    """Return the latest content that is whole.
+    """Return the latest complete content.
 
     Raises:
         OSError: the file cannot be opened or read.
-        Unreadable: it is not such a file, or it is damaged.
+        Unreadable: the file has another format, or is damaged.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

@@ -1,6 +1,6 @@
 """Counters, gauges and histograms of one process, kept in memory.
 
-Changes are single operations without a lock, so that a request can afford them: each series is changed by one thread.
+Each series is changed by one thread, so changes need no lock and cost a request little time.
 """
 
 import time
@@ -14,13 +14,13 @@ OTHER: Final = "other"
 
 
 class Kind(Enum):
-    """The type of a metric, and how the values of several processes become one."""
+    """The type of a metric, and the rule that merges the values of several processes."""
 
     COUNTER = auto()
-    """Summed; the counts of processes that have ended stay."""
+    """The sum over all processes, including those that have ended."""
 
     HISTOGRAM = auto()
-    """The same."""
+    """The sum over all processes, including those that have ended."""
 
     SUM = auto()
     """A gauge: the sum over living processes."""
@@ -32,7 +32,7 @@ class Kind(Enum):
     """A gauge: the highest value of a living process."""
 
     LATEST = auto()
-    """A gauge: the value that was set last by a living process."""
+    """A gauge: the latest value of a living process."""
 
     @property
     def outlives_process(self) -> bool:
@@ -72,7 +72,7 @@ class Count:
         self._value = 0.0
 
     def inc(self, amount: float = 1.0) -> None:
-        """Add to it."""
+        """Add an amount."""
         self._value += amount
 
     def values(self) -> list[float]:
@@ -90,7 +90,7 @@ class Level:
         self._at = 0.0
 
     def set(self, value: float) -> None:
-        """Set it."""
+        """Set the value."""
         self._value, self._at = float(value), time.monotonic()
 
     def values(self) -> list[float]:
@@ -99,7 +99,7 @@ class Level:
 
 
 class Example(NamedTuple):
-    """A request that stands for its bucket, for an exemplar of OpenMetrics."""
+    """A request of a bucket, for an exemplar of OpenMetrics."""
 
     bucket: int
     trace_id: str
@@ -121,7 +121,7 @@ class Distribution:
         """The latest traced amount of each bucket."""
 
     def observe(self, amount: float, trace_id: str | None = None) -> None:
-        """Count an amount in the first bucket that it fits. ``trace_id`` is the trace of its request."""
+        """Count an amount in its bucket, up to and including the bound. ``trace_id`` is the trace of its request."""
         bucket = bisect_left(self._edges, amount)
         self._counts[bucket] += 1
         self._sum += amount
@@ -129,7 +129,7 @@ class Distribution:
             self.examples[bucket] = Example(bucket, trace_id, amount, time.time())
 
     def values(self) -> list[float]:
-        """The number of amounts in each bucket alone, then the sum of all amounts."""
+        """The number of amounts in each bucket (not cumulative), then the sum of all amounts."""
         return [*self._counts, self._sum]
 
 

@@ -1,4 +1,4 @@
-"""The values of several processes as one: what each publishes, how it is merged, and how Prometheus reads it."""
+"""Merges the values that processes publish, and gives them to prometheus-client."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,17 +19,17 @@ Values = dict[tuple[str, ...], list[float]]
 """The values of the series of one metric, by their labels."""
 
 Rows = list[tuple[tuple[str, ...], list[float]]]
-"""The same as it is written: labels and values of each series."""
+"""The same as a list, as it is written: labels and values of each series."""
 
 
 class Published(msgspec.Struct, array_like=True):
-    """What one process publishes of its metrics."""
+    """The metrics that one process publishes."""
 
     id: str
-    """Names the process among all that the service ever starts; a process id may be used again."""
+    """A random id of the process, because the system may use a process id again."""
 
     at: float
-    """When, on the monotonic clock of the machine in seconds."""
+    """The time of publication, on the monotonic clock of the machine in seconds."""
 
     families: dict[str, Rows]
     """The series of each metric."""
@@ -38,11 +38,11 @@ class Published(msgspec.Struct, array_like=True):
     """The examples of :data:`.definitions.REQUEST_DURATION`, by labels."""
 
     included: tuple[str, ...] = ()
-    """The ids of ended processes whose values these include, the latest ones."""
+    """The ids of the last ended processes whose values are included."""
 
     @property
     def fresh(self) -> bool:
-        """Whether the process was alive a moment ago, so that its gauges count."""
+        """Whether it was published in the last 10 s, so that its gauges count."""
         return time.monotonic() - self.at < _FRESH_SECONDS
 
 
@@ -54,7 +54,7 @@ def values_of(
 
 
 class Totals:
-    """Sums of what processes publish."""
+    """The merged values of processes."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = {family.name: family for family in families}

@@ -1,4 +1,4 @@
-"""What traces requests, if anything does. OpenTelemetry is an optional package, which only :mod:`.tracing` imports."""
+"""The interface of tracing. OpenTelemetry is an optional package, which only :mod:`.tracing` imports."""
 
 from typing import Protocol
 
@@ -10,10 +10,10 @@ class Tracer(Protocol):
     """Traces the requests of one worker. Belongs to its event loop."""
 
     def trace(self, request: EndedRequest) -> str | None:
-        """Trace a request if it was slow, failed, or is drawn. Return the trace id in hexadecimal, or None."""
+        """Trace a request if it was slow, failed, or is sampled. Return the trace id in hexadecimal, or None."""
 
     def close(self) -> None:
-        """Send what is left, for at most 2 s."""
+        """Send the remaining spans, for at most 2 s."""
 
 
 def build_tracer(settings: Tracing) -> Tracer | None:

@@ -1,7 +1,7 @@
 """OpenTelemetry traces of requests. Import it only if ``[tracing] endpoint`` is set: its packages are optional.
 
-Spans are made after the answer, from what was measured anyway. So only requests that are traced cost something, and it
-can be decided afterwards which ones these are.
+Spans are made after the answer, from data that is measured for every request. So only traced requests need more time,
+and their result decides whether they are traced.
 """
 
 import logging
@@ -36,7 +36,7 @@ class RequestTracer:
     """Traces the requests of one worker. Belongs to its event loop."""
 
     def __init__(self, settings: Tracing, exporter: SpanExporter | None = None) -> None:
-        """``exporter`` replaces the one that sends to ``settings.endpoint``."""
+        """``exporter`` is used instead of one that sends to ``settings.endpoint``."""
         # The SDK logs each failure with a traceback.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         self._slow_seconds = settings.slow_ms / 1000
@@ -44,7 +44,7 @@ class RequestTracer:
         sending = exporter or OTLPSpanExporter(endpoint=settings.endpoint, timeout=_EXPORT_SECONDS)
         resource = Resource.create({"service.name": "xksproxy", "service.version": __version__})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Told(sending)))
+        self._provider.add_span_processor(BatchSpanProcessor(_FailureLogger(sending)))
         self._tracer = self._provider.get_tracer("xksproxy", __version__)
         self._second = -math.inf
         self._traces = 0
@@ -83,14 +83,14 @@ class RequestTracer:
         return self._traces <= _MOST_TRACES_PER_SECOND
 
     def close(self) -> None:
-        """Send what is left, for at most 2 s."""
+        """Send the remaining spans, for at most 2 s."""
         thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         thread.start()
         thread.join(_CLOSE_SECONDS)
 
 
-class _Told(SpanExporter):
-    """Logs once a minute that traces cannot be sent. They are dropped."""
+class _FailureLogger(SpanExporter):
+    """Logs at most once a minute that traces cannot be sent. These traces are dropped."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -107,7 +107,7 @@ class _Told(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._exporter.shutdown()
 
 

@@ -12,7 +12,7 @@ from pkcs11 import Attribute
 from xksproxy.config.model import Key
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.fleet.fleet import Fleet
-from xksproxy.hsm.fleet.key_looks import MISSING_SECONDS
+from xksproxy.hsm.fleet.key_searches import MISSING_SECONDS
 from xksproxy.hsm.fleet.search_allowance import LEAST_SECONDS, SECONDS_AT_ONCE, SHARE
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
@@ -183,7 +183,7 @@ async def test_a_key_that_was_missing_is_found_at_once_after_a_new_look(store: S
     await store.instance.call(lambda session: session.create_key("new", bits=256, encrypt=True, decrypt=True), later())
     with pytest.raises(KeyNotFoundException):
         await store.encrypt("new")
-    store.fleet.look_again()
+    store.fleet.forget_missing_keys()
 
     await store.encrypt("new")
 

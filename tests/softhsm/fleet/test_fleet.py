@@ -424,7 +424,7 @@ def pretend_latency(instance: Instance, seconds: float) -> None:
     calls = instance._pool.calls
     calls.latency = Latency()
     calls.latency.add(seconds)
-    calls.follow(0.1)
+    calls.tick(0.1)
 
 
 async def test_hsms_that_need_more_than_half_of_the_deadline_answer_in_time(
@@ -536,7 +536,7 @@ async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
     records = FingerprintRecords(a.control.parent / "state" / "keys.json")
     instance = Instance(a.hsm, modules)
     fleet = Fleet([instance], records, lambda _: True)
-    fleet.prove_first(["demo-key", "no such key"])
+    fleet.require_fingerprints(["demo-key", "no such key"])
     instance.start()
     try:
         await until(lambda: instance.serving)

@@ -463,7 +463,7 @@ from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.hsm.errors import LoginRefused
 config = load_config(Path(sys.argv[1]))
 pin = Secret(sys.argv[2]) if sys.argv[2] else read_pin(config.hsm[0])

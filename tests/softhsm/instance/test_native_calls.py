@@ -107,7 +107,7 @@ async def decrypt(
     return await instance.call(Decryption(label, sealed, aad, fingerprint), later())
 
 
-async def armed(instance: Instance, in_python: Counter[str], label: str = "demo-key") -> Sealed:
+async def allow_native(instance: Instance, in_python: Counter[str], label: str = "demo-key") -> Sealed:
     """Let the native_session of the one session use a key; nothing is counted so far."""
     sealed = await encrypt(instance, label=label)
     assert await decrypt(instance, sealed, label=label) == b"text"
@@ -157,7 +157,7 @@ async def test_what_the_native_session_encrypts_python_decrypts_and_the_reverse(
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
         for text in (b"", b"x", bytes(8192)):
-            await armed(instance, in_python)
+            await allow_native(instance, in_python)
             natively = await encrypt(instance, text)
             assert not in_python
 
@@ -189,7 +189,7 @@ async def test_once_a_key_has_to_be_looked_at_again_the_next_call_is_pythons(
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
         with monkeypatch.context() as changed:
-            changed.setattr(key_table, "_RECHECK_SECONDS", 0)  # armed for no time at all
+            changed.setattr(key_table, "_RECHECK_SECONDS", 0)  # allowed for no time at all
             sealed = await encrypt(instance)
         in_python.clear()
 
@@ -204,14 +204,14 @@ async def test_a_key_is_served_natively_until_five_seconds_after_it_was_checked(
 ) -> None:
     """Not after it was last used: a key in constant use would never be looked at again."""
     async with serving(make_faulty(), modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         session = session_of(instance)
         until_when: list[float] = []
 
         class Noted:
             """The native_session of a key table that only notes."""
 
-            def arm(self, *arguments: Any) -> None:
+            def allow_key(self, *arguments: Any) -> None:
                 until_when.append(arguments[2])
 
         monkeypatch.setattr(session._keys, "_native_session", Noted())
@@ -264,7 +264,7 @@ async def test_a_key_that_was_replaced_under_its_label_is_found_anew(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
-        old = await armed(instance, in_python)
+        old = await allow_native(instance, in_python)
         replace_key(instance, modules)
 
         new = await encrypt(instance)
@@ -283,7 +283,7 @@ async def test_a_handle_that_has_come_to_mean_another_key_is_used_no_longer_than
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
         monkeypatch.setattr(key_table, "_RECHECK_SECONDS", 0)
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         key = session_of(instance)._keys._known["demo-key"]
         other = session_of(instance)._keys.search("encrypt-only-key")
         key.handle = other[0]
@@ -297,7 +297,7 @@ async def test_a_key_that_is_looked_for_anew_is_pythons_first(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         await instance.call(lambda session: session.describe_key("demo-key"), later())
 
         await encrypt(instance)
@@ -311,7 +311,7 @@ async def test_a_stale_handle_is_held_against_the_old_key_alone(
 ) -> None:
     """Although the key has to be looked at again just when a call at the native_session has failed."""
     async with serving(make_faulty(), modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         session = session_of(instance)
         replace_key(instance, modules)
         monkeypatch.setattr(key_table, "_RECHECK_SECONDS", -1)
@@ -331,7 +331,7 @@ async def test_keys_are_not_mixed_up(make_faulty: Faulty, modules: Modules, in_p
         instance._listing._not_before = 0
         await instance._listing.refresh()
         for label in labels:
-            await armed(instance, in_python, label)
+            await allow_native(instance, in_python, label)
         sealed = {label: await encrypt(instance, label.encode(), label=label) for label in labels}
         assert not in_python
 
@@ -381,7 +381,7 @@ async def test_a_key_is_used_natively_for_what_it_may_do(
             class Noted:
                 """The native_session of a key table that only notes."""
 
-                def arm(self, *arguments: Any) -> None:
+                def allow_key(self, *arguments: Any) -> None:
                     armings.append(arguments[3:5])
 
             session._keys._native_session = Noted()  # type: ignore[assignment]
@@ -416,7 +416,7 @@ async def test_a_native_failure_has_the_same_outcome_as_one_in_python(
 
         async def outcome(work: Any) -> tuple[object, ...]:
             """What comes of it, whether the session was given up, and how often the module is called from Python."""
-            sealed = await armed(instance, in_python)
+            sealed = await allow_native(instance, in_python)
             before = session_of(instance)
             faulty.tell(f"{function} return {value} count=1")
             try:
@@ -444,7 +444,7 @@ async def test_data_above_the_modules_limit_is_refused_natively_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
     async with serving(make_faulty(maximum_data_bytes=100), modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
 
         assert await encrypt(instance, bytes(100))
         assert not in_python
@@ -457,7 +457,7 @@ async def test_any_changed_part_is_a_rejected_ciphertext_natively_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], part: str
 ) -> None:
     async with serving(make_faulty(), modules) as instance:
-        sealed = await armed(instance, in_python)
+        sealed = await allow_native(instance, in_python)
         parts = {"iv": sealed.iv, "ciphertext": sealed.ciphertext, "tag": sealed.tag, "aad": b"aad"}
         parts[part] = bytes([parts[part][0] ^ 1]) + parts[part][1:]
 
@@ -479,7 +479,7 @@ async def test_a_verified_encryption_is_one_native_call(
 ) -> None:
     """R-CDIV-5."""
     async with serving(make_faulty(), modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
 
         sealed, integrity_value = await instance.call(verified(), later())
 
@@ -508,7 +508,7 @@ async def test_an_output_that_does_not_decrypt_to_the_plaintext_is_never_an_answ
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
         if native:
-            await armed(instance, in_python)
+            await allow_native(instance, in_python)
         faulty.tell(rule)
 
         with pytest.raises(CiphertextWrong):
@@ -521,7 +521,7 @@ async def test_a_session_that_is_lost_in_the_trial_decrypt_makes_the_encryption_
 ) -> None:
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         faulty.tell(f"{function} return 0xb3 count=1")
 
         sealed, _ = await instance.call(verified(), later())
@@ -535,7 +535,7 @@ async def test_a_call_that_hangs_natively_costs_its_worker_which_ends_when_it_re
 ) -> None:
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
-        sealed = await armed(instance, in_python)
+        sealed = await allow_native(instance, in_python)
         (worker,) = instance._pool._free.values()
         faulty.tell(f"{function} hang")
 
@@ -561,7 +561,7 @@ async def test_a_call_that_hangs_after_its_caller_has_gone_costs_its_worker_too(
     """As the slower one of two hedged calls; else the worker would be missing, and nobody would know."""
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         faulty.tell("C_EncryptInit hang")
         call = asyncio.create_task(encrypt(instance))
         await until(lambda: any(waiting.claimed_at for waiting in instance._pool.calls))
@@ -634,7 +634,7 @@ async def test_an_native_attempt_and_one_in_python_are_two(
 ) -> None:
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         before = encryptions(modules)
         faulty.tell("C_EncryptInit return 0x82 count=1")
 
@@ -651,9 +651,9 @@ async def test_two_attempts_in_python_are_two(
     """The first of them is counted before a worker has it, as for a native_session."""
     faulty = make_faulty()
     async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         await instance.call(
-            lambda session: session.native_session.disarm(instance._pool._key_numbers["demo-key"]), later()
+            lambda session: session.native_session.revoke_key(instance._pool._key_numbers["demo-key"]), later()
         )
         before = encryptions(modules)
         faulty.tell(f"C_EncryptInit return {value} count=1")
@@ -671,7 +671,7 @@ async def test_an_native_attempt_with_an_impossible_outcome_is_counted_too(
     faulty = make_faulty(iv="written-back")
     faulty.tell("iv zero")
     async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         before = encryptions(modules)
         faulty.tell()
 
@@ -715,7 +715,7 @@ async def test_ivs_that_the_hsm_makes_come_back_natively_too(
     faulty = make_faulty(iv=setting)
     faulty.tell("iv zero" if setting == "written-back" else "iv append")
     async with serving(faulty, modules) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         sealed = [await encrypt(instance) for _ in range(10)]
         assert in_python["encrypt"] == (10 if setting == "appended" else 0)
 
@@ -741,7 +741,7 @@ async def test_a_module_is_initialised_again_under_load_without_a_call_inside(
 ) -> None:
     """SoftHSM2 crashes the process if there is one."""
     async with serving(make_faulty(), modules, sessions=4) as instance:
-        await armed(instance, in_python)
+        await allow_native(instance, in_python)
         module = modules.module(instance._hsm)
         before = module.module_lock.generation
         answers: Counter[str] = Counter()
@@ -810,7 +810,7 @@ async def test_under_stress_every_answer_is_right(
     chance = random.Random(1)
     outcomes: Counter[str] = Counter()
     async with serving(faulty, modules, sessions=3) as instance:
-        await armed(instance, in_python, "demo-key")
+        await allow_native(instance, in_python, "demo-key")
         faulty.tell(
             "C_Encrypt return 0x82 rate=0.01", "C_DecryptInit return 0xb3 rate=0.01", "C_Decrypt delay 2 rate=0.05"
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 config = load_config(Path(sys.argv[1]))
 hsm = msgspec.structs.replace(config.hsm[0], module=sys.argv[2])
 session = open_session(hsm, read_pin(hsm), Path(config.state.directory))

@@ -55,7 +55,7 @@ def test_each_encryption_has_an_iv_of_its_own(session: HsmSession) -> None:
 
 
 def test_an_all_zero_iv_is_never_used(session: HsmSession) -> None:
-    session.native_session.stock(bytes(24))
+    session.native_session.replace_ivs(bytes(24))
 
     with pytest.raises(SettingsMismatch, match="all-zero"):
         session.encrypt("demo-key", b"text", b"")

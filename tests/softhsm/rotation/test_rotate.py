@@ -171,7 +171,7 @@ def test_a_version_on_the_token_without_a_record_counts_as_full_and_its_number_i
     session = next(iter(one.sessions.values()))
     session.create_key("key.v5", bits=256, encrypt=True, decrypt=True)
 
-    with pytest.raises(RotationRefused, match="no record of it, so it counts as full"):
+    with pytest.raises(RotationRefused, match="no record of its encryptions, so it is not used"):
         one.rotate(wanted=5)
     assert one.rotation.record().pending is None
     assert one.rotate() == 6

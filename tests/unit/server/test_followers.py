@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xksproxy.server.followers import Following, holds, refuses, register, service_table, wait_for_workers
+from xksproxy.server.followers import Following, holds, proxy_table, refuses, register, wait_for_workers
 from xksproxy.server.worker_status import StatusFile, WorkerStatus
 
 _NO_SUCH_MASTER = 2**22 + 1
@@ -63,7 +63,7 @@ def test_a_service_that_has_ended_is_forgotten_and_not_waited_for(tmp_path: Path
     assert wait_for_workers(tmp_path, lambda _: False, 0) == Following((), ())
 
     register(tmp_path, runtime, _NO_SUCH_MASTER)
-    table = service_table(tmp_path)
+    table = proxy_table(tmp_path)
     table.refresh()
     assert set(table.entries()) == {str(runtime)}
 

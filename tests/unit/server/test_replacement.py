@@ -3,7 +3,7 @@
 import pytest
 
 from xksproxy.hsm.instance.instance import State
-from xksproxy.server.replacement import PATIENCE_SECONDS, Verdict, assess, served
+from xksproxy.server.replacement import SUCCESSOR_SECONDS, Verdict, assess, served
 from xksproxy.server.worker_status import HsmStatus, WorkerStatus
 
 
@@ -22,7 +22,7 @@ def test_what_any_of_them_has_in_service_is_served() -> None:
     assert served([worker(a=State.SERVING, b=DOWN), worker(b=State.SERVING, c=DOWN)]) == {"a", "b"}
 
 
-@pytest.mark.parametrize("seconds", [0, PATIENCE_SECONDS + 1])
+@pytest.mark.parametrize("seconds", [0, SUCCESSOR_SECONDS + 1])
 def test_a_successor_serves_with_all_that_is_needed_whatever_else_it_lacks(seconds: float) -> None:
     successor = worker(a=State.SERVING, b=State.SERVING, c=DOWN)
     assert assess(successor, NEEDED, beats=True, seconds=seconds) == (Verdict.SERVES, ())
@@ -32,7 +32,7 @@ def test_a_successor_serves_with_all_that_is_needed_whatever_else_it_lacks(secon
 @pytest.mark.parametrize("successor", [None, worker(a=State.SERVING, b=DOWN), worker(a=State.SERVING)])
 def test_a_successor_that_lacks_something_has_its_time_and_then_fails(successor: WorkerStatus | None) -> None:
     assert assess(successor, NEEDED, beats=True, seconds=1) == (Verdict.STARTING, ())
-    verdict, lacks = assess(successor, NEEDED, beats=True, seconds=PATIENCE_SECONDS)
+    verdict, lacks = assess(successor, NEEDED, beats=True, seconds=SUCCESSOR_SECONDS)
     assert verdict is Verdict.FAILS
     assert "HSM b does not serve" in lacks[-1]
 
@@ -40,9 +40,9 @@ def test_a_successor_that_lacks_something_has_its_time_and_then_fails(successor:
 def test_a_successor_that_accepts_no_connections_fails_in_the_end() -> None:
     successor = worker(a=State.SERVING, b=State.SERVING)
     assert assess(successor, NEEDED, beats=False, seconds=1)[0] is Verdict.STARTING
-    assert assess(successor, NEEDED, beats=False, seconds=PATIENCE_SECONDS)[0] is Verdict.FAILS
+    assert assess(successor, NEEDED, beats=False, seconds=SUCCESSOR_SECONDS)[0] is Verdict.FAILS
 
 
 def test_the_reason_is_that_of_the_hsm() -> None:
-    _, lacks = assess(worker(a=State.SERVING, b=DOWN), NEEDED, beats=True, seconds=PATIENCE_SECONDS)
+    _, lacks = assess(worker(a=State.SERVING, b=DOWN), NEEDED, beats=True, seconds=SUCCESSOR_SECONDS)
     assert list(lacks) == ["HSM b does not serve: reason of b"]

@@ -114,7 +114,7 @@ def test_a_key_store_that_is_taken_over_looks_again_for_missing_keys(
 ) -> None:
     services = Services(config, tmp_path / "run")
     looked: list[str] = []
-    monkeypatch.setattr(services.at("/a").fleet, "look_again", lambda: looked.append("a"))
+    monkeypatch.setattr(services.at("/a").fleet, "forget_missing_keys", lambda: looked.append("a"))
 
     services.replace_snapshot(config)
 

@@ -296,7 +296,7 @@ def test_five_minutes_reach_over_midnight_r_auth_10() -> None:
 def test_a_well_formed_time_that_does_not_exist_is_refused(timestamp: str) -> None:
     scope = f"{timestamp[:8]}/us-east-1/kms-xks-proxy/aws4_request"
 
-    assert refusal(signed_by_hand(timestamp=timestamp, scope=scope)).detail == "x-amz-date is no real time"
+    assert refusal(signed_by_hand(timestamp=timestamp, scope=scope)).detail == "x-amz-date is not a valid date and time"
 
 
 @pytest.mark.parametrize(

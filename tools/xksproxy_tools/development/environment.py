@@ -16,7 +16,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
 from xksproxy.config.secret import Secret
-from xksproxy.hsm.instance.direct import open_session
+from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.keystore.kms_config import console_json
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy_tools.development import certificates

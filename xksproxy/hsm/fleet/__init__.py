@@ -1,1 +1,1 @@
-"""The HSMs of a key store: choosing one, failing over, and proof that they hold the same key."""
+"""The HSMs of a key store: choice of one, failover, and the check that they hold the same key."""

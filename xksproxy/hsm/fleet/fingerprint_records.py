@@ -31,7 +31,7 @@ class FingerprintRecords:
         return self._table.revision
 
     def refresh(self) -> None:
-        """Read what other processes have recorded; a file that cannot be read changes nothing."""
+        """Read what other processes have recorded. If the file cannot be read, the records stay as they were."""
         try:
             self._table.refresh()
         except StateUnusable as error:
@@ -40,10 +40,10 @@ class FingerprintRecords:
             self.problem = ""
 
     def propose(self, label: str, fingerprint: KeyFingerprint) -> KeyFingerprint:
-        """Record a label's fingerprint, unless one is on record. Returns the one on record.
+        """Record a fingerprint, unless the label has one on record. Returns the one on record.
 
         Raises:
-            TokenUnavailable: the state cannot be used, so that nothing may be encrypted under the key.
+            TokenUnavailable: the state directory cannot be used, so nothing may be encrypted under the key.
         """
         return self.propose_all({label: fingerprint}).get(label, fingerprint)
 
@@ -53,7 +53,7 @@ class FingerprintRecords:
             return self._table.add(fingerprints)
 
     def replace(self, label: str, old: KeyFingerprint, new: KeyFingerprint) -> KeyFingerprint:
-        """Replace ``old`` by ``new``, unless another process has replaced it before. Returns the one on record."""
+        """Replace ``old`` by ``new``, unless another process has already replaced it. Returns the one on record."""
 
         def change(known: KeyFingerprint | None) -> KeyFingerprint:
             return new if known is None or known == old else known

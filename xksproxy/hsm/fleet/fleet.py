@@ -21,8 +21,8 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.key_comparison import KeyComparison, KeyProblems
 from xksproxy.hsm.fleet.key_identity import KeyIdentity
-from xksproxy.hsm.fleet.key_looks import KeyLooks
-from xksproxy.hsm.fleet.outcomes import first_answer, graver
+from xksproxy.hsm.fleet.key_searches import KeySearches
+from xksproxy.hsm.fleet.outcomes import first_answer, more_severe
 from xksproxy.hsm.instance.gcm_requests import Decryption, Encryption, VerifiedEncryption
 from xksproxy.hsm.instance.health import InstanceHealth, health_of
 from xksproxy.hsm.instance.instance import Instance
@@ -34,15 +34,16 @@ _log: Final = logging.getLogger(__name__)
 _BUDGET_SHARE: Final = 0.5
 """The share of the remaining time that an attempt may use while another instance can be tried."""
 
-_PROVING_SECONDS: Final = 20.0
+_FINGERPRINT_SECONDS: Final = 20.0
 
 _FAST_SECONDS: Final = 0.001
+"""HSMs that need less than twice this time for a call count as equally fast."""
 
-_PATIENCE: Final = 1.5
-"""An attempt may take so many times as long as it is expected to take."""
+_TIME_FACTOR: Final = 1.5
+"""An attempt may take its expected time, multiplied by this factor."""
 
 _LEAST_SECONDS: Final = 0.02
-"""If less time is left, no further attempt is made."""
+"""No further attempt is made if less time than this is left."""
 
 _BUSY_PAUSE_SECONDS: Final = (0.003, 0.012)
 
@@ -50,15 +51,15 @@ Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
 """A request to one instance, with the fingerprint of the key and the deadline."""
 
-_ELSEWHERE: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
-"""After these failures, another instance is tried."""
+_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
+"""The failures after which another instance is tried."""
 
 
 class Fleet:
     """The instances of one key store, in the order of its configuration. Its methods are called on the event loop.
 
-    A call goes to the serving instance with the least work. If the instance fails, the next one is tried while time is
-    left; every call is safe to repeat.
+    A call goes to the serving instance with the least work. If the instance fails, the next one is tried while there is
+    time. Every call is safe to repeat.
     """
 
     def __init__(
@@ -81,48 +82,48 @@ class Fleet:
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._comparison = KeyComparison(self._instances, self._identity, exposes, named)
-        self._looks = KeyLooks(self._instances, lambda: (self._identity.revision, revision()))
-        self._first: tuple[str, ...] = ()
-        self._proving: asyncio.Task[None] | None = None
+        self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
+        self._required: tuple[str, ...] = ()
+        self._fingerprinting: asyncio.Task[None] | None = None
 
     @property
     def instances(self) -> Sequence[Instance]:
-        """All of them, serving or not."""
+        """All instances, also those that do not serve."""
         return self._instances
 
     @property
     def ready(self) -> bool:
-        """Whether an instance serves and the keys of :meth:`prove_first` have their fingerprints."""
-        return not self._first and any(instance.serving for instance in self._instances)
+        """Whether an instance serves and the keys of :meth:`require_fingerprints` have their fingerprints."""
+        return not self._required and any(instance.serving for instance in self._instances)
 
-    def prove_first(self, labels: Iterable[str]) -> None:
-        """Do not report ready before these keys are found and their fingerprints are on record.
+    def require_fingerprints(self, labels: Iterable[str]) -> None:
+        """Report ready only after the fingerprints of these keys are on record.
 
-        A key that is missing or unusable does not hold it up. Where an instance has served before, nothing is awaited.
+        A key that is missing or unusable is skipped. If an instance has served before, the fleet does not wait.
         """
         if not any(instance.returns for instance in self._instances):
-            self._first = tuple(label for label in labels if not self._identity.on_record(label))
+            self._required = tuple(label for label in labels if not self._identity.on_record(label))
             for instance in self._instances:
                 instance.on_service = self._in_service(instance.on_service)
 
     def _in_service(self, then: Callable[[], None]) -> Callable[[], None]:
         def in_service() -> None:
             then()
-            if self._first and (self._proving is None or self._proving.done()):
-                self._proving = asyncio.create_task(self._prove_named_keys())
+            if self._required and (self._fingerprinting is None or self._fingerprinting.done()):
+                self._fingerprinting = asyncio.create_task(self._make_required_fingerprints())
 
         return in_service
 
-    async def _prove_named_keys(self) -> None:
-        for label in self._first:
+    async def _make_required_fingerprints(self) -> None:
+        for label in self._required:
             try:
-                await self._identity.fingerprint(label, Deadline.after(_PROVING_SECONDS))
+                await self._identity.fingerprint(label, Deadline.after(_FINGERPRINT_SECONDS))
             except HsmError as error:
                 _log.warning("key not proven", extra={"fields": {"label": label, "reason": str(error)}})
-        self._first = ()
+        self._required = ()
 
     def health(self) -> list[InstanceHealth]:
-        """The health of each instance, from checks in the background."""
+        """The health of each instance, from background checks."""
         return [
             health_of(item.instance, differing=len(item.differing), missing=len(item.missing))
             for item in self.key_problems()
@@ -163,9 +164,9 @@ class Fleet:
 
         return await self._hedged(key, Decryption.calls, attempt, deadline)
 
-    def look_again(self) -> None:
+    def forget_missing_keys(self) -> None:
         """Forget which keys are missing. May be called on any thread."""
-        self._looks.forget_missing()
+        self._searches.forget_missing()
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
@@ -180,7 +181,7 @@ class Fleet:
         return await self._anywhere(label, 1, attempt, deadline, set())
 
     async def _hedged(self, key: TokenKey, calls: int, attempt: Attempt[Result], deadline: Deadline) -> Result:
-        """Make a request of so many calls; if it is slow, on another instance too. The first answer is used."""
+        """Make a request of ``calls`` calls. If it is slow, another instance makes it too; the first answer counts."""
         label, used = key.label, set[str]()
         if key.hedge_after is None or len(self._instances) == 1:
             return await self._anywhere(label, calls, attempt, deadline, used)
@@ -194,10 +195,10 @@ class Fleet:
     async def _anywhere(
         self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
     ) -> Result:
-        """Make a request to any instance, unless it would cost another search for a key that is missing."""
-        if self._looks.is_known(label):
+        """Make a request on any instance, unless the key is known to be missing or there is no time for a search."""
+        if self._searches.is_known(label):
             return await self._try_and_note(label, calls, attempt, deadline, used)
-        async with self._looks.searching(label, deadline):
+        async with self._searches.searching(label, deadline):
             return await self._try_and_note(label, calls, attempt, deadline, used)
 
     async def _try_and_note(
@@ -206,13 +207,13 @@ class Fleet:
         try:
             return await self._try_each(label, calls, attempt, deadline, used)
         except (KeyMissing, KeyAmbiguous) as error:
-            self._looks.note_missing(label, error)
+            self._searches.note_missing(label, error)
             raise
 
     async def _try_each(
         self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
     ) -> Result:
-        """Try one instance after another until one answers, none is left, or the time is up."""
+        """Try one instance after another until one answers, no instance is left, or the deadline is near."""
         failure: HsmError | None = None
         while True:
             instance = self._choose(label, used)
@@ -234,26 +235,26 @@ class Fleet:
             budget = self._budget(instance, calls, deadline) if others_left else deadline
             try:
                 if label in instance.ambiguous:
-                    # A session may have the handle of one of them; a search finds out whether there still are several.
+                    # A session may have the handle of one of them; a search shows whether there are still several.
                     await instance.call(lambda session: session.describe_key(label), budget, self.share)
                 fingerprint = await self._identity.fingerprint(label, budget)
                 return await attempt(instance, fingerprint, budget)
-            except _ELSEWHERE as error:
-                failure = graver(failure, error)
+            except _FAILOVER_AFTER as error:
+                failure = more_severe(failure, error)
                 if isinstance(error, KeyDiffers):
                     self._identity.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:
                     raise self._final_error(failure) from error
 
     async def _adopt(self, label: str, deadline: Deadline) -> bool:
-        """Whether the key was replaced on every HSM and the new one is on record now."""
+        """Record the new key if every HSM has one; return whether that was done."""
         try:
             return await self._identity.adopt_if_unanimous(label, deadline)
         except HsmError:
             return False
 
     def _choose(self, label: str, used: set[str]) -> Instance | None:
-        """The serving instance with the least work that was not tried yet and may serve the key."""
+        """The serving instance with the least work, among those that may serve the key and are not in ``used``."""
         candidates = [
             instance
             for instance in self._instances
@@ -264,17 +265,17 @@ class Fleet:
         return min(candidates, key=lambda item: (item.troubled, self._speed_class(item), item.load), default=None)
 
     def _speed_class(self, instance: Instance) -> int:
-        """How slow an instance is: each class takes twice as long as the one before. Below 2 ms all are equal."""
+        """How slow an instance is. Each class takes twice as long as the one before; below 2 ms all are equal."""
         return max(1, int(instance.likely_seconds(self.share) / _FAST_SECONDS)).bit_length()
 
     def _budget(self, instance: Instance, calls: int, deadline: Deadline) -> Deadline:
-        """Half of the time left; more if so many calls are expected to take longer and can be made in time."""
+        """Half of the remaining time; more if ``calls`` calls need more, and can be made in the remaining time."""
         remaining = deadline.remaining()
         half, expected = _BUDGET_SHARE * remaining, instance.expected_seconds(self.share, calls)
-        return Deadline.after(half if expected > remaining else min(remaining, max(half, _PATIENCE * expected)))
+        return Deadline.after(half if expected > remaining else min(remaining, max(half, _TIME_FACTOR * expected)))
 
     def _final_error(self, failure: HsmError | None) -> HsmError:
-        """The error if no instance answered. A key counts as missing only if every instance serves."""
+        """The error of a request that no instance answered. A key counts as missing only if every instance serves."""
         if failure is None and any(instance.serving for instance in self._instances):
             return KeyDiffers("no HSM in service has the key that was first used under this label")
         if failure is None:

@@ -1,4 +1,4 @@
-"""Which keys of a key store differ, are missing or are ambiguous on its HSMs, as of their last listings."""
+"""Which keys of a key store differ, are missing or are ambiguous on its HSMs, by their last listings."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ class KeyProblems:
 class KeyComparison:
     """Compares the keys of the HSMs with each other and with the record. May be used from any thread.
 
-    That takes time for each key, so it is done after a listing, a refusal or a new record only, and every 10 s.
+    A comparison takes time for each key. So it is made only after a listing, a refusal or a new record, and after 10 s.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class KeyComparison:
         self._exposes = exposes
         self._named = named
         self._last: tuple[list[object], float, tuple[KeyProblems, ...]] = ([], 0.0, ())
-        """What was compared, when, and the result."""
+        """The data that was compared, the monotonic time, and the result."""
 
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""

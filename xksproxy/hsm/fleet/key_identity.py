@@ -1,4 +1,4 @@
-"""Ensures that a label is the same key on every HSM: two tokens that each generate a key have different keys."""
+"""Ensures that a label names the same key on every HSM. Tokens that each generate a key have different keys."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ _UNREACHABLE: Final = (TokenUnavailable, SessionLost, HsmBusy, DeadlinePassed)
 
 
 class KeyIdentity:
-    """Which instances of a key store may serve which label. Belongs to one event loop.
+    """Decides which instances of a key store may serve which label. Belongs to one event loop.
 
     The key that was used first under a label is the right one. Its fingerprint is on record and goes with each call. A
     session whose key does not match it refuses the call; see :mod:`xksproxy.hsm.instance.fingerprint_check`.
@@ -29,19 +29,19 @@ class KeyIdentity:
         self._records = records
         self._instances = instances
         self._distrusted: dict[tuple[str, str], float] = {}
-        """By label and instance: until that monotonic time the instance gets no calls for the label."""
+        """By label and instance: the monotonic time until which the instance gets no calls for the label."""
         self._making: dict[str, asyncio.Task[KeyFingerprint]] = {}
         self._proposed: dict[str, KeyFingerprint] = {}
-        """Made and not recorded yet."""
+        """Fingerprints that are made and not recorded yet."""
         self._recording = asyncio.Lock()
 
     def trusted(self, label: str, instance: Instance) -> bool:
-        """Whether the instance may be asked for the label."""
+        """Whether the instance may get calls for the label."""
         until = self._distrusted.get((label, instance.id)) if self._distrusted else None
         return until is None or until <= time.monotonic()
 
     def distrust(self, label: str, instance: Instance, reason: str) -> None:
-        """Send no calls for the label to the instance for 15 s, and log it; then the key is compared again."""
+        """Send no calls for the label to the instance for 15 s, and log the reason. Then the key is compared again."""
         self._distrusted[label, instance.id] = time.monotonic() + _DISTRUST_SECONDS
         fields = {"hsm": instance.id, "label": label, "reason": reason}
         _log.error("key out of service on an HSM", extra={"fields": fields})
@@ -70,12 +70,11 @@ class KeyIdentity:
     async def fingerprint(self, label: str, deadline: Deadline) -> KeyFingerprint:
         """The fingerprint that a session's key must match. The first use of a label makes it.
 
-        That is done once for all requests that wait for it, in a time of its own, and its failure says nothing about
-        the health of an HSM.
+        It is made once for all requests that wait for it, within 20 s. A failure does not change the health of an HSM.
 
         Raises:
             KeyMissing: the HSMs that answered have no key with this label.
-            HsmBusy: it is not made by the deadline; that goes on.
+            HsmBusy: it is not made by the deadline; the work continues.
             HsmError: no HSM answered.
         """
         known = self._records.get(label)
@@ -106,8 +105,8 @@ class KeyIdentity:
     async def adopt_if_unanimous(self, label: str, deadline: Deadline) -> bool:
         """Record a new key if every HSM serves, none of them matches the record, and all have the same key.
 
-        Then the owners have replaced the key under its label on purpose. Returns whether it was recorded. A lone HSM
-        has nothing that confirms it: there the key is refused.
+        Then the owners have replaced the key on purpose. Returns whether the new key was recorded. On a single HSM
+        nothing confirms a new key, so it is refused.
         """
         if len(self._instances) == 1:
             return False

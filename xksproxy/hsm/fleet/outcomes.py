@@ -1,4 +1,4 @@
-"""Which of several outcomes of a request counts."""
+"""The choice between several outcomes of one request."""
 
 import asyncio
 from typing import Final, TypeVar
@@ -7,19 +7,19 @@ from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, KeyDiffers, K
 
 Result = TypeVar("Result")
 
-_GRAVITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+_SEVERITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
 
 
-def graver(one: HsmError | None, other: HsmError) -> HsmError:
-    """Of two failures, the one that comes later in ``_GRAVITY``."""
+def more_severe(one: HsmError | None, other: HsmError) -> HsmError:
+    """Return the failure that comes later in ``_SEVERITY``."""
     if one is None:
         return other
-    rank = [next((n for n, kind in enumerate(_GRAVITY) if isinstance(error, kind)), 0) for error in (one, other)]
+    rank = [next((n for n, kind in enumerate(_SEVERITY) if isinstance(error, kind)), 0) for error in (one, other)]
     return one if rank[0] >= rank[1] else other
 
 
 async def first_answer(*tasks: asyncio.Task[Result]) -> Result:
-    """The first success, or the failure of the first task if all fail. The other tasks are cancelled."""
+    """Return the first success, or raise the failure of the first task if all fail. The other tasks are cancelled."""
     pending = set(tasks)
     try:
         while pending:

@@ -1,4 +1,4 @@
-"""How much of the time of an HSM one key store may use up by requests that name unknown keys."""
+"""The limit for the time that searches for the unknown keys of one key store may take."""
 
 import time
 from typing import Final
@@ -11,9 +11,9 @@ _MOST_LIKELY_SECONDS: Final = 0.05
 
 
 class SearchAllowance:
-    """Searches may last 0.2 seconds in each second, and 2 seconds at once; each counts as 2 ms at least.
+    """A token bucket of search time: 0.2 s are added in each second, up to 2 s. A search costs 2 ms at least.
 
-    A search lasts from 0.1 ms to more than 100 ms: that depends on the module and on the number of keys on its token.
+    A search takes from 0.1 ms to more than 100 ms, by the module and the number of keys on its token.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class SearchAllowance:
         self._likely_seconds = _FIRST_GUESS_SECONDS
 
     def begin(self) -> float | None:
-        """Take what a search is likely to last, and return it; None if that is more than what is left."""
+        """Subtract the expected time of a search, in seconds, and return it; None if less is left."""
         now = time.monotonic()
         self._seconds_left = min(SECONDS_AT_ONCE, self._seconds_left + SHARE * (now - self._filled_at))
         self._filled_at = now
@@ -33,7 +33,7 @@ class SearchAllowance:
         return taken
 
     def end(self, taken: float, seconds: float) -> None:
-        """Correct what :meth:`begin` took, by how long the search has lasted."""
+        """Replace the expected time, which :meth:`begin` returned as ``taken``, by the real one."""
         lasted = max(LEAST_SECONDS, seconds)
         self._seconds_left = max(-SECONDS_AT_ONCE, self._seconds_left + taken - lasted)
         self._likely_seconds = min(lasted, _MOST_LIKELY_SECONDS)

@@ -28,7 +28,7 @@ from xksproxy.hsm.pkcs11.modules import OPENING, Modules
 
 _log: Final = logging.getLogger(__name__)
 
-PROVING: Final = "testing the settings"
+TESTING: Final = "testing the settings"
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAXIMUM_BACKOFF_SECONDS: Final = 5.0
@@ -38,11 +38,11 @@ _REINITIALIZE_AFTER_FAILURES: Final = 2
 _REINITIALIZE_WAIT_SECONDS: Final = 1.0
 
 _NEEDS_OPERATOR: Final = (LoginBarred, LoginRefused, SettingsMismatch, GeneratorFailed)
-"""Failures that trying again soon does not mend."""
+"""Failures that an operator must fix. The next attempt is made after 30 s."""
 
 
 class Attempt(NamedTuple):
-    """What the connector does now."""
+    """The current attempt of the connector to connect its HSM."""
 
     step: str
     since: float
@@ -61,10 +61,10 @@ class Attempt(NamedTuple):
 
 
 class Connector:
-    """Connects one HSM, one step after another, and hands tested sessions to the session workers.
+    """Connects one HSM, step by step, and gives tested sessions to the session workers.
 
-    A call that does not return is waited for and never repeated beside itself. A failed attempt is followed by another
-    one, with growing pauses; after several failures the module is initialised again before. Session workers wait in
+    It waits for a call that does not return, and makes no second one meanwhile. After a failed attempt it tries again,
+    with growing pauses; after two failures it first initialises the module again. Session workers wait in
     :meth:`session`, the event loop reads the properties; ``on_change`` is called on the connector's thread.
     """
 
@@ -73,14 +73,14 @@ class Connector:
         """Vendor, model and serial number of the token; None until it was found."""
         self.failure: HsmError | None = None
         """Why the last attempt failed; None if it succeeded or there was none."""
-        self.proofs = 0
+        self.passed_tests = 0
         """How often the settings were tested successfully."""
         self.shortage = ""
-        """Why there are fewer sessions than configured; empty if there are not."""
+        """Why there are fewer sessions than configured; empty if there are as many."""
         self.announced: list[str] = []
-        """That the token says that it has fewer sessions than the workers want, in words."""
+        """Warnings if the token reports fewer sessions than the workers want."""
         self.workers = 1
-        """How many worker processes of this machine want sessions."""
+        """The number of worker processes of this machine that want sessions."""
         self.may_reinitialize: Callable[[], bool] = lambda: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module."""
         self._hsm = hsm
@@ -90,7 +90,7 @@ class Connector:
         """Guards what follows."""
         self._waiting = 0
         self._ready: list[HsmSession] = []
-        self._proof_wanted = True
+        self._test_wanted = True
         self._stopping = False
         self._not_before = 0.0
         self._failures = 0
@@ -103,7 +103,7 @@ class Connector:
 
     @property
     def attempt(self) -> Attempt | None:
-        """What it does now; None if it has nothing to do."""
+        """The current attempt; None if it has nothing to do."""
         attempt = self._attempt
         return None if attempt is None else Attempt(*attempt, self.call_of(self._thread.ident or 0))
 
@@ -131,18 +131,18 @@ class Connector:
             self._condition.notify_all()
 
     def join(self, seconds: float) -> None:
-        """Wait for the thread to end, but no longer than so many seconds."""
+        """Wait for the thread to end, at most ``seconds``."""
         self._thread.join(seconds)
 
-    def prove(self) -> None:
-        """Test the HSM now: after its calls have failed. What comes of it is in :attr:`proofs` and :attr:`failure`."""
+    def request_test(self) -> None:
+        """Ask for a test of the HSM now. Its result is in :attr:`passed_tests` and :attr:`failure`."""
         with self._condition:
-            self._proof_wanted = True
+            self._test_wanted = True
             self._not_before = 0.0
             self._condition.notify_all()
 
     def session(self) -> HsmSession | None:
-        """A session for the calling thread; it waits as long as that takes. None when the connector is stopped."""
+        """Return a session for the calling thread, however long it takes; None when the connector is stopped."""
         with self._condition:
             self._waiting += 1
             try:
@@ -185,7 +185,7 @@ class Connector:
             return False
 
     def _has_work(self) -> bool:
-        return self._proof_wanted or self._waiting > len(self._ready)
+        return self._test_wanted or self._waiting > len(self._ready)
 
     def _work(self) -> None:
         self._attempt = (OPENING, time.monotonic())
@@ -197,15 +197,15 @@ class Connector:
         except HsmError as error:
             if kept is None or isinstance(error, _NEEDS_OPERATOR):
                 raise
-            # The log-in may be lost, or the token may be in another slot now: look for it once more at once.
+            # The log-in may be lost, or the token may be in another slot now: find the token again, once.
             self._disconnect()
             self._serve_workers()
 
     def _serve_workers(self) -> None:
-        """Connect if that is needed, test the settings if that is wanted, and open sessions."""
+        """Connect if there is no connection, test the settings if a test is wanted, and open sessions."""
         connection = self._connected()
-        if self._proof_wanted or connection is not self._connection:
-            self._prove(connection)
+        if self._test_wanted or connection is not self._connection:
+            self._test_settings(connection)
         self._failures, self.failure = 0, None
         self._open_sessions(connection)
 
@@ -222,7 +222,7 @@ class Connector:
         return connection
 
     def _compare_sessions(self, connection: Connection) -> None:
-        """Warn if the token says that it has fewer sessions than the workers want."""
+        """Warn if the token reports fewer sessions than the workers want."""
         with connection.module_lock:
             limits = connection.session_limits()
         read_write = connection.quirks.read_write_sessions
@@ -237,16 +237,16 @@ class Connector:
         try:
             return read_pin(self._hsm)
         except (SecretError, UnicodeError) as error:
-            reason = str(error) if isinstance(error, SecretError) else "it is no text"
+            reason = str(error) if isinstance(error, SecretError) else "it is not UTF-8 text"
             raise LoginBarred(f"the PIN cannot be read: {reason}") from None
 
     def _report(self, step: str) -> None:
         if self._attempt is not None:
             self._attempt = (step, self._attempt[1])
 
-    def _prove(self, connection: Connection) -> None:
+    def _test_settings(self, connection: Connection) -> None:
         """Test the settings on the anchor session, which no session worker uses."""
-        self._report(PROVING)
+        self._report(TESTING)
         with connection.module_lock:
             if connection.anchor is None:
                 raise TokenUnavailable("its only session failed")
@@ -256,8 +256,8 @@ class Connector:
             self._require_login(self._anchor_session)
             self._anchor_session.test_settings()
         with self._condition:
-            self._proof_wanted = False
-            self.proofs += 1
+            self._test_wanted = False
+            self.passed_tests += 1
         self._on_change()
 
     def _open_sessions(self, connection: Connection) -> None:
@@ -301,14 +301,14 @@ class Connector:
             raise TokenUnavailable("the log-in was lost")
 
     def _anchor_if_needed(self, connection: Connection) -> HsmSession | None:
-        """The anchor session for a session worker, if no worker has a session: one session serves, none does not."""
+        """The anchor session, for a session worker, if none has a session: without it the HSM could not serve."""
         with self._condition:
             if self._in_use or self._ready:
                 return None
         return None if connection.take_anchor() is None else self._anchor_session
 
     def _note_shortage(self, error: NoRoomForSession) -> None:
-        """Go on with the sessions that there are; try again after a while."""
+        """Continue with the sessions that are open, and try again after 1 to 3 s."""
         with self._condition:
             self._not_before = time.monotonic() + _NO_ROOM_BACKOFF_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
         if not self.shortage:
@@ -317,24 +317,24 @@ class Connector:
         self._on_change()
 
     def _failed(self, error: HsmError) -> None:
-        """Drop the connection, and try again after a pause. A token that moved to another slot is then found there."""
+        """Drop the connection, and try again after a pause. A token that moved to another slot is found then."""
         self._disconnect()
         with self._condition:
             self.failure = error
-            self._proof_wanted = True
+            self._test_wanted = True
             self._not_before = time.monotonic() + self._backoff()
             self._failures += 1
         self._on_change()
 
     def _backoff(self) -> float:
-        """No pause after the first failure, then pauses that double up to 5 s, with jitter; 30 s for an operator."""
+        """The pause: at most 0.1 s after the first failure, doubling up to 5 s, with jitter; 30 s for an operator."""
         if isinstance(self.failure, _NEEDS_OPERATOR):
             return _OPERATOR_BACKOFF_SECONDS
         longest = min(_MAXIMUM_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10))
         return float(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     def _reinitialize(self) -> None:
-        """Initialise the module again. If a call is still inside, the attempt goes on without."""
+        """Initialise the module again. If a call is still inside the module, continue without it."""
         try:
             self._modules.module(self._hsm).reinitialize(_REINITIALIZE_WAIT_SECONDS)
         except ModuleStuck as error:

@@ -1,4 +1,4 @@
-"""Why an HSM that serves is DEGRADED, in words."""
+"""The reasons why an HSM that serves is DEGRADED, as text."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _SLOW_CONNECT_SECONDS: Final = 1.0
 
 
 def degraded_reasons(configured: int, pool: SessionPool, connector: Connector, *, failed: bool) -> Iterator[str]:
-    """The reasons, none if all is well. ``failed``: a call has failed since the last success."""
+    """Yield the reasons. ``configured`` is the number of sessions; ``failed``: a call failed since the last success."""
     sessions = f"{pool.free} of {configured} sessions"
     if pool.stuck:
         yield f"{pool.stuck} sessions are stuck in calls that do not return"
@@ -27,7 +27,7 @@ def degraded_reasons(configured: int, pool: SessionPool, connector: Connector, *
 
 
 def slow_attempt(connector: Connector) -> str:
-    """What the connector does, if that has taken a second; otherwise empty."""
+    """The attempt to connect, if it has taken at least 1 s; otherwise empty."""
     attempt = connector.attempt
     if attempt is None or time.monotonic() - attempt.since < _SLOW_CONNECT_SECONDS:
         return ""
@@ -35,7 +35,7 @@ def slow_attempt(connector: Connector) -> str:
 
 
 def too_slow_to_verify(call_seconds: float, deadline_seconds: float) -> str:
-    """That two calls take longer than a request may, if that is so; otherwise empty."""
+    """A message if two calls take longer than the deadline of a request; otherwise empty."""
     if 2 * call_seconds <= deadline_seconds:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""Comparing a key with the fingerprint on record."""
+"""Comparison of a key with the fingerprint on record."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ class FingerprintCheck:
             key.verified_by = fingerprint.canary
 
     def matches(self, key: KnownKey, fingerprint: KeyFingerprint) -> bool:
-        """Whether it is known to be the same key.
+        """Whether the key has the fingerprint. False if that cannot be determined.
 
         Raises:
             HsmError: the HSM fails.

@@ -1,19 +1,17 @@
-"""Making the fingerprint of a key at its first use, and finding out whether the key has been used by another name."""
+"""Makes the fingerprint of a key at its first use, and finds out whether the key was used under another name."""
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import CiphertextRejected, CiphertextWrong, NotCounted
 from xksproxy.hsm.fingerprint_index import FingerprintIndex, Fingerprints
 from xksproxy.hsm.instance.fingerprint_check import FingerprintCheck
 from xksproxy.hsm.instance.key_table import KeyTable
-from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
+from xksproxy.hsm.keys import CANARY_BYTES, KeyDescription, KeyFingerprint, Sealed
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
-
-_CANARY_BYTES: Final = 16
 
 
 class _Encrypt(Protocol):
@@ -53,28 +51,28 @@ class FingerprintMaker:
             raise NotCounted(f"the encryptions of the key cannot be counted: {error}") from error
 
     def _make(self, label: str) -> KeyFingerprint:
-        description = self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
+        description = self._keys.retry_stale(label, lambda: self._keys.search_again(label).description)
         seen = self._index.earlier(label)
         self._join_counts(label, self._other_name(label, seen) or self._counted_label(label, description))
         both = description.is_aes_256 and description.can_encrypt and description.can_decrypt
         fingerprint = KeyFingerprint(description.check_value, self._canary(label) if both else None)
         if not self._is_one_of(label, self._index.of(label)):
             self._index.add(label, fingerprint)
-        # Another process may have used the key by another name meanwhile. Of the two, the one that is recorded later
-        # sees the other one here. Its canary was counted apart, so it is counted once more.
+        # Another process may have used the key under another name meanwhile. The one that is recorded later sees the
+        # other one here. Its canary was counted separately, so it is counted once more under the common name.
         late = {name: found for name, found in self._index.earlier(label).items() if seen.get(name) != found}
         if self._join_counts(label, self._other_name(label, late)) and both:
             self._count(label)
         return fingerprint
 
     def _join_counts(self, label: str, other: str | None) -> bool:
-        """Count a name under that of another one from now on; returns whether there is one."""
+        """Count the encryptions of a name under ``other`` from now on. Returns whether there is another name."""
         if other is not None:
             self._usage.names.join(label, other)
         return other is not None
 
     def _other_name(self, label: str, others: Mapping[str, Fingerprints]) -> str | None:
-        """The first other name under which the key is on record; None if there is none.
+        """The first of ``others`` whose record matches the key; None if there is none.
 
         Two labels are two keys. Only where one of the names has a CKA_ID can they be one.
         """
@@ -86,9 +84,9 @@ class FingerprintMaker:
         return same[0] if same else None
 
     def _counted_label(self, label: str, description: KeyDescription) -> str | None:
-        """The label of a key that is named otherwise, if a release that made no fingerprints has counted it.
+        """The label of a key that ``label`` names by its CKA_ID, if an older release has counted under the label alone.
 
-        The label of another key is never taken for its own.
+        Such a release made no fingerprints. A label with a fingerprint may belong to another key, so it is not used.
         """
         by_label = description.names[0]
         is_other_name = label in description.names[1:]
@@ -102,7 +100,7 @@ class FingerprintMaker:
         )
 
     def _canary(self, label: str) -> Sealed:
-        plaintext = os.urandom(_CANARY_BYTES)
+        plaintext = os.urandom(CANARY_BYTES)
         canary = self._encrypt(label, plaintext, b"")
         try:
             opened = self._decrypt(label, canary, b"")

@@ -1,4 +1,4 @@
-"""AES-GCM calls of one session: each with an IV as the module wants it, and with its output checked."""
+"""AES-GCM calls of one session. Each has the IV that the module needs, and its output is checked."""
 
 import os
 import time
@@ -40,12 +40,12 @@ class GcmCalls:
         self._seconds: float | None = None
 
     def take_seconds(self) -> float | None:
-        """How long the last call was inside the module; None if there was none since this was asked."""
+        """Return and forget the seconds that the last call was inside the module; None if there was no call."""
         seconds, self._seconds = self._seconds, None
         return seconds
 
     def encrypt(self, key: int, plaintext: bytes, aad: bytes) -> Sealed:
-        """One encryption.
+        """Encrypt with a new IV.
 
         Raises:
             CryptokiError: a function fails.
@@ -68,7 +68,7 @@ class GcmCalls:
         return Sealed(iv, output[: len(plaintext)], output[len(plaintext) :])
 
     def decrypt(self, key: int, sealed: Sealed, aad: bytes) -> bytes:
-        """One decryption.
+        """Decrypt.
 
         Raises:
             CryptokiError: a function fails; from C_Decrypt it may mean that the tag is wrong.
@@ -86,7 +86,7 @@ class GcmCalls:
         return plaintext
 
     def _given_iv(self) -> bytes:
-        """What C_EncryptInit gets as IV: ours, a zeroed buffer for the HSM to write into, or nothing."""
+        """The IV for C_EncryptInit: from the proxy, a zeroed buffer that the HSM fills, or none."""
         if self._quirks.iv == "caller":
             return self._next_iv()
         return bytes(_IV_BYTES) if self._quirks.iv == "written-back" else b""
@@ -99,11 +99,11 @@ class GcmCalls:
                 drawn = self.draw(len(block))
                 block = bytes(a ^ b for a, b in zip(block, drawn, strict=True))
             iv = block[:_IV_BYTES]
-            self._native_session.stock(block[_IV_BYTES:])
+            self._native_session.replace_ivs(block[_IV_BYTES:])
         return iv
 
     def draw(self, count: int) -> bytes:
-        """Bytes from the token's generator, which is checked at each draw.
+        """Return ``count`` bytes from the token's generator, and check them.
 
         Raises:
             CryptokiError: the token gives none.

@@ -17,7 +17,7 @@ Operation = Callable[[HsmSession], Result]
 """A request to a session. It runs on the session's own thread and is safe to repeat."""
 
 
-OUTPUT_DIFFERS: Final = "the HSM decrypts its own output to something else than the plaintext"
+OUTPUT_DIFFERS: Final = "the HSM decrypts its own output to other data than the plaintext"
 
 
 class Encryption:
@@ -26,7 +26,7 @@ class Encryption:
     __slots__ = ("_counted", "aad", "fingerprint", "label", "maximum", "plaintext")
 
     calls: ClassVar[int] = 1
-    """GCM calls that it makes, one after another."""
+    """The number of GCM calls that it makes, one after another."""
 
     def __init__(
         self, label: str, plaintext: bytes, aad: bytes, fingerprint: KeyFingerprint | None, maximum: int | None
@@ -44,14 +44,14 @@ class Encryption:
         return session.encrypt(self.label, self.plaintext, self.aad, self.fingerprint, self.maximum, counted=counted)
 
     def prepare(self, call: Call, key: int, usage: UsageBook) -> bool:
-        """Allow the native session to make the call, unless counting it would wait for a disk; whether it may."""
+        """Allow the native session to make the call, unless counting waits for the disk. Returns whether it may."""
         self._counted = usage.count_if_reserved(self.label, self.maximum)
         if self._counted:
             call.set_gcm(key, self.fingerprint, True, b"", self.aad, self.plaintext)
         return self._counted
 
     def attempted(self) -> None:
-        """Note that the native session tried: the counted encryption is used up, and another attempt counts anew."""
+        """Note that the native session tried. The counted encryption is used, so another attempt is counted again."""
         self._counted = False
 
     def outcome(self, call: Call) -> Sealed:
@@ -68,7 +68,7 @@ class Encryption:
 class VerifiedEncryption:
     """An encryption, the integrity value of its output, and a trial decrypt of that output (R-CDIV-5, R-CDIV-6).
 
-    In this order: an output that is corrupted after it was hashed does not decrypt.
+    The order matters: an output that is corrupted after it was hashed does not decrypt.
     """
 
     __slots__ = ("encryption", "fingerprint", "integrity_prefix", "label")
@@ -106,7 +106,7 @@ class VerifiedEncryption:
         return sealed, integrity_value
 
     def prepare(self, call: Call, key: int, usage: UsageBook) -> None:
-        """Let the native session make it, if the encryption can be counted without waiting for a disk."""
+        """Allow the native session to make the calls, unless counting waits for the disk."""
         if self.encryption.prepare(call, key, usage):
             call.set_integrity_prefix(self.integrity_prefix)
 

@@ -11,10 +11,10 @@ MAXIMUM_AGE_SECONDS: Final = 60.0
 
 
 class Status(Enum):
-    """The three states of the API and their meaning here (R-HLTH-1), the worst first."""
+    """The three states of the API, the worst first (R-HLTH-1). The values say what they mean here."""
 
     UNAVAILABLE = "it is out of service, or its last good check is more than a minute old"
-    DEGRADED = "it serves, with fewer sessions, a failure since its last success, slowly, or with keys that differ"
+    DEGRADED = "it serves, but with fewer sessions, slowly, with differing keys, or after a failed call"
     ACTIVE = "it serves, and its last check succeeded"
 
 

@@ -37,14 +37,14 @@ from xksproxy.hsm.pkcs11.presets import quirks_of
 _log: Final = logging.getLogger(__name__)
 
 FAILURES_UNTIL_DOWN: Final = 3
-"""So many calls that fail in a row, their repetitions included, take an instance out of service."""
+"""The number of failures in a row that take an instance out of service. Repeated calls count each time."""
 
 _CHECK_SECONDS: Final = 20.0
 _LISTING_SECONDS: Final = 2.0
 _DEADLINE_SECONDS: Final = 0.2
 
 _AT_ONCE: Final = (LoginBarred, LoginRefused, SettingsMismatch, GeneratorFailed)
-"""Failures that take an instance out of service at once."""
+"""The failures that take an instance out of service at the first time."""
 
 Result = TypeVar("Result")
 
@@ -60,22 +60,22 @@ class State(Enum):
 class Instance:
     """One HSM: its session workers, and whether it gets calls. Its methods are called on the event loop.
 
-    It serves after its connector has tested the settings on the token. Failures in a row, or all sessions stuck, take
-    it out of service, until the connector's next test succeeds. That it is slow does not.
+    It serves after its connector has tested the settings on the token. It goes out of service after several failures
+    in a row, or if all sessions are stuck, until the connector's next test succeeds. A slow HSM stays in service.
     """
 
     def __init__(self, hsm: Hsm, modules: Modules, workers: int = 1) -> None:
-        """``workers`` is the number of processes that want sessions of it."""
+        """``workers`` is the number of worker processes that open sessions on the HSM."""
         self.id = hsm.id
         self.state = State.CONNECTING
         self.returns = 0
-        """How often it has come into service, the first time included."""
+        """How often it has come into service, including the first time."""
         self.deadline_seconds = _DEADLINE_SECONDS
-        """The deadline of a request, to say whether the HSM is fast enough for it."""
+        """The deadline of a request, to determine whether the HSM is fast enough."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module. Called on any thread."""
         self.on_service: Callable[[], None] = lambda: None
-        """Called on the event loop each time that it comes into service."""
+        """Called on the event loop whenever the instance comes into service."""
         self._hsm = hsm
         self._reason = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,7 +97,7 @@ class Instance:
         self._outstanding = 0
         self._failures = 0
         self._checked_at = -math.inf
-        self._seen_proofs = 0
+        self._seen_passed_tests = 0
         self._seen_failure: HsmError | None = None
         self._too_slow = False
         self._tried = asyncio.Event()
@@ -109,24 +109,24 @@ class Instance:
 
     @property
     def reason(self) -> str:
-        """Why it does not serve, and what it does about that."""
+        """Why it does not serve, and the current attempt to connect."""
         slow = "" if self.state is State.SERVING else slow_attempt(self._connector)
         return "; ".join(filter(None, (self._reason, slow)))
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        """What it serves with less than it should, in words."""
+        """The reasons why it is DEGRADED. Empty if it is not."""
         reasons = degraded_reasons(self._hsm.sessions, self._pool, self._connector, failed=self._failures > 0)
         return tuple(filter(None, (*reasons, self._slowness)))
 
     @property
     def call_seconds(self) -> float:
-        """How long a GCM call takes inside the module at present."""
+        """The seconds that a GCM call takes inside the module at present; 0 if unknown."""
         return self._pool.calls.latency.seconds()
 
     @property
     def too_slow_to_verify(self) -> bool:
-        """Whether two calls take longer than a request may: no Encrypt with an integrity value can succeed."""
+        """Whether two calls take longer than the deadline, so that no Encrypt with an integrity value can succeed."""
         return bool(self._slowness)
 
     @property
@@ -135,7 +135,7 @@ class Instance:
 
     @property
     def labels(self) -> frozenset[str]:
-        """The labels of its keys, as of the last listing."""
+        """The labels of its keys, from the last listing."""
         return self._pool.labels
 
     @property
@@ -145,12 +145,12 @@ class Instance:
 
     @property
     def ambiguous(self) -> frozenset[str]:
-        """Labels that several of its keys carry, as of the last listing."""
+        """Labels that several of its keys have, from the last listing."""
         return self._listing.ambiguous
 
     @property
     def check_values(self) -> dict[str, bytes | None]:
-        """The check values of its keys by label, as of the last listing."""
+        """The check values of its keys by label, from the last listing."""
         return self._listing.check_values
 
     @property
@@ -160,26 +160,26 @@ class Instance:
 
     @property
     def serving(self) -> bool:
-        """Whether it should get calls."""
+        """Whether it gets calls: it is in service, and not all sessions are stuck."""
         return self.state is State.SERVING and self._pool.available
 
     def in_service(self) -> bool:
-        """Whether it is in service, free sessions or not."""
+        """Whether it is in service, even if it has no free session."""
         return self.state is State.SERVING
 
     @property
     def load(self) -> int:
-        """Calls that wait or run, stuck ones included."""
+        """The number of calls that wait or run, including stuck ones."""
         return self._outstanding + self._pool.stuck
 
     @property
     def sessions(self) -> int:
-        """Sessions that can take calls."""
+        """The number of sessions that are not stuck."""
         return self._pool.free
 
     @property
     def stuck_sessions(self) -> int:
-        """Sessions whose call does not return."""
+        """The number of sessions whose call does not return."""
         return self._pool.stuck
 
     @property
@@ -192,42 +192,42 @@ class Instance:
 
     @property
     def hopeless(self) -> bool:
-        """Whether only another process can bring it back: all calls have been stuck for ``connect_timeout_s``."""
+        """Whether all sessions have been stuck for ``connect_timeout_s``, so that only a new process can help."""
         return self._pool.exhausted_for > self._hsm.connect_timeout_s
 
     @property
     def quiet(self) -> bool:
-        """Whether it serves and makes no calls of its own before its next check is due."""
+        """Whether it serves and makes no call before its next check, apart from requests."""
         return self.serving and self._watcher.pausing and not self._listing.running_first
 
     def expected_seconds(self, share: Share, calls: int = 1) -> float:
-        """How long a request of so many calls, one after another, takes here at present."""
+        """The expected seconds of a request of ``calls`` calls, one after another."""
         return self._pool.expected_seconds(share, calls)
 
     def likely_seconds(self, share: Share) -> float:
-        """How long the next call is likely to take here: as long as one that has not returned, if that is longer."""
+        """The expected seconds of the next call, at least as long as the oldest running call has taken."""
         return max(self._pool.expected_seconds(share), self._pool.calls.running_seconds)
 
     def seconds_since_check(self) -> float:
-        """Age of the last check that went well; infinite before the first."""
+        """The age of the last successful check; infinite before the first."""
         return time.monotonic() - self._checked_at
 
     def start(self) -> None:
-        """Start threads and watcher. The HSM need not be reachable yet."""
+        """Start threads and watcher. The HSM may be unreachable."""
         self._loop = asyncio.get_running_loop()
         self._connector.start()
         self._pool.start()
         self._watcher.start()
 
     def stop(self) -> None:
-        """Let the threads end after what is queued; do not wait for them."""
+        """Let the threads end after the queued calls, without waiting for them."""
         self._watcher.stop()
         self._listing.stop()
         self._connector.stop()
         self._pool.stop()
 
     async def ended(self, seconds: float) -> None:
-        """After :meth:`stop`, wait until its threads have ended, for at most ``seconds``: then none logs in again."""
+        """After :meth:`stop`, wait at most ``seconds`` until the threads have ended. Then none logs in again."""
         deadline = Deadline.after(seconds)
         await self._pool.ended(deadline.remaining())
         await asyncio.to_thread(self._connector.join, deadline.remaining())
@@ -240,19 +240,19 @@ class Instance:
         """Run ``work`` on a session, in its turn; see :meth:`SessionPool.submit`.
 
         Raises:
-            HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
+            HsmBusy: the call cannot be answered by the deadline, or the HSM asks for fewer calls.
             DeadlinePassed: the HSM was too slow.
-            TokenUnavailable: it is out of service.
+            TokenUnavailable: the HSM is out of service.
             HsmError: what ``work`` raised.
         """
         return await self._observed(self._pool.submit(work, deadline, share))
 
     async def call_unobserved(self, work: Operation[Result], deadline: Deadline) -> Result:
-        """The same as :meth:`call`, for work in the background: its failure says nothing about the HSM's health."""
+        """The same as :meth:`call` for background work. Its outcome does not change the health of the HSM."""
         return await self._pool.submit(work, deadline)
 
     async def _observed(self, call: Awaitable[Result]) -> Result:
-        """Await a call and count its outcome. That it took too long is not held against the HSM."""
+        """Await a call and count its outcome. A missed deadline does not count as a failure of the HSM."""
         self._outstanding += 1
         try:
             result = await call
@@ -262,7 +262,7 @@ class Instance:
             self._count_failure(error)
             raise
         except HsmError:
-            # An answer about a key or a ciphertext comes from an HSM that works.
+            # An HSM that reports an error about a key or a ciphertext works.
             self._failures = 0
             raise
         finally:
@@ -295,14 +295,14 @@ class Instance:
         if self.state is not State.SERVING:
             return
         self.state, self._reason = State.DOWN, reason
-        self._seen_proofs = self._connector.proofs
+        self._seen_passed_tests = self._connector.passed_tests
         _log.error("HSM out of service", extra={"fields": {"hsm": self.id, "reason": reason}})
-        self._connector.prove()
+        self._connector.request_test()
         self._pool.close(TokenUnavailable(reason))
         self._watcher.wake()
 
     def check_interval(self) -> float:
-        """Seconds until the next check: soon if a call has failed."""
+        """The seconds until the next check: fewer if a call has failed."""
         return RECHECK_SECONDS if self._failures else self._hsm.check_interval_s
 
     async def check(self) -> None:
@@ -326,8 +326,8 @@ class Instance:
         self._too_slow = bool(slowness)
 
     async def try_to_serve(self) -> None:
-        """Bring it into service if its connector has tested it since it went out of service, and a session is free."""
-        if self._connector.proofs > self._seen_proofs and self._pool.free:
+        """Bring it into service if a test has succeeded since it went out of service, and a session is free."""
+        if self._connector.passed_tests > self._seen_passed_tests and self._pool.free:
             await self._serve()
             return
         failure, attempt = self._connector.failure, self._connector.attempt
@@ -346,12 +346,12 @@ class Instance:
         self._pool.close(error)
 
     async def _serve(self) -> None:
-        proofs = self._connector.proofs
+        passed_tests = self._connector.passed_tests
         self._pool.open()
         self._checked_at = time.monotonic()
-        # If a session had to search for a key while requests wait, they would miss their deadline.
+        # Otherwise sessions would have to search for keys while requests wait, which would miss their deadlines.
         await self._listing.begin(_LISTING_SECONDS)
-        self._seen_proofs, self._seen_failure = proofs, None
+        self._seen_passed_tests, self._seen_failure = passed_tests, None
         self.state, self._reason, self._failures = State.SERVING, "", 0
         self.returns += 1
         self._tried.set()

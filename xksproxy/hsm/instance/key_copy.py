@@ -1,4 +1,4 @@
-"""Copies a key from one token to another, wrapped by a key that both have: it never leaves the tokens in clear."""
+"""Copies a key from one token to another. It is wrapped by a key that both tokens have, never in plaintext."""
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import KeyAmbiguous, KeyRefusesUse
@@ -7,11 +7,9 @@ from xksproxy.hsm.pkcs11.key_objects import destroy_key, make_unextractable, unw
 
 
 def copy_key(source: HsmSession, target: HsmSession, label: str, wrapping_label: str) -> None:
-    """Copy the key with a name to another token, where it is sensitive and not extractable.
+    """Copy a key to another token, with its label and its CKA_ID. The copy is sensitive and not extractable.
 
-    The copy has its label and its CKA_ID.
-
-    A copy that the target does not describe as AES-256 cannot be used by KMS; it is destroyed again.
+    KMS cannot use a copy that the target does not describe as AES-256. Such a copy is destroyed again.
 
     Raises:
         KeyAmbiguous: the target has a key of this label already, or a label is not unique.
@@ -34,7 +32,7 @@ def forbid_extraction(session: HsmSession, label: str) -> None:
 
     Raises:
         KeyMissing, KeyAmbiguous: there is not exactly one key of the label.
-        TokenUnavailable: the token refuses.
+        TokenUnavailable: the token refuses the change.
     """
     if session.describe_key(label).extractable:
         make_unextractable(session.binding, label)

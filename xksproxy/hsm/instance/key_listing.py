@@ -18,15 +18,15 @@ _PAUSE_FACTOR: Final = 30
 
 
 class KeyListing:
-    """What the last listing found. Its methods are called on the event loop.
+    """The results of the last listing. Its methods are called on the event loop.
 
-    One listing is cheaper than a search for each key. Listing takes at most a thirtieth of the time, and its failure is
-    not counted as a failure of the HSM.
+    One listing takes less time than a search for each key. After each listing there is a pause of 30 times its
+    duration. A failed listing does not count as a failure of the HSM.
     """
 
     def __init__(self, hsm_id: str, pool: SessionPool) -> None:
         self.ambiguous: frozenset[str] = frozenset()
-        """Names that several keys fit."""
+        """Names that match several keys."""
         self.check_values: dict[str, bytes | None] = {}
         """The check values of the keys, by each of their names."""
         self.listed = False
@@ -42,18 +42,18 @@ class KeyListing:
         return self._first is not None and not self._first.done()
 
     async def begin(self, seconds: float) -> None:
-        """List the keys at once, and wait for it no longer than that; it goes on in the background."""
+        """List the keys now, and wait at most ``seconds``. The listing continues in the background."""
         self._not_before = -math.inf
         self._first = asyncio.create_task(self.refresh())
         await asyncio.wait({self._first}, timeout=seconds)
 
     def stop(self) -> None:
-        """Cancel what :meth:`begin` started."""
+        """Cancel the listing that :meth:`begin` started."""
         if self._first is not None:
             self._first.cancel()
 
     async def refresh(self) -> None:
-        """List the keys, unless the last listing is too recent for its duration."""
+        """List the keys, unless the pause after the last listing is not over."""
         started = time.monotonic()
         if started < self._not_before:
             return
@@ -70,7 +70,7 @@ class KeyListing:
 
 
 class _Listed(NamedTuple):
-    """What a listing has found, by each of the keys' names."""
+    """The result of a listing, by each of the names of the keys."""
 
     labels: frozenset[str]
     ambiguous: frozenset[str]
@@ -78,7 +78,7 @@ class _Listed(NamedTuple):
 
 
 def _list(session: HsmSession) -> _Listed:
-    """List the keys; on the session's thread, because thousands of them would hold up the event loop."""
+    """List the keys. It runs on the session's thread, because thousands of keys would block the event loop."""
     keys = session.list_keys()
     counts = Counter(name for key in keys for name in key.names)
     return _Listed(

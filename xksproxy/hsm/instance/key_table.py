@@ -28,7 +28,7 @@ class KnownKey:
     description: KeyDescription
     checked_at: float
     verified_by: object = None
-    """The canary that the key decrypted; a key that is found anew has to decrypt it again."""
+    """The canary that the key has decrypted. A key that is found again must decrypt it again."""
 
     number: int | None = None
     """The number by which the native session knows it; None if it does not."""
@@ -37,10 +37,10 @@ class KnownKey:
 class KeyTable:
     """The keys of one session. Handles are kept, since a search costs time that grows with the number of keys.
 
-    A key is asked for by the text of an :class:`ObjectName`, which mostly is its label. A handle may also come from
-    ``hints``: handles by such names that another session found. Some modules have different handles in each session, so
+    A key is named by the text of an :class:`ObjectName`, which usually is its label. A handle may also come from
+    ``hints``: handles by name that another session has found. Some modules have different handles in each session, so
     a hint is used only if its object has the name in this session too.
-    ``require_token`` raises if the token is absent or logged out: then a search finds nothing, as for a missing key.
+    ``require_token`` raises if the token is absent or logged out. Then a search finds nothing, as for a missing key.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class KeyTable:
         self._known: dict[str, KnownKey] = {}
 
     def usable(self, label: str, permits: Callable[[KeyDescription], bool]) -> KnownKey:
-        """The key, if it is AES-256 and permits the use. Before it is refused, its attributes are read again.
+        """Return the key if it is AES-256 and permits the use. Before it is refused, its attributes are read again.
 
         Raises:
             KeyMissing, KeyAmbiguous, KeyRefusesUse, HandleStale, SessionLost, TokenUnavailable
@@ -78,9 +78,9 @@ class KeyTable:
         return key
 
     def find(self, label: str, *, known_for: float | None = None) -> KnownKey:
-        """The key with a label: a known one, a hinted one, or by a search.
+        """Return the key with a label: from this table, from the hints, or by a search.
 
-        The attributes of a known one are read again after ``known_for`` seconds, by default 5.
+        The attributes of a key in the table are read again after ``known_for`` seconds, by default 5.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -96,8 +96,8 @@ class KeyTable:
                 raise HandleStale("the handle belongs to another object now")
         return key
 
-    def find_anew(self, label: str) -> KnownKey:
-        """The key with a label, by a new search.
+    def search_again(self, label: str) -> KnownKey:
+        """Return the key with a label, by a new search.
 
         Raises:
             KeyMissing, KeyAmbiguous, HandleStale, SessionLost, TokenUnavailable
@@ -110,10 +110,10 @@ class KeyTable:
         """Drop the handle, so that the next use searches for the key."""
         key = self._known.pop(label, None)
         if key is not None and key.number is not None:
-            self._native_session.disarm(key.number)
+            self._native_session.revoke_key(key.number)
 
-    def arm(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:
-        """Allow the native session a key that was just used, until its attributes have to be read again.
+    def allow_key(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:
+        """Allow the native session to use a key that was just used, until its attributes must be read again.
 
         If ``encrypt`` is false, it may only decrypt. It serves only calls with the same ``fingerprint`` object.
         """
@@ -123,7 +123,7 @@ class KeyTable:
         key.number = number
         description, until = key.description, key.checked_at + _RECHECK_SECONDS
         usable = description.is_aes_256
-        self._native_session.arm(
+        self._native_session.allow_key(
             number,
             key.handle,
             until,
@@ -133,7 +133,7 @@ class KeyTable:
         )
 
     def everything(self) -> list[tuple[int, KeyDescription]]:
-        """Handles and descriptions of all secret and private token keys, in the order in which the token lists them."""
+        """Handles and descriptions of all secret and private keys of the token, in the order of the token."""
         keys = []
         for handle in self._search(ObjectName()):
             with suppress(HandleStale):  # destroyed since the search
@@ -174,7 +174,7 @@ class KeyTable:
 
     def _searched(self, label: str) -> KnownKey:
         found = [(handle, self._describe(handle)) for handle in self.search(label)]
-        # A module that finds another object than it was asked for must not have that used.
+        # A module may find other objects than it was asked for. They must not be used.
         found = [(handle, description) for handle, description in found if label in description.names]
         if len(found) > 1:
             keys = "; ".join(sorted(description.distinction for _, description in found))

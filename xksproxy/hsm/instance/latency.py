@@ -1,4 +1,4 @@
-"""How long an HSM takes for one call at present."""
+"""The present duration of a call to an HSM."""
 
 import time
 from typing import Final
@@ -14,7 +14,8 @@ _LEAST_SECONDS: Final = 0.0001
 class Latency:
     """A moving average of the time of a call inside the module, in seconds. Belongs to the event loop.
 
-    Without new samples it halves every 2 s: where it causes calls to be refused, some are made again and measured.
+    After 1 s without new samples it halves every 2 s. So if it causes calls to be refused, some are soon made again
+    and measured.
     """
 
     def __init__(self) -> None:
@@ -22,18 +23,18 @@ class Latency:
         self._sampled_at = 0.0
 
     def add(self, seconds: float) -> None:
-        """Take a sample."""
+        """Add a sample."""
         present = self.seconds()
         self._average = seconds if present == 0 else present + _WEIGHT * (seconds - present)
         self._sampled_at = time.monotonic()
 
     def seconds(self) -> float:
-        """The time that a call takes at present; 0 if it is not known."""
+        """The seconds that a call takes at present; 0 if unknown."""
         idle = time.monotonic() - self._sampled_at - _FRESH_SECONDS
         average = self._average if idle <= 0 else self._average * 0.5 ** (idle / _HALF_LIFE_SECONDS)
         return average if average > _LEAST_SECONDS else 0.0
 
     @property
     def stuck_after(self) -> float:
-        """After so many seconds inside the module, a call counts as one that does not return."""
+        """The seconds inside the module after which a call counts as one that does not return."""
         return max(_LEAST_STUCK_SECONDS, _STUCK_FACTOR * self.seconds())

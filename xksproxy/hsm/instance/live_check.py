@@ -1,4 +1,4 @@
-"""One attempt on each HSM of a configuration, for commands: which HSMs work, and why others do not."""
+"""One test of each HSM of a configuration, for commands: which HSMs work, and why others do not."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from xksproxy.state.usage import UsageBook
 
 @dataclass(frozen=True, slots=True)
 class LiveCheck:
-    """The result for one HSM: a tested session, or the reason why there is none."""
+    """The result for one HSM: a tested session, or the reason of the failure."""
 
     hsm: Hsm
     info: TokenInfo | None = None
     session: HsmSession | None = None
     failure: str = ""
     session_warnings: tuple[str, ...] = ()
-    """That the token says that it has fewer sessions than are configured, in words."""
+    """Warnings if the token reports fewer sessions than are configured."""
 
 
 def check_each(hsms: Iterable[Hsm], state_directory: Path, workers: int) -> Iterator[LiveCheck]:
-    """Log in to each HSM once, recorded by the PIN guard; then run the self-test and the test of its settings.
+    """Log in to each HSM once, recorded by the PIN guard. Then run the self-test and the test of the settings.
 
-    The sessions that it says it has are compared with those that ``workers`` processes want.
+    The number of sessions that the token reports is compared with the number that ``workers`` processes want.
 
     A process may call this once, and must not fork workers afterwards.
     """

@@ -7,9 +7,9 @@ from ctypes import CDLL, c_void_p, cast
 
 @functools.cache
 def sha256_address() -> int:
-    """The address of SHA256(3) in the libcrypto that Python's hashlib uses; 0 if it cannot be reached.
+    """The address of SHA256(3) in the libcrypto that Python's hashlib uses; 0 if it cannot be found.
 
-    A Python with a libcrypto linked into it may hide the symbol.
+    A Python that is linked with libcrypto statically may hide the symbol.
     """
     try:
         return cast(CDLL(_hashlib.__file__).SHA256, c_void_p).value or 0

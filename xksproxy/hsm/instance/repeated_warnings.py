@@ -1,4 +1,4 @@
-"""Warnings that may come with every call: the first of a kind is logged at once, the others are counted."""
+"""Warnings that every call may cause: the first of a kind is logged at once, the others are counted."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ class RepeatedWarnings:
         self._hsm_id = hsm_id
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], tuple[float, int]] = {}
-        """When a warning was logged last, and how often it came since."""
+        """For each kind: the monotonic time of its log line, and the number of warnings since."""
 
     def warn(self, message: str, reason: str) -> None:
         """Log a warning, or count it if the same one was logged less than 10 s ago."""
@@ -29,7 +29,7 @@ class RepeatedWarnings:
         self._log.warning(message, extra={"fields": {"hsm": self._hsm_id, "reason": reason}})
 
     def summarise(self) -> None:
-        """Log how often each warning came in the last 10 s; call it from time to time."""
+        """Log the number of warnings of each kind, 10 s after its log line. Call it about ten times a second."""
         due = time.monotonic() - _SUMMARY_SECONDS
         with self._lock:
             ended = {kind: count for kind, (logged_at, count) in self._counts.items() if logged_at <= due}

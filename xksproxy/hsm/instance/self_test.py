@@ -1,4 +1,4 @@
-"""Tests of a session under a key of its own: it works, and the module behaves as its settings say."""
+"""Tests of a session under a session key: the session works, and the module behaves as its settings say."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,7 +23,7 @@ _POINTS_AT_SETTINGS: Final = frozenset(
 
 
 class SelfTest:
-    """Tests of one session. Each checks first that the token is present: sessions of a vanished token may still work.
+    """Tests of one session. Each first checks that the token is present: sessions of an absent token may still work.
 
     They use a session key, so that no customer key is touched (R-HLTH-3). It is destroyed with the session.
     """
@@ -49,7 +49,7 @@ class SelfTest:
 
         Raises:
             SessionLost: the session is gone.
-            TokenUnavailable: the token fails, or decrypts to something else.
+            TokenUnavailable: the token fails, or decrypts to other data.
         """
         self._require_present()
         key = self._key()
@@ -60,15 +60,15 @@ class SelfTest:
             lost = self._class_of(error) is ErrorClass.SESSION_LOST
             raise (SessionLost if lost else TokenUnavailable)(f"self-test failed: {error}") from error
         if decrypted != _TEXT:
-            raise TokenUnavailable("self-test failed: decryption gave something else than was encrypted")
+            raise TokenUnavailable("self-test failed: the decrypted data differs from the plaintext")
 
     def check_settings(self) -> None:
-        """Check the quirks: IVs differ and come back, both outputs decrypt, a wrong tag is refused.
+        """Check the quirks: two encryptions have different IVs, both outputs decrypt, a wrong tag is refused.
 
         With wrong settings, a module could reuse an IV or accept a changed ciphertext without any error.
 
         Raises:
-            SettingsMismatch: the token behaves otherwise than its settings say.
+            SettingsMismatch: the module does not behave as its settings say.
             GeneratorFailed: its random generator repeats itself.
             TokenUnavailable: the token fails.
         """

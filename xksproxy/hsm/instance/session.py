@@ -1,4 +1,4 @@
-"""One PKCS#11 session: AES-256-GCM under keys found by name: a label, or the text of another ObjectName."""
+"""One PKCS#11 session: AES-256-GCM under keys by name, which is a label or the text of another ObjectName."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -35,13 +35,13 @@ Result = TypeVar("Result")
 
 
 class HsmSession:
-    """A session and the keys known in it. It belongs to one thread.
+    """A session and the keys that were found in it. It belongs to one thread.
 
-    Every method raises an :class:`HsmError`; after one whose ``discards_session`` is set, close the session.
+    Every method raises HsmError. After an error whose ``discards_session`` is true, close the session.
     """
 
     def __init__(self, connection: Connection, binding_session: Any = None) -> None:
-        """A new session, or one that is open already; the calling thread is inside the module lock."""
+        """Open a session, or use an open ``binding_session``. The calling thread must be inside the module lock."""
         self._cryptoki = connection.cryptoki
         self._connection = connection
         self._quirks = connection.quirks
@@ -56,7 +56,7 @@ class HsmSession:
             self._quirks.iv == "written-back",
             sha256_address(),
         )
-        """Makes calls without the interpreter, under keys that :meth:`allow_native` has named."""
+        """Makes calls without the interpreter, under the keys of :meth:`allow_native`."""
         self._keys = KeyTable(
             self._cryptoki,
             self._handle,
@@ -96,7 +96,7 @@ class HsmSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the module has not been initialised again since; if it has, every handle is void."""
+        """False if the module was initialised again after the session was opened: then every handle is invalid."""
         return self._connection.alive
 
     @property
@@ -105,7 +105,7 @@ class HsmSession:
         return self._session
 
     def logged_in(self) -> bool:
-        """Whether private objects can be seen, where that needs a log-in."""
+        """Whether the session can see private objects. True if the token needs no log-in."""
         with self._errors_classified:
             state = self._cryptoki.session_state(self._handle)
         return not self._connection.needs_login or state in _USER_STATES
@@ -116,16 +116,16 @@ class HsmSession:
             close_session(self._session)
 
     def take_call_seconds(self) -> float | None:
-        """How long the last GCM call was inside the module; None if there was none since this was asked."""
+        """Return and forget the seconds that the last GCM call was inside the module; None if there was no call."""
         return self._gcm_calls.take_seconds()
 
     def raise_next(self, failure: tuple[str, int] | None) -> None:
-        """Make the next encryption or decryption fail with what the native session saw: function and return value."""
+        """Make the next encryption or decryption fail like the native session: with this function and return value."""
         self._native_failure = None if failure is None else CryptokiError(*failure)
 
     def allow_native(self, label: str, number: int, fingerprint: KeyFingerprint | None) -> None:
-        """Allow the native session calls with this fingerprint under a key that was just used; ``number`` names it."""
-        self._keys.arm(label, number, fingerprint, encrypt=self._quirks.iv != "appended")
+        """Allow native calls with this fingerprint under a key that was just used. ``number`` identifies the key."""
+        self._keys.allow_key(label, number, fingerprint, encrypt=self._quirks.iv != "appended")
 
     def encrypt(
         self,
@@ -137,10 +137,10 @@ class HsmSession:
         *,
         counted: bool = False,
     ) -> Sealed:
-        """AES-256-GCM under the key of a label, which must match ``fingerprint`` if one is given.
+        """Encrypt with AES-256-GCM under the key of a label. The key must match ``fingerprint`` if that is given.
 
-        An IV is used for one attempt. Each attempt is counted before it is made, up to ``maximum`` if that is given;
-        ``counted``: the first one is counted already.
+        Each attempt has a new IV, and is counted before it is made, up to ``maximum`` if that is given. ``counted``:
+        the first attempt is already counted.
 
         Raises:
             EncryptionsSpent, NotCounted
@@ -176,16 +176,16 @@ class HsmSession:
         Raises:
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable
         """
-        return self._keys.retry_stale(label, lambda: self._keys.find_anew(label).description)
+        return self._keys.retry_stale(label, lambda: self._keys.search_again(label).description)
 
     def read_key(self, label: str) -> KeyDescription:
-        """The same without a search, if a listing or a call has found the key: a listing notices a second one."""
+        """The same without a search if the key was found before. The next listing notices a second key of the label."""
         return self._keys.retry_stale(label, lambda: self._keys.find(label, known_for=0).description)
 
     def make_fingerprint(self, label: str) -> KeyFingerprint:
-        """A fingerprint of the key that is on this token now.
+        """Make a fingerprint of the key that is on this token now.
 
-        If the key is on record under another name, whatever key store uses it, its encryptions are counted there from
+        If the key is on record under another name, in any key store, its encryptions are counted under that name from
         now on.
 
         Raises:
@@ -194,16 +194,18 @@ class HsmSession:
         return self._fingerprint_maker.make(label)
 
     def verify_key(self, label: str, fingerprint: KeyFingerprint) -> None:
-        """Search for the key anew and compare it with a fingerprint.
+        """Search for the key again and compare it with a fingerprint.
 
         Raises:
             KeyDiffers: it is another key, or there is nothing to compare.
             KeyMissing, KeyAmbiguous, SessionLost, TokenUnavailable, HsmBusy
         """
-        self._keys.retry_stale(label, lambda: self._fingerprint_check.require(self._keys.find_anew(label), fingerprint))
+        self._keys.retry_stale(
+            label, lambda: self._fingerprint_check.require(self._keys.search_again(label), fingerprint)
+        )
 
     def list_keys(self) -> list[KeyDescription]:
-        """All secret and private keys of the token, in its order. Other sessions use the handles that it finds."""
+        """All secret and private keys of the token, in its order. Other sessions use the handles as hints."""
         found = self._keys.everything()
         times = Counter(name for _, description in found for name in description.names)
         self._connection.key_hints = {
@@ -221,9 +223,9 @@ class HsmSession:
         extractable: bool = False,
         default_label: str | None = None,
     ) -> None:
-        """Make an AES key on the token. An ``extractable`` one can be wrapped; see :func:`~.key_copy.copy_key`.
+        """Make an AES key on the token. If it is ``extractable``, it can be wrapped; see :func:`~.key_copy.copy_key`.
 
-        A key that is named by its CKA_ID alone gets the default label.
+        If ``label`` names it by its CKA_ID alone, it gets the default label.
 
         Raises:
             KeyAmbiguous: a key of this name or label exists already; nothing was made.
@@ -253,7 +255,7 @@ class HsmSession:
         self._self_test.check_settings()
 
     def require_self_test(self, failure: Ambiguous) -> None:
-        """Raise TokenUnavailable unless the session works; if it does, the ciphertext was wrong."""
+        """Raise TokenUnavailable if the self-test fails. If it succeeds, the ciphertext caused the ``failure``."""
         try:
             self._self_test.run()
         except SessionLost as error:

@@ -1,13 +1,13 @@
-"""Whether a token says that it has fewer sessions than are wanted."""
+"""Warnings about tokens that report fewer sessions than are wanted."""
 
 from xksproxy.hsm.pkcs11.connection import SessionLimits
 
 
 def session_warnings(limits: SessionLimits, *, sessions: int, workers: int, read_write: bool) -> list[str]:
-    """What is wrong, in words. Each worker wants ``sessions`` and one to log in.
+    """Return the warnings. Each worker wants ``sessions`` sessions, and one for the log-in.
 
-    PKCS#11 counts the sessions of one process. Many tokens count those of all processes together, so that is compared
-    too.
+    By PKCS#11, the limits are for one process. Many tokens count the sessions of all processes together, so the limits
+    are compared with that number too.
     """
     named = [("ulMaxSessionCount", limits.maximum)]
     if read_write:

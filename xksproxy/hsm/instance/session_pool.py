@@ -32,21 +32,21 @@ from xksproxy.state.usage import UsageBook
 _log: Final = logging.getLogger(__name__)
 _SUPERVISE_SECONDS: Final = 0.1
 _STARVED_SECONDS: Final = 2.0
-"""Sessions are opened again in less time, unless the HSM connects slowly or has no room."""
+"""Usually a lost session is opened again sooner, unless the HSM is slow or has no free session."""
 
 _DEVICE_RETRIES: Final = 2
-"""So often a call is repeated after an error that a device may give in passing."""
+"""The number of times that a call is repeated after an error that may be transient."""
 
-_NOT_PASSING: Final = (CiphertextWrong, GeneratorFailed, LoginBarred, LoginRefused, SettingsMismatch)
+_NOT_TRANSIENT: Final = (CiphertextWrong, GeneratorFailed, LoginBarred, LoginRefused, SettingsMismatch)
 
 Result = TypeVar("Result")
 
 
 class SessionPool:
-    """One worker for each session of an HSM. The methods are called on the event loop.
+    """One session worker for each session of an HSM. The methods are called on the event loop.
 
-    A worker whose call does not return is replaced, until there are twice as many, including the stuck ones. That is
-    decided by the time which a call has spent inside the module, not by the deadline of the request.
+    A worker whose call does not return is replaced, as long as there are fewer than twice as many workers as sessions,
+    stuck ones included. A call counts as stuck by its time inside the module, not by the deadline of the request.
     """
 
     def __init__(
@@ -63,11 +63,12 @@ class SessionPool:
     ) -> None:
         """``usage`` counts encryptions.
 
-        The callbacks run when a worker is stuck; when one returns or has a session; while none has had one for 2 s.
+        ``on_stuck`` is called when a worker is stuck, ``on_return`` when one returns or gets a session, ``on_starved``
+        while no worker has had a session for 2 s. ``hsm_makes_ivs``: whether to compare the IVs.
         """
         self._queue: CallQueue[SessionCall] = CallQueue()
         self.calls = OutstandingCalls(self._queue)
-        """Those that wait or run; not those that do not return."""
+        """The calls that wait or run, without stuck ones."""
         self._hsm_id = hsm_id
         self._sessions = sessions
         self._connector = connector
@@ -82,28 +83,28 @@ class SessionPool:
         self._refusal: HsmError | None = TokenUnavailable("not reached yet")
         self._supervisor: asyncio.TimerHandle | None = None
         self._free: dict[int, SessionWorker] = {}
-        """The workers that take calls once they have a session, by number."""
+        """The workers that are not stuck, by number. They take calls when they have a session."""
         self._counted_sessions = 1
-        """:attr:`free`, at least 1, as of the last tick or change: counting for each call costs too much."""
+        """:attr:`free` at the last tick or change, but at least 1. Counting for each call would cost too much."""
         self.has_session = False
-        """Whether :attr:`free` was not 0 then."""
+        """Whether :attr:`free` was above 0 then."""
         self._had_session_at = time.monotonic()
         self._stuck: set[SessionWorker] = set()
         self._exhausted_since: float | None = None
         self._started = 0
         self._key_numbers: dict[str, int] = {}
-        """The numbers by which native sessions know keys, by label; only for keys that were once listed."""
+        """The numbers of keys in native sessions, by label, for keys that a listing has found."""
         self.labels: frozenset[str] = frozenset()
-        """The labels that the last listing found. Others get no number: clients can invent any number of them."""
+        """The labels of the last listing. Other labels get no number, because clients can invent any number of them."""
 
     @property
     def free(self) -> int:
-        """The number of workers that have a session and are not stuck, busy ones included."""
+        """The number of workers that have a session and are not stuck, including busy ones."""
         return sum(worker.has_session for worker in self._free.values())
 
     @property
     def available(self) -> bool:
-        """Whether a worker takes calls, or does so as soon as it has a session again."""
+        """Whether a worker takes calls, or will when it has a session again."""
         return bool(self._free)
 
     @property
@@ -113,7 +114,7 @@ class SessionPool:
 
     @property
     def exhausted_for(self) -> float:
-        """For how many seconds all workers have been stuck and no further one may be started; 0 if that is not so."""
+        """The seconds since all workers are stuck and no more may be started; 0 if that is not the case."""
         return 0.0 if self._exhausted_since is None else time.monotonic() - self._exhausted_since
 
     @property
@@ -128,13 +129,13 @@ class SessionPool:
         self._top_up()
 
     def stop(self) -> None:
-        """Let the threads end after what is queued; do not wait for them."""
+        """Let the threads end after the queued calls, without waiting for them."""
         if self._supervisor is not None:
             self._supervisor.cancel()
         self._queue.end(len(self._free))
 
     async def ended(self, seconds: float) -> None:
-        """After :meth:`stop`, wait until the threads have ended, for at most ``seconds``."""
+        """After :meth:`stop`, wait at most ``seconds`` until the threads have ended."""
         deadline = Deadline.after(seconds)
         for worker in tuple(self._free.values()):
             await asyncio.to_thread(worker.join, deadline.remaining())
@@ -143,16 +144,16 @@ class SessionPool:
             asyncio.get_running_loop().remove_reader(self._queue.fileno())
 
     def expected_seconds(self, share: Share, calls: int = 1) -> float:
-        """How long a request of so many calls, one after another, takes at present: waiting, then the calls."""
+        """The expected seconds of a request of ``calls`` calls, one after another, including the time in the queue."""
         return self.calls.expected_seconds(self._counted_sessions, calls, share)
 
     async def submit(self, work: Operation[Result], deadline: Deadline, share: Share = OWN_SHARE) -> Result:
-        """Run work on a session. It is repeated on another one after a lost session or a passing device error.
+        """Run ``work`` on a session. It is repeated after a lost session or a transient error of the device.
 
         Raises:
-            HsmBusy: the call cannot be answered by the deadline, or the HSM asks to slow down.
+            HsmBusy: the call cannot be answered by the deadline, or the HSM asks for fewer calls.
             DeadlinePassed: the HSM was too slow.
-            HsmError: the work raised it.
+            HsmError: ``work`` raised it.
         """
         lost, failed = self._sessions, _DEVICE_RETRIES
         while True:
@@ -167,7 +168,7 @@ class SessionPool:
             except TokenUnavailable as error:
                 failed -= 1
                 if (
-                    isinstance(error, _NOT_PASSING)
+                    isinstance(error, _NOT_TRANSIENT)
                     or failed < 0
                     or deadline.remaining() <= self.calls.call_seconds(self._counted_sessions)
                 ):
@@ -191,18 +192,18 @@ class SessionPool:
         return result
 
     def open(self) -> None:
-        """Take calls."""
+        """Accept calls."""
         self._refusal = None
 
     def close(self, error: HsmError) -> None:
-        """Refuse all calls that no worker has taken, and those that come, until :meth:`open`."""
+        """Refuse the calls that no worker has taken, and all new calls until :meth:`open`."""
         self._refusal = error
         for call in self.calls:
             if call.claimed_at is None and call.refuse(error):
                 self.calls.remove(call)
 
     def _require_time(self, deadline: Deadline, calls: int, share: Share) -> float:
-        """The seconds that ``calls`` normally take, once begun. Raises HsmBusy if the deadline is too near for them."""
+        """The expected seconds of ``calls`` calls after they begin. Raises HsmBusy if they would miss the deadline."""
         sessions, remaining = self._counted_sessions, deadline.remaining()
         needed = self.calls.reserve(sessions, calls, remaining, share)
         if needed is None:
@@ -213,7 +214,7 @@ class SessionPool:
         return min(needed, remaining / 2)
 
     def _put(self, call: SessionCall, calls: int, share: Share) -> None:
-        """Queue a call. Workers are woken once for all calls of this turn of the loop, because waking is costly."""
+        """Queue a call. Workers are woken once for all calls of one iteration of the loop, because waking is costly."""
         flow = self.calls.add(call, calls, share)
         self._queue.put(call, flow, calls)
         if not self._waking:
@@ -232,7 +233,7 @@ class SessionPool:
             call.settle()
 
     def _require_new_iv(self, call: SessionCall) -> None:
-        """Make a call fail if the HSM has used its IV before."""
+        """Let a call fail if the HSM has used its IV before."""
         encryption = call.settled_encryption()
         if encryption is not None:
             try:
@@ -245,7 +246,7 @@ class SessionPool:
         loop = asyncio.get_running_loop()
         self._supervisor = loop.call_later(_SUPERVISE_SECONDS, self._supervise)
         self._warnings.summarise()
-        self.calls.follow(_SUPERVISE_SECONDS)
+        self.calls.tick(_SUPERVISE_SECONDS)
         self._count_sessions()
         if time.monotonic() - self._had_session_at > _STARVED_SECONDS:
             self._on_starved()
@@ -306,7 +307,7 @@ class SessionPool:
         self._on_return()
 
     def _replace(self, number: int) -> None:
-        """Start another worker in the place of one whose call does not return."""
+        """Replace a worker whose call does not return by a new one."""
         self._stuck.add(self._free.pop(number))
         _log.error("HSM call does not return", extra={"fields": {"hsm": self._hsm_id, "stuck": self.stuck}})
         self._top_up()

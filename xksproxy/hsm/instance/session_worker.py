@@ -1,4 +1,4 @@
-"""A session worker: one thread that owns one session and takes calls from a queue."""
+"""A session worker: a thread that owns one session and takes calls from a queue."""
 
 import asyncio
 import logging
@@ -58,9 +58,9 @@ class SessionCall(Call):
         gcm.prepare(self, key, usage)
 
     async def result(self, needed: float) -> Any:
-        """Wait for the answer until the deadline. A call that has begun goes on after it; its answer is dropped.
+        """Wait for the answer until the deadline. A call that has begun continues after it, and its answer is dropped.
 
-        ``needed``: the seconds that the call normally takes. It is not begun when less is left.
+        ``needed``: the expected seconds of the call. If less time is left, the call does not begin.
 
         Raises:
             HsmBusy: no worker became free in time.
@@ -76,7 +76,7 @@ class SessionCall(Call):
             raise
 
     def inside_since(self, call_of: Callable[[int], CallInside | None]) -> float | None:
-        """Since when it has been inside the module, on the monotonic clock; None while it is not."""
+        """The monotonic time at which it entered the module; None while it is not inside."""
         if self.claimed_at is None or self.finished_at is not None:
             return None
         if self._thread is None:
@@ -85,7 +85,7 @@ class SessionCall(Call):
         return None if call is None else call.entered_at
 
     def serve(self, session: HsmSession) -> None:
-        """Run the operation in Python. A failure of the native session is classified as if it had happened here.
+        """Run the operation in Python. A failure of the native session is classified like one of this call.
 
         Raises:
             HsmError: the operation failed. The worker passes it to :meth:`fail`.
@@ -109,7 +109,7 @@ class SessionCall(Call):
             session.allow_native(self._gcm.label, self._key, self._gcm.fingerprint)
 
     def begin_in_python(self) -> None:
-        """Note that the calling thread serves it; what it does besides calls into the module is not the HSM's time."""
+        """Note the serving thread, so that only its time inside the module counts as time of the HSM."""
         self._thread = threading.get_ident()
 
     def fail(self, error: HsmError) -> None:
@@ -117,32 +117,32 @@ class SessionCall(Call):
         self._error = error
 
     def refuse(self, error: HsmError) -> bool:
-        """Answer with a failure, if no worker has taken it; whether that is so. On the event loop."""
+        """Answer with a failure if no worker has taken the call. Returns whether it did. On the event loop."""
         if not self._queue.withdraw(self):
             return False
         self._answer(error)
         return True
 
     def give_up(self) -> None:
-        """Answer a call that does not return. On the event loop."""
+        """Answer a stuck call with DeadlinePassed. On the event loop."""
         self._answer(DeadlinePassed("the HSM call does not return"))
 
     @property
     def module_seconds(self) -> float | None:
-        """How long its GCM call was inside the module, once it is finished; None if it made none."""
+        """The seconds that its GCM call was inside the module; None if it is not finished or made no GCM call."""
         if self._call_seconds is None and self._thread is None and self.attempted and self.claimed_at is not None:
             calls = 1 if self._gcm is None else self._gcm.calls
             return None if self.finished_at is None else (self.finished_at - self.claimed_at) / calls
         return self._call_seconds
 
     def settled_encryption(self) -> tuple[str, bytes] | None:
-        """Label and IV of an encryption that has succeeded; None if it is none or has failed."""
+        """Label and IV of a successful encryption; None for any other call."""
         if self._error is not None or self._gcm is None or isinstance(self._gcm, Decryption):
             return None
         return self._gcm.label, self._gcm.iv_of(self._value) if self._served else self.iv
 
     def settle(self) -> None:
-        """Give the caller its answer; on the event loop, when the call is finished."""
+        """Give the answer to the caller when the call is finished. On the event loop."""
         if self._timer is not None:
             self._timer.cancel()
         if self._future.done():
@@ -188,7 +188,7 @@ class SessionWorker:
         on_return: Callable[["SessionWorker"], None],
         on_session: Callable[[], None],
     ) -> None:
-        """The callbacks run on the event loop: after a call that had been given up, and when it has a session."""
+        """The callbacks run on the event loop: after a call that was given up; when a session was opened."""
         self.number = number
         self._queue = queue
         self._connector = connector
@@ -210,11 +210,11 @@ class SessionWorker:
 
     @property
     def has_session(self) -> bool:
-        """Whether it has a session, and so takes calls."""
+        """Whether it has a session and takes calls."""
         return self._session is not None
 
     def join(self, seconds: float) -> None:
-        """Wait for the thread to end, but no longer than so many seconds."""
+        """Wait for the thread to end, at most ``seconds``."""
         self._thread.join(seconds)
 
     def _run(self) -> None:
@@ -235,7 +235,7 @@ class SessionWorker:
             self._loop.call_soon_threadsafe(callback)
 
     def _require_session(self) -> bool:
-        """Wait for a session, if it has none; whether it has one now."""
+        """Wait for a session if it has none. Returns whether it has one."""
         if self._session is None:
             self._session = self._connector.session()
             if self._session is not None:
@@ -268,7 +268,7 @@ class SessionWorker:
             call.serve(session)
 
     def _discard(self) -> None:
-        """Close the session, unless the module was initialised again: its handle may belong to another session now."""
+        """Close the session, unless the module was initialised again: then another session may have its handle."""
         session, self._session = self._session, None
         if session is None:
             return

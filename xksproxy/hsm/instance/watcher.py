@@ -1,4 +1,4 @@
-"""The background task of one HSM: it checks the HSM while it serves, and waits for its return while it does not."""
+"""The background task of one HSM: checks it while it serves, and waits for its return while it does not."""
 
 import asyncio
 import logging
@@ -10,12 +10,12 @@ RECHECK_SECONDS: Final = 1.0
 
 
 class Watched(Protocol):
-    """What the watcher asks of an HSM."""
+    """The HSM that is watched."""
 
     id: str
 
     def in_service(self) -> bool:
-        """Whether it is in service, free sessions or not."""
+        """Whether it is in service, even if it has no free session."""
 
     def check_interval(self) -> float:
         """Seconds until the next check."""
@@ -24,11 +24,11 @@ class Watched(Protocol):
         """Test an HSM in service."""
 
     async def try_to_serve(self) -> None:
-        """Bring an HSM into service, if it is connected by now."""
+        """Bring an HSM into service if it is connected."""
 
 
 class Watcher:
-    """Runs checks, one at a time, with pauses that :meth:`wake` ends. Belongs to the event loop."""
+    """Runs checks, one after another, with pauses, which :meth:`wake` ends. Belongs to the event loop."""
 
     def __init__(self, watched: Watched) -> None:
         self.pausing = False
@@ -70,7 +70,7 @@ class Watcher:
         await self._watched.check()
 
     async def _pause(self, seconds: float) -> bool:
-        """Whether it lasted as long as that."""
+        """Pause, and return whether the pause ended without :meth:`wake`."""
         self.pausing = True
         try:
             async with asyncio.timeout(seconds):

@@ -177,11 +177,11 @@ static PyGetSetDef properties[] = {
     {"iv", get_iv, NULL, "The IV that was used.", NULL},
     {"output", get_output, NULL, "The output of a NativeSession's call.", NULL},
     {"integrity_value", get_integrity_value, NULL, "SHA-256 over prefix, IV and output of a verified encryption.", NULL},
-    {"differs", get_differs, NULL, "Whether the output decrypted to something else than the plaintext.", NULL},
+    {"differs", get_differs, NULL, "Whether the output decrypted to other data than the plaintext.", NULL},
     {"claimed_at", get_claimed_at, NULL, "When a worker claimed it, on the monotonic clock; None before that.", NULL},
     {"finished_at", get_finished_at, NULL, "When it was finished, on the monotonic clock; None before that.", NULL},
     {"attempted", get_attempted, NULL, "Whether a NativeSession called the module for it, successfully or not.", NULL},
-    {"abandoned", get_abandoned, NULL, "Whether its result is not awaited any more.", NULL},
+    {"abandoned", get_abandoned, NULL, "Whether its result is no longer awaited.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

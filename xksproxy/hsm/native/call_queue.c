@@ -269,18 +269,18 @@ static PyObject *get_fileno(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 static PyMethodDef methods[] = {
     {"fileno", get_fileno, METH_NOARGS, "A descriptor that is readable while calls are finished."},
     {"put", put, METH_VARARGS,
-     "put(call[, flow, calls]): let it wait in a flow; it makes so many calls. Idle workers see it after a wake."},
+     "put(call[, flow, calls]): queue a call in a flow, as the first of a number of calls. Idle workers see it after wake()."},
     {"start_of", start_of, METH_O, "When the next call of a flow starts, unless that is past; in virtual time, see flow.c."},
     {"turn", turn, METH_NOARGS, "The virtual time, and how many flows that were empty before are served next."},
     {"wake", wake, METH_NOARGS, "Wake idle workers, at most one for each waiting call."},
     {"get", get, METH_VARARGS,
      "get(worker, native_session): serve calls; returns a call that Python must serve, or None at the worker's end."},
-    {"finish", finish, METH_O, "Pass a claimed call to the event loop; False if it is not awaited any more."},
+    {"finish", finish, METH_O, "Pass a claimed call to the event loop; False if its result is no longer awaited."},
     {"withdraw", withdraw, METH_O, "Remove a call that no worker has claimed; False if one has."},
     {"abandon", abandon, METH_O,
      "Stop waiting for a claimed call; returns the number of its worker, or None if it is not claimed or is finished."},
-    {"finished", finished, METH_NOARGS, "The calls that were finished since the last call of this."},
-    {"end", end, METH_O, "Let so many workers end after the waiting calls are served."},
+    {"finished", finished, METH_NOARGS, "The calls that were finished since the last call of this method."},
+    {"end", end, METH_O, "end(workers): let this number of workers end after the waiting calls are served."},
     {NULL, NULL, 0, NULL},
 };
 

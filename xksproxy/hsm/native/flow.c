@@ -3,7 +3,8 @@
  *
  * Each flow has a virtual time at which its next call starts: that of its last call, plus the work of that call divided
  * by the flow's weight. The flow that starts first is served. A flow that was empty starts at the virtual time of the
- * last call that was served, before all others that start then: it has had less than its share, but saves nothing up.
+ * last call that was served, before all others that start at the same time: it has had less than its share. It cannot
+ * save up the share that it did not use.
  */
 #include "native.h"
 

@@ -10,8 +10,8 @@ typedef CK_ULONG (*GetFunctionList)(void **list);
 static __thread void *offered;
 
 /*
- * Some modules, such as p11-kit's, return another function list at each C_GetFunctionList, which has to be initialised by
- * itself. So python-pkcs11 loads this shared object in the module's place, and gets the list that Cryptoki initialises.
+ * Some modules, such as p11-kit's, return a new function list at each C_GetFunctionList, and each list must be initialised
+ * separately. So python-pkcs11 loads this shared object instead of the module, and gets the list that Cryptoki initialises.
  */
 __attribute__((visibility("default"))) CK_ULONG C_GetFunctionList(void **list) {
     *list = offered;

@@ -34,13 +34,13 @@ static int execute(PyObject *module) {
 
 static PyMethodDef functions[] = {
     {"load_function_list", load_function_list, METH_O,
-     "Load a shared object and call its C_GetFunctionList: the return value, and the address of the list or 0."},
+     "Load a shared object and call its C_GetFunctionList. Returns the return value, and the address of the list or 0."},
     {"offer_function_list", offer_function_list, METH_O,
      "Let this thread's next C_GetFunctionList of this shared object return the list at an address."},
     {"claim_bucket", claim_bucket, METH_VARARGS,
-     "claim_bucket(buckets, key): the number of the token bucket with a key, taken if there is none; -1 if all are."},
+     "claim_bucket(buckets, key): the number of the bucket of a key, which is claimed if there is none; -1 if none is free."},
     {"take_token", take_token, METH_VARARGS,
-     "take_token(buckets, number, interval, capacity, now): whether there was a token; times are in nanoseconds."},
+     "take_token(buckets, number, interval, capacity, now): take a token, if there is one; times in nanoseconds."},
     {NULL, NULL, 0, NULL},
 };
 

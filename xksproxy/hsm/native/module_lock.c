@@ -121,14 +121,14 @@ static PyObject *get_generation(PyObject *self, void *Py_UNUSED(closure)) {
 static PyMethodDef methods[] = {
     {"enter", enter, METH_NOARGS, "Enter; False if the lock is closed."},
     {"leave", leave, METH_NOARGS, "Leave."},
-    {"close", shut, METH_O, "Close it; returns whether all threads have left within so many seconds."},
+    {"close", shut, METH_O, "close(seconds): close it; returns whether all threads have left within this time."},
     {"open", reopen, METH_NOARGS, "Open it again."},
     {"renew", renew, METH_NOARGS, "Count that the module is initialised again: sessions opened before are invalid."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef properties[] = {
-    {"generation", get_generation, NULL, "How often the module was initialised again.", NULL},
+    {"generation", get_generation, NULL, "The number of times that the module was initialised again.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

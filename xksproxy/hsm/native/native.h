@@ -6,8 +6,9 @@
  * interpreter, and the event loop is woken through a file descriptor. Everything else (a key that was not checked
  * recently, a return value other than CKR_OK) is passed to the thread's Python code.
  *
- * Ownership: a NativeSession belongs to the thread of its session. The request of a Call does not change after it was
- * queued. The queue's mutex guards its state. Its result belongs to the thread that claimed it, until it is finished.
+ * Ownership: a NativeSession belongs to the thread of its session. The request of a Call does not change after the call
+ * was queued. The queue's mutex guards the state of a Call. Until a Call is finished, its result belongs to the thread
+ * that claimed it.
  */
 #ifndef XKSPROXY_NATIVE_H
 #define XKSPROXY_NATIVE_H
@@ -47,10 +48,10 @@ typedef struct Call {
     struct Call *next; /* in the queue or among the finished calls; the queue's mutex guards it, state and worker */
     void *queue;       /* the queue that it was put into; NULL before that */
     struct Flow *flow; /* the flow that it was put into, which it keeps alive; NULL before that */
-    int calls;         /* of the module, for its flow's share */
+    int calls;         /* the number of calls into the module, for the share of its flow */
     CallState state;
     long worker;       /* the worker that claimed it; -1 before that */
-    double claimed_at;  /* CLOCK_MONOTONIC, in seconds, as finished_at */
+    double claimed_at;  /* CLOCK_MONOTONIC, in seconds; so is finished_at */
     double finished_at; /* 0 before */
 
     Py_ssize_t key; /* the number of a key; -1 if only Python can serve the call */
@@ -66,7 +67,7 @@ typedef struct Call {
     size_t output_capacity;
     CK_ULONG output_length; /* 0 unless the native session made the call successfully */
 
-    /* For an encryption whose integrity value is wanted. What is hashed is one buffer: prefix, IV, output. */
+    /* For an encryption with an integrity value. The hash is over one buffer: prefix, IV, output. */
     unsigned char *hashed;
     size_t prefix_length;
     unsigned char *decrypted; /* the output of the trial decrypt, as large as the output */
@@ -92,19 +93,19 @@ typedef struct Flow {
     void *queue;       /* the queue that it belongs to; NULL before its first call */
     Chain waiting;
     double weight, start;
-    bool returned; /* it was empty for so long that it starts at the virtual time, and was not served since */
+    bool returned; /* it starts at the virtual time, because it was empty before, and was not served since */
 } Flow;
 
-/* The flows with waiting calls, those first that have waited longest for their turn; and the virtual time. */
+/* The flows with waiting calls, in the order in which they were added, and the virtual time. */
 typedef struct {
     Flow *first, *last;
-    long returned; /* how many of them are */
+    long returned; /* the number of flows that are returned */
     double time;
 } Flows;
 
 Flow *flow_of_weight(double weight);
 
-/* The flow, which from then on belongs to the queue; NULL with an exception if it belongs to another, or is none. */
+/* Let a flow belong to the queue, and return it; NULL with an exception if it belongs to another queue, or is no Flow. */
 Flow *flow_for(void *queue, PyObject *object);
 
 void flows_put(Flows *flows, Flow *flow, Call *call);
@@ -117,7 +118,7 @@ typedef struct NativeSession NativeSession;
 extern PyTypeObject *ModuleLock_Type, *Call_Type, *NativeSession_Type, *CallQueue_Type, *Flow_Type;
 extern PyType_Spec ModuleLock_Spec, Call_Spec, NativeSession_Spec, CallQueue_Spec, Flow_Spec;
 
-/* False if the lock is closed, or the module was initialised again since that generation. */
+/* Enter; false if the lock is closed, or the module was initialised again after that generation. */
 bool module_lock_enter(ModuleLock *module_lock, unsigned long generation);
 void module_lock_leave(ModuleLock *module_lock);
 

@@ -28,7 +28,7 @@ typedef unsigned char *(*Sha256Function)(const unsigned char *data, size_t lengt
 
 typedef struct {
     CK_ULONG handle;
-    double until; /* CLOCK_MONOTONIC; 0: not armed */
+    double until; /* CLOCK_MONOTONIC; 0: not allowed */
     bool encrypt, decrypt;
     PyObject *fingerprint;
 } Key;
@@ -49,7 +49,7 @@ struct NativeSession {
     size_t iv_count, iv_next;
 };
 
-static Key *armed_key(NativeSession *native, const Call *call) {
+static Key *allowed_key(NativeSession *native, const Call *call) {
     if (call->key < 0 || call->key >= native->key_count) return NULL;
     Key *key = &native->keys[call->key];
     bool decrypts = !call->encrypt || call->hashed != NULL;
@@ -57,7 +57,7 @@ static Key *armed_key(NativeSession *native, const Call *call) {
     return permitted && key->fingerprint == call->fingerprint && key->until > monotonic() ? key : NULL;
 }
 
-/* The IV of an encryption: the next of the stock, or zeros that the HSM replaces. */
+/* Set the IV of an encryption: the next IV that was drawn in advance, or zeros that the HSM replaces. False if none is left. */
 static bool draw_iv(NativeSession *native, Call *call) {
     if (native->hsm_writes_iv) {
         memset(call->iv, 0, IV_BYTES);
@@ -108,8 +108,8 @@ static bool equal(const unsigned char *one, const unsigned char *other, size_t l
 }
 
 /*
- * The integrity value of an output, and then the trial decrypt of that very output (R-CDIV-6): what is corrupted after it was
- * hashed does not decrypt. The module gets a copy of the IV, in case it writes to it.
+ * Compute the integrity value of an output, and then decrypt the same output (R-CDIV-6): an output that is corrupted after it
+ * was hashed does not decrypt. The module gets a copy of the IV, because it may write to it.
  */
 static bool verify(NativeSession *native, Call *call, const Key *key) {
     memcpy(call->hashed + call->prefix_length, call->iv, IV_BYTES);
@@ -136,7 +136,7 @@ static bool verify(NativeSession *native, Call *call, const Key *key) {
 }
 
 bool native_session_run(NativeSession *native, Call *call) {
-    Key *key = armed_key(native, call);
+    Key *key = allowed_key(native, call);
     if (key == NULL) return false;
     size_t text = call->data_length - (call->encrypt ? 0 : TAG_BYTES);
     if (native->maximum_data_bytes > 0 && text > native->maximum_data_bytes) return false;
@@ -202,7 +202,7 @@ static bool make_room(NativeSession *native, Py_ssize_t number) {
     return true;
 }
 
-static PyObject *arm(PyObject *self, PyObject *arguments) {
+static PyObject *allow_key(PyObject *self, PyObject *arguments) {
     NativeSession *native = (NativeSession *)self;
     Py_ssize_t number;
     CK_ULONG handle;
@@ -222,7 +222,7 @@ static PyObject *arm(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyObject *disarm(PyObject *self, PyObject *argument) {
+static PyObject *revoke_key(PyObject *self, PyObject *argument) {
     NativeSession *native = (NativeSession *)self;
     Py_ssize_t number = PyLong_AsSsize_t(argument);
     if (PyErr_Occurred()) return NULL;
@@ -230,7 +230,7 @@ static PyObject *disarm(PyObject *self, PyObject *argument) {
     Py_RETURN_NONE;
 }
 
-static PyObject *stock(PyObject *self, PyObject *argument) {
+static PyObject *replace_ivs(PyObject *self, PyObject *argument) {
     NativeSession *native = (NativeSession *)self;
     char *bytes;
     Py_ssize_t length;
@@ -256,9 +256,10 @@ static PyObject *take_iv(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef methods[] = {
-    {"arm", arm, METH_VARARGS, "Allow calls under a key: arm(key, handle, until, encrypt, decrypt, fingerprint)."},
-    {"disarm", disarm, METH_O, "Forbid calls under a key until it is armed again."},
-    {"stock", stock, METH_O, "Replace the remaining IVs."},
+    {"allow_key", allow_key, METH_VARARGS,
+     "Allow calls under a key: allow_key(key, handle, until, encrypt, decrypt, fingerprint)."},
+    {"revoke_key", revoke_key, METH_O, "Forbid calls under a key until it is allowed again."},
+    {"replace_ivs", replace_ivs, METH_O, "Replace the remaining IVs."},
     {"take_iv", take_iv, METH_NOARGS, "Remove and return the next IV; None if none is left."},
     {NULL, NULL, 0, NULL},
 };

@@ -1,5 +1,5 @@
 /*
- * Token buckets in memory that several processes map. No process waits for another one, even for one that was stopped.
+ * Token buckets in memory that several processes map. No process waits for another one, even if that one was stopped.
  *
  * A bucket is two numbers of 64 bits: the key of its owner, 0 while it is free, and the time in nanoseconds at which it
  * is full again. A token moves that time by the interval between tokens; it is refused if the time would be further

@@ -47,7 +47,7 @@ _CKO_PRIVATE_KEY: Final = 3
 _CKO_SECRET_KEY: Final = 4
 
 KEY_CLASSES: Final = (_CKO_SECRET_KEY, _CKO_PRIVATE_KEY)
-"""The values of CKA_CLASS that count as keys; a label that two of these objects have is ambiguous."""
+"""The values of CKA_CLASS that count as keys. A label of two such objects is ambiguous."""
 
 KEY_ATTRIBUTES: Final = (
     _CKA_CLASS,
@@ -65,7 +65,7 @@ KEY_ATTRIBUTES: Final = (
 
 
 def key_template(key_class: int, name: ObjectName) -> dict[int, bytes]:
-    """A search template for token keys of a class that have a name; any has an empty one.
+    """A search template for the token keys of a class with a name. An empty name matches every key.
 
     Without CKA_TOKEN, session keys of every session would match too.
     """
@@ -78,7 +78,7 @@ def key_template(key_class: int, name: ObjectName) -> dict[int, bytes]:
 
 
 def describe(attributes: Mapping[int, bytes]) -> KeyDescription:
-    """A description from the attributes of a key object; missing ones are not guessed (R-META-2, R-META-3)."""
+    """The description of a key object from its attributes. Missing attributes are not guessed (R-META-2, R-META-3)."""
     return KeyDescription(
         label=attributes.get(_CKA_LABEL, b"").decode("utf-8", "replace"),
         spec=_spec(attributes),

@@ -29,7 +29,7 @@ class CallsInside:
         return self._calls.get(thread)
 
     def enter(self, function: str) -> None:
-        """Note that the calling thread calls a function now."""
+        """Note that the calling thread enters a function now."""
         self._calls[threading.get_ident()] = CallInside(function, time.monotonic())
 
     def leave(self) -> None:

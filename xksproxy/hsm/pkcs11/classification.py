@@ -1,4 +1,4 @@
-"""From a return value to the exception of its error class."""
+"""Converts return values to the exceptions of their error classes."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -38,16 +38,16 @@ _EXCEPTIONS: Final[Mapping[ErrorClass, type[HsmError]]] = {
 
 
 class ErrorsClassified:
-    """A context manager: turns a CryptokiError into the exception of its error class under the module's quirks.
+    """A context manager that converts a CryptokiError to the exception of its error class, by the module's quirks.
 
-    It has no state of its own, so one object serves all blocks.
+    It has no state, so one object serves all blocks.
     """
 
     def __init__(self, quirks: Quirks) -> None:
         self._quirks = quirks
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Convert a CryptokiError; other exceptions pass unchanged."""

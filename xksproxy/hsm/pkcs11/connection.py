@@ -27,7 +27,7 @@ _NO_ROOM: Final = (
     binding.HostMemory,
 )
 _NO_ROOM_TEXT: Final = ("0x201", "0xb4")
-_NOT_SAID: Final = frozenset({0, c_ulong(-1).value})
+_NOT_REPORTED: Final = frozenset({0, c_ulong(-1).value})
 """CK_EFFECTIVELY_INFINITE and CK_UNAVAILABLE_INFORMATION."""
 
 
@@ -43,7 +43,7 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """How many sessions a token has for a process; None where it does not say."""
+    """The number of sessions that a token allows a process; None if the token does not report it."""
 
     maximum: int | None
     """ulMaxSessionCount."""
@@ -69,7 +69,7 @@ class Connection:
         *,
         needs_login: bool,
     ) -> None:
-        """Find the token; the calling thread is inside the module lock.
+        """Find the token. The calling thread must be inside the module lock.
 
         Raises:
             TokenUnavailable: there is no such token, or it fails.
@@ -81,7 +81,7 @@ class Connection:
         self.generator_check = GeneratorCheck()
         self.needs_login = needs_login
         self.key_hints: Mapping[str, int] = {}
-        """Handles of keys by name, from the last listing of all keys; replaced as a whole."""
+        """Handles of keys by name, from the last listing of all keys. It is replaced as a whole."""
         self.module_lock = module.module_lock
         self._generation = module.module_lock.generation
         self._token = module.token(name)
@@ -97,11 +97,11 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the module has not been initialised again since."""
+        """False if the module was initialised again after the connection was made."""
         return self._generation == self.module_lock.generation
 
     def open_anchor(self) -> None:
-        """Open the session on which the log-in is made. No PIN is needed for that.
+        """Open the anchor session. This needs no PIN.
 
         Raises:
             NoRoomForSession, TokenUnavailable: the token opens no session.
@@ -110,20 +110,20 @@ class Connection:
             self._anchor = self.open_session()
 
     def close_anchor(self) -> None:
-        """Close that session; the log-in ends if it is the last one."""
+        """Close the anchor session. The log-in ends if it is the last session."""
         if self._anchor is not None:
             with self.cryptoki.calls_inside.entered("C_CloseSession"):
                 close_session(self._anchor)
             self._anchor = None
 
     def take_anchor(self) -> Any:
-        """Give the anchor session away to do work, where the token has no other; None if it is given away already."""
+        """Give the anchor session to a session worker, if the token has no other; None if it was given before."""
         anchor, self._anchor = self._anchor, None
         return anchor
 
     @property
     def anchor(self) -> Any:
-        """The anchor session of the binding; None if it is not open or given away."""
+        """The anchor session of the binding; None if it is not open or was given to a session worker."""
         return self._anchor
 
     def log_in(self, pin: bytes) -> None:
@@ -154,7 +154,7 @@ class Connection:
                 self.close_anchor()
 
     def checked_pin(self, pin: Secret) -> bytes:
-        """The PIN as bytes, if the token can have such a PIN and is not locked.
+        """Return the PIN as bytes, if the token can have such a PIN and is not locked.
 
         Raises:
             LoginBarred: a log-in with it cannot succeed.
@@ -181,22 +181,22 @@ class Connection:
             )
 
     def require_present(self) -> None:
-        """Raise TokenUnavailable if its slot has another token now, CryptokiError if the slot cannot be read."""
+        """Raise TokenUnavailable if the slot has another token now, CryptokiError if the slot cannot be read."""
         info = self.cryptoki.token_info(self.slot)
         if (_text(info.label), _text(info.serialNumber)) != (self._label.rstrip(), self.info.serial):
             raise TokenUnavailable(f"slot {self.slot} has another token than {self._label!r} now")
 
     def session_limits(self) -> SessionLimits:
-        """How many sessions the token says that it has.
+        """The limits for sessions that the token reports.
 
         Raises:
             TokenUnavailable: the token cannot be read.
         """
         info = self._token_info()
-        return SessionLimits(_said(info.ulMaxSessionCount), _said(info.ulMaxRwSessionCount))
+        return SessionLimits(_reported(info.ulMaxSessionCount), _reported(info.ulMaxRwSessionCount))
 
     def open_session(self) -> Any:
-        """A new session of the binding, for one thread. It is known to be on this token.
+        """Open a session of the binding on this token, for one thread.
 
         Raises:
             NoRoomForSession: the token has no more sessions.
@@ -221,15 +221,15 @@ class Connection:
 
 
 def close_session(session: Any) -> None:
-    """Close a session of the binding; it may be gone already."""
+    """Close a session of the binding. It may be closed already."""
     try:
         session.close()
     except binding.PKCS11Error:
         return
 
 
-def _said(count: int) -> int | None:
-    return None if count in _NOT_SAID else int(count)
+def _reported(count: int) -> int | None:
+    return None if count in _NOT_REPORTED else int(count)
 
 
 def _text(padded: bytes) -> str:

@@ -39,7 +39,7 @@ _TAG_BYTES: Final = 16
 _SLACK_BYTES: Final = 64
 _UNAVAILABLE: Final = c_ulong(-1).value
 _UNTOUCHED: Final = 0x7A5A5A5A
-"""A length that a module leaves in place only if it has not answered for the attribute."""
+"""A length that stays in place only if the module has not answered for the attribute."""
 
 _FIND_BATCH: Final = 64
 _CKU_USER: Final = 1
@@ -106,12 +106,12 @@ class Cryptoki:
         address: int | None = getattr(self._table, name)
         if not address:
             raise OSError(
-                f"the module has no {name}: its function list has NULL there, and the proxy cannot do without"
+                f"the module has no {name}: its function list has NULL there, and the proxy needs the function"
             )
         return address
 
     def _bind(self, name: str, *argument_types: Any, optional: bool = False) -> Callable[..., int]:
-        """A function of the module, which notes when a thread is inside. A missing optional one is not supported."""
+        """A function of the module that notes when a thread is inside. A missing optional function is not supported."""
         if optional and not getattr(self._table, name):
             return lambda *_: return_values.FUNCTION_NOT_SUPPORTED
         function = CFUNCTYPE(c_ulong, *argument_types)(self._address_of(name))
@@ -179,7 +179,7 @@ class Cryptoki:
         return info
 
     def log_in(self, session: int, pin: bytes | None) -> None:
-        """C_Login as the user; without a PIN by the token's own means (a protected authentication path).
+        """C_Login as the user. Without a PIN, the token reads it by a protected authentication path.
 
         Raises:
             CryptokiError: the token refuses, or fails; see :mod:`xksproxy.hsm.pkcs11.log_in`.
@@ -188,7 +188,7 @@ class Cryptoki:
         _check("C_Login", self._login(session, _CKU_USER, buffer, 0 if pin is None else len(pin)))
 
     def log_out(self, session: int) -> None:
-        """C_Logout: no session of this process sees private objects any more.
+        """C_Logout. Then no session of this process sees private objects.
 
         Raises:
             CryptokiError: the token refuses.
@@ -225,8 +225,8 @@ class Cryptoki:
     def read_attributes(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
         """The values of the attributes that the object has and does not hide.
 
-        If the module does not answer for all of them at once, each is read by itself: some modules stop at the first
-        one that they do not know, or leave the rest of the template as it was.
+        If the module does not answer for all attributes at once, each is read separately: some modules stop at unknown
+        attributes, or leave the rest of the template unchanged.
 
         Raises:
             CryptokiError: the object cannot be read.
@@ -272,7 +272,7 @@ class Cryptoki:
         }
 
     def _get_some(self, session: int, object_handle: int, attributes: Array[CK_ATTRIBUTE]) -> None:
-        """C_GetAttributeValue. The module marks unknown and sensitive attributes; that is no failure."""
+        """C_GetAttributeValue. Unknown and sensitive attributes are marked by the module, and are not a failure."""
         return_value = self._get_attribute_value(session, object_handle, attributes, len(attributes))
         if return_value not in (return_values.OK, 0x011, return_values.ATTRIBUTE_TYPE_INVALID):
             raise CryptokiError("C_GetAttributeValue", return_value)

@@ -1,4 +1,4 @@
-"""Checks that what an HSM's random generator gives does not repeat itself."""
+"""Checks that the output of an HSM's random generator does not repeat itself."""
 
 import hmac
 import threading
@@ -14,7 +14,7 @@ _REMEMBERED_KEYS: Final = 1024
 class GeneratorCheck:
     """Compares the draws from one token's generator, over all sessions of this process. Safe to use from any thread.
 
-    It finds a generator that repeats itself or is constant, not one that is merely weak; see docs/security.md.
+    It detects a generator that repeats itself or is constant. It does not detect a weak one; see docs/security.md.
     """
 
     def __init__(self) -> None:
@@ -22,10 +22,10 @@ class GeneratorCheck:
         self._last = b""
 
     def require_new(self, draw: bytes, block_bytes: int) -> None:
-        """Compare a draw with the one before, and the blocks in it with one another.
+        """Compare a draw with the previous one, and its blocks with each other.
 
         Raises:
-            GeneratorFailed: the draw is constant, or repeats itself or the one before.
+            GeneratorFailed: the draw is constant, or repeats itself or the previous one.
         """
         blocks = {draw[at : at + block_bytes] for at in range(0, len(draw), block_bytes)}
         with self._lock:

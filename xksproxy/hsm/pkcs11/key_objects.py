@@ -1,4 +1,4 @@
-"""Making, wrapping, unwrapping and destroying keys on a token, with python-pkcs11."""
+"""Creation, wrapping, unwrapping and destruction of keys on a token, with python-pkcs11."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from pkcs11 import exceptions as binding
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, SessionLost, TokenUnavailable
+from xksproxy.hsm.pkcs11.module import text_of
 
 _WRAPPINGS: Final = (Mechanism.AES_KEY_WRAP, Mechanism.AES_KEY_WRAP_PAD)
 _SESSION_GONE: Final = (binding.SessionHandleInvalid, binding.SessionClosed)
@@ -46,12 +47,12 @@ def generate_aes_key(
 
 
 def wrap_key(session: Any, label: str, wrapping_label: str) -> bytes:
-    """A secret key, encrypted under another one that both tokens have (C_WrapKey, RFC 3394 or RFC 5649).
+    """Return a secret key, encrypted under a key that both tokens have (C_WrapKey, RFC 3394 or RFC 5649).
 
     Raises:
         KeyMissing, KeyAmbiguous: there is not exactly one key of either label.
         SessionLost: the session is gone.
-        TokenUnavailable: the token does not wrap it; one of the two keys may not allow it.
+        TokenUnavailable: the token does not wrap the key; the attributes of one of the two keys may forbid it.
     """
     wrapping, key = _secret_key(session, wrapping_label), _secret_key(session, label)
     with _failures_translated(f"the token does not wrap {label} with {wrapping_label}"):
@@ -59,7 +60,7 @@ def wrap_key(session: Any, label: str, wrapping_label: str) -> bytes:
 
 
 def unwrap_key(session: Any, wrapped: bytes, name: ObjectName, wrapping_label: str) -> None:
-    """Put a wrapped AES key on the token, where it becomes sensitive and not extractable (C_UnwrapKey).
+    """Unwrap an AES key on the token. It becomes sensitive and not extractable (C_UnwrapKey).
 
     Raises:
         KeyMissing, KeyAmbiguous: there is not exactly one wrapping key.
@@ -119,7 +120,7 @@ def _secret_key(session: Any, label: str) -> Any:
         with _failures_translated(f"the token does not look for {label}"):
             return session.get_key(object_class=ObjectClass.SECRET_KEY, label=name.label, id=name.object_id)
     except binding.NoSuchKey:
-        raise KeyMissing(f"the token has no secret key of the name {label}") from None
+        raise KeyMissing(f"the token has no secret key with the name {label}") from None
     except binding.MultipleObjectsReturned:
         raise KeyAmbiguous(f"several secret keys on the token fit {label}") from None
 
@@ -141,12 +142,7 @@ def _failures_translated(what: str) -> Iterator[None]:
     except (binding.NoSuchKey, binding.MultipleObjectsReturned):
         raise
     except _SESSION_GONE as error:
-        raise SessionLost(f"{what}: {_text(error)}") from error
+        raise SessionLost(f"{what}: {text_of(error)}") from error
     except (binding.PKCS11Error, AttributeError) as error:
         # The binding gives a key object only the methods that its attributes allow.
-        raise TokenUnavailable(f"{what}: {_text(error)}") from error
-
-
-def _text(error: Exception) -> str:
-    """The exception's text, or the name of its class: most exceptions of the binding have no text."""
-    return str(error) or type(error).__name__
+        raise TokenUnavailable(f"{what}: {text_of(error)}") from error

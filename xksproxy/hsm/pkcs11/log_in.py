@@ -1,4 +1,4 @@
-"""C_Login: what each of its return values means, and what the token says before it is tried."""
+"""C_Login: the meaning of its return values, and the checks before a log-in."""
 
 from collections.abc import Mapping
 from ctypes import c_ulong
@@ -18,27 +18,27 @@ _PIN_LOCKED: Final = 0x0004_0000
 
 
 class LoginOutcome(Enum):
-    """What a return value of C_Login says."""
+    """The meaning of a return value of C_Login."""
 
-    LOGGED_IN = "this process is logged in to the token already; nothing is said about the PIN"
+    LOGGED_IN = "this process is already logged in to the token; the PIN was not checked"
     PIN_REFUSED = "the PIN is wrong"
-    BARRED = "the token refuses every log-in until its owner acts; nothing is said about the PIN"
+    BARRED = "the token refuses every log-in until its owner acts; whether the PIN is right is unknown"
     NO_USER = "the token has no user PIN"
-    SESSION_LOST = "the session is gone; nothing is said about the PIN"
-    PASSING = "the token or the device fails; nothing is said about the PIN"
-    PERMANENT = "the token does not log in this way; nothing is said about the PIN"
+    SESSION_LOST = "the session is lost; whether the PIN is right is unknown"
+    TRANSIENT = "the token or the device fails; whether the PIN is right is unknown"
+    PERMANENT = "the token does not log in this way; whether the PIN is right is unknown"
 
 
 OUTCOMES: Final[Mapping[int, LoginOutcome]] = {
-    0x001: LoginOutcome.PASSING,  # CKR_CANCEL
-    0x002: LoginOutcome.PASSING,  # CKR_HOST_MEMORY
-    0x005: LoginOutcome.PASSING,  # CKR_GENERAL_ERROR
-    0x006: LoginOutcome.PASSING,  # CKR_FUNCTION_FAILED
+    0x001: LoginOutcome.TRANSIENT,  # CKR_CANCEL
+    0x002: LoginOutcome.TRANSIENT,  # CKR_HOST_MEMORY
+    0x005: LoginOutcome.TRANSIENT,  # CKR_GENERAL_ERROR
+    0x006: LoginOutcome.TRANSIENT,  # CKR_FUNCTION_FAILED
     0x007: LoginOutcome.PERMANENT,  # CKR_ARGUMENTS_BAD
-    0x030: LoginOutcome.PASSING,  # CKR_DEVICE_ERROR
-    0x031: LoginOutcome.PASSING,  # CKR_DEVICE_MEMORY
-    0x032: LoginOutcome.PASSING,  # CKR_DEVICE_REMOVED
-    0x050: LoginOutcome.PASSING,  # CKR_FUNCTION_CANCELED
+    0x030: LoginOutcome.TRANSIENT,  # CKR_DEVICE_ERROR
+    0x031: LoginOutcome.TRANSIENT,  # CKR_DEVICE_MEMORY
+    0x032: LoginOutcome.TRANSIENT,  # CKR_DEVICE_REMOVED
+    0x050: LoginOutcome.TRANSIENT,  # CKR_FUNCTION_CANCELED
     0x054: LoginOutcome.PERMANENT,  # CKR_FUNCTION_NOT_SUPPORTED
     0x090: LoginOutcome.SESSION_LOST,  # CKR_OPERATION_ACTIVE
     0x091: LoginOutcome.SESSION_LOST,  # CKR_OPERATION_NOT_INITIALIZED
@@ -49,11 +49,11 @@ OUTCOMES: Final[Mapping[int, LoginOutcome]] = {
     0x0A4: LoginOutcome.BARRED,  # CKR_PIN_LOCKED
     0x0B0: LoginOutcome.SESSION_LOST,  # CKR_SESSION_CLOSED
     0x0B3: LoginOutcome.SESSION_LOST,  # CKR_SESSION_HANDLE_INVALID
-    0x0B6: LoginOutcome.PASSING,  # CKR_SESSION_EXISTS
+    0x0B6: LoginOutcome.TRANSIENT,  # CKR_SESSION_EXISTS
     0x0B7: LoginOutcome.PERMANENT,  # CKR_SESSION_READ_ONLY_EXISTS
     0x0B8: LoginOutcome.PERMANENT,  # CKR_SESSION_READ_WRITE_SO_EXISTS
-    0x0E0: LoginOutcome.PASSING,  # CKR_TOKEN_NOT_PRESENT
-    0x0E1: LoginOutcome.PASSING,  # CKR_TOKEN_NOT_RECOGNIZED
+    0x0E0: LoginOutcome.TRANSIENT,  # CKR_TOKEN_NOT_PRESENT
+    0x0E1: LoginOutcome.TRANSIENT,  # CKR_TOKEN_NOT_RECOGNIZED
     0x100: LoginOutcome.LOGGED_IN,  # CKR_USER_ALREADY_LOGGED_IN
     0x102: LoginOutcome.NO_USER,  # CKR_USER_PIN_NOT_INITIALIZED
     0x103: LoginOutcome.PERMANENT,  # CKR_USER_TYPE_INVALID
@@ -61,7 +61,7 @@ OUTCOMES: Final[Mapping[int, LoginOutcome]] = {
     0x105: LoginOutcome.PERMANENT,  # CKR_USER_TOO_MANY_TYPES
     0x190: LoginOutcome.SESSION_LOST,  # CKR_CRYPTOKI_NOT_INITIALIZED
 }
-"""Every return value that PKCS#11 v2.40 section 5.6 and v3.0 list for C_Login. Others count as PASSING."""
+"""Every return value that PKCS#11 v2.40 section 5.6 and v3.0 list for C_Login. Others count as TRANSIENT."""
 
 
 _FAILURES: Final[Mapping[LoginOutcome, tuple[type[HsmError], str]]] = {
@@ -69,14 +69,14 @@ _FAILURES: Final[Mapping[LoginOutcome, tuple[type[HsmError], str]]] = {
     LoginOutcome.BARRED: (LoginBarred, "token {token} refuses every log-in: {code}; its owner has to unlock it"),
     LoginOutcome.NO_USER: (UserMissing, "token {token} has no user PIN yet: {code}"),
     LoginOutcome.SESSION_LOST: (SessionLost, "the session for the log-in to token {token} is lost: C_Login: {code}"),
-    LoginOutcome.PASSING: (TokenUnavailable, "the log-in to token {token} failed: C_Login: {code}"),
+    LoginOutcome.TRANSIENT: (TokenUnavailable, "the log-in to token {token} failed: C_Login: {code}"),
     LoginOutcome.PERMANENT: (LoginBarred, "token {token} does not log in a user with a PIN: C_Login: {code}"),
 }
 
 
 def login_error(token: str, return_value: int) -> HsmError | None:
     """The exception for a return value of C_Login; None if the process is logged in."""
-    outcome = OUTCOMES.get(return_value, LoginOutcome.PASSING)
+    outcome = OUTCOMES.get(return_value, LoginOutcome.TRANSIENT)
     if outcome is LoginOutcome.LOGGED_IN:
         return None
     kind, text = _FAILURES[outcome]
@@ -84,10 +84,10 @@ def login_error(token: str, return_value: int) -> HsmError | None:
 
 
 def pin_bytes(pin: Secret) -> bytes:
-    """The PIN as C_Login gets it.
+    """The PIN as bytes for C_Login.
 
     Raises:
-        LoginBarred: it is no text, or too long to be a PIN. No message contains any part of it.
+        LoginBarred: it is not UTF-8, or longer than 4096 bytes. No message contains any part of it.
     """
     try:
         encoded = pin.reveal().encode()
@@ -99,7 +99,7 @@ def pin_bytes(pin: Secret) -> bytes:
 
 
 def require_possible_pin(token: str, info: CK_TOKEN_INFO, pin: bytes) -> None:
-    """Raise LoginBarred if the token is locked, or cannot have a PIN of this length: no log-in is spent on it."""
+    """Raise LoginBarred if the PIN is locked, or has a length that the token does not allow."""
     if info.flags & _PIN_LOCKED:
         raise LoginBarred(f"token {token!r} reports that its user PIN is locked; its owner has to unlock it")
     shortest, longest = info.ulMinPinLen, info.ulMaxPinLen
@@ -113,7 +113,7 @@ def require_possible_pin(token: str, info: CK_TOKEN_INFO, pin: bytes) -> None:
 
 
 def is_last_try(info: CK_TOKEN_INFO) -> bool:
-    """Whether the token locks at the next wrong PIN (CKF_USER_PIN_FINAL_TRY)."""
+    """Whether the next wrong PIN locks the token (CKF_USER_PIN_FINAL_TRY)."""
     return bool(info.flags & _PIN_FINAL_TRY)
 
 

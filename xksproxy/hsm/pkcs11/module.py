@@ -1,4 +1,4 @@
-"""One PKCS#11 module of this process: loaded and initialised once, whichever HSMs use it."""
+"""One PKCS#11 module of this process: loaded and initialised once for all HSMs that use it."""
 
 import logging
 import threading
@@ -32,7 +32,7 @@ class _Library(_BindingLibrary):
 class Module:
     """One shared object. Safe to use from several threads.
 
-    It has one state for all its tokens: initialising it again ends the sessions of all of them.
+    Its state is common to all its tokens. When it is initialised again, the sessions of all tokens end.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Module:
         initialize_string: str | None,
         process_environment: ProcessEnvironment,
     ) -> None:
-        """Nothing is loaded yet; see :meth:`load`. All modules of a process share the ``process_environment``."""
+        """Load nothing yet; see :meth:`load`. All modules of a process share the ``process_environment``."""
         self.path = path
         self.module_lock = ModuleLock()
         self._environment = environment
@@ -53,22 +53,22 @@ class Module:
 
         self._cryptoki: Cryptoki | None = None
         self._library: _Library | None = None
-        self._passed_over: dict[int, str] = {}
+        self._skipped: dict[int, str] = {}
 
     @property
     def cryptoki(self) -> Cryptoki:
-        """Its functions; only after :meth:`load`."""
+        """Its functions. Raises TokenUnavailable before :meth:`load`."""
         if self._cryptoki is None:
             raise TokenUnavailable(f"{self.path}: the module is not loaded")
         return self._cryptoki
 
     @property
     def loaded_cryptoki(self) -> Cryptoki | None:
-        """Its functions; None while it is not loaded."""
+        """Its functions; None before :meth:`load`."""
         return self._cryptoki
 
     def load(self, before_initialize: Callable[[], None] = lambda: None) -> None:
-        """Load and initialise it, unless that is done. It may take as long as the module takes.
+        """Load and initialise it, once. There is no time limit.
 
         Raises:
             TokenUnavailable: it cannot be loaded or initialised; the next call tries again.
@@ -87,13 +87,13 @@ class Module:
                 self._library = _Library(_native.__file__)
 
     def reinitialize(self, timeout: float) -> None:
-        """C_Finalize and C_Initialize: some modules recover from the loss of their HSM in no other way.
+        """C_Finalize and C_Initialize. Some modules need this to recover from the loss of their HSM.
 
-        If several threads ask for it at once, it is done once.
+        If several threads call it at once, it is done once.
 
         Raises:
             ModuleStuck: a call is still inside after ``timeout`` seconds; nothing was done.
-            TokenUnavailable: the module refuses.
+            TokenUnavailable: C_Initialize fails.
         """
         generation = self.module_lock.generation
         with self._loading:
@@ -113,10 +113,10 @@ class Module:
                 cryptoki.initialize(self._initialize_string)
 
     def token(self, name: TokenName) -> Any:
-        """The token with a name, as an object of the binding. A slot whose token cannot be read is passed over.
+        """The token with a name, as an object of the binding. A slot whose token cannot be read is skipped.
 
         Raises:
-            TokenUnavailable: no token, or more than one, fits the name.
+            TokenUnavailable: no token, or more than one, matches the name.
         """
         calls = self.cryptoki.calls_inside
         assert self._library is not None  # noqa: S101 - set with cryptoki
@@ -134,7 +134,7 @@ class Module:
             except (binding.TokenNotPresent, binding.TokenNotRecognised):
                 continue
             except (binding.PKCS11Error, UnicodeDecodeError) as error:
-                unreadable.append(self._pass_over(slot.slot_id, text_of(error)))
+                unreadable.append(self._skip(slot.slot_id, text_of(error)))
                 continue
             if name.fits(slot_id=slot.slot_id, **attributes_of(token)):
                 found.append(token)
@@ -147,9 +147,9 @@ class Module:
             text += f"; not readable: {', '.join(unreadable)}"
         raise TokenUnavailable(text)
 
-    def _pass_over(self, slot: int, reason: str) -> str:
-        if self._passed_over.get(slot) != reason:
-            self._passed_over[slot] = reason
+    def _skip(self, slot: int, reason: str) -> str:
+        if self._skipped.get(slot) != reason:
+            self._skipped[slot] = reason
             _log.warning(
                 "slot passed over: its token cannot be read",
                 extra={"fields": {"module": self.path, "slot": slot, "reason": reason}},
@@ -166,7 +166,7 @@ class Module:
 
 
 def attributes_of(token: Any) -> dict[str, str]:
-    """What tells a token of the binding apart, as :meth:`TokenName.fits` wants it."""
+    """The attributes that identify a token of the binding, for :meth:`TokenName.fits`."""
     return {
         "label": token.label,
         "serial": token.serial.decode("ascii", "replace").rstrip(" \0"),

@@ -8,10 +8,10 @@ from xksproxy.hsm.errors import SessionLost
 
 
 class ModuleLock(_native.ModuleLock):
-    """While it is open, any number of threads may be inside; while it is closed, no thread may enter.
+    """While it is open, any number of threads may be inside. While it is closed, no thread can enter.
 
-    C_Finalize during a call crashes the process. ``generation`` counts how often the module was initialised again; see
-    :meth:`renew`.
+    C_Finalize during a call crashes the process. ``generation`` is the number of times that the module was initialised
+    again; see :meth:`renew`.
     """
 
     def __enter__(self) -> None:
@@ -24,7 +24,7 @@ class ModuleLock(_native.ModuleLock):
             raise SessionLost("the module is being initialised again")
 
     def __exit__(self, *_: object) -> None:
-        """Leave, and wake the thread that waits for it."""
+        """Leave, and wake the thread that waits for the last one to leave."""
         self.leave()
 
     @contextmanager

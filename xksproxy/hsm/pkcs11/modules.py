@@ -25,13 +25,13 @@ OPENING: Final = "opening a session"
 LOGGING_IN: Final = "logging in"
 
 Report = Callable[[str], None]
-"""Told of each step of connecting."""
+"""Called with each step of an attempt to connect."""
 
 
 class Modules:
     """Modules by file and connections by HSM, each made at its first use. Safe to use from several threads.
 
-    No lock of this object is held during a call into a module, except that of the one HSM which connects.
+    During a call into a module, this object holds no lock except that of the HSM that connects.
     """
 
     def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
@@ -41,16 +41,16 @@ class Modules:
         self._environment = ProcessEnvironment()
         self._fingerprint_index = FingerprintIndex(usage.directory)
         self._lock = threading.Lock()
-        """Guards the tables."""
+        """Guards the three tables that follow."""
         self._modules: dict[object, Module] = {}
         self._connections: dict[str, Connection] = {}
         self._connected_as: dict[str, Hsm] = {}
-        """Their settings."""
+        """The settings of each connection."""
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        """By HSM the lock that is held while one thread connects it."""
+        """By HSM id: the lock that is held while a thread connects the HSM."""
 
     def module(self, hsm: Hsm) -> Module:
-        """The module of an HSM; it may not be loaded yet. Two paths of one file are one module.
+        """The module of an HSM, which may not be loaded yet. Two paths of one file are one module.
 
         Raises:
             TokenUnavailable: there is no such file.
@@ -76,10 +76,10 @@ class Modules:
         report: Report = lambda _: None,
         wait: Callable[[], bool] | None = None,
     ) -> Connection:
-        """The connection to a token; a new one if there is none or it cannot be used any more.
+        """Return the connection to a token. It is a new one if there is none or the module was initialised again.
 
-        It takes as long as the module takes. ``report`` is told each step. ``wait`` is asked about once a second
-        whether to go on waiting while another process of this machine logs in.
+        There is no time limit. ``report`` is called with each step. While another process of this machine logs in,
+        ``wait`` is called about once a second, and returns whether to wait longer.
 
         Raises:
             LoginRefused: the PIN is wrong, or was refused before.
@@ -122,7 +122,7 @@ class Modules:
     def _log_in(
         self, hsm: Hsm, connection: Connection, pin: Secret, report: Report, wait: Callable[[], bool] | None
     ) -> None:
-        """Wait for the lock of this machine, then log in; nothing is inside the module while it waits."""
+        """Wait for the log-in lock of this machine, outside the module, then log in."""
         self._require_same_pin(hsm, connection)
         with connection.module_lock:
             encoded = connection.checked_pin(pin)
@@ -140,7 +140,7 @@ class Modules:
             connection.log_in(encoded)
 
     def _require_same_pin(self, hsm: Hsm, connection: Connection) -> None:
-        """Raise LoginBarred if another HSM is on the same token with another PIN, of which one must be wrong."""
+        """Raise LoginBarred if another HSM uses the same token with another PIN: one of the two must be wrong."""
         with self._lock:
             others = [(self._connected_as[name], other) for name, other in self._connections.items()]
         for settings, other in others:

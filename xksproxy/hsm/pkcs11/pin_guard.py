@@ -1,4 +1,4 @@
-"""A wrong PIN is tried once only, however many workers and restarts there are: some tokens lock after three tries."""
+"""Ensures that a wrong PIN is tried only once, by all workers together: some tokens lock after three tries."""
 
 import base64
 import hashlib
@@ -21,10 +21,10 @@ _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 1
 _MAXIMUM_UNRESOLVED: Final = 2
-"""Log-ins with one PIN that may be cut off; below any token's limit for wrong PINs."""
+"""The number of log-ins with one PIN that may be cut off. It is below any token's limit for wrong PINs."""
 
 _PAUSE_SECONDS: Final = 10.0
-"""After an attempt that was cut off; twice as long after each further one."""
+"""The pause after an attempt that was cut off. It doubles after each further one."""
 
 _MAXIMUM_PINS: Final = 16
 _LOCK_SECONDS: Final = 60.0
@@ -39,7 +39,7 @@ class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     outcome: Outcome
     unresolved: int = 0
     began: float = 0.0
-    """When the last attempt that is unresolved began, in Unix time."""
+    """Unix time in seconds at which the last unresolved attempt began."""
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +50,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NothingLearnt(Exception):
-    """Raised by the block of an attempt: C_Login succeeded without a check of the PIN."""
+    """Raised by the block of an attempt: this process is already logged in, so C_Login did not check the PIN."""
 
 
 class PinGuard:
@@ -61,7 +61,7 @@ class PinGuard:
         self._directory = directory
         self._clock = clock
         self._hashes: dict[str, tuple[str, Secret, str]] = {}
-        """By HSM the last salt, PIN and hash: scrypt takes 16 MB, so it is computed once for each PIN."""
+        """By HSM id: the last salt, PIN and hash. scrypt needs 16 MB, so it is computed once for each PIN."""
 
         self._hashing = threading.Lock()
 
@@ -78,13 +78,14 @@ class PinGuard:
         """Record an attempt, and let the block call C_Login. One process of this machine does so at a time.
 
         The attempt is recorded before the block runs. LoginRefused from the block marks the PIN as refused; success
-        marks it as accepted. Any other exception, NothingLearnt included, says nothing about the PIN, and the record
-        is as before. If the process ends inside the block, the attempt was cut off: the next one is made 10 s after it
-        began. After two of them, a PIN that was never accepted is not tried again.
+        marks it as accepted. After any other exception, also NothingLearnt, the record is the same as before. If the
+        process ends inside the block, the attempt was cut off: the next one is made at least 10 s after it began. After
+        two such attempts, a PIN that was never accepted is not tried again.
 
         ``before_unknown`` is called before a PIN that was never accepted is tried, ``before_repeated`` before one whose
         last attempt was cut off; both may raise to prevent it. While another process holds the lock, ``wait`` is called
-        about once a second; the attempt is given up when it returns False, without it after a minute.
+        about once a second, and the attempt is given up when it returns False. Without ``wait``, it is given up after a
+        minute.
 
         Raises:
             LoginRefused: this PIN was refused before, or its attempts were cut off; it is not tried.
@@ -120,9 +121,9 @@ class PinGuard:
                 _write(path, record, key, _Pin("accepted"))
 
     def forget(self, hsm_id: str) -> bool:
-        """Forget every PIN that was not accepted, so that it can be tried again; whether there was one.
+        """Forget every PIN that was not accepted, so that it can be tried again. Returns whether there was one.
 
-        A record that cannot be read is replaced by an empty one.
+        A record that cannot be read is replaced by an empty one, and counts as one with such a PIN.
 
         Raises:
             TokenUnavailable: the state directory cannot be used.

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Final
 
 _TURN_SECONDS: Final = 5.0
-"""A module reads its environment first of all. What takes longer waits for an HSM; no other HSM must wait for it."""
+"""A module reads its environment first. If it takes longer, it waits for its HSM, and other HSMs must not wait too."""
 
 
 class ProcessEnvironment:
-    """Sets the variables of one module after another where they differ; they belong to the whole process.
+    """Sets the environment variables of modules, of one after another if they differ.
 
-    Otherwise one of two modules that are initialised at once would read the settings of the other, and use its token.
+    The variables belong to the whole process. Of two modules that are initialised at once, one could read the settings
+    of the other, and use its token.
     """
 
     def __init__(self) -> None:
@@ -22,9 +23,9 @@ class ProcessEnvironment:
 
     @contextmanager
     def holding(self, variables: Mapping[str, str]) -> Iterator[None]:
-        """Set variables, and keep their values while a module reads them.
+        """Set variables, and keep their values during the block.
 
-        Waits while another thread holds another value of one of them, at most 5 s.
+        First waits, at most 5 s, while another thread holds another value of one of them.
         """
         with self._changed:
             self._changed.wait_for(lambda: not any(_differ(variables, held) for held in self._held), _TURN_SECONDS)

@@ -1,4 +1,4 @@
-"""The ways in which PKCS#11 modules differ, as named settings of one module."""
+"""The differences between PKCS#11 modules, as named settings of one module."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +25,7 @@ class Quirks:
     """pReserved of C_Initialize; NSS needs it."""
 
     maximum_data_bytes: int | None = None
-    """The most bytes that a GCM call may have; None if no limit below the API's is known."""
+    """The maximum number of bytes of a GCM call; None if no limit below that of the API is known."""
 
     rejected: frozenset[int] = frozenset()
     """Return values of C_Decrypt that mean a wrong tag, besides the standard's own."""
@@ -34,4 +34,4 @@ class Quirks:
     """Return values of C_Decrypt that mean a wrong tag or a broken device; a self-test decides."""
 
     busy: frozenset[int] = frozenset()
-    """Return values of any function that ask to slow down."""
+    """Return values of any function that ask for fewer calls."""

@@ -1,4 +1,4 @@
-"""PKCS#11 return values: tables of their names and of their error classes."""
+"""PKCS#11 return values: their names and their error classes."""
 
 import re
 from collections.abc import Mapping
@@ -75,10 +75,10 @@ NAMES: Final[Mapping[int, str]] = {
     0x200: "CKR_FUNCTION_REJECTED",
     0x201: "CKR_TOKEN_RESOURCE_EXCEEDED",
 }
-"""PKCS#11 v3.0, section 3.7; those that modules use here."""
+"""The return values of PKCS#11 v3.0, section 3.7, that are used here."""
 
 OBJECT_CANNOT_BE_READ: Final = frozenset({0x030, 0x031, 0x032, 0x060, 0x082, 0x090, 0x0B0, 0x0B3, 0x0E0, 0x101, 0x190})
-"""From C_GetAttributeValue: object, session or token fails, so that reading single attributes cannot help."""
+"""Return values of C_GetAttributeValue after which it is useless to read single attributes."""
 
 
 class ErrorClass(Enum):
@@ -91,7 +91,7 @@ class ErrorClass(Enum):
     SESSION_LOST = "open another session"
     TOKEN_UNAVAILABLE = "the token cannot serve"  # noqa: S105 - a PKCS#11 token, not a password
     MECHANISM_REFUSED = "the module does not support AES-GCM, or not with these parameters"
-    BUSY = "the HSM asks to slow down"
+    BUSY = "the HSM asks for fewer calls"
 
 
 _EVERYWHERE: Final[Mapping[int, ErrorClass]] = {
@@ -116,7 +116,7 @@ _IN_DECRYPT: Final[Mapping[int, ErrorClass]] = {
     0x041: ErrorClass.CIPHERTEXT_REJECTED,
     0x042: ErrorClass.CIPHERTEXT_REJECTED,
 }
-"""Of C_Decrypt only: from C_DecryptInit, the same codes mean something else."""
+"""For C_Decrypt only. From C_DecryptInit, the same codes have other meanings."""
 
 
 def name(return_value: int) -> str:
@@ -125,10 +125,10 @@ def name(return_value: int) -> str:
 
 
 def number(code: str) -> int:
-    """The return value of a name such as ``CKR_DEVICE_ERROR``, or of a number such as ``0x80000001``.
+    """The return value for a name such as ``CKR_DEVICE_ERROR`` or a number such as ``0x80000001``.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     for value, known in NAMES.items():
         if code == known:
@@ -139,7 +139,7 @@ def number(code: str) -> int:
 
 
 def error_class(quirks: Quirks, function: str, return_value: int) -> ErrorClass:
-    """What a return value other than CKR_OK of a function means under a module's quirks."""
+    """The error class of a return value other than CKR_OK of ``function``, by the module's quirks."""
     if return_value in quirks.busy:
         return ErrorClass.BUSY
     if function == "C_Decrypt":

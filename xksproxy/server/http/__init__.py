@@ -1,1 +1,1 @@
-"""HTTP/1.1 over TLS for the public listener: bytes in, requests out, and back."""
+"""HTTP/1.1 over TLS for the public listener: from bytes to requests, and from responses to bytes."""

@@ -1,4 +1,4 @@
-"""The body of a request while it arrives: by its length, or in chunks."""
+"""The body of a request while it arrives, by its length or in chunks."""
 
 import asyncio
 import re
@@ -15,31 +15,31 @@ _FIELD: Final = re.compile(FIELD)
 _NO_TRAILERS: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"trailer", b"authorization", b"x-amz-date"}
 )
-"""RFC 9110 section 6.5.1: what frames, routes or authenticates a request comes before its body, or not at all."""
+"""Fields that must not be trailers, because they frame, route or authenticate a request (RFC 9110, 6.5.1)."""
 
 
 class Body:
-    """What a handler reads. Belongs to the event loop."""
+    """The body that a handler reads. Belongs to the event loop."""
 
     __slots__ = ("_failure", "_on_wait", "_waiter", "content")
 
     def __init__(self, on_wait: Callable[[], None]) -> None:
         """``on_wait`` is called before the first wait for a body that is not complete."""
         self.content: bytes | None = None
-        """All of it, once it is complete."""
+        """The whole body; None until it is complete."""
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._on_wait = on_wait
 
     @classmethod
     def of(cls, content: bytes) -> "Body":
-        """A body that is complete."""
+        """Make a body that is complete."""
         body = cls(lambda: None)
         body.content = content
         return body
 
     async def read(self) -> bytes:
-        """Wait until it is complete.
+        """Wait until the body is complete, and return it.
 
         Raises:
             BodyTooLarge: it is above 64 KiB.
@@ -53,21 +53,21 @@ class Body:
         if self._failure is not None:
             raise self._failure
         if self.content is None:
-            raise RuntimeError("a body that is complete has no content")
+            raise RuntimeError("the body is complete, but has no content")
         return self.content
 
     @property
     def failed(self) -> bool:
-        """Whether it never becomes complete."""
+        """Whether the body will never be complete."""
         return self._failure is not None
 
     def complete(self, content: bytes) -> None:
-        """All of it is there."""
+        """Set the content of the complete body."""
         self.content = content
         self._wake()
 
     def fail(self, failure: Exception) -> None:
-        """It never becomes complete."""
+        """Note that the body will never be complete."""
         if self.content is None and self._failure is None:
             self._failure = failure
             self._wake()
@@ -78,13 +78,13 @@ class Body:
 
 
 class SizedReader:
-    """Takes a body of a known length out of what was received."""
+    """Takes a body of known length from the received bytes."""
 
     def __init__(self, length: int) -> None:
         self._length = length
 
     def take(self, received: bytearray) -> bytes | None:
-        """The body, once all of it was received; it is removed from there.
+        """Return the body when it is complete, and remove it from ``received``; None before.
 
         Raises:
             BodyTooLarge: its length is above 64 KiB.
@@ -99,18 +99,18 @@ class SizedReader:
 
 
 class ChunkedReader:
-    """Takes a body in chunks out of what was received (RFC 9112 section 7.1). Extensions and trailers are dropped."""
+    """Takes a body in chunks from the received bytes (RFC 9112, 7.1). Extensions and trailers are dropped."""
 
     def __init__(self) -> None:
         self._content = bytearray()
         self._missing: int | None = None
-        """Bytes that this chunk still lacks, its line end included; None between chunks."""
+        """The missing bytes of this chunk, including its line end; None between chunks."""
         self._trailers: int | None = None
-        """How many have come; None before the last chunk."""
+        """The number of trailers so far; None before the last chunk."""
         self._trailer_bytes = 0
 
     def take(self, received: bytearray) -> bytes | None:
-        """The body, once all of it was received; what was understood is removed from there.
+        """Return the body when it is complete; None before. Parsed bytes are removed from ``received``.
 
         Raises:
             BodyTooLarge: it is above 64 KiB.
@@ -173,7 +173,7 @@ class ChunkedReader:
 
 
 def _take_line(received: bytearray, maximum: int) -> bytes | None:
-    """The next line without its end, removed from what was received."""
+    """Return the next line without its end, and remove it from ``received``; None if it is not complete."""
     end = received.find(b"\r\n")
     if end < 0:
         if len(received) > maximum or b"\n" in received:

@@ -1,4 +1,4 @@
-"""One connection of the public listener: one request after another, each answered before the next is read."""
+"""One connection of the public listener. It answers each request before it reads the next one."""
 
 import asyncio
 import logging
@@ -19,15 +19,15 @@ from xksproxy.server.http.tls_stream import TlsStream
 _log: Final = logging.getLogger(__name__)
 
 HEAD_SECONDS: Final = 5.0
-"""A request line and headers that have begun must be complete after this."""
+"""The time within which request line and headers must be complete after their first byte."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(TlsConnection):
-    """Reads a request only once the one before it was answered, and the answer was taken by the client.
+    """Reads a request only after the previous one was answered and its answer was sent.
 
-    So a client costs no more memory than one request, one answer, and what was received with the request.
+    So a client uses no more memory than one request, one answer, and the bytes received with the request.
     """
 
     __slots__ = ("_body", "_broken", "_head", "_head_begun", "_reader", "_task")
@@ -37,12 +37,12 @@ class Connection(TlsConnection):
         self._reader = RequestReader()
         self._task: asyncio.Task[None] | None = None
         self._head: Head | None = None
-        """That of the request which is being handled, or was last."""
+        """The head of the current or last request."""
         self._head_begun = False
         self._body: Body | None = None
         """The body that is still arriving."""
         self._broken = False
-        """Whether what follows cannot be told from the body of the last request."""
+        """Whether the end of the last request's body is unknown, so that no further request can be read."""
 
     # --- Reading
 
@@ -57,7 +57,7 @@ class Connection(TlsConnection):
         return not (self._head_begun or self._body)
 
     def _advance(self) -> None:
-        """Read on until there is no more, or it has to wait for an answer."""
+        """Read until there are no more bytes, or an answer must be sent first."""
         tls = cast(TlsStream, self._tls)
         while self._may_read():
             if not self._step():
@@ -84,7 +84,7 @@ class Connection(TlsConnection):
         )
 
     def _step(self) -> bool:
-        """Understand one more thing that was received; whether there was one."""
+        """Parse the next head or body. Returns False if more bytes are needed."""
         if self._body is not None:
             return self._step_body(self._body)
         try:
@@ -101,7 +101,7 @@ class Connection(TlsConnection):
         return True
 
     def _begin(self, head: Head) -> None:
-        """Hand a request over."""
+        """Start a task that handles a request."""
         self._head = head
         self._head_begun = False
         self._handling = True
@@ -145,7 +145,7 @@ class Connection(TlsConnection):
     async def _handle(self, request: Request) -> None:
         try:
             response = await self._service.handler(request)
-        except Exception:  # noqa: BLE001 - a handler answers whatever happens; this is a bug in it
+        except Exception:  # noqa: BLE001 - a handler must not raise; this is a bug
             _log.exception("a request could not be answered")
             self.drop()
             return
@@ -162,13 +162,12 @@ class Connection(TlsConnection):
             or head.closes
             or service.draining
             or service.closes_after_answer
-            or service.closes_after_answer
             or self._broken
             or self._ended
             or self._client.expires <= time.time()
         )
         now = service.loop.time()
-        # A body that is still on its way is awaited for a moment, since the next request comes behind it.
+        # Wait a moment for the rest of the body, because the next request follows it.
         self.expires_at = now + (IDLE_SECONDS if self._body is None else LINGER_SECONDS)
         service.table.move(self, Stage.CLIENT if self.authenticated else Stage.STRANGER)
         self._send(response.encode(service.date(), closes=closes, bodiless=head.method == "HEAD"))

@@ -1,4 +1,4 @@
-"""The connections of a listener: how many there may be, and which has to go when there are too many."""
+"""The connections of a listener: their maximum number, and the choice of the one that is closed for a new one."""
 
 from collections.abc import Iterator
 from enum import IntEnum
@@ -7,14 +7,14 @@ from typing import Final, Protocol
 
 
 class Stage(IntEnum):
-    """How far a connection has come, and so how much it is worth."""
+    """The progress of a connection. Connections in early stages are closed first."""
 
     SILENT = 0
     """It has sent nothing."""
 
     HANDSHAKE = 1
     STRANGER = 2
-    """Idle; neither a client certificate nor a signed request has come on it."""
+    """Idle, without a client certificate and without a signed request so far."""
 
     STRANGER_BUSY = 3
     CLIENT = 4
@@ -26,40 +26,41 @@ class Stage(IntEnum):
 
 
 class Member(Protocol):
-    """A connection, as far as it matters here. Times are those of the event loop."""
+    """A connection, as the table sees it. Times are those of the event loop, in seconds."""
 
     stage: Stage
     expires_at: float
-    """When it has to go if nothing happens."""
+    """The time at which it is closed if nothing happens."""
 
     grace_until: float
-    """Until when it is spared, its handshake being just done."""
+    """The time until which other connections are closed first, because its handshake is just complete."""
 
     def drop(self) -> None:
-        """End at once."""
+        """Close at once."""
 
     def close(self) -> None:
-        """End in form."""
+        """Close after TLS's close_notify."""
 
     def expire(self) -> None:
-        """End because nothing happened in time."""
+        """Close because nothing happened in time."""
 
 
 class ConnectionTable:
-    """Bounds the number of connections. Belongs to the event loop.
+    """Limits the number of connections. Belongs to the event loop.
 
-    Unfinished handshakes and strangers may have a quarter of the maximum each, authenticated connections the rest, and
-    any of them more while nobody needs it. At the maximum, whoever has more than that share makes room: the oldest
-    handshake, silent ones before others; then the longest idle stranger, one whose handshake was done within a second
-    only if there is no other; then the longest idle client. So strangers displace strangers, and nobody a client that
-    has just come.
+    Unfinished handshakes have a share of a quarter of the maximum, connections of strangers (not authenticated) another
+    quarter, and authenticated connections the rest. Each group may use more while there is room. At the maximum, a
+    group above its share loses a connection for each new one: first the oldest handshake, preferably one that has sent
+    nothing; then the stranger that is idle longest, preferably not one whose handshake was complete within the last
+    second; then the client that is idle longest. So strangers displace strangers, and no connection displaces a client
+    that has just connected.
     """
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._share: Final = maximum // 4
         self._stages: tuple[dict[Member, None], ...] = tuple({} for _ in Stage)
-        """By stage; in each, those come first that have been in it longest."""
+        """The connections of each stage. Those that have been in the stage longest are first."""
         self._members: set[Member] = set()
 
     def __len__(self) -> int:
@@ -69,11 +70,11 @@ class ConnectionTable:
         return iter(list(self._members))
 
     def count(self, *stages: Stage) -> int:
-        """How many are in some stages."""
+        """The number of connections in some stages."""
         return sum(len(self._stages[stage]) for stage in stages)
 
     def admit(self, member: Member, now: float) -> bool:
-        """Take in one more, in its stage; whether there is room, or could be made."""
+        """Add a connection in its stage. Returns False if there is no room, and no connection can be closed for it."""
         if len(self._members) >= self._maximum:
             victim = self._victim(now)
             if victim is None:
@@ -85,7 +86,7 @@ class ConnectionTable:
         return True
 
     def move(self, member: Member, stage: Stage) -> None:
-        """Put a member in another stage, or behind all others of its own."""
+        """Move a member to a stage, behind all others of that stage."""
         stages = self._stages
         stages[member.stage].pop(member, None)
         member.stage = stage
@@ -93,12 +94,12 @@ class ConnectionTable:
             stages[stage][member] = None
 
     def remove(self, member: Member) -> None:
-        """Forget a member, if it is one."""
+        """Remove a member, if it is in the table."""
         self._members.discard(member)
         self._stages[member.stage].pop(member, None)
 
     def expire(self, now: float, late: float = 0.0) -> None:
-        """End all whose time is over. ``late`` seconds are added to everybody's, for those in which nothing ran."""
+        """Close the connections whose time is over. All get ``late`` seconds more, in which the process did not run."""
         for member in [*self._members]:
             member.expires_at += late
             if member.expires_at <= now:
@@ -122,7 +123,7 @@ class ConnectionTable:
         return handshake or next(iter(self._stages[Stage.STRANGER]), None) or client
 
     def _stranger(self, now: float) -> Member | None:
-        """The stranger that goes first: idle before busy, and either before one that has just come."""
+        """The stranger that is closed first: idle before busy, and new ones last."""
         idle, busy = self._stages[Stage.STRANGER], self._stages[Stage.STRANGER_BUSY]
         settled = (member for member in chain(idle, busy) if member.grace_until <= now)
         return next(chain(settled, idle, busy), None)

@@ -1,16 +1,16 @@
-"""What can be wrong with what a client sends, before anybody asks what it means."""
+"""Errors in the bytes that a client sends, at the level of HTTP."""
 
 
 class BadRequest(Exception):
-    """The bytes are no HTTP/1.1 request that is read here. The text says what is wrong, and quotes nothing."""
+    """The bytes are not a readable HTTP/1.1 request. The text says what is wrong, and quotes nothing."""
 
 
 class BodyTooLarge(Exception):
-    """The body has more bytes than are read."""
+    """The body is above 64 KiB."""
 
 
 class BodyMalformed(Exception):
-    """The chunks of the body are not framed as RFC 9112 section 7.1 has it."""
+    """The chunks of the body are not framed as RFC 9112, section 7.1 requires."""
 
 
 class ClientGone(Exception):

@@ -1,4 +1,4 @@
-"""The head of a request: one grammar for all of it, stricter than RFC 9112 wherever two parsers could differ."""
+"""The head of a request, by one grammar, which is stricter than RFC 9112 where two parsers could differ."""
 
 import re
 from typing import Final
@@ -25,7 +25,7 @@ _NEVER_LEGAL: Final = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?!\
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A request line and its header lines, and what they say of the body and the connection."""
+    """Request line and header lines, and their meaning for the body and the connection."""
 
     method: str
     target: str
@@ -64,7 +64,7 @@ def parse_head(raw: bytes) -> Head:
     if len(headers.get("host", ())) != 1:
         raise BadRequest("expected one Host header")
     if "upgrade" in headers:
-        raise BadRequest("an Upgrade header; only HTTP/1.1 is spoken here")
+        raise BadRequest("an Upgrade header; this server supports only HTTP/1.1")
     return Head(
         method.decode(),
         target.decode(),
@@ -76,19 +76,19 @@ def parse_head(raw: bytes) -> Head:
 
 
 def require_possible(received: bytearray, start: int) -> None:
-    """See that the beginning of a head may still become one, so that what never can is refused at once.
+    """Require that the received bytes can be the beginning of a head, so that others are refused at once.
 
-    Only what follows ``start`` is examined.
+    Only the bytes from ``start`` on are examined.
 
     Raises:
-        BadRequest: it holds a byte that no head holds.
+        BadRequest: there is a byte that cannot be in a head.
     """
     if _NEVER_LEGAL.search(received, start):
         raise BadRequest(_problem(bytes(received)))
 
 
 def _body_length(headers: dict[str, list[str]]) -> int | None:
-    """RFC 9112 section 6.3, without what it allows a server to tolerate."""
+    """The length of the body by RFC 9112, section 6.3, without optional tolerance; None if it comes in chunks."""
     lengths, codings = headers.get("content-length"), headers.get("transfer-encoding")
     if codings is not None:
         if lengths is not None:
@@ -108,7 +108,7 @@ def _asks_to_close(values: list[str]) -> bool:
 
 
 def _problem(raw: bytes) -> str:
-    """What is wrong with a head. It is looked for only in one that is refused."""
+    """What is wrong with a head that was refused."""
     if b"\x00" in raw:
         return "a NUL byte"
     if re.search(rb"(?<!\r)\n|\r(?!\n|\Z)", raw):

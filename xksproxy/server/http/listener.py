@@ -1,4 +1,4 @@
-"""Accepting connections from a socket that several worker processes share, and leaving it without losing any."""
+"""Accepts connections from a socket that several workers share, and stops without losing a connection."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ _PAUSE_SECONDS: Final = 0.1
 _SEND_BUFFER_BYTES: Final = 32 * 1024
 _SWEEP_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.02
-_FAREWELL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Listener:
@@ -24,25 +24,25 @@ class Listener:
 
     def __init__(self, listening: socket.socket, service: HttpService) -> None:
         listening.setblocking(False)
-        # Accepted connections inherit it: the kernel would hold megabytes for a client that does not read.
+        # Accepted connections inherit it. By default the kernel buffers megabytes for a client that does not read.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._listening = listening
         self._service = service
         self._accepting = False
         self.held = False
-        """Whether nothing is accepted at present; see :meth:`hold`."""
-        self._taking_in: set[asyncio.Task[object]] = set()
+        """Whether no connections are accepted at present; see :meth:`hold`."""
+        self._connecting: set[asyncio.Task[object]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept connections."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
         self._accepting = True
         self._sweeper = loop.create_task(self._sweep())
 
     def hold(self, *, held: bool) -> None:
-        """Leave what connects from now on to the other processes that share the socket, or accept it again."""
+        """Leave new connections to the other processes that share the socket, or accept them again."""
         self.held = held
         if held and self._accepting:
             asyncio.get_running_loop().remove_reader(self._listening.fileno())
@@ -50,10 +50,9 @@ class Listener:
             self._resume()
 
     async def stop_accepting(self) -> None:
-        """Take in what has connected so far, and close the socket in this process.
+        """Accept the connections in the backlog, and close the socket in this process.
 
-        A client that has connected has sent the first bytes of its handshake by then. The socket lives on in the master
-        and in the workers that stay, if there are any.
+        The socket stays open in the master and in the workers that stay, if there are any.
         """
         if not self._accepting:
             return
@@ -61,12 +60,12 @@ class Listener:
         asyncio.get_running_loop().remove_reader(self._listening.fileno())
         self._accept(None)
         self._listening.close()
-        await asyncio.gather(*self._taking_in, return_exceptions=True)
+        await asyncio.gather(*self._connecting, return_exceptions=True)
 
     def _accept(self, most: int | None) -> None:
-        """Take in those who wait, or the first ``most`` of them.
+        """Accept the connections in the backlog, at most ``most``.
 
-        uvloop's own server takes one in each round of the event loop: a flood would fill the backlog, and hold up KMS.
+        uvloop's own server accepts one in each iteration of the event loop, so a flood would fill the backlog.
         """
         loop = asyncio.get_running_loop()
         for _ in range(most) if most is not None else count():
@@ -78,18 +77,18 @@ class Listener:
                 self._note_failure(error)
                 return
             task = loop.create_task(loop.connect_accepted_socket(self._connection, accepted))
-            self._taking_in.add(task)
-            task.add_done_callback(self._taken_in)
+            self._connecting.add(task)
+            task.add_done_callback(self._connected)
 
-    def _taken_in(self, task: asyncio.Task[object]) -> None:
-        self._taking_in.discard(task)
+    def _connected(self, task: asyncio.Task[object]) -> None:
+        self._connecting.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             reason = str(error) or type(error).__name__
             if self._service.log.has_line("no TLS connection", reason=reason, peer="unknown"):
                 _log.info("no TLS connection", extra={"fields": {"reason": reason}})
 
     def _note_failure(self, error: OSError) -> None:
-        """Most often there are too many open files: let it be for a moment, instead of trying as fast as possible."""
+        """Log the failure and pause for 0.1 s. The usual reason is too many open files."""
         _log.error("cannot accept connections", extra={"fields": {"reason": error.strerror}})
         loop, descriptor = asyncio.get_running_loop(), self._listening.fileno()
         loop.remove_reader(descriptor)
@@ -100,16 +99,16 @@ class Listener:
             asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept, _ACCEPTED_A_ROUND)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all connections have gone, each after its next answer; after ``seconds`` close what is idle."""
+        """Wait until all connections are closed, each after its next answer. After ``seconds``, close idle ones."""
         loop, table = asyncio.get_running_loop(), self._service.table
         end = loop.time() + seconds
-        # Connections change in too many places for an event.
+        # Polling, because connections change in too many places for an event.
         while len(table) > table.count(Stage.CLOSING) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         for member in table:
             if member.stage in (Stage.STRANGER, Stage.CLIENT):
                 member.close()
-        end += _FAREWELL_SECONDS
+        end += _CLOSE_SECONDS
         while len(table) > table.count(Stage.SILENT, Stage.HANDSHAKE) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         for member in table:
@@ -124,7 +123,7 @@ class Listener:
             due = loop.time() + _SWEEP_SECONDS
             await asyncio.sleep(_SWEEP_SECONDS)
             try:
-                # What comes late because the process did not run is not the clients' fault.
+                # Clients get more time if this process did not run in time.
                 table.expire(loop.time(), late=max(0.0, loop.time() - due))
-            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
+            except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("connections whose time is over could not be closed")

@@ -1,4 +1,4 @@
-"""A request as it was received, and the response to it."""
+"""A request, as it was received, and the response to it."""
 
 from http import HTTPStatus
 from typing import Final
@@ -9,7 +9,7 @@ from xksproxy.server.http.body import Body
 from xksproxy.server.peer import Peer
 
 Headers = dict[str, list[str]]
-"""Values by lower-case name, in the order they came. Bytes beyond UTF-8 are surrogates, so that text encodes back."""
+"""Values by lower-case name, in the order received. Bytes that are not UTF-8 are surrogates, to encode them back."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -19,13 +19,13 @@ class Request(msgspec.Struct, frozen=True):
     target: str
     headers: Headers
     body: Body
-    """Complete, or still arriving."""
+    """It may be incomplete."""
 
     peer: Peer
     """The client."""
 
     client_name: str | None = None
-    """The common name of the client's certificate, if it showed one."""
+    """The common name of the client's certificate, if it has sent one."""
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Response(msgspec.Struct, frozen=True):
     """Whether the connection is closed after it."""
 
     authenticated: bool = False
-    """Whether the request was signed: its connection then no longer counts as a stranger's."""
+    """Whether the request had a valid signature. Then its connection no longer counts as a stranger's."""
 
     def encode(self, date: bytes, *, closes: bool, bodiless: bool) -> bytes:
         """The bytes on the wire. ``date`` is the header line; the answer to a HEAD is ``bodiless``."""

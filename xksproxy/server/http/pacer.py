@@ -1,4 +1,4 @@
-"""Turns for those who can wait, so that many of them do not hold up those who cannot."""
+"""Limits how many callbacks of low priority run in each iteration of the event loop."""
 
 import asyncio
 from collections import deque
@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 
 class Pacer:
-    """Lets a few callbacks run in each round of the event loop, in the order in which they came.
+    """Runs a few callbacks in each iteration of the event loop, in the order in which they were added.
 
-    Between two rounds the loop serves everybody else, so what waits here delays them by no more than a few callbacks.
+    Between two iterations the loop handles all other events. So many callbacks here delay others by only a few.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
-        """``turns`` is how many run in a round."""
+        """``turns`` is the number of callbacks that run in an iteration."""
         self._loop = loop
         self._turns = turns
         self._waiting: deque[Callable[[], None]] = deque()
 
     def add(self, turn: Callable[[], None]) -> None:
-        """Call this when its turn has come. It must not raise."""
+        """Call ``turn`` after the callbacks that were added before. It must not raise."""
         if not self._waiting:
             self._loop.call_soon(self._round)
         self._waiting.append(turn)

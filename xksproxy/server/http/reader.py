@@ -1,4 +1,4 @@
-"""From a stream of bytes to requests, one at a time. It does no I/O."""
+"""Parses a stream of bytes to requests, one at a time. It does no input or output."""
 
 from xksproxy.server.http.body import ChunkedReader, SizedReader
 from xksproxy.server.http.errors import BadRequest
@@ -15,23 +15,23 @@ class RequestReader:
     def __init__(self) -> None:
         self._received = bytearray()
         self._searched = 0
-        """How far it was searched for the end of a head."""
+        """The number of bytes that were searched for the end of a head."""
         self._body: SizedReader | ChunkedReader | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take over what was received."""
+        """Add received bytes."""
         self._received += data
 
     @property
     def pending(self) -> int:
-        """How many bytes were received and not yet understood."""
+        """The number of received bytes that are not parsed yet."""
         return len(self._received)
 
     def head(self) -> Head | None:
-        """The next head, if all of it was received.
+        """Return the next head if it is complete; otherwise None.
 
         Raises:
-            BadRequest: what was received is the beginning of no request.
+            BadRequest: the received bytes are not the beginning of a request.
         """
         received, start = self._received, max(0, self._searched - len(_END) + 1)
         end = received.find(_END, start)
@@ -50,14 +50,14 @@ class RequestReader:
         return head
 
     def body(self) -> bytes | None:
-        """The body of the head that came last, if all of it was received.
+        """Return the body of the last head if it is complete; otherwise None.
 
         Raises:
             BodyTooLarge: it is above 64 KiB.
             BodyMalformed: a chunk is framed wrongly.
         """
         if self._body is None:
-            raise RuntimeError("there is a body only after a head")
+            raise RuntimeError("body() was called before head() has returned a head")
         content = self._body.take(self._received)
         if content is not None:
             self._body = None

@@ -1,4 +1,4 @@
-"""What the connections of a listener share, and what it asks of its owner."""
+"""The objects that the connections of a listener share."""
 
 import asyncio
 import math
@@ -22,12 +22,12 @@ _STRANGERS_A_ROUND: Final = 16
 
 
 class ConnectionRefused(Exception):
-    """The client's side of the TLS handshake is not acceptable; the text says why."""
+    """The client may not connect, after a complete TLS handshake. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end, by the certificate it showed."""
+    """The client of a connection, by its certificate."""
 
     name: str | None = None
     """The common name; None without a certificate."""
@@ -37,30 +37,30 @@ class Client:
 
 
 class TlsTerms(Protocol):
-    """With what a handshake is made, and who may come. Those of one connection stay the same."""
+    """The TLS context, and the check of clients. A connection keeps the terms with which it began."""
 
     @property
     def context(self) -> ssl.SSLContext:
-        """Certificate, versions and suites."""
+        """Certificate, TLS versions and cipher suites."""
 
     def admit(self, connection: Any) -> Client:
-        """Look at who comes before a byte of a request is read (R-TLS-8).
+        """Check the client before a byte of a request is read (R-TLS-8).
 
         Raises:
-            ConnectionRefused: not this one.
+            ConnectionRefused: the client may not connect.
         """
 
 
 @dataclass(slots=True)
 class HttpService:
-    """What the connections of a listener share."""
+    """The objects that the connections of a listener share."""
 
     handler: Callable[[Request], Awaitable[Response]]
     refuse: Callable[[BadRequest], Response]
-    """Makes the answer to what is no request."""
+    """Makes the answer to bytes that are not a request."""
 
     terms: Callable[[], TlsTerms]
-    """Those of the next connection."""
+    """Returns the terms of a new connection."""
 
     peers: PeerReader
     """Determines the peer of each connection, from its socket or from a PROXY protocol header."""
@@ -74,16 +74,16 @@ class HttpService:
     """Once set, every answer closes its connection."""
 
     closes_after_answer: bool = False
-    """The same, while this process has no HSM session and others have."""
+    """The same, while this process has no HSM session and other processes have one."""
 
     buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
-    """Into which each connection reads in turn."""
+    """The buffer into which all connections read, one after another."""
 
     handshakes: Pacer = field(init=False)
-    """Turns for the first step of a handshake, which costs as much as several requests."""
+    """Limits the first steps of handshakes, each of which takes as long as several requests."""
 
     strangers: Pacer = field(init=False)
-    """Turns for the requests of strangers, but for the first of each: that of KMS is signed."""
+    """Limits the requests of strangers, except the first on each connection, because KMS signs the first one."""
 
     _date: tuple[int, bytes] = (0, b"")
 
@@ -92,7 +92,7 @@ class HttpService:
         self.strangers = Pacer(self.loop, _STRANGERS_A_ROUND)
 
     def date(self) -> bytes:
-        """The Date header line of now."""
+        """The Date header line for the present second."""
         second = int(time.time())
         if self._date[0] != second:
             self._date = (second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode())

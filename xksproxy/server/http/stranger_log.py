@@ -11,7 +11,7 @@ _PERIOD_SECONDS: Final = 60.0
 
 
 class StrangerLog:
-    """Gives the first 50 in a minute a line of their own, and logs the number of further ones once a minute.
+    """Lets the first 50 connections of a minute have a line each, and logs the number of further ones once a minute.
 
     Belongs to one event loop.
     """
@@ -21,7 +21,7 @@ class StrangerLog:
         self._written_at = time.monotonic()
 
     def has_line(self, message: str, *, reason: str, peer: str) -> bool:
-        """Whether the caller logs a connection that could not be served. If not, it is counted."""
+        """Return whether the caller should log a connection that could not be served. If not, it is counted."""
         if self._sums.has_line(time.monotonic()):
             return True
         self._sums.add(peer, "", message, reason)
@@ -33,7 +33,7 @@ class StrangerLog:
             self.write_sums()
 
     def write_sums(self) -> None:
-        """Write the sums of what was counted, by message, reason and network of the peer."""
+        """Write the sums of the counted connections, by message, reason and network of the peer."""
         self._written_at = time.monotonic()
         for fields in self._sums.take():
             _log.warning("connections summed up", extra={"fields": {"event": fields.pop("error", "others"), **fields}})

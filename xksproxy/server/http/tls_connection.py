@@ -1,4 +1,4 @@
-"""A connection of the public listener up to its TLS stream: table, peer, handshake and end."""
+"""The TLS part of a connection of the public listener: connection table, peer, handshake and close."""
 
 import asyncio
 import logging
@@ -15,23 +15,23 @@ from xksproxy.server.peer import Peer, PeerRefused
 _log: Final = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 2.0
-"""A TLS handshake must be done after this; KMS waits 250 ms for handshake and answer together (R-TIME-1)."""
+"""The maximum time of a TLS handshake. KMS waits 250 ms for handshake and answer together (R-TIME-1)."""
 
 GRACE_SECONDS: Final = 1.0
-"""So long a connection is spared whose handshake is just done: its first request is on the way."""
+"""The time after a handshake in which other connections are closed first, because the first request is expected."""
 
 IDLE_SECONDS: Final = 360.0
-"""An idle connection is closed after this; a network load balancer forgets it after 350 s, and should be first."""
+"""An idle connection is closed after this time. A network load balancer should forget it first, after 350 s."""
 
 WRITE_SECONDS: Final = 5.0
-"""An answer must be taken after this."""
+"""The time within which the client must receive an answer."""
 
 LINGER_SECONDS: Final = 1.0
-"""So long a client that was answered may take to close, or to send the rest of a body that nobody wants."""
+"""The time in which a client may close after an answer, or send the rest of an unwanted body."""
 
 
 class TlsConnection(asyncio.BufferedProtocol):
-    """What it carries is the concern of its subclass, :class:`~xksproxy.server.http.connection.Connection`."""
+    """Handles TLS. The subclass :class:`~xksproxy.server.http.connection.Connection` handles HTTP."""
 
     __slots__ = (
         "_before_tls",
@@ -58,7 +58,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._peer = Peer("unknown")
         self._before_tls: bytes | None = b""
-        """What was received before the peer was known; None since then."""
+        """The bytes that were received before the peer is known; None afterwards."""
         self._terms: TlsTerms | None = None
         self._tls: TlsStream | None = None
         self._client = Client()
@@ -68,7 +68,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._ended = False
         """Whether the client sends no more."""
         self._unsent = False
-        """Whether the client has yet to take some of what it was sent."""
+        """Whether some sent bytes are still in the transport's buffer."""
         self._paused = False
         self._waits_for_turn = False
         self.authenticated = False
@@ -77,30 +77,30 @@ class TlsConnection(asyncio.BufferedProtocol):
         self.grace_until = math.inf
 
     def _received(self) -> None:
-        """Read on, now or when it is this connection's turn."""
+        """Continue to read, now or when it is this connection's turn."""
         raise NotImplementedError
 
     def _advance(self) -> None:
-        """Read on."""
+        """Continue to read."""
         raise NotImplementedError
 
     def _end_input(self) -> None:
-        """The client sends no more."""
+        """Note that the client sends no more."""
         raise NotImplementedError
 
     def _give_up_input(self) -> None:
-        """What has not come will not come."""
+        """Give up the rest of an incomplete body."""
         raise NotImplementedError
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing of a request has come that was not answered."""
+        """Whether no request has begun or waits for its answer."""
         raise NotImplementedError
 
     # --- Called by the transport and the table
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place among the connections, or leave."""
+        """Add the connection to the table, or drop it if there is no room."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)  # so that pause_writing says when something is unsent
         address = transport.get_extra_info("peername")
@@ -112,20 +112,20 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.drop()
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Let go; whoever waits for the rest of a body is told."""
+        """Remove the connection from the table, and fail an incomplete body."""
         self._transport = None
         self._service.table.remove(self)
         self._give_up_input()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
-        """Where to read into."""
+        """The buffer to read into."""
         return self._service.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Handle what was received."""
+        """Handle received bytes."""
         if self._transport is None or self.stage is Stage.CLOSING:
             return
-        # A header of the PROXY protocol would come here, before the first byte of TLS.
+        # A header of the PROXY protocol comes before the first byte of TLS.
         received: bytes | memoryview = memoryview(self._service.buffer)[:nbytes]
         if self._before_tls is not None:
             received = self._after_proxy_header(self._before_tls + received)
@@ -136,7 +136,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._go_on()
 
     def eof_received(self) -> bool:
-        """The client sends no more. Whether the connection stays open for the answer to what it sent before."""
+        """Note that the client sends no more. Returns whether the connection stays open for an answer."""
         if self._tls is None or not self._tls.established:
             if self.stage is Stage.HANDSHAKE:
                 self._log_failed_tls("the client closed the connection during the handshake")
@@ -147,12 +147,12 @@ class TlsConnection(asyncio.BufferedProtocol):
         return self.stage is not Stage.CLOSING
 
     def pause_writing(self) -> None:
-        """Read no more until the client has taken what it was sent."""
+        """Stop reading until the client has received what was sent."""
         self._unsent = True
         self.expires_at = min(self.expires_at, self._service.loop.time() + WRITE_SECONDS)
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken all it was sent."""
+        """Continue, because the client has received what was sent."""
         self._unsent = False
         if self.stage is Stage.CLOSING:
             self.expires_at = self._service.loop.time() + LINGER_SECONDS
@@ -161,13 +161,13 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._go_on()
 
     def drop(self) -> None:
-        """Close at once: a farewell would wait for a peer that may not answer."""
+        """Close at once, without the close_notify of TLS: the peer may not read it."""
         self._service.table.remove(self)
         if self._transport is not None:
             self._transport.abort()
 
     def expire(self) -> None:
-        """An idle connection is closed in form, any other at once."""
+        """Close an idle connection with close_notify, any other at once."""
         if self.stage in (Stage.STRANGER, Stage.CLIENT) and self._idle and not self._unsent:
             self.close()
             return
@@ -176,9 +176,9 @@ class TlsConnection(asyncio.BufferedProtocol):
         self.drop()
 
     def close(self) -> None:
-        """Send nothing after what was sent, and wait a little for the client to close.
+        """Send close_notify, and wait at most 1 s (5 s if bytes are unsent) for the client to close.
 
-        Closing at once what the client still sends to could make its system discard the answer (RFC 9112 section 9.6).
+        If the socket were closed at once while the client sends, its system could discard the answer (RFC 9112, 9.6).
         """
         transport, tls = self._transport, self._tls
         if transport is None or tls is None:
@@ -195,7 +195,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._resume_reading()
 
     def _go_on(self) -> None:
-        """Handle what was received, at once or when it is this connection's turn."""
+        """Handle received bytes, at once or when it is this connection's turn."""
         if self._waits_for_turn:
             self._pause_reading()
         elif self._hello_answered:
@@ -213,18 +213,18 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._transport is None or self.stage is Stage.CLOSING or tls is None:
             return
         try:
-            if tls.established or self._shake_hands(tls):
+            if tls.established or self._handshake(tls):
                 self._advance()
             else:
                 self._resume_reading()
         except ssl.SSLError as error:
             self._fail_tls(error)
-        except Exception:  # noqa: BLE001 - the worker must go on, whatever it is
+        except Exception:  # noqa: BLE001 - the worker must continue
             _log.exception("a connection failed")
             self.drop()
 
     def _after_proxy_header(self, received: bytes) -> bytes:
-        """What follows the PROXY protocol header, which comes before TLS; nothing until the header is complete."""
+        """The bytes after the PROXY protocol header, which comes before TLS; empty until the header is complete."""
         try:
             found = self._service.peers.determine(received, self._peer)
         except PeerRefused:
@@ -243,10 +243,10 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._service.table.move(self, Stage.HANDSHAKE)
         return self._tls
 
-    def _shake_hands(self, tls: TlsStream) -> bool:
-        """Whether the handshake is done and the client may come."""
+    def _handshake(self, tls: TlsStream) -> bool:
+        """Continue the handshake. Returns whether it is complete and the client may connect."""
         try:
-            if not tls.shake_hands():
+            if not tls.handshake():
                 self._hello_answered = self._flush()
                 return False
         except ssl.SSLError:
@@ -255,7 +255,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         try:
             self._client = cast(TlsTerms, self._terms).admit(tls.connection)
         except ConnectionRefused as refused:
-            # Nothing is flushed: a refused client gets no session ticket.
+            # Nothing is flushed, so that a refused client gets no session ticket.
             if self._has_line("connection refused", reason := str(refused)):
                 fields = {"reason": reason, "peer": self._peer.address}
                 _log.warning("connection refused", extra={"fields": fields})
@@ -283,7 +283,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._flush()
 
     def _flush(self) -> bool:
-        """Send what is to be sent; whether there was anything."""
+        """Send the outgoing bytes. Returns whether there were any."""
         tls, transport = self._tls, self._transport
         if tls is None or transport is None or not (data := tls.outgoing()):
             return False
@@ -302,5 +302,5 @@ class TlsConnection(asyncio.BufferedProtocol):
             _log.info("no TLS connection", extra={"fields": {"reason": reason, "peer": self._peer.address}})
 
     def _has_line(self, message: str, reason: str) -> bool:
-        """Whether to log that this connection cannot be served."""
+        """Whether to log that this connection cannot be served. If not, it is counted."""
         return self._service.log.has_line(message, reason=reason, peer=self._peer.address)

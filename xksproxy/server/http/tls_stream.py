@@ -1,7 +1,7 @@
-"""The server's side of TLS over bytes that somebody else sends and receives.
+"""The server's side of TLS, without input or output: :class:`ssl.SSLObject` with buffers in memory.
 
-asyncio's TLS hides from a protocol what it could not send, starts a task for each handshake, and leaves no place for
-bytes before it. This is the standard library's :class:`ssl.SSLObject` without that, and costs less per request.
+asyncio's TLS hides unsent bytes from a protocol, starts a task for each handshake, and cannot handle bytes before the
+handshake. This class also takes less time for each request.
 """
 
 import ssl
@@ -11,7 +11,7 @@ _READ_BYTES: Final = 64 * 1024
 
 
 class TlsStream:
-    """One TLS connection. What is to be sent is in :meth:`outgoing` after each call."""
+    """One TLS connection. After each call, send the bytes of :meth:`outgoing`."""
 
     __slots__ = ("_incoming", "_object", "_outgoing", "established")
 
@@ -23,18 +23,18 @@ class TlsStream:
 
     @property
     def connection(self) -> Any:
-        """What tells of cipher suite and client certificate."""
+        """The SSLObject, for its cipher suite and client certificate."""
         return self._object
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take over what was received."""
+        """Add received bytes."""
         self._incoming.write(data)
 
-    def shake_hands(self) -> bool:
-        """Go on with the handshake; whether it is done.
+    def handshake(self) -> bool:
+        """Continue the handshake. Returns whether it is complete.
 
         Raises:
-            ssl.SSLError: it failed; what is to be sent then is an alert.
+            ssl.SSLError: it failed. The outgoing bytes are an alert.
         """
         try:
             self._object.do_handshake()
@@ -44,10 +44,10 @@ class TlsStream:
         return True
 
     def read(self) -> bytes | None:
-        """Some of what the client sent, empty at its end; None if there is none yet.
+        """Return decrypted bytes; empty after the client's close_notify; None if there are none yet.
 
         Raises:
-            ssl.SSLError: what was received is not of this connection.
+            ssl.SSLError: the received bytes are not valid TLS records of this connection.
         """
         if not (self._incoming.pending or self._object.pending()):
             return None
@@ -58,20 +58,20 @@ class TlsStream:
 
     @property
     def pending(self) -> bool:
-        """Whether something was received that was not read."""
+        """Whether there are received bytes that were not read."""
         return bool(self._incoming.pending or self._object.pending())
 
     def write(self, data: bytes) -> None:
-        """Encrypt what is to be sent."""
+        """Encrypt bytes to send."""
         self._object.write(data)
 
     def outgoing(self) -> bytes:
-        """What is to be sent, once."""
+        """Return the bytes to send, and remove them."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
     def close(self) -> None:
-        """Tell the client that nothing more is sent. Its own farewell is not waited for (RFC 8446 section 6.1)."""
+        """Send close_notify. The client's close_notify is not awaited (RFC 8446, section 6.1)."""
         try:
             self._object.unwrap()
-        except ssl.SSLError:  # the usual one: the client's farewell has not come
+        except ssl.SSLError:  # usually because the client's close_notify has not arrived
             return

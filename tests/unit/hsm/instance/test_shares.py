@@ -21,7 +21,7 @@ class Hsm:
         self.queue: Any = CallQueue()
         self.calls: Any = OutstandingCalls(self.queue)
         self.calls.latency.add(EACH)
-        self.calls.follow(0.1)
+        self.calls.tick(0.1)
 
     def add(self, share: Share, count: int) -> None:
         for _ in range(count):
@@ -106,7 +106,7 @@ def test_calls_that_others_will_ask_for_meanwhile_are_expected(hsm: Hsm) -> None
         for call in list(hsm.calls)[4:]:
             hsm.queue.withdraw(call)
             hsm.calls.remove(call)
-        hsm.calls.follow(EACH)
+        hsm.calls.tick(EACH)
 
     assert not hsm.accepts(GREEDY, 6)
     assert hsm.accepts(GREEDY, 12)
@@ -119,7 +119,7 @@ def test_a_key_store_that_asks_for_nothing_any_more_is_forgotten(hsm: Hsm) -> No
     hsm.queue.withdraw(last)
     hsm.calls.remove(last)
     for _ in range(30):
-        hsm.calls.follow(1)
+        hsm.calls.tick(1)
 
     assert len(list(hsm.calls._shares)) == 1
     assert len(others) == 4

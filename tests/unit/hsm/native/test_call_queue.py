@@ -58,24 +58,27 @@ WRONG: Final[dict[str, tuple[type[Exception], Callable[[Any], object]]]] = {
     "native_session: the fourth function missing": (ValueError, lambda _: native_session_of((1, 1, 1, 0))),
     "native_session: a negative maximum": (ValueError, lambda _: native_session_of(maximum=-1)),
     "native_session: a session that is no number": (TypeError, lambda _: native_session_of(session=None)),
-    "native_session: arm nothing": (TypeError, lambda native_session: native_session.arm()),
-    "native_session: arm a negative key": (
+    "native_session: allow nothing": (TypeError, lambda native_session: native_session.allow_key()),
+    "native_session: allow a negative key": (
         ValueError,
-        lambda native_session: native_session.arm(-1, 1, 1.0, True, True, None),
+        lambda native_session: native_session.allow_key(-1, 1, 1.0, True, True, None),
     ),
-    "native_session: arm a huge key": (
+    "native_session: allow a huge key": (
         ValueError,
-        lambda native_session: native_session.arm(2**31, 1, 1.0, True, True, None),
+        lambda native_session: native_session.allow_key(2**31, 1, 1.0, True, True, None),
     ),
-    "native_session: arm until no time": (
+    "native_session: allow until no time": (
         TypeError,
-        lambda native_session: native_session.arm(0, 1, "", True, True, None),
+        lambda native_session: native_session.allow_key(0, 1, "", True, True, None),
     ),
-    "native_session: disarm no number": (TypeError, lambda native_session: native_session.disarm(None)),
-    "native_session: disarm a huge key": (OverflowError, lambda native_session: native_session.disarm(2**64)),
-    "native_session: a text as IVs": (TypeError, lambda native_session: native_session.stock("")),
-    "native_session: IVs that may change": (TypeError, lambda native_session: native_session.stock(bytearray(12))),
-    "native_session: IVs of 13 bytes": (ValueError, lambda native_session: native_session.stock(bytes(13))),
+    "native_session: revoke_key no number": (TypeError, lambda native_session: native_session.revoke_key(None)),
+    "native_session: revoke a huge key": (OverflowError, lambda native_session: native_session.revoke_key(2**64)),
+    "native_session: a text as IVs": (TypeError, lambda native_session: native_session.replace_ivs("")),
+    "native_session: mutable IVs": (
+        TypeError,
+        lambda native_session: native_session.replace_ivs(bytearray(12)),
+    ),
+    "native_session: IVs of 13 bytes": (ValueError, lambda native_session: native_session.replace_ivs(bytes(13))),
     "queue: put nothing": (TypeError, lambda _: CallQueue().put()),
     "queue: put no call": (TypeError, lambda _: CallQueue().put(object())),
     "queue: finish no call": (TypeError, lambda _: CallQueue().finish(object())),
@@ -223,9 +226,9 @@ def test_many_workers_give_each_call_its_own_answer(module_lock: ModuleLock) -> 
 
     def worker(number: int) -> None:
         native_session = NativeSession(module_lock, number, modules[number].functions, 0, False)
-        native_session.arm(0, 70, FOREVER, True, True, None)
+        native_session.allow_key(0, 70, FOREVER, True, True, None)
         while (call := queue.get(number, native_session)) is not None:
-            native_session.stock(ivs(5))
+            native_session.replace_ivs(ivs(5))
             queue.finish(call)
 
     workers = [started(lambda number=number: worker(number)) for number in range(len(modules))]

@@ -65,19 +65,19 @@ def test_texts_of_any_length_are_made(native_session: NativeSession, text: bytes
 
 
 @pytest.mark.parametrize("call", [encryption, decryption])
-def test_a_key_that_is_not_armed_is_left_to_python(
+def test_a_key_that_is_not_allowed_is_left_to_python(
     native_session: NativeSession, module: Module, call: Callable[..., Call]
 ) -> None:
     assert not made_at(native_session, call(key=1))
     assert not made_at(native_session, call(key=1_000_000))
-    native_session.disarm(0)
-    native_session.disarm(1_000_000)
+    native_session.revoke_key(0)
+    native_session.revoke_key(1_000_000)
     left = call()
     assert not made_at(native_session, left)
     assert not left.attempted
     assert module.made == []
 
-    native_session.arm(0, 71, FOREVER, True, True, None)
+    native_session.allow_key(0, 71, FOREVER, True, True, None)
     assert made_at(native_session, call())
     assert module.made[0].handle == 71
 
@@ -85,7 +85,7 @@ def test_a_key_that_is_not_armed_is_left_to_python(
 def test_each_key_has_its_own_handle(native_session: NativeSession, module: Module) -> None:
     numbers = [5, 0, 100, 17, 16, 15, 1000]
     for number in numbers:
-        native_session.arm(number, 1000 + number, FOREVER, True, True, None)
+        native_session.allow_key(number, 1000 + number, FOREVER, True, True, None)
 
     assert all(made_at(native_session, decryption(key=number)) for number in numbers)
     assert [made.handle for made in module.made] == [1000 + number for number in numbers]
@@ -95,17 +95,17 @@ def test_each_key_has_its_own_handle(native_session: NativeSession, module: Modu
 def test_a_key_is_used_until_its_time_and_not_after(native_session: NativeSession, module: Module) -> None:
     now = time.monotonic()
     for until in (0.0, now, now - 1, -math.inf, math.nan):
-        native_session.arm(0, 70, until, True, True, None)
+        native_session.allow_key(0, 70, until, True, True, None)
         assert not made_at(native_session, encryption())
     assert module.made == []
 
-    native_session.arm(0, 70, now + 3600, True, True, None)
+    native_session.allow_key(0, 70, now + 3600, True, True, None)
     assert made_at(native_session, encryption())
 
 
 def test_a_key_is_used_with_its_own_fingerprint_alone(native_session: NativeSession, module: Module) -> None:
     fingerprint, equal = [["fingerprint"] for _ in range(2)]
-    native_session.arm(0, 70, FOREVER, True, True, fingerprint)
+    native_session.allow_key(0, 70, FOREVER, True, True, fingerprint)
 
     for other in (equal, None):
         assert not made_at(native_session, encryption(fingerprint=other))
@@ -115,13 +115,13 @@ def test_a_key_is_used_with_its_own_fingerprint_alone(native_session: NativeSess
     assert made_at(native_session, decryption(fingerprint=fingerprint))
 
 
-def test_a_key_armed_without_a_fingerprint_is_not_used_with_one(native_session: NativeSession) -> None:
+def test_a_key_allowed_without_a_fingerprint_is_not_used_with_one(native_session: NativeSession) -> None:
     assert not made_at(native_session, decryption(fingerprint=["fingerprint"]))
 
 
 @pytest.mark.parametrize(("encrypt", "decrypt"), [(False, True), (True, False), (False, False)])
 def test_a_key_is_used_for_what_it_may_do(native_session: NativeSession, encrypt: bool, decrypt: bool) -> None:
-    native_session.arm(0, 70, FOREVER, encrypt, decrypt, None)
+    native_session.allow_key(0, 70, FOREVER, encrypt, decrypt, None)
 
     assert made_at(native_session, encryption()) == encrypt
     assert made_at(native_session, decryption()) == decrypt
@@ -138,7 +138,7 @@ def test_what_is_longer_than_the_module_takes_is_left_to_python(module_lock: Mod
 
 
 def test_each_iv_serves_one_attempt_in_c_or_in_python(native_session: NativeSession, module: Module) -> None:
-    native_session.stock(ivs(4))
+    native_session.replace_ivs(ivs(4))
     module.returns = {"C_Encrypt": 5}
     assert not made_at(native_session, encryption())  # an attempt that failed has had its IV too
     module.returns = {}
@@ -155,18 +155,18 @@ def test_each_iv_serves_one_attempt_in_c_or_in_python(native_session: NativeSess
 
 
 def test_a_new_stock_replaces_the_old(native_session: NativeSession) -> None:
-    native_session.stock(ivs(2, first=50))
+    native_session.replace_ivs(ivs(2, first=50))
     call = encryption()
 
     assert made_at(native_session, call)
     assert call.iv == iv(50)
     assert [native_session.take_iv(), native_session.take_iv()] == [iv(51), None]
-    native_session.stock(b"")
+    native_session.replace_ivs(b"")
     assert native_session.take_iv() is None
 
 
 def test_decryptions_need_no_iv_of_the_stock(native_session: NativeSession) -> None:
-    native_session.stock(b"")
+    native_session.replace_ivs(b"")
 
     assert made_at(native_session, decryption(iv=iv(9)))
 
@@ -185,7 +185,7 @@ def test_an_iv_that_the_hsm_writes_is_the_one_in_the_result(module_lock: ModuleL
 
 def test_an_iv_of_zeros_is_never_accepted(module_lock: ModuleLock, module: Module) -> None:
     given = ready(NativeSession(module_lock, 7, module.functions, 0, False))
-    given.stock(bytes(12))
+    given.replace_ivs(bytes(12))
     written = ready(NativeSession(module_lock, 7, module.functions, 0, True))
 
     for native_session in (given, written):
@@ -250,12 +250,12 @@ def test_a_native_session_keeps_the_fingerprints_of_its_keys(native_session: Nat
 
     first, second = Proof(), Proof()
     held = [weakref.ref(first), weakref.ref(second)]
-    native_session.arm(0, 1, FOREVER, True, True, first)
-    native_session.arm(50, 1, FOREVER, True, True, second)
+    native_session.allow_key(0, 1, FOREVER, True, True, first)
+    native_session.allow_key(50, 1, FOREVER, True, True, second)
     del first, second
     assert all(reference() for reference in held)
 
-    native_session.arm(0, 1, FOREVER, True, True, None)
+    native_session.allow_key(0, 1, FOREVER, True, True, None)
     assert [reference() is None for reference in held] == [True, False]
     del native_session
 
@@ -281,12 +281,12 @@ def test_a_fingerprint_may_arm_the_session_while_it_is_deleted(native_session: N
         """One whose end has a error_class."""
 
         def __del__(self) -> None:
-            native_session.arm(0, 72, FOREVER, True, True, None)
-            native_session.arm(5000, 73, FOREVER, True, True, None)
+            native_session.allow_key(0, 72, FOREVER, True, True, None)
+            native_session.allow_key(5000, 73, FOREVER, True, True, None)
 
-    native_session.arm(0, 71, FOREVER, True, True, Proof())
+    native_session.allow_key(0, 71, FOREVER, True, True, Proof())
 
-    native_session.arm(0, 74, FOREVER, True, True, None)
+    native_session.allow_key(0, 74, FOREVER, True, True, None)
 
     assert made_at(native_session, decryption())
     assert made_at(native_session, decryption(key=5000))
@@ -436,7 +436,7 @@ def test_a_call_that_failed_has_released_the_module_lock(
     module.returns = {function: 5}
     made_at(native_session, encryption())
     made_at(native_session, decryption())
-    native_session.stock(b"")
+    native_session.replace_ivs(b"")
     made_at(native_session, encryption())
 
     assert module_lock.close(0)

@@ -116,7 +116,7 @@ def test_a_trial_decrypt_that_fails_goes_to_python_with_its_return_value(
 @pytest.mark.parametrize(("encrypt", "decrypt"), [(True, False), (False, True)])
 def test_a_key_has_to_allow_both_uses(module: Module, module_lock: ModuleLock, encrypt: bool, decrypt: bool) -> None:
     native_session = session_with(module, module_lock, sha256_address())
-    native_session.arm(0, 70, FOREVER, encrypt, decrypt, None)
+    native_session.allow_key(0, 70, FOREVER, encrypt, decrypt, None)
 
     assert not made_at(native_session, verified())
     assert module.made == []

@@ -20,7 +20,7 @@ def handshake_problem(context: ssl.SSLContext) -> str | None:
         client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
         client.maximum_version, client.minimum_version = highest, lowest
         try:
-            _shake_hands(context, client)
+            _handshake(context, client)
         except ssl.SSLError as error:
             offered = "TLS 1.2" if highest is ssl.TLSVersion.TLSv1_2 else "TLS 1.2 and 1.3"
             return (
@@ -30,8 +30,8 @@ def handshake_problem(context: ssl.SSLContext) -> str | None:
     return None
 
 
-def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    """Raises ssl.SSLError if one of the two refuses."""
+def _handshake(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    """Make a handshake. Raises ssl.SSLError if one side refuses."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
     client = client_context.wrap_bio(to_client, to_server)
@@ -45,4 +45,4 @@ def _shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext)
             waiting.remove(side)
         if not waiting:
             return
-    raise ssl.SSLError(0, "the handshake does not end")
+    raise ssl.SSLError(0, "the handshake is not complete after 10 rounds")

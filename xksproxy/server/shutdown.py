@@ -1,4 +1,4 @@
-"""How the service leaves: the load balancer is told first, and has time to notice before connections are refused."""
+"""The shutdown of the service: the load balancer is told first, and notices before connections are refused."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,24 +7,24 @@ from typing import Final
 from xksproxy.config.model import Config
 
 _NAME: Final = "stopping"
-FAREWELL_SECONDS: Final = 1.0
-"""How long a worker serves on while it asks clients to close, if no load balancer has to notice."""
+CLOSE_SECONDS: Final = 1.0
+"""How long a worker continues to serve while it asks clients to close, if there is no load balancer."""
 _LOAD_BALANCER_SECONDS: Final = 12.0
 """Two health checks of 5 s each, as deploy/aws and deploy/kubernetes set them up, and 2 s in reserve."""
 
 
 def drain_seconds(config: Config) -> float:
-    """How long the service serves on after SIGTERM while ``/readyz`` is 503.
+    """The seconds after SIGTERM in which the service continues to serve while ``/readyz`` is 503.
 
     Without a health listener, no load balancer asks for ``/readyz``.
     """
     if config.server.drain_s is not None:
         return config.server.drain_s
-    return _LOAD_BALANCER_SECONDS if config.health.listen else FAREWELL_SECONDS
+    return _LOAD_BALANCER_SECONDS if config.health.listen else CLOSE_SECONDS
 
 
 def announce_stop(runtime: Path) -> None:
-    """Let the workers know that the whole service stops; otherwise a worker that gets SIGTERM is only replaced."""
+    """Tell the workers that the whole service stops. Otherwise a worker that gets SIGTERM is only replaced."""
     with suppress(OSError):
         (runtime / _NAME).touch()
 

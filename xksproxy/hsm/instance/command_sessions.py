@@ -1,4 +1,4 @@
-"""Sessions for commands, without session workers or fleet."""
+"""Sessions for commands, which need neither session workers nor a fleet."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ from xksproxy.state.usage import UsageBook
 
 
 def open_session(hsm: Hsm, pin: Secret | None, state_directory: Path) -> HsmSession:
-    """A logged-in session. A process may call this once, and must not fork workers afterwards.
+    """Open a logged-in session. A process may call this once, and must not fork workers afterwards.
 
     Raises:
         LoginRefused: the PIN is wrong, or was refused before.
@@ -24,6 +24,6 @@ def open_session(hsm: Hsm, pin: Secret | None, state_directory: Path) -> HsmSess
 
 
 def open_sessions(hsms: Iterable[Hsm], state_directory: Path, usage: UsageBook) -> dict[str, HsmSession]:
-    """A session on each HSM, by its id; see :func:`open_session`. Their encryptions are counted in ``usage``."""
+    """Open a session on each HSM, by HSM id; see :func:`open_session`. ``usage`` counts their encryptions."""
     modules = Modules(PinGuard(state_directory), usage)
     return {hsm.id: HsmSession(modules.connect(hsm, read_pin(hsm))) for hsm in hsms}

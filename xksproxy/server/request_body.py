@@ -1,4 +1,4 @@
-"""Reading a request body under a byte cap and a deadline."""
+"""Reads a request body, up to a maximum size and until the deadline."""
 
 import asyncio
 
@@ -10,14 +10,14 @@ from xksproxy.spec.limits import MAXIMUM_BODY_BYTES
 
 
 async def read_body(request: Request, deadline: Deadline) -> bytes:
-    """The body as sent, never decompressed: it is what the signature covers.
+    """Return the body as it was sent, never decompressed, because the signature covers these bytes.
 
     Raises:
         UnsupportedOperationException: it is above 64 KiB; the rest is not read.
-        ValidationException: it did not arrive in time or at all, or is framed wrongly.
+        ValidationException: it did not arrive completely in time, or is framed wrongly.
     """
     if request.body.content is not None:
-        # All of it came with the head, as a small body does: there is nothing to wait for.
+        # A small body arrives with the head, so there is nothing to wait for.
         return request.body.content
     try:
         async with asyncio.timeout(deadline.remaining()):

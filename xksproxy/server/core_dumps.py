@@ -1,4 +1,4 @@
-"""What the operating system may do with the memory of the service's processes."""
+"""Core dumps of the service's processes: forbidden, unless the configuration permits them."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""The listeners that are not for KMS, for probes and operators: plain HTTP, served by aiohttp."""
+"""The plain HTTP listeners for health checks and operators, served by aiohttp."""
 
 import asyncio
 import logging
@@ -14,12 +14,12 @@ from xksproxy.server.peer import Peer, PeerReader, PeerRefused
 _log: Final = logging.getLogger(__name__)
 _MAXIMUM_CONNECTIONS: Final = 256
 _IDLE_SECONDS: Final = 360.0
-_FAREWELL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 _HEADER_SECONDS: Final = 2.0
 
 
 class PlainListener:
-    """Serves at most 256 connections; one more closes the one that was made first."""
+    """Serves at most 256 connections. One more closes the oldest one."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class PlainListener:
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         peers: PeerReader | None = None,
     ) -> None:
-        """``peers`` accepts a PROXY protocol header before a request; None where none can come."""
+        """``peers`` accepts a PROXY protocol header before a request; None if there can be no header."""
         listening.setblocking(False)
         self._peers = peers
         self._listening = listening
@@ -40,11 +40,11 @@ class PlainListener:
         self._server = await loop.create_server(self._connection, sock=self._listening)
 
     async def stop(self) -> None:
-        """Accept no more, and close all connections once they are idle, or after a second."""
+        """Stop accepting, and close each connection when it is idle, or after a second."""
         if self._server is not None:
             self._server.close()
         self._handler.pre_shutdown()
-        await self._handler.shutdown(_FAREWELL_SECONDS)
+        await self._handler.shutdown(_CLOSE_SECONDS)
 
     def _connection(self) -> asyncio.Protocol:
         connections = self._handler.connections
@@ -54,7 +54,7 @@ class PlainListener:
 
 
 class _AfterProxyHeader(asyncio.Protocol):
-    """Removes the PROXY protocol header at the beginning of a connection, and passes all else on."""
+    """Removes the PROXY protocol header at the beginning of a connection, and forwards all other data."""
 
     def __init__(self, protocol: RequestHandler, peers: PeerReader) -> None:
         self._protocol = protocol
@@ -64,7 +64,7 @@ class _AfterProxyHeader(asyncio.Protocol):
         self._transport: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the address of the socket."""
+        """Keep the address of the socket."""
         self._transport = transport
         address = transport.get_extra_info("peername")
         if isinstance(address, tuple):
@@ -78,7 +78,7 @@ class _AfterProxyHeader(asyncio.Protocol):
         self._protocol.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what follows the header."""
+        """Forward the data after the header."""
         if self._before_http is not None:
             data = self._before_http + data
             try:
@@ -108,6 +108,6 @@ class _AfterProxyHeader(asyncio.Protocol):
         self._protocol.resume_writing()
 
     def _expire(self) -> None:
-        """Close a connection that has not sent a byte, or not all of its header."""
+        """Close a connection that has sent nothing, or an incomplete header."""
         if self._before_http is not None and self._transport is not None:
             self._protocol.force_close()

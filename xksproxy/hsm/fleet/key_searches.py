@@ -1,4 +1,4 @@
-"""Searches for keys that no listing has found: one for all requests that name the key, and little time for all."""
+"""Searches for keys that no listing has found. All requests for one key share a search; the total time is limited."""
 
 import asyncio
 import time
@@ -25,21 +25,21 @@ from xksproxy.request_stats import current_request_stats
 MISSING_SECONDS: Final = 2.0
 _FOUND_SECONDS: Final = 60.0
 _NOT_FOUND: Final = (KeyMissing, KeyAmbiguous, TokenUnavailable, SessionLost, HsmBusy, DeadlinePassed)
-"""After any other failure the key was found: it refuses the use, it is not the key on record, or the data is wrong."""
+"""After any other failure the key was found: it forbids the use, it is not the key on record, or the data is wrong."""
 
 
-class KeyLooks:
-    """Which keys were found and which were not, apart from listings. Belongs to the event loop.
+class KeySearches:
+    """The results of searches for keys. Belongs to the event loop.
 
-    That a key is missing, or that several fit its name, is remembered for 2 s. Then a request may search again.
+    A key that is missing or ambiguous is remembered for 2 s. Then a request may search for it again.
     """
 
     def __init__(self, instances: Sequence[Instance], revision: Callable[[], object]) -> None:
-        """What is missing is forgotten when ``revision`` changes: then there may be new keys."""
+        """Missing keys are forgotten when ``revision`` changes, because there may be new keys then."""
         self._instances = instances
         self._revision = revision
         self._found: dict[str, float] = {}
-        """By label, until when that is believed, on the monotonic clock."""
+        """By label: the monotonic time until which the result is used."""
         self._missing: dict[str, tuple[float, HsmError]] = {}
         self._missing_as_of: object = None
         self._allowance = SearchAllowance()
@@ -50,7 +50,7 @@ class KeyLooks:
         self._missing = {}
 
     def is_known(self, label: str) -> bool:
-        """Whether a listing or a search has found the key, or there is no complete listing yet.
+        """Whether a listing or a search has found the key, or an instance was not listed yet.
 
         Raises:
             KeyMissing, KeyAmbiguous: a search within the last 2 s has failed.
@@ -65,7 +65,9 @@ class KeyLooks:
 
     @asynccontextmanager
     async def searching(self, label: str, deadline: Deadline) -> AsyncIterator[None]:
-        """Search for an unknown key in the block, while no other request does; not if another one has found it.
+        """Let one request at a time search for an unknown key in its block, while time for searches is left.
+
+        If another request has found the key meanwhile, the block runs without these limits.
 
         Raises:
             KeyMissing, KeyAmbiguous: another request has searched for it.
@@ -88,7 +90,7 @@ class KeyLooks:
 
     @contextmanager
     def _search(self, label: str) -> Iterator[None]:
-        """Charge the block to the allowance, and note if it has found the key."""
+        """Subtract the time of the block from the allowance, and note whether it has found the key."""
         taken = self._allowance.begin()
         if taken is None:
             raise TooManySearches("requests name too many keys that no listing has found")
@@ -127,7 +129,7 @@ class KeyLooks:
 
 
 class _SearchTime:
-    """The time in HSM sessions since it was made. Waiting counts too for a caller that collects no statistics."""
+    """Measures the seconds in HSM sessions, or all seconds if the caller collects no statistics."""
 
     def __init__(self) -> None:
         self._stats = current_request_stats.get()
