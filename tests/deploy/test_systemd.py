@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from deploy_support import DEPLOY, TOP, UNIT, Unit
 
+from xksproxy.cli.reload import DECISION_SECONDS, FOLLOW_SECONDS
 from xksproxy.config.load import load_config
 from xksproxy.server import master, shutdown, worker
 from xksproxy.server.shutdown import CLOSE_SECONDS
@@ -97,6 +98,10 @@ def test_it_refuses_to_run_without_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--wheel", "/nonexistent.whl"], ["--wheel"], ["--unknown"]])
 def test_it_refuses_arguments_that_mean_nothing(arguments: list[str]) -> None:
     assert _install(*arguments).returncode == 2
+
+
+def test_systemd_waits_for_a_reload_as_long_as_its_command() -> None:
+    assert DECISION_SECONDS + FOLLOW_SECONDS < int(Unit(UNIT).one("TimeoutStartSec"))
 
 
 @pytest.mark.slow

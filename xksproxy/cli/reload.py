@@ -16,10 +16,10 @@ from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_erro
 from xksproxy.server import reload_verdict
 from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
 
-_DECISION_SECONDS: Final = 45.0
-"""The maximum time for the decision of the master. systemd ends a reload after TimeoutStartSec, 60 s in the unit."""
+DECISION_SECONDS: Final = 45.0
+"""The maximum time for the decision of the master. systemd ends a reload after TimeoutStartSec."""
 
-_FOLLOW_SECONDS: Final = 60.0
+FOLLOW_SECONDS: Final = 60.0
 """The maximum time for the workers, which use the new configuration one after another."""
 
 
@@ -59,14 +59,14 @@ def _reload(runtime: Path, master: int) -> None:
     with _alone(runtime):
         request = reload_verdict.request_reload(runtime)
         os.kill(master, signal.SIGHUP)
-        verdict = reload_verdict.wait_for_verdict(runtime, request, _DECISION_SECONDS)
+        verdict = reload_verdict.wait_for_verdict(runtime, request, DECISION_SECONDS)
     if verdict is None:
-        print_error(f"no decision within {_DECISION_SECONDS:.0f} s; `xksproxy status` and the log show what happens")
+        print_error(f"no decision within {DECISION_SECONDS:.0f} s; `xksproxy status` and the log show what happens")
         sys.exit(FOUND_SOMETHING_WRONG)
     if verdict.problems:
         print_error("the configuration was refused; the old one stays in use:", *verdict.problems)
         sys.exit(FOUND_SOMETHING_WRONG)
-    followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request, _FOLLOW_SECONDS)
+    followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request, FOLLOW_SECONDS)
     if followers.behind:
         print_error(f"process {', '.join(map(str, followers.behind))} do not use the configuration; the log says why")
         sys.exit(FOUND_SOMETHING_WRONG)
