@@ -67,6 +67,11 @@ def test_outer_blanks_vanish_and_inner_runs_become_one_space(value: str, expecte
     assert canonical([value]) == expected
 
 
+@pytest.mark.parametrize("other", ["\xa0", "\x85", "\x1c", "\x0b", "\u2003", "\u3000"])
+def test_only_spaces_and_tabs_vanish_at_the_ends(other: str) -> None:
+    assert canonical([f" \t{other}a{other}\t "]) == f"{other}a{other}"
+
+
 @pytest.mark.parametrize("other", ["\t", "\xa0", "\x85", "\x1c", "\x0b", "\u2003", "\u3000"])
 def test_only_u_0020_is_folded(other: str) -> None:
     value = f"a{other}{other}b"

@@ -309,6 +309,8 @@ def test_a_well_formed_time_that_does_not_exist_is_refused(timestamp: str) -> No
         "2024-05-15T12:00:00Z",
         "Wed, 15 May 2024 12:00:00 GMT",
         "\u0662\u0660\u0662\u0664\u0660\u0665\u0661\u0665T120000Z",
+        "20240515T120000Z\xa0",
+        "\x0c20240515T120000Z",
     ],
 )
 def test_x_amz_date_of_another_form_is_refused(timestamp: str) -> None:

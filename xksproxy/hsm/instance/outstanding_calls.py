@@ -7,7 +7,7 @@ from typing import Final
 
 from xksproxy.hsm._native import CallQueue, Flow
 from xksproxy.hsm.instance.latency import Latency
-from xksproxy.hsm.instance.session_worker import SessionCall
+from xksproxy.hsm.instance.session_call import SessionCall
 from xksproxy.hsm.instance.shares import Share, Shares, StoreCalls
 
 _WEIGHT: Final = 1 / 8

@@ -23,7 +23,8 @@ from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.gcm_requests import GcmOperation, Operation
 from xksproxy.hsm.instance.outstanding_calls import OutstandingCalls
 from xksproxy.hsm.instance.repeated_warnings import RepeatedWarnings
-from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
+from xksproxy.hsm.instance.session_call import SessionCall
+from xksproxy.hsm.instance.session_worker import SessionWorker
 from xksproxy.hsm.instance.shares import OWN_SHARE, Share
 from xksproxy.hsm.pkcs11.generator_check import IvHistory
 from xksproxy.request_stats import HsmCall, RequestStats, current_request_stats

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from xksproxy.hsm._native import CallQueue, Flow
-from xksproxy.hsm.instance.session_worker import SessionCall
+from xksproxy.hsm.instance.session_call import SessionCall
 
 _RATE_WEIGHT: Final = 1 / 4
 _NO_RATE: Final = 0.01

@@ -11,7 +11,8 @@ import pytest
 from xksproxy.deadline import Deadline
 from xksproxy.hsm._native import CallQueue
 from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, TokenUnavailable
-from xksproxy.hsm.instance.session_worker import SessionCall, SessionWorker
+from xksproxy.hsm.instance.session_call import SessionCall
+from xksproxy.hsm.instance.session_worker import SessionWorker
 from xksproxy.hsm.pkcs11.calls_inside import CallInside
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 

@@ -7,7 +7,7 @@ import pytest
 
 from xksproxy.hsm._native import CallQueue
 from xksproxy.hsm.instance.outstanding_calls import OutstandingCalls
-from xksproxy.hsm.instance.session_worker import SessionCall
+from xksproxy.hsm.instance.session_call import SessionCall
 from xksproxy.hsm.instance.shares import Share
 
 EACH = 100.0
