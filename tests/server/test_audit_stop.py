@@ -1,6 +1,5 @@
 """With ``[audit] stop_after_s``, a service that cannot write its audit log stops and says why."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -50,20 +49,3 @@ def test_a_service_whose_audit_directory_is_removed_ends_and_the_next_one_record
     own_proxy.adopt(serve(proxy.environment.config, proxy.log))
     (stopping,) = eventually(lambda: audit_lines(log, '"message":"stopping"'))
     assert "No such file or directory" in stopping["reason"]
-
-
-def test_without_the_setting_it_serves_on(own_proxy: OwnProxy, tmp_path: Path) -> None:
-    log = tmp_path / "directory" / "audit.log"
-    log.parent.mkdir()
-    proxy = own_proxy.start(edit=lambda text: logged_to(text, log, ""))
-    eventually(lambda: audit_lines(log, '"message":"started"'))
-    shutil.rmtree(log.parent)
-    assert_serving(proxy, 2)
-    eventually(lambda: "audit-not-written" in conditions(proxy))
-
-    assert reasons(proxy) == []
-    assert_serving(proxy, 2)
-
-
-def conditions(proxy: Proxy) -> str:
-    return json.dumps(lines_with(proxy.log, "condition"))
