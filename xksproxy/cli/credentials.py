@@ -1,6 +1,7 @@
 """``xksproxy credentials``: create, list and retire the SigV4 credentials of a key store."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,10 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import retire_credential
 from xksproxy.server.followers import refuses
-from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.known_credentials import KnownCredentials
+from xksproxy.state.state_file import StateUnusable
 
 _COLUMNS = ("ACCESS KEY ID", "CREATED", "LAST USED HERE", "FILE")
 
@@ -70,6 +73,7 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
     directory.mkdir(mode=0o700, exist_ok=True)
     credential = generate_credential()
     path = save_credential(directory, credential, datetime.now(UTC))
+    _expect(config, store, credential.access_key_id, credential)
     _record(config, store, "credential created", credential.access_key_id, before=None, after="valid")
     if as_json:
         print_json({"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)})
@@ -127,12 +131,21 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     config, store = _open(config_file, keystore_name)
     uses = CredentialUses(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
+    _expect(config, store, access_key_id, None)
     _record(config, store, "credential retired", access_key_id, before="valid", after="retired", forced=force)
     print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
     print_line("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
     report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
+
+
+def _expect(config: Config, store: KeyStore, access_key_id: str, credential: Credential | None) -> None:
+    """Let the workers know that the change has an event of its own. If that fails, it has two."""
+    directory = Path(config.state.directory)
+    if directory.exists():
+        with suppress(StateUnusable):
+            KnownCredentials(directory).expect(store.name, access_key_id, credential)
 
 
 def _record(config: Config, store: KeyStore, message: str, access_key_id: str, **values: Any) -> None:
