@@ -190,3 +190,23 @@ def test_a_directory_of_root_belongs_to_the_owner_of_the_manifest(config: Path) 
     assert as_user(0, ("unblock", "--config", config))[0].code == 0
     assert as_user(OWNER, ("block", "--config", config))[0].code == 0
     assert {user for user, _ in owners(config.parent / "state").values()} == {OWNER}
+
+
+def test_credentials_that_belong_to_root_are_changed_and_read_by_the_service(config: Path) -> None:
+    directory = config.parent / "credentials"
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, 0, OWNER)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+
+    listed, created = as_user(
+        0, ("credentials", "list", "--config", config), ("credentials", "create", "--config", config)
+    )
+    assert (listed.code, created.code) == (0, 0), listed.err + created.err
+    (new,) = {path.stem for path in directory.iterdir()} - set(listed.out.split())
+    (checked,) = as_user(OWNER, ("check-config", "--config", config))
+    assert checked.code == 0, checked.err
+    (retired,) = as_user(0, ("credentials", "retire", "--force", new, "--config", config))
+    assert retired.code == 0, retired.err
+    assert {user for name, (user, _) in owners(config.parent).items() if name.startswith("state")} == {OWNER}
+    events = [json.loads(path.read_text()) for path in sorted((config.parent / "state" / "audit").glob("*.json"))]
+    assert [event["message"] for event in events] == ["credential created", "credential retired"]

@@ -1,12 +1,14 @@
 """What is wrong is reported alike by the status, the metrics, the log, the probes and GetHealthStatus."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 
 import pytest
 from commands import run_command
-from server_support import OwnProxy, Wire, ask_admin, signed_post
+from fault_support import FaultyHsm, change_key
+from server_support import OwnProxy, Wire, ask_admin, on, signed_post
 from support import Proxy, eventually, lines_with, metrics_text
 
 pytestmark = pytest.mark.slow
@@ -106,3 +108,26 @@ def test_a_key_store_without_an_hsm_leaves_the_machine_ready_for_the_others(own_
     strict = own_proxy.start("strict", edit=require_all, serving=False)
     eventually(lambda: ask_admin(strict, "/readyz/dev").status, 200)
     assert ask_admin(strict, "/readyz").status == 503
+
+
+@pytest.mark.parametrize(("keys", "told"), [(0, False), (10, True)])
+def test_fingerprints_of_a_first_start_are_a_condition_only_if_they_take_long(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm], keys: int, *, told: bool
+) -> None:
+    faulty = make_faulty()
+    pin = (own_proxy.environment.directory / "pin").read_text().strip()
+    labels = [f"new-{number}" for number in range(keys)]
+    for label in labels:
+        change_key(faulty, pin, label, os.urandom(32))
+    faulty.tell("C_Encrypt delay 700")
+
+    def edit(text: str) -> str:
+        text = on(faulty, text.replace('directory = "state"', 'directory = "new-state"'), "sessions = 1")
+        tables = "".join(f'[[keystore.keys]]\nid = "{label}"\n\n' for label in labels)
+        return text.replace("[[keystore.keys]]", f"{tables}[[keystore.keys]]", 1)
+
+    proxy = own_proxy.start(server="workers = 1", edit=edit)
+
+    eventually(lambda: ask_admin(proxy, "/readyz/dev").status, 200)
+    assert bool(lines_with(proxy.log, " condition ", 'cause="no-hsm"')) == told
+    eventually(lambda: "no-hsm" not in str(causes(proxy)))

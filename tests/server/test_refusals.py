@@ -778,10 +778,14 @@ def test_of_two_faults_the_earlier_check_is_answered(proxy: Proxy, caller: Calle
 # --- /ping
 
 
-def test_ping_answers_without_credentials_and_discloses_nothing(proxy: Proxy, wire: Wire) -> None:
-    reply = wire.ask(request("GET", "/ping", {"Host": "anything"}))
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("target", ["/ping", "/ping?", "/ping?x=y"])
+def test_ping_answers_without_credentials_and_discloses_nothing(
+    proxy: Proxy, wire: Wire, method: str, target: str
+) -> None:
+    reply = wire.ask(request(method, target, {"Host": "anything"}), method)
 
-    assert (reply.status, reply.content) == (200, b"{}")
+    assert (reply.status, reply.content) == (200, b"" if method == "HEAD" else b"{}")
     assert_json(reply)
     assert {name for name, _ in reply.headers} <= {"content-type", "content-length", "date", "server"}
 
@@ -794,7 +798,9 @@ def test_ping_may_have_a_body_and_keeps_the_connection(proxy: Proxy, wire: Wire)
     assert wire.ask(signed_post(proxy)).status == 200
 
 
-@pytest.mark.parametrize("target", ["/ping?", "/ping?x=y", "/ping/", "/ping/..", "/PING", "/dev/ping", "/%70ing"])
+@pytest.mark.parametrize(
+    "target", ["/ping/", "/ping/..", "/pingx", "//ping", "/?/ping", "/PING", "/dev/ping", "/%70ing"]
+)
 def test_nothing_else_is_ping(proxy: Proxy, wire: Wire, target: str) -> None:
     reply = wire.ask(request("GET", target, {"Host": "anything"}))
 

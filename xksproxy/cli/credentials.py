@@ -1,6 +1,7 @@
 """``xksproxy credentials``: create, list and retire the SigV4 credentials of a key store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
-from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.privilege import acting_as_owner, become_owner, share_with_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.cli.table import print_table
@@ -20,8 +21,10 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import retire_credential
 from xksproxy.server.followers import refuses
-from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.known_credentials import KnownCredentials
+from xksproxy.state.state_file import StateUnusable
 
 _COLUMNS = ("ACCESS KEY ID", "CREATED", "LAST USED HERE", "FILE")
 
@@ -34,6 +37,15 @@ class _Row:
     created: str
     last_used: str | None
     file: str
+
+
+class _UsesOfService(CredentialUses):
+    """Reads the state directory as its owner, where the credentials belong to root."""
+
+    def last_used(self, access_key_ids: tuple[str, ...]) -> Mapping[str, float]:
+        """See :meth:`CredentialUses.last_used`."""
+        with acting_as_owner(self.directory):
+            return super().last_used(access_key_ids)
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,7 +70,8 @@ def credentials() -> None:
 def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> None:
     """Create another credential for a key store. The existing ones stay valid.
 
-    The file has mode 0600 and the owner of the directory. Use `xksproxy kms-config` to give
+    The file has mode 0600 and the owner of the directory; in a directory of root, mode 0640 and
+    the group of the service. Use `xksproxy kms-config` to give
     the credential to KMS.
 
     \b
@@ -70,6 +83,8 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
     directory.mkdir(mode=0o700, exist_ok=True)
     credential = generate_credential()
     path = save_credential(directory, credential, datetime.now(UTC))
+    share_with_owner(path, Path(config.state.directory))
+    _expect(config, store, credential.access_key_id, credential)
     _record(config, store, "credential created", credential.access_key_id, before=None, after="valid")
     if as_json:
         print_json({"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)})
@@ -125,19 +140,30 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
       xksproxy credentials retire BETWEEN2TENAND3TENCHARACTERS --within 2
     """
     config, store = _open(config_file, keystore_name)
-    uses = CredentialUses(Path(config.state.directory), store.name)
+    uses = _UsesOfService(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
+    _expect(config, store, access_key_id, None)
     _record(config, store, "credential retired", access_key_id, before="valid", after="retired", forced=force)
     print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
     print_line("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
-    report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
+    with acting_as_owner(Path(config.state.directory)):
+        report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
+
+
+def _expect(config: Config, store: KeyStore, access_key_id: str, credential: Credential | None) -> None:
+    """Let the workers know that the change has an event of its own. If that fails, it has two."""
+    directory = Path(config.state.directory)
+    if directory.exists():
+        with suppress(StateUnusable), acting_as_owner(directory):
+            KnownCredentials(directory).expect(store.name, access_key_id, credential)
 
 
 def _record(config: Config, store: KeyStore, message: str, access_key_id: str, **values: Any) -> None:
     directory = Path(config.state.directory)
-    record_event(directory, message, keystore=store.name, access_key_id=access_key_id, **values)
+    with acting_as_owner(directory):
+        record_event(directory, message, keystore=store.name, access_key_id=access_key_id, **values)
 
 
 def _open(config_file: Path, keystore_name: str | None) -> tuple[Config, KeyStore]:
@@ -152,7 +178,7 @@ def _rows(config: Config, store: KeyStore) -> list[_Row]:
     """Oldest first."""
     stored = sorted(read_credentials(Path(store.credentials)), key=lambda item: item.created)
     ids = tuple(item.credential.access_key_id for item in stored)
-    used = CredentialUses(Path(config.state.directory), store.name).last_used(ids)
+    used = _UsesOfService(Path(config.state.directory), store.name).last_used(ids)
     return [
         _Row(
             item.credential.access_key_id,

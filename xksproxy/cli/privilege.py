@@ -70,6 +70,14 @@ def acting_as_owner(directory: Path) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def share_with_owner(secret: Path, directory: Path) -> None:
+    """Let the owner of a directory read a secret that root has just made for it, by its group (OSError if it fails)."""
+    owner = _owner(directory)
+    if os.geteuid() == 0 and owner != 0:
+        os.chown(secret, -1, _account(owner, directory)[1])
+        secret.chmod(0o640)
+
+
 def _owner(directory: Path) -> int:
     existing = directory
     while not existing.exists():

@@ -27,6 +27,9 @@ class _Trusted:
     secret: bool = False
     """Whether a file there is a secret, so that others must not read it either."""
 
+    written: bool = False
+    """Whether it is a directory of logs. Groups such as syslog on /var/log can change those."""
+
     suffix: str | None = None
     """If it is a directory: the names of the files in it that are read. None: the directory alone counts."""
 
@@ -61,6 +64,9 @@ def _trusted(config_file: Path, config: Config) -> Iterator[_Trusted]:
     if config.audit.key is not None and config.audit.key.file is not None:
         yield _Trusted("audit.key", Path(config.audit.key.file), secret=True)
     yield _Trusted("state.directory", Path(config.state.directory))
+    if config.audit.enabled and config.audit.file is not None:
+        # The last one, because each place is examined once.
+        yield _Trusted("audit.file", Path(config.audit.file).parent, written=True)
 
 
 def _trusted_of_hsm(at: str, hsm: Hsm) -> Iterator[_Trusted]:
@@ -96,6 +102,8 @@ def _problems(trusted: _Trusted, user: ServiceUser, seen: set[Path]) -> Iterator
         last = place == places[-1][0]
         if last and trusted.secret and stat.S_ISREG(status.st_mode):
             problem = access_problem(status, user)
+        elif trusted.written:
+            problem = _problem_of_logs(status.st_mode)
         else:
             problem = _problem(place, status, user, within=not last)
         if problem is not None:
@@ -113,10 +121,20 @@ def _problem(place: Path, status: os.stat_result, user: ServiceUser, *, within: 
     if not mode & (stat.S_IWOTH | stat.S_IWGRP) or _is_read_only(place):
         return None
     if mode & stat.S_IWOTH:
-        return f"its mode is {mode:04o}, so everyone can change it; use chmod go-w"
+        return _open_to_all(mode)
     if status.st_gid not in (0, *user.groups):
         return f"its mode is {mode:04o}, so the group {_group_name(status.st_gid)} can change it; use chmod g-w"
     return None
+
+
+def _problem_of_logs(mode: int) -> str | None:
+    """Why anybody could replace the log in a directory, for example by a link to another file of the service."""
+    open_to_all = mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not stat.S_ISLNK(mode)
+    return _open_to_all(stat.S_IMODE(mode)) if open_to_all else None
+
+
+def _open_to_all(mode: int) -> str:
+    return f"its mode is {mode:04o}, so everyone can change it; use chmod go-w"
 
 
 def _places(path: Path) -> Iterator[tuple[Path, os.stat_result]]:

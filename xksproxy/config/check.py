@@ -151,6 +151,8 @@ def _host_problems(hosts: Iterable[str]) -> Iterator[str]:
 def _audit_problems(audit: Audit) -> Iterator[str]:
     if audit.file is not None and not os.access(Path(audit.file).parent, os.W_OK | os.X_OK):
         yield f"audit.file: {Path(audit.file).parent} is not a directory that the proxy can write"
+    if audit.file is not None and Path(audit.file).is_dir():
+        yield f"audit.file: {audit.file} is a directory; expected a file"
     if audit.chain and audit.key is None:
         yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":

@@ -46,6 +46,9 @@ def load_config(path: Path) -> Config:
         raise ConfigError([f"{path}: {_readable(str(error))}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: its values are nested too deeply"]) from None
+    for at, value in (("state.directory", config.state.directory), ("audit.file", config.audit.file or "")):
+        if "\0" in value:
+            raise ConfigError([f"{path}: {at}: a path cannot have a NUL character"])
     _refuse_readable_secrets(path, stat.S_IMODE(file.status.st_mode), config)
     return _with_absolute_paths(config, path.absolute().parent)
 

@@ -12,6 +12,7 @@ from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
 from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.known_credentials import Checks, checks_of
 from xksproxy.state.state_file import StateUnusable
 
 
@@ -29,6 +30,9 @@ class KeyStore:
     credentials_created: Mapping[str, float]
     """Creation times by access key id, in seconds since 1970."""
 
+    credential_checks: Checks
+    """What shows that a credential has changed."""
+
     @classmethod
     def build(
         cls, table: model.KeyStore, fleet_size: int, versions: KeyVersions, blocks: Blocks, uses: CredentialUses
@@ -39,10 +43,12 @@ class KeyStore:
             ConfigError: the credentials cannot be read.
         """
         stored = read_credentials(Path(table.credentials))
-        keyring = Keyring(item.credential for item in stored)
+        credentials = [item.credential for item in stored]
+        keyring = Keyring(credentials)
         created = {item.credential.access_key_id: item.created.timestamp() for item in stored}
         keys = KeyMap(table.keys, fleet_size)
-        return cls(table.name, table.uri_path_prefix, keyring, keys, versions, blocks, uses, created)
+        checks = checks_of(credentials)
+        return cls(table.name, table.uri_path_prefix, keyring, keys, versions, blocks, uses, created, checks)
 
     def credentials_used(self) -> Mapping[str, float]:
         """The time of last use on this machine by access key id, in seconds since 1970, precise to one minute.

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.versions import KeyVersions
+from xksproxy.printable import printable
 from xksproxy.server import worker_status
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
 from xksproxy.server.conditions import Cause, Condition, Severity
@@ -54,7 +55,7 @@ class Admin:
         self._directory = directory
         self._runtime = RuntimeCheck(directory)
         self._fleet_size = fleet_size
-        environment = Environment(loader=PackageLoader("xksproxy.server"), autoescape=True)
+        environment = Environment(loader=PackageLoader("xksproxy.server"), autoescape=True, finalize=_printable)
         self._page = environment.get_template("status.html.jinja")
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
@@ -124,6 +125,11 @@ class Admin:
             document["conditions"].append(condition_document(condition))
             return {**document, "latency": []}
         return {**document, "latency": self._recorder.metrics.latency()}
+
+
+def _printable(value: Any) -> Any:
+    """A value of the page, which somebody may read on a terminal. Marked-up text of the template stays as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _is_primary(versions: KeyVersions, key: ExternalKey, label: str) -> bool:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
+from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.record import Recorder
@@ -18,6 +19,8 @@ _MOST_NAMES: Final = 5
 """The maximum number of keys that one condition names."""
 
 _MOST_CONDITIONS: Final = 200
+_SLOW_FINGERPRINTS_SECONDS: Final = 5.0
+"""The fingerprints of new keys are made within a second or two of the first start. A longer time is a condition."""
 
 
 def find_conditions(
@@ -88,8 +91,7 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
     store, fleet = service.store, service.fleet
     if service.state.problem:
         yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
-    if not fleet.ready:
-        text = "no HSM of it serves, or the fingerprints of its keys are still being made"
+    if text := _not_served(fleet):
         yield Condition(Severity.UNAVAILABLE, Cause.NO_HSM, store.name, "", text)
     for item in fleet.key_problems():
         for cause, labels, text in (
@@ -111,6 +113,15 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
     if limited := [key.id for label in nearly_used if (key := store.keys.key_of_label(label)) is not None]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
+
+
+def _not_served(fleet: Fleet) -> str:
+    """Why no HSM serves a key store; empty if one does, or will as soon as the fingerprints of its keys are made."""
+    if not any(instance.serving for instance in fleet.instances):
+        return "no HSM of it serves"
+    if (seconds := fleet.fingerprinting_seconds) >= _SLOW_FINGERPRINTS_SECONDS:
+        return f"the fingerprints of its keys have been made for {seconds:.0f} s"
+    return ""
 
 
 def _condition(severity: Severity, cause: Cause, text: str) -> Condition:

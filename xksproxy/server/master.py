@@ -19,6 +19,7 @@ from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.shutdown import announce_stop, drain_seconds
 from xksproxy.server.snapshot import fixed_settings
+from xksproxy.server.stop_request import StopRequest
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
@@ -50,6 +51,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Where the workers share metrics, status and quotas; made when the service runs."""
         self.ended_workers = EndedWorkers(self.runtime)
         """Keeps the counts of workers that have ended."""
+        self.stop_request = StopRequest()
+        """How a worker asks for the end of the service."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -150,7 +153,10 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def announce_stop(self) -> None:
         """Tell the workers, the load balancer and the audit log that the service stops."""
-        self._leave_event("stopping", {})
+        reason = self.stop_request.reason
+        if reason:
+            _log.error("the service stops because it cannot write its audit log", extra={"fields": {"reason": reason}})
+        self._leave_event("stopping", {"reason": reason} if reason else {})
         announce_stop(self.runtime)
 
     def _leave_event(self, message: str, fields: dict[str, Any]) -> None:

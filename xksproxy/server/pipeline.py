@@ -48,7 +48,7 @@ class Pipeline:
 
     async def handle(self, request: Request) -> Response:
         """Answer a request, always with JSON, and record it."""
-        if request.target == "/ping" and request.method == "GET":
+        if request.target.partition("?")[0] == "/ping" and request.method in ("GET", "HEAD"):
             return respond.PONG
         record = RequestRecord(request.peer.address, time.monotonic(), request.client_name)
         record.vpc_endpoint_id = request.peer.vpc_endpoint_id

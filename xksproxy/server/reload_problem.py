@@ -14,7 +14,7 @@ def publish(directory: Path, problems: Sequence[str]) -> None:
     with suppress(OSError):
         if problems:
             partial = path.with_suffix(".partial")
-            partial.write_text("; ".join(problems), "utf-8")
+            partial.write_text("; ".join(problems), "utf-8", "backslashreplace")
             partial.rename(path)
         else:
             path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.decoding import decode_json
+from xksproxy.encoding import encode_json
 
 _REQUEST: Final = "reload-request"
 _VERDICT: Final = "reload-verdict"
@@ -48,7 +49,7 @@ def requested(runtime: Path) -> str:
 def decide(runtime: Path, verdict: Verdict) -> None:
     """Publish a decision."""
     with suppress(OSError):
-        _replace(runtime / _VERDICT, msgspec.json.encode(verdict))
+        _replace(runtime / _VERDICT, encode_json(verdict))
 
 
 def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | None:

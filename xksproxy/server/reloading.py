@@ -75,8 +75,12 @@ class Reloading:
 
 @contextmanager
 def _turn(runtime: Path) -> Iterator[None]:
-    """Wait until no other worker is in this block, at most 10 s."""
-    descriptor = os.open(runtime / "reload-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Wait until no other worker is in this block, at most 10 s, and not where there is no room for the lock."""
+    try:
+        descriptor = os.open(runtime / "reload-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
     end = time.monotonic() + _TURN_SECONDS
     try:
         while time.monotonic() < end:

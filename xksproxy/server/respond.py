@@ -9,7 +9,7 @@ from xksproxy.spec.messages import ErrorResponse, encode
 from xksproxy.spec.messages import Response as Message
 
 PONG: Final = Response(200, b"{}")
-"""The answer to ``GET /ping``, which discloses nothing."""
+"""The answer to GET and HEAD of ``/ping``, which discloses nothing."""
 
 
 def success(message: Message, *, authenticated: bool = False) -> Response:

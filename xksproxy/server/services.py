@@ -20,6 +20,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
+from xksproxy.server.credential_changes import CredentialChanges
 from xksproxy.server.followers import register
 from xksproxy.server.quota import Quotas
 from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
@@ -81,6 +82,7 @@ class Services:
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
         self._refused = _Refused()
+        self._credential_changes = CredentialChanges(state)
         self._config = self._built_with = config
         self._policies = policies or PolicyLibrary()
         self._foundations = Foundations(
@@ -131,12 +133,18 @@ class Services:
         guarded(self.usage.check)
         guarded(self._state_check.refresh)
         guarded(self._follow_files)
+        guarded(self._follow_credentials)
         return changes
 
     def _register(self) -> None:
         with suppress(StateUnusable):  # which the check of the directory reports
             register(self._state, self._runtime, os.getppid())
             self._registered = True
+
+    def _follow_credentials(self) -> None:
+        with self._replacing:
+            config, snapshot = self._config, self._snapshot
+        self._credential_changes.follow(config, snapshot)
 
     def _follow_files(self) -> None:
         """Use credentials, PINs and certificates that have changed on disk; keep the old ones if one is invalid.

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from xksproxy.server import worker_status
 from xksproxy.server.notify import ServiceManager
@@ -22,6 +23,7 @@ _HEARTBEAT_FRESH_SECONDS: Final = 5.0
 _IGNORED_SIGNALS: Final = frozenset(
     {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH},
 )
+_EXIT_CODE_OF_REQUEST: Final = 1
 _MOST_DEATHS: Final = 3
 """If this many workers of a new configuration end by themselves, the change is undone."""
 
@@ -136,7 +138,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         return time.monotonic() >= self._next_spawn_at
 
     def murder_workers(self) -> None:
-        """Once a second: end workers without a heartbeat, and report to the service manager."""
+        """Once a second: end workers without a heartbeat, and report to the service manager.
+
+        Raises:
+            HaltServer: a worker has asked for the end of the service.
+        """
+        if reason := self.app.stop_request.reason:
+            raise HaltServer(reason, _EXIT_CODE_OF_REQUEST)
         super().murder_workers()
         self.app.ended_workers.retry()
         self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))

@@ -192,6 +192,8 @@ class XksWorker(GunicornUVLoopWebWorker):
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             strangers.beat()
+            if reason := recorder.audit.stop_reason:
+                self.app.stop_request.ask(reason)
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return

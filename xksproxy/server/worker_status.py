@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.decoding import decode_json
+from xksproxy.encoding import encode_json
 from xksproxy.server.conditions import Condition
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
 
@@ -84,7 +85,7 @@ class StatusFile:
     def publish(self, worker: WorkerStatus) -> None:
         """Write the status; call it on a thread."""
         try:
-            self._file.write(msgspec.json.encode(worker))
+            self._file.write(encode_json(worker))
         except OSError as error:
             self.problem = error.strerror or str(error)
         else:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from xksproxy.decoding import decode_json
+from xksproxy.encoding import encode_json
 from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of, user_name
 from xksproxy.state.state_file import StateUnusable
 
@@ -77,7 +78,7 @@ class AuditSpool:
                 if len(_names(directory)) >= _MOST_ENTRIES:
                     raise StateUnusable(f"{self._root / _DIRECTORY}: {_MOST_ENTRIES} events wait; start the proxy")
                 name = f"{time.time_ns():020}-{os.urandom(4).hex()}{_SUFFIX}"
-                replace_file_of(name, msgspec.json.encode(entry), directory)
+                replace_file_of(name, encode_json(entry), directory)
         except OSError as error:
             raise StateUnusable(f"{self._root / _DIRECTORY}: {error.strerror or error}") from error
 

@@ -31,7 +31,7 @@ class CredentialUses:
     """
 
     def __init__(self, state_directory: Path, keystore: str) -> None:
-        self._state_directory, self._keystore = state_directory, keystore
+        self.directory, self._keystore = state_directory, keystore
         self._table = SharedTable(state_directory / f"credentials-{keystore}.json", CredentialUse)
         self._pending: dict[str, float] = {}
         self._recorded_at: dict[str, float] = {}
@@ -77,4 +77,4 @@ class CredentialUses:
         self._problem = ""
         if first:
             fields = {"keystore": self._keystore, "access_key_id": access_key_id, "before": None, "after": at}
-            leave_event(self._state_directory, "credential first used", fields)
+            leave_event(self.directory, "credential first used", fields)

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from xksproxy.decoding import convert, decode_json
+from xksproxy.encoding import encode_json
 from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of
 
 FORMAT: Final = 1
@@ -140,7 +141,7 @@ class StateFile:
             StateUnusable: the file or its record in the manifest cannot be written.
         """
         revision = max(self._revision, 0) + 1
-        content = msgspec.json.encode({**document, "format": FORMAT, "revision": revision})
+        content = encode_json({**document, "format": FORMAT, "revision": revision})
         with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
             replace_file_of(self._name, content, directory)
         self._revision = revision

@@ -17,6 +17,12 @@ from xksproxy.telemetry.lines import LineWriter, console_line, json_line
 _log: Final = logging.getLogger(__name__)
 _MAXIMUM_WAITING_LINES: Final = 10_000
 _STANDARD_OUTPUT: Final = 1
+_STALLED_SECONDS: Final = 5.0
+"""A write that takes longer counts as a failure: a full pipe, or a network disk that does not answer."""
+
+_MOST_BYTES: Final = 65_536
+"""So many bytes are written at once. They are the capacity of a pipe, so that a slow reader is seen to read."""
+
 _CLOSE_SECONDS: Final = 2.0
 _APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _MODE: Final = 0o640
@@ -48,14 +54,25 @@ class AuditLog:
     @property
     def works(self) -> bool:
         """Whether lines are written: the first one was, the last try did not fail, and there is room for more."""
-        return self._sink.has_written and not self._sink.broken and not self._writer.full
+        return self._sink.has_written and not self.problem
 
     @property
     def problem(self) -> str:
         """Why lines are not written; empty if they are, or if none was written yet."""
         if self._sink.broken:
             return f"the audit log cannot be written: {self._sink.reason}"
+        if self._sink.stuck_seconds >= _STALLED_SECONDS:
+            return f"the audit log cannot be written: nothing was accepted for {self._sink.stuck_seconds:.0f} s"
         return "the audit log is written too slowly: the queue is full" if self._writer.full else ""
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the service has to stop, as ``stop_after_s`` says; empty if it may go on."""
+        limit, seconds = self._settings.stop_after_s, self._sink.stuck_seconds
+        if limit is None or seconds < limit:
+            return ""
+        why = f": {self._sink.reason}" if self._sink.broken else ""
+        return f"no audit line could be written for {seconds:.0f} s, and audit.stop_after_s is {limit:g}{why}"
 
     @property
     def full(self) -> bool:
@@ -136,12 +153,21 @@ class _Sink:
         """Why the last lines could not be written."""
         self.has_written = False
         """Whether lines were ever written."""
+        self._waits_since: float | None = None
+        """When the bytes began to wait that are to be written next, on the monotonic clock. None if there are none."""
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how many seconds bytes have waited while none was written. May be called on any thread."""
+        since = self._waits_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def write(self, data: bytes) -> None:
         """Write all of ``data``. After an error, try again every second until it is written."""
+        self._waits_since = time.monotonic()
         while data:
             try:
-                written = os.write(self._current(), data)
+                written = os.write(self._current(), data[:_MOST_BYTES])
             except OSError as error:
                 if not self.broken:
                     _log.error("audit log cannot be written", extra={"fields": {"reason": str(error)}})
@@ -149,6 +175,8 @@ class _Sink:
                 time.sleep(1)
             else:
                 data, self.broken, self.has_written = data[written:], False, True
+                self._waits_since = time.monotonic()
+        self._waits_since = None
 
     def _current(self) -> int:
         if self._path is None:

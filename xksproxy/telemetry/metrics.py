@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from xksproxy.printable import printable
 from xksproxy.telemetry import definitions
 from xksproxy.telemetry.metric_files import WorkerMetrics, read_totals
 from xksproxy.telemetry.series import OTHER, Count, Distribution, Level, SeriesOf
@@ -173,7 +174,7 @@ def principal_of(arn: str) -> str:
     head, separator, rest = arn.partition(":assumed-role/")
     if separator:
         arn = f"{head}{separator}{rest.partition('/')[0]}"
-    return arn[:256]
+    return printable(arn[:256])
 
 
 def _latency(operation: str, counts: Sequence[float]) -> dict[str, Any]:

@@ -205,3 +205,32 @@ def test_root_checks_for_the_owner_of_the_state_directory(tmp_path: Path) -> Non
     os.chown(tmp_path, 54321, 54322)
 
     assert ServiceUser.of_state_directory(tmp_path) == ServiceUser(54321, frozenset({54322}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o755, False), (0o775, False), (0o1777, False), (0o777, True), (0o757, True)]
+)
+def test_only_a_directory_of_the_audit_log_that_everyone_can_change_is_refused(
+    whole: Config, tmp_path: Path, mode: int, *, refused: bool
+) -> None:
+    logs, link = tmp_path / "logs", tmp_path / "link"
+    logs.mkdir()
+    logs.chmod(mode)
+    os.chown(logs, -1, 54322 if os.geteuid() == 0 else -1)
+    link.symlink_to(logs)
+    config = replace(whole, audit=replace(whole.audit, file=str(link / "audit.log")))
+
+    found = list(access_problems(tmp_path / "xksproxy.toml", config, ServiceUser.current()))
+
+    assert found == (
+        [f"audit.file: {logs}: its mode is {mode:04o}, so everyone can change it; use chmod go-w"] * refused
+    )
+
+
+def test_the_state_directory_follows_its_own_rule_where_the_audit_log_is_in_it(whole: Config, tmp_path: Path) -> None:
+    (tmp_path / "state").chmod(0o1777)
+    config = replace(whole, audit=replace(whole.audit, file=str(tmp_path / "state" / "audit.log")))
+
+    (problem,) = access_problems(tmp_path / "xksproxy.toml", config, ServiceUser.current())
+
+    assert problem.startswith("state.directory: ")

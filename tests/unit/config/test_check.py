@@ -404,3 +404,9 @@ def test_a_pasted_url_arn_or_path_is_named(sound: Config) -> None:
     ):
         (found,) = check_config(config)
         assert problem in found
+
+
+def test_an_audit_log_that_is_a_directory_is_refused(sound: Config, tmp_path: Path) -> None:
+    config = replace(sound, audit=replace(sound.audit, file=str(tmp_path)))
+
+    assert check_config(config) == [f"audit.file: {tmp_path} is a directory; expected a file"]

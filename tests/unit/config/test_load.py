@@ -375,3 +375,13 @@ def test_a_pipe_in_the_place_of_the_file_is_refused_at_once(tmp_path: Path) -> N
     assert _problems(tmp_path / "x.toml") == (
         f"{tmp_path / 'x.toml'}: it is a named pipe (FIFO); expected a regular file",
     )
+
+
+@pytest.mark.parametrize(("table", "key"), [("state", "directory"), ("audit", "file")])
+def test_a_path_with_a_nul_is_refused_by_its_key(
+    minimal: str, written: Callable[..., Path], table: str, key: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(written(f'{minimal}\n[{table}]\n{key} = "a\\u0000b"\n'))
+
+    assert f"{table}.{key}: a path cannot have a NUL" in refused.value.problems[0]

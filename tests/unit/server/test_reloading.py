@@ -111,3 +111,13 @@ async def test_a_configuration_that_cannot_be_used_changes_nothing(
     await worker.reload()
 
     assert (worker.used, worker.followed, worker.failed) == ([], [], [1])
+
+
+async def test_a_runtime_directory_without_room_for_the_lock_keeps_no_configuration_out(
+    config: Config, tmp_path: Path
+) -> None:
+    worker = Worker(lambda: config, config, tmp_path / "removed")
+
+    await worker.reload()
+
+    assert (worker.used, worker.failed) == ([config], [0])

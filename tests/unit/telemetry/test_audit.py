@@ -6,9 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from support import eventually, remains
 
 from xksproxy.config.model import Audit
 from xksproxy.config.secret import Secret
@@ -94,3 +97,51 @@ def test_a_new_file_has_mode_0640_whatever_the_umask_is_and_an_old_one_keeps_its
         os.umask(umask)
 
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "old")] == [0o640, 0o600]
+
+
+def test_the_service_has_to_stop_only_while_lines_have_waited_for_so_long(tmp_path: Path) -> None:
+    log = tmp_path / "directory" / "log"
+    audit = AuditLog(Audit(file=str(log), stop_after_s=1), None)
+    audit.write("request", dict)
+
+    assert "No such file or directory" in eventually(lambda: audit.stop_reason)
+    log.parent.mkdir()
+    eventually(lambda: (audit.stop_reason, audit.problem), ("", ""))
+    assert remains(lambda: not audit.stop_reason, 1.5)  # while no line waits
+    audit.close()
+
+
+def test_without_stop_after_s_it_never_has_to_stop(tmp_path: Path) -> None:
+    log = tmp_path / "directory" / "log"
+    audit = AuditLog(Audit(file=str(log)), None)
+    audit.write("request", dict)
+    eventually(lambda: audit.problem)
+
+    assert remains(lambda: not audit.stop_reason, 1.5)
+    log.parent.mkdir()
+    audit.close()
+
+
+def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    audit = AuditLog(Audit(file=str(pipe), stop_after_s=1, when_full="refuse"), None)
+    audit.write("first", dict)
+    eventually(lambda: audit.works)
+    for _ in range(20):
+        audit.write("request", lambda: {"text": "x" * 10_000})  # 200 kB; a pipe holds 64 KiB
+
+    assert "nothing was accepted" in eventually(lambda: audit.problem)
+    assert not audit.full
+    assert audit.refuses
+    assert audit.stop_reason
+
+    def read_all() -> tuple[str, str]:
+        with suppress(BlockingIOError):
+            os.read(reader, 1_000_000)
+        return audit.problem, audit.stop_reason
+
+    eventually(read_all, ("", ""))
+    audit.close()
+    os.close(reader)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
@@ -85,6 +86,7 @@ class Fleet:
         self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
         self._required: tuple[str, ...] = ()
         self._fingerprinting: asyncio.Task[None] | None = None
+        self._fingerprinting_since = 0.0
 
     @property
     def instances(self) -> Sequence[Instance]:
@@ -95,6 +97,12 @@ class Fleet:
     def ready(self) -> bool:
         """Whether an instance serves and the keys of :meth:`require_fingerprints` have their fingerprints."""
         return not self._required and any(instance.serving for instance in self._instances)
+
+    @property
+    def fingerprinting_seconds(self) -> float:
+        """For how long the fingerprints have been made without which it is not ready; 0 if none are being made."""
+        since = self._fingerprinting_since
+        return time.monotonic() - since if self._required and since else 0.0
 
     def require_fingerprints(self, labels: Iterable[str]) -> None:
         """Report ready only after the fingerprints of these keys are on record.
@@ -110,6 +118,7 @@ class Fleet:
         def in_service() -> None:
             then()
             if self._required and (self._fingerprinting is None or self._fingerprinting.done()):
+                self._fingerprinting_since = self._fingerprinting_since or time.monotonic()
                 self._fingerprinting = asyncio.create_task(self._make_required_fingerprints())
 
         return in_service

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
 from xksproxy.state.audit_spool import leave_event
-from xksproxy.state.state_file import StateUnusable, file_lock, read_json, replace_file
+from xksproxy.state.state_file import FORMAT, StateUnusable, file_lock, read_json, replace_file
 
 _SCRYPT_N: Final = 2**14
 _SCRYPT_R: Final = 8
@@ -33,7 +33,7 @@ _LOCK_ATTEMPT_SECONDS: Final = 1.0
 Outcome = Literal["accepted", "refused", "unresolved"]
 
 
-class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     """The outcome of the attempts with one PIN."""
 
     outcome: Outcome
@@ -42,11 +42,12 @@ class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Unix time in seconds at which the last unresolved attempt began."""
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Record(msgspec.Struct, frozen=True):
     """The PINs that were tried on one HSM, by their salted scrypt hashes."""
 
     salt: str
     pins: dict[str, _Pin]
+    format: int = FORMAT
 
 
 class NothingLearnt(Exception):
@@ -132,10 +133,10 @@ class PinGuard:
             try:
                 record = self._read(path)
             except TokenUnavailable:
-                replace_file(path, msgspec.json.encode(_Record(secrets.token_hex(16), {})))
+                _replace(path, _Record(secrets.token_hex(16), {}))
                 return True
             accepted = {key: pin for key, pin in record.pins.items() if pin.outcome == "accepted"}
-            replace_file(path, msgspec.json.encode(_Record(record.salt, accepted)))
+            _replace(path, _Record(record.salt, accepted))
             return len(accepted) < len(record.pins)
 
     @contextmanager
@@ -176,7 +177,7 @@ class PinGuard:
     def _read(path: Path) -> _Record:
         """The record; a file that cannot be read stops the log-in."""
         try:
-            return read_json(path, _Record) or _Record(secrets.token_hex(16), {})
+            return _read(path) or _Record(secrets.token_hex(16), {})
         except StateUnusable as error:
             raise TokenUnavailable(
                 f"the record of log-ins cannot be read, so no log-in is tried: {error};"
@@ -219,4 +220,35 @@ def _write(path: Path, record: _Record, key: str, pin: _Pin | None) -> None:
     if pin is not None:
         pins[key] = pin
     latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
-    replace_file(path, msgspec.json.encode(_Record(record.salt, latest)))
+    _replace(path, _Record(record.salt, latest))
+
+
+def _replace(path: Path, record: _Record) -> None:
+    """Write a record. Fields that a later release has added stay."""
+    document = _document(path)
+    others = document.get("pins", {})
+    pins = {
+        key: {**_unknown(others.get(key, {}), _Pin), **msgspec.to_builtins(pin)} for key, pin in record.pins.items()
+    }
+    known = {"salt": record.salt, "pins": pins, "format": FORMAT}
+    replace_file(path, msgspec.json.encode({**_unknown(document, _Record), **known}))
+
+
+def _read(path: Path) -> _Record | None:
+    """The record; None if there is no file (StateUnusable if it cannot be read)."""
+    record = read_json(path, _Record)
+    if record is not None and record.format != FORMAT:
+        raise StateUnusable(f"{path}: its format is {record.format}, expected {FORMAT}; a later release wrote it")
+    return record
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What the file holds; empty if it is no record."""
+    try:
+        return {} if _read(path) is None else read_json(path, dict[str, Any]) or {}
+    except StateUnusable:
+        return {}
+
+
+def _unknown(fields: dict[str, Any], known: type[msgspec.Struct]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in known.__struct_fields__}

@@ -1,6 +1,8 @@
 """The record of log-in attempts."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,3 +201,37 @@ def test_the_pin_is_not_in_the_record(guard: PinGuard, tmp_path: Path) -> None:
     for file in filter(Path.is_file, (tmp_path / "state").rglob("*")):
         assert b"4711" not in file.read_bytes()
         assert file.stat().st_mode & 0o077 == 0
+
+
+def record_of(state: Path) -> tuple[Path, dict[str, Any]]:
+    (path,) = state.glob("pin-*.json")
+    return path, json.loads(path.read_text())
+
+
+def test_fields_of_a_later_release_are_accepted_and_kept(guard: PinGuard, tmp_path: Path) -> None:
+    refuse(guard, WRONG)
+    path, document = record_of(tmp_path / "state")
+    (key,) = document["pins"]
+    document["later"] = document["pins"][key]["later"] = [1]
+    path.write_text(json.dumps(document))
+
+    assert_not_tried(guard, WRONG)
+    succeed(guard, RIGHT)
+
+    _, after = record_of(tmp_path / "state")
+    assert (after["later"], after["pins"][key]["later"], after["format"]) == ([1], [1], 1)
+    assert len(after["pins"]) == 2
+
+
+def test_a_record_without_a_format_is_read_and_one_of_a_later_format_stops_the_log_in(
+    guard: PinGuard, tmp_path: Path
+) -> None:
+    refuse(guard, WRONG)
+    path, document = record_of(tmp_path / "state")
+    del document["format"]
+    path.write_text(json.dumps(document))
+    assert_not_tried(guard, WRONG)
+
+    path.write_text(json.dumps({**document, "format": 2}))
+    with pytest.raises(TokenUnavailable, match="a later release wrote it"), guard.attempt("hsm", RIGHT):
+        pytest.fail("it was tried")
