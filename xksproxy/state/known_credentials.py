@@ -39,7 +39,7 @@ class KnownCredentials:
     def __init__(self, state_directory: Path) -> None:
         self._state_directory = state_directory
         self._table = SharedTable(state_directory / "known-credentials.json", KnownKeyStore)
-        self._told: dict[str, object] = {}
+        self._reported: dict[str, object] = {}
         """The last event of each key store, which is not repeated while the file cannot be written."""
 
     def follow(self, seen: Mapping[str, tuple[Path, Checks]]) -> None:
@@ -88,9 +88,9 @@ class KnownCredentials:
             "replaced": {name for name in checks.keys() & before.keys() if checks[name] != before[name]},
         }
         fields = {kind: _named(ids) for kind, ids in changes.items() if ids}
-        if fields and self._told.get(keystore) != checks:
+        if fields and self._reported.get(keystore) != checks:
             leave_event(self._state_directory, "credential files changed", {"keystore": keystore, **fields})
-            self._told[keystore] = checks
+            self._reported[keystore] = checks
         return KnownKeyStore(checks)
 
 
