@@ -160,6 +160,7 @@ def fixed_settings(config: Config) -> tuple[object, ...]:
         replace(config.server, tls=tls),
         config.health,
         config.admin,
+        config.metrics,
         config.audit,
         config.hsm,
         config.state,
