@@ -167,6 +167,13 @@ class KeyMap:
             return key
         return None if label in self._named else self._by_pattern(label)
 
+    def has_label(self, label: str) -> bool:
+        """Whether :meth:`key_of_label` finds a key, in a fraction of the time."""
+        if label in self._by_label or self._key_of_version_label(label) is not None:
+            return True
+        is_free = label not in self._named and is_key_id(label)
+        return is_free and any(expression.fullmatch(label) for expression, _ in self._patterns)
+
     @property
     def names(self) -> Collection[str] | None:
         """The names on tokens that :meth:`key_of_label` can know, those of later versions left out.

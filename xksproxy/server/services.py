@@ -136,6 +136,10 @@ class Services:
         guarded(self._follow_credentials)
         return changes
 
+    def flush_uses(self) -> None:
+        """Write when credentials were used; call it on a thread that nothing else waits for."""
+        guarded(self._states.flush_uses)
+
     def _register(self) -> None:
         with suppress(StateUnusable):  # which the check of the directory reports
             register(self._state, self._runtime, os.getppid())
@@ -199,10 +203,21 @@ class Services:
         """The snapshot in use."""
         return self._snapshot
 
+    def take_changed_stores(self) -> list[str]:
+        """The path prefixes of the key stores whose state may have changed since the last call."""
+        names = self._states.take_changed()
+        prefixes = self._snapshot.prefixes
+        return [prefixes[name] for name in names if name in prefixes]
+
     @property
     def revisions(self) -> Mapping[str, int]:
         """The revisions of state files that are in force, by the names of the files."""
         return self._states.revisions()
+
+    @property
+    def revisions_generation(self) -> int:
+        """Grows when :attr:`revisions` may have changed."""
+        return self._states.generation
 
     @property
     def accepted_credentials(self) -> dict[str, tuple[str, ...]]:

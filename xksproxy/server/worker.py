@@ -34,6 +34,7 @@ from xksproxy.server.plain_http import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
+from xksproxy.server.regular_steps import once_a_second
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
@@ -56,7 +57,6 @@ _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
 _FOLLOW_SECONDS: Final = 0.4
-_PUBLISH_SECONDS: Final = 1.0
 
 base.WorkerTmp = Heartbeat  # gunicorn has no setting for it
 
@@ -172,14 +172,15 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
-        publishing = asyncio.create_task(self._publish_metrics(recorder.metrics))
+        steps = [asyncio.create_task(once_a_second(step)) for step in (recorder.metrics.publish, services.flush_uses)]
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
-        publishing.cancel()
+        for step in steps:
+            step.cancel()
         services.stop()
         await life_cycle.follow()
         recorder.close()
@@ -238,16 +239,6 @@ class XksWorker(GunicornUVLoopWebWorker):
             except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
-
-    @staticmethod
-    async def _publish_metrics(metrics: Metrics) -> None:
-        """Once a second, beside the event loop."""
-        while True:
-            try:
-                await asyncio.to_thread(metrics.publish)
-            except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
-                _log.exception("unexpected failure while publishing metrics")
-            await asyncio.sleep(_PUBLISH_SECONDS)
 
     def _note_reload_problem(self, metrics: Metrics) -> None:
         """Set the metric of failed reloads while the last change of the configuration is not in use."""

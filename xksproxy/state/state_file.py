@@ -252,14 +252,27 @@ class SharedTable(Generic[Entry]):
         Raises:
             StateUnusable: the file cannot be read or written. Nothing changes.
         """
+        self.merge(additions, lambda known, entry: entry if known is None else known)
+        return self.entries()
+
+    def merge(
+        self, additions: Mapping[str, Entry], choose: Callable[[Entry | None, Entry], Entry]
+    ) -> Mapping[str, Entry]:
+        """Replace each entry by ``choose(entry, addition)``, with one write, and return those that are new.
+
+        Raises:
+            StateUnusable: the file cannot be read or written. Nothing changes.
+        """
         with self._file.locked(self._lock_seconds):
             known, document = self._read()
-            new = {name: entry for name, entry in additions.items() if name not in known}
-            if new:
-                raw = {name: msgspec.to_builtins(entry) for name, entry in new.items()}
-                self._file.write({**document, "entries": {**document["entries"], **raw}})
-            self._take({**known, **new}, self._file.signature())
-        return self.entries()
+            chosen = {name: choose(known.get(name), addition) for name, addition in additions.items()}
+            changed = {name: entry for name, entry in chosen.items() if entry != known.get(name)}
+            if changed:
+                before = document["entries"]
+                raw = {name: {**before.get(name, {}), **msgspec.to_builtins(entry)} for name, entry in changed.items()}
+                self._file.write({**document, "entries": {**before, **raw}})
+            self._take({**known, **changed}, self._file.signature())
+        return {name: entry for name, entry in changed.items() if name not in known}
 
     def _take(self, entries: Mapping[str, Entry], signature: tuple[int, ...] | None) -> None:
         self._seen = entries, max(self._file.revision, 0), signature

@@ -38,6 +38,7 @@ _REFUSED_SECONDS: Final = 1.0
 """For so long after a refusal, the record is not asked again."""
 
 _CHECK_SECONDS: Final = 1.0
+_CHECKED_AT_ONCE: Final = 100
 _DIRECTORY: Final = "usage"
 
 
@@ -126,7 +127,10 @@ class UsageBook:
         self.directory = state_directory
         self._files: dict[str, StateFile] = {}
         self._checked_at = -math.inf
-        self._checked: dict[str, tuple[int, ...] | None] = {}
+        self._looked_at: dict[str, tuple[tuple[int, ...] | None, KeyUsage]] = {}
+        """The signature of each file, and what was read."""
+        self._unchecked: list[str] = []
+        self._problems: dict[str, str] = {}
         self.problem = ""
         """Why encryptions under a key cannot be counted. Empty if all records can be read."""
         self._lock = threading.Lock()
@@ -143,40 +147,54 @@ class UsageBook:
         return _read(self._file(counted_as), counted_as)[0]
 
     def read_all(self) -> Iterator[KeyUsage]:
-        """All records, in no particular order.
+        """All records, in no particular order. Those that have not changed since they were read are not read again.
 
         Raises:
             StateUnusable: a record cannot be read.
         """
-        for path in (self.directory / _DIRECTORY).glob("key-*.json"):
-            yield _read(self._file_named(path.name), "")[0]
+        for name in self._record_names(self.directory / _DIRECTORY):
+            yield self._look_at(name)
 
     def check(self) -> None:
-        """Read each record that has changed, at most once a second, and set ``problem``. Call it on a thread."""
+        """Look at 100 records in turn, at most once a second, and set ``problem``. Call it on a thread."""
         now = time.monotonic()
         if now - self._checked_at < _CHECK_SECONDS:
             return
         self._checked_at = now
-        problems = list(self._check_records())
-        if problems and problems[0] != self.problem:
-            _log.error("encryptions cannot be counted", extra={"fields": {"reason": problems[0]}})
-        self.problem = problems[0] if problems else ""
-
-    def _check_records(self) -> Iterator[str]:
+        before = self.problem
         try:
-            names = [path.name for path in (self.directory / MANIFEST / _DIRECTORY).glob("key-*.json")]
+            self._check_some()
         except OSError as error:
-            yield f"{self.directory / MANIFEST / _DIRECTORY}: {error.strerror}"
-            return
-        for name in names:
-            file = self._file_named(name)
+            self.problem = f"{self.directory / MANIFEST / _DIRECTORY}: {error.strerror}"
+        else:
+            self.problem = next(iter(self._problems.values()), "")
+        if self.problem and self.problem != before:
+            _log.error("encryptions cannot be counted", extra={"fields": {"reason": self.problem}})
+
+    def _check_some(self) -> None:
+        if not self._unchecked:
+            self._unchecked = list(self._record_names(self.directory / MANIFEST / _DIRECTORY))
+        now, self._unchecked = self._unchecked[:_CHECKED_AT_ONCE], self._unchecked[_CHECKED_AT_ONCE:]
+        for name in {*now, *self._problems}:
             try:
-                signature = file.signature()
-                if signature is None or self._checked.get(name) != signature:
-                    _read(file, "")
-                    self._checked[name] = signature
+                self._look_at(name)
             except StateUnusable as error:
-                yield str(error)
+                self._problems[name] = str(error)
+            else:
+                self._problems.pop(name, None)
+
+    def _look_at(self, name: str) -> KeyUsage:
+        """A record, read if it has changed since it was last read (StateUnusable if it cannot be)."""
+        file = self._file_named(name)
+        signature = file.signature()
+        known = self._looked_at.get(name)
+        if known is None or signature is None or known[0] != signature:
+            known = self._looked_at[name] = signature, _read(file, "")[0]
+        return known[1]
+
+    @staticmethod
+    def _record_names(directory: Path) -> Iterator[str]:
+        return (path.name for path in directory.glob("key-*.json"))
 
     def count_encryption(self, label: str, maximum: int | None) -> None:
         """Count one encryption before it is made. This may wait for the disk.
