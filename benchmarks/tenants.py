@@ -138,9 +138,9 @@ def _stop(server: Server) -> float:
     return time.monotonic() - begun
 
 
-def measure(tokens: Tokens, home: Path, stores: int, keys: int) -> Iterator[tuple[str, str]]:
+def measure(tokens: Tokens, home: Path, stores: int, keys: int, token: int) -> Iterator[tuple[str, str]]:
     """Measure one number of key stores: names and values."""
-    setting = Setting(keys_on_token=1000, key_stores=stores, workers=2, own_credentials=True)
+    setting = Setting(keys_on_token=token, key_stores=stores, workers=2, own_credentials=True)
     with proxy(tokens, home, setting) as server:
         yield "key stores", str(stores)
         yield "ready s", f"{server.started_in:.1f}"
@@ -171,12 +171,13 @@ def measure(tokens: Tokens, home: Path, stores: int, keys: int) -> Iterator[tupl
 @click.command()
 @click.option("--stores", "counts", multiple=True, type=int, default=(1, 100, 1000), show_default=True)
 @click.option("--keys", default=1, show_default=True, help="Keys of each key store that are used.")
-def main(counts: tuple[int, ...], keys: int) -> None:
+@click.option("--token", default=1, show_default=True, help="Keys on the token; there is a token for some numbers.")
+def main(counts: tuple[int, ...], keys: int, token: int) -> None:
     """Measure proxies with so many key stores."""
     with tempfile.TemporaryDirectory(prefix="xksproxy-tenants-") as directory:
         tokens = prepared(Path(".xksproxy-bench"))
         for stores in counts:
-            for name, value in measure(tokens, Path(directory) / str(stores), stores, keys):
+            for name, value in measure(tokens, Path(directory) / str(stores), stores, keys, token):
                 click.echo(f"{name:24} {value}")
             click.echo()
 

@@ -34,6 +34,7 @@ from xksproxy.state.usage import UsageBook
 _log: Final = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS: Final = 5.0
 _OTHERS_SECONDS: Final = 0.5
+_RETURN_SECONDS: Final = 1.0
 
 
 class _Refused:
@@ -180,10 +181,13 @@ class Services:
         _log.info("changed credentials or certificates in place")
 
     def stop(self) -> None:
-        """Stop the HSM threads, and return counts that were reserved for encryptions but not used."""
+        """Stop the HSM threads."""
         for instance in self._instances.values():
             instance.stop()
-        self.usage.return_unused()
+
+    def return_counts(self) -> None:
+        """Return counts that were reserved for encryptions but not used, as far as a second allows; call it last."""
+        self.usage.return_unused(_RETURN_SECONDS)
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.

@@ -186,6 +186,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         recorder.close()
         life_cycle.close()
         service.log.write_sums()
+        services.return_counts()
         _leave(0)
 
     async def _beat(

@@ -5,8 +5,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from xksproxy.decoding import convert
-from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, write_together
 from xksproxy.state.usage_names import UsageNames
 
 _log: Final = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _REFUSED_SECONDS: Final = 1.0
 """For so long after a refusal, the record is not asked again."""
 
 _CHECK_SECONDS: Final = 1.0
+_RETURNED_TOGETHER: Final = 100
 _CHECKED_AT_ONCE: Final = 100
 _DIRECTORY: Final = "usage"
 
@@ -247,14 +249,44 @@ class UsageBook:
             or (reservation.maximum is not None and reservation.top >= share * reservation.maximum)
         )
 
-    def return_unused(self) -> None:
-        """Subtract unused encryptions from the records. Call it when no encryption can follow."""
+    def return_unused(self, seconds: float = math.inf) -> None:
+        """Subtract unused encryptions from the records. Call it when no encryption can follow.
+
+        Those of many keys are written together. After so many seconds it goes no further, those with the most unused
+        encryptions first: a count that is too high harms little.
+        """
+        end = time.monotonic() + seconds
         with self._lock:
             reservations, self._reservations = self._reservations, {}
-        for label, reservation in reservations.items():
-            with suppress(StateUnusable), reservation.mutex:
-                unused, reservation.unused, reservation.closed = reservation.unused, 0, True
-                self._update_record(label, reserved=reservation.total, returned=unused)
+        unused = {label: self._close(reservation) for label, reservation in reservations.items()}
+        ordered = iter(sorted(filter(unused.get, unused), key=lambda label: -unused[label]))
+        while (labels := list(islice(ordered, _RETURNED_TOGETHER))) and time.monotonic() < end:
+            with suppress(StateUnusable):
+                self._return({label: (reservations[label].total, unused[label]) for label in sorted(labels)})
+
+    @staticmethod
+    def _close(reservation: _Reservation) -> int:
+        """Let no further block be reserved, and return the number of unused encryptions."""
+        with reservation.mutex:
+            unused, reservation.unused, reservation.closed = reservation.unused, 0, True
+        return unused
+
+    def _return(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Subtract from the records of some labels, with one sync. ``counts``: what was reserved, and what is unused.
+
+        The labels are in order, so that two processes that wait for each other's locks cannot both wait for ever.
+        """
+        with ExitStack() as locks:
+            changes: dict[StateFile, Document] = {}
+            for label, (reserved, unused) in counts.items():
+                file = self._file(label)
+                with suppress(StateUnusable):
+                    locks.enter_context(file.locked(_LOCK_SECONDS))
+                    usage, document = _read(file, label, reserved)
+                    changed = _later(usage, encryptions=usage.encryptions - unused)
+                    changes[file] = {**document, **msgspec.to_builtins(changed)}
+            if changes:
+                write_together(changes)
 
     @staticmethod
     def _needs_refill(reservation: _Reservation, now: float) -> bool:
@@ -329,11 +361,11 @@ class UsageBook:
         with suppress(StateUnusable):
             self._update_record(self.names.of(label), last_decrypted=time.time())
 
-    def _update_record(self, label: str, *, reserved: int = 0, returned: int = 0, **times: float) -> None:
+    def _update_record(self, label: str, *, reserved: int = 0, **times: float) -> None:
         file = self._file(label)
         with file.locked(_LOCK_SECONDS):
             usage, document = _read(file, label, reserved)
-            changed = _later(usage, encryptions=usage.encryptions - returned, **times)
+            changed = _later(usage, encryptions=usage.encryptions, **times)
             file.write({**document, **msgspec.to_builtins(changed)})
 
     def _file(self, label: str) -> StateFile:

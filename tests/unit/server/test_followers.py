@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xksproxy.server.followers import Following, holds, refuses, register, proxy_table, wait_for_workers
+from xksproxy.server.followers import Following, holds, proxy_table, refuses, register, wait_for_workers
 from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus
 
 _NO_SUCH_MASTER = 2**22 + 1
