@@ -3,7 +3,6 @@
 import ctypes
 import os
 import resource
-from contextlib import suppress
 from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
@@ -32,12 +31,6 @@ def permit_core_dumps() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     _set_dumpable(1)
-
-
-def return_freed_memory() -> None:
-    """Give freed memory back to the system; only the GNU C library keeps it. Call it on a thread."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set_dumpable(value: int) -> None:

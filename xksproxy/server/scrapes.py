@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xksproxy.server.core_dumps import return_freed_memory
+from xksproxy.server.freed_memory import return_freed_memory
 from xksproxy.server.machine_metrics import machine_info
 from xksproxy.server.services import Services
 from xksproxy.telemetry.collectors import MachineCollector

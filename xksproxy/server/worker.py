@@ -22,6 +22,7 @@ from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.freed_memory import FreedMemory
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
@@ -172,7 +173,9 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
-        steps = [asyncio.create_task(once_a_second(step)) for step in (recorder.metrics.publish, services.flush_uses)]
+        freed = FreedMemory(lambda: len(table))
+        regular = (recorder.metrics.publish, services.flush_uses, freed.follow)
+        steps = [asyncio.create_task(once_a_second(step)) for step in regular]
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
