@@ -17,7 +17,7 @@ from xksproxy.state.versions import version_table
 
 _log: Final = logging.getLogger(__name__)
 
-_LOOKED_AT_ANYWAY: Final = 10
+_LOOKED_AT_ANYWAY: Final = 4
 
 Result = TypeVar("Result")
 

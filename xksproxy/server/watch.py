@@ -10,7 +10,7 @@ from xksproxy.config.model import Config
 from xksproxy.server.round_robin import RoundRobin
 from xksproxy.state.directory_changes import DirectoryChanges
 
-_LOOKED_AT_ANYWAY: Final = 10
+_LOOKED_AT_ANYWAY: Final = 4
 
 Signature = tuple[object, ...]
 
