@@ -69,7 +69,7 @@ def main(ends: int) -> None:
     processor_begun = time.process_time()
     for _ in range(_SCRAPES):
         begun = time.perf_counter()
-        text = reader.render([])
+        text = reader.render()
         seconds.append(time.perf_counter() - begun)
     processor_seconds = (time.process_time() - processor_begun) / _SCRAPES
     files = len(list(directory.iterdir()))

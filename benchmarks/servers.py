@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -70,6 +71,9 @@ class Setting:
     hsms: tuple[Hsm, ...] = ()
     """Instead of the token with :attr:`keys_on_token`."""
 
+    own_credentials: bool = False
+    """Whether each key store has a directory of its own with a copy of the credential."""
+
     tls: str = ""
     """Further lines of ``[server.tls]``."""
 
@@ -127,7 +131,10 @@ def write_config(tokens: Tokens, home: Path, setting: Setting, port: int, admin:
     """Write the configuration file of a setting."""
     hsms = setting.hsms or (tokens.hsm(setting.keys_on_token, setting.sessions),)
     ids = json.dumps([hsm.id for hsm in hsms])
-    stores = "".join(_store_text(tokens, number, ids, setting.exposed) for number in range(setting.key_stores))
+    stores = "".join(
+        _store_text(_credentials(tokens, home, setting, number), number, ids, setting.exposed)
+        for number in range(setting.key_stores)
+    )
     config = home / "xksproxy.toml"
     config.write_text(
         f"""\
@@ -169,14 +176,21 @@ environment = {{ SOFTHSM2_CONF = {json.dumps(hsm.environment["SOFTHSM2_CONF"])} 
 """
 
 
-def _store_text(tokens: Tokens, number: int, hsms: str, exposed: tuple[str, ...]) -> str:
+def _credentials(tokens: Tokens, home: Path, setting: Setting, number: int) -> Path:
+    """The credentials directory of a key store."""
+    if not setting.own_credentials:
+        return tokens.credentials
+    return Path(shutil.copytree(tokens.credentials, home / "credentials" / str(number)))
+
+
+def _store_text(credentials: Path, number: int, hsms: str, exposed: tuple[str, ...]) -> str:
     keys = "".join(f'[[keystore.keys]]\nid = "{key}"\n\n' for key in exposed)
     return f"""\
 [[keystore]]
 name = "store-{number}"
 uri_path_prefix = "{_prefix(number)}"
 hsms = {hsms}
-credentials = "{tokens.credentials}"
+credentials = "{credentials}"
 
 {keys}"""
 

@@ -19,7 +19,6 @@ from support import Proxy, eventually, metrics_text
 from xksproxy.client.xks import XksClient
 from xksproxy.spec import errors
 from xksproxy.spec.uri import Operation
-from xksproxy.state.usage import UsageBook
 from xksproxy.telemetry.collectors import CredentialInfo, MachineCollector, MachineInfo
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +39,7 @@ for exception in (None, *sys.argv[2:]):
     metrics.count_request(keystore="k", kms_operation="Encrypt", xks_operation="Encrypt", exception=exception,
                           seconds=1, queue_seconds=1, hsm_seconds=1)
 metrics.count_decrypt("k", "key", "principal")
-print(metrics.render([]).decode())
+print(metrics.render().decode())
 """
 
 
@@ -156,8 +155,8 @@ def known(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Known:
     exceptions = [name for name in vars(errors) if name.endswith("Exception")]
     command = [sys.executable, "-c", COUNT_ANSWERS, directory, *exceptions]
     known.learn(text_string_to_metric_families(subprocess.check_output(command, text=True)))
-    facts = MachineInfo(lambda _: (), (CredentialInfo("k", "A", 0, 0),), "name", 0)
-    return known.learn(MachineCollector(facts, UsageBook(directory)).collect())
+    facts = MachineInfo((), (CredentialInfo("k", "A", 0, 0),), "name", 0)
+    return known.learn(MachineCollector(facts).collect())
 
 
 def test_the_rules_and_the_example_of_a_configuration_are_accepted() -> None:

@@ -52,7 +52,7 @@ class Machine:
         blocks.update(BLOCKED, lambda _: Block(2.0))
         versions.update(ROTATED, lambda _: VersionRecord(2, proven=(1, 2), disabled=(1,)))
         fingerprints.update(ROTATED, lambda _: FINGERPRINT)
-        usage._update_record(ROTATED + ".v2", returned=-MAXIMUM)
+        usage._add_to_record(ROTATED + ".v2", MAXIMUM, None, 0)
 
     def files(self) -> dict[str, Path]:
         names = ("blocks-dev.json", "versions-dev.json", "keys-dev.json", f"usage/key-{ROTATED}.v2.json")

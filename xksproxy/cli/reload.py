@@ -66,7 +66,7 @@ def _reload(runtime: Path, master: int) -> None:
     if verdict.problems:
         print_error("the configuration was refused; the old one stays in use:", *verdict.problems)
         sys.exit(FOUND_SOMETHING_WRONG)
-    followers = wait_for_workers_of(runtime, master, lambda worker: worker.reload == request, FOLLOW_SECONDS)
+    followers = wait_for_workers_of(runtime, master, lambda worker: worker.status.reload == request, FOLLOW_SECONDS)
     if followers.behind:
         print_error(f"process {', '.join(map(str, followers.behind))} do not use the configuration; the log says why")
         sys.exit(FOUND_SOMETHING_WRONG)

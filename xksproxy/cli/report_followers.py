@@ -5,12 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
-from xksproxy.server.followers import wait_for_workers
-from xksproxy.server.worker_status import WorkerStatus
+from xksproxy.server.followers import Worker, wait_for_workers
 from xksproxy.state.state_file import StateUnusable
 
 
-def report_followers(state_directory: Path, follows: Callable[[WorkerStatus], bool], *, quiet: bool = False) -> None:
+def report_followers(state_directory: Path, follows: Callable[[Worker], bool], *, quiet: bool = False) -> None:
     """Wait until every worker follows, and print that. Exit with code 1 and name the workers that do not.
 
     With ``quiet``, success prints nothing.

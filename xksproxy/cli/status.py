@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 import msgspec
@@ -23,18 +24,21 @@ _TIMEOUT_SECONDS = 5.0
 
 @click.command()
 @config_option
+@click.option("--keystore", metavar="NAME", help="Show this key store with its keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(config_file: Path, *, as_json: bool) -> None:
+def status(config_file: Path, *, keystore: str | None, as_json: bool) -> None:
     """Show the state of the proxy on this machine: HSMs, key stores, keys, blocks and recent refusals.
 
     The command reads it from the admin listener. Exit code 1 if something needs attention, 2 if no proxy answers. Only
-    [admin] of the configuration is read, so that the rest may be wrong.
+    [admin] of the configuration is read, so that the rest may be wrong. Of more than 100 key stores, those that need
+    attention are listed; --keystore shows any of them.
 
     \b
     Example:
       xksproxy status
+      xksproxy status --keystore payments
     """
-    document = _read_status(_admin_listener(config_file))
+    document = _read_status(_admin_listener(config_file), keystore)
     if as_json:
         print_json(document)
     else:
@@ -56,13 +60,16 @@ def _admin_listener(config_file: Path) -> str:
     return listen
 
 
-def _read_status(listen: str) -> dict[str, Any]:
+def _read_status(listen: str, keystore: str | None) -> dict[str, Any]:
     host, _, port = listen.rpartition(":")
     wildcards = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
     connection = http.client.HTTPConnection(wildcards.get(host, host), int(port), timeout=_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", "/status" if keystore is None else f"/status?{urlencode({'keystore': keystore})}")
         answer = connection.getresponse()
+        if answer.status == http.HTTPStatus.NOT_FOUND and keystore is not None:
+            print_error(f"the proxy has no key store {keystore!r}")
+            sys.exit(COULD_NOT_RUN)
         if answer.status != http.HTTPStatus.OK:
             print_error(f"the proxy cannot report its status: it answers {answer.status}; its log says why")
             sys.exit(COULD_NOT_RUN)
@@ -89,6 +96,8 @@ def _print_status(document: dict[str, Any]) -> None:
         ("HSM", "STATE", "SERVED BY", "SESSIONS", "STUCK", "DEVICE"), [_hsm_row(hsm) for hsm in document["hsms"]]
     )
     print_line()
+    if document["keystores_left_out"]:
+        print_line(f"{document['keystore_count']} key stores; those that need attention, at most 100, are:")
     print_table(
         ("KEY STORE", "EXTERNAL KEY", "STATE", "VERSION", "ENCRYPTIONS"),
         [row for store in document["keystores"] for row in _key_rows(store)],

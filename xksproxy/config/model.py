@@ -253,6 +253,15 @@ class Admin(_Table, frozen=True):
     Other names are refused, so that no web page can read the listener through a browser (DNS rebinding)."""
 
 
+class Metrics(_Table, frozen=True):
+    """``[metrics]``: what ``/metrics`` of the admin listener has."""
+
+    max_series: Annotated[int, Meta(ge=1000, le=1_000_000)] = 20_000
+    """Above so many series, durations are by key store for some of them, and encryptions by key and dates by credential
+    for the first; the others are folded. ``xksproxy_series_folded`` tells how many. Requests by key store and API are
+    always there."""
+
+
 class Audit(_Table, frozen=True):
     """``[audit]``: one line for each request."""
 
@@ -322,6 +331,7 @@ class Config(_Table, frozen=True):
     keystore: Annotated[tuple[KeyStore, ...], Meta(min_length=1)]
     health: Health = Health()
     admin: Admin = Admin()
+    metrics: Metrics = Metrics()
     audit: Audit = Audit()
     state: State = State()
     logging: Logging = Logging()

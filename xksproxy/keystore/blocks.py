@@ -49,6 +49,8 @@ class Blocks:
             self.problem, self._was_read = "", True
         before, after = self._entries, self._table.entries()
         self._entries = after
+        if after is before:
+            return []
         return [BlockChange(name, after.get(name)) for name in {*before, *after} if before.get(name) != after.get(name)]
 
     @property

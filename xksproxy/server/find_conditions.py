@@ -1,15 +1,17 @@
 """Finds the conditions of a worker."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from operator import is_
 from typing import Final
 
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.record import Recorder
+from xksproxy.server.round_robin import RoundRobin
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
 from xksproxy.state.blocks import WHOLE_STORE
@@ -21,22 +23,59 @@ _MOST_NAMES: Final = 5
 _MOST_CONDITIONS: Final = 200
 _SLOW_FINGERPRINTS_SECONDS: Final = 5.0
 """The fingerprints of new keys are made within a second or two of the first start. A longer time is a condition."""
+_LOOKED_AT_ANYWAY: Final = 100
 
 
-def find_conditions(
-    services: Services, recorder: Recorder, reload_problem: str, status_problem: str
-) -> tuple[Condition, ...]:
-    """Return the conditions of this worker, the worst first, at most 200. It reads no file.
+class ConditionFinder:
+    """Finds the conditions of this worker. It is for one thread.
 
-    ``status_problem`` is why the status of this worker could not be written.
+    Of the key stores it looks at those whose state has changed, those that had a condition, and a few others in turn;
+    at all of them after a change of HSMs, of keys on their tokens, or of the configuration.
     """
-    found = {*_machine(services, recorder, reload_problem), *_runtime(recorder, status_problem)}
-    nearly_used = services.usage.nearly_used(_NEARLY_USED)
-    for instance in services.instances:
-        found.update(_hsm(instance))
-    for service in services.snapshot.services.values():
-        found.update(_keystore(service, nearly_used))
-    return tuple(sorted(found, key=_worst_first)[:_MOST_CONDITIONS])
+
+    def __init__(self, services: Services, recorder: Recorder) -> None:
+        self._services = services
+        self._recorder = recorder
+        self._round = RoundRobin(_LOOKED_AT_ANYWAY)
+        self._of_stores: dict[str, tuple[Condition, ...]] = {}
+        """Those of each key store that has some, by its path prefix."""
+        self._last: Sequence[object] = ()
+
+    def find(self, reload_problem: str, status_problem: str) -> tuple[Condition, ...]:
+        """Return the conditions, the worst first, at most 200. It reads no file.
+
+        ``status_problem`` is why the status of this worker could not be written.
+        """
+        found = {*_machine(self._services, self._recorder, reload_problem), *_runtime(self._recorder, status_problem)}
+        for instance in self._services.instances:
+            found.update(_hsm(instance))
+        self._look_at_stores()
+        for conditions in self._of_stores.values():
+            found.update(conditions)
+        return tuple(sorted(found, key=_worst_first)[:_MOST_CONDITIONS])
+
+    def _look_at_stores(self) -> None:
+        nearly_used = self._services.usage.nearly_used(_NEARLY_USED)
+        services = self._services.snapshot.services
+        changed = self._services.take_changed_stores()
+        due = {*changed, *self._of_stores, *self._round.next(services)}
+        if self._is_new(services, nearly_used):
+            self._of_stores.clear()
+            due = {*services}
+        for prefix in due & services.keys():
+            if conditions := tuple(_keystore(services[prefix], nearly_used)):
+                self._of_stores[prefix] = conditions
+            else:
+                self._of_stores.pop(prefix, None)
+
+    def _is_new(self, services: object, nearly_used: Sequence[str]) -> bool:
+        """Whether something has changed that may concern every key store."""
+        now: list[object] = [services]
+        for instance in self._services.instances:
+            now += (instance.labels, instance.check_values, instance.ambiguous, instance.serving, instance.listed)
+        is_same = len(now) + 1 == len(self._last) and all(map(is_, now, self._last)) and self._last[-1] == nearly_used
+        self._last = (*now, nearly_used)
+        return not is_same
 
 
 def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:

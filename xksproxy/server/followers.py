@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from xksproxy.server.worker_status import WorkerStatus, published_pids, read_status
+from xksproxy.server.worker_status import InForce, WorkerStatus, published_pids, read_in_force, read_status
 from xksproxy.state.state_file import SharedTable, StateUnusable
 
 _FOLLOW_SECONDS: Final = 10.0
@@ -55,6 +55,14 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """What one worker has published."""
+
+    status: WorkerStatus
+    in_force: InForce
+
+
+@dataclass(frozen=True, slots=True)
 class Following:
     """The workers of this machine, by process id."""
 
@@ -64,7 +72,7 @@ class Following:
 
 
 def wait_for_workers(
-    state_directory: Path, follows: Callable[[WorkerStatus], bool], seconds: float = _FOLLOW_SECONDS
+    state_directory: Path, follows: Callable[[Worker], bool], seconds: float = _FOLLOW_SECONDS
 ) -> Following:
     """Wait, at most ``seconds``, until each worker reports that it follows a change.
 
@@ -75,7 +83,7 @@ def wait_for_workers(
 
 
 def wait_for_workers_of(
-    runtime: Path, master: int, follows: Callable[[WorkerStatus], bool], seconds: float = _FOLLOW_SECONDS
+    runtime: Path, master: int, follows: Callable[[Worker], bool], seconds: float = _FOLLOW_SECONDS
 ) -> Following:
     """The same for one proxy, by its runtime directory and its master process."""
     return _wait(lambda: {runtime: master}, follows, seconds)
@@ -97,17 +105,17 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
     }
 
 
-def holds(file: str, revision: int) -> Callable[[WorkerStatus], bool]:
-    """Return a test: whether a worker holds this revision of a state file, or a later one."""
-    return lambda worker: worker.revisions.get(file, -1) >= revision
+def holds(file: str, revision: int) -> Callable[[Worker], bool]:
+    """Whether a worker holds a revision of a state file, or a later one."""
+    return lambda worker: worker.in_force.revisions.get(file, -1) >= revision
 
 
-def refuses(keystore: str, access_key_id: str) -> Callable[[WorkerStatus], bool]:
-    """Return a test: whether a worker no longer accepts a credential."""
-    return lambda worker: access_key_id not in worker.credentials.get(keystore, (access_key_id,))
+def refuses(keystore: str, access_key_id: str) -> Callable[[Worker], bool]:
+    """Whether a worker no longer accepts a credential."""
+    return lambda worker: access_key_id not in worker.in_force.credentials.get(keystore, (access_key_id,))
 
 
-def _wait(proxies: Callable[[], dict[Path, int]], follows: Callable[[WorkerStatus], bool], seconds: float) -> Following:
+def _wait(proxies: Callable[[], dict[Path, int]], follows: Callable[[Worker], bool], seconds: float) -> Following:
     end = time.monotonic() + seconds
     while True:
         found = _check(proxies(), follows)
@@ -116,14 +124,19 @@ def _wait(proxies: Callable[[], dict[Path, int]], follows: Callable[[WorkerStatu
         time.sleep(_POLL_SECONDS)
 
 
-def _check(proxies: dict[Path, int], follows: Callable[[WorkerStatus], bool]) -> Following:
+def _check(proxies: dict[Path, int], follows: Callable[[Worker], bool]) -> Following:
     following: list[int] = []
     behind: list[int] = []
     for runtime, master in proxies.items():
         for pid in _workers(runtime, master):
-            worker = read_status(runtime, pid)
+            worker = _read(runtime, pid)
             (following if worker is not None and follows(worker) else behind).append(pid)
     return Following(tuple(sorted(following)), tuple(sorted(behind)))
+
+
+def _read(runtime: Path, pid: int) -> Worker | None:
+    status, in_force = read_status(runtime, pid), read_in_force(runtime, pid)
+    return None if status is None or in_force is None else Worker(status, in_force)
 
 
 def _inode(directory: Path) -> tuple[int, int]:

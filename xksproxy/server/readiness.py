@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from xksproxy.config.model import ALL_STORES, ANY_STORE, Health
 from xksproxy.server.services import Services
+from xksproxy.server.snapshot import Service
 
 
 class Readiness:
@@ -28,22 +29,22 @@ class Readiness:
         self._elsewhere = elsewhere
 
     def machine(self) -> bool:
-        """Whether the key stores that ``[health] ready_when`` names are ready."""
-        ready = self._stores()
+        """Whether the key stores are ready that ``[health] ready_when`` asks for."""
+        services = self._services.snapshot.services.values()
         if self._when == ANY_STORE:
-            return any(ready.values())
-        names = ready if self._when == ALL_STORES else self._when
-        return all(ready.get(name, False) for name in names)
+            return self._is_up() and any(map(self._serves, services))
+        if self._when == ALL_STORES:
+            return self._is_up() and all(map(self._serves, services))
+        return all(map(self.store, self._when))
 
     def store(self, name: str) -> bool | None:
         """Whether Encrypt and Decrypt requests of a key store are answered; None if there is no such key store."""
-        return self._stores().get(name)
+        snapshot = self._services.snapshot
+        prefix = snapshot.prefixes.get(name)
+        return None if prefix is None else self._is_up() and self._serves(snapshot.services[prefix])
 
-    def _stores(self) -> dict[str, bool]:
-        up = not (self._refuses() or self._services.problem)
-        elsewhere = self._elsewhere()
-        services = self._services.snapshot.services.values()
-        return {
-            service.store.name: up and (service.ready or any(hsm.id in elsewhere for hsm in service.fleet.instances))
-            for service in services
-        }
+    def _is_up(self) -> bool:
+        return not (self._refuses() or self._services.problem)
+
+    def _serves(self, service: Service) -> bool:
+        return service.ready or any(hsm.id in self._elsewhere() for hsm in service.fleet.instances)

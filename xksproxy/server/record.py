@@ -187,12 +187,11 @@ class Recorder:
         self._check_clock()
         self.metrics.audit_dropped.labels().inc(self.audit.dropped - self._dropped)
         self._dropped = self.audit.dropped
-        self.metrics.publish()
 
     def close(self) -> None:
         """Write the remaining sums, metrics and lines, at the end of the worker."""
         self._write_sums()
-        self.metrics.publish()
+        self.metrics.publish_now()
         self.audit.close()
         if self._tracer is not None:
             self._tracer.close()

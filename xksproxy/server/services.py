@@ -34,6 +34,7 @@ from xksproxy.state.usage import UsageBook
 _log: Final = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS: Final = 5.0
 _OTHERS_SECONDS: Final = 0.5
+_RETURN_SECONDS: Final = 1.0
 
 
 class _Refused:
@@ -136,6 +137,10 @@ class Services:
         guarded(self._follow_credentials)
         return changes
 
+    def flush_uses(self) -> None:
+        """Write when credentials were used; call it on a thread that nothing else waits for."""
+        guarded(self._states.flush_uses)
+
     def _register(self) -> None:
         with suppress(StateUnusable):  # which the check of the directory reports
             register(self._state, self._runtime, os.getppid())
@@ -176,10 +181,13 @@ class Services:
         _log.info("changed credentials or certificates in place")
 
     def stop(self) -> None:
-        """Stop the HSM threads, and return counts that were reserved for encryptions but not used."""
+        """Stop the HSM threads."""
         for instance in self._instances.values():
             instance.stop()
-        self.usage.return_unused()
+
+    def return_counts(self) -> None:
+        """Return counts that were reserved for encryptions but not used, as far as a second allows; call it last."""
+        self.usage.return_unused(_RETURN_SECONDS)
 
     def at(self, prefix: str) -> Service:
         """The key store at a path prefix.
@@ -199,10 +207,21 @@ class Services:
         """The snapshot in use."""
         return self._snapshot
 
+    def take_changed_stores(self) -> list[str]:
+        """The path prefixes of the key stores whose state may have changed since the last call."""
+        names = self._states.take_changed()
+        prefixes = self._snapshot.prefixes
+        return [prefixes[name] for name in names if name in prefixes]
+
     @property
     def revisions(self) -> Mapping[str, int]:
         """The revisions of state files that are in force, by the names of the files."""
         return self._states.revisions()
+
+    @property
+    def revisions_generation(self) -> int:
+        """Grows when :attr:`revisions` may have changed."""
+        return self._states.generation
 
     @property
     def accepted_credentials(self) -> dict[str, tuple[str, ...]]:

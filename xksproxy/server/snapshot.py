@@ -4,7 +4,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
@@ -79,6 +79,14 @@ class Snapshot:
     loaded_at: float
     """Seconds since 1970."""
 
+    prefixes: Mapping[str, str] = field(init=False)
+    """The path prefixes by the names of the key stores."""
+
+    def __post_init__(self) -> None:
+        """Make :attr:`prefixes`."""
+        prefixes = {service.store.name: prefix for prefix, service in self.services.items()}
+        object.__setattr__(self, "prefixes", prefixes)
+
     def admit(self, connection: Any) -> Client:
         """Return the client of a connection that was made with :attr:`context`.
 
@@ -142,7 +150,7 @@ def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundati
     fleet = Fleet(
         held_by,
         state.fingerprints,
-        lambda label: store.keys.key_of_label(label) is not None,
+        store.keys.has_label,
         lambda: _primary_labels(store),
         share=Share(table.name, table.weight),
         revision=lambda: state.versions.revision,
@@ -160,6 +168,7 @@ def fixed_settings(config: Config) -> tuple[object, ...]:
         replace(config.server, tls=tls),
         config.health,
         config.admin,
+        config.metrics,
         config.audit,
         config.hsm,
         config.state,

@@ -9,11 +9,15 @@ from typing import Final, TypeVar
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.keystore.blocks import BlockChange, Blocks
 from xksproxy.keystore.versions import KeyVersions
+from xksproxy.server.round_robin import RoundRobin
 from xksproxy.state.blocks import block_table
-from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.credential_uses import CredentialUses, UseRecord
+from xksproxy.state.directory_changes import DirectoryChanges
 from xksproxy.state.versions import version_table
 
 _log: Final = logging.getLogger(__name__)
+
+_LOOKED_AT_ANYWAY: Final = 4
 
 Result = TypeVar("Result")
 
@@ -39,6 +43,13 @@ class StateTables:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._states: dict[str, StoreState] = {}
+        self._uses = UseRecord(directory)
+        self._changes = DirectoryChanges((directory,))
+        self._round = RoundRobin(_LOOKED_AT_ANYWAY)
+        self._troubled: set[str] = set()
+        self._changed: set[str] = set()
+        self.generation = 0
+        """Grows when a revision may have changed."""
 
     def of(self, keystore: str) -> StoreState:
         """Return the state of a key store. It is read on first use, and stays the same object afterwards."""
@@ -48,25 +59,53 @@ class StateTables:
                 Blocks(block_table(self._directory, keystore)),
                 KeyVersions(version_table(self._directory, keystore)),
                 FingerprintRecords(self._directory / f"keys-{keystore}.json"),
-                CredentialUses(self._directory, keystore),
+                CredentialUses(self._directory, keystore, self._uses),
             )
             state.fingerprints.refresh()
         return state
 
     def refresh(self) -> list[tuple[str, BlockChange]]:
-        """Read all files again, write what is due, and return the changed blocks with the names of their key stores.
+        """Read the files that have changed, and return the changed blocks with the names of their key stores.
 
-        If one file cannot be read, the others are read nevertheless. Call it on a thread.
+        Blocks come first. Besides what inotify reports, a few key stores are looked at each time, in turn; all of them
+        if the directory cannot be watched. The failure of one file never keeps the others from being read. Call it on a
+        thread.
         """
+        names = self._due()
+        due = [(keystore, state) for keystore, state in list(self._states.items()) if keystore in names]
         changes: list[tuple[str, BlockChange]] = []
-        for keystore, state in list(self._states.items()):
+        before = [(state.blocks.revision, state.versions.revision) for _, state in due]
+        for keystore, state in due:
             changes += [(keystore, change) for change in guarded(state.blocks.refresh) or ()]
-            for step in (state.versions.refresh, state.fingerprints.refresh, state.credential_uses.flush):
-                guarded(step)
+            guarded(state.versions.refresh)
+        self.generation += before != [(state.blocks.revision, state.versions.revision) for _, state in due]
+        for _, state in due:
+            guarded(state.fingerprints.refresh)
+        self._troubled = {keystore for keystore, state in due if state.problem}
+        self._changed |= names
         return changes
 
+    def _due(self) -> set[str]:
+        """The names of the key stores to be looked at."""
+        changed = self._changes.take()
+        if changed is None or self._changes.unwatched:
+            self._changes = DirectoryChanges((self._directory,))  # it may have been replaced
+            return set(self._states)
+        # Of blocks-NAME.json, versions-NAME.json and keys-NAME.json
+        named = {name.partition("-")[2].removesuffix(".json") for _, name in changed}
+        return (named & self._states.keys()) | self._troubled | set(self._round.next(self._states))
+
+    def take_changed(self) -> set[str]:
+        """The key stores whose state may have changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def flush_uses(self) -> None:
+        """Write when credentials were used. It waits for the disk: call it on a thread of its own."""
+        self._uses.flush()
+
     def revisions(self) -> Mapping[str, int]:
-        """The revisions that are in force, by the names of the files."""
+        """The revisions that are in force, by the names of the files; files that were never written are left out."""
         return {
             name: revision
             for keystore, state in list(self._states.items())
@@ -74,6 +113,7 @@ class StateTables:
                 (f"blocks-{keystore}.json", state.blocks.revision),
                 (f"versions-{keystore}.json", state.versions.revision),
             )
+            if revision
         }
 
 

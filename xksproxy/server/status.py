@@ -3,7 +3,8 @@
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,24 +22,50 @@ from xksproxy.state.blocks import WHOLE_STORE
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
+_MAXIMUM_STORES: Final = 100
+"""With more key stores, only those that need attention are listed."""
+
 _MAXIMUM_KEYS: Final = 500
+_MAXIMUM_KEYS_OF_ALL: Final = 2000
+_MOST_COMPARISONS: Final = 20_000
+"""With more pairs of a key store and a label on a token, the keys of key stores are left out."""
+
 _RECENT_SECONDS: Final = 900.0
 _MAXIMUM_REASONS: Final = 50
 
 
-def status_document(
-    snapshot: Snapshot, workers: Sequence[WorkerStatus], labels: Iterable[str], usage: UsageBook, fleet_size: int
-) -> dict[str, Any]:
-    """Everything that ``/status`` reports, ready for JSON. ``labels`` are the labels seen on the tokens.
+class NoSuchKeystore(Exception):
+    """No key store has the name that was asked for."""
 
-    It reads files: call it on a thread. It contains no secret.
+
+@dataclass(frozen=True, slots=True)
+class StatusSource:
+    """What the status is made of. It contains no secret."""
+
+    snapshot: Snapshot
+    workers: Sequence[WorkerStatus]
+    labels: Iterable[str]
+    """The labels seen on the tokens."""
+
+    usage: UsageBook
+    fleet_size: int
+
+
+def status_document(source: StatusSource, keystore: str | None = None) -> dict[str, Any]:
+    """What ``/status`` reports, ready for JSON: all key stores with their keys if they are few, else a summary.
+
+    With ``keystore``, that key store and its keys instead. It reads files: call it on a thread.
+
+    Raises:
+        NoSuchKeystore: there is no such key store.
     """
-    seen = sorted(labels)
+    snapshot, workers = source.snapshot, source.workers
+    keystores = _keystores(source, keystore)
     return {
         "version": __version__,
         "machine": platform.node(),
         "time": _time(time.time()),
-        "fleet_size": fleet_size,
+        "fleet_size": source.fleet_size,
         "ready": any(worker.ready for worker in workers),
         "conditions": _conditions(workers),
         "clock_offset_seconds": next(
@@ -48,9 +75,29 @@ def status_document(
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(worker) for worker in workers],
         "hsms": _hsms(workers),
-        "keystores": [_keystore(service, seen, usage, workers) for service in snapshot.services.values()],
+        "keystore_count": len(snapshot.services),
+        "keystores_left_out": 0 if keystore is not None else len(snapshot.services) - len(keystores),
+        "keystores": keystores,
         "refusals": _refusals([refusal for worker in workers for refusal in worker.refusals]),
     }
+
+
+def _keystores(source: StatusSource, name: str | None) -> list[dict[str, Any]]:
+    """The key store with a name; without one all of them, or if they are many those that need attention."""
+    services = list(source.snapshot.services.values())
+    states = _keystore_states(source.workers)
+    if name is not None:
+        services = [service for service in services if service.store.name == name]
+        if not services:
+            raise NoSuchKeystore(name)
+    elif len(services) > _MAXIMUM_STORES:
+        services = [service for service in services if service.store.name in states][:_MAXIMUM_STORES]
+        return [_summary(service, states) for service in services]
+    labels = sorted(source.labels)
+    if len(services) > 1 and len(services) * len(labels) > _MOST_COMPARISONS:
+        return [_summary(service, states) for service in services]
+    most_keys = min(_MAXIMUM_KEYS, _MAXIMUM_KEYS_OF_ALL // max(1, len(services)))
+    return [_keystore(service, labels, source.usage, states, most_keys) for service in services]
 
 
 def _worker(worker: WorkerStatus) -> dict[str, Any]:
@@ -71,10 +118,13 @@ def condition_document(condition: Condition) -> dict[str, Any]:
     return {**msgspec.to_builtins(condition), "workers": 0}
 
 
-def _keystore_state(name: str, workers: Sequence[WorkerStatus]) -> str:
-    """OK, DEGRADED or UNAVAILABLE: the worst condition of the key store in any worker, without those of its HSMs."""
-    severities = {item.severity for worker in workers for item in worker.conditions if item.keystore == name}
-    return next((severity.value for severity in Severity if severity in severities), "OK")
+def _keystore_states(workers: Sequence[WorkerStatus]) -> dict[str, str]:
+    """DEGRADED or UNAVAILABLE, the worst that a worker reports, by key store. Other key stores are OK."""
+    states: dict[str, str] = {}
+    for severity in reversed(Severity):
+        for worker in workers:
+            states |= {item.keystore: severity.value for item in worker.conditions if item.severity is severity}
+    return states
 
 
 def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
@@ -104,22 +154,33 @@ def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
 
 
 def _keystore(
-    service: Service, labels: Sequence[str], usage: UsageBook, workers: Sequence[WorkerStatus]
+    service: Service, labels: Sequence[str], usage: UsageBook, states: Mapping[str, str], most_keys: int
 ) -> dict[str, Any]:
-    store = service.store
-    keys: dict[str, ExternalKey] = {key.id: key for key in store.keys.named_keys()}
+    """A key store with its first ``most_keys`` keys."""
+    keys: dict[str, ExternalKey] = {key.id: key for key in service.store.keys.named_keys()}
     for label in labels:
-        if holder := store.keys.key_of_label(label):
+        if holder := service.store.keys.key_of_label(label):
             keys.setdefault(holder.id, holder)
+    seen = frozenset(labels)
     return {
-        "name": store.name,
-        "uri_path_prefix": store.uri_path_prefix,
-        "state": _keystore_state(store.name, workers),
+        **_summary(service, states),
+        "credentials": _credentials(service.store),
+        "key_count": len(keys),
+        "keys": [_key(service, key, seen, usage) for key in list(keys.values())[:most_keys]],
+    }
+
+
+def _summary(service: Service, states: Mapping[str, str]) -> dict[str, Any]:
+    """A key store without its credentials and keys."""
+    return {
+        "name": service.store.name,
+        "uri_path_prefix": service.store.uri_path_prefix,
+        "state": states.get(service.store.name, "OK"),
         "blocked": _block(service, WHOLE_STORE),
         "hsms": [instance.id for instance in service.fleet.instances],
-        "credentials": _credentials(store),
-        "key_count": len(keys),
-        "keys": [_key(service, key, labels, usage) for key in list(keys.values())[:_MAXIMUM_KEYS]],
+        "credentials": [],
+        "key_count": None,
+        "keys": [],
     }
 
 
@@ -135,7 +196,7 @@ def _credentials(store: KeyStore) -> list[dict[str, str | None]]:
     ]
 
 
-def _key(service: Service, key: ExternalKey, labels: Sequence[str], usage: UsageBook) -> dict[str, Any]:
+def _key(service: Service, key: ExternalKey, labels: Collection[str], usage: UsageBook) -> dict[str, Any]:
     try:
         version = service.store.versions.primary(key)
         encryptions = usage.read(version.label).encryptions

@@ -2,43 +2,67 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX
 from xksproxy.config.held_secrets import pin_files
 from xksproxy.config.model import Config
+from xksproxy.server.round_robin import RoundRobin
+from xksproxy.state.directory_changes import DirectoryChanges
+
+_LOOKED_AT_ANYWAY: Final = 4
 
 Signature = tuple[object, ...]
 
 
 class FileWatch:
-    """Compares the metadata of the files that a configuration names. It does not read the files."""
+    """Compares the metadata of the files that a configuration names. It does not read the files.
+
+    Certificates and PINs are looked at each time. Directories of credentials are when inotify reports a change, when
+    they cannot be watched, and a few of them each time in turn.
+    """
 
     def __init__(self, config: Config) -> None:
         """The present metadata is the reference; create the watch before the files are read."""
         tls = config.server.tls
         named = (tls.certificate, tls.private_key, tls.client_ca, *pin_files(config))
-        self._files = tuple(path for path in named if path is not None)
-        self._directories = tuple(dict.fromkeys(store.credentials for store in config.keystore))
-        self._known = self._last = self._signature()
+        self._files = frozenset(path for path in named if path is not None)
+        self._directories = dict.fromkeys(store.credentials for store in config.keystore)
+        self._changes = DirectoryChanges(self._directories)
+        self._round = RoundRobin(_LOOKED_AT_ANYWAY)
+        self._known = {path: self._signature(path) for path in (*self._files, *self._directories)}
+        self._last = dict(self._known)
+        self._differing: set[str] = set()
+        """What was not as it is known when it was last looked at."""
 
     def changed(self) -> bool:
         """Whether something has changed since this last returned True, and did not change since the previous call.
 
         So a file that is still being written, or a certificate without its new key, is not used.
         """
-        now = self._signature()
-        settled = now == self._last
-        self._last = now
-        if not settled or now == self._known:
+        settled = True
+        for path in self._due():
+            now = self._signature(path)
+            settled = settled and now == self._last[path]
+            self._last[path] = now
+            (self._differing.discard if now == self._known[path] else self._differing.add)(path)
+        if not settled or not self._differing:
             return False
-        self._known = now
+        self._known.update((path, self._last[path]) for path in self._differing)
+        self._differing.clear()
         return True
 
-    def _signature(self) -> Signature:
-        return (
-            *(file_signature(path) for path in self._files),
-            *(tuple(directory_signature(directory, CREDENTIAL_SUFFIX)) for directory in self._directories),
-        )
+    def _due(self) -> set[str]:
+        reported = self._changes.take()
+        if reported is None:
+            return {*self._files, *self._directories}
+        directories = {directory for directory, _ in reported} | self._changes.unwatched
+        return {*self._files, *directories, *self._differing, *self._round.next(self._directories)}
+
+    def _signature(self, path: str) -> Signature:
+        if path in self._files:
+            return file_signature(path)
+        return tuple(directory_signature(path, CREDENTIAL_SUFFIX))
 
 
 def file_signature(path: str | Path) -> Signature:

@@ -22,6 +22,7 @@ from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.freed_memory import FreedMemory
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
@@ -34,6 +35,7 @@ from xksproxy.server.plain_http import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
+from xksproxy.server.regular_steps import once_a_second
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
@@ -138,7 +140,16 @@ class XksWorker(GunicornUVLoopWebWorker):
         hosts = AdminHosts.of(config.admin)
         reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
         fleet_size = config.server.fleet_size
-        admin = Admin(services, recorder, probes, reporter, directory=directory, fleet_size=fleet_size, hosts=hosts)
+        admin = Admin(
+            services,
+            recorder,
+            probes,
+            reporter,
+            directory=directory,
+            fleet_size=fleet_size,
+            most_series=config.metrics.max_series,
+            hosts=hosts,
+        )
         reporter.follow_reload(self._reload)
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
@@ -162,17 +173,23 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
+        freed = FreedMemory(lambda: len(table))
+        regular = (recorder.metrics.publish, services.flush_uses, freed.follow)
+        steps = [asyncio.create_task(once_a_second(step)) for step in regular]
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         following.cancel()
+        for step in steps:
+            step.cancel()
         services.stop()
         await life_cycle.follow()
         recorder.close()
         life_cycle.close()
         service.log.write_sums()
+        services.return_counts()
         _leave(0)
 
     async def _beat(

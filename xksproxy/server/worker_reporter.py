@@ -12,11 +12,11 @@ import msgspec
 from xksproxy.hsm.instance.instance import Instance, State
 from xksproxy.server import reload_problem
 from xksproxy.server.conditions import Condition
-from xksproxy.server.find_conditions import find_conditions
+from xksproxy.server.find_conditions import ConditionFinder
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
-from xksproxy.server.worker_status import HsmStatus, StatusFile, WorkerStatus
+from xksproxy.server.worker_status import HsmStatus, InForce, StatusFile, WorkerStatus
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class WorkerReporter:
         self._recorder = recorder
         self._readiness = readiness
         self._conditions: tuple[Condition, ...] = ()
+        self._finder = ConditionFinder(services, recorder)
         self._directory = directory
         self._connections = connections
         self._started = time.time()
@@ -60,14 +61,17 @@ class WorkerReporter:
         for instance in self._services.instances:
             self._report_hsm(metrics, instance)
         self._report_conditions(metrics)
-        self._file.publish(self.status())
+        services = self._services
+        self._file.publish(
+            self.status(),
+            (services.snapshot.loaded_at, services.revisions_generation),
+            lambda: InForce(services.revisions, services.accepted_credentials),
+        )
 
     def _report_conditions(self, metrics: Metrics) -> None:
         """Find the conditions, and log each that is new or has ended."""
         before = {item.subject: item for item in self._conditions}
-        self._conditions = find_conditions(
-            self._services, self._recorder, reload_problem.read(self._directory), self._file.problem
-        )
+        self._conditions = self._finder.find(reload_problem.read(self._directory), self._file.problem)
         now = {item.subject: item for item in self._conditions}
         metrics.set_conditions(now)
         for subject in sorted(now.keys() - before.keys()):
@@ -98,8 +102,6 @@ class WorkerReporter:
             conditions=self._conditions,
             hsms=tuple(map(_hsm_status, self._services.instances)),
             refusals=tuple(self._recorder.refusals),
-            revisions=dict(self._services.revisions),
-            credentials=self._services.accepted_credentials,
             reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
         )

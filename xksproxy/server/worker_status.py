@@ -1,6 +1,7 @@
 """The status that each worker publishes of itself and its HSMs, so that any worker can answer for all."""
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from xksproxy.server.conditions import Condition
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
 
 _FRESH_SECONDS: Final = 10.0
-_CAPACITY: Final = 192 * 1024
-"""Enough for the largest number of refusals and conditions, and for some thousand credentials."""
+_CAPACITY: Final = 128 * 1024
+"""Enough for the largest number of refusals and conditions."""
 
-FILE_BYTES: Final = 2 * _CAPACITY
-"""The approximate space of one worker's file in the runtime directory."""
+_IN_FORCE_CAPACITY: Final = 64 * 1024
+"""Enough for a thousand credentials."""
 
 
 class HsmStatus(msgspec.Struct, frozen=True):
@@ -59,12 +60,6 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     ready: bool
     hsms: tuple[HsmStatus, ...]
     refusals: tuple[Refusal, ...]
-    revisions: dict[str, int] = {}
-    """The revisions of state files that are in force, by the names of the files."""
-
-    credentials: dict[str, tuple[str, ...]] = {}
-    """The access key ids that are accepted, by key store."""
-
     reload: str = ""
     """The last reload request that the worker has followed; see :mod:`xksproxy.server.reload_verdict`."""
 
@@ -74,17 +69,32 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
 
 
+class InForce(msgspec.Struct, frozen=True):
+    """Which changes a worker follows. It grows with the number of key stores, and rarely changes."""
+
+    revisions: Mapping[str, int] = {}
+    """The revisions of state files that are in force, by the names of the files. 0 is left out."""
+
+    credentials: Mapping[str, tuple[str, ...]] = {}
+    """The access key ids that are accepted, by key store."""
+
+
 class StatusFile:
-    """The file in which a worker publishes its status."""
+    """The files in which a worker publishes its status and what is in force."""
 
     def __init__(self, directory: Path, pid: int) -> None:
         self._file = PublishedFile(_path(directory, pid), _CAPACITY)
+        self._in_force_file = PublishedFile(_in_force_path(directory, pid), _IN_FORCE_CAPACITY)
+        self._in_force: object = None
         self.problem = ""
         """Why the last status could not be written; empty if it could."""
 
-    def publish(self, worker: WorkerStatus) -> None:
-        """Write the status; call it on a thread."""
+    def publish(self, worker: WorkerStatus, state: object, in_force: Callable[[], InForce]) -> None:
+        """Write the status; call it on a thread. ``in_force`` is written too if ``state`` has changed."""
         try:
+            if state != self._in_force or not self._in_force_file.in_place:
+                self._in_force_file.write(encode_json(in_force()))
+                self._in_force = state
             self._file.write(encode_json(worker))
         except OSError as error:
             self.problem = error.strerror or str(error)
@@ -106,15 +116,27 @@ def read_status(directory: Path, pid: int) -> WorkerStatus | None:
     return None
 
 
+def read_in_force(directory: Path, pid: int) -> InForce | None:
+    """What a worker has published of that; None if it has published nothing."""
+    with suppress(OSError, Unreadable, msgspec.MsgspecError):
+        return decode_json(read_published(_in_force_path(directory, pid)), InForce)
+    return None
+
+
 def published_pids(directory: Path) -> list[int]:
     """The process ids of the workers that have published a status and have not ended."""
     return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.status")]
 
 
 def forget(directory: Path, pid: int) -> None:
-    """Remove the status file of a worker that has ended."""
+    """Remove the files of a worker that has ended."""
     _path(directory, pid).unlink(missing_ok=True)
+    _in_force_path(directory, pid).unlink(missing_ok=True)
 
 
 def _path(directory: Path, pid: int) -> Path:
     return directory / f"worker-{pid}.status"
+
+
+def _in_force_path(directory: Path, pid: int) -> Path:
+    return directory / f"in-force-{pid}"

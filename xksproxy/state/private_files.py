@@ -1,11 +1,12 @@
 """Files in a directory of one user: opened without following links, checked after opening, replaced as a whole."""
 
+import ctypes
 import errno
 import os
 import pwd
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -77,20 +78,68 @@ def replace_file_of(name: str, content: bytes, directory: int, *, sync_directory
     Raises:
         OSError: it cannot be written. The old file stays, unless only the sync of the directory failed.
     """
+    partial = _write_partial(name, content, directory, os.fsync)
+    _rename({partial: name}, directory)
+    if sync_directory:
+        os.fsync(directory)
+
+
+def replace_files_of(contents: Mapping[str, bytes], directory: int) -> None:
+    """Replace several files, each atomically, with one sync of the file system for all of them.
+
+    Raises:
+        OSError: one cannot be written. Some files may be replaced.
+    """
+    partials: dict[str, str] = {}
+    try:
+        for name, content in contents.items():
+            partials[_write_partial(name, content, directory, lambda _: None)] = name
+        _sync_file_system(directory)
+    except BaseException:
+        _remove(partials, directory)
+        raise
+    _rename(partials, directory)
+    os.fsync(directory)
+
+
+def _write_partial(name: str, content: bytes, directory: int, sync: Callable[[int], None]) -> str:
+    """Write a file beside the one that it is to replace, and return its name."""
     partial = f".{name[:100]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=directory)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
-        os.replace(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+            sync(descriptor)
     except BaseException:
+        _remove((partial,), directory)
+        raise
+    return partial
+
+
+def _rename(partials: Mapping[str, str], directory: int) -> None:
+    left = dict(partials)
+    try:
+        for partial, name in partials.items():
+            os.replace(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+            del left[partial]
+    except BaseException:
+        _remove(left, directory)
+        raise
+
+
+def _remove(partials: Iterable[str], directory: int) -> None:
+    for partial in partials:
         with suppress(OSError):
             os.unlink(partial, dir_fd=directory)
-        raise
-    if sync_directory:
-        os.fsync(directory)
+
+
+def _sync_file_system(directory: int) -> None:
+    """Sync all that was written to the file system of a directory (syncfs(2))."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.syncfs(directory) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def _open(name: str, flags: int, directory: int) -> int:

@@ -12,7 +12,7 @@ import msgspec
 
 from xksproxy.decoding import convert, decode_json
 from xksproxy.encoding import encode_json
-from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of
+from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of, replace_files_of
 
 FORMAT: Final = 1
 """The format of the files. It changes only if an older release would misunderstand a file."""
@@ -65,6 +65,23 @@ def replace_file(path: Path, content: bytes) -> None:
     """Replace a file atomically and sync it to disk (StateUnusable if that fails)."""
     with _unusable(path), opened_directory(path.parent) as directory:
         replace_file_of(path.name, content, directory)
+
+
+def write_together(documents: Mapping["StateFile", Mapping[str, Any]]) -> None:
+    """Replace several files of one directory as :meth:`StateFile.write` does, with one sync for all.
+
+    The manifest keeps the revisions before, which harms nothing: it says that a file must not be older.
+
+    Raises:
+        StateUnusable: one cannot be written. Some may be replaced.
+    """
+    path = next(iter(documents)).path
+    revisions = {file: file.next_revision for file in documents}
+    contents = {file.path.name: _encode(document, revisions[file]) for file, document in documents.items()}
+    with _unusable(path), opened_directory(path.parent) as directory:
+        replace_files_of(contents, directory)
+    for file, revision in revisions.items():
+        file.note_written(revision)
 
 
 class StateFile:
@@ -140,15 +157,23 @@ class StateFile:
         Raises:
             StateUnusable: the file or its record in the manifest cannot be written.
         """
-        revision = max(self._revision, 0) + 1
-        content = encode_json({**document, "format": FORMAT, "revision": revision})
+        revision = self.next_revision
         with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
-            replace_file_of(self._name, content, directory)
-        self._revision = revision
+            replace_file_of(self._name, _encode(document, revision), directory)
+        self.note_written(revision)
         try:
             self.record()
         except StateUnusable as error:
             raise StateUnusable(f"{error}; the change of {self.path} is in force, but it is not recorded") from error
+
+    @property
+    def next_revision(self) -> int:
+        """The revision of the next change. The caller holds the lock and has read the file under it."""
+        return max(self._revision, 0) + 1
+
+    def note_written(self, revision: int) -> None:
+        """Note that the file has this revision now. Another thread may have read it already."""
+        self._revision = max(self._revision, revision)
 
     def record(self) -> None:
         """Record the newest revision in the manifest. The caller holds the lock (StateUnusable if it fails)."""
@@ -252,14 +277,27 @@ class SharedTable(Generic[Entry]):
         Raises:
             StateUnusable: the file cannot be read or written. Nothing changes.
         """
+        self.merge(additions, lambda known, entry: entry if known is None else known)
+        return self.entries()
+
+    def merge(
+        self, additions: Mapping[str, Entry], choose: Callable[[Entry | None, Entry], Entry]
+    ) -> Mapping[str, Entry]:
+        """Replace each entry by ``choose(entry, addition)``, with one write, and return those that are new.
+
+        Raises:
+            StateUnusable: the file cannot be read or written. Nothing changes.
+        """
         with self._file.locked(self._lock_seconds):
             known, document = self._read()
-            new = {name: entry for name, entry in additions.items() if name not in known}
-            if new:
-                raw = {name: msgspec.to_builtins(entry) for name, entry in new.items()}
-                self._file.write({**document, "entries": {**document["entries"], **raw}})
-            self._take({**known, **new}, self._file.signature())
-        return self.entries()
+            chosen = {name: choose(known.get(name), addition) for name, addition in additions.items()}
+            changed = {name: entry for name, entry in chosen.items() if entry != known.get(name)}
+            if changed:
+                before = document["entries"]
+                raw = {name: {**before.get(name, {}), **msgspec.to_builtins(entry)} for name, entry in changed.items()}
+                self._file.write({**document, "entries": {**before, **raw}})
+            self._take({**known, **changed}, self._file.signature())
+        return {name: entry for name, entry in changed.items() if name not in known}
 
     def _take(self, entries: Mapping[str, Entry], signature: tuple[int, ...] | None) -> None:
         self._seen = entries, max(self._file.revision, 0), signature
@@ -279,6 +317,10 @@ class SharedTable(Generic[Entry]):
         """Record a file that an older release, or a killed process, has left without a record."""
         with suppress(StateUnusable), self._file.locked(self._lock_seconds):
             self._file.record()
+
+
+def _encode(document: Mapping[str, Any], revision: int) -> bytes:
+    return encode_json({**document, "format": FORMAT, "revision": revision})
 
 
 def _decode(path: Path, content: bytes, content_type: type[Content]) -> Content:

@@ -5,8 +5,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from xksproxy.decoding import convert
-from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, write_together
 from xksproxy.state.usage_names import UsageNames
 
 _log: Final = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ _REFUSED_SECONDS: Final = 1.0
 """For so long after a refusal, the record is not asked again."""
 
 _CHECK_SECONDS: Final = 1.0
+_RETURNED_TOGETHER: Final = 100
+_CHECKED_AT_ONCE: Final = 100
 _DIRECTORY: Final = "usage"
 
 
@@ -126,7 +129,10 @@ class UsageBook:
         self.directory = state_directory
         self._files: dict[str, StateFile] = {}
         self._checked_at = -math.inf
-        self._checked: dict[str, tuple[int, ...] | None] = {}
+        self._looked_at: dict[str, tuple[tuple[int, ...] | None, KeyUsage]] = {}
+        """The signature of each file, and what was read."""
+        self._unchecked: list[str] = []
+        self._problems: dict[str, str] = {}
         self.problem = ""
         """Why encryptions under a key cannot be counted. Empty if all records can be read."""
         self._lock = threading.Lock()
@@ -143,40 +149,54 @@ class UsageBook:
         return _read(self._file(counted_as), counted_as)[0]
 
     def read_all(self) -> Iterator[KeyUsage]:
-        """All records, in no particular order.
+        """All records, in no particular order. Those that have not changed since they were read are not read again.
 
         Raises:
             StateUnusable: a record cannot be read.
         """
-        for path in (self.directory / _DIRECTORY).glob("key-*.json"):
-            yield _read(self._file_named(path.name), "")[0]
+        for name in self._record_names(self.directory / _DIRECTORY):
+            yield self._look_at(name)
 
     def check(self) -> None:
-        """Read each record that has changed, at most once a second, and set ``problem``. Call it on a thread."""
+        """Look at 100 records in turn, at most once a second, and set ``problem``. Call it on a thread."""
         now = time.monotonic()
         if now - self._checked_at < _CHECK_SECONDS:
             return
         self._checked_at = now
-        problems = list(self._check_records())
-        if problems and problems[0] != self.problem:
-            _log.error("encryptions cannot be counted", extra={"fields": {"reason": problems[0]}})
-        self.problem = problems[0] if problems else ""
-
-    def _check_records(self) -> Iterator[str]:
+        before = self.problem
         try:
-            names = [path.name for path in (self.directory / MANIFEST / _DIRECTORY).glob("key-*.json")]
+            self._check_some()
         except OSError as error:
-            yield f"{self.directory / MANIFEST / _DIRECTORY}: {error.strerror}"
-            return
-        for name in names:
-            file = self._file_named(name)
+            self.problem = f"{self.directory / MANIFEST / _DIRECTORY}: {error.strerror}"
+        else:
+            self.problem = next(iter(self._problems.values()), "")
+        if self.problem and self.problem != before:
+            _log.error("encryptions cannot be counted", extra={"fields": {"reason": self.problem}})
+
+    def _check_some(self) -> None:
+        if not self._unchecked:
+            self._unchecked = list(self._record_names(self.directory / MANIFEST / _DIRECTORY))
+        now, self._unchecked = self._unchecked[:_CHECKED_AT_ONCE], self._unchecked[_CHECKED_AT_ONCE:]
+        for name in {*now, *self._problems}:
             try:
-                signature = file.signature()
-                if signature is None or self._checked.get(name) != signature:
-                    _read(file, "")
-                    self._checked[name] = signature
+                self._look_at(name)
             except StateUnusable as error:
-                yield str(error)
+                self._problems[name] = str(error)
+            else:
+                self._problems.pop(name, None)
+
+    def _look_at(self, name: str) -> KeyUsage:
+        """A record, read if it has changed since it was last read (StateUnusable if it cannot be)."""
+        file = self._file_named(name)
+        signature = file.signature()
+        known = self._looked_at.get(name)
+        if known is None or signature is None or known[0] != signature:
+            known = self._looked_at[name] = signature, _read(file, "")[0]
+        return known[1]
+
+    @staticmethod
+    def _record_names(directory: Path) -> Iterator[str]:
+        return (path.name for path in directory.glob("key-*.json"))
 
     def count_encryption(self, label: str, maximum: int | None) -> None:
         """Count one encryption before it is made. This may wait for the disk.
@@ -229,14 +249,44 @@ class UsageBook:
             or (reservation.maximum is not None and reservation.top >= share * reservation.maximum)
         )
 
-    def return_unused(self) -> None:
-        """Subtract unused encryptions from the records. Call it when no encryption can follow."""
+    def return_unused(self, seconds: float = math.inf) -> None:
+        """Subtract unused encryptions from the records. Call it when no encryption can follow.
+
+        Those of many keys are written together. After so many seconds it goes no further, those with the most unused
+        encryptions first: a count that is too high harms little.
+        """
+        end = time.monotonic() + seconds
         with self._lock:
             reservations, self._reservations = self._reservations, {}
-        for label, reservation in reservations.items():
-            with suppress(StateUnusable), reservation.mutex:
-                unused, reservation.unused, reservation.closed = reservation.unused, 0, True
-                self._update_record(label, reserved=reservation.total, returned=unused)
+        unused = {label: self._close(reservation) for label, reservation in reservations.items()}
+        ordered = iter(sorted(filter(unused.get, unused), key=lambda label: -unused[label]))
+        while (labels := list(islice(ordered, _RETURNED_TOGETHER))) and time.monotonic() < end:
+            with suppress(StateUnusable):
+                self._return({label: (reservations[label].total, unused[label]) for label in sorted(labels)})
+
+    @staticmethod
+    def _close(reservation: _Reservation) -> int:
+        """Let no further block be reserved, and return the number of unused encryptions."""
+        with reservation.mutex:
+            unused, reservation.unused, reservation.closed = reservation.unused, 0, True
+        return unused
+
+    def _return(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Subtract from the records of some labels, with one sync. ``counts``: what was reserved, and what is unused.
+
+        The labels are in order, so that two processes that wait for each other's locks cannot both wait for ever.
+        """
+        with ExitStack() as locks:
+            changes: dict[StateFile, Document] = {}
+            for label, (reserved, unused) in counts.items():
+                file = self._file(label)
+                with suppress(StateUnusable):
+                    locks.enter_context(file.locked(_LOCK_SECONDS))
+                    usage, document = _read(file, label, reserved)
+                    changed = _later(usage, encryptions=usage.encryptions - unused)
+                    changes[file] = {**document, **msgspec.to_builtins(changed)}
+            if changes:
+                write_together(changes)
 
     @staticmethod
     def _needs_refill(reservation: _Reservation, now: float) -> bool:
@@ -311,11 +361,11 @@ class UsageBook:
         with suppress(StateUnusable):
             self._update_record(self.names.of(label), last_decrypted=time.time())
 
-    def _update_record(self, label: str, *, reserved: int = 0, returned: int = 0, **times: float) -> None:
+    def _update_record(self, label: str, *, reserved: int = 0, **times: float) -> None:
         file = self._file(label)
         with file.locked(_LOCK_SECONDS):
             usage, document = _read(file, label, reserved)
-            changed = _later(usage, encryptions=usage.encryptions - returned, **times)
+            changed = _later(usage, encryptions=usage.encryptions, **times)
             file.write({**document, **msgspec.to_builtins(changed)})
 
     def _file(self, label: str) -> StateFile:

@@ -1,5 +1,6 @@
 """The name under which the encryptions of a key are counted, if the key has several names."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,8 @@ class UsageNames:
     def __init__(self, state_directory: Path) -> None:
         self._table = SharedTable(state_directory / "usage-names.json", UsageName)
         self._known: dict[str, str] = {}
+        self._others_of: tuple[Mapping[str, UsageName], Mapping[str, Sequence[str]]] = {}, {}
+        """Entries of the file, and by the names under which they are counted."""
 
     def of(self, name: str) -> str:
         """The name under which encryptions are counted. The first use of a name reads the file.
@@ -43,14 +46,20 @@ class UsageNames:
         entry = self._table.get(name)
         return name if entry is None else entry.counted_as
 
-    def others(self, counted_as: str) -> list[str]:
-        """The other names that are counted under a name.
+    def others(self, counted_as: str) -> Sequence[str]:
+        """The other names of what is counted under a name.
 
         Raises:
             StateUnusable: the file cannot be read.
         """
         self._table.refresh()
-        return [name for name, entry in self._table.entries().items() if entry.counted_as == counted_as]
+        entries = self._table.entries()
+        if self._others_of[0] is not entries:
+            names: dict[str, list[str]] = {}
+            for name, entry in entries.items():
+                names.setdefault(entry.counted_as, []).append(name)
+            self._others_of = entries, names
+        return self._others_of[1].get(counted_as, ())
 
     def join(self, name: str, other: str) -> None:
         """Count a name under ``other`` from now on, unless it has a record. Waits for the disk.

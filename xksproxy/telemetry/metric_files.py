@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -11,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from xksproxy.decoding import decode_json
 from xksproxy.telemetry.definitions import FAMILIES
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
 from xksproxy.telemetry.series import Counters, Gauges, Histograms, examples_of
@@ -21,8 +21,10 @@ _log: Final = logging.getLogger(__name__)
 _CAPACITY: Final = 384 * 1024
 """Enough for 500 series of Decrypts with the longest names, and for the other series of 50 key stores."""
 
-FILE_BYTES: Final = 2 * _CAPACITY
-"""About what the file of one process takes of the runtime directory."""
+_GAUGE_CAPACITY: Final = 48 * 1024
+_UNCHANGED_SECONDS: Final = 10.0
+_PAUSE_FACTOR: Final = 50.0
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _MOST_INCLUDED: Final = 1000
 """More workers than can end while a reader reads the files."""
@@ -30,7 +32,10 @@ _ENDED: Final = "metrics-ended"
 
 
 class WorkerMetrics:
-    """The file of this worker process."""
+    """The files of this worker process: one for what lasts, counters and histograms, and one for gauges.
+
+    What lasts may be much, and is written only if it has changed; gauges are few, and say that the worker is alive.
+    """
 
     def __init__(
         self,
@@ -39,26 +44,59 @@ class WorkerMetrics:
         with_examples: Histograms | None = None,
     ) -> None:
         """``with_examples`` is the histogram whose examples are published too."""
-        self._metrics = tuple(metrics)
+        metrics = tuple(metrics)
+        self._lasting = tuple(metric for metric in metrics if metric.family.kind.outlives_process)
+        self._gauges = tuple(metric for metric in metrics if not metric.family.kind.outlives_process)
         self._with_examples = with_examples
         self._id = os.urandom(8).hex()
-        self._file = PublishedFile(_path(directory, os.getpid()), _CAPACITY)
+        self._lasting_file = PublishedFile(_path(directory, os.getpid()), _CAPACITY)
+        self._gauge_file = PublishedFile(_gauge_path(directory, os.getpid()), _GAUGE_CAPACITY)
+        self._written = -1
+        self._next = 0.0
+        self._writing = threading.Lock()
         self.problem = ""
         """Why the last values could not be written; empty if they could."""
 
     def current(self) -> Published:
         """The present values."""
-        examples = [] if self._with_examples is None else list(examples_of(self._with_examples))
-        return Published(self._id, time.monotonic(), values_of(self._metrics), examples)
+        return self._published((*self._lasting, *self._gauges))
 
-    def publish(self) -> None:
-        """Write the present values."""
-        try:
-            self._file.write(msgspec.json.encode(self.current()))
-        except OSError as error:
-            self.problem = error.strerror or str(error)
-        else:
-            self.problem = ""
+    def publish(self, counted: int | None = None) -> None:
+        """Write the present values; call it on a thread.
+
+        ``counted`` is the number of requests counted: while it stays, what lasts is written every ten seconds. Writing
+        it takes at most a fiftieth of the time. Without ``counted`` it is written now.
+        """
+        with self._writing:
+            try:
+                self._gauge_file.write(self._published(self._gauges).encode())
+                if counted is None or self._is_due(counted):
+                    self._write_lasting()
+                    self._written = -1 if counted is None else counted
+            except OSError as error:
+                self.problem = error.strerror or str(error)
+            else:
+                self.problem = ""
+
+    def _is_due(self, counted: int) -> bool:
+        if not self._lasting_file.in_place:
+            return True
+        left = self._next - time.monotonic()
+        return left <= 0 if counted != self._written else left <= -_UNCHANGED_SECONDS
+
+    def _write_lasting(self) -> None:
+        begun = time.monotonic()
+        self._lasting_file.write(self._published(self._lasting).encode())
+        ended = time.monotonic()
+        self._next = ended + min(_LONGEST_PAUSE_SECONDS, _PAUSE_FACTOR * (ended - begun))
+
+    def _published(self, metrics: Iterable[Counters | Gauges | Histograms]) -> Published:
+        examples = (
+            list(examples_of(self._with_examples))
+            if self._with_examples is not None and self._with_examples in metrics
+            else []
+        )
+        return Published(self._id, time.monotonic(), {}, examples, more=values_of(metrics))
 
 
 class EndedWorkers:
@@ -82,6 +120,8 @@ class EndedWorkers:
 
     def add(self, pid: int) -> None:
         """Take over the counts of a worker that has ended."""
+        with suppress(OSError):
+            _gauge_path(self._directory, pid).unlink()
         path = _path(self._directory, pid)
         if path not in self._added and (published := _read(path)) is not None:
             self._totals.add_lasting(published)
@@ -98,9 +138,10 @@ class EndedWorkers:
             self._added.clear()
 
     def _write(self) -> bool:
-        published = Published("", time.monotonic(), self._totals.families(), included=tuple(self._included))
+        included = tuple(self._included)
+        published = Published("", time.monotonic(), {}, included=included, more=self._totals.families())
         try:
-            self._file.write(msgspec.json.encode(published))
+            self._file.write(published.encode())
         except OSError:
             return False
         return True
@@ -111,7 +152,7 @@ def read_totals(directory: Path, own: Published) -> Totals:
 
     A file that cannot be read is renamed, and named in the log once; the rest counts.
     """
-    workers = [read for path in directory.glob("metrics-*.worker") if (read := _read(path)) is not None]
+    workers = [read for path in directory.glob("*-*.worker") if (read := _read(path)) is not None]
     ended = _read(directory / _ENDED)
     totals = Totals(FAMILIES)
     if ended is not None:
@@ -126,10 +167,14 @@ def _path(directory: Path, pid: int) -> Path:
     return directory / f"metrics-{pid}.worker"
 
 
+def _gauge_path(directory: Path, pid: int) -> Path:
+    return directory / f"gauges-{pid}.worker"
+
+
 def _read(path: Path) -> Published | None:
     """What a file holds. One that is damaged is put aside."""
     try:
-        return decode_json(read_published(path), Published)
+        return Published.decode(read_published(path))
     except FileNotFoundError:
         return None
     except (OSError, Unreadable, msgspec.MsgspecError) as error:

@@ -4,9 +4,10 @@ Where KMS publishes a CloudWatch metric of the same meaning, the help text names
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
@@ -14,12 +15,19 @@ from prometheus_client.registry import Collector
 
 from xksproxy.printable import printable
 from xksproxy.telemetry import definitions
+from xksproxy.telemetry.collectors import FoldedCollector, MachineCollector
 from xksproxy.telemetry.metric_files import WorkerMetrics, read_totals
 from xksproxy.telemetry.series import OTHER, Count, Distribution, Level, SeriesOf
+from xksproxy.telemetry.series_budget import ShownStores, allot
 from xksproxy.telemetry.totals import Totals
 
 Encoder = Callable[[CollectorRegistry], bytes]
-_REQUEST_DURATION = definitions.REQUEST_DURATION.name
+_REQUEST_DURATION: Final = definitions.REQUEST_DURATION.name
+_DURATIONS: Final = tuple(
+    family.name for family in (definitions.REQUEST_DURATION, definitions.QUEUE_DURATION, definitions.HSM_DURATION)
+)
+DURATIONS: Final = "durations"
+MAXIMUM_SERIES: Final = 20_000
 
 
 class Metrics:
@@ -39,6 +47,9 @@ class Metrics:
         self._condition_labels: set[tuple[str, ...]] = set()
         metrics = [metric for metric in vars(self).values() if isinstance(metric, SeriesOf)]
         self._file = WorkerMetrics(directory, metrics, with_examples=self._request_duration)
+        self._shown = ShownStores(directory)
+        self._counted = 0
+        """Requests, and other events that are counted, so far."""
 
     def _define_request_metrics(self) -> None:
         self._requests = SeriesOf(definitions.REQUESTS, Count)
@@ -87,6 +98,7 @@ class Metrics:
         operation = kms_operation if not kms_operation or kms_operation in definitions.KMS_OPERATIONS else OTHER
         labels = keystore, operation, xks_operation, exception
         requests, duration = self._request_series.get(labels) or self._new_request_series(*labels)
+        self._counted += 1
         requests.inc()
         duration.observe(seconds, trace_id)
         if hsm_seconds:
@@ -135,7 +147,11 @@ class Metrics:
         self._condition_labels.update(subjects)
 
     def publish(self) -> None:
-        """Let all processes see the present values. Call it once a second."""
+        """Let all processes see the present values. Call it once a second, on a thread."""
+        self._file.publish(self._counted)
+
+    def publish_now(self) -> None:
+        """The same, whatever it costs."""
         self._file.publish()
 
     def latency(self) -> list[dict[str, Any]]:
@@ -147,13 +163,44 @@ class Metrics:
                 counts[operation] = [one + other for one, other in zip(before, values, strict=True)]
         return [_latency(operation, values[:-1]) for operation, values in sorted(counts.items())]
 
-    def render(self, collectors: Iterable[Collector], encode: Encoder = generate_latest) -> bytes:
-        """Return the metrics of all workers and of ``collectors``, in Prometheus's text format or another one."""
+    def render(
+        self,
+        machine: MachineCollector | None = None,
+        encode: Encoder = generate_latest,
+        most_series: int = MAXIMUM_SERIES,
+    ) -> bytes:
+        """Return the metrics of all workers and of the machine, in Prometheus's text format or another one.
+
+        Above ``most_series``, durations by key store, keys and credentials are folded into fewer series.
+        """
+        totals = self._totals()
         registry = CollectorRegistry()
-        registry.register(_Collected(self._totals()))
-        for collector in collectors:
-            registry.register(collector)
+        registry.register(_Collected(totals))
+        wanted = {DURATIONS: _duration_series(totals), **({} if machine is None else machine.series())}
+        allotted = allot(wanted, most_series - sum(totals.count_series().values()) + wanted[DURATIONS])
+        folded = {DURATIONS: self._fold_durations(totals, allotted[DURATIONS])}
+        if machine is not None:
+            folded |= machine.fold(allotted)
+            registry.register(machine)
+        registry.register(FoldedCollector(folded))
         return encode(registry)
+
+    def _fold_durations(self, totals: Totals, most: int) -> int:
+        """Fold the durations of key stores until at most so many series are left; returns by how many they are less."""
+        before = _duration_series(totals)
+        if before <= most:
+            return 0
+        counts: Counter[str] = Counter()
+        series: Counter[str] = Counter()
+        for name in _DURATIONS:
+            for (keystore, _), values in totals.values(name).items():
+                series[keystore] += totals.series_in(name)
+                counts[keystore] += int(sum(values[:-1])) if name == _REQUEST_DURATION else 0
+        room = most // max(series.values()) - 1  # one is "other"
+        kept = self._shown.choose((keystore for keystore, _ in counts.most_common()), room)
+        for name in _DURATIONS:
+            totals.fold(name, kept)
+        return before - _duration_series(totals)
 
     def _totals(self) -> Totals:
         return read_totals(self._directory, self._file.current())
@@ -167,6 +214,11 @@ class _Collected(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._totals.collect()
+
+
+def _duration_series(totals: Totals) -> int:
+    counted = totals.count_series()
+    return sum(counted[name] for name in _DURATIONS)
 
 
 def principal_of(arn: str) -> str:

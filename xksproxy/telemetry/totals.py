@@ -1,19 +1,22 @@
 """Merges the values that processes publish, and gives them to prometheus-client."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import accumulate, chain, islice
+from typing import Final, Self
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
+from xksproxy.decoding import decode_json
 from xksproxy.telemetry.definitions import REQUEST_DURATION
-from xksproxy.telemetry.series import Counters, Example, Family, Gauges, Histograms, Kind
+from xksproxy.telemetry.series import OTHER, Counters, Example, Family, Gauges, Histograms, Kind
 
 _FRESH_SECONDS: Final = 10.0
+_PART_SERIES: Final = 200
+"""So many series are encoded or decoded by one call, which no other thread can interrupt."""
 
 Values = dict[tuple[str, ...], list[float]]
 """The values of the series of one metric, by their labels."""
@@ -22,8 +25,12 @@ Rows = list[tuple[tuple[str, ...], list[float]]]
 """The same as a list, as it is written: labels and values of each series."""
 
 
+Families = dict[str, Rows]
+"""The series of several metrics, by the names of the metrics."""
+
+
 class Published(msgspec.Struct, array_like=True):
-    """The metrics that one process publishes."""
+    """What one process publishes of its metrics, or the beginning of it."""
 
     id: str
     """A random id of the process, because the system may use a process id again."""
@@ -31,8 +38,8 @@ class Published(msgspec.Struct, array_like=True):
     at: float
     """The time of publication, on the monotonic clock of the machine in seconds."""
 
-    families: dict[str, Rows]
-    """The series of each metric."""
+    families: Families
+    """The series of each metric that are not in :attr:`more`."""
 
     examples: list[tuple[tuple[str, ...], list[Example]]] = []
     """The examples of :data:`.definitions.REQUEST_DURATION`, by labels."""
@@ -40,17 +47,36 @@ class Published(msgspec.Struct, array_like=True):
     included: tuple[str, ...] = ()
     """The ids of the last ended processes whose values are included."""
 
+    more: Iterable[Families] = ()
+    """Further series, in parts. In a file, each is a line of its own."""
+
     @property
     def fresh(self) -> bool:
         """Whether it was published in the last 10 s, so that its gauges count."""
         return time.monotonic() - self.at < _FRESH_SECONDS
 
+    def encode(self) -> bytes:
+        """As JSON, in lines. The interpreter is free for other threads between two lines."""
+        head = msgspec.structs.replace(self, more=())
+        return b"\n".join(map(msgspec.json.encode, chain((head,), self.more)))
 
-def values_of(
-    metrics: Iterable[Counters | Gauges | Histograms],
-) -> dict[str, Rows]:
-    """The series of metrics of this process, for :attr:`Published.families`."""
-    return {metric.family.name: list(metric.values()) for metric in metrics}
+    @classmethod
+    def decode(cls, content: bytes) -> Self:
+        """The inverse. Lines after the first are decoded one after another, while :attr:`more` is read.
+
+        Raises:
+            msgspec.MsgspecError: the first line is not what :meth:`encode` makes; reading ``more`` raises it too.
+        """
+        head, *lines = content.split(b"\n")
+        return msgspec.structs.replace(decode_json(head, cls), more=(decode_json(line, Families) for line in lines))
+
+
+def values_of(metrics: Iterable[Counters | Gauges | Histograms]) -> Iterator[Families]:
+    """The series of metrics of this process, in parts for :attr:`Published.more`."""
+    for metric in metrics:
+        values = metric.values()
+        while rows := list(islice(values, _PART_SERIES)):
+            yield {metric.family.name: rows}
 
 
 class Totals:
@@ -63,11 +89,7 @@ class Totals:
 
     def add(self, published: Published) -> None:
         """Add what a process has published. Gauges count only while they are fresh. Unknown metrics are left out."""
-        for name, series in published.families.items():
-            family = self._families.get(name)
-            if family is not None and (family.kind.outlives_process or published.fresh):
-                for labels, values in series:
-                    self._add(family, self._values[name], labels, values)
+        self._add_all(published, lasting_only=not published.fresh)
         for labels, examples in published.examples:
             latest = self._examples.setdefault(labels, {})
             for example in examples:
@@ -76,11 +98,15 @@ class Totals:
 
     def add_lasting(self, published: Published) -> None:
         """Add the counters and histograms of a process that has ended."""
-        for name, series in published.families.items():
-            family = self._families.get(name)
-            if family is not None and family.kind.outlives_process:
-                for labels, values in series:
-                    self._add(family, self._values[name], labels, values)
+        self._add_all(published, lasting_only=True)
+
+    def _add_all(self, published: Published, *, lasting_only: bool) -> None:
+        for families in chain((published.families,), published.more):
+            for name, series in families.items():
+                family = self._families.get(name)
+                if family is not None and (family.kind.outlives_process or not lasting_only):
+                    for labels, values in series:
+                        self._add(family, self._values[name], labels, values)
 
     @staticmethod
     def _add(family: Family, all_values: Values, labels: tuple[str, ...], values: list[float]) -> None:
@@ -103,9 +129,30 @@ class Totals:
             case Kind.LATEST:
                 all_values[labels] = max(before, values, key=lambda pair: pair[1])
 
-    def families(self) -> dict[str, Rows]:
-        """All values, for :attr:`Published.families`."""
-        return {name: list(values.items()) for name, values in self._values.items() if values}
+    def families(self) -> Iterator[Families]:
+        """All values, in parts for :attr:`Published.more`."""
+        for name, values in self._values.items():
+            series = iter(values.items())
+            while rows := list(islice(series, _PART_SERIES)):
+                yield {name: rows}
+
+    def count_series(self) -> dict[str, int]:
+        """The number of series of each metric, as Prometheus counts them: each bucket of a histogram is one."""
+        return {name: len(values) * self.series_in(name) for name, values in self._values.items()}
+
+    def series_in(self, name: str) -> int:
+        """The number of series that Prometheus sees for one of ours: of a histogram the buckets, sum and count."""
+        family = self._families[name]
+        return len(family.edges) + 2 if family.edges else 1
+
+    def fold(self, name: str, kept: Collection[str]) -> None:
+        """Add the series of key stores that are not ``kept``, the first label, to one key store ``other``."""
+        family, before = self._families[name], self._values[name]
+        after: Values = {labels: values for labels, values in before.items() if labels[0] in kept}
+        for labels, values in before.items():
+            if labels[0] not in kept:
+                self._add(family, after, (OTHER, *labels[1:]), values)
+        self._values[name] = after
 
     def values(self, name: str) -> Mapping[tuple[str, ...], list[float]]:
         """The values of one metric, by labels."""

@@ -185,6 +185,7 @@ def test_a_version_of_an_exposed_key_is_no_key_of_its_own(key: Key) -> None:
 
     for label in ("foo.v2", "foo.v65535"):
         holder = keys.key_of_label(label)
+        assert keys.has_label(label) == (holder is not None)
         assert holder is not None
         assert holder.version_of(label) in (2, 7, 8, 65535)
         assert _not_exposed(keys, label)
@@ -262,6 +263,7 @@ def test_each_label_of_a_token_belongs_to_one_key_at_most(configured: list[Key],
 
     for label in token:
         holder = keys.key_of_label(label)
+        assert keys.has_label(label) == (holder is not None)
         if holder is not None:
             assert holder.version_of(label) is not None
             assert keys.resolve(holder.id) == holder

@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 from xksproxy.server.followers import Following, holds, proxy_table, refuses, register, wait_for_workers
-from xksproxy.server.worker_status import StatusFile, WorkerStatus
+from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus
 
 _NO_SUCH_MASTER = 2**22 + 1
+NOTHING = InForce()
 
 
-def status(pid: int, **more: object) -> WorkerStatus:
-    return WorkerStatus(pid, 1.0, 1.0, 0, ready=True, hsms=(), refusals=(), **more)
-
-
-def publish(directory: Path, worker: WorkerStatus) -> None:
-    StatusFile(directory, worker.pid).publish(worker)
+def publish(directory: Path, pid: int, in_force: InForce = NOTHING) -> None:
+    worker = WorkerStatus(pid, 1.0, 1.0, 0, ready=True, hsms=(), refusals=())
+    StatusFile(directory, pid).publish(worker, 1, lambda: in_force)
 
 
 @pytest.fixture
@@ -40,16 +38,16 @@ def test_without_a_service_nobody_has_to_follow(tmp_path: Path) -> None:
 
 def test_each_worker_follows_that_holds_the_revision_or_a_later_one(tmp_path: Path, runtime: Path) -> None:
     for pid, revision in ((11, 6), (12, 7), (13, 8)):
-        publish(runtime, status(pid, revisions={"blocks-a.json": revision}))
-    publish(runtime, status(14))
+        publish(runtime, pid, InForce(revisions={"blocks-a.json": revision}))
+    publish(runtime, 14)
 
     assert wait_for_workers(tmp_path, holds("blocks-a.json", 7), 0) == Following((12, 13), (11, 14))
 
 
 def test_a_worker_follows_when_it_has_no_credential_of_that_name(tmp_path: Path, runtime: Path) -> None:
-    publish(runtime, status(11, credentials={"a": ("X", "Y"), "b": ()}))
-    publish(runtime, status(12, credentials={"a": ("Y",), "b": ("X",)}))
-    publish(runtime, status(13))
+    publish(runtime, 11, InForce(credentials={"a": ("X", "Y"), "b": ()}))
+    publish(runtime, 12, InForce(credentials={"a": ("Y",), "b": ("X",)}))
+    publish(runtime, 13)
 
     assert wait_for_workers(tmp_path, refuses("a", "X"), 0) == Following((12,), (11, 13))
 
@@ -57,7 +55,7 @@ def test_a_worker_follows_when_it_has_no_credential_of_that_name(tmp_path: Path,
 def test_a_service_that_has_ended_is_forgotten_and_not_waited_for(tmp_path: Path, runtime: Path) -> None:
     ended = tmp_path / "ended"
     ended.mkdir()
-    publish(ended, status(11))
+    publish(ended, 11)
     register(tmp_path, ended, _NO_SUCH_MASTER)
 
     assert wait_for_workers(tmp_path, lambda _: False, 0) == Following((), ())
@@ -72,7 +70,7 @@ def test_a_copy_of_the_state_directory_does_not_wait_for_workers_of_the_original
     state, runtime, copy = (tmp_path / name for name in ("state", "runtime", "copy"))
     state.mkdir()
     runtime.mkdir()
-    publish(runtime, status(11))
+    publish(runtime, 11)
     descriptor = os.open(runtime, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -25,7 +25,7 @@ from xksproxy.server.services import Services
 from xksproxy.server.state_tables import StateTables
 from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.state.blocks import Block, block_table
-from xksproxy.state.credential_uses import CredentialUses
+from xksproxy.state.directory_changes import DirectoryChanges
 from xksproxy.state.versions import VersionRecord, version_table
 
 
@@ -134,12 +134,41 @@ def test_a_failure_of_one_file_keeps_no_other_from_being_read(
     def fail(_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    for owner in (Blocks, FingerprintRecords, CredentialUses):
-        monkeypatch.setattr(owner, "flush" if owner is CredentialUses else "refresh", fail)
+    for owner in (Blocks, FingerprintRecords):
+        monkeypatch.setattr(owner, "refresh", fail)
     states.refresh()
 
     assert state.versions.revision == 1
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == 2
+
+
+def test_a_block_is_found_at_once_among_many_key_stores_and_waits_for_no_write(config: Config) -> None:
+    directory = Path(config.state.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    states = StateTables(directory)
+    all_states = [states.of(f"store-{number}") for number in range(60)]
+    for number in range(6):
+        assert states.refresh() == [], number
+    all_states[55].credential_uses.mark_used("A")
+    block_table(directory, "store-57").update("k", lambda _: Block(1.0))
+
+    assert [keystore for keystore, _ in states.refresh()] == ["store-57"]
+    assert states.revisions() == {"blocks-store-57.json": 1}
+    assert all_states[55].credential_uses.last_used(("A",)) == {}
+    states.flush_uses()
+    assert "A" in all_states[55].credential_uses.last_used(("A",))
+
+
+def test_what_cannot_be_watched_is_looked_at_each_time(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DirectoryChanges, "_watch", lambda *_: -1)
+    directory = Path(config.state.directory)
+    states = StateTables(directory)
+    for number in range(60):
+        states.of(f"store-{number}")
+    states.refresh()
+    block_table(directory, "store-57").update("k", lambda _: Block(1.0))
+
+    assert [keystore for keystore, _ in states.refresh()] == ["store-57"]
 
 
 def test_a_private_key_that_others_can_read_is_not_loaded(config: Config, built: list[Callable[[], None]]) -> None:

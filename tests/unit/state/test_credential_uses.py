@@ -1,12 +1,13 @@
 """The record of when credentials were last used."""
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
 
-from xksproxy.state.credential_uses import CredentialUses
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.credential_uses import CredentialUse, CredentialUses, UseRecord
+from xksproxy.state.state_file import SharedTable, StateUnusable
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_key_stores_and_credentials_are_kept_apart(tmp_path: Path, clock: list[f
 def test_what_cannot_be_recorded_is_said_once_and_stops_nothing(
     tmp_path: Path, clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "credentials-payments.json").write_text("nonsense")
+    (tmp_path / "credential-uses.json").write_text("nonsense")
     uses = CredentialUses(tmp_path, "payments")
 
     with caplog.at_level(logging.ERROR):
@@ -92,8 +93,34 @@ def test_what_cannot_be_recorded_is_said_once_and_stops_nothing(
     assert len(caplog.records) == 1
 
 
-def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "credentials-payments.json").write_text("nonsense")
+@pytest.mark.parametrize("name", ["credential-uses.json", "credentials-payments.json"])
+def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("nonsense")
 
     with pytest.raises(StateUnusable):
         CredentialUses(tmp_path, "payments").last_used(("A",))
+
+
+def test_uses_of_all_key_stores_are_one_write(tmp_path: Path, clock: list[float]) -> None:
+    record = UseRecord(tmp_path)
+    for number in range(50):
+        CredentialUses(tmp_path, f"store-{number}", record).mark_used("A")
+
+    record.flush()
+
+    assert CredentialUses(tmp_path, "store-49").last_used(("A",)) == {"A": 1_000.0}
+    assert json.loads((tmp_path / "credential-uses.json").read_text())["revision"] == 1
+
+
+def test_what_an_earlier_release_recorded_counts_until_the_credential_is_used(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    former = SharedTable(tmp_path / "credentials-payments.json", CredentialUse)
+    for access_key_id, at in {"A": 500.0, "B": 600.0}.items():
+        former.update(access_key_id, lambda _, at=at: CredentialUse(at))  # type: ignore[misc]
+    uses = CredentialUses(tmp_path, "payments")
+    uses.mark_used("A")
+    uses.flush()
+
+    assert uses.last_used(("A", "B")) == {"A": 1_000.0, "B": 600.0}
+    assert not any((tmp_path / "audit-events").glob("*"))

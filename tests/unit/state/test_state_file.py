@@ -503,3 +503,31 @@ def test_a_directory_that_others_can_write_is_refused(table: Callable[[], Shared
 
     with pytest.raises(StateUnusable, match="others can write"):
         table().update("a", one_more)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_reader_between_the_steps_of_a_change_does_not_alter_its_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """A worker reads records on one thread while another one writes them."""
+    file = StateFile(tmp_path, "file.json")
+    file.write({"a": 1})
+
+    def replace_and_read(replace: Callable[..., None]) -> Callable[..., None]:
+        def replaced(*arguments: object, **more: object) -> None:
+            replace(*arguments, **more)
+            file.read()
+
+        return replaced
+
+    name = "replace_files_of" if together else "replace_file_of"
+    with monkeypatch.context() as patch:
+        patch.setattr(state_file, name, replace_and_read(getattr(state_file, name)))
+        if together:
+            state_file.write_together({file: {"a": 2}})
+        else:
+            file.write({"a": 2})
+
+    assert StateFile(tmp_path, "file.json").read() == {"a": 2, "format": 1, "revision": 2}
+    file.write({"a": 3})
+    assert json.loads((tmp_path / "file.json").read_text())["revision"] == 3

@@ -148,6 +148,44 @@ def test_unused_encryptions_are_returned(book: UsageBook, tmp_path: Path, clock:
     }
 
 
+def test_unused_encryptions_of_many_keys_are_returned_with_few_syncs(
+    book: UsageBook, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(250):
+        book.count_encryption(f"key-{number}", None)
+    synced: list[int] = []
+    monkeypatch.setattr("xksproxy.state.private_files.os.fsync", synced.append)
+
+    book.return_unused()
+
+    assert len(synced) <= 3
+    assert {known.encryptions for known in UsageBook(tmp_path).read_all()} == {1}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_return_that_takes_too_long_leaves_counts_that_are_too_high(book: UsageBook, tmp_path: Path) -> None:
+    for number in range(250):
+        book.count_encryption(f"key-{number}", None)
+
+    book.return_unused(0)
+
+    assert {known.encryptions for known in UsageBook(tmp_path).read_all()} == {16}
+
+
+def test_a_file_that_cannot_be_written_keeps_its_count_and_no_other_one(
+    book: UsageBook, tmp_path: Path, clock: Clock
+) -> None:
+    for label in ("a", "b", "c"):
+        book.count_encryption(label, None)
+    (tmp_path / "usage" / "key-b.json").write_text("nonsense")
+
+    book.return_unused()
+
+    known = UsageBook(tmp_path)
+    assert (known.read("a").encryptions, known.read("c").encryptions) == (1, 1)
+    assert (tmp_path / "usage" / "key-b.json").read_text() == "nonsense"
+
+
 def test_returning_twice_or_nothing_changes_nothing(book: UsageBook, clock: Clock) -> None:
     book.return_unused()
     count(book, 3)

@@ -23,7 +23,7 @@ count("one", "also made up", "Encrypt", None, 0)
 count("two", "KmsHealthCheck", "GetHealthStatus", None, 0)
 count("", "", "", "InvalidUriPathException", 0)
 metrics.publish()
-print(metrics.render([]).decode())
+print(metrics.render().decode())
 """
 
 

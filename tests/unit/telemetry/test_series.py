@@ -27,7 +27,7 @@ def samples(families: list[Metric]) -> dict[tuple[str, ...], float]:
 
 def collected(*metrics: SeriesOf[Count] | SeriesOf[Level] | SeriesOf[Distribution]) -> list[Metric]:
     totals = Totals([metric.family for metric in metrics])
-    totals.add(Published("id", 0.0, values_of(metrics)))
+    totals.add(Published("id", 0.0, {}, more=values_of(metrics)))
     return list(totals.collect())
 
 

@@ -82,7 +82,7 @@ class Fleet:
         """The key store's part of each HSM."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
-        self._comparison = KeyComparison(self._instances, self._identity, exposes, named)
+        self._comparison = KeyComparison(self._instances, self._identity, exposes, named, revision)
         self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
         self._required: tuple[str, ...] = ()
         self._fingerprinting: asyncio.Task[None] | None = None

@@ -65,7 +65,13 @@ class KeyListing:
         finally:
             now = time.monotonic()
             self._not_before = now + _PAUSE_FACTOR * (now - started)
-        self._pool.labels, self.ambiguous, self.check_values = listed
+        # Where nothing has changed the old objects stay, so that nobody compares the keys with the record again.
+        if listed.labels != self._pool.labels:
+            self._pool.labels = listed.labels
+        if listed.ambiguous != self.ambiguous:
+            self.ambiguous = listed.ambiguous
+        if listed.check_values != self.check_values:
+            self.check_values = listed.check_values
         self.listed = True
 
 
