@@ -33,12 +33,14 @@ TARGET_LABELS = {"job", "instance"}
 
 # Each kind of answer once, with values that a healthy proxy has no cause to tell.
 COUNT_ANSWERS = """
-import sys; from pathlib import Path; from xksproxy.telemetry.metrics import Metrics
+import sys; from pathlib import Path; from xksproxy.server.conditions import Severity
+from xksproxy.telemetry.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
 for exception in (None, *sys.argv[2:]):
     metrics.count_request(keystore="k", kms_operation="Encrypt", xks_operation="Encrypt", exception=exception,
                           seconds=1, queue_seconds=1, hsm_seconds=1)
 metrics.count_decrypt("k", "key", "principal")
+metrics.set_conditions([(severity.value, "cause", "k", "h") for severity in Severity])
 print(metrics.render().decode())
 """
 
