@@ -52,6 +52,10 @@ class KeyComparison:
         self._named = named
         self._last: tuple[list[object], float, tuple[KeyProblems, ...]] = ([], 0.0, ())
         """The data that was compared, the monotonic time, and the result."""
+        self._needed: frozenset[str] | None = None
+        """What ``named`` returned last; None before the first comparison."""
+        self._new: dict[str, float] = {}
+        """Labels that ``named`` has returned since, with the time, until each HSM has been listed after that time."""
 
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""
@@ -63,6 +67,7 @@ class KeyComparison:
                 instance.check_values,
                 instance.ambiguous,
                 self._identity.refused_keys(instance),
+                instance.listed_at if self._new else None,
             )
         before, at, problems = self._last
         if time.monotonic() - at >= _MAXIMUM_AGE_SECONDS or not _same(compared, before):
@@ -74,16 +79,30 @@ class KeyComparison:
         labels = {label for instance in self._instances for label in (*instance.labels, *instance.check_values)}
         exposed = set(filter(self._exposes, labels))
         needed = {label for instance in self._instances for label in instance.labels if label in exposed}
-        needed.update(self._named())
+        needed.update(self._named_labels())
         for instance in self._instances:
             refused = self._identity.refused_keys(instance)
             if instance.listed:
                 differing = {label for label in exposed if self._differs(label, instance.check_values)}
-                missing = needed - instance.labels
+                missing = {label for label in needed - instance.labels if self._is_listed_since_needed(label, instance)}
                 ambiguous = exposed & instance.ambiguous
                 yield KeyProblems(instance, _sorted({*differing, *refused}), _sorted(missing), _sorted(ambiguous))
             else:
                 yield KeyProblems(instance, _sorted(refused))
+
+    def _named_labels(self) -> frozenset[str]:
+        """The labels that the key store needs; those that it did not need before are noted."""
+        now, before = time.monotonic(), self._needed
+        self._needed = named = frozenset(self._named())
+        self._new.update((label, now) for label in named - (named if before is None else before))
+        listed_at = min((instance.listed_at for instance in self._instances), default=now)
+        self._new = {label: at for label, at in self._new.items() if label in named and at >= listed_at}
+        return named
+
+    def _is_listed_since_needed(self, label: str, instance: Instance) -> bool:
+        """A rotation makes a key that the listing before cannot have."""
+        at = self._new.get(label)
+        return at is None or at < instance.listed_at
 
     def _differs(self, label: str, check_values: Mapping[str, bytes | None]) -> bool:
         return label in check_values and not self._identity.agrees(label, check_values[label])

@@ -141,7 +141,12 @@ class Instance:
     @property
     def listed(self) -> bool:
         """Whether its keys were listed at least once."""
-        return self._listing.listed
+        return self.listed_at > -math.inf
+
+    @property
+    def listed_at(self) -> float:
+        """When the last listing of its keys began, on the monotonic clock; minus infinity before the first."""
+        return self._listing.listed_at
 
     @property
     def ambiguous(self) -> frozenset[str]:

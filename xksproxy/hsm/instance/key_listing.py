@@ -29,8 +29,8 @@ class KeyListing:
         """Names that match several keys."""
         self.check_values: dict[str, bytes | None] = {}
         """The check values of the keys, by each of their names."""
-        self.listed = False
-        """Whether the keys were listed at least once."""
+        self.listed_at = -math.inf
+        """When the last listing began, on the monotonic clock; minus infinity before the first."""
         self._hsm_id = hsm_id
         self._pool = pool
         self._not_before = -math.inf
@@ -72,7 +72,7 @@ class KeyListing:
             self.ambiguous = listed.ambiguous
         if listed.check_values != self.check_values:
             self.check_values = listed.check_values
-        self.listed = True
+        self.listed_at = started
 
 
 class _Listed(NamedTuple):
