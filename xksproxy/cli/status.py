@@ -96,7 +96,7 @@ def _print_status(document: dict[str, Any]) -> None:
         ("HSM", "STATE", "SERVED BY", "SESSIONS", "STUCK", "DEVICE"), [_hsm_row(hsm) for hsm in document["hsms"]]
     )
     print_line()
-    if document["keystores_left_out"]:
+    if document.get("keystores_left_out"):  # which the release before does not report
         print_line(f"{document['keystore_count']} key stores; those that need attention, at most 100, are:")
     print_table(
         ("KEY STORE", "EXTERNAL KEY", "STATE", "VERSION", "ENCRYPTIONS"),
