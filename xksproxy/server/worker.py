@@ -267,7 +267,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         service.draining = True
         pipeline.draining = service_stops(self.app.runtime)
         await self._serve_on(seconds if pipeline.draining else CLOSE_SECONDS)
-        await listener.stop_accepting()
+        await listener.stop_accepting(in_all_processes=pipeline.draining)
         draining = asyncio.create_task(listener.drain(0 if self._in_a_hurry else _LEAVE_SECONDS))
         while not draining.done():
             self.notify()

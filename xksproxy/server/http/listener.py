@@ -9,6 +9,7 @@ from typing import Final
 from xksproxy.server.http.connection import Connection
 from xksproxy.server.http.connection_table import Stage
 from xksproxy.server.http.service import HttpService
+from xksproxy.server.http.syn_filter import drop_new_connections
 
 _log: Final = logging.getLogger(__name__)
 _ACCEPTED_A_ROUND: Final = 64
@@ -17,6 +18,7 @@ _SEND_BUFFER_BYTES: Final = 32 * 1024
 _SWEEP_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.02
 _CLOSE_SECONDS: Final = 1.0
+_ESTABLISHED_SECONDS: Final = 0.2
 
 
 class Listener:
@@ -49,13 +51,17 @@ class Listener:
         elif not held:
             self._resume()
 
-    async def stop_accepting(self) -> None:
+    async def stop_accepting(self, *, in_all_processes: bool) -> None:
         """Accept the connections in the backlog, and close the socket in this process.
 
-        The socket stays open in the master and in the workers that stay, if there are any.
+        If only this process stops, the socket stays open in the others. If all do, no new connection can begin from now
+        on, and those that have begun get 0.2 s to be established.
         """
         if not self._accepting:
             return
+        if in_all_processes:
+            drop_new_connections(self._listening)
+            await asyncio.sleep(_ESTABLISHED_SECONDS)
         self._accepting = False
         asyncio.get_running_loop().remove_reader(self._listening.fileno())
         self._accept(None)

@@ -74,7 +74,7 @@ def serving(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Callable[..., An
         try:
             yield Front(port, service, listener, contexts[1])
         finally:
-            await listener.stop_accepting()
+            await listener.stop_accepting(in_all_processes=False)
             await listener.drain(0)
             assert len(service.table) == 0
 

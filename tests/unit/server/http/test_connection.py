@@ -11,6 +11,7 @@ import pytest
 
 from xksproxy.server.http import tls_connection
 from xksproxy.server.http.connection_table import Stage
+from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
 
 PATIENCE = 30.0
@@ -195,7 +196,7 @@ async def test_draining_lets_handshakes_finish_and_answers_what_comes_with_them(
         await until(lambda: front.service.table.count(Stage.HANDSHAKE) == 1)
 
         front.service.draining = True
-        await front.listener.stop_accepting()
+        await front.listener.stop_accepting(in_all_processes=True)
         draining = asyncio.create_task(front.listener.drain(PATIENCE))
         await asyncio.sleep(0.1)
         with pytest.raises(ConnectionRefusedError):
@@ -223,10 +224,31 @@ def _done(tls: ssl.SSLObject) -> bool:
     return True
 
 
+async def test_no_connection_begins_any_more_when_all_processes_stop_accepting(serving: Any) -> None:
+    """One that comes between the last accept and the end of the socket would be reset."""
+    async with serving(echo) as front:
+        stopping = asyncio.create_task(front.listener.stop_accepting(in_all_processes=True))
+        await asyncio.sleep(0)
+        with pytest.raises((TimeoutError, ConnectionRefusedError)):
+            async with asyncio.timeout(0.1):
+                await asyncio.open_connection("127.0.0.1", front.port)
+        await stopping
+
+
+async def test_connections_of_other_processes_begin_when_only_this_one_stops_accepting(serving: Any) -> None:
+    async with serving(echo) as front:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            listener = Listener(other.dup(), front.service)
+            listener.start()
+            await listener.stop_accepting(in_all_processes=False)
+            _, writer = await asyncio.open_connection(*other.getsockname())
+            writer.close()
+
+
 async def test_who_has_connected_before_the_socket_is_closed_is_served(serving: Any) -> None:
     async with serving(echo) as front:
         sockets = [socket.create_connection(("127.0.0.1", front.port)) for _ in range(20)]
-        await front.listener.stop_accepting()
+        await front.listener.stop_accepting(in_all_processes=True)
 
         async def ask(raw: socket.socket) -> int:
             raw.setblocking(False)
