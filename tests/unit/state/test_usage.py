@@ -626,3 +626,19 @@ def test_processes_that_are_killed_at_any_moment_have_made_no_encryption_that_is
         assert on_record(book) >= log.stat().st_size > begun
 
     count(book, 1)
+
+
+def test_a_newer_record_with_fewer_encryptions_than_this_process_reserved_is_refused(tmp_path: Path) -> None:
+    """A file that somebody wrote by hand, say, with a revision that is right."""
+    book = UsageBook(tmp_path)
+    book.count_encryption("demo", None)
+    file = StateFile(tmp_path, f"usage/{RECORD}")
+    document = file.read() or {}
+    file.write({**document, "encryptions": 0})
+
+    def use_what_is_reserved_and_one_more() -> None:
+        for _ in range(document["encryptions"] + 1):
+            book.count_encryption("demo", None)
+
+    with pytest.raises(StateUnusable, match="its count is lost"):
+        use_what_is_reserved_and_one_more()
