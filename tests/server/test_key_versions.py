@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from commands import run_command
@@ -22,9 +23,11 @@ from server_support import (
 from support import Proxy, eventually
 
 from xksproxy.client.xks import Answer, XksClient
+from xksproxy.config.load import load_config
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.spec.uri import Operation
+from xksproxy.state.usage import UsageBook
 
 HELLO = b"Hello World!"
 AAD = b"project=nile,department=marketing"
@@ -213,6 +216,17 @@ def moved_key(connection: Connection) -> str:
     import_key(session, label, LEGACY_KEY)
     session.close()
     return label
+
+
+def test_the_time_of_a_decryption_is_recorded(proxy: Proxy, caller: Caller, key_id: str) -> None:
+    """`keys disable-version` asks for --force by it."""
+    book = UsageBook(Path(load_config(proxy.environment.config).state.directory))
+    sealed = caller.seal(key_id, HELLO, AAD)
+    assert book.read(key_id).last_decrypted is None
+
+    caller.open(key_id, sealed)
+
+    eventually(lambda: book.read(key_id).last_decrypted)
 
 
 @pytest.mark.parametrize(("aad", "ctm", "ciphertext", "iv", "tag"), SAMPLE)
