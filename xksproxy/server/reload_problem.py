@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from xksproxy.runtime_file import replace_runtime_file
+
 _NAME: Final = "reload-problem"
 
 
@@ -13,9 +15,7 @@ def publish(directory: Path, problems: Sequence[str]) -> None:
     path = directory / _NAME
     with suppress(OSError):
         if problems:
-            partial = path.with_suffix(".partial")
-            partial.write_text("; ".join(problems), "utf-8", "backslashreplace")
-            partial.rename(path)
+            replace_runtime_file(path, "; ".join(problems).encode("utf-8", "backslashreplace"))
         else:
             path.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from xksproxy.decoding import decode_json
 from xksproxy.encoding import encode_json
+from xksproxy.runtime_file import replace_runtime_file
 
 _REQUEST: Final = "reload-request"
 _VERDICT: Final = "reload-verdict"
@@ -34,7 +35,7 @@ def request_reload(runtime: Path) -> str:
         OSError: it cannot be written.
     """
     request = secrets.token_hex(8)
-    _replace(runtime / _REQUEST, request.encode())
+    replace_runtime_file(runtime / _REQUEST, request.encode())
     return request
 
 
@@ -49,7 +50,7 @@ def requested(runtime: Path) -> str:
 def decide(runtime: Path, verdict: Verdict) -> None:
     """Publish a decision."""
     with suppress(OSError):
-        _replace(runtime / _VERDICT, encode_json(verdict))
+        replace_runtime_file(runtime / _VERDICT, encode_json(verdict))
 
 
 def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | None:
@@ -63,9 +64,3 @@ def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | N
         if time.monotonic() >= end:
             return None
         time.sleep(_POLL_SECONDS)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.rename(path)

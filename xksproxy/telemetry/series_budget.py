@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.decoding import decode_json
+from xksproxy.runtime_file import replace_runtime_file
 
 _SHOWN: Final = "shown-key-stores"
 
@@ -50,7 +51,5 @@ class ShownStores:
 
     def _write(self, chosen: tuple[str, ...]) -> None:
         """A choice that cannot be written is remembered by this worker alone."""
-        partial = self._path.with_name(f"{_SHOWN}.partial")
         with suppress(OSError):
-            partial.write_bytes(msgspec.json.encode(chosen))
-            partial.replace(self._path)
+            replace_runtime_file(self._path, msgspec.json.encode(chosen))

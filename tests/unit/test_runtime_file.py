@@ -1,0 +1,31 @@
+"""Small files that several processes replace."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from xksproxy.runtime_file import replace_runtime_file
+
+
+def test_writers_at_the_same_moment_leave_one_whole_file(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+
+    def write(content: bytes) -> None:
+        for _ in range(50):
+            replace_runtime_file(tmp_path / "file", content)
+            assert (tmp_path / "file").read_bytes() in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+
+    with pytest.raises(OSError, match="directory"):
+        replace_runtime_file(tmp_path / "file", b"content")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
