@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from operator import is_
 from typing import Final
 
 from xksproxy.hsm.fleet.fleet import Fleet
@@ -39,7 +38,7 @@ class ConditionFinder:
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._of_stores: dict[str, tuple[Condition, ...]] = {}
         """Those of each key store that has some, by its path prefix."""
-        self._last: Sequence[object] = ()
+        self._last: tuple[object, ...] = (None,)
 
     def find(self, reload_problem: str, status_problem: str) -> tuple[Condition, ...]:
         """Return the conditions, the worst first, at most 200. It reads no file.
@@ -70,12 +69,9 @@ class ConditionFinder:
 
     def _is_new(self, services: object, nearly_used: Sequence[str]) -> bool:
         """Whether something has changed that may concern every key store."""
-        now: list[object] = [services]
-        for instance in self._services.instances:
-            now += (instance.labels, instance.check_values, instance.ambiguous, instance.serving, instance.listed)
-        is_same = len(now) + 1 == len(self._last) and all(map(is_, now, self._last)) and self._last[-1] == nearly_used
-        self._last = (*now, nearly_used)
-        return not is_same
+        instances = [(instance.keys_revision, instance.serving) for instance in self._services.instances]
+        (services_before, *before), self._last = self._last, (services, instances, nearly_used)
+        return services is not services_before or before != [instances, nearly_used]
 
 
 def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:

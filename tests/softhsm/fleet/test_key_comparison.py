@@ -28,10 +28,9 @@ class Store:
         self._labels.append(label)
 
     async def make(self, label: str) -> None:
-        def create(session: object) -> None:
-            session.create_key(label, bits=256, encrypt=True, decrypt=True)  # type: ignore[attr-defined]
-
-        await self.instance.call(create, Deadline.after(60))
+        await self.instance.call(
+            lambda session: session.create_key(label, bits=256, encrypt=True, decrypt=True), Deadline.after(60)
+        )
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -62,15 +62,12 @@ class KeyComparison:
         compared: list[object] = [self._identity.revision, self._revision()]
         for instance in self._instances:
             compared += (
-                instance.listed,
-                instance.labels,
-                instance.check_values,
-                instance.ambiguous,
+                instance.keys_revision,
                 self._identity.refused_keys(instance),
                 instance.listed_at if self._new else None,
             )
         before, at, problems = self._last
-        if time.monotonic() - at >= _MAXIMUM_AGE_SECONDS or not _same(compared, before):
+        if time.monotonic() - at >= _MAXIMUM_AGE_SECONDS or compared != before:
             problems = tuple(self._compare())
             self._last = compared, time.monotonic(), problems
         return problems
@@ -110,10 +107,3 @@ class KeyComparison:
 
 def _sorted(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
-
-
-def _same(one: list[object], other: list[object]) -> bool:
-    """Listings are compared by identity, because each makes new objects; the rest is short and compared by value."""
-    return len(one) == len(other) and all(
-        a is b or (not isinstance(a, (frozenset, dict)) and a == b) for a, b in zip(one, other, strict=True)
-    )

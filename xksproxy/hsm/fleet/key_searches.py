@@ -94,7 +94,8 @@ class KeySearches:
         taken = self._allowance.begin()
         if taken is None:
             raise TooManySearches("requests name too many keys that no listing has found")
-        spent = _SearchTime()
+        clock = _session_clock()
+        began_at = clock()
         try:
             yield
         except HsmError as error:
@@ -104,7 +105,7 @@ class KeySearches:
         else:
             self._note_found(label)
         finally:
-            self._allowance.end(taken, spent.seconds())
+            self._allowance.end(taken, clock() - began_at)
 
     def note_missing(self, label: str, error: KeyMissing | KeyAmbiguous) -> None:
         """Note that no HSM has the key, or that it is ambiguous."""
@@ -128,15 +129,7 @@ class KeySearches:
             raise type(error)(str(error))
 
 
-class _SearchTime:
-    """Measures the seconds in HSM sessions, or all seconds if the caller collects no statistics."""
-
-    def __init__(self) -> None:
-        self._stats = current_request_stats.get()
-        self._began_at = self._now()
-
-    def seconds(self) -> float:
-        return self._now() - self._began_at
-
-    def _now(self) -> float:
-        return time.monotonic() if self._stats is None else self._stats.hsm_seconds
+def _session_clock() -> Callable[[], float]:
+    """A clock of the seconds in HSM sessions; of all seconds, if the caller collects no statistics."""
+    stats = current_request_stats.get()
+    return time.monotonic if stats is None else lambda: stats.hsm_seconds

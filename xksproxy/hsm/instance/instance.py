@@ -144,6 +144,11 @@ class Instance:
         return self.listed_at > -math.inf
 
     @property
+    def keys_revision(self) -> int:
+        """Grows when a listing finds other keys than the one before; 0 before the first listing."""
+        return self._listing.revision
+
+    @property
     def listed_at(self) -> float:
         """When the last listing of its keys began, on the monotonic clock; minus infinity before the first."""
         return self._listing.listed_at

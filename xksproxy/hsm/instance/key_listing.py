@@ -31,6 +31,9 @@ class KeyListing:
         """The check values of the keys, by each of their names."""
         self.listed_at = -math.inf
         """When the last listing began, on the monotonic clock; minus infinity before the first."""
+        self.revision = 0
+        """Grows when a listing differs from the one before. 0 before the first."""
+        self._last: _Listed | None = None
         self._hsm_id = hsm_id
         self._pool = pool
         self._not_before = -math.inf
@@ -65,13 +68,10 @@ class KeyListing:
         finally:
             now = time.monotonic()
             self._not_before = now + _PAUSE_FACTOR * (now - started)
-        # Where nothing has changed the old objects stay, so that nobody compares the keys with the record again.
-        if listed.labels != self._pool.labels:
-            self._pool.labels = listed.labels
-        if listed.ambiguous != self.ambiguous:
-            self.ambiguous = listed.ambiguous
-        if listed.check_values != self.check_values:
-            self.check_values = listed.check_values
+        if listed != self._last:
+            self._last = listed
+            self._pool.labels, self.ambiguous, self.check_values = listed
+            self.revision += 1
         self.listed_at = started
 
 
