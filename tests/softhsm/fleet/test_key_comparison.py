@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from fault_support import FaultyHsm, is_quiet, until
+from pkcs11 import Attribute
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.server.state_tables import StateTables
 
@@ -31,6 +33,13 @@ class Store:
         await self.instance.call(
             lambda session: session.create_key(label, bits=256, encrypt=True, decrypt=True), Deadline.after(60)
         )
+
+    async def remove(self, label: str) -> None:
+        def destroy(session: HsmSession) -> None:
+            for key in list(session.binding.get_objects({Attribute.LABEL: label})):
+                key.destroy()
+
+        await self.instance.call(destroy, Deadline.after(60))
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -65,6 +74,18 @@ async def test_a_key_that_a_later_listing_does_not_have_is_missing(store: Store)
 
     await listed(store)
     assert store.missing == ("not made",)
+
+
+async def test_a_key_that_the_next_listing_no_longer_has_is_missing(store: Store) -> None:
+    await store.make("made")
+    store.need("made")
+    await listed(store)
+    assert store.missing == ()
+    await store.remove("made")
+    assert store.missing == ()
+
+    await listed(store)
+    assert store.missing == ("made",)
 
 
 async def test_what_was_needed_before_the_first_comparison_is_missing_at_once(store: Store) -> None:

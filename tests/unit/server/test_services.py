@@ -159,6 +159,41 @@ def test_a_block_is_found_at_once_among_many_key_stores_and_waits_for_no_write(c
     assert "A" in all_states[55].credential_uses.last_used(("A",))
 
 
+def test_a_change_that_is_not_reported_is_found_in_turn(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DirectoryChanges, "take", lambda _: set())
+    directory = Path(config.state.directory)
+    directory.mkdir(exist_ok=True)
+    states = StateTables(directory)
+    for number in range(60):
+        states.of(f"store-{number}")
+    block_table(directory, "store-57").update("k", lambda _: Block(1.0))
+
+    # Four of 60 each time, and once more where the last ones were fewer.
+    found = [keystore for _ in range(2 * 16) for keystore, _ in states.refresh()]
+    assert found == ["store-57"]
+
+
+def test_a_key_store_whose_state_cannot_be_read_is_looked_at_each_time(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Path(config.state.directory)
+    directory.mkdir(exist_ok=True)
+    states = StateTables(directory)
+    for number in range(60):
+        states.of(f"store-{number}")
+    blocks = directory / "blocks-store-57.json"
+    block_table(directory, "store-57").update("k", lambda _: Block(1.0))
+    content = blocks.read_bytes()
+    blocks.write_bytes(b"{")
+    states.refresh()
+    assert states.of("store-57").blocks.problem
+
+    monkeypatch.setattr(DirectoryChanges, "take", lambda _: set())
+    blocks.write_bytes(content)
+
+    assert [keystore for keystore, _ in states.refresh()] == ["store-57"]
+
+
 def test_what_cannot_be_watched_is_looked_at_each_time(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DirectoryChanges, "_watch", lambda *_: -1)
     directory = Path(config.state.directory)

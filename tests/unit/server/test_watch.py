@@ -9,6 +9,7 @@ import pytest
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, Tls
 from xksproxy.config.secret import SecretReference
 from xksproxy.server.watch import FileWatch
+from xksproxy.state.directory_changes import DirectoryChanges
 
 
 @pytest.fixture
@@ -76,6 +77,31 @@ def test_a_file_that_keeps_changing_is_not_reported_yet(home: Path, watch: FileW
         assert not watch.changed()
 
     assert [watch.changed(), watch.changed()] == [True, False]
+
+
+def test_a_change_that_is_not_reported_is_found_in_turn_when_it_is_stable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DirectoryChanges, "take", lambda _: set())
+    stores = []
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "one.toml").write_text("old")
+        keys = (Key(id="k"),)
+        stores.append(
+            KeyStore(
+                name=f"s{number}", uri_path_prefix="", hsms=("h",), credentials=str(tmp_path / str(number)), keys=keys
+            )
+        )
+    watch = FileWatch(Config(server=Server(tls=Tls(certificate="", private_key="")), hsm=(), keystore=tuple(stores)))
+    changing = tmp_path / "17" / "one.toml"
+
+    for size in range(1, 20):
+        changing.write_text("x" * size)
+        assert not watch.changed()
+
+    # Four directories each time, and once more when it is known to be stable.
+    assert [watch.changed() for _ in range(12)].count(True) == 1
 
 
 def test_a_link_that_leads_elsewhere_is_a_change(home: Path, watch: FileWatch) -> None:
