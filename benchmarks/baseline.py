@@ -34,6 +34,7 @@ from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.server import respond
+from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
@@ -132,7 +133,7 @@ class BaselineWorker(GunicornUVLoopWebWorker):
         terms = _Terms(build_context(config.server.tls))
         peers, table = PeerReader(None, lambda _: None), ConnectionTable(config.server.max_connections)
         service = HttpService(self._answer, respond.refusal, lambda: terms, peers, table)
-        Listener(self.sockets[0].sock, service).start()
+        Listener(self.sockets[0].sock, service, ConnectionCounts()).start()
         while self.alive:
             self.notify()
             await self._wait_next_notify()

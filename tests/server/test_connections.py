@@ -55,6 +55,14 @@ def only_worker(proxy: Proxy) -> int:
     return pid
 
 
+def test_new_connections_go_to_the_worker_with_fewer(proxy: Proxy) -> None:
+    before = {pid: settled_sockets(pid) for pid in wait_for_every_worker(proxy)}
+    with connections(proxy, 40, used=True):
+        added = {pid: settled_sockets(pid) - count for pid, count in before.items()}
+    assert len(added) == 2
+    assert min(added.values()) >= 10, added
+
+
 def begin(wire: Wire, proxy: Proxy, path: str = HEALTH) -> None:
     """Send the head of a request and see that the proxy has begun to handle it and awaits the body."""
     data = request("POST", path, {**signed(proxy, path, HEALTH_BODY), "Expect": EXPECT})

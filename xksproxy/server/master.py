@@ -16,6 +16,7 @@ from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
+from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.shutdown import announce_stop, drain_seconds
 from xksproxy.server.snapshot import fixed_settings
@@ -53,6 +54,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Keeps the counts of workers that have ended."""
         self.stop_request = StopRequest()
         """How a worker asks for the end of the service."""
+        self.connections = ConnectionCounts()
+        """How many connections each worker has."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -100,6 +103,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def forget_worker(self, pid: int) -> None:
         """Keep the counts of a worker that has ended, and remove its files."""
+        self.connections.ended(pid)
         self.ended_workers.add(pid)
         worker_status.forget(self.runtime, pid)
 

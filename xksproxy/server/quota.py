@@ -21,7 +21,7 @@ _FOREVER: Final = 2**61
 class Quotas:
     """The buckets of all key stores, in one file that all workers map.
 
-    Connections are distributed unevenly over workers. So a separate limit for each worker would throttle too early.
+    Connections carry different numbers of requests. So a separate limit for each worker would throttle too early.
     """
 
     def __init__(self, path: Path) -> None:

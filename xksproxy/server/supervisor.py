@@ -80,7 +80,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 
     def spawn_worker(self) -> int:
         """Start a worker, and keep the time and its generation."""
+        self.app.connections.prepare()
         pid: int = super().spawn_worker()
+        self.app.connections.started(pid)
         self._spawned_at[pid] = time.monotonic()
         self._generations[pid] = self._generation
         return pid

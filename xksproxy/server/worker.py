@@ -153,7 +153,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         reporter.follow_reload(self._reload)
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
-        listener = Listener(sockets.pop(0), service)
+        listener = Listener(sockets.pop(0), service, self.app.connections)
         plain = [
             PlainListener(sockets.pop(0), handle, peers)
             for handle, peers, wanted in (

@@ -1,6 +1,6 @@
 """The connections of a listener: their maximum number, and the choice of the one that is closed for a new one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from itertools import chain
 from typing import Final, Protocol
@@ -62,6 +62,8 @@ class ConnectionTable:
         self._stages: tuple[dict[Member, None], ...] = tuple({} for _ in Stage)
         """The connections of each stage. Those that have been in the stage longest are first."""
         self._members: set[Member] = set()
+        self.when_fewer: Callable[[], None] = lambda: None
+        """Called after each removal."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -97,6 +99,7 @@ class ConnectionTable:
         """Remove a member, if it is in the table."""
         self._members.discard(member)
         self._stages[member.stage].pop(member, None)
+        self.when_fewer()
 
     def expire(self, now: float, late: float = 0.0) -> None:
         """Close the connections whose time is over. All get ``late`` seconds more, in which the process did not run."""

@@ -12,6 +12,7 @@ import pytest
 from xksproxy_tools.development.certificates import certificate_pem, create_authority, issue, write_private
 
 from xksproxy.server import respond
+from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
@@ -64,12 +65,18 @@ def serving(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Callable[..., An
     """Makes a listener that serves by a handler."""
 
     @asynccontextmanager
-    async def serve(handler: Handler, maximum: int = 100) -> AsyncIterator[Front]:
-        listening = socket.create_server(("127.0.0.1", 0))
+    async def serve(
+        handler: Handler,
+        maximum: int = 100,
+        *,
+        listening: socket.socket | None = None,
+        counts: ConnectionCounts | None = None,
+    ) -> AsyncIterator[Front]:
+        listening = listening or socket.create_server(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         peers = PeerReader(None, lambda _: None)
         service = HttpService(handler, respond.refusal, lambda: OpenTerms(contexts[0]), peers, ConnectionTable(maximum))
-        listener = Listener(listening, service)
+        listener = Listener(listening, service, counts or ConnectionCounts())
         listener.start()
         try:
             yield Front(port, service, listener, contexts[1])

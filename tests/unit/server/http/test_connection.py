@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from xksproxy.server.http import tls_connection
+from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.http.connection_table import Stage
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.messages import Request, Response
@@ -238,7 +239,7 @@ async def test_no_connection_begins_any_more_when_all_processes_stop_accepting(s
 async def test_connections_of_other_processes_begin_when_only_this_one_stops_accepting(serving: Any) -> None:
     async with serving(echo) as front:
         with socket.create_server(("127.0.0.1", 0)) as other:
-            listener = Listener(other.dup(), front.service)
+            listener = Listener(other.dup(), front.service, ConnectionCounts())
             listener.start()
             await listener.stop_accepting(in_all_processes=False)
             _, writer = await asyncio.open_connection(*other.getsockname())
