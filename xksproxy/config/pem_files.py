@@ -15,6 +15,9 @@ from xksproxy.config.secret import MAXIMUM_SECRET_BYTES
 _LINE: Final = re.compile(
     r"^(?P<blanks>[ \t]*)-----(?P<edge>BEGIN|END) (?P<label>[A-Z0-9 ]+)-----(?P<rest>.*)$", re.MULTILINE
 )
+_NOT_BASE64_LINE: Final = re.compile(r"^[ \t\r]*$|(?P<character>[^\t\n\r -~])", re.MULTILINE)
+"""A blank line, or a character that is no part of Base64 lines. OpenSSL refuses them, and `cryptography` skips them."""
+
 _DER_SEQUENCE: Final = b"\x30"
 _CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 
@@ -59,13 +62,15 @@ def _blocks(path: Path, content: bytes, what: str, convert: str) -> list[str]:
     """The labels of the PEM blocks, each of which must begin and end.
 
     Raises:
-        FileRefused: the file is not PEM, or a block is indented, is cut off, or has text after its first or last line.
+        FileRefused: the file is not PEM; or a block is indented, is cut off, has text after its first or last line, or
+            contains a blank line or a character that is not ASCII.
     """
     if content.startswith(_DER_SEQUENCE) and b"-----BEGIN" not in content:
         raise FileRefused(f"{path}: it is in DER; convert it to PEM with: {convert}")
     text = text_of(path, content)
     labels: list[str] = []
     open_label: str | None = None
+    content_from = 0
     for match in _LINE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         if match["blanks"]:
@@ -78,13 +83,29 @@ def _blocks(path: Path, content: bytes, what: str, convert: str) -> list[str]:
                 raise FileRefused(f"{path}: {_cut_off(what, open_label, len(labels))}")
             open_label = match["label"]
             labels.append(open_label)
+            content_from = match.end() + 1
         elif open_label != match["label"]:
             raise FileRefused(f"{path}: line {line} ends a {match['label']} that does not begin")
         else:
             open_label = None
+            _check_content(path, text, content_from, match.start() - 1)
     if open_label is not None:
         raise FileRefused(f"{path}: {_cut_off(what, open_label, len(labels))}")
     return labels
+
+
+def _check_content(path: Path, text: str, begin: int, end: int) -> None:
+    """Refuse what OpenSSL does not load. A block with header fields, as old encrypted keys have, is not examined.
+
+    Raises:
+        FileRefused: there is a blank line or a character that is not ASCII.
+    """
+    if ":" in text[begin : text.find("\n", begin)] or not (match := _NOT_BASE64_LINE.search(text, begin, end)):
+        return
+    line = text.count("\n", 0, match.start()) + 1
+    character = match["character"]
+    wrong = f"has the character U+{ord(character):04X}" if character else "is blank"
+    raise FileRefused(f"{path}: line {line} {wrong}; between its BEGIN and END lines PEM has lines of Base64 only")
 
 
 def _cut_off(what: str, label: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -314,12 +315,25 @@ def test_a_damaged_certificate_is_named_as_what_it_is(
     assert reason in problem
 
 
+_ONLY_BASE64 = "between its BEGIN and END lines PEM has lines of Base64 only"
+
+
+def _insert_in_line_2(character: str, pem: str) -> str:
+    return pem.replace("\nM", f"\nM{character}", 1)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda pem: "    " + pem, "line 1 is indented; a PEM line begins at the start of its line"),
         # `cryptography` loads this file, and OpenSSL does not.
         (lambda pem: pem[:-1] + "-\n", "line 5 does not end after -----END PRIVATE KEY-----"),
+        *(
+            (partial(_insert_in_line_2, character), f"line 2 has the character U+{ord(character):04X}; {_ONLY_BASE64}")
+            for character in "\u2028\x85\xa0\v\f"
+        ),
+        (lambda pem: pem.replace("\n", "\n\n", 1), f"line 2 is blank; {_ONLY_BASE64}"),
+        (lambda pem: pem.replace("\n-----END", "\n \r\n-----END"), f"line 5 is blank; {_ONLY_BASE64}"),
     ],
 )
 def test_a_damaged_key_is_named_as_what_it_is(
@@ -327,6 +341,6 @@ def test_a_damaged_key_is_named_as_what_it_is(
 ) -> None:
     made = tls(_certificate(), _intermediate())
     path = tmp_path / "key.pem"
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(path.read_text()), newline="")
 
     assert list(certificate_problems(made)) == [f"server.tls.private_key: {path}: {reason}"]
