@@ -5,6 +5,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -17,6 +18,9 @@ from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.config.secret import SecretReference
 from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
 
+_MAXIMUM_BYTES: Final = 64 * 1024 * 1024
+"""Of the configuration file. 10,000 key stores with some keys each need a few MiB."""
+
 _INDEX: Final = re.compile(r"\[[^]]*\]")
 
 
@@ -28,7 +32,7 @@ def load_config(path: Path) -> Config:
         ConfigError: the file is not TOML, or has an unknown key or a wrong type.
     """
     try:
-        file = read_regular_file(path)
+        file = read_regular_file(path, _MAXIMUM_BYTES)
     except FileRefused as error:
         raise ConfigUnreadable([str(error)]) from None
     try:
@@ -55,14 +59,14 @@ def load_config(path: Path) -> Config:
 
 def _unknown_keys(tables: dict[str, Any], model: type[msgspec.Struct], at: str) -> Iterator[str]:
     """One problem for each unknown key, with the most similar known key."""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
+    fields = _keys_of(model)
     for key, value in tables.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}"
             yield f"{at}{key}: unknown key; {hint}"
             continue
-        nested = _struct_within(fields[key].type)
+        nested = fields[key]
         if nested is None:
             continue
         rows = value if isinstance(value, list) else [value]
@@ -70,6 +74,12 @@ def _unknown_keys(tables: dict[str, Any], model: type[msgspec.Struct], at: str) 
             if isinstance(row, dict):
                 place = f"{at}{key}[{index}]" if isinstance(value, list) else f"{at}{key}"
                 yield from _unknown_keys(row, nested, f"{place}.")
+
+
+@cache
+def _keys_of(model: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
+    """The keys of a table, each with the model of the tables within it."""
+    return {field.encode_name: _struct_within(field.type) for field in msgspec.structs.fields(model)}
 
 
 def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:

@@ -72,7 +72,7 @@ class StateTables:
         thread.
         """
         names = self._due()
-        due = [(keystore, state) for keystore, state in list(self._states.items()) if keystore in names]
+        due = [(keystore, self._states[keystore]) for keystore in names]
         changes: list[tuple[str, BlockChange]] = []
         before = [(state.blocks.revision, state.versions.revision) for _, state in due]
         for keystore, state in due:

@@ -532,6 +532,21 @@ async def test_a_fingerprint_that_takes_long_to_make_is_no_failure_of_the_hsm(
         assert not fleet.instances[0].troubled
 
 
+async def test_very_many_key_stores_on_one_hsm_get_their_fingerprints(make_faulty: Faulty, modules: Modules) -> None:
+    hsm = make_faulty()
+    instance = Instance(hsm.hsm, modules)
+    records = FingerprintRecords(hsm.control.parent / "state" / "keys.json")
+    fleets = [Fleet([instance], records, lambda _: True) for _ in range(2000)]
+    for fleet in fleets:
+        fleet.require_fingerprints(["no such key"])
+    instance.start()
+    try:
+        await until(lambda: instance.serving)
+        await until(lambda: all(fleet.ready for fleet in fleets))
+    finally:
+        instance.stop()
+
+
 async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
     make_faulty: Faulty, modules: Modules
 ) -> None:

@@ -265,6 +265,19 @@ def test_arrays_nested_beyond_reason_are_refused_like_any_other_nonsense(written
     assert problem.startswith(f"{path}: ")
 
 
+def test_a_file_of_ten_thousand_key_stores_is_read(minimal: str, written: Callable[..., Path]) -> None:
+    comment = "# 300 bytes for each key store\n" * 100_000
+    assert load_config(written(minimal + comment)) == load_config(written(minimal))
+
+
+def test_a_file_of_more_than_64_mib_is_refused(written: Callable[..., Path]) -> None:
+    path = written("")
+    with path.open("r+b") as file:
+        file.truncate(64 * 1024 * 1024 + 1)
+    with pytest.raises(ConfigError, match="it has more than 67108864 bytes"):
+        load_config(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert _problems(tmp_path / "none.toml") == (f"{tmp_path / 'none.toml'}: No such file or directory",)
 

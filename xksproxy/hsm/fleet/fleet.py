@@ -112,16 +112,12 @@ class Fleet:
         if not any(instance.returns for instance in self._instances):
             self._required = tuple(label for label in labels if not self._identity.on_record(label))
             for instance in self._instances:
-                instance.on_service = self._in_service(instance.on_service)
+                instance.when_in_service.append(self._begin_fingerprints)
 
-    def _in_service(self, then: Callable[[], None]) -> Callable[[], None]:
-        def in_service() -> None:
-            then()
-            if self._required and (self._fingerprinting is None or self._fingerprinting.done()):
-                self._fingerprinting_since = self._fingerprinting_since or time.monotonic()
-                self._fingerprinting = asyncio.create_task(self._make_required_fingerprints())
-
-        return in_service
+    def _begin_fingerprints(self) -> None:
+        if self._required and (self._fingerprinting is None or self._fingerprinting.done()):
+            self._fingerprinting_since = self._fingerprinting_since or time.monotonic()
+            self._fingerprinting = asyncio.create_task(self._make_required_fingerprints())
 
     async def _make_required_fingerprints(self) -> None:
         for label in self._required:

@@ -74,7 +74,7 @@ class Instance:
         """The deadline of a request, to determine whether the HSM is fast enough."""
         self.may_reinitialize: Callable[[Instance], bool] = lambda _: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module. Called on any thread."""
-        self.on_service: Callable[[], None] = lambda: None
+        self.when_in_service: list[Callable[[], None]] = []
         """Called on the event loop whenever the instance comes into service."""
         self._hsm = hsm
         self._reason = ""
@@ -366,4 +366,5 @@ class Instance:
         self.returns += 1
         self._tried.set()
         _log.info("HSM in service", extra={"fields": {"hsm": self.id}})
-        self.on_service()
+        for call in self.when_in_service:
+            call()
