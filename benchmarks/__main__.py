@@ -32,11 +32,11 @@ _NAMES: Final = [scenario.name for scenario in SCENARIOS]
 @click.option("--others", type=click.Path(path_type=Path, exists=True), help="JSON list of other proxies.")
 @click.option("--prepare", is_flag=True, help="Create the tokens, print their directory, and exit.")
 def main(names: tuple[str, ...], *, quick: bool, publish: bool, others: Path | None, prepare: bool) -> None:
-    """Run all benchmarks, which takes about 25 minutes, or some of them.
+    """Run all benchmarks, which takes about 35 minutes, or some of them.
 
     \b
     The scenarios are generator, overhead, workers, keys, others, mixed, footprint, latency, slow-hsm, framing,
-    strangers and drains.
+    strangers, drains and growth.
 
     The exit code is 1 if a goal is missed or a response was false. Results are in .xksproxy-bench/results.json.
 

@@ -25,7 +25,7 @@ REGION: Final = "us-east-1"
 PREFIX: Final = "/bench"
 _ROOT: Final = Path(__file__).parents[1]
 _ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": str(_ROOT / "tests")}
-_READY_SECONDS: Final = 60.0
+_READY_SECONDS: Final = 180.0
 _POLL_SECONDS: Final = 0.01
 _STOP_SECONDS: Final = 30.0
 _OK: Final = 200
@@ -74,16 +74,22 @@ class Setting:
     own_credentials: bool = False
     """Whether each key store has a directory of its own with a copy of the credential."""
 
+    policies: bool = False
+    """Whether each key store has the policies in ``policies`` of the server's directory."""
+
     tls: str = ""
     """Further lines of ``[server.tls]``."""
 
 
 @contextmanager
-def proxy(tokens: Tokens, home: Path, setting: Setting) -> Iterator[Server]:
-    """This proxy, in a new directory ``home``."""
+def proxy(
+    tokens: Tokens, home: Path, setting: Setting, *, add: Callable[[Path], None] = lambda _: None
+) -> Iterator[Server]:
+    """This proxy, in a new directory ``home``. ``add`` adds files to it before the start."""
     home.mkdir(parents=True)
     port, admin = free_port(), free_port()
     config = write_config(tokens, home, setting, port, admin)
+    add(home)
     prefixes = [_prefix(number) for number in range(setting.key_stores)]
     destinations = tuple(
         Destination(target(tokens, port, prefix), key_id) for prefix in prefixes for key_id in setting.key_ids
@@ -132,7 +138,7 @@ def write_config(tokens: Tokens, home: Path, setting: Setting, port: int, admin:
     hsms = setting.hsms or (tokens.hsm(setting.keys_on_token, setting.sessions),)
     ids = json.dumps([hsm.id for hsm in hsms])
     stores = "".join(
-        _store_text(_credentials(tokens, home, setting, number), number, ids, setting.exposed)
+        _store_text(_credentials(tokens, home, setting, number), number, ids, setting)
         for number in range(setting.key_stores)
     )
     config = home / "xksproxy.toml"
@@ -183,15 +189,16 @@ def _credentials(tokens: Tokens, home: Path, setting: Setting, number: int) -> P
     return Path(shutil.copytree(tokens.credentials, home / "credentials" / str(number)))
 
 
-def _store_text(credentials: Path, number: int, hsms: str, exposed: tuple[str, ...]) -> str:
-    keys = "".join(f'[[keystore.keys]]\nid = "{key}"\n\n' for key in exposed)
+def _store_text(credentials: Path, number: int, hsms: str, setting: Setting) -> str:
+    keys = "".join(f'[[keystore.keys]]\nid = "{key}"\n\n' for key in setting.exposed)
+    policies = 'policies = ["policies"]\n' if setting.policies else ""
     return f"""\
 [[keystore]]
 name = "store-{number}"
 uri_path_prefix = "{_prefix(number)}"
 hsms = {hsms}
 credentials = "{credentials}"
-
+{policies}
 {keys}"""
 
 

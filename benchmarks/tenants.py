@@ -76,15 +76,16 @@ class Neighbour:
         return f"{ordered[int(0.99 * (len(ordered) - 1))]:.0f} / {ordered[-1]:.0f}"
 
 
-def _client(server: Server, number: int) -> XksClient:
+def client_of(server: Server, number: int) -> XksClient:
+    """A client of one destination."""
     target = server.destinations[number].target
     return XksClient(target.endpoint, target.context())
 
 
-def _use(server: Server, stores: int, keys: int) -> None:
+def use_keys(server: Server, stores: int, keys: int) -> None:
     """Encrypt once with each key of each key store."""
     for number in range(stores):
-        with _client(server, number) as client:
+        with client_of(server, number) as client:
             for key in range(keys):
                 client.call(Operation.ENCRYPT, _MESSAGE, key_id(key))
 
@@ -102,11 +103,12 @@ def _get(server: Server, path: str) -> tuple[float, bytes]:
     return time.monotonic() - begun, content
 
 
-def _resident(server: Server) -> float:
+def largest_worker(server: Server) -> float:
+    """The resident MiB of the largest worker."""
     return max(processes.memory(pid).resident for pid in server.workers())
 
 
-def _idle(server: Server) -> float:
+def idle_share(server: Server) -> float:
     """The part of a core that the proxy takes while nobody calls it."""
     time.sleep(_SETTLE_SECONDS)
     before = server.cpu_seconds()
@@ -128,7 +130,7 @@ def _scrapes(server: Server, neighbour: Neighbour, path: str) -> list[str]:
     return [f"{sorted(seconds)[len(seconds) // 2]:.2f}", f"{len(content) / 1e6:.2f}", neighbour.summary()]
 
 
-def _stop(server: Server) -> float:
+def stop_seconds(server: Server) -> float:
     """Seconds from SIGTERM to the end of the last process."""
     pids = [*server.workers(), server.pid or 0]
     begun = time.monotonic()
@@ -144,11 +146,11 @@ def measure(tokens: Tokens, home: Path, stores: int, keys: int, token: int) -> I
     with proxy(tokens, home, setting) as server:
         yield "key stores", str(stores)
         yield "ready s", f"{server.started_in:.1f}"
-        yield "MiB a worker", f"{_resident(server):.0f}"
-        yield "idle, unused", f"{_idle(server):.1%}"
-        _use(server, stores, keys)
-        yield "idle, used", f"{_idle(server):.1%}"
-        with _client(server, 0) as client:
+        yield "MiB a worker", f"{largest_worker(server):.0f}"
+        yield "idle, unused", f"{idle_share(server):.1%}"
+        use_keys(server, stores, keys)
+        yield "idle, used", f"{idle_share(server):.1%}"
+        with client_of(server, 0) as client:
             neighbour = Neighbour(client)
             with neighbour.busy():
                 time.sleep(3)
@@ -164,8 +166,8 @@ def measure(tokens: Tokens, home: Path, stores: int, keys: int, token: int) -> I
                 yield f"{path} s", seconds
                 yield "MB", size
                 yield "p99 / longest ms", seen
-        yield "MiB a worker after", f"{_resident(server):.0f}"
-        yield "stop s", f"{_stop(server):.1f}"
+        yield "MiB a worker after", f"{largest_worker(server):.0f}"
+        yield "stop s", f"{stop_seconds(server):.1f}"
 
 
 @click.command()

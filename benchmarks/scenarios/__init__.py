@@ -7,6 +7,7 @@ from benchmarks.scenarios import (
     footprint,
     framing,
     generator,
+    growth,
     keys,
     latency,
     mixed,
@@ -31,4 +32,5 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     framing.SCENARIO,
     strangers.SCENARIO,
     drains.SCENARIO,
+    growth.SCENARIO,
 )

@@ -22,7 +22,7 @@ _MOST_NAMES: Final = 5
 _MOST_CONDITIONS: Final = 200
 _SLOW_FINGERPRINTS_SECONDS: Final = 5.0
 """The fingerprints of new keys are made within a second or two of the first start. A longer time is a condition."""
-_LOOKED_AT_ANYWAY: Final = 100
+_LOOKED_AT_ANYWAY: Final = 20
 
 
 class ConditionFinder:
