@@ -14,7 +14,7 @@ import msgspec
 
 from xksproxy.telemetry.definitions import FAMILIES
 from xksproxy.telemetry.published_file import PublishedFile, Unreadable, read_published
-from xksproxy.telemetry.series import Counters, Gauges, Histograms, examples_of
+from xksproxy.telemetry.series import Counters, Gauges, Histograms, exemplars_of
 from xksproxy.telemetry.totals import Published, Totals, values_of
 
 _log: Final = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ class WorkerMetrics:
         self,
         directory: Path,
         metrics: Iterable[Counters | Gauges | Histograms],
-        with_examples: Histograms | None = None,
+        with_exemplars: Histograms | None = None,
     ) -> None:
-        """``with_examples`` is the histogram whose examples are published too."""
+        """``with_exemplars`` is the histogram whose exemplars are published too."""
         metrics = tuple(metrics)
         self._lasting = tuple(metric for metric in metrics if metric.family.kind.outlives_process)
         self._gauges = tuple(metric for metric in metrics if not metric.family.kind.outlives_process)
-        self._with_examples = with_examples
+        self._with_exemplars = with_exemplars
         self._id = os.urandom(8).hex()
         self._lasting_file = PublishedFile(_path(directory, os.getpid()), _CAPACITY)
         self._gauge_file = PublishedFile(_gauge_path(directory, os.getpid()), _GAUGE_CAPACITY)
@@ -91,12 +91,12 @@ class WorkerMetrics:
         self._next = ended + min(_LONGEST_PAUSE_SECONDS, _PAUSE_FACTOR * (ended - begun))
 
     def _published(self, metrics: Iterable[Counters | Gauges | Histograms]) -> Published:
-        examples = (
-            list(examples_of(self._with_examples))
-            if self._with_examples is not None and self._with_examples in metrics
+        exemplars = (
+            list(exemplars_of(self._with_exemplars))
+            if self._with_exemplars is not None and self._with_exemplars in metrics
             else []
         )
-        return Published(self._id, time.monotonic(), {}, examples, more=values_of(metrics))
+        return Published(self._id, time.monotonic(), {}, exemplars, more=values_of(metrics))
 
 
 class EndedWorkers:

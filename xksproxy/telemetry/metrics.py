@@ -17,7 +17,7 @@ from xksproxy.printable import printable
 from xksproxy.telemetry import definitions
 from xksproxy.telemetry.collectors import FoldedCollector, MachineCollector
 from xksproxy.telemetry.metric_files import WorkerMetrics, read_totals
-from xksproxy.telemetry.series import OTHER, Count, Distribution, Level, SeriesOf
+from xksproxy.telemetry.series import OTHER, CounterSeries, GaugeSeries, HistogramSeries, SeriesOf
 from xksproxy.telemetry.series_budget import ShownStores, allot
 from xksproxy.telemetry.totals import Totals
 
@@ -42,40 +42,40 @@ class Metrics:
         self._define_request_metrics()
         self._define_worker_metrics()
         self._define_hsm_metrics()
-        self._request_series: dict[tuple[str, str, str, str | None], tuple[Count, Distribution]] = {}
-        self._hsm_series: dict[tuple[str, str], tuple[Distribution, Distribution]] = {}
+        self._request_series: dict[tuple[str, str, str, str | None], tuple[CounterSeries, HistogramSeries]] = {}
+        self._hsm_series: dict[tuple[str, str], tuple[HistogramSeries, HistogramSeries]] = {}
         self._condition_labels: set[tuple[str, ...]] = set()
         metrics = [metric for metric in vars(self).values() if isinstance(metric, SeriesOf)]
-        self._file = WorkerMetrics(directory, metrics, with_examples=self._request_duration)
+        self._file = WorkerMetrics(directory, metrics, with_exemplars=self._request_duration)
         self._shown = ShownStores(directory)
         self._counted = 0
         """Requests, and other events that are counted, so far."""
 
     def _define_request_metrics(self) -> None:
-        self._requests = SeriesOf(definitions.REQUESTS, Count)
-        self._request_duration = SeriesOf(definitions.REQUEST_DURATION, Distribution)
-        self._queue_duration = SeriesOf(definitions.QUEUE_DURATION, Distribution)
-        self._hsm_duration = SeriesOf(definitions.HSM_DURATION, Distribution)
-        self._decrypts = SeriesOf(definitions.DECRYPTS, Count)
+        self._requests = SeriesOf(definitions.REQUESTS, CounterSeries)
+        self._request_duration = SeriesOf(definitions.REQUEST_DURATION, HistogramSeries)
+        self._queue_duration = SeriesOf(definitions.QUEUE_DURATION, HistogramSeries)
+        self._hsm_duration = SeriesOf(definitions.HSM_DURATION, HistogramSeries)
+        self._decrypts = SeriesOf(definitions.DECRYPTS, CounterSeries)
 
     def _define_worker_metrics(self) -> None:
-        self.audit_dropped = SeriesOf(definitions.AUDIT_DROPPED, Count)
-        self._proxy_protocol_refusals = SeriesOf(definitions.PROXY_PROTOCOL_REFUSALS, Count)
-        self.in_flight = SeriesOf(definitions.IN_FLIGHT, Level)
-        self.connections = SeriesOf(definitions.CONNECTIONS, Level)
-        self.workers = SeriesOf(definitions.WORKERS, Level)
-        self.workers_ready = SeriesOf(definitions.WORKERS_READY, Level)
-        self.reload_failed = SeriesOf(definitions.RELOAD_FAILED, Level)
-        self._conditions = SeriesOf(definitions.CONDITIONS, Level)
-        self.loaded_at = SeriesOf(definitions.LOADED_AT, Level)
-        self.clock_offset = SeriesOf(definitions.CLOCK_OFFSET, Level)
+        self.audit_dropped = SeriesOf(definitions.AUDIT_DROPPED, CounterSeries)
+        self._proxy_protocol_refusals = SeriesOf(definitions.PROXY_PROTOCOL_REFUSALS, CounterSeries)
+        self.in_flight = SeriesOf(definitions.IN_FLIGHT, GaugeSeries)
+        self.connections = SeriesOf(definitions.CONNECTIONS, GaugeSeries)
+        self.workers = SeriesOf(definitions.WORKERS, GaugeSeries)
+        self.workers_ready = SeriesOf(definitions.WORKERS_READY, GaugeSeries)
+        self.reload_failed = SeriesOf(definitions.RELOAD_FAILED, GaugeSeries)
+        self._conditions = SeriesOf(definitions.CONDITIONS, GaugeSeries)
+        self.loaded_at = SeriesOf(definitions.LOADED_AT, GaugeSeries)
+        self.clock_offset = SeriesOf(definitions.CLOCK_OFFSET, GaugeSeries)
 
     def _define_hsm_metrics(self) -> None:
-        self.hsm_state = SeriesOf(definitions.HSM_STATE, Level)
-        self.hsm_sessions = SeriesOf(definitions.HSM_SESSIONS, Level)
-        self.hsm_call_seconds = SeriesOf(definitions.HSM_CALL_SECONDS, Level)
-        self.hsm_too_slow = SeriesOf(definitions.HSM_TOO_SLOW, Level)
-        self.hsm_returns = SeriesOf(definitions.HSM_RETURNS, Count)
+        self.hsm_state = SeriesOf(definitions.HSM_STATE, GaugeSeries)
+        self.hsm_sessions = SeriesOf(definitions.HSM_SESSIONS, GaugeSeries)
+        self.hsm_call_seconds = SeriesOf(definitions.HSM_CALL_SECONDS, GaugeSeries)
+        self.hsm_too_slow = SeriesOf(definitions.HSM_TOO_SLOW, GaugeSeries)
+        self.hsm_returns = SeriesOf(definitions.HSM_RETURNS, CounterSeries)
 
     @property
     def problem(self) -> str:
@@ -109,7 +109,7 @@ class Metrics:
 
     def _new_request_series(
         self, keystore: str, operation: str, xks_operation: str, exception: str | None
-    ) -> tuple[Count, Distribution]:
+    ) -> tuple[CounterSeries, HistogramSeries]:
         """The counter and histogram for requests with these labels. They are kept, because each look-up costs time."""
         retryable = exception in definitions.RETRYABLE
         error_type = "none" if exception is None else "retryable" if retryable else "non_retryable"
@@ -119,7 +119,7 @@ class Metrics:
         )
         return series
 
-    def _new_hsm_series(self, keystore: str, xks_operation: str) -> tuple[Distribution, Distribution]:
+    def _new_hsm_series(self, keystore: str, xks_operation: str) -> tuple[HistogramSeries, HistogramSeries]:
         """The histograms for the times of requests that used an HSM."""
         series = self._hsm_series[keystore, xks_operation] = (
             self._queue_duration.labels(keystore, xks_operation),

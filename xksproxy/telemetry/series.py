@@ -63,7 +63,7 @@ class Family:
         return labels[:1] + (OTHER,) * (len(labels) - 1)
 
 
-class Count:
+class CounterSeries:
     """One series of a counter."""
 
     __slots__ = ("_value",)
@@ -80,7 +80,7 @@ class Count:
         return [self._value]
 
 
-class Level:
+class GaugeSeries:
     """One series of a gauge."""
 
     __slots__ = ("_at", "_value")
@@ -98,7 +98,7 @@ class Level:
         return [self._value, self._at] if self._at else []
 
 
-class Example(NamedTuple):
+class StoredExemplar(NamedTuple):
     """A request of a bucket, for an exemplar of OpenMetrics."""
 
     bucket: int
@@ -108,16 +108,16 @@ class Example(NamedTuple):
     """Unix time in seconds."""
 
 
-class Distribution:
+class HistogramSeries:
     """One series of a histogram."""
 
-    __slots__ = ("_counts", "_edges", "_sum", "examples")
+    __slots__ = ("_counts", "_edges", "_sum", "exemplars")
 
     def __init__(self, family: Family) -> None:
         self._edges = family.edges
         self._counts = [0.0] * len(family.edges)
         self._sum = 0.0
-        self.examples: dict[int, Example] = {}
+        self.exemplars: dict[int, StoredExemplar] = {}
         """The latest traced amount of each bucket."""
 
     def observe(self, amount: float, trace_id: str | None = None) -> None:
@@ -126,14 +126,14 @@ class Distribution:
         self._counts[bucket] += 1
         self._sum += amount
         if trace_id is not None:
-            self.examples[bucket] = Example(bucket, trace_id, amount, time.time())
+            self.exemplars[bucket] = StoredExemplar(bucket, trace_id, amount, time.time())
 
     def values(self) -> list[float]:
         """The number of amounts in each bucket (not cumulative), then the sum of all amounts."""
         return [*self._counts, self._sum]
 
 
-Series = TypeVar("Series", Count, Level, Distribution)
+Series = TypeVar("Series", CounterSeries, GaugeSeries, HistogramSeries)
 
 
 class SeriesOf(Generic[Series]):
@@ -161,13 +161,13 @@ class SeriesOf(Generic[Series]):
                 yield labels, values
 
 
-def examples_of(metric: "SeriesOf[Distribution]") -> Iterator[tuple[tuple[str, ...], list[Example]]]:
-    """The labels and examples of each series that has some."""
+def exemplars_of(metric: "SeriesOf[HistogramSeries]") -> Iterator[tuple[tuple[str, ...], list[StoredExemplar]]]:
+    """The labels and exemplars of each series that has some."""
     for labels, series in list(metric._series.items()):  # noqa: SLF001 - of this module
-        if series.examples:
-            yield labels, list(series.examples.values())
+        if series.exemplars:
+            yield labels, list(series.exemplars.values())
 
 
-Counters = SeriesOf[Count]
-Gauges = SeriesOf[Level]
-Histograms = SeriesOf[Distribution]
+Counters = SeriesOf[CounterSeries]
+Gauges = SeriesOf[GaugeSeries]
+Histograms = SeriesOf[HistogramSeries]

@@ -12,7 +12,7 @@ from prometheus_client.utils import floatToGoString
 
 from xksproxy.decoding import decode_json
 from xksproxy.telemetry.definitions import REQUEST_DURATION
-from xksproxy.telemetry.series import OTHER, Counters, Example, Family, Gauges, Histograms, Kind
+from xksproxy.telemetry.series import OTHER, Counters, Family, Gauges, Histograms, Kind, StoredExemplar
 
 _FRESH_SECONDS: Final = 10.0
 _PART_SERIES: Final = 200
@@ -41,8 +41,8 @@ class Published(msgspec.Struct, array_like=True):
     families: Families
     """The series of each metric that are not in :attr:`more`."""
 
-    examples: list[tuple[tuple[str, ...], list[Example]]] = []
-    """The examples of :data:`.definitions.REQUEST_DURATION`, by labels."""
+    exemplars: list[tuple[tuple[str, ...], list[StoredExemplar]]] = []
+    """The exemplars of :data:`.definitions.REQUEST_DURATION`, by labels."""
 
     included: tuple[str, ...] = ()
     """The ids of the last ended processes whose values are included."""
@@ -85,16 +85,16 @@ class Totals:
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = {family.name: family for family in families}
         self._values: dict[str, Values] = {name: {} for name in self._families}
-        self._examples: dict[tuple[str, ...], dict[int, Example]] = {}
+        self._exemplars: dict[tuple[str, ...], dict[int, StoredExemplar]] = {}
 
     def add(self, published: Published) -> None:
         """Add what a process has published. Gauges count only while they are fresh. Unknown metrics are left out."""
         self._add_all(published, lasting_only=not published.fresh)
-        for labels, examples in published.examples:
-            latest = self._examples.setdefault(labels, {})
-            for example in examples:
-                before = latest.get(example.bucket)
-                latest[example.bucket] = example if before is None or before.at < example.at else before
+        for labels, exemplars in published.exemplars:
+            latest = self._exemplars.setdefault(labels, {})
+            for exemplar in exemplars:
+                before = latest.get(exemplar.bucket)
+                latest[exemplar.bucket] = exemplar if before is None or before.at < exemplar.at else before
 
     def add_lasting(self, published: Published) -> None:
         """Add the counters and histograms of a process that has ended."""
@@ -162,17 +162,19 @@ class Totals:
         """Each metric that has series, for prometheus-client's formats."""
         for name, family in self._families.items():
             if values := self._values[name]:
-                yield _metric(family, values, self._examples if name == REQUEST_DURATION.name else {})
+                yield _metric(family, values, self._exemplars if name == REQUEST_DURATION.name else {})
 
 
-def _metric(family: Family, all_values: Values, examples: Mapping[tuple[str, ...], Mapping[int, Example]]) -> Metric:
+def _metric(
+    family: Family, all_values: Values, exemplars: Mapping[tuple[str, ...], Mapping[int, StoredExemplar]]
+) -> Metric:
     name, text, labels = family.name, family.help, family.labels
     if family.kind is Kind.HISTOGRAM:
         histogram = HistogramMetricFamily(name, text, labels=labels)
         edges = [floatToGoString(edge) for edge in family.edges]  # type: ignore[no-untyped-call]
         for label_values, values in all_values.items():
             counts = accumulate(values[:-1])
-            of_series = examples.get(label_values, {})
+            of_series = exemplars.get(label_values, {})
             buckets = [
                 _bucket(edge, count, of_series.get(number))
                 for number, (edge, count) in enumerate(zip(edges, counts, strict=True))
@@ -189,7 +191,9 @@ def _metric(family: Family, all_values: Values, examples: Mapping[tuple[str, ...
     return simple
 
 
-def _bucket(edge: str, count: float, example: Example | None) -> tuple[str, float] | tuple[str, float, Exemplar]:
-    if example is None:
+def _bucket(
+    edge: str, count: float, exemplar: StoredExemplar | None
+) -> tuple[str, float] | tuple[str, float, Exemplar]:
+    if exemplar is None:
         return edge, count
-    return edge, count, Exemplar({"trace_id": example.trace_id}, example.amount, example.at)
+    return edge, count, Exemplar({"trace_id": exemplar.trace_id}, exemplar.amount, exemplar.at)

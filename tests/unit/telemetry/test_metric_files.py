@@ -21,7 +21,7 @@ from xksproxy.telemetry.definitions import (
 )
 from xksproxy.telemetry.metric_files import EndedWorkers, WorkerMetrics, read_totals
 from xksproxy.telemetry.published_file import PublishedFile
-from xksproxy.telemetry.series import Count, SeriesOf
+from xksproxy.telemetry.series import CounterSeries, SeriesOf
 from xksproxy.telemetry.totals import Published
 
 NOBODY = Published("reader", time.monotonic(), {})
@@ -183,7 +183,7 @@ def test_what_is_whole_but_no_metrics_is_set_aside_too(tmp_path: Path) -> None:
 
 
 def test_after_its_file_was_set_aside_a_process_makes_it_anew(tmp_path: Path) -> None:
-    series = SeriesOf(HSM_RETURNS, Count)
+    series = SeriesOf(HSM_RETURNS, CounterSeries)
     series.labels("h").inc(3)
     worker, ended = WorkerMetrics(tmp_path, [series]), EndedWorkers(tmp_path)
     publish(tmp_path, 11, **returns(4))
@@ -200,7 +200,7 @@ def test_after_its_file_was_set_aside_a_process_makes_it_anew(tmp_path: Path) ->
 
 
 def test_a_worker_that_cannot_write_its_file_says_why_and_its_own_counts_are_there(tmp_path: Path) -> None:
-    series = SeriesOf(HSM_RETURNS, Count)
+    series = SeriesOf(HSM_RETURNS, CounterSeries)
     worker = WorkerMetrics(tmp_path / "missing", [series])
 
     worker.publish()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
 
-from xksproxy.telemetry.series import Count, Distribution, Family, Kind, Level, SeriesOf
+from xksproxy.telemetry.series import CounterSeries, Family, GaugeSeries, HistogramSeries, Kind, SeriesOf
 from xksproxy.telemetry.totals import Published, Totals, values_of
 
 EDGES = (0.001, 0.25, 1.0)
@@ -25,7 +25,7 @@ def samples(families: list[Metric]) -> dict[tuple[str, ...], float]:
     }
 
 
-def collected(*metrics: SeriesOf[Count] | SeriesOf[Level] | SeriesOf[Distribution]) -> list[Metric]:
+def collected(*metrics: SeriesOf[CounterSeries] | SeriesOf[GaugeSeries] | SeriesOf[HistogramSeries]) -> list[Metric]:
     totals = Totals([metric.family for metric in metrics])
     totals.add(Published("id", 0.0, {}, more=values_of(metrics)))
     return list(totals.collect())
@@ -35,7 +35,7 @@ def collected(*metrics: SeriesOf[Count] | SeriesOf[Level] | SeriesOf[Distributio
 def test_a_histogram_has_the_values_of_prometheus_client(amounts: list[float]) -> None:
     registry = CollectorRegistry()
     expected = Histogram("amounts", "Amounts.", ("kind",), registry=registry, buckets=EDGES).labels("k")
-    series = SeriesOf(AMOUNTS, Distribution)
+    series = SeriesOf(AMOUNTS, HistogramSeries)
     own = series.labels("k")
 
     for amount in amounts:
@@ -48,7 +48,7 @@ def test_a_histogram_has_the_values_of_prometheus_client(amounts: list[float]) -
 def test_a_counter_has_the_name_and_value_of_prometheus_client() -> None:
     registry = CollectorRegistry()
     expected = Counter("things", "Things.", registry=registry)
-    series = SeriesOf(THINGS, Count)
+    series = SeriesOf(THINGS, CounterSeries)
     assert samples(collected(series)) == {("things_total",): 0}
 
     for amount in (1.0, 2.5):
@@ -60,7 +60,7 @@ def test_a_counter_has_the_name_and_value_of_prometheus_client() -> None:
 
 def test_a_gauge_that_was_never_set_has_no_value() -> None:
     family = Family("depth", "Depth.", ("of",), Kind.LATEST)
-    series = SeriesOf(family, Level)
+    series = SeriesOf(family, GaugeSeries)
     series.labels("never set")
     series.labels("set").set(0)
 
@@ -69,7 +69,7 @@ def test_a_gauge_that_was_never_set_has_no_value() -> None:
 
 def test_beyond_the_most_series_the_first_label_stays_and_no_count_is_lost() -> None:
     family = Family("uses", "Uses.", ("store", "key", "caller"), Kind.COUNTER, most_series=2)
-    series = SeriesOf(family, Count)
+    series = SeriesOf(family, CounterSeries)
 
     for store, key in (("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("b", "5"), ("b", "2")):
         series.labels(store, key, "c").inc()
