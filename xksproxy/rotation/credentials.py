@@ -66,10 +66,12 @@ def _require_unused(
             "give KMS another credential and wait; xksproxy kms-config prints the command",
             "to retire it anyway, add --force: requests that it signs will then fail with 401",
         )
-    if not any(other in last_used and last_used[other] > used - RECORD_SECONDS for other in others):
+    # A recorded time may be this much older than the last use, so only a later one shows the order of two uses.
+    if not any(last_used.get(other, 0.0) > used + RECORD_SECONDS for other in others):
         raise RotationRefused(
-            f"no other credential was used on this machine after {access_key_id}, so KMS may still sign with it",
-            "give KMS another credential and wait for its first request: xksproxy credentials list",
+            f"no other credential was certainly used on this machine after {access_key_id}, so KMS may still sign"
+            " with it",
+            "give KMS another credential and wait until it was used for two minutes: xksproxy credentials list",
             "to retire it anyway, add --force",
         )
 

@@ -68,9 +68,9 @@ def test_an_unused_credential_is_set_aside_and_the_others_stay(
         ({_OLD: 2 * _HOUR, _NEW: 10.0}, "used 2.0 hours ago"),
         ({_OLD: 300.0, _NEW: 10.0}, "used 5 minutes ago"),
         ({_OLD: -_HOUR, _NEW: 10.0}, "was used"),  # the clock was wrong then, or is now
-        ({_OLD: 2 * _DAY}, "no other credential was used"),
-        ({_OLD: 2 * _DAY, _NEW: 3 * _DAY}, "no other credential was used"),
-        ({}, "no other credential was used"),
+        ({_OLD: 2 * _DAY}, "no other credential was certainly used"),
+        ({_OLD: 2 * _DAY, _NEW: 3 * _DAY}, "no other credential was certainly used"),
+        ({}, "no other credential was certainly used"),
     ],
 )
 def test_one_that_kms_may_still_sign_with_is_kept_unless_forced(
@@ -95,6 +95,16 @@ def test_the_period_is_the_operators_choice(directory: Path, last_used: Callable
     _retire(directory, uses, within=0)
 
     assert _ids(directory) == {_NEW}
+
+
+@pytest.mark.parametrize("later", [-30.0, 0.0, 30.0])
+def test_a_record_within_its_precision_does_not_show_that_another_credential_was_used_later(
+    directory: Path, last_used: Callable[..., CredentialUses], later: float
+) -> None:
+    with pytest.raises(RotationRefused, match="no other credential was certainly used"):
+        _retire(directory, last_used(**{_OLD: 100.0, _NEW: 100.0 - later}), within=0)
+
+    assert _ids(directory) == {_OLD, _NEW}
 
 
 @pytest.mark.parametrize("force", [False, True])
