@@ -132,7 +132,7 @@ def test_a_credential_is_rotated_under_load_without_a_failed_request(own_proxy: 
         eventually(lambda: all(host.calls(new) > 20 for host in (first, second, third)))
         eventually(lambda: all(_last_used(proxy).values()))
 
-        retired = _command(proxy, "credentials", "retire", "--keystore", "dev", old.access_key_id, "--within", "0")
+        retired = _command(proxy, "credentials", "retire", "--keystore", "dev", old.access_key_id, "--force")
         assert retired.returncode == 0, retired.stderr
         eventually(lambda: _statuses(proxy, old) == {401})
         after = first.calls(new)

@@ -6,7 +6,19 @@ import subprocess
 
 import pytest
 from commands import run_command
-from server_support import OwnProxy, Wire, encrypt_body, key_path, on_each_worker, request, signed, signed_post, workers
+from server_support import (
+    OwnProxy,
+    Wire,
+    ask_admin,
+    encrypt_body,
+    key_path,
+    on_each_worker,
+    request,
+    signed,
+    signed_post,
+    wait_for_every_worker,
+    workers,
+)
 from support import Proxy, eventually
 
 from xksproxy.config.credentials import load_credentials, save_credential
@@ -70,6 +82,35 @@ def test_a_retired_credential_is_refused_by_every_worker_when_the_command_return
     assert (done.returncode, done.stderr) == (0, "")
     assert named(mine) in done.stdout
     assert on_every_worker(mine, encrypt) == {401}
+
+
+def test_a_retired_credential_whose_file_comes_back_is_refused_until_it_is_reinstated(mine: Proxy) -> None:
+    directory = mine.environment.directory / "credentials"
+    credential = generate_credential()
+    path = save_credential(directory, credential)
+    body = encrypt_body(b"text")
+    target = key_path("encrypt")
+    encrypt = request("POST", target, signed(mine, target, body, credential=credential), body)
+    eventually(lambda: on_every_worker(mine, encrypt), {200})
+    run(mine, "credentials", "retire", credential.access_key_id, "--force").check_returncode()
+
+    path.with_name(path.name + ".retired").rename(path)  # as from a backup of yesterday
+    text = f"retired credentials have a file again, and are refused: {credential.access_key_id}"
+    eventually(lambda: text in ask_admin(mine, "/status").content.decode())
+    assert on_every_worker(mine, encrypt) == {401}
+    old = workers(mine)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: len(wait_for_every_worker(mine) - old), 2)
+    assert on_every_worker(mine, encrypt) == {401}
+
+    done = run(mine, "credentials", "reinstate", credential.access_key_id)
+    assert (done.returncode, done.stderr) == (0, "")
+    eventually(lambda: on_every_worker(mine, encrypt), {200})
+    assert run(mine, "credentials", "reinstate", credential.access_key_id).returncode == 0
+    run(mine, "credentials", "retire", credential.access_key_id, "--force").check_returncode()
+    run(mine, "credentials", "reinstate", credential.access_key_id).check_returncode()
+    eventually(lambda: on_every_worker(mine, encrypt), {200})
 
 
 def test_a_worker_that_does_not_follow_is_named(mine: Proxy) -> None:

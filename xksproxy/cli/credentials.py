@@ -10,20 +10,21 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.output import print_json, print_line
+from xksproxy.cli.output import print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import acting_as_owner, become_owner, share_with_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.cli.table import print_table
-from xksproxy.config.credentials import read_credentials, save_credential
+from xksproxy.config.credentials import read_credential_file, read_credentials, save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
-from xksproxy.rotation.credentials import retire_credential
+from xksproxy.rotation.credentials import reinstate_credential, retire_credential
 from xksproxy.server.followers import refuses
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.known_credentials import KnownCredentials
+from xksproxy.state.retired_credentials import mark_retired, unmark_retired
 from xksproxy.state.state_file import StateUnusable
 
 _COLUMNS = ("ACCESS KEY ID", "CREATED", "LAST USED HERE", "FILE")
@@ -54,7 +55,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def credentials() -> None:
-    """Create, list and retire the credentials with which KMS signs requests.
+    """Create, list, retire and reinstate the credentials with which KMS signs requests.
 
     Running workers read changes within three seconds. No request is lost. Secrets are never printed.
 
@@ -143,13 +144,53 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     uses = _UsesOfService(Path(config.state.directory), store.name)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
     _expect(config, store, access_key_id, None)
+    _mark(config, store, access_key_id)
     _record(config, store, "credential retired", access_key_id, before="valid", after="retired", forced=force)
     print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
-    print_line("to undo this, rename the file back; it contains the secret, so delete it when you no longer need it")
+    print_line(f"to undo this: xksproxy credentials reinstate {access_key_id} --keystore {store.name}")
+    print_line("the file contains the secret, so delete it when you no longer need it")
     with acting_as_owner(Path(config.state.directory)):
         report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
+
+
+@credentials.command()
+@_options
+@click.argument("access_key_id", metavar="ID", type=ID)
+def reinstate(config_file: Path, keystore_name: str | None, access_key_id: str) -> None:
+    """Accept a retired credential again. Its file loses the ending .retired.
+
+    A file that is renamed back or restored from a backup is not enough: the machine remembers that the credential was
+    retired.
+
+    \b
+    Example:
+      xksproxy credentials reinstate BETWEEN2TENAND3TENCHARACTERS
+    """
+    config, store = _open(config_file, keystore_name)
+    state = Path(config.state.directory)
+    path = reinstate_credential(Path(store.credentials), access_key_id)
+    if state.exists():
+        with acting_as_owner(state):
+            unmark_retired(state, store.name, access_key_id)
+    _expect(config, store, access_key_id, read_credential_file(path))
+    _record(config, store, "credential reinstated", access_key_id, before="retired", after="valid")
+    print_line(f"reinstated {access_key_id}; running workers accept it within three seconds")
+    print_line(f"  {path}")
+    _print_other_machines(config, f"run it on the other {_others(config)} too")
+
+
+def _mark(config: Config, store: KeyStore, access_key_id: str) -> None:
+    """Remember that a credential is retired. If that fails, the credential is retired nevertheless."""
+    state = Path(config.state.directory)
+    if not state.exists():
+        return
+    try:
+        with acting_as_owner(state):
+            mark_retired(state, store.name, access_key_id)
+    except StateUnusable as error:
+        print_error(f"{access_key_id} is retired, but it is accepted again if its file comes back: {error}")
 
 
 def _expect(config: Config, store: KeyStore, access_key_id: str, credential: Credential | None) -> None:

@@ -108,8 +108,6 @@ def save_credential(directory: Path, credential: Credential, created: datetime |
 def retire_credential_file(path: Path) -> Path:
     """Rename a credential file so that it is no longer loaded, and return the new path.
 
-    To undo this, rename the file back.
-
     Raises:
         FileExistsError: a file of the new name exists.
         OSError: the file cannot be renamed.
@@ -120,6 +118,23 @@ def retire_credential_file(path: Path) -> Path:
     path.rename(retired)
     sync_directory(path.parent)
     return retired
+
+
+def reinstate_credential_file(path: Path) -> Path:
+    """Undo :func:`retire_credential_file`, and return the path. A file with its former name stays as it is.
+
+    Raises:
+        FileExistsError: another file has the former name.
+        OSError: the file cannot be renamed.
+    """
+    if path.suffix != RETIRED_SUFFIX:
+        return path
+    former = path.with_suffix("")
+    if former.exists():
+        raise FileExistsError(0, "the file exists; move or delete it", str(former))
+    path.rename(former)
+    sync_directory(path.parent)
+    return former
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.known_credentials import Checks, checks_of
+from xksproxy.state.retired_credentials import RetiredCredentials
 from xksproxy.state.state_file import StateUnusable
 
 
@@ -33,22 +34,41 @@ class KeyStore:
     credential_checks: Checks
     """What shows that a credential has changed."""
 
+    refused_credentials: tuple[str, ...]
+    """The access key ids of credentials whose files are there, but which were retired."""
+
     @classmethod
     def build(
-        cls, table: model.KeyStore, fleet_size: int, versions: KeyVersions, blocks: Blocks, uses: CredentialUses
+        cls,
+        table: model.KeyStore,
+        fleet_size: int,
+        versions: KeyVersions,
+        blocks: Blocks,
+        *,
+        uses: CredentialUses,
+        retired: RetiredCredentials,
     ) -> Self:
-        """Make a key store. Reads the credentials.
+        """Make a key store. Reads the credentials, of which those in ``retired`` are not accepted.
 
         Raises:
             ConfigError: the credentials cannot be read.
         """
         stored = read_credentials(Path(table.credentials))
-        credentials = [item.credential for item in stored]
-        keyring = Keyring(credentials)
-        created = {item.credential.access_key_id: item.created.timestamp() for item in stored}
-        keys = KeyMap(table.keys, fleet_size)
-        checks = checks_of(credentials)
-        return cls(table.name, table.uri_path_prefix, keyring, keys, versions, blocks, uses, created, checks)
+        accepted = [item for item in stored if retired.accepts(table.name, item.credential.access_key_id)]
+        created = {item.credential.access_key_id: item.created.timestamp() for item in accepted}
+        ids = (item.credential.access_key_id for item in stored)
+        return cls(
+            table.name,
+            table.uri_path_prefix,
+            Keyring(item.credential for item in accepted),
+            KeyMap(table.keys, fleet_size),
+            versions,
+            blocks,
+            uses,
+            created,
+            checks_of(item.credential for item in stored),
+            tuple(access_key_id for access_key_id in ids if access_key_id not in created),
+        )
 
     def credentials_used(self) -> Mapping[str, float]:
         """The time of last use on this machine by access key id, in seconds since 1970, precise to one minute.

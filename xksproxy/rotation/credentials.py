@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from xksproxy.config.credentials import (
+    CREDENTIAL_SUFFIX,
+    RETIRED_SUFFIX,
     StoredCredential,
     credential_directory_lock,
+    read_credential_file,
     read_credentials,
+    reinstate_credential_file,
     retire_credential_file,
 )
 from xksproxy.rotation.errors import RotationRefused
@@ -45,6 +49,26 @@ def retire_credential(
         if not force:
             _require_unused(access_key_id, others, uses.last_used((access_key_id, *others)), within_days)
         return retire_credential_file(retiring.path)
+
+
+def reinstate_credential(directory: Path, access_key_id: str) -> Path:
+    """Rename the file of a retired credential back, and return its path. It may have been renamed already.
+
+    Raises:
+        RotationRefused: no file holds the credential.
+        ConfigError: a file cannot be read.
+        FileExistsError: another file has the name.
+        OSError: the file cannot be renamed.
+    """
+    with credential_directory_lock(directory):
+        for path in sorted(directory.glob(f"*{CREDENTIAL_SUFFIX}*")):
+            if path.suffix in (CREDENTIAL_SUFFIX, RETIRED_SUFFIX) and _is_of(path, access_key_id):
+                return reinstate_credential_file(path)
+    raise RotationRefused(f"{directory} has no file of the credential {access_key_id}")
+
+
+def _is_of(path: Path, access_key_id: str) -> bool:
+    return read_credential_file(path).access_key_id == access_key_id
 
 
 def _find(stored: Sequence[StoredCredential], access_key_id: str) -> StoredCredential:

@@ -136,10 +136,8 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
         ):
             if labels:
                 yield Condition(Severity.DEGRADED, cause, store.name, item.instance.id, f"{text}: {_named(labels)}")
+    yield from _credentials_and_quota(service)
     blocks = store.blocks.in_force
-    if service.quota is not None and service.quota.problem:
-        text = f"each worker counts the quota for itself: {service.quota.problem}"
-        yield Condition(Severity.DEGRADED, Cause.RUNTIME_FULL, store.name, "", text)
     if whole := blocks.get(WHOLE_STORE):
         text = f"the key store is blocked: {whole.reason or 'no reason given'}"
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
@@ -148,6 +146,16 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
     if limited := [key.id for label in nearly_used if (key := store.keys.key_of_label(label)) is not None]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
+
+
+def _credentials_and_quota(service: Service) -> Iterator[Condition]:
+    store, quota = service.store, service.quota
+    if store.refused_credentials:
+        text = f"retired credentials have a file again, and are refused: {_named(store.refused_credentials)}"
+        yield Condition(Severity.DEGRADED, Cause.FILES, store.name, "", text)
+    if quota is not None and quota.problem:
+        text = f"each worker counts the quota for itself: {quota.problem}"
+        yield Condition(Severity.DEGRADED, Cause.RUNTIME_FULL, store.name, "", text)
 
 
 def _not_served(fleet: Fleet) -> str:

@@ -89,6 +89,7 @@ class Services:
         self._foundations = Foundations(
             self._instances, self.usage, self._states, Quotas(runtime / "quotas"), self._policies
         )
+        self._retired_revision = self._states.retired.revision
         self._snapshot = build_snapshot(config, self._foundations)
 
     def replace_snapshot(self, config: Config) -> None:
@@ -158,7 +159,8 @@ class Services:
         """
         with self._replacing:
             watch, config = self._watch, self._config
-        if not (watch.changed() or self._refused.again()):
+        retired_revision = self._states.retired.revision
+        if not (watch.changed() or self._refused.again() or retired_revision != self._retired_revision):
             return
         try:
             require_usable_files(config)
@@ -173,7 +175,7 @@ class Services:
             if self._refused.note((str(error),)):
                 _log.exception("changed credentials or certificates refused")
             return
-        self._refused = _Refused()
+        self._refused, self._retired_revision = _Refused(), retired_revision
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
@@ -237,7 +239,7 @@ class Services:
     @property
     def problem(self) -> str:
         """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
-        return self._state_check.problem or self.usage.problem
+        return self._state_check.problem or self.usage.problem or self._states.retired.problem
 
     @property
     def refused_files(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot 
     former = {} if previous is None else previous.services
     services = {}
     for table in config.keystore:
-        inputs = _inputs(table, config.server.fleet_size)  # before the files are read
+        inputs = _inputs(table, config.server.fleet_size, foundations.states)  # before the files are read
         service = former.get(table.uri_path_prefix)
         if service is None or service.inputs != inputs:
             service = _build_service(table, config.server.fleet_size, foundations, inputs)
@@ -133,11 +133,12 @@ def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot 
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
 
-def _inputs(table: model.KeyStore, fleet_size: int) -> object:
+def _inputs(table: model.KeyStore, fleet_size: int, states: StateTables) -> object:
     """The data from which a key store is built. Equal data make equal key stores."""
     return (
         table,
         fleet_size,
+        states.retired.revision,
         tuple(directory_signature(table.credentials, CREDENTIAL_SUFFIX)),
         tuple((file_signature(path), *directory_signature(path, POLICY_SUFFIX)) for path in table.policies or ()),
     )
@@ -145,7 +146,8 @@ def _inputs(table: model.KeyStore, fleet_size: int) -> object:
 
 def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundations, inputs: object) -> Service:
     state = foundations.states.of(table.name)
-    store = KeyStore.build(table, fleet_size, state.versions, state.blocks, state.credential_uses)
+    uses, retired = state.credential_uses, foundations.states.retired
+    store = KeyStore.build(table, fleet_size, state.versions, state.blocks, uses=uses, retired=retired)
     held_by = [foundations.instances[hsm_id] for hsm_id in table.hsms]
     fleet = Fleet(
         held_by,

@@ -13,6 +13,7 @@ from xksproxy.server.round_robin import RoundRobin
 from xksproxy.state.blocks import block_table
 from xksproxy.state.credential_uses import CredentialUses, UseRecord
 from xksproxy.state.directory_changes import DirectoryChanges
+from xksproxy.state.retired_credentials import RetiredCredentials
 from xksproxy.state.versions import version_table
 
 _log: Final = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class StateTables:
         self._directory = directory
         self._states: dict[str, StoreState] = {}
         self._uses = UseRecord(directory)
+        self.retired = RetiredCredentials(directory)
         self._changes = DirectoryChanges((directory,))
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._troubled: set[str] = set()
@@ -78,6 +80,7 @@ class StateTables:
         for keystore, state in due:
             changes += [(keystore, change) for change in guarded(state.blocks.refresh) or ()]
             guarded(state.versions.refresh)
+        guarded(self.retired.refresh)
         self.generation += before != [(state.blocks.revision, state.versions.revision) for _, state in due]
         for _, state in due:
             guarded(state.fingerprints.refresh)

@@ -1,0 +1,69 @@
+"""Which credentials were retired, so that a file that comes back, as from a backup, is not accepted again."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from xksproxy.state.state_file import SharedTable, StateUnusable
+
+_log: Final = logging.getLogger(__name__)
+
+
+class RetiredCredential(msgspec.Struct, frozen=True):
+    """The record of one credential."""
+
+    since: float
+    """Unix time in seconds."""
+
+
+class RetiredCredentials:
+    """The retired credentials of all key stores, in one file that the processes of a machine share.
+
+    Until a process has read the file, it accepts no credential (fail closed).
+    """
+
+    def __init__(self, state_directory: Path) -> None:
+        self._table = SharedTable(state_directory / "retired-credentials.json", RetiredCredential)
+        self.problem = ""
+        """Why the file cannot be read. Empty if it can be read."""
+        self._was_read = False
+        self.refresh()
+
+    @property
+    def revision(self) -> int:
+        """Changes with the answers of :meth:`accepts`. -1 until the file was read."""
+        return self._table.revision if self._was_read else -1
+
+    def refresh(self) -> None:
+        """Read the file again. If it cannot be read, what is known stays; each reason is logged once."""
+        try:
+            self._table.refresh()
+        except StateUnusable as error:
+            if str(error) != self.problem:
+                _log.error("retired credentials cannot be read", extra={"fields": {"reason": str(error)}})
+            self.problem = str(error)
+        else:
+            self.problem, self._was_read = "", True
+
+    def accepts(self, keystore: str, access_key_id: str) -> bool:
+        """Whether a credential of a key store was not retired."""
+        return self._was_read and self._table.get(_name(keystore, access_key_id)) is None
+
+
+def mark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
+    """Record that a credential was retired (StateUnusable if that fails)."""
+    table = SharedTable(state_directory / "retired-credentials.json", RetiredCredential)
+    table.update(_name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time()))
+
+
+def unmark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
+    """Remove the record of a retired credential (StateUnusable if that fails)."""
+    table = SharedTable(state_directory / "retired-credentials.json", RetiredCredential)
+    table.update(_name(keystore, access_key_id), lambda _: None)
+
+
+def _name(keystore: str, access_key_id: str) -> str:
+    return f"{keystore}/{access_key_id}"
