@@ -9,7 +9,7 @@ from cedarpy import Decision as CedarDecision
 from cedarpy import is_authorized
 
 from xksproxy.authorization.findings import reads_request_id
-from xksproxy.authorization.policies import Policies, PolicyLibrary
+from xksproxy.authorization.policies import Policies
 from xksproxy.authorization.request import AuthorizationRequest, cedar_entities, cedar_request
 from xksproxy.config import model
 
@@ -55,13 +55,9 @@ class Authorizer:
         self._evaluate_cached = lru_cache(_CACHED_DECISIONS)(self._evaluate)
 
     @classmethod
-    def build(cls, table: model.KeyStore, policies: PolicyLibrary) -> Self | None:
-        """Read the policies of a key store. Return None if it has none: then every authenticated request is allowed.
-
-        Raises:
-            ConfigError: the policies cannot be read or are not valid.
-        """
-        return None if table.policies is None else cls(table.name, policies.load(table.policies), table.policy_mode)
+    def build(cls, table: model.KeyStore, policies: Policies | None) -> Self | None:
+        """Return None without policies: then every authenticated request is allowed."""
+        return None if policies is None else cls(table.name, policies, table.policy_mode)
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Return the decision for a request. It never raises: after an error the request is refused."""

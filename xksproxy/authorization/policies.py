@@ -51,7 +51,7 @@ class Policies:
 class PolicyLibrary:
     """Compiles policies, and keeps what was compiled: equal text is compiled once. Any thread may use it.
 
-    :meth:`forget_unused` bounds what it keeps.
+    :meth:`take_staged` bounds what it keeps.
     """
 
     def __init__(self) -> None:
@@ -62,6 +62,7 @@ class PolicyLibrary:
         """By the text of one policy."""
         self._sets: dict[str, PolicySet] = {}
         """By the text of all policies of the set. They are valid."""
+        self._staged: dict[tuple[str, ...], Policies] = {}
         self._used: set[object] = set()
         self._schema: Schema | None = None
 
@@ -89,13 +90,20 @@ class PolicyLibrary:
             self._used.add(text)
         return Policies(policies, policy_set, schema)
 
-    def forget_unused(self) -> None:
-        """Forget what was not loaded since the last call of this."""
+    def stage(self, paths: Iterable[str]) -> None:
+        """Load policies, and keep them for :meth:`take_staged`; it raises as :meth:`load` does."""
+        names = tuple(paths)
+        self._staged[names] = self.load(names)
+
+    def take_staged(self) -> dict[tuple[str, ...], Policies]:
+        """The policies that were staged since the last call, by their paths. Forget what was not loaded since then."""
         with self._lock:
+            staged, self._staged = self._staged, {}
             used, self._used = self._used, set()
             self._files = {key: policies for key, policies in self._files.items() if key in used}
             self._trees = {text: tree for text, tree in self._trees.items() if text in used}
             self._sets = {text: policy_set for text, policy_set in self._sets.items() if text in used}
+        return staged
 
     def _read(self, file: Path, problems: list[str]) -> tuple[Policy, ...]:
         try:

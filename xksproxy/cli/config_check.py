@@ -95,7 +95,7 @@ def _policy_problems(config: Config, policies: PolicyLibrary) -> Iterator[str]:
         if store.policies is None:
             continue
         try:
-            policies.load(store.policies)
+            policies.stage(store.policies)
         except ConfigError as error:
             yield from (f"keystore[{index}].policies: {problem}" for problem in error.problems)
 

@@ -1,12 +1,11 @@
 """A key store: its path prefix, credentials, key map, versions and blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from xksproxy.config import model
-from xksproxy.config.credentials import read_credentials
+from xksproxy.config.credentials import StoredCredential
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import KeyVersions
@@ -15,6 +14,16 @@ from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.known_credentials import Checks, checks_of
 from xksproxy.state.retired_credentials import RetiredCredentials
 from xksproxy.state.state_file import StateUnusable
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecords:
+    """The records of a key store that outlive the process."""
+
+    versions: KeyVersions
+    blocks: Blocks
+    uses: CredentialUses
+    retired: RetiredCredentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +48,10 @@ class KeyStore:
 
     @classmethod
     def build(
-        cls,
-        table: model.KeyStore,
-        fleet_size: int,
-        versions: KeyVersions,
-        blocks: Blocks,
-        *,
-        uses: CredentialUses,
-        retired: RetiredCredentials,
+        cls, table: model.KeyStore, fleet_size: int, stored: Sequence[StoredCredential], records: StoreRecords
     ) -> Self:
-        """Make a key store. Reads the credentials, of which those in ``retired`` are not accepted.
-
-        Raises:
-            ConfigError: the credentials cannot be read.
-        """
-        stored = read_credentials(Path(table.credentials))
-        accepted = [item for item in stored if retired.accepts(table.name, item.credential.access_key_id)]
+        """Make a key store. Of the ``stored`` credentials, those that were retired are not accepted."""
+        accepted = [item for item in stored if records.retired.accepts(table.name, item.credential.access_key_id)]
         created = {item.credential.access_key_id: item.created.timestamp() for item in accepted}
         ids = (item.credential.access_key_id for item in stored)
         return cls(
@@ -62,9 +59,9 @@ class KeyStore:
             table.uri_path_prefix,
             Keyring(item.credential for item in accepted),
             KeyMap(table.keys, fleet_size),
-            versions,
-            blocks,
-            uses,
+            records.versions,
+            records.blocks,
+            records.uses,
             created,
             checks_of(item.credential for item in stored),
             tuple(access_key_id for access_key_id in ids if access_key_id not in created),

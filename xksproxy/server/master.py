@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,12 +17,15 @@ from xksproxy.config.check import has_admin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
+from xksproxy.server.accepted import Accepted, UsableFiles
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
+from xksproxy.server.shared_number import SharedNumber
 from xksproxy.server.shutdown import announce_stop, drain_seconds
 from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.stop_request import StopRequest
 from xksproxy.server.supervisor import Supervisor
+from xksproxy.server.watch import FileWatch
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
 from xksproxy.telemetry.metric_files import EndedWorkers
@@ -46,8 +50,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """
         self.load_checked = load_checked
         self.policies = policies
-        self._config = load_checked()
-        self._in_use = self._config
+        self.last_number = SharedNumber()
+        """The number of the configuration that was accepted last, for workers that were forked before."""
+        config = load_checked()
+        self._watch = FileWatch(config)  # before the files are read
+        self.accepted = self._accept(config, "")
+        """What workers start with."""
+        self.last_number.value = self.accepted.number
+        self._in_use = self.accepted
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
         self.ended_workers = EndedWorkers(self.runtime)
@@ -62,7 +72,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def load_config(self) -> None:
         """Set gunicorn's settings from ``[server]``, ``[health]``, ``[admin]`` and ``[logging]``."""
-        config = self._config
+        config = self.accepted.config
         settings = {
             "bind": [
                 config.server.listen,
@@ -88,7 +98,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def load(self) -> Config:
         """The configuration with which a worker starts."""
-        return self._config
+        return self.accepted.config
 
     def run(self) -> None:
         """Supervise workers until told to stop."""
@@ -112,6 +122,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self._request = reload_verdict.requested(self.runtime)
         try:
             config = self.load_checked()
+            watch = FileWatch(config)
+            accepted = self._accept(config, self._request, self.accepted.files)
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
             self._refuse(error.problems)
@@ -120,33 +132,58 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             _log.exception("configuration refused")
             self._refuse(["it could not be read; the log says why"])
             return "nothing"
-        self.policies.forget_unused()
-        change: Change = "inside" if fixed_settings(config) == fixed_settings(self._config) else "workers"
-        self._config = config
-        self.callable = None
+        before, after = fixed_settings(self.accepted.config), fixed_settings(accepted.config)
+        change: Change = "inside" if before == after else "workers"
+        self._use(accepted, watch)
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
         _log.info("configuration read again", extra={"fields": {"change": change}})
         return change
 
+    def _accept(self, config: Config, request: str, before: UsableFiles | None = None) -> Accepted:
+        """A checked configuration with its policies and the files that are usable now (ConfigError if they are not)."""
+        number = self.last_number.value + 1
+        return Accepted(config, number, request, self.policies.take_staged(), UsableFiles.read(config, before))
+
+    def _use(self, accepted: Accepted, watch: FileWatch) -> None:
+        """``watch`` was made before the files were read."""
+        self.accepted, self._watch, self.callable = accepted, watch, None
+        self.last_number.value = accepted.number
+
+    def follow_files(self) -> None:
+        """Keep the credentials and certificates that are usable, for workers that start while they are not."""
+        if self._watch.changed():
+            self._read_files()
+
+    def _read_files(self) -> None:
+        try:
+            files = UsableFiles.read(self.accepted.config, self.accepted.files)
+        except ConfigError:  # which the workers report
+            return
+        except Exception:  # noqa: BLE001 - the master must go on
+            _log.exception("changed credentials or certificates refused")
+            return
+        self.accepted = replace(self.accepted, files=files)
+
     @property
     def hsm_ids(self) -> frozenset[str]:
         """The HSMs of the configuration that was read last."""
-        return frozenset(hsm.id for hsm in self._config.hsm)
+        return frozenset(hsm.id for hsm in self.accepted.config.hsm)
 
     def confirm(self) -> None:
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
-        self._leave_event("reloaded", {"changed": changed_names(self._in_use, self._config)})
-        self._in_use = self._config
+        self._leave_event("reloaded", {"changed": changed_names(self._in_use.config, self.accepted.config)})
+        self._in_use = self.accepted
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
     def undo(self, problems: list[str]) -> None:
         """Go back to the last configuration that all workers used, because the one that was read last has problems."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
-        self._config = self._in_use
-        self.callable = None
+        watch = FileWatch(self._in_use.config)
+        self._use(replace(self._in_use, number=self.last_number.value + 1), watch)
+        self._read_files()
         self.do_load_config()
 
     def _refuse(self, problems: Sequence[str]) -> None:
@@ -164,4 +201,4 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         announce_stop(self.runtime)
 
     def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
-        leave_event(Path(self._in_use.state.directory), message, fields)
+        leave_event(Path(self._in_use.config.state.directory), message, fields)

@@ -20,6 +20,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
+from xksproxy.server.accepted import Accepted, LoadedPolicies, UsableFiles
 from xksproxy.server.credential_changes import CredentialChanges
 from xksproxy.server.followers import register
 from xksproxy.server.quota import Quotas
@@ -63,11 +64,20 @@ class _Refused:
 class Services:
     """The HSMs and key stores of a worker. Belongs to its event loop."""
 
-    def __init__(self, config: Config, runtime: Path, policies: PolicyLibrary | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        runtime: Path,
+        policies: PolicyLibrary | None = None,
+        accepted: Accepted | None = None,
+    ) -> None:
         """Build them; no HSM is called yet. ``runtime`` is the directory that the workers share while they run.
 
+        ``accepted`` has the policies. If the files of credentials or certificates cannot be used, those in it are,
+        until they can: a worker that replaces another one serves what the others serve.
+
         Raises:
-            ConfigError: credentials or certificates cannot be read.
+            ConfigError: credentials or certificates cannot be read, and ``accepted`` is None.
         """
         self._runtime = runtime
         self._registered = False
@@ -90,7 +100,20 @@ class Services:
             self._instances, self.usage, self._states, Quotas(runtime / "quotas"), self._policies
         )
         self._retired_revision = self._states.retired.revision
-        self._snapshot = build_snapshot(config, self._foundations)
+        self._loaded_policies: LoadedPolicies = {} if accepted is None else accepted.policies
+        self._snapshot = self._first_snapshot(config, None if accepted is None else accepted.files)
+
+    def _first_snapshot(self, config: Config, files: UsableFiles | None) -> Snapshot:
+        try:
+            if files is not None:
+                require_usable_files(config)
+                refresh_pins(config)
+            return build_snapshot(config, self._foundations, policies=self._loaded_policies)
+        except (ConfigError, SecretError) as error:
+            if files is None:
+                raise
+            self._note_refused_files(error)
+        return build_snapshot(config, self._foundations, policies=self._loaded_policies, files=files)
 
     def replace_snapshot(self, config: Config) -> None:
         """Use another configuration of the same HSMs, from the next request on. Call it on a thread.
@@ -98,12 +121,11 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
         """
-        watch = FileWatch(config)
-        snapshot = build_snapshot(config, self._foundations, self._snapshot)
+        watch, policies = FileWatch(config), self._policies.take_staged()
+        snapshot = build_snapshot(config, self._foundations, self._snapshot, policies=policies)
         with self._replacing:
-            self._watch, self._config, self._snapshot = watch, config, snapshot
+            self._watch, self._config, self._snapshot, self._loaded_policies = watch, config, snapshot, policies
         copy_pins(config, self._built_with)
-        self._policies.forget_unused()
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -158,18 +180,16 @@ class Services:
         The configuration file is not read again: a change of it takes effect on SIGHUP.
         """
         with self._replacing:
-            watch, config = self._watch, self._config
+            watch, config, policies = self._watch, self._config, self._loaded_policies
         retired_revision = self._states.retired.revision
         if not (watch.changed() or self._refused.again() or retired_revision != self._retired_revision):
             return
         try:
             require_usable_files(config)
             refresh_pins(self._built_with)
-            snapshot = build_snapshot(config, self._foundations, self._snapshot)
+            snapshot = build_snapshot(config, self._foundations, self._snapshot, policies=policies)
         except (ConfigError, SecretError) as error:
-            problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
-            if self._refused.note(tuple(problems)):
-                _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
+            self._note_refused_files(error)
             return
         except Exception as error:  # noqa: BLE001 - the old snapshot must stay in use
             if self._refused.note((str(error),)):
@@ -181,6 +201,11 @@ class Services:
                 return
             self._snapshot = snapshot
         _log.info("changed credentials or certificates in place")
+
+    def _note_refused_files(self, error: ConfigError | SecretError) -> None:
+        problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
+        if self._refused.note(tuple(problems)):
+            _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
 
     def stop(self) -> None:
         """Stop the HSM threads."""

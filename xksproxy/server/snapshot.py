@@ -2,31 +2,33 @@
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
+import msgspec
 
 from xksproxy.authorization.authorizer import Authorizer
-from xksproxy.authorization.policies import POLICY_SUFFIX, PolicyLibrary
+from xksproxy.authorization.policies import Policies, PolicyLibrary
 from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config import model
-from xksproxy.config.credentials import CREDENTIAL_SUFFIX
+from xksproxy.config.credentials import CREDENTIAL_SUFFIX, StoredCredential, read_credentials
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.shares import Share
-from xksproxy.keystore.store import KeyStore
+from xksproxy.keystore.store import KeyStore, StoreRecords
 from xksproxy.operations.access import KeyAccess
 from xksproxy.operations.authorization_check import AuthorizationCheck
 from xksproxy.operations.version_search import VersionSearch
+from xksproxy.server.accepted import LoadedPolicies, UsableFiles
 from xksproxy.server.http.service import Client
 from xksproxy.server.quota import Quota, Quotas
 from xksproxy.server.state_tables import StateTables, StoreState
 from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
-from xksproxy.server.watch import directory_signature, file_signature
+from xksproxy.server.watch import directory_signature
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
@@ -111,10 +113,18 @@ class Foundations:
     policies: PolicyLibrary
 
 
-def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot | None = None) -> Snapshot:
+def build_snapshot(
+    config: Config,
+    foundations: Foundations,
+    previous: Snapshot | None = None,
+    *,
+    policies: LoadedPolicies | None = None,
+    files: UsableFiles | None = None,
+) -> Snapshot:
     """Build a snapshot. It reads files, so call it on a thread if a snapshot serves.
 
-    A key store whose table, credentials and policies are the same as in ``previous`` is taken from there.
+    A key store whose table, credentials and policies are the same as in ``previous`` is taken from there. ``policies``
+    are used instead of their files, and ``files`` instead of all credentials and certificates.
 
     Raises:
         ConfigError: credentials, policies or certificates cannot be used.
@@ -122,32 +132,46 @@ def build_snapshot(config: Config, foundations: Foundations, previous: Snapshot 
     former = {} if previous is None else previous.services
     services = {}
     for table in config.keystore:
-        inputs = _inputs(table, config.server.fleet_size, foundations.states)  # before the files are read
+        loaded = _policies(table, foundations.policies, policies or {})
+        inputs = _inputs(table, config.server.fleet_size, foundations.states, loaded)  # before the files are read
         service = former.get(table.uri_path_prefix)
         if service is None or service.inputs != inputs:
-            service = _build_service(table, config.server.fleet_size, foundations, inputs)
+            stored = (
+                read_credentials(Path(table.credentials)) if files is None else files.credentials[table.credentials][1]
+            )
+            service = _build_service(table, config.server.fleet_size, foundations, stored, loaded)
+            service = replace(service, inputs=inputs if files is None else None)
         else:
             service.fleet.forget_missing_keys()
         services[table.uri_path_prefix] = service
     tls = config.server.tls
+    if files is not None:
+        return Snapshot(services, tls, files.context, files.certificate, time.time())
     return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
 
 
-def _inputs(table: model.KeyStore, fleet_size: int, states: StateTables) -> object:
+def _policies(table: model.KeyStore, library: PolicyLibrary, loaded: LoadedPolicies) -> Policies | None:
+    if table.policies is None:
+        return None
+    return loaded.get(table.policies) or library.load(table.policies)
+
+
+def _inputs(table: model.KeyStore, fleet_size: int, states: StateTables, policies: Policies | None) -> object:
     """The data from which a key store is built. Equal data make equal key stores."""
-    return (
-        table,
-        fleet_size,
-        states.retired.revision,
-        tuple(directory_signature(table.credentials, CREDENTIAL_SUFFIX)),
-        tuple((file_signature(path), *directory_signature(path, POLICY_SUFFIX)) for path in table.policies or ()),
-    )
+    signature = tuple(directory_signature(table.credentials, CREDENTIAL_SUFFIX))
+    return table, fleet_size, states.retired.revision, signature, policies
 
 
-def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundations, inputs: object) -> Service:
+def _build_service(
+    table: model.KeyStore,
+    fleet_size: int,
+    foundations: Foundations,
+    stored: Sequence[StoredCredential],
+    policies: Policies | None,
+) -> Service:
     state = foundations.states.of(table.name)
-    uses, retired = state.credential_uses, foundations.states.retired
-    store = KeyStore.build(table, fleet_size, state.versions, state.blocks, uses=uses, retired=retired)
+    records = StoreRecords(state.versions, state.blocks, state.credential_uses, foundations.states.retired)
+    store = KeyStore.build(table, fleet_size, stored, records)
     held_by = [foundations.instances[hsm_id] for hsm_id in table.hsms]
     fleet = Fleet(
         held_by,
@@ -160,14 +184,14 @@ def _build_service(table: model.KeyStore, fleet_size: int, foundations: Foundati
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
     fleet.require_fingerprints(_primary_labels(store))
     quota = foundations.quotas.of(table)
-    return Service(store, access, fleet, state, quota, Authorizer.build(table, foundations.policies), inputs)
+    return Service(store, access, fleet, state, quota, Authorizer.build(table, policies))
 
 
 def fixed_settings(config: Config) -> tuple[object, ...]:
     """The settings that cannot change while a worker runs; all others are in the snapshot."""
-    tls = replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
+    tls = msgspec.structs.replace(config.server.tls, certificate="-", private_key="-", client_ca=None, client_names=())
     return (
-        replace(config.server, tls=tls),
+        msgspec.structs.replace(config.server, tls=tls),
         config.health,
         config.admin,
         config.metrics,

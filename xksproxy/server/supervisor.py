@@ -149,6 +149,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
             raise HaltServer(reason, _EXIT_CODE_OF_REQUEST)
         super().murder_workers()
         self.app.ended_workers.retry()
+        self.app.follow_files()
         self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))
 
     def reload(self) -> None:

@@ -16,10 +16,9 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from gunicorn.workers import base
 
 from xksproxy.config.check import has_admin, read_audit_key
-from xksproxy.config.errors import ConfigError
-from xksproxy.config.model import Config
 from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
 from xksproxy.server import reload_problem, reload_verdict, respond
+from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.freed_memory import FreedMemory
@@ -40,7 +39,6 @@ from xksproxy.server.reloading import Reloading
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.shutdown import CLOSE_SECONDS, drain_seconds, service_stops
-from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.standby import Standby
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
@@ -75,7 +73,6 @@ class XksWorker(GunicornUVLoopWebWorker):
         super().init_signals()
         self._reload_wanted = False
         self._reload_task: asyncio.Task[None] | None = None
-        self._refused_at_start = False
         self._reload_problem = False
         self._in_a_hurry = False
         self.loop.add_signal_handler(signal.SIGHUP, self._want_reload)
@@ -98,31 +95,22 @@ class XksWorker(GunicornUVLoopWebWorker):
         # If a worker raises before it has booted, gunicorn ends the whole service. This one ends only itself.
         self.booted = True
         try:
-            await self._serve(self._current_config())
+            await self._serve(self.app.accepted)
         except Exception:  # noqa: BLE001 - whatever it is
             _log.exception("worker failed")
             time.sleep(_FAILED_START_SECONDS)  # noqa: ASYNC251 - nothing else runs any more
             _leave(1)
 
-    def _current_config(self) -> Config:
-        """Read the file again, because a SIGHUP between the fork and the set-up of this process's handler is lost."""
-        config: Config = self.wsgi
-        self._reload = reload_verdict.requested(self.app.runtime)
-        try:
-            fresh = self.app.load_checked()
-        except ConfigError:
-            self._refused_at_start = True
-            return config
-        return fresh if fixed_settings(fresh) == fixed_settings(config) else config
-
-    async def _serve(self, config: Config) -> None:
-        directory = self.app.runtime
-        services = Services(config, directory, self.app.policies)
+    async def _serve(self, accepted: Accepted) -> None:
+        config, directory = accepted.config, self.app.runtime
+        # A SIGHUP between the fork and the set-up of this process's handler is lost.
+        self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
+        services = Services(config, directory, self.app.policies, accepted)
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
         life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
         life_cycle.begin()
-        recorder.metrics.reload_failed.labels().set(self._refused_at_start)
+        recorder.metrics.reload_failed.labels().set(0)
         pipeline = Pipeline(services, config.server, recorder)
         table = ConnectionTable(_most_connections(config.server.max_connections))
         count_refusal = recorder.metrics.count_proxy_protocol_refusal
@@ -150,7 +138,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             most_series=config.metrics.max_series,
             hosts=hosts,
         )
-        reporter.follow_reload(self._reload)
+        reporter.follow_reload(accepted.request)
         # The master binds them in this order.
         sockets = [listener.sock for listener in self.sockets]
         listener = Listener(sockets.pop(0), service, self.app.connections)

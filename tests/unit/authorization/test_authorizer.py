@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xksproxy.authorization import authorizer as module
 from xksproxy.authorization.authorizer import Authorizer, Decision
-from xksproxy.authorization.policies import PolicyLibrary, load_policies, schema_text
+from xksproxy.authorization.policies import load_policies, schema_text
 from xksproxy.authorization.request import (
     ACTIONS,
     AuthorizationRequest,
@@ -249,7 +249,7 @@ def test_a_health_check_has_no_action_and_would_be_refused(make: Make) -> None:
 def test_without_policies_there_is_no_authorizer(tmp_path: Path) -> None:
     table = KeyStore(name="n", uri_path_prefix="", hsms=("h",), credentials="c", keys=(Key(id="k"),))
 
-    assert Authorizer.build(table, PolicyLibrary()) is None
+    assert Authorizer.build(table, None) is None
 
 
 # --- Hostile values

@@ -217,9 +217,21 @@ def test_what_is_not_loaded_any_more_is_forgotten_at_the_second_time(write: Writ
     library = PolicyLibrary()
     kept, gone = write(_ALL, "kept.cedar"), write(f'@id("gone")\n{_ALL}', "gone.cedar")
     first = [library.load([path]).policy_set for path in (kept, gone)]
-    library.forget_unused()
+    library.take_staged()
     assert library.load([kept]).policy_set is first[0]
-    library.forget_unused()
+    library.take_staged()
 
     assert library.load([kept]).policy_set is first[0]
     assert library.load([gone]).policy_set is not first[1]
+
+
+def test_staged_policies_are_those_that_the_files_had_when_they_were_staged(write: Write) -> None:
+    library = PolicyLibrary()
+    path = write(f'@id("a")\n{_ALL}')
+    library.stage((path,))
+    write(f'@id("b")\n{_ALL}')
+
+    staged = library.take_staged()
+
+    assert [policy.id for policy in staged[path,].policies] == ["a"]
+    assert library.take_staged() == {}

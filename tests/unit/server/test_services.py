@@ -52,7 +52,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """Snapshots that only know their configuration; while one is built, what stands in the list happens."""
     meanwhile: list[Callable[[], None]] = []
 
-    def build(config: Config, *_: Any) -> Any:
+    def build(config: Config, *_: Any, **__: Any) -> Any:
         while meanwhile:
             meanwhile.pop()()
         return SimpleNamespace(tls=config.server.tls, services={})
