@@ -10,13 +10,15 @@ import click
 import msgspec
 
 from xksproxy.cli.block_target import BlockTarget, find_target
-from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.server.followers import holds
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
+from xksproxy.state.reserve import with_reserve
+from xksproxy.state.state_file import StateUnusable
 
 _OPTIONS = (
     click.option(
@@ -31,10 +33,11 @@ _OPTIONS = (
         "--state",
         "state_directory",
         type=click.Path(path_type=Path, file_okay=False),
-        help="The state directory, if there is no configuration that can be read. Needs --keystore.",
+        help="The state directory, if there is no configuration that can be read. Needs --keystore or --all.",
     ),
     click.option("--keystore", "keystore_name", help="The key store, if there are several."),
     click.option("--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."),
+    click.option("--all", "all_stores", is_flag=True, help="All key stores of this machine, whatever their names."),
 )
 
 
@@ -53,21 +56,23 @@ def block(
     state_directory: Path | None,
     keystore_name: str | None,
     key_id: str | None,
+    all_stores: bool,
     reason: str,
 ) -> None:
-    """Stop the use of a key store or of one external key, in every worker. A block survives restarts.
+    """Stop the use of a key store, of one external key, or of all key stores, in every worker.
 
-    Encrypt and Decrypt answer InvalidStateException. GetKeyMetadata reports DISABLED. GetHealthStatus is not affected.
-    The block applies to this machine only: run the command on each machine. AWS services can continue to use data keys
-    that they have in memory. The command needs the state directory only, so it works with a broken configuration. It
-    waits until every worker follows; exit code 1 if one does not.
+    A block survives restarts. Encrypt and Decrypt answer InvalidStateException. GetKeyMetadata reports DISABLED.
+    GetHealthStatus is not affected. The block applies to this machine only: run the command on each machine. AWS
+    services can continue to use data keys that they have in memory. The command needs the state directory only, so it
+    works with a broken configuration, and on a full disk. It waits until every worker follows; exit code 1 if one does
+    not.
 
     \b
     Example:
       xksproxy block --keystore payments --key payments-2026 --reason "incident 4711"
-      xksproxy block --state /var/lib/xksproxy --keystore payments
+      xksproxy block --state /var/lib/xksproxy --all
     """
-    target = find_target(config_file, state_directory, keystore_name)
+    target = _target(config_file, state_directory, keystore_name, key_id, all_stores=all_stores)
     if key_id is not None and target.exposes(key_id) is False:
         print_error(f"the key store {target.keystore} exposes no external key {key_id}; nothing was blocked")
         sys.exit(FOUND_SOMETHING_WRONG)
@@ -80,31 +85,48 @@ def block(
         before.append(existing)
         return existing or entry
 
-    after = table.update(WHOLE_STORE if key_id is None else key_id, add)
-    _record(target, key_id, "block set", before[-1], after)
+    name = WHOLE_STORE if key_id is None else key_id
+    try:
+        after = with_reserve(target.state_directory, lambda: table.update(name, add))
+    except StateUnusable as error:
+        print_error(
+            f"the block could not be written: {error}",
+            "to stop all use of the keys on this machine, stop the service: systemctl stop xksproxy",
+            "to stop it in AWS: aws kms disconnect-custom-key-store --custom-key-store-id ID",
+        )
+        sys.exit(COULD_NOT_RUN)
     print_line(f"{_description(target, key_id)} is blocked on this machine")
     if key_id is not None and target.exposes(key_id) is None:
         print_line(f"the configuration cannot be used, so it was not checked that the key store exposes {key_id}")
     if target.machines > 1:
         print_line(f"this machine is one of {target.machines}: run the command on the others too")
     print_line("AWS services can continue to use data keys that they have in memory")
-    report_followers(target.state_directory, holds(table.path.name, table.revision))
+    try:
+        _record(target, key_id, "block set", before[-1], after)
+    finally:
+        report_followers(target.state_directory, holds(table.path.name, table.revision))
 
 
 @click.command()
 @_options
 def unblock(
-    *, config_file: Path | None, state_directory: Path | None, keystore_name: str | None, key_id: str | None
+    *,
+    config_file: Path | None,
+    state_directory: Path | None,
+    keystore_name: str | None,
+    key_id: str | None,
+    all_stores: bool,
 ) -> None:
     """Allow the use of a key store or an external key again, on this machine.
 
-    The block of a key store and the blocks of its keys are separate: if one is removed, the others stay.
+    The block of all key stores, that of each key store and those of its keys are separate: if one is removed, the
+    others stay.
 
     \b
     Example:
       xksproxy unblock --keystore payments --key payments-2026
     """
-    target = find_target(config_file, state_directory, keystore_name)
+    target = _target(config_file, state_directory, keystore_name, key_id, all_stores=all_stores)
     become_owner(target.state_directory)
     table = block_table(target.state_directory, target.keystore)
     name = WHOLE_STORE if key_id is None else key_id
@@ -125,10 +147,25 @@ def unblock(
     report_followers(target.state_directory, holds(table.path.name, table.revision))
 
 
+def _target(
+    config_file: Path | None,
+    state_directory: Path | None,
+    keystore_name: str | None,
+    key_id: str | None,
+    *,
+    all_stores: bool,
+) -> BlockTarget:
+    if all_stores and (keystore_name, key_id) != (None, None):
+        raise click.UsageError("--all stands for all key stores; leave out --keystore and --key")
+    return find_target(config_file, state_directory, keystore_name, all_stores=all_stores)
+
+
 def _record(target: BlockTarget, key_id: str | None, message: str, before: Block | None, after: Block | None) -> None:
     values = {"before": msgspec.to_builtins(before), "after": msgspec.to_builtins(after)}
     record_event(target.state_directory, message, keystore=target.keystore, key_id=key_id, **values)
 
 
 def _description(target: BlockTarget, key_id: str | None) -> str:
+    if target.keystore is None:
+        return "each key store"
     return f"the key store {target.keystore}" if key_id is None else f"the external key {key_id} of {target.keystore}"

@@ -19,10 +19,12 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class BlockTarget:
-    """A key store on this machine."""
+    """A key store on this machine, or all of them."""
 
     state_directory: Path
-    keystore: str
+    keystore: str | None
+    """None stands for all key stores."""
+
     machines: int = 1
     """The number of machines of the fleet; 1 if the configuration cannot be used."""
 
@@ -34,36 +36,46 @@ class BlockTarget:
         return None if self.keys is None else self.keys.exposes(key_id)
 
 
-def find_target(config_file: Path | None, state_directory: Path | None, keystore_name: str | None) -> BlockTarget:
+def find_target(
+    config_file: Path | None, state_directory: Path | None, keystore_name: str | None, *, all_stores: bool = False
+) -> BlockTarget:
     """Find state directory and key store: by the options alone, or in the configuration, even if it is not valid.
+
+    With ``all_stores`` no key store is looked for.
 
     Raises:
         ConfigError: the configuration is not TOML, or does not name them.
         click.UsageError: an option is missing or names no key store.
     """
     if state_directory is not None:
-        if keystore_name is None:
-            raise click.UsageError("--state needs --keystore NAME")
-        return BlockTarget(state_directory.absolute(), _checked(keystore_name))
+        if keystore_name is None and not all_stores:
+            raise click.UsageError("--state needs --keystore NAME or --all")
+        return BlockTarget(state_directory.absolute(), None if keystore_name is None else _checked(keystore_name))
     if config_file is None:
-        raise click.UsageError("give --config FILE, or --state DIRECTORY and --keystore NAME")
+        raise click.UsageError("give --config FILE, or --state DIRECTORY and --keystore NAME or --all")
     try:
         config = load_config(config_file)
     except ConfigError as error:
-        return _of_broken_configuration(config_file, keystore_name, error)
+        return _of_broken_configuration(config_file, keystore_name, error, all_stores=all_stores)
+    if all_stores:
+        return BlockTarget(Path(config.state.directory), None, config.server.fleet_size)
     store = choose_keystore(config, keystore_name)
     keys = KeyMap(store.keys, config.server.fleet_size)
     return BlockTarget(Path(config.state.directory), store.name, config.server.fleet_size, keys)
 
 
-def _of_broken_configuration(path: Path, keystore_name: str | None, error: ConfigError) -> BlockTarget:
+def _of_broken_configuration(
+    path: Path, keystore_name: str | None, error: ConfigError, *, all_stores: bool
+) -> BlockTarget:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         directory = _member(tables.get("state", {}), "directory") or State().directory
         names = [name for store in tables.get("keystore", []) if (name := _member(store, "name"))]
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
-        hint = "to block nevertheless: xksproxy block --state DIRECTORY --keystore NAME"
+        hint = "to block nevertheless: xksproxy block --state DIRECTORY --keystore NAME, or --all"
         raise ConfigError([*error.problems, hint]) from None
+    if all_stores:
+        return BlockTarget(path.absolute().parent / directory, None)
     if keystore_name is None and len(names) != 1:
         raise click.UsageError(f"choose a key store with --keystore; the configuration names: {', '.join(names)}")
     if keystore_name is not None and keystore_name not in names:

@@ -26,10 +26,11 @@ class BlockChange:
 class Blocks:
     """The blocks of one key store. Until a worker has read them, all requests for keys fail (fail closed)."""
 
-    def __init__(self, table: SharedTable[Block]) -> None:
+    def __init__(self, table: SharedTable[Block], of_all: "Blocks | None" = None) -> None:
+        """``of_all`` has the block of all key stores."""
         self._table = table
-        self.problem = ""
-        """Why the blocks cannot be read. Empty if they can be read."""
+        self._of_all = of_all
+        self._problem = ""
         self._was_read = False
         self._entries: Mapping[str, Block] = {}
         self.refresh()
@@ -42,16 +43,21 @@ class Blocks:
         try:
             self._table.refresh()
         except StateUnusable as error:
-            if str(error) != self.problem:
+            if str(error) != self._problem:
                 _log.error("blocks cannot be read", extra={"fields": {"reason": str(error)}})
-            self.problem = str(error)
+            self._problem = str(error)
         else:
-            self.problem, self._was_read = "", True
+            self._problem, self._was_read = "", True
         before, after = self._entries, self._table.entries()
         self._entries = after
         if after is before:
             return []
         return [BlockChange(name, after.get(name)) for name in {*before, *after} if before.get(name) != after.get(name)]
+
+    @property
+    def problem(self) -> str:
+        """Why the blocks cannot be read. Empty if they can be read."""
+        return self._problem or ("" if self._of_all is None else self._of_all.problem)
 
     @property
     def revision(self) -> int:
@@ -61,15 +67,17 @@ class Blocks:
     @property
     def in_force(self) -> Mapping[str, Block]:
         """The blocks by key id; that of the whole key store is under ``WHOLE_STORE``."""
-        return self._entries
+        return self._entries if self._of_all is None else {**self._entries, **self._of_all.in_force}
 
     def find(self, key_id: str) -> Block | None:
-        """Return the block of the whole key store, or else the block of the key, or None.
+        """Return the block of all key stores, or of this whole key store, or else the block of the key, or None.
 
         Raises:
             InternalException: the blocks were never readable.
         """
         if not self._was_read:
             raise InternalException("The proxy cannot read whether the key is blocked", detail=self.problem)
+        if self._of_all is not None and (block := self._of_all.find(key_id)) is not None:
+            return block
         blocks = self._table.entries()
         return blocks.get(WHOLE_STORE) or blocks.get(key_id)

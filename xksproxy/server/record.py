@@ -168,11 +168,11 @@ class Recorder:
             self._remember(record, record.error)
 
     def record_block(self, keystore: str, change: BlockChange) -> None:
-        """Record that a block took or lost effect in this worker."""
+        """Record that a block took or lost effect in this worker. An empty ``keystore`` stands for all."""
         block = change.block
         since = None if block is None else datetime.fromtimestamp(block.since, UTC).isoformat(timespec="seconds")
         fields = {
-            "keystore": keystore,
+            "keystore": keystore or None,
             "key_id": change.key_id or None,
             "since": since,
             "block_reason": block.reason if block else None,

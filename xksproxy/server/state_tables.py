@@ -46,6 +46,7 @@ class StateTables:
         self._states: dict[str, StoreState] = {}
         self._uses = UseRecord(directory)
         self.retired = RetiredCredentials(directory)
+        self._blocks_of_all = Blocks(block_table(directory, None))
         self._changes = DirectoryChanges((directory,))
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._troubled: set[str] = set()
@@ -58,7 +59,7 @@ class StateTables:
         state = self._states.get(keystore)
         if state is None:
             state = self._states[keystore] = StoreState(
-                Blocks(block_table(self._directory, keystore)),
+                Blocks(block_table(self._directory, keystore), self._blocks_of_all),
                 KeyVersions(version_table(self._directory, keystore)),
                 FingerprintRecords(self._directory / f"keys-{keystore}.json"),
                 CredentialUses(self._directory, keystore, self._uses),
@@ -73,15 +74,18 @@ class StateTables:
         if the directory cannot be watched. The failure of one file never keeps the others from being read. Call it on a
         thread.
         """
-        names = self._due()
+        changed_for_all = guarded(self._blocks_of_all.refresh) or ()
+        names = {*self._states} if changed_for_all else self._due()
         due = [(keystore, self._states[keystore]) for keystore in names]
-        changes: list[tuple[str, BlockChange]] = []
+        changes = [("", change) for change in changed_for_all]
         before = [(state.blocks.revision, state.versions.revision) for _, state in due]
         for keystore, state in due:
             changes += [(keystore, change) for change in guarded(state.blocks.refresh) or ()]
             guarded(state.versions.refresh)
         guarded(self.retired.refresh)
-        self.generation += before != [(state.blocks.revision, state.versions.revision) for _, state in due]
+        self.generation += bool(changed_for_all) or before != [
+            (state.blocks.revision, state.versions.revision) for _, state in due
+        ]
         for _, state in due:
             guarded(state.fingerprints.refresh)
         self._troubled = {keystore for keystore, state in due if state.problem}
@@ -109,7 +113,8 @@ class StateTables:
 
     def revisions(self) -> Mapping[str, int]:
         """The revisions that are in force, by the names of the files; files that were never written are left out."""
-        return {
+        of_all = self._blocks_of_all.revision
+        return ({"blocks.json": of_all} if of_all else {}) | {
             name: revision
             for keystore, state in list(self._states.items())
             for name, revision in (

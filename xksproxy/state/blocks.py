@@ -17,9 +17,9 @@ class Block(msgspec.Struct, frozen=True):
 
 
 WHOLE_STORE = ""
-"""The entry that blocks the whole key store. No external key has this id."""
+"""The entry that blocks the whole key store, or all of them. No external key has this id."""
 
 
-def block_table(state_directory: Path, keystore: str) -> SharedTable[Block]:
-    """The blocks of a key store, by external key id."""
-    return SharedTable(state_directory / f"blocks-{keystore}.json", Block)
+def block_table(state_directory: Path, keystore: str | None) -> SharedTable[Block]:
+    """The blocks of a key store, by external key id. None stands for all key stores, whatever their names."""
+    return SharedTable(state_directory / ("blocks.json" if keystore is None else f"blocks-{keystore}.json"), Block)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from xksproxy.state.private_files import PARTIAL_SUFFIX
+from xksproxy.state.reserve import keep_reserve
 from xksproxy.state.state_file import StateUnusable, file_lock, replace_file
 
 _log: Final = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class StateDirectoryCheck:
         else:
             self.problem = ""
             self._remove_leftovers()
+            keep_reserve(self._path.parent)
 
     def _remove_leftovers(self) -> None:
         if self._is_clean:

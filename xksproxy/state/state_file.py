@@ -259,7 +259,9 @@ class SharedTable(Generic[Entry]):
             entries, document = self._read()
             before = entries.get(name)
             after = change(before)
-            if after != before:
+            if after == before:
+                self._record_if_older()
+            else:
                 raw = document["entries"]
                 others = {other: value for other, value in raw.items() if other != name}
                 if after is not None:
@@ -312,6 +314,12 @@ class SharedTable(Generic[Entry]):
             return convert(document.get("entries"), self._type), document
         except (msgspec.MsgspecError, RecursionError) as error:
             raise StateUnusable(f"{self.path}: {error}") from error
+
+    def _record_if_older(self) -> None:
+        """Record a change that a writer without room could not record. The caller holds the lock."""
+        recorded = self._file.recorded()
+        if self._file.revision > (-1 if recorded is None else recorded):
+            self._file.record()
 
     def _record(self) -> None:
         """Record a file that an older release, or a killed process, has left without a record."""

@@ -52,3 +52,20 @@ def test_a_key_is_refused_until_the_blocks_have_been_readable_once(tmp_path: Pat
     blocks.refresh()
 
     assert blocks.find("one") is None
+
+
+def test_a_block_of_all_key_stores_applies_until_it_is_removed_and_if_it_cannot_be_read(tmp_path: Path) -> None:
+    table = block_table(tmp_path, None)
+    of_all = Blocks(table)
+    blocks = Blocks(block_table(tmp_path, "payments"), of_all)
+    table.update(WHOLE_STORE, lambda _: INCIDENT)
+    of_all.refresh()
+    assert (blocks.find("one"), blocks.in_force) == (INCIDENT, {WHOLE_STORE: INCIDENT})
+    table.update(WHOLE_STORE, lambda _: None)
+    of_all.refresh()
+    assert (blocks.find("one"), blocks.in_force) == (None, {})
+
+    (tmp_path / "blocks.json").write_text("{")
+
+    with pytest.raises(InternalException):
+        Blocks(block_table(tmp_path, "payments"), Blocks(block_table(tmp_path, None))).find("one")

@@ -424,6 +424,19 @@ def test_a_change_that_is_not_recorded_is_reported_as_in_force(
         one.update("a", one_more)
 
 
+def test_a_change_that_is_repeated_is_recorded_if_its_writer_had_no_room(
+    table: Callable[[], SharedTable[Count]], path: Path
+) -> None:
+    for _ in range(3):
+        table().update("a", one_more)
+    record = path.parent / "manifest" / path.name
+    record.write_bytes(b'{"revision":1}')
+
+    table().update("a", lambda known: known)
+
+    assert json.loads(record.read_bytes()) == {"revision": 3}
+
+
 # --- Formats
 
 

@@ -1,0 +1,54 @@
+"""A file that keeps some space of the disk, so that a block can be written although the disk is full."""
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from xksproxy.state.private_files import opened_directory
+from xksproxy.state.state_file import StateUnusable
+
+_NAME: Final = "reserve"
+_BYTES: Final = 256 * 1024
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+Result = TypeVar("Result")
+
+
+def keep_reserve(state_directory: Path) -> None:
+    """Make the file if it is missing. Without room for it nothing happens, so call it again from time to time."""
+    with suppress(OSError), opened_directory(state_directory) as directory:
+        descriptor = os.open(_NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        try:
+            if os.fstat(descriptor).st_size < _BYTES:
+                os.posix_fallocate(descriptor, 0, _BYTES)
+        except OSError:
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+
+def with_reserve(state_directory: Path, write: Callable[[], Result]) -> Result:
+    """Call ``write``. If the disk is full, remove the file and call it again.
+
+    Raises:
+        StateUnusable: it cannot be written.
+    """
+    try:
+        return write()
+    except StateUnusable as error:
+        if not _is_full(error):
+            raise
+        with suppress(OSError), opened_directory(state_directory) as directory:
+            os.unlink(_NAME, dir_fd=directory)
+    return write()
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__
+    return False
