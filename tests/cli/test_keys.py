@@ -13,6 +13,7 @@ from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.keys import KeyFingerprint
+from xksproxy.state.state_file import file_lock
 
 # Two keys with one label, one of 128 bits, some that are not exposed; then a key store with one of each kind.
 _MORE_KEYS = """
@@ -20,6 +21,7 @@ import sys
 from pathlib import Path
 from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
+from xksproxy.state.state_file import file_lock
 from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
@@ -234,6 +236,17 @@ def test_show_refuses_what_is_missing_ambiguous_or_not_exposed(
     assert (done.code, done.out) == (1, b"")
     assert done.err.startswith("xksproxy: ")
     assert complaint in done.err
+
+
+def test_create_makes_no_key_while_another_command_makes_one(
+    spawn: Callable[..., Any], wide: tuple[str, ...], home: DevEnvironment
+) -> None:
+    with file_lock(home.directory / "state" / "rotate-wide.json", 1.0):
+        done = spawn("keys", "create", "new-at-once", *wide)
+
+    assert done.code == 2
+    assert "another process holds its lock" in done.err
+    assert spawn("keys", "show", "new-at-once", *wide).code == 1
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,25 @@ def test_a_rotation_prints_json_and_its_version_is_listed_under_the_external_key
     ]
 
 
+def test_a_version_is_prepared_and_activated_later_or_abandoned(
+    rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    prepared = rotate("--prepare")
+    assert (prepared.code, prepared.text.splitlines()[-1]) == (0, "  xksproxy keys rotate demo-key --activate")
+    assert [item["role"] for item in shown(spawn, home).values()] == ["primary", "prepared"]
+    abandoned = rotate("--abandon")
+    assert abandoned.text.startswith("version 2 of demo-key is abandoned; version 1 is still primary\n")
+    assert [item["role"] for item in shown(spawn, home).values()] == ["primary", "abandoned"]
+    assert rotate("--abandon").code == 1
+    assert rotate("--abandon", "--prepare").code == 2
+
+    assert "created version 3" in rotate("--prepare").text
+    assert rotate("--activate").code == 0
+
+    assert [item["role"] for item in shown(spawn, home).values()] == ["decrypts", "decrypts", "primary"]
+    assert {item["extractable"] for item in shown(spawn, home).values()} == {False}
+
+
 @pytest.mark.parametrize("key_id", ["no-such-key", "demo-key.v2", ".."])
 def test_a_key_that_is_not_exposed_is_not_rotated(run: Callable[..., Any], home: DevEnvironment, key_id: str) -> None:
     done = run("keys", "rotate", key_id, "--config", home.config)

@@ -1,6 +1,6 @@
 """The table of the versions of an external key."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -35,13 +35,15 @@ class VersionRow:
     maximum_encryptions: int
     last_encrypted: str | None
     last_decrypted: str | None
+    extractable: bool
+    """Whether a key of the version can leave the token, as while it is copied to other HSMs."""
 
     def cells(self) -> tuple[str, ...]:
         """Return the values as text, in the order of the columns."""
         return (
             str(self.version),
             self.label,
-            self.role,
+            f"{self.role}, extractable" if self.extractable else self.role,
             "yes" if self.on_token else "no",
             f"{self.encryptions:,}",
             f"{self.maximum_encryptions:,}",
@@ -60,7 +62,7 @@ def version_rows(
     """
     versions.refresh()
     record = versions.get(key.id) or VersionRecord(key.first_version)
-    labels = {name for description in on_token for name in description.names}
+    labels = {name: description.extractable for description in on_token for name in description.names}
     present = {number for label in labels if (number := key.version_of(label)) is not None}
     numbers = {record.primary, *record.proven, *record.disabled, *key.listed_versions, *present}
     if record.pending is not None:
@@ -68,7 +70,9 @@ def version_rows(
     return [_row(key, number, record, labels, usage) for number in sorted(numbers)]
 
 
-def _row(key: ExternalKey, number: int, record: VersionRecord, labels: set[str], usage: UsageBook) -> VersionRow:
+def _row(
+    key: ExternalKey, number: int, record: VersionRecord, labels: Mapping[str, bool], usage: UsageBook
+) -> VersionRow:
     label = key.label_of(number) or "(not configured)"
     used = usage.read(label)
     return VersionRow(
@@ -80,6 +84,7 @@ def _row(key: ExternalKey, number: int, record: VersionRecord, labels: set[str],
         key.maximum_encryptions,
         _time(used.last_encrypted),
         _time(used.last_decrypted),
+        labels.get(label, False),
     )
 
 
@@ -90,6 +95,8 @@ def _role(number: int, record: VersionRecord) -> str:
         return "disabled"
     if number == record.pending:
         return "prepared" if number in record.proven else "begun"
+    if record.primary < number <= record.highest and number not in record.proven:
+        return "abandoned"
     return "decrypts"
 
 

@@ -21,9 +21,11 @@ from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
+from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
 
+_LOCK_SECONDS = 5.0
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -149,7 +151,8 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     Example:
       xksproxy keys create payments-2026
     """
-    store, session = open_on_hsm(load_checked(config_file), keystore_name, hsm_id)
+    config = load_checked(config_file)
+    store, session = open_on_hsm(config, keystore_name, hsm_id)
     try:
         key = KeyMap(store.keys).resolve(key_id)
     except KeyNotFoundException:
@@ -159,13 +162,15 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
         )
         sys.exit(FOUND_SOMETHING_WRONG)
     try:
-        session.create_key(
-            key.name,
-            bits=256,
-            encrypt=usage in ("both", "encrypt"),
-            decrypt=usage in ("both", "decrypt"),
-            default_label=key.label,
-        )
+        # The lock of rotations: otherwise two commands at once find no key, and make two.
+        with file_lock(Path(config.state.directory) / f"rotate-{store.name}.json", _LOCK_SECONDS):
+            session.create_key(
+                key.name,
+                bits=256,
+                encrypt=usage in ("both", "encrypt"),
+                decrypt=usage in ("both", "decrypt"),
+                default_label=key.label,
+            )
     except KeyAmbiguous as error:
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)

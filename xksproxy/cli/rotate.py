@@ -42,7 +42,13 @@ _version_argument = click.argument("number", metavar="VERSION", type=click.IntRa
     "--version", "wanted", type=click.IntRange(min=1), help="Use this existing version, for example to go back."
 )
 @click.option("--proof", "proof_text", metavar="PROOF", help="The value that the first machine printed.")
+@click.option(
+    "--prepare", is_flag=True, help="Do not make the version primary yet, so that the token is backed up first."
+)
 @click.option("--activate", is_flag=True, help="Make the prepared version primary, after every machine prepared it.")
+@click.option(
+    "--abandon", is_flag=True, help="End a rotation that was begun or prepared; the next one makes a new key."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rotate(
     *,
@@ -53,7 +59,9 @@ def rotate(
     copy_with: str | None,
     wanted: int | None,
     proof_text: str | None,
+    prepare: bool,
     activate: bool,
+    abandon: bool,
     as_json: bool,
 ) -> None:
     """Create the next version of an external key, verify it on every HSM, and make it primary.
@@ -74,15 +82,20 @@ def rotate(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     usage = UsageBook(state)
+    if prepare + activate + abandon > 1:
+        raise click.UsageError("give only one of --prepare, --activate and --abandon")
     try:
         with file_lock(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
             before = rotation.record()
+            if abandon:
+                _abandon(config, store, rotation, key_id, as_json=as_json)
+                return
             if activate:
                 wanted = _require_prepared(rotation, key_id, wanted)
             proof = None if proof_text is None else VersionFingerprint(*fingerprint_from_text(proof_text))
             prepared = rotation.prepare(wanted, Distribution(wait, copy_with), proof)
-            if activate or config.server.fleet_size == 1:
+            if activate or (config.server.fleet_size == 1 and not prepare):
                 rotation.activate(prepared)
     finally:
         usage.return_unused()
@@ -155,6 +168,18 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     _record(config, "version enabled", (before, _read(table, key)), **what)
     print_line(f"version {number} of {key_id} is enabled again on this machine")
     _report_followers(state, store)
+
+
+def _abandon(config: Config, store: KeyStore, rotation: Rotation, key_id: str, *, as_json: bool) -> None:
+    before = rotation.record()
+    number = rotation.abandon()
+    what = {"keystore": store.name, "key_id": key_id, "version": number}
+    _record(config, "version abandoned", (before, rotation.record()), **what)
+    if as_json:
+        print_json({"version": number, "primary": before.primary})
+        return
+    print_line(f"version {number} of {key_id} is abandoned; version {before.primary} is still primary")
+    print_line("no data is encrypted under its key, so you can remove that with the vendor's tools")
 
 
 def _read(table: SharedTable[VersionRecord], key: ExternalKey) -> VersionRecord:
@@ -232,6 +257,10 @@ def _print_result(config: Config, store: KeyStore, key_id: str, prepared: Prepar
         print_line("older versions still decrypt; list them with: xksproxy keys show " + key_id)
         return
     print_line(f"prepared on this machine; version {primary} is still primary")
+    if config.server.fleet_size == 1:
+        print_line("then, when the token is backed up:")
+        print_line(f"  xksproxy keys rotate {key_id} --activate")
+        return
     print_line(f"next, on each of the other {config.server.fleet_size - 1}:")
     print_line(f"  xksproxy keys rotate {key_id} --proof {_proof(prepared)}")
     print_line("then, when every machine has prepared the version, on every machine:")

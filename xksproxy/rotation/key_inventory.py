@@ -111,6 +111,8 @@ class KeyInventory:
                 raise RotationRefused(
                     f"the key {label} cannot be copied from {source} to {hsm}: {error}",
                     f"a key that was created without --copy-with cannot leave {source}; see docs/key-versions.md",
+                    "the key may still be extractable; run the same command again, or end this rotation and forbid its"
+                    " extraction: xksproxy keys rotate ID --abandon",
                 ) from error
         return targets
 

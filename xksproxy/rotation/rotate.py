@@ -14,7 +14,7 @@ from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import KeyUsage, UsageBook
-from xksproxy.state.versions import VersionRecord
+from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,9 @@ class Rotation:
             StateUnusable: the record cannot be read.
         """
         self._versions.refresh()
-        return self._versions.get(self._key.id) or VersionRecord(self._key.first_version)
+        record = self._versions.get(self._key.id) or VersionRecord(self._key.first_version)
+        of_all = self._versions.get(OF_ALL_KEYS)
+        return record if of_all is None else replace(record, highest=max(record.highest, of_all.highest))
 
     def prepare(
         self, wanted: int | None, distribution: Distribution, other_machine: VersionFingerprint | None = None
@@ -146,6 +148,33 @@ class Rotation:
 
         self._change_record(change)
 
+    def abandon(self) -> int:
+        """End the rotation that was begun or prepared, and return its version, whose number is not used again.
+
+        The key stays on the tokens. If it was made extractable so that it could be copied, it is made unextractable.
+
+        Raises:
+            RotationRefused: no rotation was begun.
+            HsmError: an HSM does not answer.
+            StateUnusable: the state directory cannot be used.
+        """
+        record = self.record()
+        number = record.pending
+        if number is None:
+            raise RotationRefused(f"no version of {self._key.id} is begun or prepared on this machine")
+        label = self._label_of(number)
+        if number in record.extractable:
+            self._inventory.forbid_extraction(label)
+
+        def change(record: VersionRecord) -> VersionRecord:
+            proven = record.proven if number == record.primary else _without(record.proven, number)
+            highest = max(record.highest, number)
+            extractable = _without(record.extractable, number)
+            return replace(record, pending=None, proven=proven, extractable=extractable, highest=highest)
+
+        self._change_record(change)
+        return number
+
     def _version_to_prepare(self, wanted: int | None, other_machine: VersionFingerprint | None) -> int:
         if other_machine is not None:
             if wanted not in (None, other_machine.number):
@@ -170,7 +199,8 @@ class Rotation:
             return pending
         if self._key.listed_versions:
             return self._next_listed_version(record, on_tokens)
-        return max({record.primary, pending or 0, *on_tokens, *record.proven, *record.disabled}) + 1
+        used = {record.primary, pending or 0, record.highest, *on_tokens, *record.proven, *record.disabled}
+        return max(used) + 1
 
     def _next_listed_version(self, record: VersionRecord, on_tokens: set[int]) -> int:
         later = sorted(
@@ -179,7 +209,7 @@ class Rotation:
             if number > record.primary and self._may_encrypt(number, record, on_tokens)
         )
         if not later:
-            highest = max(self._key.listed_versions)
+            highest = max(*self._key.listed_versions, record.highest)
             raise RotationRefused(
                 f"the configuration lists no version after {record.primary} that may encrypt",
                 f"add one to the versions of {self._key.id}, such as {highest + 1} = "
@@ -194,7 +224,8 @@ class Rotation:
             return False
         if number not in on_tokens:
             self._fingerprints.refresh()
-            return number not in record.disabled and self._fingerprints.get(label) is None
+            is_new = number > record.highest and self._fingerprints.get(label) is None
+            return is_new and number not in record.disabled
         try:
             self._require_usable(number, label, record)
         except RotationRefused:

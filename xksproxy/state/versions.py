@@ -28,6 +28,13 @@ class VersionRecord(msgspec.Struct, frozen=True):
     disabled: tuple[int, ...] = ()
     """Versions that no longer decrypt."""
 
+    highest: int = 0
+    """No key is made for a version up to this number: it may have had another key."""
+
+
+OF_ALL_KEYS = ""
+"""The entry whose ``highest`` is that of every key of the key store. No external key has this id."""
+
 
 def version_table(state_directory: Path, keystore: str) -> SharedTable[VersionRecord]:
     """The records of a key store, by external key id."""

@@ -27,7 +27,7 @@ from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text,
 from xksproxy.rotation.rotate import Distribution, Rotation, VersionFingerprint
 from xksproxy.state import state_file
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.versions import VersionRecord, version_table
+from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 
 NO_WAIT = Distribution(wait_seconds=0)
 KEY = "key"
@@ -466,6 +466,44 @@ def test_a_version_made_to_be_copied_is_shut_in_before_it_encrypts(one: Site) ->
 
     assert not session.describe_key("key.v2").extractable
     assert one.rotation.record().extractable == ()
+
+
+def test_an_abandoned_version_can_leave_no_token_and_the_next_rotation_makes_a_new_one(two: Site) -> None:
+    first = next(iter(two.sessions.values()))
+    for _ in range(2):
+        with pytest.raises(RotationRefused, match="cannot be copied") as caught:
+            two.rotation.prepare(None, Distribution(0, "no-such-wrapping-key"))
+        assert any("--abandon" in hint for hint in caught.value.hints)
+    assert first.describe_key("key.v2").extractable
+
+    assert two.rotation.abandon() == 2
+
+    assert not first.describe_key("key.v2").extractable
+    record = two.rotation.record()
+    assert (record.primary, record.pending, record.extractable, record.highest) == (1, None, (), 2)
+    with pytest.raises(RotationRefused, match="no version of key is begun or prepared"):
+        two.rotation.abandon()
+    change_token(first, "key.v2", None)
+    with pytest.raises(RotationRefused, match="has not reached"):
+        two.rotate()
+    assert two.rotation.record().pending == 3
+
+
+def test_the_number_of_an_abandoned_version_is_not_used_again_after_its_key_was_removed(one: Site) -> None:
+    one.rotation.prepare(None, NO_WAIT)
+    one.rotation.abandon()
+    change_token(next(iter(one.sessions.values())), "key.v2", None)
+
+    assert one.rotate() == 3
+
+    assert one.primary == "key.v3"
+
+
+def test_numbers_that_may_have_been_used_before_a_restoration_are_skipped(one: Site) -> None:
+    begin(one)
+    version_table(one.state, "store").update(OF_ALL_KEYS, lambda _: VersionRecord(1, highest=12))
+
+    assert one.rotate() == 13
 
 
 @pytest.mark.parametrize(
