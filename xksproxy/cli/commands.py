@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "policy": "policy:policy",
     "reload": "reload:reload_configuration",
     "serve": "serve:serve",
+    "state": "state:state",
     "status": "status:status",
     "unblock": "block:unblock",
     "version": "version:version",

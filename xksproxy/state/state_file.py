@@ -166,6 +166,19 @@ class StateFile:
         except StateUnusable as error:
             raise StateUnusable(f"{error}; the change of {self.path} is in force, but it is not recorded") from error
 
+    def supersede(self, document: Mapping[str, Any], revision: int) -> None:
+        """Replace a file that may be lost or older, by a revision above ``revision`` and that of the manifest.
+
+        The caller holds the lock.
+
+        Raises:
+            StateUnusable: the file or its record in the manifest cannot be written.
+        """
+        with suppress(StateUnusable):
+            revision = max(revision, self.recorded() or 0)
+        self.note_written(revision)
+        self.write(document)
+
     @property
     def next_revision(self) -> int:
         """The revision of the next change. The caller holds the lock and has read the file under it."""

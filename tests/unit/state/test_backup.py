@@ -1,0 +1,137 @@
+"""A restored backup never opens, enables or lowers anything."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xksproxy.hsm.keys import KeyFingerprint
+from xksproxy.state.backup import Backup, problems_of, restore_backup, take_backup
+from xksproxy.state.blocks import Block, block_table
+from xksproxy.state.credential_uses import UseRecord
+from xksproxy.state.retired_credentials import RetiredCredentials, mark_retired
+from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
+
+RATE = 10.0
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory with something in each file."""
+    made = tmp_path / "state"
+    block_table(made, "s").update("early", lambda _: Block(1.0))
+    block_table(made, None).update("", lambda _: Block(1.0))
+    version_table(made, "s").update("k", lambda _: VersionRecord(2, proven=(1, 2), disabled=(1,)))
+    SharedTable(made / "keys-s.json", KeyFingerprint).update("k", lambda _: KeyFingerprint(b"one", None))
+    mark_retired(made, "s", "A")
+    for _ in range(3):
+        UsageBook(made).count_encryption("k", None)
+    uses = UseRecord(made)
+    uses.mark_used("s", "B")
+    uses.flush()
+    return made
+
+
+def counted(state: Path, label: str = "k") -> int:
+    return UsageBook(state).read(label).encryptions
+
+
+def restore(state: Path, backup: Backup, seconds: float = 100.0) -> list[str]:
+    return restore_backup(state, backup, RATE, backup.taken_at + seconds)
+
+
+def lost(state: Path) -> None:
+    shutil.rmtree(state)
+    state.mkdir(0o700)
+
+
+def damaged(state: Path) -> None:
+    for path in (*state.glob("*.json"), *state.glob("usage/*.json")):
+        path.write_text("{")
+
+
+def started_anew(state: Path) -> None:
+    lost(state)
+    block_table(state, "s").update("late", lambda _: Block(3.0))
+    version_table(state, "s").update("k", lambda _: VersionRecord(1, proven=(1, 7)))
+    UsageBook(state).count_encryption("k", None)
+
+
+@pytest.mark.parametrize("happens", [lost, damaged, started_anew])
+def test_after_a_loss_all_that_was_closed_is_closed_and_counts_are_raised(
+    state: Path, happens: Callable[[Path], None]
+) -> None:
+    backup, before = take_backup(state), counted(state)
+    happens(state)
+
+    for _ in range(2):
+        assert restore(state, backup) == []
+
+    assert {problem for _, problem in problems_of(state)} == {""}
+    blocks = block_table(state, "s")
+    blocks.refresh()
+    assert {"early"} <= {*blocks.entries()} <= {"early", "late"}
+    of_all = block_table(state, None)
+    of_all.refresh()
+    assert of_all.get("") == Block(1.0)
+    versions = version_table(state, "s")
+    versions.refresh()
+    record, of_all_keys = versions.get("k"), versions.get(OF_ALL_KEYS)
+    assert record
+    assert of_all_keys
+    assert (record.primary, record.disabled) == (2, (1,))
+    assert {1, 2} <= {*record.proven}
+    assert of_all_keys.highest >= 12
+    assert not RetiredCredentials(state).accepts("s", "A")
+    assert counted(state) >= before + 100 * RATE
+
+
+def test_what_was_closed_since_the_backup_stays_closed(state: Path) -> None:
+    backup = take_backup(state)
+    block_table(state, "s").update("late", lambda _: Block(3.0))
+    version_table(state, "s").update("k", lambda _: VersionRecord(3, proven=(1, 2, 3), disabled=(1, 2)))
+    mark_retired(state, "s", "B")
+
+    restore(state, backup)
+
+    blocks, versions = block_table(state, "s"), version_table(state, "s")
+    blocks.refresh()
+    versions.refresh()
+    assert {*blocks.entries()} == {"early", "late"}
+    assert versions.get("k") == VersionRecord(3, proven=(1, 2, 3), disabled=(1, 2))
+    assert [RetiredCredentials(state).accepts("s", name) for name in "ABC"] == [False, False, True]
+
+
+def test_the_number_of_a_version_that_may_have_been_made_since_is_not_used_again_in_any_key(state: Path) -> None:
+    SharedTable(state / "keys-other.json", KeyFingerprint).update("x", lambda _: KeyFingerprint(b"x", None))
+    backup = take_backup(state)
+    lost(state)
+
+    restore(state, backup)
+
+    for store, least in (("s", 12), ("other", 10)):
+        table = version_table(state, store)
+        table.refresh()
+        of_all = table.get(OF_ALL_KEYS)
+        assert of_all
+        assert of_all.highest >= least
+
+
+def test_a_file_that_was_made_after_the_backup_and_is_lost_is_named(state: Path) -> None:
+    backup = take_backup(state)
+    UsageBook(state).count_encryption("new", None)
+    (state / "usage" / "key-new.json").unlink()
+    with pytest.raises(StateUnusable):
+        take_backup(state)
+
+    assert restore(state, backup) == ["usage/key-new.json"]
+
+    assert counted(state, "new") >= 100 * RATE
+
+
+def test_a_backup_of_the_future_is_refused(state: Path) -> None:
+    with pytest.raises(StateUnusable, match="set the clock"):
+        restore(state, take_backup(state), seconds=-1)

@@ -1,0 +1,161 @@
+"""``xksproxy state``: back up, restore and check the state directory."""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from xksproxy.cli.block_target import find_target
+from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.cli.privilege import acting_as_owner, become_owner
+from xksproxy.cli.record_event import record_event
+from xksproxy.config.secret import write_private_file
+from xksproxy.decoding import decode_json
+from xksproxy.encoding import encode_json
+from xksproxy.server.followers import proxies_of
+from xksproxy.state.backup import FORMAT, MOST_PER_SECOND, Backup, problems_of, restore_backup, take_backup
+from xksproxy.state.state_file import StateUnusable
+
+_OPTIONS = (
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="XKSPROXY_CONFIG",
+        show_envvar=True,
+        help="The configuration file. Other parts of it may be wrong.",
+    ),
+    click.option(
+        "--state",
+        "state_directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The state directory, instead of a configuration.",
+    ),
+)
+
+
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.group()
+def state() -> None:
+    """Back up, restore and check the state directory: blocks, key versions, counts, retired credentials.
+
+    \b
+    Example:
+      xksproxy state backup --out state-backup.json
+    """
+
+
+@state.command()
+@_options
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A new file, mode 0600.")
+def backup(config_file: Path | None, state_directory: Path | None, out: Path) -> None:
+    """Write the state of this machine to one file, while the proxy runs or not. It has no secret.
+
+    \b
+    Example:
+      xksproxy state backup --out state-backup.json
+    """
+    directory = _directory(config_file, state_directory)
+    with acting_as_owner(directory):
+        taken = take_backup(directory)
+    write_private_file(out, encode_json(taken).decode())
+    print_line(f"{out}: {len(taken.files)} files of {directory}")
+
+
+@state.command()
+@_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--encryptions-per-second",
+    "rate",
+    type=click.FloatRange(0),
+    default=MOST_PER_SECOND,
+    show_default=True,
+    help="Each count is raised by so many for each second since the backup.",
+)
+def restore(config_file: Path | None, state_directory: Path | None, file: Path, rate: float) -> None:
+    """Merge a backup of this machine with what is in the state directory. Stop the proxy first.
+
+    What was blocked, disabled or retired stays so, in the backup and in the directory. Counts of encryptions are raised
+    by what may have been made since the backup. Rotations skip the numbers of ten versions, which may have been made
+    since.
+
+    \b
+    Example:
+      xksproxy state restore state-backup.json
+    """
+    directory = _directory(config_file, state_directory)
+    saved = _read(file)
+    if not directory.is_dir():
+        print_error(f"{directory} does not exist", "make it, with mode 0700 and the user of the proxy as its owner")
+        sys.exit(COULD_NOT_RUN)
+    become_owner(directory)
+    if _is_running(directory):
+        print_error("a proxy uses the state directory", "stop it first: systemctl stop xksproxy")
+        sys.exit(COULD_NOT_RUN)
+    lost = restore_backup(directory, saved, rate, time.time())
+    taken_at = datetime.fromtimestamp(saved.taken_at, UTC).isoformat(timespec="seconds")
+    record_event(directory, "state restored", backup_of=taken_at, lost=lost)
+    print_line(f"{directory} has the backup of {taken_at}, of {saved.machine}, and what was there")
+    print_line(
+        "blocks that were removed since are in force again; blocks that were set since are not, if they were lost"
+    )
+    print_line("compare the primary version of each key with the token: xksproxy keys show ID")
+    for name in lost:
+        print_error(f"{name}: it was made after the backup, and is lost")
+    if lost:
+        sys.exit(FOUND_SOMETHING_WRONG)
+
+
+@state.command()
+@_options
+def check(config_file: Path | None, state_directory: Path | None) -> None:
+    """Check each file of the state directory against the manifest. Exit code 1 if one is lost, damaged or older.
+
+    \b
+    Example:
+      xksproxy state check
+    """
+    directory = _directory(config_file, state_directory)
+    become_owner(directory)
+    found = list(problems_of(directory))
+    problems = [problem for _, problem in found if problem]
+    for problem in problems:
+        print_error(problem)
+    if problems:
+        print_error("restore the newest copy, or merge a backup: xksproxy state restore FILE")
+        sys.exit(FOUND_SOMETHING_WRONG)
+    print_line(f"{directory}: {len(found)} files are what the manifest says")
+
+
+def _directory(config_file: Path | None, state_directory: Path | None) -> Path:
+    if state_directory is None and config_file is None:
+        raise click.UsageError("give --config FILE or --state DIRECTORY")
+    return find_target(config_file, state_directory, None, all_stores=True).state_directory
+
+
+def _read(file: Path) -> Backup:
+    try:
+        saved = decode_json(file.read_bytes(), Backup)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise click.UsageError(f"{file} is not a backup of `xksproxy state backup`: {error}") from None
+    if saved.format != FORMAT:
+        raise click.UsageError(f"{file} has the format {saved.format}, expected {FORMAT}; a later release wrote it")
+    return saved
+
+
+def _is_running(directory: Path) -> bool:
+    try:
+        return bool(proxies_of(directory))
+    except StateUnusable:  # what is lost may be the record of running proxies
+        return False

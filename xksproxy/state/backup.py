@@ -1,0 +1,204 @@
+"""A backup of the state directory in one file, and its restoration, after which nothing is open that was closed."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+
+from xksproxy.aead.metadata import MAXIMUM_VERSION
+from xksproxy.decoding import decode_json
+from xksproxy.state.private_files import opened_directory, read_file
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.versions import OF_ALL_KEYS
+
+FORMAT: Final = 1
+
+MOST_PER_SECOND: Final = 7_200
+"""The encryptions that a key can make in a second: KMS sends at most 1,800 requests, and each is tried a few times."""
+
+_SKIPPED_VERSIONS: Final = 10
+"""So many versions may have been made since the backup. Their numbers are not used again."""
+
+_LOCK_SECONDS: Final = 5.0
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """The content of the state files of one machine."""
+
+    taken_at: float
+    """Unix time in seconds."""
+
+    machine: str
+    files: dict[str, Document]
+    """By the name of the file in the state directory."""
+
+    format: int = FORMAT
+
+
+class _Doubt(msgspec.Struct, frozen=True):
+    """What may have happened since the backup."""
+
+    now: float
+    encryptions: int
+    """So many encryptions may have been made with each key."""
+
+
+_Merge = Callable[[str, Document, Document, _Doubt], Document]
+
+
+def take_backup(state_directory: Path) -> Backup:
+    """Read all state files that have to be backed up. The proxy may run meanwhile.
+
+    Raises:
+        StateUnusable: a file cannot be read, was deleted, or is an older copy.
+    """
+    taken_at = time.time()  # before the files are read, so that what changes meanwhile counts as a later change
+    names = file_names(state_directory)
+    found = {name: StateFile(state_directory, name).read() for name in names}
+    files = {name: _normal(name, document) for name, document in found.items() if document is not None}
+    return Backup(taken_at, platform.node(), files)
+
+
+def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second: float, now: float) -> list[str]:
+    """Merge a backup with what the state directory has, and return the names of the files that are lost without trace.
+
+    Blocks, disabled versions and retired credentials of both stay. Counts are raised by what may have been made since
+    the backup, and the numbers of versions that may have been made since are not used again. No proxy may run.
+
+    Raises:
+        StateUnusable: the backup is of the future, or a file cannot be written. The restoration can be repeated.
+    """
+    if now < backup.taken_at:
+        raise StateUnusable(
+            "the backup was taken at a later time than it is by the clock of this machine; set the clock"
+        )
+    doubt = _Doubt(now, round(encryptions_per_second * (now - backup.taken_at)) + 1)
+    names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
+    stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
+    lost = []
+    for name in sorted(names | {f"versions-{store}.json" for store in stores}):
+        merge = _merge_of(name)
+        assert merge is not None  # noqa: S101 - file_names and the filter above give only such names
+        file = StateFile(state_directory, name)
+        with file.locked(_LOCK_SECONDS):
+            current, saved = _readable(state_directory, name), backup.files.get(name)
+            if current is None and saved is None and name in names:
+                lost.append(name)
+            current, saved = _normal(name, current or {}), saved or _normal(name, {})
+            revision = max(_revision(current), _revision(saved))
+            file.supersede(merge(name, saved, current, doubt), revision)
+    return lost
+
+
+def file_names(state_directory: Path) -> list[str]:
+    """The names of the state files that exist or are in the manifest, and that a backup has, in their order."""
+    found = {
+        str(path.relative_to(root))
+        for root in (state_directory, state_directory / MANIFEST)
+        for path in (*root.glob("*.json"), *root.glob("usage/*.json"))
+    }
+    return sorted(filter(_merge_of, found))
+
+
+def problems_of(state_directory: Path) -> Iterator[tuple[str, str]]:
+    """The name of each state file, and why it is refused; empty if it is not."""
+    for name in file_names(state_directory):
+        try:
+            StateFile(state_directory, name).read()
+        except StateUnusable as error:
+            yield name, str(error)
+        else:
+            yield name, ""
+
+
+def _union(_: str, saved: Document, current: Document, __: _Doubt) -> Document:
+    return {**saved, **current, "entries": {**saved["entries"], **current["entries"]}}
+
+
+def _versions(name: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
+    # With fewer revisions than the backup, the directory does not continue it: it began anew after a loss.
+    older, newer = (saved, current) if _revision(current) > _revision(saved) else (current, saved)
+    entries = _union(name, older, newer, doubt)["entries"]
+    known = [0]
+    for key_id in entries:
+        before, after = older["entries"].get(key_id, {}), newer["entries"].get(key_id, {})
+        merged = {**before, **after}
+        for field in ("proven", "extractable", "disabled"):
+            merged[field] = sorted({*before.get(field, ()), *after.get(field, ())})
+        merged["disabled"] = [number for number in merged["disabled"] if number != merged["primary"]]
+        merged["highest"] = max(before.get("highest", 0), after.get("highest", 0))
+        entries[key_id] = merged
+        known += [merged["primary"], merged.get("pending") or 0, *merged["proven"], *merged["disabled"]]
+    highest = min(max(known, default=0) + _SKIPPED_VERSIONS, MAXIMUM_VERSION)
+    marked = entries.get(OF_ALL_KEYS, {"primary": 1})
+    entries[OF_ALL_KEYS] = {**marked, "highest": max(highest, marked.get("highest", 0))}
+    return {**saved, **current, "entries": entries}
+
+
+def _fingerprints(name: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
+    entries = _union(name, saved, current, doubt)["entries"]
+    for key in saved["entries"].keys() & current["entries"].keys():
+        before, after = saved["entries"][key]["fingerprints"], current["entries"][key]["fingerprints"]
+        entries[key] = {"fingerprints": [*before, *(item for item in after if item not in before)]}
+    return {**saved, **current, "entries": entries}
+
+
+def _uses(name: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
+    entries = _union(name, saved, current, doubt)["entries"]
+    for key in saved["entries"].keys() & current["entries"].keys():
+        entries[key] = max(saved["entries"][key], current["entries"][key], key=lambda entry: entry["last_used"])
+    return {**saved, **current, "entries": entries}
+
+
+def _usage(name: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
+    label = unquote(name.removeprefix("usage/key-").removesuffix(".json"))
+    count = max(saved.get("encryptions", 0) + doubt.encryptions, current.get("encryptions", 0))
+    used = {"encryptions": count, "last_encrypted": doubt.now, "last_decrypted": doubt.now}
+    return {"label": label, **saved, **current, **used}
+
+
+_KINDS: Final[Mapping[str, _Merge]] = {
+    "blocks.json": _union,
+    "blocks-*.json": _union,
+    "retired-credentials.json": _union,
+    "versions-*.json": _versions,
+    "keys-*.json": _union,
+    "fingerprints.json": _fingerprints,
+    "usage-names.json": _union,
+    "usage/key-*.json": _usage,
+    "credential-uses.json": _uses,
+    "credentials-*.json": _uses,
+}
+
+
+def _merge_of(name: str) -> _Merge | None:
+    """How a file is merged; None if it is not part of a backup."""
+    return next((merge for pattern, merge in _KINDS.items() if fnmatchcase(name, pattern)), None)
+
+
+def _normal(name: str, document: Document) -> Document:
+    """The document of a table in the form of today."""
+    if name.startswith("usage/") or isinstance(document.get("format"), int):
+        return document
+    return {"entries": document}
+
+
+def _readable(root: Path, name: str) -> Document | None:
+    """What a file has, even if it is an older copy; None if it cannot be read."""
+    *below, last = name.split("/")
+    try:
+        with opened_directory(root, *below) as directory:
+            document = decode_json(read_file(last, directory), dict[str, Any])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if name.startswith("usage/") or isinstance(_normal(name, document).get("entries"), dict) else None
+
+
+def _revision(document: Document) -> int:
+    revision = document.get("revision", 0)
+    return revision if isinstance(revision, int) else 0
