@@ -1,5 +1,6 @@
 """A restored backup never opens, enables or lowers anything."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,32 @@ def test_what_was_closed_since_the_backup_stays_closed(state: Path) -> None:
     assert {*blocks.entries()} == {"early", "late"}
     assert versions.get("k") == VersionRecord(3, proven=(1, 2, 3), disabled=(1, 2))
     assert [RetiredCredentials(state).accepts("s", name) for name in "ABC"] == [False, False, True]
+
+
+def test_what_was_opened_since_the_backup_is_closed_again(state: Path) -> None:
+    backup = take_backup(state)
+    block_table(state, "s").update("early", lambda _: None)
+    version_table(state, "s").update("k", lambda _: VersionRecord(2, proven=(1, 2)))
+
+    restore(state, backup)
+
+    blocks, versions = block_table(state, "s"), version_table(state, "s")
+    blocks.refresh()
+    versions.refresh()
+    assert blocks.get("early") == Block(1.0)
+    assert versions.get("k") == VersionRecord(2, proven=(1, 2), disabled=(1,))
+
+
+def test_a_restored_file_is_newer_than_the_backup(state: Path) -> None:
+    for number in range(5):
+        block_table(state, "s").update("early", lambda _, number=number: Block(number))
+    backup = take_backup(state)
+    lost(state)
+
+    restore(state, backup)
+
+    document = json.loads((state / "blocks-s.json").read_bytes())
+    assert document["revision"] > backup.files["blocks-s.json"]["revision"] >= 5
 
 
 def test_the_number_of_a_version_that_may_have_been_made_since_is_not_used_again_in_any_key(state: Path) -> None:
