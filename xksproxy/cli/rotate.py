@@ -118,11 +118,11 @@ def rotate(
 @_id_argument
 @_version_argument
 @click.option("--recent", "days", type=click.FloatRange(0), default=30, show_default=True, help="Days that are recent.")
-@click.option("--force", is_flag=True, help="Disable it although it decrypted recently: its data cannot be decrypted.")
+@click.option("--force", is_flag=True, help="Disable it although it was used recently: its data cannot be decrypted.")
 def disable(
     config_file: Path, keystore_name: str | None, key_id: str, number: int, days: float, *, force: bool
 ) -> None:
-    """Disable a key version that is not primary. This is refused if the version decrypted recently.
+    """Disable a key version that is not primary. This is refused if the version was used recently.
 
     Decrypt then answers InvalidStateException for ciphertexts of this version. The key stays on the token. The command
     knows only the use on this machine, and disables the version only on this machine.

@@ -1,5 +1,6 @@
 """Disabling and enabling a key version."""
 
+import math
 import time
 from typing import Final
 
@@ -26,7 +27,8 @@ def disable_version(
     """Disable a version for Decrypt, in every worker within a second.
 
     Raises:
-        RotationRefused: the version is primary or unknown, or, without ``force``, it decrypted within ``recent_days``.
+        RotationRefused: the version is primary or unknown, or, without ``force``, it decrypted or
+            encrypted within ``recent_days``.
         StateUnusable: the state directory cannot be used.
     """
     label = key.label_of(number)
@@ -40,7 +42,7 @@ def disable_version(
         if number not in (key.first_version, *key.listed_versions, *record.proven) and used == KeyUsage(label):
             raise RotationRefused(f"version {number} of {key.id} was never used or prepared on this machine")
         if not force:
-            _require_not_recent(key, number, used.last_decrypted, recent_days)
+            _require_not_recent(key, number, used, recent_days)
         return replace(record, disabled=tuple(sorted({*record.disabled, number})))
 
     versions.update(key.id, change)
@@ -73,11 +75,15 @@ def _require_not_primary(key: ExternalKey, number: int, record: VersionRecord) -
         )
 
 
-def _require_not_recent(key: ExternalKey, number: int, last_decrypted: float | None, recent_days: float) -> None:
-    days = None if last_decrypted is None else (time.time() - last_decrypted) / _DAY_SECONDS
-    if days is not None and days < recent_days:
+def _require_not_recent(key: ExternalKey, number: int, used: KeyUsage, recent_days: float) -> None:
+    # One encryption is that of the canary of its fingerprint.
+    last_encrypted = used.last_encrypted if used.encryptions > 1 else None
+    for what, at in (("decrypted", used.last_decrypted), ("encrypted", last_encrypted)):
+        days = math.inf if at is None else (time.time() - at) / _DAY_SECONDS
+        if days >= recent_days:
+            continue
         raise RotationRefused(
-            f"version {number} of {key.id} last decrypted {days:.1f} days ago on this machine;"
+            f"version {number} of {key.id} last {what} {days:.1f} days ago on this machine;"
             " data is still encrypted under it",
             "if the version is disabled, this data cannot be decrypted",
             f"to disable it anyway, add --force (--recent is {recent_days:g} days)",

@@ -69,6 +69,29 @@ def test_a_version_that_never_decrypted_is_disabled(
     assert on_disk() == VersionRecord(3, pending=4, proven=(2, 3), disabled=(1, 2))
 
 
+@pytest.mark.parametrize("case", [(2, 29, True), (2, 31, False), (1, 0, False)])
+def test_a_version_that_encrypted_recently_is_not_disabled_although_it_never_decrypted(
+    tmp_path: Path,
+    versions: SharedTable[VersionRecord],
+    run_disable: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[int, float, bool],
+) -> None:
+    encryptions, days, is_refused = case
+    versions.update("foo", lambda _: VersionRecord(2, proven=(1, 2)))
+    book = UsageBook(tmp_path)
+    book._add_to_record("prod/foo", encryptions, None, 0)
+    at = book.read("prod/foo").last_encrypted or 0.0
+    monkeypatch.setattr(disable.time, "time", lambda: at + days * DAY)
+
+    if is_refused:
+        with pytest.raises(RotationRefused, match=r"last encrypted 29\.0 days ago"):
+            run_disable(1)
+        run_disable(1, force=True)
+    else:
+        run_disable(1)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_the_version_that_encrypts_is_never_disabled(
     versions: SharedTable[VersionRecord],
