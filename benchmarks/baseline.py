@@ -112,6 +112,7 @@ class _Sessions:
 @dataclass(frozen=True, slots=True)
 class _Terms:
     context: ssl.SSLContext
+    clients: object = None
 
     def admit(self, _: Any) -> Client:
         return Client()

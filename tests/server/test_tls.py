@@ -1,5 +1,7 @@
 """TLS towards KMS: versions, suites, certificates, and who may come (R-TLS-*, Q-15)."""
 
+import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -290,6 +292,40 @@ def test_mutual_tls_accepts_each_right_name_of_the_right_authority(club: Club) -
         for name in (KMS_NAME, SECOND_NAME):
             assert status(club.proxy, only(club.member(name), version)) == 200
         assert status(club.proxy, only(club.member(KMS_NAME, hosts=["elsewhere.example"]), version)) == 200
+
+
+@pytest.mark.slow
+def test_changed_rules_for_clients_end_the_connections_that_were_made_under_others(club: Club) -> None:
+    config, log = club.proxy.environment.config, club.proxy.log
+    text = config.read_text()
+
+    def reload(changed: str) -> None:
+        before = log.read_text().count("configuration in place")
+        config.write_text(changed)
+        club.proxy.process.send_signal(signal.SIGHUP)
+        eventually(lambda: log.read_text().count("configuration in place") > before)
+
+    with Wire(club.proxy, club.member(SECOND_NAME)) as wire:
+        assert wire.ask(signed_post(club.proxy)).status == 200
+        reload(text)
+        assert wire.ask(signed_post(club.proxy)).status == 200
+        reload(text.replace(f', "{SECOND_NAME}"', ""))
+        with pytest.raises((ClosedByProxy, OSError)):
+            wire.ask(signed_post(club.proxy))
+    with Wire(club.proxy, club.member(KMS_NAME)) as wire:
+        assert wire.ask(signed_post(club.proxy)).status == 200
+        authority = create_authority("another client CA")
+        (club.directory / "clients.pem").write_bytes(certificate_pem(authority.certificate))
+        eventually(lambda: log.read_text().count("changed credentials or certificates in place"))
+        with pytest.raises((ClosedByProxy, OSError)):
+            wire.ask(signed_post(club.proxy))
+    config.write_text(re.sub(r"(?m)^client_(ca|names) = .*$", "", text))
+    reload(config.read_text())
+    with Wire(club.proxy) as wire:
+        assert wire.ask(signed_post(club.proxy)).status == 200
+        reload(text)
+        with pytest.raises((ClosedByProxy, OSError)):
+            wire.ask(signed_post(club.proxy))
 
 
 @pytest.mark.slow

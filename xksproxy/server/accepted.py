@@ -9,7 +9,7 @@ from typing import Self
 from xksproxy.authorization.policies import Policies
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX, StoredCredential, read_credentials
 from xksproxy.config.model import Config
-from xksproxy.server.tls import CertificateInfo, build_context, certificate_info
+from xksproxy.server.tls import CertificateInfo, build_context, certificate_info, client_rules
 from xksproxy.server.watch import Signature, directory_signature
 
 LoadedPolicies = Mapping[tuple[str, ...], Policies]
@@ -25,6 +25,8 @@ class UsableFiles:
 
     context: ssl.SSLContext
     certificate: CertificateInfo
+    clients: tuple[object, ...]
+    """The rules for clients."""
 
     @classmethod
     def read(cls, config: Config, before: Self | None = None) -> Self:
@@ -35,7 +37,8 @@ class UsableFiles:
         """
         known = {} if before is None else before.credentials
         credentials = dict(_read(dict.fromkeys(store.credentials for store in config.keystore), known))
-        return cls(credentials, build_context(config.server.tls), certificate_info(config.server.tls))
+        tls = config.server.tls
+        return cls(credentials, build_context(tls), certificate_info(tls), client_rules(tls))
 
 
 def _read(

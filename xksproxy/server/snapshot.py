@@ -27,7 +27,7 @@ from xksproxy.server.accepted import LoadedPolicies, UsableFiles
 from xksproxy.server.http.service import Client
 from xksproxy.server.quota import Quota, Quotas
 from xksproxy.server.state_tables import StateTables, StoreState
-from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info
+from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info, client_rules
 from xksproxy.server.watch import directory_signature
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.errors import XksError
@@ -78,6 +78,9 @@ class Snapshot:
     tls: Tls
     context: ssl.SSLContext
     certificate: CertificateInfo
+    clients: tuple[object, ...]
+    """The rules for clients. A connection that was made under others ends with its next request."""
+
     loaded_at: float
     """Seconds since 1970."""
 
@@ -146,8 +149,8 @@ def build_snapshot(
         services[table.uri_path_prefix] = service
     tls = config.server.tls
     if files is not None:
-        return Snapshot(services, tls, files.context, files.certificate, time.time())
-    return Snapshot(services, tls, build_context(tls), certificate_info(tls), time.time())
+        return Snapshot(services, tls, files.context, files.certificate, files.clients, time.time())
+    return Snapshot(services, tls, build_context(tls), certificate_info(tls), client_rules(tls), time.time())
 
 
 def _policies(table: model.KeyStore, library: PolicyLibrary, loaded: LoadedPolicies) -> Policies | None:

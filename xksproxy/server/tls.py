@@ -86,6 +86,18 @@ def _empty_context() -> ssl.SSLContext:
     return context
 
 
+def client_rules(tls: Tls) -> tuple[object, ...]:
+    """What decides which clients are admitted: the names, and the content of the CA file.
+
+    Raises:
+        ConfigError: the CA cannot be read.
+    """
+    try:
+        return tls.client_names, None if tls.client_ca is None else Path(tls.client_ca).read_bytes()
+    except OSError as error:
+        raise ConfigError([f"server.tls.client_ca: {_reason(error)}"]) from None
+
+
 def admit(tls: Tls, connection: Any, now: float) -> Client:
     """Return the client of a connection whose handshake is complete.
 

@@ -12,7 +12,7 @@ from xksproxy.server.http.errors import BadRequest, BodyMalformed, BodyTooLarge,
 from xksproxy.server.http.head import Head
 from xksproxy.server.http.messages import Request, Response
 from xksproxy.server.http.reader import RequestReader
-from xksproxy.server.http.service import HttpService
+from xksproxy.server.http.service import HttpService, TlsTerms
 from xksproxy.server.http.tls_connection import IDLE_SECONDS, LINGER_SECONDS, TlsConnection
 from xksproxy.server.http.tls_stream import TlsStream
 
@@ -101,7 +101,10 @@ class Connection(TlsConnection):
         return True
 
     def _begin(self, head: Head) -> None:
-        """Start a task that handles a request."""
+        """Start a task that handles a request, unless the rules for clients have changed since the handshake."""
+        if cast(TlsTerms, self._terms).clients != self._service.terms().clients:
+            self.drop()
+            return
         self._head = head
         self._head_begun = False
         self._handling = True

@@ -37,11 +37,15 @@ class Client:
 
 
 class TlsTerms(Protocol):
-    """The TLS context, and the check of clients. A connection keeps the terms with which it began."""
+    """The TLS context, and the check of clients. A connection keeps the context with which it began."""
 
     @property
     def context(self) -> ssl.SSLContext:
         """Certificate, TLS versions and cipher suites."""
+
+    @property
+    def clients(self) -> object:
+        """The rules for clients. A connection that was made under other rules ends with its next request."""
 
     def admit(self, connection: Any) -> Client:
         """Check the client before a byte of a request is read (R-TLS-8).

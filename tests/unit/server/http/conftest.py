@@ -42,6 +42,7 @@ class OpenTerms:
     """Everybody may come."""
 
     context: ssl.SSLContext
+    clients: object = None
 
     def admit(self, connection: Any) -> Client:
         return Client()
