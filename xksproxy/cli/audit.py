@@ -48,10 +48,18 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
     verification = verify_lines(_lines(files), key)
     chains = list(verification.chains.values())
     if as_json:
-        print_json({"chains": [_document(chain) for chain in chains], "problems": verification.problems})
+        print_json(
+            {
+                "chains": [_document(chain) for chain in chains],
+                "problems": verification.problems,
+                "incomplete": verification.incomplete,
+            }
+        )
     else:
         for chain in chains:
             print_line(_summary(chain))
+        for beginning in verification.incomplete[:_MAXIMUM_PRINTED_PROBLEMS]:
+            print_line(f"{beginning}, which was written again completely, as after a full disk")
         for problem in verification.problems[:_MAXIMUM_PRINTED_PROBLEMS]:
             print_error(problem)
         if len(verification.problems) > _MAXIMUM_PRINTED_PROBLEMS:

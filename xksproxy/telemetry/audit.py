@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -147,6 +148,8 @@ class _Sink:
         self._path = path
         self._descriptor = _STANDARD_OUTPUT
         self._identity: tuple[int, int] | None = None
+        self._begins_in_a_line = False
+        """Whether the file ends with the beginning of a line, which a full disk or a killed process has left."""
         self.broken = False
         """Whether the last lines could not be written."""
         self.reason = ""
@@ -163,11 +166,15 @@ class _Sink:
         return 0.0 if since is None else time.monotonic() - since
 
     def write(self, data: bytes) -> None:
-        """Write all of ``data``. After an error, try again every second until it is written."""
+        """Write all of ``data``, which are lines. After an error, try again every second until it is written.
+
+        Other processes write to the same file, so each write has whole lines. If the disk is full in the middle of one,
+        its beginning stays, and it is written again on a line of its own.
+        """
         self._waits_since = time.monotonic()
         while data:
             try:
-                written = os.write(self._current(), data[:_MOST_BYTES])
+                written = self._write_some(data)
             except OSError as error:
                 if not self.broken:
                     _log.error("audit log cannot be written", extra={"fields": {"reason": str(error)}})
@@ -178,32 +185,53 @@ class _Sink:
                 self._waits_since = time.monotonic()
         self._waits_since = None
 
-    def _current(self) -> int:
+    def _write_some(self, data: bytes) -> int:
+        """Write the first lines, and return how many bytes of ``data`` need not be written again."""
         if self._path is None:
-            return _STANDARD_OUTPUT
+            return os.write(_STANDARD_OUTPUT, data[:_MOST_BYTES])
+        descriptor = self._current(self._path)
+        lines = data[: data.rfind(b"\n", 0, _MOST_BYTES) + 1 or data.find(b"\n") + 1]
+        start = b"\n" if self._begins_in_a_line else b""
+        written = os.write(descriptor, start + lines) - len(start)
+        self._begins_in_a_line = False
+        if written < len(lines):
+            self._identity = None  # it is opened again, and what is at its end is looked at
+        return lines.rfind(b"\n", 0, max(0, written)) + 1
+
+    def _current(self, path: Path) -> int:
         try:
-            status = self._path.stat()
+            status = path.stat()
             identity = (status.st_dev, status.st_ino)
         except FileNotFoundError:
             identity = None
         if identity is None or identity != self._identity:
-            self._open()
+            self._open(path)
         return self._descriptor
 
-    def _open(self) -> None:
-        assert self._path is not None  # noqa: S101 - standard output is never opened
+    def _open(self, path: Path) -> None:
         if self._descriptor != _STANDARD_OUTPUT:
             os.close(self._descriptor)
             self._descriptor = _STANDARD_OUTPUT
         try:
-            self._descriptor = os.open(self._path, _APPEND | os.O_CREAT | os.O_EXCL, _MODE)
+            self._descriptor = os.open(path, _APPEND | os.O_CREAT | os.O_EXCL, _MODE)
         except FileExistsError:
-            self._descriptor = os.open(self._path, _APPEND)
+            self._descriptor = os.open(path, _APPEND)
         else:
             # The unit's umask is 0077, but the group of the service may read its audit log.
             os.fchmod(self._descriptor, _MODE)
         status = os.fstat(self._descriptor)
         self._identity = (status.st_dev, status.st_ino)
+        self._begins_in_a_line = stat.S_ISREG(status.st_mode) and _ends_in_a_line(path, status.st_size)
+
+
+def _ends_in_a_line(path: Path, size: int) -> bool:
+    """Whether the last line of a file is incomplete."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, size - 1))
+            return file.read(1) not in (b"", b"\n")
+    except OSError:  # it may be written and not read
+        return False
 
 
 def _dropped(count: int) -> _Event:

@@ -68,6 +68,8 @@ class Verification:
 
     chains: dict[str, ChainReport] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    """Beginnings of lines that follow completely: a full disk leaves them, and they hide nothing."""
 
 
 def verify_lines(lines: Iterable[bytes], key: Secret) -> Verification:
@@ -77,18 +79,28 @@ def verify_lines(lines: Iterable[bytes], key: Secret) -> Verification:
     """
     verification = Verification()
     secret = key.reveal().encode()
-    for number, line in enumerate(lines, 1):
-        problems = _check(line.rstrip(b"\r\n"), secret, verification)
-        verification.problems += (f"line {number}: {problem}" for problem in problems)
+    found: list[tuple[int, str]] = []
+    beginnings: dict[int, bytes] = {}
+    for number, ended in enumerate(lines, 1):
+        line = ended.rstrip(b"\r\n")
+        parsed = _parse(line)
+        if parsed is None:
+            beginnings[number] = line
+            continue
+        problems = [*_check(*parsed, secret, verification)]
+        found += ((number, problem) for problem in problems)
+        if not problems:
+            for at in [at for at, beginning in beginnings.items() if beginning and line.startswith(beginning)]:
+                del beginnings[at]
+                verification.incomplete.append(f"line {at}: the beginning of line {number}")
+    found += ((at, "not a line of a chain: it was changed or inserted") for at in beginnings)
+    verification.problems += (
+        f"line {number}: {problem}" for number, problem in sorted(found, key=lambda item: item[0])
+    )
     return verification
 
 
-def _check(line: bytes, key: bytes, verification: Verification) -> Iterator[str]:
-    parsed = _parse(line)
-    if parsed is None:
-        yield "not a line of a chain: it was changed or inserted"
-        return
-    fields, text, mac = parsed
+def _check(fields: Mapping[str, Any], text: bytes, mac: str, key: bytes, verification: Verification) -> Iterator[str]:
     chain_id, number = fields["chain"], fields["number"]
     report = verification.chains.get(chain_id)
     if report is None:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import resource
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -11,11 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support import eventually, remains
 
 from xksproxy.config.model import Audit
 from xksproxy.config.secret import Secret
-from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.audit import AuditLog, _Sink
+from xksproxy.telemetry.chain import verify_lines
 
 
 def lines_of(path: Path, audit: AuditLog) -> list[dict[str, Any]]:
@@ -145,3 +149,61 @@ def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full
     eventually(read_all, ("", ""))
     audit.close()
     os.close(reader)
+
+
+def test_after_a_full_disk_each_line_is_whole_and_its_beginning_is_no_change(tmp_path: Path) -> None:
+    path, key = tmp_path / "log", Secret("k" * 64)
+    path.touch()
+    first, second = AuditLog(Audit(file=str(path), chain=True), key), AuditLog(Audit(file=str(path), chain=True), key)
+    first.write("one", dict)
+    second.write("one", dict)
+    eventually(lambda: len(path.read_bytes().splitlines()), 2)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, limit[1]))
+    try:
+        first.write("two", dict)
+        eventually(lambda: first.problem)
+        second.write("two", dict)
+        eventually(lambda: second.problem)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    for audit in (first, second):
+        audit.write("three", dict)
+        eventually(lambda audit=audit: not audit.problem)
+        audit.close()
+
+    found = verify_lines(path.read_bytes().splitlines(keepends=True), key)
+
+    assert found.problems == []
+    assert len(found.incomplete) == 1
+    assert [chain.lines for chain in found.chains.values()] == [4, 4]
+
+
+def test_what_a_killed_process_left_of_a_line_is_ended_before_the_next_line(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text('{"time":"2026')
+    audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
+    audit.write("one", dict)
+    audit.close()
+
+    assert [len(line) > 13 for line in (tmp_path / "log").read_text().splitlines()] == [False, True]
+
+
+def test_batches_of_several_processes_do_not_cut_each_others_lines(tmp_path: Path) -> None:
+    sink = _Sink(tmp_path / "log")
+    lengths: list[int] = []
+    write = os.write
+
+    def noted(descriptor: int, data: bytes) -> int:
+        assert data.endswith(b"\n")
+        lengths.append(len(data))
+        return write(descriptor, data)
+
+    data = b"".join(b"x" * length + b"\n" for length in (10, 65_000, 1_000, 70_000, 5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", noted)
+        sink.write(data)
+
+    assert (tmp_path / "log").read_bytes() == data
+    assert len(lengths) > 2
