@@ -131,3 +131,25 @@ def test_fingerprints_of_a_first_start_are_a_condition_only_if_they_take_long(
     eventually(lambda: ask_admin(proxy, "/readyz/dev").status, 200)
     assert bool(lines_with(proxy.log, " condition ", 'cause="no-hsm"')) == told
     eventually(lambda: "no-hsm" not in str(causes(proxy)))
+
+
+def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: OwnProxy) -> None:
+    def edit(text: str) -> str:
+        return text.replace('id = "demo-key"', 'id = "unrecorded-key"\n\n[[keystore.keys]]\nid = "demo-key"', 1)
+
+    def unrecorded(proxy: Proxy) -> list[str]:
+        found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+        return [
+            item["text"] for item in found if item["cause"] == "key-unrecorded" and "unrecorded-key" in item["text"]
+        ]
+
+    first = own_proxy.start("first", edit=edit)
+    for command in ("create", "rotate"):
+        options = ("--keystore", "dev", "--config", first.environment.config)
+        run_command("keys", command, "unrecorded-key", *options).check_returncode()
+    eventually(lambda: "key-missing" not in {cause for _, cause, _, _ in causes(first)})
+    assert unrecorded(first) == []
+
+    second = own_proxy.start("second", edit=edit)  # which has another state directory
+
+    assert "unrecorded-key.v2" in eventually(lambda: unrecorded(second))[0]

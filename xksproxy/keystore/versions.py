@@ -101,6 +101,14 @@ class KeyVersions:
         record = self._records.get(key.id)
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
 
+    def after_recorded(self, key: ExternalKey, count: int) -> Iterator[str]:
+        """The labels of the ``count`` versions after the last one of which there is a record."""
+        record = self._records.get(key.id) or VersionRecord(key.first_version)
+        last = max(record.primary, record.pending or 0, record.highest, *record.proven, *record.disabled)
+        for number in range(last + 1, last + 1 + count):
+            if label := key.label_of(number):
+                yield label
+
 
 def version_problems(at: str, keys: Iterable[ExternalKey], records: SharedTable[VersionRecord]) -> Iterator[str]:
     """Report keys whose recorded primary version the configuration does not list.
