@@ -40,6 +40,11 @@ class TokenInfo:
     serial: str
     firmware: str
 
+    @property
+    def identity(self) -> str:
+        """A text that identifies the token whatever its label is; empty if it has no serial number."""
+        return f"{self.manufacturer}, {self.model}, serial {self.serial}" if self.serial else ""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:

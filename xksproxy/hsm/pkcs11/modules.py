@@ -131,6 +131,7 @@ class Modules:
             self._guard.attempt(
                 hsm.id,
                 pin,
+                token=f"{connection.info.identity or _token_name(hsm)} of {hsm.module}",
                 before_unknown=_inside(connection, connection.require_not_last_try),
                 before_repeated=_inside(connection, connection.require_no_wrong_pin),
                 wait=wait,

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -43,10 +43,13 @@ class _Pin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """The PINs that were tried on one HSM, by their salted scrypt hashes."""
+    """The PINs that were tried on one token, by their salted scrypt hashes."""
 
     salt: str
     pins: dict[str, _Pin]
+    hsms: tuple[str, ...] = ()
+    """The ids of the HSMs that had this token."""
+
     format: int = FORMAT
 
 
@@ -55,14 +58,18 @@ class NothingLearnt(Exception):
 
 
 class PinGuard:
-    """The log-in attempts of this machine: one file for each HSM in the state directory, under a file lock."""
+    """The log-in attempts of this machine: one file for each token in the state directory, under a file lock.
+
+    So a PIN that a token refused is not tried again under another id of the HSM. Where an earlier release has recorded
+    the PINs of an HSM by its id, this is the beginning of the record of its token.
+    """
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         """``clock`` gives the Unix time."""
         self._directory = directory
         self._clock = clock
         self._hashes: dict[str, tuple[str, Secret, str]] = {}
-        """By HSM id: the last salt, PIN and hash. scrypt needs 16 MB, so it is computed once for each PIN."""
+        """By token: the last salt, PIN and hash. scrypt needs 16 MB, so it is computed once for each PIN."""
 
         self._hashing = threading.Lock()
 
@@ -72,6 +79,7 @@ class PinGuard:
         hsm_id: str,
         pin: Secret,
         *,
+        token: str = "",
         before_unknown: Callable[[], None] = lambda: None,
         before_repeated: Callable[[], None] = lambda: None,
         wait: Callable[[], bool] | None = None,
@@ -83,6 +91,7 @@ class PinGuard:
         process ends inside the block, the attempt was cut off: the next one is made at least 10 s after it began. After
         two such attempts, a PIN that was never accepted is not tried again.
 
+        ``token`` identifies the token, whatever the id of the HSM is; without it, the id does.
         ``before_unknown`` is called before a PIN that was never accepted is tried, ``before_repeated`` before one whose
         last attempt was cut off; both may raise to prevent it. While another process holds the lock, ``wait`` is called
         about once a second, and the attempt is given up when it returns False. Without ``wait``, it is given up after a
@@ -92,9 +101,9 @@ class PinGuard:
             LoginRefused: this PIN was refused before, or its attempts were cut off; it is not tried.
             TokenUnavailable: the state directory cannot be used, or an attempt was cut off a moment ago.
         """
-        with self._locked(hsm_id, wait) as path:
-            record = self._read(path)
-            key = self._hash(hsm_id, pin, record.salt)
+        with self._locked(token or hsm_id, wait) as path:
+            record = self._record_of(hsm_id, path)
+            key = self._hash(token or hsm_id, pin, record.salt)
             before = record.pins.get(key)
             _require_untried(hsm_id, before)
             known = before or _Pin("unresolved")
@@ -129,19 +138,40 @@ class PinGuard:
         Raises:
             TokenUnavailable: the state directory cannot be used.
         """
-        with self._locked(hsm_id, None) as path:
+        names = {self._path(hsm_id), *self._directory.glob("pin-*.json")}
+        forgotten = [self._forget(path, hsm_id) for path in sorted(names)]
+        return any(forgotten)
+
+    def _forget(self, path: Path, hsm_id: str) -> bool:
+        with self._locked_path(path, None):
             try:
                 record = self._read(path)
             except TokenUnavailable:
-                _replace(path, _Record(secrets.token_hex(16), {}))
+                _replace(path, _Record(secrets.token_hex(16), {}, (hsm_id,)))
                 return True
             accepted = {key: pin for key, pin in record.pins.items() if pin.outcome == "accepted"}
-            _replace(path, _Record(record.salt, accepted))
-            return len(accepted) < len(record.pins)
+            if len(accepted) == len(record.pins) or (path != self._path(hsm_id) and hsm_id not in record.hsms):
+                return False
+            _replace(path, _Record(record.salt, accepted, record.hsms))
+            return True
+
+    def _record_of(self, hsm_id: str, path: Path) -> _Record:
+        """The record of a token, after the HSM id was noted in it. The caller holds the lock."""
+        former = self._path(hsm_id)
+        record = self._read(path if path.exists() or not former.exists() else former)
+        if hsm_id not in record.hsms or not path.exists():
+            record = msgspec.structs.replace(record, hsms=tuple(dict.fromkeys((*record.hsms, hsm_id))))
+            _replace(path, record)
+        return record
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"pin-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+
+    def _locked(self, name: str, wait: Callable[[], bool] | None) -> AbstractContextManager[Path]:
+        return self._locked_path(self._path(name), wait)
 
     @contextmanager
-    def _locked(self, hsm_id: str, wait: Callable[[], bool] | None) -> Iterator[Path]:
-        path = self._directory / f"pin-{hashlib.sha256(hsm_id.encode()).hexdigest()[:16]}.json"
+    def _locked_path(self, path: Path, wait: Callable[[], bool] | None) -> Iterator[Path]:
         end = time.monotonic() + _LOCK_SECONDS
         while True:
             lock = file_lock(path, _LOCK_ATTEMPT_SECONDS)
@@ -220,7 +250,7 @@ def _write(path: Path, record: _Record, key: str, pin: _Pin | None) -> None:
     if pin is not None:
         pins[key] = pin
     latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
-    _replace(path, _Record(record.salt, latest))
+    _replace(path, msgspec.structs.replace(record, pins=latest))
 
 
 def _replace(path: Path, record: _Record) -> None:
@@ -230,7 +260,7 @@ def _replace(path: Path, record: _Record) -> None:
     pins = {
         key: {**_unknown(others.get(key, {}), _Pin), **msgspec.to_builtins(pin)} for key, pin in record.pins.items()
     }
-    known = {"salt": record.salt, "pins": pins, "format": FORMAT}
+    known = {"salt": record.salt, "pins": pins, "hsms": record.hsms, "format": FORMAT}
     replace_file(path, msgspec.json.encode({**_unknown(document, _Record), **known}))
 
 

@@ -159,6 +159,32 @@ def test_each_hsm_has_a_record_of_its_own(guard: PinGuard) -> None:
         pass
 
 
+def test_a_pin_that_a_token_refused_is_not_tried_under_another_id_of_the_hsm(guard: PinGuard) -> None:
+    with pytest.raises(LoginRefused), guard.attempt("hsm", WRONG, token="1234"):
+        raise LoginRefused("CKR_PIN_INCORRECT")
+
+    with pytest.raises(LoginRefused, match="allow-login renamed"), guard.attempt("renamed", WRONG, token="1234"):
+        pytest.fail("it was tried")
+    with guard.attempt("hsm", WRONG, token="5678"):
+        pass
+    assert not guard.forget("another")
+    assert guard.forget("renamed")
+    with guard.attempt("renamed", WRONG, token="1234"):
+        pass
+
+
+def test_what_an_earlier_release_recorded_by_the_id_of_the_hsm_counts_for_its_token(guard: PinGuard) -> None:
+    refuse(guard, WRONG)
+
+    with pytest.raises(LoginRefused), guard.attempt("hsm", WRONG, token="1234"):
+        pytest.fail("it was tried")
+    with pytest.raises(LoginRefused), guard.attempt("renamed", WRONG, token="1234"):
+        pytest.fail("it was tried")
+    assert guard.forget("hsm")
+    with guard.attempt("renamed", WRONG, token="1234"):
+        pass
+
+
 def test_forgetting_allows_another_attempt(guard: PinGuard) -> None:
     refuse(guard, WRONG)
 
