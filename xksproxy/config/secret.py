@@ -2,8 +2,11 @@
 
 import errno
 import os
+import re
 import secrets
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,10 @@ from xksproxy.config.service_user import ServiceUser
 MAXIMUM_SECRET_BYTES: Final = 64 * 1024
 MAXIMUM_PIN_BYTES: Final = 4096
 _NEVER: Final = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+_PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.partial")
+_LEFTOVER_SECONDS: Final = 60.0
+"""No writer needs more time."""
+
 _OTHER_SOURCES: Final = 'or { env = "…" } or { credential = "…" } in the configuration'
 
 
@@ -197,12 +204,14 @@ def access_problem(status: os.stat_result, user: ServiceUser | None) -> str | No
 def write_private_file(path: Path, text: str) -> None:
     """Write a new file that only its owner can read. The file is complete and on disk when this returns.
 
-    If root writes the file, the owner of the directory becomes its owner.
+    If root writes the file, the owner of the directory becomes its owner. What a killed process left of such a file in
+    the directory is removed, because it has a secret.
 
     Raises:
         FileExistsError: the file exists.
-        OSError: it cannot be written.
+        OSError: it cannot be written, and there is no file.
     """
+    _remove_leftovers(path.parent)
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -219,7 +228,18 @@ def write_private_file(path: Path, text: str) -> None:
         raise FileExistsError(errno.EEXIST, "the file exists; delete it or choose another name", str(path)) from None
     finally:
         partial.unlink()
-    sync_directory(path.parent)
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _remove_leftovers(directory: Path) -> None:
+    with suppress(OSError):
+        for path in directory.iterdir():
+            if _PARTIAL.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
 
 
 def sync_directory(directory: Path) -> None:

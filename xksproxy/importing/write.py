@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from xksproxy.config.credentials import save_credential
+from xksproxy.config.secret import sync_directory
 from xksproxy.importing.hsm import PIN_FILE
 from xksproxy.importing.keystores import CREDENTIALS_DIRECTORY
 from xksproxy.importing.plan import Plan
@@ -33,8 +34,11 @@ def write_plan(plan: Plan, directory: Path) -> tuple[str, ...]:
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         written = _fill(staging, plan)
+        for path in (staging, *filter(Path.is_dir, staging.rglob("*"))):
+            sync_directory(path)
         # Replaces an empty directory, and fails if the directory is no longer empty.
         staging.rename(directory)
+        sync_directory(directory.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -61,4 +65,6 @@ def _write_private(path: Path, text: str) -> Path:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)
     return path

@@ -1,6 +1,7 @@
 """Secrets by reference, and that no text of theirs gives them away."""
 
 import contextlib
+import errno
 import logging
 import os
 import pprint
@@ -13,11 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from xksproxy.config import secret
 from xksproxy.config.check import read_pin
 from xksproxy.config.held_secrets import copy_pins, hold_secrets, pin_files, refresh_pins
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, Hsm
-from xksproxy.config.secret import Secret, SecretError, SecretReference, access_problem, read_secret
+from xksproxy.config.secret import Secret, SecretError, SecretReference, access_problem, read_secret, write_private_file
 from xksproxy.config.service_user import ServiceUser
 
 _PIN = "sesame-4711"
@@ -297,3 +299,29 @@ def test_a_systemd_credential_outside_of_a_unit_is_refused(monkeypatch: pytest.M
 )
 def test_a_reference_leads_to_exactly_one_place(reference: SecretReference) -> None:
     assert _refusal(reference).startswith("expected exactly one of")
+
+
+def test_what_a_killed_process_left_of_a_secret_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    left, younger, other = (
+        tmp_path / name for name in (f".{'0a' * 8}.partial", f".{'1b' * 8}.partial", ".mine.partial")
+    )
+    for path in (left, younger, other):
+        path.write_text("secret")
+    for path in (left, other):
+        os.utime(path, (1.0, 1.0))
+
+    write_private_file(tmp_path / "new", "text")
+
+    assert {path.name for path in tmp_path.iterdir()} == {"new", younger.name, other.name}
+
+
+def test_a_file_whose_directory_cannot_be_synced_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(secret, "sync_directory", fail)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        write_private_file(tmp_path / "new", "text")
+
+    assert list(tmp_path.iterdir()) == []
