@@ -81,7 +81,11 @@ def replace_file_of(name: str, content: bytes, directory: int, *, sync_directory
     partial = _write_partial(name, content, directory, os.fsync)
     _rename({partial: name}, directory)
     if sync_directory:
-        os.fsync(directory)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            problem = f"{error.strerror}; the change is in force, but a power failure may undo it"
+            raise OSError(error.errno, problem) from error
 
 
 def replace_files_of(contents: Mapping[str, bytes], directory: int) -> None:

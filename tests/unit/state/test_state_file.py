@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -435,6 +436,28 @@ def test_a_change_that_is_repeated_is_recorded_if_its_writer_had_no_room(
     table().update("a", lambda known: known)
 
     assert json.loads(record.read_bytes()) == {"revision": 3}
+
+
+def test_a_change_whose_directory_cannot_be_synced_is_reported_as_in_force(
+    table: Callable[[], SharedTable[Count]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table().update("a", one_more)
+    sync = os.fsync
+
+    def fail_for_directories(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail_for_directories)
+        with pytest.raises(StateUnusable, match="Input/output error; the change is in force"):
+            table().update("a", one_more)
+
+    other = table()
+    other.refresh()
+    assert other.get("a") == Count(2)
+    assert table().update("a", one_more) == Count(3)
 
 
 # --- Formats
