@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from xksproxy.cli.block_target import BlockTarget, find_target
+from xksproxy.cli.block_target import STATE_OPTIONS, BlockTarget, find_target
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
@@ -21,20 +21,7 @@ from xksproxy.state.reserve import with_reserve
 from xksproxy.state.state_file import StateUnusable
 
 _OPTIONS = (
-    click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        envvar="XKSPROXY_CONFIG",
-        show_envvar=True,
-        help="The configuration file. Other parts of it may be wrong.",
-    ),
-    click.option(
-        "--state",
-        "state_directory",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="The state directory, if there is no configuration that can be read. Needs --keystore or --all.",
-    ),
+    *STATE_OPTIONS,
     click.option("--keystore", "keystore_name", help="The key store, if there are several."),
     click.option("--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."),
     click.option("--all", "all_stores", is_flag=True, help="All key stores of this machine, whatever their names."),

@@ -14,6 +14,24 @@ from xksproxy.config.load import load_config
 from xksproxy.config.model import State
 from xksproxy.keystore.key_map import KeyMap
 
+STATE_OPTIONS = (
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="XKSPROXY_CONFIG",
+        show_envvar=True,
+        help="The configuration file. Other parts of it may be wrong.",
+    ),
+    click.option(
+        "--state",
+        "state_directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The state directory, if there is no configuration that can be read.",
+    ),
+)
+"""The options of commands that need the state directory only."""
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

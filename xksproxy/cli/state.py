@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from xksproxy.cli.block_target import find_target
+from xksproxy.cli.block_target import STATE_OPTIONS, find_target
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.cli.record_event import record_event
@@ -21,26 +21,9 @@ from xksproxy.server.followers import proxies_of
 from xksproxy.state.backup import FORMAT, MOST_PER_SECOND, Backup, problems_of, restore_backup, take_backup
 from xksproxy.state.state_file import StateUnusable
 
-_OPTIONS = (
-    click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        envvar="XKSPROXY_CONFIG",
-        show_envvar=True,
-        help="The configuration file. Other parts of it may be wrong.",
-    ),
-    click.option(
-        "--state",
-        "state_directory",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="The state directory, instead of a configuration.",
-    ),
-)
-
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
+    for option in reversed(STATE_OPTIONS):
         function = option(function)
     return function
 
