@@ -22,8 +22,9 @@ from xksproxy.server.services import Services
 from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.spec.errors import InternalException, InvalidStateException
 from xksproxy.state.blocks import Block, block_table
+from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_file import SharedTable, StateUnusable
-from xksproxy.state.usage import LimitReached, UsageBook
+from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
 BLOCKED, ROTATED, MAXIMUM = "blocked-key", "rotated-key", 100
@@ -47,12 +48,12 @@ class Machine:
         blocks.update("another", lambda _: Block(1.0))
         versions.update(ROTATED, lambda _: VersionRecord(1, proven=(1, 2)))
         fingerprints.update("another", lambda _: OTHER)
-        usage._update_record(ROTATED + ".v2", last_encrypted=1.0)
+        usage.records.set_times(ROTATED + ".v2", last_encrypted=1.0)
         self.older = {path: path.read_bytes() for path in self.files().values()}
         blocks.update(BLOCKED, lambda _: Block(2.0))
         versions.update(ROTATED, lambda _: VersionRecord(2, proven=(1, 2), disabled=(1,)))
         fingerprints.update(ROTATED, lambda _: FINGERPRINT)
-        usage._add_to_record(ROTATED + ".v2", MAXIMUM, None, 0)
+        usage.records.add(ROTATED + ".v2", MAXIMUM, None, 0)
 
     def files(self) -> dict[str, Path]:
         names = ("blocks-dev.json", "versions-dev.json", "keys-dev.json", f"usage/key-{ROTATED}.v2.json")
@@ -60,7 +61,7 @@ class Machine:
 
     def follow(self) -> None:
         for _ in range(3):
-            self.services.usage._checked_at = -1e9
+            self.services.usage.records._checked_at = -1e9
             self.services.refresh_state()
 
     @property

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.state_file import SharedTable
-from xksproxy.state.usage import KeyUsage, UsageBook
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import VersionRecord
 
 _DAY_SECONDS: Final = 86_400.0

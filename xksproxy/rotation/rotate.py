@@ -13,7 +13,8 @@ from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.state.state_file import SharedTable
-from xksproxy.state.usage import KeyUsage, UsageBook
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord
 
 

@@ -10,7 +10,8 @@ from xksproxy.keystore.versions import KeyVersions
 from xksproxy.server.services import Services
 from xksproxy.spec.errors import XksError
 from xksproxy.state.state_file import StateUnusable
-from xksproxy.state.usage import KeyUsage, UsageBook
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage_records import KeyUsage
 from xksproxy.telemetry.collectors import CredentialInfo, KeyCount, MachineInfo
 
 _MOST_COMPARISONS: Final = 200_000
@@ -36,7 +37,7 @@ def machine_info(services: Services) -> MachineInfo:
 def _usages(usage: UsageBook) -> list[KeyUsage]:
     """All records, the busiest first; none if they cannot be read."""
     try:
-        return sorted(usage.read_all(), key=lambda record: -record.encryptions)
+        return sorted(usage.records.read_all(), key=lambda record: -record.encryptions)
     except StateUnusable:
         return []
 

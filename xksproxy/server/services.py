@@ -154,7 +154,7 @@ class Services:
         changes = self._states.refresh()
         if not self._registered:
             guarded(self._register)
-        guarded(self.usage.check)
+        guarded(self.usage.records.check)
         guarded(self._state_check.refresh)
         guarded(self._follow_files)
         guarded(self._follow_credentials)
@@ -264,7 +264,7 @@ class Services:
     @property
     def problem(self) -> str:
         """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
-        return self._state_check.problem or self.usage.problem or self._states.retired.problem
+        return self._state_check.problem or self.usage.records.problem or self._states.retired.problem
 
     @property
     def refused_files(self) -> tuple[str, ...]:

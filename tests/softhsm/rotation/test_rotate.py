@@ -186,7 +186,7 @@ def test_whatever_was_refused_before_a_plain_rotation_gets_to_a_new_higher_versi
     match why:
         case "full":
             prepared = one.rotation.prepare(None, NO_WAIT)
-            one.rotation._usage._add_to_record(prepared.label, 2**32, None, 0)
+            one.rotation._usage.records.add(prepared.label, 2**32, None, 0)
             with pytest.raises(RotationRefused, match="maximum number"):
                 one.rotate(wanted=3)
         case "disabled":
@@ -223,7 +223,7 @@ def test_whatever_was_refused_before_a_plain_rotation_gets_to_a_new_higher_versi
 
 def test_a_refused_version_leaves_nothing_pending(one: Site) -> None:
     one.rotate()
-    one.rotation._usage._add_to_record("key", 2**32, None, 0)
+    one.rotation._usage.records.add("key", 2**32, None, 0)
 
     with pytest.raises(RotationRefused, match="maximum number"):
         one.rotate(wanted=1)

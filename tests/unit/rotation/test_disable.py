@@ -12,7 +12,8 @@ from xksproxy.rotation import disable
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.state_file import SharedTable, StateUnusable
-from xksproxy.state.usage import KeyUsage, UsageBook
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import VersionRecord, version_table
 
 DAY = 86_400.0
@@ -53,7 +54,7 @@ def on_disk(tmp_path: Path) -> Callable[[], VersionRecord | None]:
 def decrypted_before(tmp_path: Path, label: str, days: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Record that a version last decrypted this many days ago."""
     book = UsageBook(tmp_path)
-    book._update_record(label, last_decrypted=1_700_000_000.0)
+    book.records.set_times(label, last_decrypted=1_700_000_000.0)
     monkeypatch.setattr(disable.time, "time", lambda: 1_700_000_000.0 + days * DAY)
 
 
@@ -80,7 +81,7 @@ def test_a_version_that_encrypted_recently_is_not_disabled_although_it_never_dec
     encryptions, days, is_refused = case
     versions.update("foo", lambda _: VersionRecord(2, proven=(1, 2)))
     book = UsageBook(tmp_path)
-    book._add_to_record("prod/foo", encryptions, None, 0)
+    book.records.add("prod/foo", encryptions, None, 0)
     at = book.read("prod/foo").last_encrypted or 0.0
     monkeypatch.setattr(disable.time, "time", lambda: at + days * DAY)
 
@@ -245,7 +246,7 @@ def test_nothing_changes_while_the_state_cannot_be_read(
     assert versions.path.read_bytes() == b"nonsense"
 
     versions.path.unlink()
-    UsageBook(tmp_path)._update_record("prod/foo.v2", last_decrypted=time.time())
+    UsageBook(tmp_path).records.set_times("prod/foo.v2", last_decrypted=time.time())
     for record in (tmp_path / "usage").glob("*.json"):
         record.write_bytes(b"nonsense")
     with pytest.raises(StateUnusable):

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xksproxy.state import usage
+from xksproxy.state import reservation, usage, usage_records
+from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_file import StateFile, StateUnusable
-from xksproxy.state.usage import KeyUsage, LimitReached, UsageBook
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage_records import KeyUsage
 
 LABELS = st.text(min_size=1, max_size=40) | st.text("aä/.%\0~ -", min_size=1, max_size=300)
 RECORD = "key-demo.json"
@@ -28,7 +30,8 @@ COUNT_TO_MAXIMUM = """
 import sys
 from pathlib import Path
 from xksproxy.state.state_file import StateFile, StateUnusable
-from xksproxy.state.usage import LimitReached, UsageBook
+from xksproxy.state.reservation import LimitReached
+from xksproxy.state.usage import UsageBook
 
 book, counted = UsageBook(Path(sys.argv[1])), 0
 while True:
@@ -99,7 +102,8 @@ def record(tmp_path: Path) -> Path:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replaces the clock; threads run their target at once."""
     clock = Clock()
-    monkeypatch.setattr(usage, "time", clock)
+    for module in (usage, usage_records, reservation):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(usage, "threading", SimpleNamespace(Lock=threading.Lock, Thread=AtOnce))
     return clock
 
@@ -125,7 +129,7 @@ def on_record(book: UsageBook) -> int:
 
 def test_what_was_never_used_has_no_record(book: UsageBook, tmp_path: Path) -> None:
     assert book.read("demo") == KeyUsage("demo", 0, None, None)
-    assert list(book.read_all()) == []
+    assert list(book.records.read_all()) == []
     assert not (tmp_path / "usage").exists()
 
 
@@ -142,7 +146,7 @@ def test_unused_encryptions_are_returned(book: UsageBook, tmp_path: Path, clock:
 
     book.return_unused()
 
-    assert {(known.label, known.encryptions) for known in UsageBook(tmp_path).read_all()} == {
+    assert {(known.label, known.encryptions) for known in UsageBook(tmp_path).records.read_all()} == {
         ("demo", 21),
         ("other", 1),
     }
@@ -159,7 +163,7 @@ def test_unused_encryptions_of_many_keys_are_returned_with_few_syncs(
     book.return_unused()
 
     assert len(synced) <= 3
-    assert {known.encryptions for known in UsageBook(tmp_path).read_all()} == {1}
+    assert {known.encryptions for known in UsageBook(tmp_path).records.read_all()} == {1}
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -169,7 +173,7 @@ def test_a_return_that_takes_too_long_leaves_counts_that_are_too_high(book: Usag
 
     book.return_unused(0)
 
-    assert {known.encryptions for known in UsageBook(tmp_path).read_all()} == {16}
+    assert {known.encryptions for known in UsageBook(tmp_path).records.read_all()} == {16}
 
 
 def test_a_file_that_cannot_be_written_keeps_its_count_and_no_other_one(
@@ -258,7 +262,7 @@ def test_a_refusal_is_repeated_for_a_second_without_reading_the_record(
 ) -> None:
     count_all(book, 20)
     with monkeypatch.context() as patch:
-        patch.setattr(usage, "_read", None)
+        patch.setattr(usage_records, "_read", None)
         for later in (0.5, 0.4):
             clock.now += later
             with pytest.raises(LimitReached):
@@ -397,7 +401,7 @@ def test_a_record_that_cannot_be_read_is_refused_and_neither_ignored_nor_overwri
     record.parent.mkdir()
     record.write_bytes(content)
 
-    for use in (lambda: count(book, 1), lambda: book.read("demo"), lambda: list(book.read_all())):
+    for use in (lambda: count(book, 1), lambda: book.read("demo"), lambda: list(book.records.read_all())):
         with pytest.raises(StateUnusable, match=RECORD):
             use()
     book.record_decryption("demo")
@@ -461,8 +465,8 @@ def test_a_lost_count_is_not_started_again_by_any_process(
     clock.now += 100
     for process in (book, reader, stranger):
         process.record_decryption("demo")
-        process.check()
-        assert RECORD in process.problem
+        process.records.check()
+        assert RECORD in process.records.problem
         with pytest.raises(StateUnusable, match=RECORD):
             process.read("demo")
         with pytest.raises(StateUnusable, match=RECORD):
@@ -484,13 +488,13 @@ def test_a_record_that_is_restored_counts_on(book: UsageBook, clock: Clock, reco
     count(book, 40)
     content = record.read_bytes()
     lose(record, "removed")
-    book.check()
+    book.records.check()
     record.write_bytes(content)
     clock.now += 1
-    book.check()
+    book.records.check()
 
     count(book, 200)
-    assert book.problem == ""
+    assert book.records.problem == ""
 
 
 # --- A maximum that changes, and a clock that does
@@ -559,7 +563,7 @@ def test_any_label_has_a_file_of_its_own_in_the_directory(tmp_path_factory: pyte
 
     assert UsageBook(directory).read(label).label == label
     assert UsageBook(directory).read(label).encryptions == 1
-    assert [known.label for known in book.read_all()] == [label]
+    assert [known.label for known in book.records.read_all()] == [label]
     directories = {directory / "usage", directory / "manifest" / "usage"}
     assert {path.parent for path in directory.rglob("*.json")} == directories
 
@@ -573,7 +577,7 @@ def test_any_label_has_a_file_of_its_own_in_the_directory(tmp_path_factory: pyte
 @example("a" * 150, "a" * 151)
 def test_different_labels_never_share_a_file(one: str, other: str) -> None:
     book = UsageBook(Path("state"))
-    path, other_path = book._file(one).path, book._file(other).path
+    path, other_path = book.records._file(one).path, book.records._file(other).path
 
     assert (path == other_path) == (one == other)
     assert path.with_suffix(".lock") != other_path

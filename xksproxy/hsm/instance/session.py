@@ -26,8 +26,8 @@ from xksproxy.hsm.pkcs11.connection import Connection, close_session
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
+from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_file import StateUnusable
-from xksproxy.state.usage import LimitReached
 
 _USER_STATES: Final = frozenset({1, 3})
 

@@ -1,0 +1,206 @@
+"""The records of how often keys have encrypted and when they were used: one file for the keys of a label."""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import quote
+
+import msgspec
+
+from xksproxy.decoding import convert
+from xksproxy.state.reservation import LimitReached
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, write_together
+
+_log: Final = logging.getLogger(__name__)
+_LOCK_SECONDS: Final = 1.0
+_RESERVE_LOCK_SECONDS: Final = 0.5
+"""Short, because an HSM session may wait while a block is reserved."""
+
+_REMAINDER_DIVISOR: Final = 8
+"""A block is at most this fraction of what remains up to the maximum."""
+
+_CHECK_SECONDS: Final = 1.0
+_CHECKED_AT_ONCE: Final = 100
+_DIRECTORY: Final = "usage"
+
+
+class KeyUsage(msgspec.Struct, frozen=True):
+    """The record of the keys of one label on this machine. Times are Unix times in seconds."""
+
+    label: str
+    encryptions: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """C_Encrypt calls that were made, plus those that running processes have reserved."""
+
+    last_encrypted: float | None = None
+    last_decrypted: float | None = None
+
+
+class UsageRecords:
+    """The records of a state directory. Methods wait for the disk, and for other processes where they write."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self._directory = state_directory
+        self._files: dict[str, StateFile] = {}
+        self._checked_at = -math.inf
+        self._looked_at: dict[str, tuple[tuple[int, ...] | None, KeyUsage]] = {}
+        """The signature of each file, and what was read."""
+        self._unchecked: list[str] = []
+        self._problems: dict[str, str] = {}
+        self.problem = ""
+        """Why encryptions under a key cannot be counted. Empty if all records can be read."""
+
+    def read(self, label: str) -> KeyUsage:
+        """The record of a label.
+
+        Raises:
+            StateUnusable: the record cannot be read.
+        """
+        return _read(self._file(label), label)[0]
+
+    def read_all(self) -> Iterator[KeyUsage]:
+        """All records, in no particular order. Those that have not changed since they were read are not read again.
+
+        Raises:
+            StateUnusable: a record cannot be read.
+        """
+        for name in self._record_names(self._directory / _DIRECTORY):
+            yield self._look_at(name)
+
+    def check(self) -> None:
+        """Look at 100 records in turn, at most once a second, and set ``problem``."""
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_SECONDS:
+            return
+        self._checked_at = now
+        before = self.problem
+        try:
+            self._check_some()
+        except OSError as error:
+            self.problem = f"{self._directory / MANIFEST / _DIRECTORY}: {error.strerror}"
+        else:
+            self.problem = next(iter(self._problems.values()), "")
+        if self.problem and self.problem != before:
+            _log.error("encryptions cannot be counted", extra={"fields": {"reason": self.problem}})
+
+    def add(self, label: str, block: int, maximum: int | None, reserved: int) -> tuple[int, int]:
+        """Add a block of encryptions, and return its size and the count with it.
+
+        Near the maximum a block is smaller, so that no process holds much of what remains. ``reserved`` is what this
+        process has added before.
+
+        Raises:
+            LimitReached: the maximum is reached.
+            StateUnusable: the record cannot be read or written.
+        """
+        file = self._file(label)
+        with file.locked(_RESERVE_LOCK_SECONDS):
+            usage, document = _read(file, label, reserved)
+            if maximum is not None:
+                remaining = maximum - usage.encryptions
+                if remaining <= 0:
+                    raise LimitReached(label)
+                block = min(block, max(1, remaining // _REMAINDER_DIVISOR))
+            counted = _later(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
+            file.write({**document, **msgspec.to_builtins(counted)})
+        if maximum is not None and not (reserved and _reached_half(usage, maximum)) and _reached_half(counted, maximum):
+            _log.warning(
+                "key has made half of its maximum number of encryptions",
+                extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
+            )
+        return block, counted.encryptions
+
+    def subtract(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Subtract from the records of some labels, with one sync. ``counts``: what was reserved, and what is unused.
+
+        The labels are in order, so that two processes that wait for each other's locks cannot both wait for ever.
+        """
+        with ExitStack() as locks:
+            changes: dict[StateFile, Document] = {}
+            for label, (reserved, unused) in counts.items():
+                file = self._file(label)
+                with suppress(StateUnusable):
+                    locks.enter_context(file.locked(_LOCK_SECONDS))
+                    usage, document = _read(file, label, reserved)
+                    changed = _later(usage, encryptions=usage.encryptions - unused)
+                    changes[file] = {**document, **msgspec.to_builtins(changed)}
+            if changes:
+                write_together(changes)
+
+    def set_times(self, label: str, *, reserved: int = 0, **times: float) -> None:
+        """Set times of last use. ``reserved`` is what this process has added to the count.
+
+        Raises:
+            StateUnusable: the record cannot be read or written.
+        """
+        file = self._file(label)
+        with file.locked(_LOCK_SECONDS):
+            usage, document = _read(file, label, reserved)
+            changed = _later(usage, encryptions=usage.encryptions, **times)
+            file.write({**document, **msgspec.to_builtins(changed)})
+
+    def _check_some(self) -> None:
+        if not self._unchecked:
+            self._unchecked = list(self._record_names(self._directory / MANIFEST / _DIRECTORY))
+        now, self._unchecked = self._unchecked[:_CHECKED_AT_ONCE], self._unchecked[_CHECKED_AT_ONCE:]
+        for name in {*now, *self._problems}:
+            try:
+                self._look_at(name)
+            except StateUnusable as error:
+                self._problems[name] = str(error)
+            else:
+                self._problems.pop(name, None)
+
+    def _look_at(self, name: str) -> KeyUsage:
+        """A record, read if it has changed since it was last read (StateUnusable if it cannot be)."""
+        file = self._file_named(name)
+        signature = file.signature()
+        known = self._looked_at.get(name)
+        if known is None or signature is None or known[0] != signature:
+            known = self._looked_at[name] = signature, _read(file, "")[0]
+        return known[1]
+
+    @staticmethod
+    def _record_names(directory: Path) -> Iterator[str]:
+        return (path.name for path in directory.glob("key-*.json"))
+
+    def _file(self, label: str) -> StateFile:
+        return self._file_named(f"key-{_file_name(label)}.json")
+
+    def _file_named(self, name: str) -> StateFile:
+        return self._files.setdefault(name, StateFile(self._directory, f"{_DIRECTORY}/{name}"))
+
+
+def _reached_half(usage: KeyUsage, maximum: int) -> bool:
+    return 2 * usage.encryptions >= maximum
+
+
+def _read(file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:
+    """The record, and the document with it. A record with fewer than ``reserved`` encryptions was replaced."""
+    document = file.read()
+    if document is None:
+        return KeyUsage(label), {}
+    try:
+        usage = convert(document, KeyUsage)
+    except msgspec.MsgspecError as error:
+        raise StateUnusable(f"{file.path}: {error}") from error
+    if usage.encryptions < reserved:
+        raise StateUnusable(f"{file.path}: it was replaced, and its count is lost; restore the file")
+    return usage, document
+
+
+def _later(usage: KeyUsage, *, encryptions: int, **times: float) -> KeyUsage:
+    """The record with another count and with new times. A time never goes back, as the clock may."""
+    latest = {name: max(at, getattr(usage, name) or 0.0) for name, at in times.items()}
+    return msgspec.structs.replace(usage, encryptions=encryptions, **latest)
+
+
+def _file_name(label: str) -> str:
+    """The label if it makes a short file name, else its start and a digest."""
+    name = quote(label, safe="")
+    longest = 150
+    return name if len(name) <= longest else f"{name[:100]}-{hashlib.sha256(label.encode()).hexdigest()}"
