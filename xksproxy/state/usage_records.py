@@ -24,6 +24,7 @@ _RESERVE_LOCK_SECONDS: Final = 0.5
 _REMAINDER_DIVISOR: Final = 8
 """A block is at most this fraction of what remains up to the maximum."""
 
+_WARNED_PERCENT: Final = (50, 80, 95, 100)
 _CHECK_SECONDS: Final = 1.0
 _CHECKED_AT_ONCE: Final = 100
 _DIRECTORY: Final = "usage"
@@ -107,11 +108,10 @@ class UsageRecords:
                 block = min(block, max(1, remaining // _REMAINDER_DIVISOR))
             counted = _later(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
             file.write({**document, **msgspec.to_builtins(counted)})
-        if maximum is not None and not (reserved and _reached_half(usage, maximum)) and _reached_half(counted, maximum):
-            _log.warning(
-                "key has made half of its maximum number of encryptions",
-                extra={"fields": {"label": label, "encryptions": counted.encryptions, "maximum": maximum}},
-            )
+        if maximum is not None:
+            # A process that begins to use a key warns even if another one did before.
+            before = usage.encryptions if reserved else 0
+            _warn_near_limit(label, before, counted.encryptions, maximum)
         return block, counted.encryptions
 
     def subtract(self, counts: Mapping[str, tuple[int, int]]) -> None:
@@ -175,8 +175,12 @@ class UsageRecords:
         return self._files.setdefault(name, StateFile(self._directory, f"{_DIRECTORY}/{name}"))
 
 
-def _reached_half(usage: KeyUsage, maximum: int) -> bool:
-    return 2 * usage.encryptions >= maximum
+def _warn_near_limit(label: str, before: int, after: int, maximum: int) -> None:
+    """Log a warning if the count has reached another of the percentages at which an operator should know."""
+    reached = [percent for percent in _WARNED_PERCENT if 100 * before < percent * maximum <= 100 * after]
+    if reached:
+        fields = {"label": label, "encryptions": after, "maximum": maximum, "percent": reached[-1]}
+        _log.warning("key nears its maximum number of encryptions", extra={"fields": fields})
 
 
 def _read(file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:

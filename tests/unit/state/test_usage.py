@@ -257,6 +257,28 @@ def test_a_higher_maximum_allows_further_encryptions(book: UsageBook, clock: Clo
         book.count_encryption("demo", 30)
 
 
+def test_the_log_warns_at_each_percentage_of_the_maximum_once(
+    book: UsageBook, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(1000):
+        book.count_encryption("demo", 1000)
+
+    warned = [record.fields for record in caplog.records if "nears its maximum" in record.message]  # type: ignore[attr-defined]
+    assert [fields["percent"] for fields in warned] == [50, 80, 95, 100]
+    assert {(fields["label"], fields["maximum"]) for fields in warned} == {("demo", 1000)}
+    assert all(fields["encryptions"] * 100 >= fields["percent"] * 1000 for fields in warned)
+
+
+def test_a_process_that_begins_to_use_a_key_warns_of_the_highest_percentage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    UsageBook(tmp_path).records.add("demo", 850, None, 0)
+    UsageBook(tmp_path).count_encryption("demo", 1000)
+
+    (record,) = caplog.records
+    assert record.fields["percent"] == 80  # type: ignore[attr-defined]
+
+
 def test_a_refusal_is_repeated_for_a_second_without_reading_the_record(
     book: UsageBook, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
