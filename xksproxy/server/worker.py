@@ -162,7 +162,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
         freed = FreedMemory(lambda: len(table))
-        regular = (recorder.metrics.publish, services.flush_uses, freed.follow)
+        regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
         steps = [asyncio.create_task(once_a_second(step)) for step in regular]
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)

@@ -1,8 +1,10 @@
 """The audit log: one line for each request, on standard output or in a file."""
 
+import errno
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -106,11 +108,16 @@ class AuditLog:
             self._checkpointed_at = now
             self.write(CHECKPOINT, dict)
 
+    def sync(self) -> None:
+        """Make what was written outlive a power failure. It waits for the disk: call it on a thread, once a second."""
+        self._sink.sync()
+
     def close(self) -> None:
-        """End the chain with a checkpoint, and wait at most 2 s until all lines are written."""
+        """End the chain with a checkpoint, wait at most 2 s until all lines are written, and sync them."""
         if self._chain:
             self.write(CHECKPOINT, lambda: {"end": True})
         self._writer.flush(_CLOSE_SECONDS)
+        self._sink.sync()
 
     def _write(self, events: Sequence["_Event"]) -> None:
         self._sink.write("".join(f"{self._format(event.line())}\n" for event in events).encode())
@@ -156,6 +163,10 @@ class _Sink:
         """Why the last lines could not be written."""
         self.has_written = False
         """Whether lines were ever written."""
+        self._opening = threading.Lock()
+        """Held while the file is opened or closed: another thread syncs it."""
+        self._unsynced = False
+        self._sync_failed = False
         self._waits_since: float | None = None
         """When the bytes began to wait that are to be written next, on the monotonic clock. None if there are none."""
 
@@ -181,9 +192,32 @@ class _Sink:
                 self.broken, self.reason, self._identity = True, error.strerror or str(error), None
                 time.sleep(1)
             else:
-                data, self.broken, self.has_written = data[written:], False, True
+                data, self.broken, self.has_written, self._unsynced = data[written:], False, True, True
                 self._waits_since = time.monotonic()
         self._waits_since = None
+
+    def sync(self) -> None:
+        """Sync the file if something was written to it. Standard output is not synced."""
+        with self._opening:
+            if self._path is None or not self._unsynced or self._descriptor == _STANDARD_OUTPUT:
+                return
+            self._unsynced = False
+            descriptor = os.dup(self._descriptor)
+        try:
+            self._sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            # A pipe or a device cannot be synced.
+            if error.errno not in (errno.EINVAL, errno.EROFS) and not self._sync_failed:
+                _log.error("audit log cannot be synced", extra={"fields": {"reason": error.strerror}})
+                self._sync_failed = True
+        else:
+            self._sync_failed = False
 
     def _write_some(self, data: bytes) -> int:
         """Write the first lines, and return how many bytes of ``data`` need not be written again."""
@@ -209,9 +243,14 @@ class _Sink:
         return self._descriptor
 
     def _open(self, path: Path) -> None:
-        if self._descriptor != _STANDARD_OUTPUT:
-            os.close(self._descriptor)
-            self._descriptor = _STANDARD_OUTPUT
+        with self._opening:
+            if self._descriptor != _STANDARD_OUTPUT:
+                self._sync(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = _STANDARD_OUTPUT
+            self._open_new(path)
+
+    def _open_new(self, path: Path) -> None:
         try:
             self._descriptor = os.open(path, _APPEND | os.O_CREAT | os.O_EXCL, _MODE)
         except FileExistsError:

@@ -1,5 +1,6 @@
 """Audit lines are made on the writing thread, with the time at which they were queued."""
 
+import errno
 import json
 import os
 import re
@@ -36,6 +37,59 @@ def test_a_line_has_time_message_and_process_and_then_its_fields_in_order(tmp_pa
     own = rf'"time":"[0-9-]{{10}}T[0-9:]{{8}}\.[0-9]{{3}}\+00:00","message":"request","pid":{os.getpid()}'
     line = (tmp_path / "log").read_text()
     assert re.fullmatch(rf'\{{{own},"peer":"127\.0\.0\.1","a":\[1\],"status":200\}}\n', line)
+
+
+def test_what_was_written_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    path = tmp_path / "log"
+    audit = AuditLog(Audit(file=str(path)), None)
+    audit.sync()
+    assert synced == []
+    audit.write("first", dict)
+    eventually(lambda: audit.written, 1)
+
+    audit.sync()
+    audit.sync()
+    assert synced == [path.stat().st_ino]
+
+    audit.write("second", dict)
+    audit.close()
+    assert synced == [path.stat().st_ino] * 2
+
+
+def test_a_file_is_synced_before_another_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    path = tmp_path / "log"
+    audit = AuditLog(Audit(file=str(path)), None)
+    audit.write("first", dict)
+    eventually(lambda: audit.written, 1)
+    before = path.stat().st_ino
+    path.rename(tmp_path / "log.1")
+    audit.write("second", dict)
+    eventually(lambda: audit.written, 2)
+
+    assert synced == [before]
+    audit.close()
+
+
+@pytest.mark.parametrize(("reason", "lines"), [(errno.EIO, 1), (errno.EINVAL, 0)])
+def test_a_sync_that_fails_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int, lines: int
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    for number in (1, 2):
+        audit.write("request", dict)
+        eventually(lambda: audit.written, number)
+        audit.sync()
+
+    assert [record.message for record in caplog.records] == ["audit log cannot be synced"] * lines
+    audit.close()
 
 
 def test_the_time_of_a_line_is_when_it_was_queued(tmp_path: Path) -> None:
