@@ -42,7 +42,7 @@ def _credentials(config: Path) -> dict[str, Credential]:
 def _use(config: Path, access_key_id: str) -> None:
     uses = CredentialUses(config.parent / "state", "dev")
     uses.mark_used(access_key_id)
-    uses.flush()
+    uses.record.flush()
 
 
 def _assert_no_secret(config: Path, *texts: str) -> None:
