@@ -26,6 +26,7 @@ from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.stop_request import StopRequest
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.server.watch import FileWatch
+from xksproxy.server.worker_count import WorkerCount
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
 from xksproxy.telemetry.metric_files import EndedWorkers
@@ -66,6 +67,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """How a worker asks for the end of the service."""
         self.connections = ConnectionCounts()
         """How many connections each worker has."""
+        self.worker_count = WorkerCount()
+        """Tells the workers when some of them do not serve."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")

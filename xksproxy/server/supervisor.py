@@ -150,7 +150,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         super().murder_workers()
         self.app.ended_workers.retry()
         self.app.follow_files()
-        self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))
+        serving = [pid for pid, worker in self.WORKERS.items() if self._serves(worker)]
+        self._manager.report(serving=bool(serving))
+        self.app.worker_count.note(len(set(serving) - self._retiring), self.num_workers)
 
     def reload(self) -> None:
         """Handle SIGHUP. A configuration with problems changes nothing.
