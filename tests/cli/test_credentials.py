@@ -40,6 +40,7 @@ def _credentials(config: Path) -> dict[str, Credential]:
 
 
 def _use(config: Path, access_key_id: str) -> None:
+    (config.parent / "state").mkdir(mode=0o700, exist_ok=True)
     uses = CredentialUses(config.parent / "state", "dev")
     uses.mark_used(access_key_id)
     uses.record.flush()

@@ -26,12 +26,14 @@ class KeyVersion(msgspec.Struct, frozen=True):
 class KeyVersions:
     """The versions of a key store's keys. The primary version is recorded in a file that all workers share."""
 
-    def __init__(self, records: SharedTable[VersionRecord]) -> None:
+    def __init__(self, records: SharedTable[VersionRecord], *, unread: str = "") -> None:
+        """Read the record, unless ``unread`` is the reason why it must not be read now."""
         self._records = records
-        self.problem = ""
+        self.problem = unread
         """Why the record cannot be read. Empty if it can be read."""
         self._was_read = False
-        self.refresh()
+        if not unread:
+            self.refresh()
 
     def refresh(self) -> None:
         """Read the record again. If it cannot be read, the versions stay as they were; each reason is logged once."""

@@ -18,6 +18,7 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
+from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.shared_number import SharedNumber
@@ -69,6 +70,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """How many connections each worker has."""
         self.worker_count = WorkerCount()
         """Tells the workers when some of them do not serve."""
+        self._state_identities: dict[str, StateIdentity] = {}
+        """By directory, of each that this service has used."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -108,6 +111,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.runtime = make_runtime_directory()
         self.ended_workers = EndedWorkers(self.runtime)
         self.ended_workers.prepare()
+        self.state_identity()
         self._leave_event("started", {"version": __version__})
         # A search for garbage writes to each object that it examines. Workers share what is frozen now.
         gc.collect()
@@ -138,6 +142,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         before, after = fixed_settings(self.accepted.config), fixed_settings(accepted.config)
         change: Change = "inside" if before == after else "workers"
         self._use(accepted, watch)
+        self.state_identity()
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
@@ -168,6 +173,13 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             _log.exception("changed credentials or certificates refused")
             return
         self.accepted = replace(self.accepted, files=files)
+
+    def state_identity(self) -> StateIdentity:
+        """Return the identity of the state directory. The master asks first, so its workers get the same one."""
+        directory = self.accepted.config.state.directory
+        if directory not in self._state_identities:
+            self._state_identities[directory] = StateIdentity(Path(directory))
+        return self._state_identities[directory]
 
     @property
     def hsm_ids(self) -> frozenset[str]:

@@ -106,7 +106,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         config, directory = accepted.config, self.app.runtime
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
-        services = Services(config, directory, self.app.policies, accepted)
+        services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
         life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
