@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from xksproxy import __version__
 from xksproxy.authorization.policies import PolicyLibrary
 from xksproxy.config.changes import changed_names
-from xksproxy.config.check import has_admin
+from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
@@ -80,11 +80,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Set gunicorn's settings from ``[server]``, ``[health]``, ``[admin]`` and ``[logging]``."""
         config = self.accepted.config
         settings = {
-            "bind": [
-                config.server.listen,
-                *([config.health.listen] if config.health.listen else []),
-                *([config.admin.listen] if has_admin(config) else []),
-            ],
+            "bind": [listener.address for listener in listeners_of(config)],
             "workers": config.server.workers,
             "worker_class": "xksproxy.server.worker.XksWorker",
             "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
@@ -93,9 +89,6 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             "proc_name": "xksproxy",
             "control_socket_disable": True,
             "post_fork": lambda supervisor, _: supervisor.leave_former_listeners(),
-            # Workers make their own TLS context. With these, the master logs its listener as https.
-            "certfile": config.server.tls.certificate,
-            "keyfile": config.server.tls.private_key,
             "logconfig_dict": logging_config(config.logging),
             "loglevel": config.logging.level,
         }
@@ -180,6 +173,12 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         if directory not in self._state_identities:
             self._state_identities[directory] = StateIdentity(Path(directory))
         return self._state_identities[directory]
+
+    @property
+    def protocols(self) -> list[str]:
+        """What each listener speaks, in their order."""
+        listeners = listeners_of(self.accepted.config)
+        return ["HTTPS" if listener.at == "server.listen" else "HTTP" for listener in listeners]
 
     @property
     def hsm_ids(self) -> frozenset[str]:
