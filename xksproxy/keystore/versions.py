@@ -66,6 +66,13 @@ class KeyVersions:
             )
         return KeyVersion(number, label)
 
+    def is_primary(self, key: ExternalKey, label: str) -> bool:
+        """Whether a label is that of the version that encrypts; none is while that cannot be read."""
+        try:
+            return self.primary(key).label == label
+        except InternalException:
+            return False
+
     def of_ciphertext(self, key: ExternalKey, metadata: bytes) -> tuple[KeyVersion, AadEncoding]:
         """Return the version that made a ciphertext, and the encoding of its AAD.
 

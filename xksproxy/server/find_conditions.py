@@ -153,7 +153,11 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
     elif blocks:
         yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
-    if limited := [key.id for label in nearly_used if (key := store.keys.key_of_label(label)) is not None]:
+    if limited := [
+        key.id
+        for label in nearly_used
+        if (key := store.keys.key_of_label(label)) is not None and store.versions.is_primary(key, label)
+    ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
 
