@@ -12,7 +12,8 @@ from commands import run_command
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from server_support import OwnProxy, Wire, ask_admin, encrypt_body, key_path, request, signed
+from fault_support import FaultyHsm, change_key
+from server_support import OwnProxy, Wire, ask_admin, encrypt_body, key_path, on, request, signed
 from support import Proxy, eventually, lines_with
 from xksproxy_tools.development.certificates import (
     certificate_pem,
@@ -20,6 +21,8 @@ from xksproxy_tools.development.certificates import (
     private_key_pem,
     write_private,
 )
+
+from xksproxy.server.conditions import Cause
 
 pytestmark = pytest.mark.slow
 
@@ -151,3 +154,61 @@ def test_the_condition_begins_with_its_cause_and_ends_with_its_repair(own_proxy:
     eventually(lambda: texts(proxy, cause), [])
     eventually(lambda: lines_with(proxy.log, "condition has ended", f'cause="{cause}"'))
     assert encrypt(proxy) == 200
+
+
+RIGHT, WRONG = bytes(range(32)), bytes(range(1, 33))
+
+
+class Hsm:
+    """An HSM of its own, and the key `extra` on it."""
+
+    def __init__(self, faulty: FaultyHsm, pin: str) -> None:
+        self.faulty, self._pin = faulty, pin
+
+    def put(self, *values: bytes) -> None:
+        """Replace the key by keys of these values, which have one label."""
+        change_key(self.faulty, self._pin, "extra", None)
+        for value in values:
+            change_key(self.faulty, self._pin, "extra", value)
+
+
+HSM_CAUSES: dict[str, tuple[Callable[[Hsm], object], Callable[[Hsm], object]]] = {
+    "hsm-out-of-service": (lambda hsm: hsm.faulty.tell("* return 0x30"), lambda hsm: hsm.faulty.tell()),
+    "no-hsm": (lambda hsm: hsm.faulty.tell("* return 0x30"), lambda hsm: hsm.faulty.tell()),
+    "hsm-degraded": (lambda hsm: hsm.faulty.tell("C_Encrypt delay 4000"), lambda hsm: hsm.faulty.tell()),
+    "key-missing": (lambda hsm: hsm.put(), lambda hsm: hsm.put(RIGHT)),
+    "key-differs": (lambda hsm: hsm.put(WRONG), lambda hsm: hsm.put(RIGHT)),
+    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, WRONG), lambda hsm: hsm.put(RIGHT)),
+}
+
+
+@pytest.mark.parametrize("cause", HSM_CAUSES)
+def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm], cause: str
+) -> None:
+    begin, end = HSM_CAUSES[cause]
+    hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
+    hsm.put(RIGHT)
+
+    def edit(text: str) -> str:
+        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
+        return on(hsm.faulty, text, "check_interval_s = 1")
+
+    proxy = own_proxy.start(edit=edit)
+    eventually(lambda: texts(proxy, cause), [])
+
+    begin(hsm)
+    eventually(lambda: texts(proxy, cause))
+    end(hsm)
+
+    eventually(lambda: texts(proxy, cause), [])
+    eventually(lambda: encrypt(proxy), 200)
+
+
+def test_each_cause_is_made_to_happen_by_a_test() -> None:
+    here = Path(__file__).parent
+    others = "".join(
+        (here / name).read_text() for name in ("test_conditions.py", "test_runtime_full.py", "test_stop.py")
+    )
+
+    assert [cause for cause in Cause if cause not in (*CAUSES, *HSM_CAUSES) and f'"{cause}"' not in others] == []
