@@ -40,9 +40,10 @@ def _credentials(config: Path) -> dict[str, Credential]:
 
 
 def _use(config: Path, access_key_id: str) -> None:
+    (config.parent / "state").mkdir(mode=0o700, exist_ok=True)
     uses = CredentialUses(config.parent / "state", "dev")
     uses.mark_used(access_key_id)
-    uses.flush()
+    uses.record.flush()
 
 
 def _assert_no_secret(config: Path, *texts: str) -> None:

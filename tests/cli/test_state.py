@@ -81,6 +81,7 @@ def test_a_backup_is_private_and_replaces_no_file(spawn: Callable[..., Any], tmp
 
 
 def test_check_names_what_is_lost(spawn: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(0o700)
     assert spawn("block", "--state", tmp_path / "state", "--all").code == 0
     assert spawn("state", "check", "--state", tmp_path / "state").code == 0
     (tmp_path / "state" / "blocks.json").unlink()

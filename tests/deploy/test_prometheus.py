@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import Proxy, eventually, metrics_text
 
 from xksproxy.client.xks import XksClient
+from xksproxy.server.conditions import Cause, Severity
 from xksproxy.spec import errors
 from xksproxy.spec.uri import Operation
 from xksproxy.telemetry.collectors import CredentialInfo, MachineCollector, MachineInfo
@@ -193,15 +194,32 @@ def test_each_alert_tells_what_to_do(alert: str, rule: str) -> None:
 
 
 def test_runbook_links_lead_somewhere() -> None:
-    anchors = set(re.findall(r"runbook_url: docs/troubleshooting\.md#([a-z-]+)\n", RULES.read_text()))
-    assert len(re.findall("runbook_url:", RULES.read_text())) == len(list(alerts()))
-    guide = REPOSITORY / "docs" / "troubleshooting.md"
-    if not guide.exists():
-        pytest.skip("there is no guide yet")
+    links = re.findall(r"runbook_url: docs/troubleshooting\.md#(.+)\n", RULES.read_text())
+    assert len(re.findall("runbook_url:", RULES.read_text())) == len(links) == len(list(alerts()))
+    of_causes = [template.replace("{{ $labels.cause }}", cause) for template in links for cause in Cause]
 
-    headings = re.findall(r"(?m)^#+ (.+)$", guide.read_text())
+    headings = re.findall(r"(?m)^#+ (.+)$", (REPOSITORY / "docs" / "troubleshooting.md").read_text())
     there = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert anchors <= there
+    assert set(of_causes) <= there
+
+
+def test_each_condition_has_a_section_that_says_what_to_do_and_an_alert_that_leads_to_it() -> None:
+    guide = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    sections = dict(re.findall(r"(?ms)^#### Cause `(.+?)`\n(.*?)(?=^#)", guide))
+
+    assert sections.keys() == {*Cause}
+    for cause, section in sections.items():
+        items = re.findall(r"(?m)^- ([A-Z][A-Za-z ]+): \S", section)
+        assert items == ["Means", "KMS callers see", "What to do", "Over"], cause
+    for severity in Severity:
+        found = [
+            rule
+            for _, rule in alerts()
+            if f'expr: max by (job, instance, cause, keystore, hsm) (xksproxy_conditions{{severity="{severity}"}}) > 0'
+            in rule
+            and "#cause-{{ $labels.cause }}" in rule
+        ]
+        assert len(found) == 1, severity
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from commands import run_command
 from fault_support import FaultyHsm, change_key
-from server_support import OwnProxy, Wire, ask_admin, on, signed_post
+from server_support import OwnProxy, Wire, ask_admin, on, signed_post, workers
 from support import Proxy, eventually, lines_with, metrics_text
 
 pytestmark = pytest.mark.slow
@@ -60,7 +62,7 @@ def block_key(proxy: Proxy) -> None:
         (add_absent_key, None, ("DEGRADED", "key-missing", "dev", "softhsm"), {"DEGRADED"}),
         (str, expose_credential, ("DEGRADED", "files-refused", "", ""), {"ACTIVE"}),
         (str, block_key, ("DEGRADED", "blocked", "dev", ""), {"ACTIVE"}),
-        (str, remove_state, ("UNAVAILABLE", "state-unusable", "dev", ""), {"UNAVAILABLE"}),
+        (str, remove_state, ("UNAVAILABLE", "state-unusable", "", ""), {"UNAVAILABLE"}),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
@@ -84,6 +86,27 @@ def test_each_report_has_the_condition(
     shown = run_command("status", "--config", proxy.environment.config)
     assert shown.returncode == 1
     assert expected[1] in shown.stdout
+
+
+def test_a_worker_that_hangs_is_a_condition_until_it_serves_again(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(server="workers = 2")
+    hanging = max(workers(proxy))
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        eventually(lambda: ("DEGRADED", "workers-missing", "", "") in causes(proxy))
+        shown = run_command("status", "--config", proxy.environment.config)
+        in_page = ask_admin(proxy, "/").content
+        eventually(lambda: ("DEGRADED", "workers-missing", "", "") in in_metrics(proxy))
+        ready = ask_admin(proxy, "/readyz").status
+    finally:
+        with suppress(ProcessLookupError):  # the master has ended it after 30 s
+            os.kill(hanging, signal.SIGCONT)
+
+    assert shown.returncode == 1
+    assert "1 of 2 workers serve" in shown.stdout
+    assert b"1 of 2 workers serve" in in_page
+    assert ready == 200
+    eventually(lambda: "workers-missing" not in str(causes(proxy)))
 
 
 def test_a_key_store_without_an_hsm_leaves_the_machine_ready_for_the_others(own_proxy: OwnProxy) -> None:

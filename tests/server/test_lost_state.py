@@ -2,14 +2,25 @@
 
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from commands import run_command
 from msgspec.structs import replace
-from server_support import ClosedByProxy, OwnProxy, Wire, ask_admin, encrypt_body, key_path, signed_post, workers
+from server_support import (
+    ClosedByProxy,
+    OwnProxy,
+    Wire,
+    ask_admin,
+    encrypt_body,
+    key_path,
+    signed_post,
+    workers,
+)
 from support import Proxy, eventually
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -110,6 +121,7 @@ def machine(environment: DevEnvironment, tmp_path: Path) -> Machine:
     state = replace(config.state, directory=str(tmp_path / "state"))
     server = replace(config.server, tls=tls)
     (tmp_path / "run").mkdir()
+    (tmp_path / "state").mkdir(0o700)
     return Machine(replace(config, keystore=(store,), server=server, state=state), tmp_path / "run")
 
 
@@ -180,6 +192,62 @@ def encrypts(proxy: Proxy) -> int:
             return wire.ask(signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))).status
     except (OSError, ClosedByProxy):
         return 0
+
+
+def move_away(state: Path) -> None:
+    state.rename(state.with_name("elsewhere"))
+
+
+def move_away_and_make_anew(state: Path) -> None:
+    move_away(state)
+    state.mkdir(0o700)
+
+
+@pytest.mark.parametrize("lose_directory", [move_away, move_away_and_make_anew])
+def test_a_state_directory_that_is_moved_away_never_counts_as_empty_state(
+    own_proxy: OwnProxy, lose_directory: Callable[[Path], None]
+) -> None:
+    proxy = own_proxy.start()
+    config, state = proxy.environment.config, proxy.environment.directory / "state"
+    block = ("block", "--keystore", "dev", "--key", "decrypt-only-key", "--config", config)
+    run_command(*block).check_returncode()
+
+    def ask(key: str, operation: str) -> set[int]:
+        """The statuses that workers give."""
+        found = set()
+        for _ in range(10):
+            with Wire(proxy) as wire:
+                path = key_path(operation, key)
+                found.add(wire.ask(signed_post(proxy, path, encrypt_body(b"text"))).status)
+        return found
+
+    lose_directory(state)
+    eventually(lambda: ask_admin(proxy, "/readyz/dev").status, 503)
+    eventually(lambda: ask("demo-key", "encrypt"), {500})
+    old = workers(proxy)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: len(workers(proxy) - old), 2)
+    eventually(lambda: encrypts(proxy))
+    encrypted_by_new = ask("demo-key", "encrypt")
+    described_by_new = ask("decrypt-only-key", "metadata")
+    shown = run_command("status", "--config", config)
+    again = run_command(*block)
+    files = sorted(path.name for path in state.glob("*.json"))
+
+    assert encrypted_by_new == described_by_new == {500}
+    assert shown.returncode == 1
+    assert "was removed, moved away or replaced while the proxy runs" in shown.stdout
+    # A command that finds another directory says that the workers do not follow it.
+    assert again.returncode == (2 if lose_directory is move_away else 1)
+    assert files == ([] if lose_directory is move_away else ["blocks-dev.json", "services.json"])
+
+    shutil.rmtree(state, ignore_errors=True)
+    state.with_name("elsewhere").rename(state)
+    eventually(lambda: ask_admin(proxy, "/readyz/dev").status, 200)
+    eventually(lambda: ask("demo-key", "encrypt"), {200})
+    assert ask("decrypt-only-key", "metadata") == {200}
+    assert run_command("status", "--config", config).stdout.count("keys are blocked: decrypt-only-key") == 1
 
 
 def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replace_them(own_proxy: OwnProxy) -> None:

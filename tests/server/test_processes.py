@@ -378,6 +378,10 @@ def test_listeners_may_come_go_and_stay_by_sighup(own_proxy: OwnProxy) -> None:
         lambda: is_listening(health) and is_listening(admin) and not is_listening(int(old_admin.rpartition(":")[2]))
     )
     assert_serving(proxy)
+    spoken = {f"127.0.0.1:{proxy.port}": "HTTPS", old_admin: "HTTP", f"127.0.0.1:{health}": "HTTP"}
+    for address, protocol in spoken.items():
+        assert lines_with(proxy.log, " listening ", f'address="{address}" protocol="{protocol}"')
+    assert "Listening at" not in proxy.log.read_text()
     with socket.create_server(("127.0.0.1", taken)):
         config.write_text(text.replace(f'listen = "{old_admin}"', f'listen = "127.0.0.1:{taken}"'))
         proxy.process.send_signal(signal.SIGHUP)

@@ -62,7 +62,7 @@ def test_without_room_at_the_start_the_proxy_serves_and_says_so(own_proxy: OwnPr
 
     assert_serving(proxy, 8)
     eventually(lambda: FULL in conditions(proxy))
-    assert lines_with(proxy.log, " condition ", 'cause="runtime-full"', "No space left on device")
+    eventually(lambda: lines_with(proxy.log, " condition ", 'cause="runtime-full"', "No space left on device"))
     command = [sys.executable, "-m", "xksproxy", "status", "--config", str(proxy.environment.config)]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (shown.returncode, "runtime-full" in shown.stdout) == (1, True)

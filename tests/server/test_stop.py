@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from server_support import OwnProxy, Wire, request, signed_post, workers
-from support import PATIENCE_SECONDS, Proxy, eventually, free_port, remains
+from support import PATIENCE_SECONDS, Proxy, eventually, free_port, lines_with, remains
 
 from xksproxy.config.load import load_config
 from xksproxy.server.followers import proxies_of
@@ -78,6 +78,7 @@ def test_without_its_runtime_directory_it_is_not_ready_and_says_so(
     shutil.rmtree(runtime)
 
     assert (_probe(health), _probe(health, "/livez")) == (503, 200)
+    eventually(lambda: lines_with(proxy.log, " condition ", 'cause="runtime-removed"'))
     done = spawn("status", "--config", proxy.environment.config)
     assert done.code == 1
     assert f"the runtime directory {runtime} was removed" in done.text

@@ -1,11 +1,12 @@
 """Small files that several processes replace."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from xksproxy.runtime_file import replace_runtime_file
+from xksproxy.runtime_file import read_runtime_file, replace_runtime_file
 
 
 def test_writers_at_the_same_moment_leave_one_whole_file(tmp_path: Path) -> None:
@@ -29,3 +30,12 @@ def test_a_file_that_cannot_be_replaced_stays_and_nothing_is_left(tmp_path: Path
         replace_runtime_file(tmp_path / "file", b"content")
 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_or_a_link_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=name):
+            read_runtime_file(tmp_path / name)

@@ -12,6 +12,7 @@ from xksproxy.cli.config_option import choose_keystore
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import State
+from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 from xksproxy.keystore.key_map import KeyMap
 
 STATE_OPTIONS = (
@@ -86,10 +87,10 @@ def _of_broken_configuration(
     path: Path, keystore_name: str | None, error: ConfigError, *, all_stores: bool
 ) -> BlockTarget:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(text_of(path, read_regular_file(path).content))
         directory = _member(tables.get("state", {}), "directory") or State().directory
         names = [name for store in tables.get("keystore", []) if (name := _member(store, "name"))]
-    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
+    except (FileRefused, ValueError, RecursionError, TypeError, AttributeError):
         hint = "to block nevertheless: xksproxy block --state DIRECTORY --keystore NAME, or --all"
         raise ConfigError([*error.problems, hint]) from None
     if all_stores:

@@ -22,6 +22,7 @@ from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text,
 from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, VersionFingerprint
 from xksproxy.server.followers import holds
 from xksproxy.spec.errors import KeyNotFoundException
+from xksproxy.state.private_files import make_directory
 from xksproxy.state.state_file import SharedTable, file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
@@ -81,6 +82,7 @@ def rotate(
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
+    make_directory(state)
     usage = UsageBook(state)
     if prepare + activate + abandon > 1:
         raise click.UsageError("give only one of --prepare, --activate and --abandon")

@@ -18,6 +18,7 @@ from xksproxy.cli.table import print_table
 from xksproxy.config.check import LISTENER_OFF
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Admin
+from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -50,9 +51,9 @@ def status(config_file: Path, *, keystore: str | None, as_json: bool) -> None:
 def _admin_listener(config_file: Path) -> str:
     """``admin.listen``. A file in which it cannot be found is loaded whole, for an error that names what is wrong."""
     try:
-        tables = tomllib.loads(config_file.read_text("utf-8"))
+        tables = tomllib.loads(text_of(config_file, read_regular_file(config_file).content))
         listen = msgspec.convert(tables.get("admin", {}), Admin).listen
-    except (OSError, ValueError):
+    except (FileRefused, ValueError):
         listen = load_config(config_file).admin.listen
     if listen == LISTENER_OFF:
         print_error("the configuration has no admin listener: admin.listen is off; set it to an address and port")

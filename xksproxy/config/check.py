@@ -13,7 +13,7 @@ from xksproxy.config.key_checks import key_problems
 from xksproxy.config.listener_checks import Listener, listener_problems
 from xksproxy.config.model import ALL_STORES, ANY_STORE, Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
 from xksproxy.config.networks import network_problems
-from xksproxy.config.regular_file import is_regular_file
+from xksproxy.config.regular_file import DEVICE, FIFO, is_regular_file, kind_of
 from xksproxy.config.secret import (
     MAXIMUM_PIN_BYTES,
     Secret,
@@ -151,8 +151,8 @@ def _host_problems(hosts: Iterable[str]) -> Iterator[str]:
 def _audit_problems(audit: Audit) -> Iterator[str]:
     if audit.file is not None and not os.access(Path(audit.file).parent, os.W_OK | os.X_OK):
         yield f"audit.file: {Path(audit.file).parent} is not a directory that the proxy can write"
-    if audit.file is not None and Path(audit.file).is_dir():
-        yield f"audit.file: {audit.file} is a directory; expected a file"
+    if audit.file is not None and (kind := kind_of(Path(audit.file))) and kind != DEVICE:
+        yield f"audit.file: {audit.file} is {kind}; expected a regular file, or no audit.file for standard output"
     if audit.chain and audit.key is None:
         yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":
@@ -182,8 +182,8 @@ def _secret_problems(config: Config, secrets: SecretsToCheck) -> Iterator[str]:
 
 def _tls_problems(tls: Tls) -> Iterator[str]:
     for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
-        if path is not None and not is_regular_file(path):
-            yield f"server.tls.{key}: no file {path}"
+        if path is not None:
+            yield from _file_problems(f"server.tls.{key}", path)
     if is_regular_file(tls.private_key):
         user = ServiceUser.current()
         if problem := access_problem(Path(tls.private_key).stat(), None if user.uid == 0 else user):
@@ -193,6 +193,12 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
     for index, name in enumerate(tls.client_names):
         if problem := pasted_problem(name):
             yield f"server.tls.client_names[{index}]: {name}: {problem}"
+
+
+def _file_problems(at: str, path: str) -> Iterator[str]:
+    if not is_regular_file(path):
+        kind = kind_of(Path(path))
+        yield f"{at}: {path} is {kind}; expected a regular file" if kind else f"{at}: no file {path}"
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
@@ -212,8 +218,7 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
-    if not is_regular_file(hsm.module):
-        yield f"{at}.module: no file {hsm.module}"
+    yield from _file_problems(f"{at}.module", hsm.module)
     try:
         TokenName.of_settings(hsm)
     except ValueError as error:
@@ -221,6 +226,8 @@ def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
     for name, value in hsm.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"
+        elif value.startswith("/") and kind_of(Path(value)) == FIFO:
+            yield f"{at}.environment.{name}: {value} is {FIFO}, and a module that reads it would wait for ever"
 
 
 def _encryption_limit_problems(config: Config) -> Iterator[str]:

@@ -11,12 +11,14 @@ MAXIMUM_FILE_BYTES: Final = 1024 * 1024
 
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+FIFO: Final = "a named pipe (FIFO)"
+DEVICE: Final = "a device"
 _KINDS: Final = {
-    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFIFO: FIFO,
     stat.S_IFDIR: "a directory",
     stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: DEVICE,
+    stat.S_IFBLK: DEVICE,
 }
 
 
@@ -77,6 +79,14 @@ def text_of(path: Path, content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         raise FileRefused(f"{path}: it is not UTF-8 text") from None
+
+
+def kind_of(path: Path) -> str:
+    """What is at a path instead of a regular file, in words; empty if it is a regular file, or nothing is there."""
+    try:
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
+    except (OSError, ValueError):
+        return ""
 
 
 def is_regular_file(path: str) -> bool:

@@ -26,12 +26,14 @@ class KeyVersion(msgspec.Struct, frozen=True):
 class KeyVersions:
     """The versions of a key store's keys. The primary version is recorded in a file that all workers share."""
 
-    def __init__(self, records: SharedTable[VersionRecord]) -> None:
+    def __init__(self, records: SharedTable[VersionRecord], *, unread: str = "") -> None:
+        """Read the record, unless ``unread`` is the reason why it must not be read now."""
         self._records = records
-        self.problem = ""
+        self.problem = unread
         """Why the record cannot be read. Empty if it can be read."""
         self._was_read = False
-        self.refresh()
+        if not unread:
+            self.refresh()
 
     def refresh(self) -> None:
         """Read the record again. If it cannot be read, the versions stay as they were; each reason is logged once."""
@@ -63,6 +65,13 @@ class KeyVersions:
                 f"Version {number} of the key is primary, but the proxy's configuration does not list it"
             )
         return KeyVersion(number, label)
+
+    def is_primary(self, key: ExternalKey, label: str) -> bool:
+        """Whether a label is that of the version that encrypts; none is while that cannot be read."""
+        try:
+            return self.primary(key).label == label
+        except InternalException:
+            return False
 
     def of_ciphertext(self, key: ExternalKey, metadata: bytes) -> tuple[KeyVersion, AadEncoding]:
         """Return the version that made a ciphertext, and the encoding of its AAD.

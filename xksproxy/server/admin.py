@@ -14,13 +14,12 @@ from prometheus_client.exposition import choose_encoder
 from xksproxy.printable import printable
 from xksproxy.server import worker_status
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
-from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.scrapes import Scrapes
 from xksproxy.server.services import Services
-from xksproxy.server.status import NoSuchKeystore, StatusSource, condition_document, status_document
+from xksproxy.server.status import NoSuchKeystore, StatusSource, status_document
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.server.worker_status import WorkerStatus
 
@@ -101,12 +100,8 @@ class Admin:
         services = self._services
         labels = {label for instance in services.instances for label in instance.labels}
         source = StatusSource(services.snapshot, self._workers(), labels, services.usage, self._fleet_size)
-        document = status_document(source, keystore)
-        if problem := self._runtime.problem:
-            condition = Condition(Severity.UNAVAILABLE, Cause.RUNTIME, "", "", problem)
-            document["conditions"].append(condition_document(condition))
-            return {**document, "latency": []}
-        return {**document, "latency": self._recorder.metrics.latency()}
+        latency = [] if self._runtime.problem else self._recorder.metrics.latency()
+        return {**status_document(source, keystore), "latency": latency}
 
 
 def _printable(value: Any) -> Any:

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     STATE = "state-unusable"
     AUDIT = "audit-refusing"
     AUDIT_LOST = "audit-not-written"
+    WORKERS = "workers-missing"
     RUNTIME = "runtime-removed"
     RUNTIME_FULL = "runtime-full"
     RELOAD = "reload-refused"

@@ -11,8 +11,10 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.record import Recorder
 from xksproxy.server.round_robin import RoundRobin
+from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import Service
+from xksproxy.server.worker_count import WorkerCount
 from xksproxy.state.blocks import WHOLE_STORE
 
 _NEARLY_USED: Final = 0.8
@@ -33,9 +35,11 @@ class ConditionFinder:
     at all of them after a change of HSMs, of keys on their tokens, or of the configuration.
     """
 
-    def __init__(self, services: Services, recorder: Recorder) -> None:
+    def __init__(self, services: Services, recorder: Recorder, workers: WorkerCount, runtime: RuntimeCheck) -> None:
         self._services = services
         self._recorder = recorder
+        self._workers = workers
+        self._runtime = runtime
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._of_stores: dict[str, tuple[Condition, ...]] = {}
         """Those of each key store that has some, by its path prefix."""
@@ -47,6 +51,10 @@ class ConditionFinder:
         ``status_problem`` is why the status of this worker could not be written.
         """
         found = {*_machine(self._services, self._recorder, reload_problem), *_runtime(self._recorder, status_problem)}
+        if problem := self._runtime.problem:
+            found.add(_condition(Severity.UNAVAILABLE, Cause.RUNTIME, problem))
+        if problem := self._workers.problem:
+            found.add(_condition(Severity.DEGRADED, Cause.WORKERS, problem))
         for instance in self._services.instances:
             found.update(_hsm(instance))
         self._look_at_stores()
@@ -145,7 +153,11 @@ def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condit
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
     elif blocks:
         yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
-    if limited := [key.id for label in nearly_used if (key := store.keys.key_of_label(label)) is not None]:
+    if limited := [
+        key.id
+        for label in nearly_used
+        if (key := store.keys.key_of_label(label)) is not None and store.versions.is_primary(key, label)
+    ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
 

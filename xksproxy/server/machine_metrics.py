@@ -6,9 +6,7 @@ from typing import Final
 from xksproxy.config.key_names import split_version_label
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
-from xksproxy.keystore.versions import KeyVersions
 from xksproxy.server.services import Services
-from xksproxy.spec.errors import XksError
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_records import KeyUsage
@@ -72,7 +70,7 @@ def _counts(usage: KeyUsage, book: UsageBook, index: _KeyIndex) -> Iterator[KeyC
     """The external keys that are counted by a record."""
     for name in (usage.label, *book.names.others(usage.label)):
         for store, key, version in index.find(name):
-            primary = _is_primary(store.versions, key, name)
+            primary = store.versions.is_primary(key, name)
             yield KeyCount(store.name, key.id, version, usage.encryptions, key.maximum_encryptions, primary)
 
 
@@ -81,11 +79,3 @@ def _credentials(stores: Iterable[KeyStore]) -> Iterator[CredentialInfo]:
         used = store.credentials_used()
         for access_key_id, created in store.credentials_created.items():
             yield CredentialInfo(store.name, access_key_id, created, used.get(access_key_id))
-
-
-def _is_primary(versions: KeyVersions, key: ExternalKey, label: str) -> bool:
-    """Whether a label is that of the version that encrypts; none does while that cannot be read."""
-    try:
-        return versions.primary(key).label == label
-    except XksError:
-        return False

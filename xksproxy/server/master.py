@@ -13,11 +13,12 @@ from gunicorn.app.base import BaseApplication
 from xksproxy import __version__
 from xksproxy.authorization.policies import PolicyLibrary
 from xksproxy.config.changes import changed_names
-from xksproxy.config.check import has_admin
+from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
+from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.shared_number import SharedNumber
@@ -26,6 +27,7 @@ from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.stop_request import StopRequest
 from xksproxy.server.supervisor import Supervisor
 from xksproxy.server.watch import FileWatch
+from xksproxy.server.worker_count import WorkerCount
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.telemetry.logs import logging_config
 from xksproxy.telemetry.metric_files import EndedWorkers
@@ -66,6 +68,10 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """How a worker asks for the end of the service."""
         self.connections = ConnectionCounts()
         """How many connections each worker has."""
+        self.worker_count = WorkerCount()
+        """Tells the workers when some of them do not serve."""
+        self._state_identities: dict[str, StateIdentity] = {}
+        """By directory, of each that this service has used."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -74,11 +80,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Set gunicorn's settings from ``[server]``, ``[health]``, ``[admin]`` and ``[logging]``."""
         config = self.accepted.config
         settings = {
-            "bind": [
-                config.server.listen,
-                *([config.health.listen] if config.health.listen else []),
-                *([config.admin.listen] if has_admin(config) else []),
-            ],
+            "bind": [listener.address for listener in listeners_of(config)],
             "workers": config.server.workers,
             "worker_class": "xksproxy.server.worker.XksWorker",
             "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
@@ -87,9 +89,6 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             "proc_name": "xksproxy",
             "control_socket_disable": True,
             "post_fork": lambda supervisor, _: supervisor.leave_former_listeners(),
-            # Workers make their own TLS context. With these, the master logs its listener as https.
-            "certfile": config.server.tls.certificate,
-            "keyfile": config.server.tls.private_key,
             "logconfig_dict": logging_config(config.logging),
             "loglevel": config.logging.level,
         }
@@ -105,6 +104,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.runtime = make_runtime_directory()
         self.ended_workers = EndedWorkers(self.runtime)
         self.ended_workers.prepare()
+        self.state_identity()
         self._leave_event("started", {"version": __version__})
         # A search for garbage writes to each object that it examines. Workers share what is frozen now.
         gc.collect()
@@ -135,6 +135,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         before, after = fixed_settings(self.accepted.config), fixed_settings(accepted.config)
         change: Change = "inside" if before == after else "workers"
         self._use(accepted, watch)
+        self.state_identity()
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
@@ -165,6 +166,19 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
             _log.exception("changed credentials or certificates refused")
             return
         self.accepted = replace(self.accepted, files=files)
+
+    def state_identity(self) -> StateIdentity:
+        """Return the identity of the state directory. The master asks first, so its workers get the same one."""
+        directory = self.accepted.config.state.directory
+        if directory not in self._state_identities:
+            self._state_identities[directory] = StateIdentity(Path(directory))
+        return self._state_identities[directory]
+
+    @property
+    def protocols(self) -> list[str]:
+        """What each listener speaks, in their order."""
+        listeners = listeners_of(self.accepted.config)
+        return ["HTTPS" if listener.at == "server.listen" else "HTTP" for listener in listeners]
 
     @property
     def hsm_ids(self) -> frozenset[str]:

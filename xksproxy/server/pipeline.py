@@ -115,6 +115,7 @@ class Pipeline:
                 encryption = decode(EncryptRequest, body)
                 record.metadata = received_metadata(body)
                 access = service.access_for(path, identity, encryption.request_metadata, record.vpc_endpoint_id)
+                self._services.require_state()
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xksproxy.runtime_file import replace_runtime_file
+from xksproxy.runtime_file import read_runtime_file, replace_runtime_file
 
 _NAME: Final = "reload-problem"
 
@@ -23,6 +23,6 @@ def publish(directory: Path, problems: Sequence[str]) -> None:
 def read(directory: Path) -> str:
     """The problem; empty if there is none."""
     try:
-        return (directory / _NAME).read_text("utf-8")
+        return read_runtime_file(directory / _NAME).decode()
     except (OSError, UnicodeDecodeError):
         return ""

@@ -13,7 +13,7 @@ import msgspec
 
 from xksproxy.decoding import decode_json
 from xksproxy.encoding import encode_json
-from xksproxy.runtime_file import replace_runtime_file
+from xksproxy.runtime_file import read_runtime_file, replace_runtime_file
 
 _REQUEST: Final = "reload-request"
 _VERDICT: Final = "reload-verdict"
@@ -42,7 +42,7 @@ def request_reload(runtime: Path) -> str:
 def requested(runtime: Path) -> str:
     """The last request; empty if there was none."""
     try:
-        return (runtime / _REQUEST).read_text("ascii")
+        return read_runtime_file(runtime / _REQUEST).decode("ascii")
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -58,7 +58,7 @@ def wait_for_verdict(runtime: Path, request: str, seconds: float) -> Verdict | N
     end = time.monotonic() + seconds
     while True:
         with suppress(OSError, msgspec.MsgspecError):
-            verdict = decode_json((runtime / _VERDICT).read_bytes(), Verdict)
+            verdict = decode_json(read_runtime_file(runtime / _VERDICT), Verdict)
             if verdict.request == request:
                 return verdict
         if time.monotonic() >= end:

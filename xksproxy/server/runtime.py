@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from xksproxy.server.directory_identity import DirectoryIdentity
+
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
 _PREFIX: Final = "xksproxy-"
 
@@ -41,24 +43,17 @@ class RuntimeCheck:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._identity = self._inode()
+        self._identity = DirectoryIdentity(directory)
 
     @property
     def problem(self) -> str:
         """Why the directory cannot be used; empty if it exists."""
-        if self._inode() == self._identity:
+        if not self._identity.is_lost:
             return ""
         return (
             f"the runtime directory {self._directory} was removed while the proxy runs; restart the proxy, and let no"
             " other service use its directory"
         )
-
-    def _inode(self) -> tuple[int, int] | None:
-        try:
-            found = self._directory.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
 
 def _parents() -> Iterator[Path]:

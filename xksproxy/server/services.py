@@ -22,12 +22,13 @@ from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server.accepted import Accepted, LoadedPolicies, UsableFiles
 from xksproxy.server.credential_changes import CredentialChanges
+from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.followers import register
 from xksproxy.server.quota import Quotas
 from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
-from xksproxy.spec.errors import InvalidUriPathException
+from xksproxy.spec.errors import InternalException, InvalidUriPathException
 from xksproxy.state.directory_check import StateDirectoryCheck
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
@@ -70,11 +71,13 @@ class Services:
         runtime: Path,
         policies: PolicyLibrary | None = None,
         accepted: Accepted | None = None,
+        identity: StateIdentity | None = None,
     ) -> None:
         """Build them; no HSM is called yet. ``runtime`` is the directory that the workers share while they run.
 
         ``accepted`` has the policies. If the files of credentials or certificates cannot be used, those in it are,
-        until they can: a worker that replaces another one serves what the others serve.
+        until they can: a worker that replaces another one serves what the others serve. ``identity`` is that of the
+        state directory; without it, the directory that is there now.
 
         Raises:
             ConfigError: credentials or certificates cannot be read, and ``accepted`` is None.
@@ -82,10 +85,12 @@ class Services:
         self._runtime = runtime
         self._registered = False
         self._state = state = Path(config.state.directory)
+        self._identity = identity or StateIdentity(state)
+        self._lost = self._identity.problem
         self.usage = UsageBook(state)
         self._state_check = StateDirectoryCheck(state)
-        self._states = StateTables(state)
-        modules = Modules(PinGuard(state), self.usage)
+        self._states = StateTables(state, lambda: self._lost)
+        modules = Modules(PinGuard(state, lost=lambda: self._identity.problem), self.usage)
         self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.deadline_seconds = config.server.deadline_ms / 1000
@@ -151,18 +156,29 @@ class Services:
 
         Returns each block that was set or removed, with the name of its key store.
         """
-        changes = self._states.refresh()
+        changes: list[tuple[str, BlockChange]] = []
+        self._note_identity()
+        if not self._lost:
+            changes = self._states.refresh()
+            guarded(self.usage.records.check)
+            guarded(self._state_check.refresh)
+            guarded(self._follow_credentials)
         if not self._registered:
             guarded(self._register)
-        guarded(self.usage.records.check)
-        guarded(self._state_check.refresh)
         guarded(self._follow_files)
-        guarded(self._follow_credentials)
         return changes
+
+    def _note_identity(self) -> None:
+        """See whether the state directory is lost. If another one is in its place, commands find this proxy by that."""
+        lost = self._identity.problem
+        if lost != self._lost:
+            self._registered = False
+        self._lost = lost
 
     def flush_uses(self) -> None:
         """Write when credentials were used; call it on a thread that nothing else waits for."""
-        guarded(self._states.flush_uses)
+        if not self._lost:
+            guarded(self._states.flush_uses)
 
     def _register(self) -> None:
         with suppress(StateUnusable):  # which the check of the directory reports
@@ -207,6 +223,15 @@ class Services:
         if self._refused.note(tuple(problems)):
             _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
 
+    def require_state(self) -> None:
+        """Refuse to encrypt while the state directory is lost: encryptions would be counted from 0.
+
+        Raises:
+            InternalException: it is lost.
+        """
+        if self._lost:
+            raise InternalException("The state directory of the proxy is lost", detail=self._lost)
+
     def stop(self) -> None:
         """Stop the HSM threads."""
         for instance in self._instances.values():
@@ -242,8 +267,8 @@ class Services:
 
     @property
     def revisions(self) -> Mapping[str, int]:
-        """The revisions of state files that are in force, by the names of the files."""
-        return self._states.revisions()
+        """The revisions of state files that are in force, by the names of the files; none of another directory."""
+        return {} if self._lost else self._states.revisions()
 
     @property
     def revisions_generation(self) -> int:
@@ -264,7 +289,7 @@ class Services:
     @property
     def problem(self) -> str:
         """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
-        return self._state_check.problem or self.usage.records.problem or self._states.retired.problem
+        return self._lost or self._state_check.problem or self.usage.records.problem or self._states.retired.problem
 
     @property
     def refused_files(self) -> tuple[str, ...]:

@@ -41,12 +41,14 @@ class StoreState:
 class StateTables:
     """The state of each key store that this process has served, by its name."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lost: Callable[[], str] = str) -> None:
+        """``lost`` returns why the directory must not be read now; empty if it may be."""
         self._directory = directory
+        self._lost = lost
         self._states: dict[str, StoreState] = {}
         self._uses = UseRecord(directory)
         self.retired = RetiredCredentials(directory)
-        self._blocks_of_all = Blocks(block_table(directory, None))
+        self._blocks_of_all = Blocks(block_table(directory, None), unread=lost())
         self._changes = DirectoryChanges((directory,))
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._troubled: set[str] = set()
@@ -58,13 +60,15 @@ class StateTables:
         """Return the state of a key store. It is read on first use, and stays the same object afterwards."""
         state = self._states.get(keystore)
         if state is None:
+            unread = self._lost()
             state = self._states[keystore] = StoreState(
-                Blocks(block_table(self._directory, keystore), self._blocks_of_all),
-                KeyVersions(version_table(self._directory, keystore)),
+                Blocks(block_table(self._directory, keystore), self._blocks_of_all, unread=unread),
+                KeyVersions(version_table(self._directory, keystore), unread=unread),
                 FingerprintRecords(self._directory / f"keys-{keystore}.json"),
                 CredentialUses(self._directory, keystore, self._uses),
             )
-            state.fingerprints.refresh()
+            if not unread:
+                state.fingerprints.refresh()
         return state
 
     def refresh(self) -> list[tuple[str, BlockChange]]:

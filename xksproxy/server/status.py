@@ -14,7 +14,7 @@ from xksproxy import __version__
 from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
-from xksproxy.server.conditions import Condition, Severity
+from xksproxy.server.conditions import Severity
 from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.worker_status import Refusal, WorkerStatus
 from xksproxy.spec.errors import XksError
@@ -109,13 +109,8 @@ def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for worker in workers:
         for item in worker.conditions:
-            found.setdefault(item.subject, condition_document(item))["workers"] += 1
+            found.setdefault(item.subject, {**msgspec.to_builtins(item), "workers": 0})["workers"] += 1
     return sorted(found.values(), key=lambda document: document["severity"] != Severity.UNAVAILABLE)
-
-
-def condition_document(condition: Condition) -> dict[str, Any]:
-    """A condition as ``/status`` reports it. The caller counts the workers."""
-    return {**msgspec.to_builtins(condition), "workers": 0}
 
 
 def _keystore_states(workers: Sequence[WorkerStatus]) -> dict[str, str]:

@@ -78,6 +78,19 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 _log.warning("signal ignored", extra={"fields": {"signal": signal.Signals(number).name}})
         return [number for number in received if number not in _IGNORED_SIGNALS]
 
+    def start(self) -> None:
+        """Listen, and log each address. gunicorn's line would name the same protocol for all listeners."""
+        self.log.error_log.addFilter(_is_not_about_listeners)
+        super().start()
+        self.log.error_log.removeFilter(_is_not_about_listeners)
+        self._log_listeners()
+
+    def _log_listeners(self) -> None:
+        for listener, protocol in zip(self.LISTENERS, self.app.protocols, strict=True):
+            host, port, *_ = listener.sock.getsockname()
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            _log.info("listening", extra={"fields": {"address": address, "protocol": protocol}})
+
     def spawn_worker(self) -> int:
         """Start a worker, and keep the time and its generation."""
         self.app.connections.prepare()
@@ -150,7 +163,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         super().murder_workers()
         self.app.ended_workers.retry()
         self.app.follow_files()
-        self._manager.report(serving=any(self._serves(worker) for worker in self.WORKERS.values()))
+        serving = [pid for pid, worker in self.WORKERS.items() if self._serves(worker)]
+        self._manager.report(serving=bool(serving))
+        self.app.worker_count.note(len(set(serving) - self._retiring), self.num_workers)
 
     def reload(self) -> None:
         """Handle SIGHUP. A configuration with problems changes nothing.
@@ -194,6 +209,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         self._last_generation += 1
         self._generation = self._last_generation
         self._use_listeners([kept.get(address) or made[address] for address in wanted], in_use)
+        if made:
+            self._log_listeners()
 
     def _finish_change(self) -> None:
         """Note that all workers use the last configuration."""
@@ -262,3 +279,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 def respawn_pause(early_deaths: int) -> float:
     """The seconds before the next worker is started: 0 after the first early death, then doubling up to 10."""
     return 0.0 if early_deaths <= 1 else min(_LONGEST_PAUSE_SECONDS, 0.05 * 2.0 ** min(early_deaths, 10))
+
+
+def _is_not_about_listeners(record: logging.LogRecord) -> bool:
+    return not record.msg.startswith("Listening at")

@@ -21,6 +21,7 @@ from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
+from xksproxy.server.find_conditions import ConditionFinder
 from xksproxy.server.freed_memory import FreedMemory
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
@@ -105,7 +106,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         config, directory = accepted.config, self.app.runtime
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
-        services = Services(config, directory, self.app.policies, accepted)
+        services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
         life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
@@ -125,18 +126,19 @@ class XksWorker(GunicornUVLoopWebWorker):
             elsewhere=lambda: standby.elsewhere,
         )
         probes = Probes(readiness)
-        hosts = AdminHosts.of(config.admin)
-        reporter = WorkerReporter(services, recorder, readiness, directory, lambda: len(table))
-        fleet_size = config.server.fleet_size
+        finder = ConditionFinder(services, recorder, self.app.worker_count, runtime)
+        reporter = WorkerReporter(
+            services, recorder, readiness, finder, directory=directory, connections=lambda: len(table)
+        )
         admin = Admin(
             services,
             recorder,
             probes,
             reporter,
             directory=directory,
-            fleet_size=fleet_size,
+            fleet_size=config.server.fleet_size,
             most_series=config.metrics.max_series,
-            hosts=hosts,
+            hosts=AdminHosts.of(config.admin),
         )
         reporter.follow_reload(accepted.request)
         # The master binds them in this order.

@@ -30,6 +30,8 @@ class WorkerReporter:
         services: Services,
         recorder: Recorder,
         readiness: Readiness,
+        finder: ConditionFinder,
+        *,
         directory: Path,
         connections: Callable[[], int],
     ) -> None:
@@ -38,7 +40,7 @@ class WorkerReporter:
         self._recorder = recorder
         self._readiness = readiness
         self._conditions: tuple[Condition, ...] = ()
-        self._finder = ConditionFinder(services, recorder)
+        self._finder = finder
         self._directory = directory
         self._connections = connections
         self._started = time.time()

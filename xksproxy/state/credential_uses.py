@@ -101,17 +101,13 @@ class CredentialUses:
     def __init__(self, state_directory: Path, keystore: str, record: UseRecord | None = None) -> None:
         """``record`` is that of all key stores; without it, one of its own."""
         self.directory, self._keystore = state_directory, keystore
-        self._record = record or UseRecord(state_directory)
+        self.record = record or UseRecord(state_directory)
         self._former: SharedTable[CredentialUse] | None = _former_table(state_directory, keystore)
         """What earlier releases wrote, for credentials that were not used since; None if they wrote nothing."""
 
     def mark_used(self, access_key_id: str) -> None:
-        """Remember a use in memory; :meth:`flush` writes it."""
-        self._record.mark_used(self._keystore, access_key_id)
-
-    def flush(self) -> None:
-        """Write the uses that are due, those of other key stores with the same record too."""
-        self._record.flush()
+        """Remember a use in memory; the record's :meth:`~UseRecord.flush` writes it."""
+        self.record.mark_used(self._keystore, access_key_id)
 
     def last_used(self, access_key_ids: tuple[str, ...]) -> Mapping[str, float]:
         """Recorded times of last use, as Unix times in seconds; a credential without a record is left out.
@@ -119,8 +115,8 @@ class CredentialUses:
         Raises:
             StateUnusable: a file cannot be read.
         """
-        self._record.refresh()
-        uses = {access_key_id: self._record.get(self._keystore, access_key_id) for access_key_id in access_key_ids}
+        self.record.refresh()
+        uses = {access_key_id: self.record.get(self._keystore, access_key_id) for access_key_id in access_key_ids}
         if None in uses.values() and self._former is not None:
             self._former.refresh()
             before = self._former.entries()

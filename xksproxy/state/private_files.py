@@ -24,16 +24,23 @@ class UnsafeFile(OSError):
         super().__init__(errno.EPERM, problem)
 
 
+def make_directory(directory: Path) -> None:
+    """Make a private directory if it is missing and can be made. Whoever uses it finds out if it cannot."""
+    with suppress(OSError):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 @contextmanager
 def opened_directory(root: Path, *below: str, create: bool = False) -> Iterator[int]:
     """Yield a descriptor of ``root`` or of a directory below it. ``root`` may be a symbolic link, the others not.
+
+    With ``create``, missing directories below ``root`` are made. ``root`` itself never is: if it has vanished, an empty
+    one would look like state without blocks.
 
     Raises:
         UnsafeFile: a directory is a link, belongs to another user than this one and root, or others can write to it.
         OSError: it cannot be opened or, with ``create``, made.
     """
-    if create:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _require_private_directory(descriptor)

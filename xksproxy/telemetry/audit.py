@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from xksproxy.config.model import Audit
+from xksproxy.config.regular_file import DEVICE, kind_of
 from xksproxy.config.secret import Secret
 from xksproxy.telemetry.chain import CHECKPOINT, Chain
 from xksproxy.telemetry.lines import LineWriter, console_line, json_line
@@ -27,7 +28,7 @@ _MOST_BYTES: Final = 65_536
 """So many bytes are written at once. They are the capacity of a pipe, so that a slow reader is seen to read."""
 
 _CLOSE_SECONDS: Final = 2.0
-_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 _MODE: Final = 0o640
 
 
@@ -251,6 +252,8 @@ class _Sink:
             self._open_new(path)
 
     def _open_new(self, path: Path) -> None:
+        if (kind := kind_of(path)) not in ("", DEVICE):
+            raise OSError(errno.EINVAL, f"{path} is {kind}")
         try:
             self._descriptor = os.open(path, _APPEND | os.O_CREAT | os.O_EXCL, _MODE)
         except FileExistsError:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from xksproxy.config.model import Metrics as MetricsSettings
 from xksproxy.printable import printable
 from xksproxy.telemetry import definitions
 from xksproxy.telemetry.collectors import FoldedCollector, MachineCollector
@@ -27,7 +28,6 @@ _DURATIONS: Final = tuple(
     family.name for family in (definitions.REQUEST_DURATION, definitions.QUEUE_DURATION, definitions.HSM_DURATION)
 )
 DURATIONS: Final = "durations"
-MAXIMUM_SERIES: Final = 20_000
 
 
 class Metrics:
@@ -167,7 +167,7 @@ class Metrics:
         self,
         machine: MachineCollector | None = None,
         encode: Encoder = generate_latest,
-        most_series: int = MAXIMUM_SERIES,
+        most_series: int = MetricsSettings().max_series,
     ) -> bytes:
         """Return the metrics of all workers and of the machine, in Prometheus's text format or another one.
 

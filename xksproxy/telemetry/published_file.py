@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from xksproxy.runtime_file import open_runtime_file
+
 _HEADER: Final = struct.Struct("<QII")  # sequence number, length of the content, CRC-32 of number and content
 _SLOTS: Final = 2
 _READ_TRIES: Final = 3
@@ -86,7 +88,7 @@ def read_published(path: Path) -> bytes:
         OSError: the file cannot be opened or read.
         Unreadable: the file has another format, or is damaged.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_runtime_file(path)
     try:
         slot = os.fstat(descriptor).st_size // _SLOTS
         for _ in range(_READ_TRIES):  # the writer may be faster than this

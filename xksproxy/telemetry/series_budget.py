@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.decoding import decode_json
-from xksproxy.runtime_file import replace_runtime_file
+from xksproxy.runtime_file import read_runtime_file, replace_runtime_file
 
 _SHOWN: Final = "shown-key-stores"
 
@@ -46,7 +46,7 @@ class ShownStores:
 
     def _read(self) -> tuple[str, ...]:
         with suppress(OSError, msgspec.MsgspecError):
-            return decode_json(self._path.read_bytes(), tuple[str, ...])
+            return decode_json(read_runtime_file(self._path), tuple[str, ...])
         return self._known
 
     def _write(self, chosen: tuple[str, ...]) -> None:

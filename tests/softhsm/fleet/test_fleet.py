@@ -46,7 +46,7 @@ def pin(hsm: object, environment: object) -> str:
 
 @asynccontextmanager
 async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = True) -> AsyncIterator[Fleet]:
-    records = FingerprintRecords(faulty[0].control.parent / "state" / "keys.json")
+    records = FingerprintRecords(faulty[0].control.parent / "keys.json")
     instances = [Instance(item.hsm, modules) for item in faulty]
     for instance in instances:
         instance.start()
@@ -552,7 +552,7 @@ async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
 ) -> None:
     a = make_faulty()
     a.tell("C_FindObjectsInit hang")
-    records = FingerprintRecords(a.control.parent / "state" / "keys.json")
+    records = FingerprintRecords(a.control.parent / "keys.json")
     instance = Instance(a.hsm, modules)
     fleet = Fleet([instance], records, lambda _: True)
     fleet.require_fingerprints(["demo-key", "no such key"])

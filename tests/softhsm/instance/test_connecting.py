@@ -68,6 +68,7 @@ def later() -> Deadline:
 @pytest.fixture
 def modules(tmp_path: Path) -> Modules:
     """For the HSMs of one test, with an empty state directory."""
+    (tmp_path / "state").mkdir(0o700)
     return Modules(PinGuard(tmp_path / "state"), UsageBook(tmp_path / "state"))
 
 

@@ -84,7 +84,7 @@ async def test_a_remote_token_is_reached_again_after_its_server_was_killed(
         module=str(module),
         environment=server_address(tmp_path / "socket"),
     )
-    instance = Instance(hsm, Modules(PinGuard(tmp_path / "state"), UsageBook(tmp_path / "state")))
+    instance = Instance(hsm, Modules(PinGuard(tmp_path), UsageBook(tmp_path)))
     instance.start()
     try:
         await until(lambda: _has_logged_in(instance))

@@ -26,6 +26,7 @@ from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Distribution, Rotation, VersionFingerprint
 from xksproxy.state import state_file
+from xksproxy.state.private_files import make_directory
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 
@@ -38,6 +39,7 @@ class Site:
 
     def __init__(self, state: Path, modules: Modules, *hsms: Hsm, key: Key | None = None) -> None:
         self.state = state
+        make_directory(state)
         connections = {hsm.id: modules.connect(hsm, read_pin(hsm)) for hsm in hsms}
         self.sessions = {hsm: HsmSession(connection) for hsm, connection in connections.items()}
         self.usage = next((connection.usage for connection in connections.values()), UsageBook(state))

@@ -29,6 +29,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def last_used(tmp_path: Path) -> Callable[..., CredentialUses]:
     """A record of credentials that were last used this many seconds ago."""
+    (tmp_path / "state").mkdir(0o700)
 
     def make(**ago: float) -> CredentialUses:
         table = SharedTable(tmp_path / "state" / "credentials-payments.json", CredentialUse)

@@ -34,7 +34,8 @@ def config(tmp_path: Path) -> Config:
     for name in ("server.pem", "server-key.pem"):
         (tmp_path / name).write_text("content")
         (tmp_path / name).chmod(0o600)
-    (tmp_path / "credentials").mkdir(0o700)
+    for name in ("credentials", "state"):
+        (tmp_path / name).mkdir(0o700)
     save_credential(tmp_path / "credentials", generate_credential())
     store = KeyStore(
         name="s", uri_path_prefix="", hsms=("h",), credentials=str(tmp_path / "credentials"), keys=(Key(id="k"),)

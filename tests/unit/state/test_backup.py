@@ -23,6 +23,7 @@ RATE = 10.0
 def state(tmp_path: Path) -> Path:
     """A state directory with something in each file."""
     made = tmp_path / "state"
+    made.mkdir(0o700)
     block_table(made, "s").update("early", lambda _: Block(1.0))
     block_table(made, None).update("", lambda _: Block(1.0))
     version_table(made, "s").update("k", lambda _: VersionRecord(2, proven=(1, 2), disabled=(1,)))

@@ -25,7 +25,7 @@ def test_a_use_is_on_record_for_every_process_once_it_is_flushed(tmp_path: Path,
     uses.mark_used("A")
 
     assert command.last_used(("A", "B")) == {}
-    uses.flush()
+    uses.record.flush()
     assert command.last_used(("A", "B")) == {"A": 1_000.0}
 
 
@@ -35,7 +35,7 @@ def test_it_is_written_once_a_minute_at_most(tmp_path: Path, clock: list[float])
     for second in range(181):
         clock[0] = 1_000.0 + second
         uses.mark_used("A")
-        uses.flush()
+        uses.record.flush()
         recorded.append(uses.last_used(("A",))["A"])
 
     assert sorted(set(recorded)) == [1_000.0, 1_060.0, 1_120.0, 1_180.0]
@@ -44,13 +44,13 @@ def test_it_is_written_once_a_minute_at_most(tmp_path: Path, clock: list[float])
 def test_a_use_between_two_records_is_not_lost(tmp_path: Path, clock: list[float]) -> None:
     uses = CredentialUses(tmp_path, "payments")
     uses.mark_used("A")
-    uses.flush()
+    uses.record.flush()
     clock[0] = 1_030.0
     uses.mark_used("A")
-    uses.flush()
+    uses.record.flush()
     clock[0] = 1_060.0
 
-    uses.flush()
+    uses.record.flush()
 
     assert uses.last_used(("A",)) == {"A": 1_030.0}
 
@@ -60,9 +60,9 @@ def test_the_latest_use_of_any_process_is_recorded(tmp_path: Path, clock: list[f
     slow.mark_used("A")
     clock[0] = 1_010.0
     fast.mark_used("A")
-    fast.flush()
+    fast.record.flush()
 
-    slow.flush()
+    slow.record.flush()
 
     assert slow.last_used(("A",)) == {"A": 1_010.0}
 
@@ -71,7 +71,7 @@ def test_key_stores_and_credentials_are_kept_apart(tmp_path: Path, clock: list[f
     uses = CredentialUses(tmp_path, "payments")
     for access_key_id in ("A", "B"):
         uses.mark_used(access_key_id)
-        uses.flush()
+        uses.record.flush()
         clock[0] += 1
 
     assert uses.last_used(("A", "B")) == {"A": 1_000.0, "B": 1_001.0}
@@ -87,7 +87,7 @@ def test_what_cannot_be_recorded_is_said_once_and_stops_nothing(
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             uses.mark_used("A")
-            uses.flush()
+            uses.record.flush()
             clock[0] += 60
 
     assert len(caplog.records) == 1
@@ -120,7 +120,7 @@ def test_what_an_earlier_release_recorded_counts_until_the_credential_is_used(
         former.update(access_key_id, lambda _, at=at: CredentialUse(at))  # type: ignore[misc]
     uses = CredentialUses(tmp_path, "payments")
     uses.mark_used("A")
-    uses.flush()
+    uses.record.flush()
 
     assert uses.last_used(("A", "B")) == {"A": 1_000.0, "B": 600.0}
     assert not any((tmp_path / "audit-events").glob("*"))

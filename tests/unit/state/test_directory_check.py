@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.usefixtures("clock")
 def test_a_directory_that_can_be_written_is_no_problem(tmp_path: Path) -> None:
-    check = StateDirectoryCheck(tmp_path / "state")
+    check = StateDirectoryCheck(tmp_path)
     check.refresh()
 
     assert check.problem == ""
@@ -40,6 +40,7 @@ def test_a_directory_that_cannot_be_written_is_one_until_it_can_be(tmp_path: Pat
     check.refresh()
     found = check.problem
     (tmp_path / "state").unlink()
+    (tmp_path / "state").mkdir(0o700)
     check.refresh()
     too_soon = check.problem
     clock.now += 10

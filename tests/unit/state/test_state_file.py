@@ -64,6 +64,7 @@ def one_more(entry: Count | None) -> Count:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir(0o700)
     return tmp_path / "state" / "table.json"
 
 
@@ -79,6 +80,15 @@ def test_a_table_that_never_was_is_empty(table: Callable[[], SharedTable[Count]]
     fresh.refresh()
 
     assert fresh.get("a") is None
+    assert not any(path.parent.iterdir())
+
+
+def test_a_directory_that_has_vanished_is_not_made_again(table: Callable[[], SharedTable[Count]], path: Path) -> None:
+    path.parent.rmdir()
+
+    with pytest.raises(StateUnusable, match="No such file or directory"):
+        table().update("a", one_more)
+
     assert not path.parent.exists()
 
 
@@ -221,7 +231,6 @@ def test_a_file_that_cannot_be_read_is_refused_and_neither_ignored_nor_overwritt
 
 def test_a_file_that_was_repaired_is_read_again(table: Callable[[], SharedTable[Count]], path: Path) -> None:
     one = table()
-    path.parent.mkdir()
     path.write_bytes(b"nonsense")
     with pytest.raises(StateUnusable):
         one.refresh()
@@ -466,7 +475,6 @@ def test_a_change_whose_directory_cannot_be_synced_is_reported_as_in_force(
 def test_a_file_of_a_release_without_format_number_is_read_recorded_and_replaced(
     table: Callable[[], SharedTable[Count]], path: Path
 ) -> None:
-    path.parent.mkdir(0o700)
     path.write_bytes(b'{"a":{"number":7},"format":{"number":8}}')
 
     one = table()
@@ -484,7 +492,6 @@ def test_fields_of_a_later_release_are_kept(path: Path) -> None:
     class Known(msgspec.Struct, frozen=True):
         number: int
 
-    path.parent.mkdir(0o700)
     entries = {"a": {"number": 1, "later": [2]}, "b": {"number": 3, "later": 4}}
     path.write_text(json.dumps({"format": 1, "revision": 5, "entries": entries, "later": {"x": 6}}))
 
@@ -519,7 +526,7 @@ def test_what_was_planted_under_a_name_that_is_used_is_refused_by_name_and_nothi
     victim.write_bytes(b"root's own")
     os.chown(victim, *((65534, 65534) if os.geteuid() == 0 else (-1, -1)))
     planted = path.parent / name
-    planted.parent.mkdir(0o700, parents=True)
+    planted.parent.mkdir(0o700, parents=True, exist_ok=True)
     match kind:
         case "link to a file":
             planted.symlink_to(victim)
@@ -540,7 +547,6 @@ def test_what_was_planted_under_a_name_that_is_used_is_refused_by_name_and_nothi
 
 
 def test_a_directory_that_others_can_write_is_refused(table: Callable[[], SharedTable[Count]], path: Path) -> None:
-    path.parent.mkdir()
     path.parent.chmod(0o777)
 
     with pytest.raises(StateUnusable, match="others can write"):

@@ -180,11 +180,13 @@ def test_without_stop_after_s_it_never_has_to_stop(tmp_path: Path) -> None:
     audit.close()
 
 
-def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    audit = AuditLog(Audit(file=str(pipe), stop_after_s=1, when_full="refuse"), None)
+def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    monkeypatch.setattr("xksproxy.telemetry.audit._STANDARD_OUTPUT", writer)
+    audit = AuditLog(Audit(stop_after_s=1, when_full="refuse"), None)
     audit.write("first", dict)
     eventually(lambda: audit.works)
     for _ in range(20):
@@ -203,6 +205,7 @@ def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full
     eventually(read_all, ("", ""))
     audit.close()
     os.close(reader)
+    os.close(writer)
 
 
 def test_after_a_full_disk_each_line_is_whole_and_its_beginning_is_no_change(tmp_path: Path) -> None:
@@ -261,3 +264,14 @@ def test_batches_of_several_processes_do_not_cut_each_others_lines(tmp_path: Pat
 
     assert (tmp_path / "log").read_bytes() == data
     assert len(lengths) > 2
+
+
+def test_a_pipe_in_place_of_the_file_is_a_problem_even_if_it_has_a_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    audit = AuditLog(Audit(file=str(tmp_path / "pipe")), None)
+    audit.write("first", dict)
+
+    assert "is a named pipe" in eventually(lambda: audit.problem)
+    audit.close()
+    os.close(reader)

@@ -196,7 +196,7 @@ xksproxy kms-emulator: KMS of {region}, account {account}, for tests and for lea
   state in {state}
   serving on {url} (Ctrl-C ends it)
 
-In another terminal:
+In another terminal, with AWS CLI 2.13.0 or 1.29.0 or newer (an older one ignores the first line, and calls AWS itself):
 
   export AWS_ENDPOINT_URL_KMS={url}
   export AWS_DEFAULT_REGION={region} AWS_REGION={region}

@@ -36,6 +36,7 @@ from xksproxy.hsm.pkcs11.key_objects import destroy_key
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.pkcs11.presets import PRESETS
+from xksproxy.state.private_files import make_directory
 from xksproxy.state.usage import UsageBook
 from xksproxy_tools.kms_emulator.errors import KmsError
 from xksproxy_tools.kms_emulator.proxy.responses import Sealed
@@ -163,6 +164,7 @@ class CloudHsmClusters:
             state_directory: where the HSM engine records log-ins and encryptions.
             time_limit: seconds for one call.
         """
+        make_directory(state_directory)
         guard = PinGuard(state_directory)
         modules = Modules(guard, UsageBook(state_directory))
         self._clusters = {

@@ -13,6 +13,7 @@ from xksproxy.hsm.instance.session_limits import session_warnings
 from xksproxy.hsm.pkcs11.connection import TokenInfo
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.state.private_files import make_directory
 from xksproxy.state.usage import UsageBook
 
 
@@ -35,6 +36,7 @@ def check_each(hsms: Iterable[Hsm], state_directory: Path, workers: int) -> Iter
 
     A process may call this once, and must not fork workers afterwards.
     """
+    make_directory(state_directory)
     modules = Modules(PinGuard(state_directory), UsageBook(state_directory))
     for hsm in hsms:
         info = None

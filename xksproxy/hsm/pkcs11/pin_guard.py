@@ -64,9 +64,10 @@ class PinGuard:
     the PINs of an HSM by its id, this is the beginning of the record of its token.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` gives the Unix time."""
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time, lost: Callable[[], str] = str) -> None:
+        """``clock`` gives the Unix time; ``lost`` says why the records are not in the directory now, or nothing."""
         self._directory = directory
+        self._lost = lost
         self._clock = clock
         self._hashes: dict[str, tuple[str, Secret, str]] = {}
         """By token: the last salt, PIN and hash. scrypt needs 16 MB, so it is computed once for each PIN."""
@@ -172,6 +173,8 @@ class PinGuard:
 
     @contextmanager
     def _locked_path(self, path: Path, wait: Callable[[], bool] | None) -> Iterator[Path]:
+        if problem := self._lost():
+            raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {problem}")
         end = time.monotonic() + _LOCK_SECONDS
         while True:
             lock = file_lock(path, _LOCK_ATTEMPT_SECONDS)

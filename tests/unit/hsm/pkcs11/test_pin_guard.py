@@ -31,6 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def guard(tmp_path: Path, clock: Clock) -> PinGuard:
+    (tmp_path / "state").mkdir(0o700)
     return PinGuard(tmp_path / "state", clock)
 
 

@@ -1,0 +1,49 @@
+"""Whether a directory is still the one that was there before."""
+
+from pathlib import Path
+
+from xksproxy.state.private_files import make_directory
+
+
+class DirectoryIdentity:
+    """Device and inode of a directory, as they were when it was first seen. Links in its path are followed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._first = self._inode()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the directory was removed, moved away, or replaced by another one. It asks the file system."""
+        self._first = self._first or self._inode()
+        return self._first is not None and self._inode() != self._first
+
+    def _inode(self) -> tuple[int, int] | None:
+        try:
+            found = self._directory.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+class StateIdentity:
+    """The state directory of a service. Another directory at its path may lack blocks, and never counts as empty state.
+
+    The master makes it before it starts workers, so that a worker that starts later knows which directory it was.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Make the directory if it is missing."""
+        make_directory(directory)
+        self._directory = directory
+        self._identity = DirectoryIdentity(directory)
+
+    @property
+    def problem(self) -> str:
+        """Why the directory must not be used; empty if it is the same as before. It asks the file system."""
+        if not self._identity.is_lost:
+            return ""
+        return (
+            f"the state directory {self._directory} was removed, moved away or replaced while the proxy runs; put it"
+            " back, or restart the proxy to use what is there now"
+        )
