@@ -25,6 +25,7 @@ from xksproxy.server.credential_changes import CredentialChanges
 from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.followers import register
 from xksproxy.server.quota import Quotas
+from xksproxy.server.refused_files import RefusedFiles
 from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
@@ -34,32 +35,8 @@ from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
-_TRY_AGAIN_SECONDS: Final = 5.0
 _OTHERS_SECONDS: Final = 0.5
 _RETURN_SECONDS: Final = 1.0
-
-
-class _Refused:
-    """Changed files that were refused. They are tried again, because the cause may have been a passing one."""
-
-    def __init__(self) -> None:
-        self._problems: tuple[str, ...] = ()
-        self._next = 0.0
-
-    def again(self) -> bool:
-        """Whether it is time to try them again."""
-        return bool(self._problems) and time.monotonic() >= self._next
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Why they were refused the last time; empty if none is refused."""
-        return self._problems
-
-    def note(self, problems: tuple[str, ...]) -> bool:
-        """Note a refusal, and return whether its problems are new."""
-        is_new = problems != self._problems
-        self._problems, self._next = problems, time.monotonic() + _TRY_AGAIN_SECONDS
-        return is_new
 
 
 class Services:
@@ -97,7 +74,7 @@ class Services:
             instance.may_reinitialize = self._none_serves_by_the_module_of
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
-        self._refused = _Refused()
+        self._refused = RefusedFiles()
         self._credential_changes = CredentialChanges(state)
         self._config = self._built_with = config
         self._policies = policies or PolicyLibrary()
@@ -211,7 +188,7 @@ class Services:
             if self._refused.note((str(error),)):
                 _log.exception("changed credentials or certificates refused")
             return
-        self._refused, self._retired_revision = _Refused(), retired_revision
+        self._refused, self._retired_revision = RefusedFiles(), retired_revision
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
@@ -297,10 +274,10 @@ class Services:
         return self._refused.problems
 
     @property
-    def hopeless(self) -> bool:
+    def needs_new_process(self) -> bool:
         """Whether no HSM serves and one of them is stuck for good: only another process can help."""
         instances = self._instances.values()
-        return not any(item.serving for item in instances) and any(item.hopeless for item in instances)
+        return not any(item.serving for item in instances) and any(item.needs_new_process for item in instances)
 
     def _none_serves_by_the_module_of(self, instance: Instance) -> bool:
         """C_Finalize affects every HSM of a module, so it waits until none of them serves."""

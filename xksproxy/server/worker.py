@@ -204,7 +204,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             if self.ppid != os.getppid():
                 _log.warning("the master process is gone, leaving")
                 return
-            if services.hopeless:
+            if services.needs_new_process:
                 _log.error("no HSM call returns, leaving this process to be replaced")
                 return
             await self._wait_next_notify()

@@ -132,7 +132,7 @@ async def test_an_hsm_that_connects_slowly_says_where_it_is_and_leaves_the_other
         await round_trip(second)
         await until(lambda: f"in {function} since" in first.reason)
         await until(lambda: "longer than 1 s" in first.reason)
-        assert not first.hopeless
+        assert not first.needs_new_process
 
         slow.tell()
         await until(lambda: first.serving)

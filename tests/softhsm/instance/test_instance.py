@@ -140,10 +140,10 @@ async def test_when_every_session_is_stuck_the_instance_is_out_of_service_until_
 
         assert not instance.serving
         assert "stuck" in instance.reason
-        await until(lambda: instance.hopeless)
+        await until(lambda: instance.needs_new_process)
         faulty.tell()
         await until(lambda: instance.serving)
-        assert not instance.hopeless
+        assert not instance.needs_new_process
 
 
 async def test_a_call_that_no_worker_could_take_in_time_is_refused_as_busy_and_never_run(

@@ -20,6 +20,7 @@ from xksproxy.config.secret import SecretReference
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.keystore.blocks import Blocks
+from xksproxy.server import refused_files
 from xksproxy.server import services as module
 from xksproxy.server.services import Services
 from xksproxy.server.state_tables import StateTables
@@ -104,7 +105,7 @@ def test_what_was_refused_for_a_passing_cause_is_tried_again_and_logged_once(
 ) -> None:
     services = Services(config, Path(config.state.directory) / "run")
     before, now = services._snapshot, 1000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(refused_files, "time", SimpleNamespace(monotonic=lambda: now))
 
     def fail() -> None:
         raise ConfigError(["too many open files"])

@@ -201,7 +201,7 @@ class Instance:
         return self._pool.stuck > 0 or self._failures > 0 or not self._pool.has_session
 
     @property
-    def hopeless(self) -> bool:
+    def needs_new_process(self) -> bool:
         """Whether all sessions have been stuck for ``connect_timeout_s``, so that only a new process can help."""
         return self._pool.exhausted_for > self._hsm.connect_timeout_s
 
