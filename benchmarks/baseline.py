@@ -41,6 +41,7 @@ from xksproxy.server.http.messages import Request, Response
 from xksproxy.server.http.service import Client, HttpService
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.tls import build_context
+from xksproxy.state.private_files import make_directory
 from xksproxy.state.usage import UsageBook
 
 _SWITCH_INTERVAL_SECONDS: Final = 0.0001
@@ -129,6 +130,7 @@ class BaselineWorker(GunicornUVLoopWebWorker):
     async def _run(self) -> None:
         config: Config = self.wsgi
         hsm, state = config.hsm[0], Path(config.state.directory)
+        make_directory(state)
         connection = Modules(PinGuard(state), UsageBook(state)).connect(hsm, read_pin(hsm))
         self._sessions = _Sessions(connection, hsm.sessions)
         terms = _Terms(build_context(config.server.tls))

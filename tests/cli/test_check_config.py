@@ -75,6 +75,29 @@ def test_a_key_that_does_not_fit_the_certificate_is_found(run: Callable[..., Any
     assert f"server.tls.private_key: {copy.parent / 'tls' / 'server-key.pem'} is not the key of" in done.err
 
 
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ('object_id = "0x0a1B"', 'object_id: expected CKA_ID in hexadecimal, such as "0a1b", got 0x0a1B'),
+        ('object_id = "abc"', 'object_id: expected CKA_ID in hexadecimal, such as "0a1b", got abc'),
+        ('uri = "pkcs11:id=%ZZ"', "id=%ZZ is not of the form name=value of RFC 7512"),
+        ('uri = "pkcs11:object=a;type=secret"', "type must be secret-key"),
+        ('uri = "pkcs11:object=a"\nlabel = "b"', "uri goes without label and object_id"),
+        ('versions = { 1 = "pkcs11:slot-id=1" }', "slot-id is not supported here"),
+    ],
+)
+def test_a_wrong_name_of_a_key_is_a_problem_with_its_place(
+    run: Callable[..., Any], copy: Path, setting: str, reason: str
+) -> None:
+    _change(copy, 'id = "demo-key"', f'id = "demo-key"\n{setting}')
+
+    done = run("check-config", "--config", copy)
+
+    assert done.code == 1
+    assert done.err.startswith("xksproxy: the configuration cannot be used:\n")
+    assert re.search(rf"{re.escape(str(copy))}: keystore\[0\]\.keys\[0\]\S* {re.escape(reason)}", done.err), done.err
+
+
 def test_a_client_ca_that_does_not_load_is_found(run: Callable[..., Any], copy: Path) -> None:
     _change(copy, "[server.tls]", '[server.tls]\nclient_ca = "pin"\nclient_names = ["name"]')
 

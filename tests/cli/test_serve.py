@@ -1,19 +1,38 @@
-"""`xksproxy serve` when it cannot start."""
+"""`xksproxy serve`, before it serves."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 
-def test_it_does_not_start_with_a_configuration_that_cannot_be_used(run: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "x.toml").write_text("wrokers = 2\n")
-
-    done = run("serve", "--config", tmp_path / "x.toml")
-
-    assert (done.code, done.out) == (2, b"")
-    assert done.err.splitlines()[0] == "xksproxy: the configuration cannot be used:"
-    assert f"  {tmp_path / 'x.toml'}: wrokers: unknown key" in done.err
+from xksproxy.cli import serve as module
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Config
 
 
-def test_a_directory_in_the_place_of_the_file_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
-    assert run("serve", "--config", tmp_path).code == 2
+@pytest.fixture
+def received() -> Iterator[list[int]]:
+    """The signals that reach the handler of before."""
+    signals: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: signals.append(number))
+    yield signals
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_sighup_while_the_configuration_is_read_has_no_effect(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, received: list[int]
+) -> None:
+    def load(*_: object, **__: object) -> Config:
+        signal.raise_signal(signal.SIGHUP)
+        raise ConfigError(["it was read to its end"])
+
+    monkeypatch.setattr(module, "load_checked", load)
+    monkeypatch.setattr(module, "forbid_core_dumps", lambda: None)
+
+    done = run("serve", "--config", tmp_path / "xksproxy.toml")
+
+    assert done.code == 2
+    assert "it was read to its end" in done.err
+    assert received == []

@@ -1,6 +1,6 @@
 """All checks of a configuration that need no HSM."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,8 +60,8 @@ def problems_of(
         *dict.fromkeys((*check_config(config, secrets), *access_problems(config_file, config, user))),
         *_quirk_problems(config),
         *_policy_problems(config, policies or PolicyLibrary()),
-        *_version_problems(config),
     ]
+    problems += _version_problems(config, problems)
     if any(problem.startswith("server.tls") for problem in problems):
         return problems
     try:
@@ -80,8 +80,11 @@ def _quirk_problems(config: Config) -> Iterator[str]:
             yield f"hsm[{index}]: {error}"
 
 
-def _version_problems(config: Config) -> Iterator[str]:
+def _version_problems(config: Config, problems: Sequence[str]) -> Iterator[str]:
+    """Report what does not fit the recorded versions. ``problems`` are those of the configuration alone."""
     for index, store in enumerate(config.keystore):
+        if any(problem.startswith(f"keystore[{index}].keys") for problem in problems):
+            continue  # names of its keys may not be valid
         records = version_table(Path(config.state.directory), store.name)
         # With an unreadable record, workers refuse Encrypt and still serve Decrypt. So this is not a problem here.
         with suppress(StateUnusable):

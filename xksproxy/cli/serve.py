@@ -1,5 +1,6 @@
 """``xksproxy serve``."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -29,6 +30,8 @@ def serve(config_file: Path) -> None:
     Example:
       xksproxy serve --config /etc/xksproxy/xksproxy.toml
     """
+    # Until the master handles it, SIGHUP would end the process. Whoever sent it wants what is read below.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     forbid_core_dumps()
     policies = PolicyLibrary()
     application = ProxyApplication(lambda: load_checked(config_file, serving=True, policies=policies), policies)

@@ -1,7 +1,7 @@
 """Finds the conditions of a worker."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
@@ -35,7 +35,16 @@ class ConditionFinder:
     at all of them after a change of HSMs, of keys on their tokens, or of the configuration.
     """
 
-    def __init__(self, services: Services, recorder: Recorder, workers: WorkerCount, runtime: RuntimeCheck) -> None:
+    def __init__(
+        self,
+        services: Services,
+        recorder: Recorder,
+        workers: WorkerCount,
+        runtime: RuntimeCheck,
+        elsewhere: Callable[[], frozenset[str]],
+    ) -> None:
+        """``elsewhere`` gives the HSMs that serve in other workers, while this one leaves requests to them."""
+        self._elsewhere = elsewhere
         self._services = services
         self._recorder = recorder
         self._workers = workers
@@ -55,32 +64,33 @@ class ConditionFinder:
             found.add(_condition(Severity.UNAVAILABLE, Cause.RUNTIME, problem))
         if problem := self._workers.problem:
             found.add(_condition(Severity.DEGRADED, Cause.WORKERS, problem))
+        elsewhere = self._elsewhere()
         for instance in self._services.instances:
-            found.update(_hsm(instance))
-        self._look_at_stores()
+            found.update(hsm_conditions(instance, elsewhere))
+        self._look_at_stores(elsewhere)
         for conditions in self._of_stores.values():
             found.update(conditions)
         return tuple(sorted(found, key=_worst_first)[:_MOST_CONDITIONS])
 
-    def _look_at_stores(self) -> None:
+    def _look_at_stores(self, elsewhere: frozenset[str]) -> None:
         nearly_used = self._services.usage.nearly_used(_NEARLY_USED)
         services = self._services.snapshot.services
         changed = self._services.take_changed_stores()
         due = {*changed, *self._of_stores, *self._round.next(services)}
-        if self._is_new(services, nearly_used):
+        if self._is_new(services, nearly_used, elsewhere):
             self._of_stores.clear()
             due = {*services}
         for prefix in due & services.keys():
-            if conditions := tuple(_keystore(services[prefix], nearly_used)):
+            if conditions := tuple(_keystore(services[prefix], nearly_used, elsewhere)):
                 self._of_stores[prefix] = conditions
             else:
                 self._of_stores.pop(prefix, None)
 
-    def _is_new(self, services: object, nearly_used: Sequence[str]) -> bool:
+    def _is_new(self, services: object, *others: object) -> bool:
         """Whether something has changed that may concern every key store."""
         instances = [(instance.keys_revision, instance.serving) for instance in self._services.instances]
-        (services_before, *before), self._last = self._last, (services, instances, nearly_used)
-        return services is not services_before or before != [instances, nearly_used]
+        (services_before, *before), self._last = self._last, (services, instances, *others)
+        return services is not services_before or before != [instances, *others]
 
 
 def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:
@@ -122,20 +132,25 @@ def _runtime(recorder: Recorder, status_problem: str) -> Iterator[Condition]:
         yield _condition(Severity.DEGRADED, Cause.RUNTIME_FULL, text)
 
 
-def _hsm(instance: Instance) -> Iterator[Condition]:
+def hsm_conditions(instance: Instance, elsewhere: frozenset[str]) -> Iterator[Condition]:
+    """The conditions of one HSM. ``elsewhere`` are the HSMs that serve in other workers."""
     if not instance.serving:
         text = instance.reason or instance.state.value
+        if instance.id in elsewhere:
+            text = f"a worker has no session and leaves requests to the others: {text}"
+            yield Condition(Severity.DEGRADED, Cause.HSM_DEGRADED, "", instance.id, text)
+            return
         yield Condition(Severity.UNAVAILABLE, Cause.HSM_DOWN, "", instance.id, text)
         return
     for text in instance.degraded:
         yield Condition(Severity.DEGRADED, Cause.HSM_DEGRADED, "", instance.id, text)
 
 
-def _keystore(service: Service, nearly_used: Collection[str]) -> Iterator[Condition]:
+def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozenset[str]) -> Iterator[Condition]:
     store, fleet = service.store, service.fleet
     if service.state.problem:
         yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
-    if text := _not_served(fleet):
+    if text := why_not_served(fleet, elsewhere):
         yield Condition(Severity.UNAVAILABLE, Cause.NO_HSM, store.name, "", text)
     for item in fleet.key_problems():
         for cause, labels, text in (
@@ -189,9 +204,9 @@ def _unrecorded_versions(service: Service) -> Iterator[Condition]:
         yield Condition(Severity.DEGRADED, Cause.KEY_UNRECORDED, store.name, "", text)
 
 
-def _not_served(fleet: Fleet) -> str:
+def why_not_served(fleet: Fleet, elsewhere: frozenset[str]) -> str:
     """Why no HSM serves a key store; empty if one does, or will as soon as the fingerprints of its keys are made."""
-    if not any(instance.serving for instance in fleet.instances):
+    if not any(instance.serving or instance.id in elsewhere for instance in fleet.instances):
         return "no HSM of it serves"
     if (seconds := fleet.fingerprinting_seconds) >= _SLOW_FINGERPRINTS_SECONDS:
         return f"the fingerprints of its keys have been made for {seconds:.0f} s"

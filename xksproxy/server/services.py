@@ -71,7 +71,7 @@ class Services:
         self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.deadline_seconds = config.server.deadline_ms / 1000
-            instance.may_reinitialize = self._none_serves_by_the_module_of
+            instance.may_reinitialize = self._no_other_uses_the_module_of
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
         self._refused = RefusedFiles()
@@ -279,6 +279,7 @@ class Services:
         instances = self._instances.values()
         return not any(item.serving for item in instances) and any(item.needs_new_process for item in instances)
 
-    def _none_serves_by_the_module_of(self, instance: Instance) -> bool:
-        """C_Finalize affects every HSM of a module, so it waits until none of them serves."""
-        return not any(other.serving for other in self._instances.values() if other.module_path == instance.module_path)
+    def _no_other_uses_the_module_of(self, instance: Instance) -> bool:
+        """C_Finalize affects every HSM of a module, so it waits until no other one serves or connects."""
+        others = (other for other in self._instances.values() if other is not instance)
+        return not any(other.uses_module for other in others if other.module_path == instance.module_path)

@@ -126,7 +126,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             elsewhere=lambda: standby.elsewhere,
         )
         probes = Probes(readiness)
-        finder = ConditionFinder(services, recorder, self.app.worker_count, runtime)
+        finder = ConditionFinder(services, recorder, self.app.worker_count, runtime, lambda: standby.elsewhere)
         reporter = WorkerReporter(
             services, recorder, readiness, finder, directory=directory, connections=lambda: len(table)
         )

@@ -278,3 +278,18 @@ async def test_a_start_waits_for_an_hsm_without_which_a_key_store_has_none(
     instance._tried.set()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await waiting
+
+
+@pytest.mark.usefixtures("built")
+def test_a_module_is_not_initialised_again_while_another_of_its_hsms_connects(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Hsm(id="other", module="m", token="missing")
+    services = Services(replace(config, hsm=(*config.hsm, other)), Path(config.state.directory) / "run")
+    connecting, missing = services.instances
+    assert missing.may_reinitialize(missing)
+
+    monkeypatch.setattr(connecting._connector, "_attempt", ("C_Login", 0.0))
+
+    assert not missing.may_reinitialize(missing)
+    assert connecting.may_reinitialize(connecting)

@@ -32,7 +32,7 @@ def entries(table: SharedTable[Any]) -> dict[str, Any]:
 
 
 def counts(state: Path) -> dict[str, int]:
-    return {usage.label: usage.encryptions for usage in UsageBook(state).read_all()}
+    return {usage.label: usage.encryptions for usage in UsageBook(state).records.read_all()}
 
 
 def outcomes_of_pins(state: Path) -> dict[str, bool]:

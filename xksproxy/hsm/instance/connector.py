@@ -120,6 +120,11 @@ class Connector:
             return None
         return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
 
+    @property
+    def attempting(self) -> bool:
+        """Whether it connects or opens sessions at present, and does not pause or wait for work."""
+        return self._attempt is not None
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()

@@ -201,6 +201,11 @@ class Instance:
         return self._pool.stuck > 0 or self._failures > 0 or not self._pool.has_session
 
     @property
+    def uses_module(self) -> bool:
+        """Whether it serves or connects at present, so that C_Finalize would end its sessions or its log-in."""
+        return self.serving or self._connector.attempting
+
+    @property
     def needs_new_process(self) -> bool:
         """Whether all sessions have been stuck for ``connect_timeout_s``, so that only a new process can help."""
         return self._pool.exhausted_for > self._hsm.connect_timeout_s
