@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -29,6 +29,8 @@ _PAUSE_SECONDS: Final = 10.0
 _MAXIMUM_PINS: Final = 16
 _LOCK_SECONDS: Final = 60.0
 _LOCK_ATTEMPT_SECONDS: Final = 1.0
+_HUNG_SECONDS: Final = 10.0
+"""If another process is inside C_Login for so long, a PIN that was accepted before is tried beside it."""
 
 Outcome = Literal["accepted", "refused", "unresolved"]
 
@@ -96,18 +98,22 @@ class PinGuard:
         ``before_unknown`` is called before a PIN that was never accepted is tried, ``before_repeated`` before one whose
         last attempt was cut off; both may raise to prevent it. While another process holds the lock, ``wait`` is called
         about once a second, and the attempt is given up when it returns False. Without ``wait``, it is given up after a
-        minute.
+        minute. Another process that hangs in C_Login holds up a PIN that was accepted before for 10 s only: then one
+        process at a time logs in beside it.
 
         Raises:
             LoginRefused: this PIN was refused before, or its attempts were cut off; it is not tried.
             TokenUnavailable: the state directory cannot be used, or an attempt was cut off a moment ago.
         """
-        with self._locked(token or hsm_id, wait) as path:
+        path = self._path(token or hsm_id)
+        with self._locked(path, wait, lambda: self._is_accepted(path, token or hsm_id, pin)) as beside_another:
             record = self._record_of(hsm_id, path)
             key = self._hash(token or hsm_id, pin, record.salt)
             before = record.pins.get(key)
             _require_untried(hsm_id, before)
             known = before or _Pin("unresolved")
+            if beside_another and known.outcome != "accepted":
+                raise TokenUnavailable(f"another process is logging in to HSM {hsm_id}")
             if known.outcome != "accepted":
                 before_unknown()
                 if known.unresolved:
@@ -144,7 +150,7 @@ class PinGuard:
         return any(forgotten)
 
     def _forget(self, path: Path, hsm_id: str) -> bool:
-        with self._locked_path(path, None):
+        with self._locked(path, None):
             try:
                 record = self._read(path)
             except TokenUnavailable:
@@ -168,25 +174,36 @@ class PinGuard:
     def _path(self, name: str) -> Path:
         return self._directory / f"pin-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
-    def _locked(self, name: str, wait: Callable[[], bool] | None) -> AbstractContextManager[Path]:
-        return self._locked_path(self._path(name), wait)
+    def _is_accepted(self, path: Path, token: str, pin: Secret) -> bool:
+        """Whether this PIN was accepted before. It may be called without the lock: the file is replaced as a whole."""
+        record = self._read(path)
+        known = record.pins.get(self._hash(token, pin, record.salt))
+        return known is not None and known.outcome == "accepted"
 
     @contextmanager
-    def _locked_path(self, path: Path, wait: Callable[[], bool] | None) -> Iterator[Path]:
+    def _locked(
+        self, path: Path, wait: Callable[[], bool] | None, may_pass: Callable[[], bool] = lambda: False
+    ) -> Iterator[bool]:
+        """Hold the lock of a record, or a second lock if the first is held for 10 s and ``may_pass()``.
+
+        Yields whether it is the second.
+        """
         if problem := self._lost():
             raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {problem}")
-        end = time.monotonic() + _LOCK_SECONDS
+        begun, second = time.monotonic(), False
         while True:
-            lock = file_lock(path, _LOCK_ATTEMPT_SECONDS)
+            lock = file_lock(path.with_stem(f"{path.stem}-second") if second else path, _LOCK_ATTEMPT_SECONDS)
             try:
                 lock.__enter__()
                 break
             except StateUnusable as error:
                 busy = isinstance(error.__cause__ or error.__context__, BlockingIOError)
-                if not busy or not (time.monotonic() < end if wait is None else wait()):
+                waited = time.monotonic() - begun
+                if not busy or not (waited < _LOCK_SECONDS if wait is None else wait()):
                     raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
+                second = not second and waited >= _HUNG_SECONDS and may_pass()
         try:
-            yield path
+            yield second
         except StateUnusable as error:
             raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
         finally:

@@ -1,6 +1,7 @@
 """The record of log-in attempts."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginBarred, LoginRefused, SessionLost, TokenUnavailable
+from xksproxy.hsm.pkcs11 import pin_guard
 from xksproxy.hsm.pkcs11.pin_guard import NothingLearnt, PinGuard
 
 WRONG, RIGHT = Secret("wrong"), Secret("right")
@@ -143,6 +145,53 @@ def test_another_process_that_logs_in_is_waited_for_as_long_as_the_caller_wants(
     with guard.attempt("hsm", RIGHT), pytest.raises(TokenUnavailable), guard.attempt("hsm", RIGHT, wait=wait):
         pytest.fail("it was tried")
     assert len(asked) == 2
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pin_guard, "_HUNG_SECONDS", 0.0)
+    monkeypatch.setattr(pin_guard, "_LOCK_ATTEMPT_SECONDS", 0.01)
+
+
+def a_few_times() -> Callable[[], bool]:
+    left = iter([True] * 5)
+    return lambda: next(left, False)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_process_at_a_time_logs_in_beside_one_that_hangs_with_an_accepted_pin(guard: PinGuard) -> None:
+    with guard.attempt("hsm", RIGHT):
+        pass
+    with guard.attempt("hsm", RIGHT):
+        for _ in range(2):
+            with (
+                guard.attempt("hsm", RIGHT, wait=a_few_times()),
+                pytest.raises(TokenUnavailable),
+                guard.attempt("hsm", RIGHT, wait=a_few_times()),
+            ):
+                raise AssertionError("a third process logs in")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_process_logs_in_beside_one_that_hangs_with_another_pin(guard: PinGuard) -> None:
+    with guard.attempt("hsm", RIGHT):
+        pass
+    with (
+        guard.attempt("hsm", RIGHT),
+        pytest.raises(TokenUnavailable),
+        guard.attempt("hsm", WRONG, wait=a_few_times()),
+    ):
+        raise AssertionError("a PIN that was never accepted is tried")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refusal_beside_a_log_in_that_hangs_is_recorded(guard: PinGuard) -> None:
+    with guard.attempt("hsm", RIGHT):
+        pass
+    with guard.attempt("hsm", RIGHT), pytest.raises(LoginRefused), guard.attempt("hsm", RIGHT, wait=a_few_times()):
+        raise LoginRefused("0xa0")
+    with pytest.raises(LoginRefused, match="refused before"), guard.attempt("hsm", RIGHT):
+        raise AssertionError("the PIN is tried again")
 
 
 def test_an_accepted_pin_is_tried_however_often_it_is_cut_off(guard: PinGuard) -> None:
