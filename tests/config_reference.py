@@ -39,7 +39,8 @@ _INTRODUCTION = """\
 This page lists every configuration key, by table. The configuration is one TOML file.
 [config/xksproxy.toml](../config/xksproxy.toml) is an annotated example with the same keys.
 
-- `xksproxy check-config` lists all unknown keys first. When there are none, it lists every wrong value and file.
+- `xksproxy check-config` lists all unknown keys first. When there are none, it names the first value
+  of a wrong type; then every other wrong value and file.
 - Relative paths are relative to the directory of the configuration file.
 - A key whose default is "required" must be set.
 - A secret is a table with exactly one member: `{ file = "…" }`, a regular file that others cannot read;

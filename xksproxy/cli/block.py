@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +123,14 @@ def unblock(
         removed.append(existing)
 
     table.update(name, remove)
+    remaining = _remaining(table.entries(), name)
     if removed == [None]:
-        print_error(f"{_description(target, key_id)} is not blocked on this machine; nothing was changed")
+        print_error(f"{_description(target, key_id)} is not blocked on this machine; nothing was changed", *remaining)
         sys.exit(FOUND_SOMETHING_WRONG)
     _record(target, key_id, "block removed", removed[-1], None)
     print_line(f"{_description(target, key_id)} is no longer blocked on this machine")
-    if remaining := [other for other in table.entries() if other != name]:
-        names = ", ".join("the whole key store" if other == WHOLE_STORE else other for other in sorted(remaining))
-        print_line(f"still blocked: {names}")
+    for line in remaining:
+        print_line(line)
     report_followers(target.state_directory, holds(table.path.name, table.revision))
 
 
@@ -145,6 +145,12 @@ def _target(
     if all_stores and (keystore_name, key_id) != (None, None):
         raise click.UsageError("--all stands for all key stores; leave out --keystore and --key")
     return find_target(config_file, state_directory, keystore_name, all_stores=all_stores)
+
+
+def _remaining(blocks: Mapping[str, Block], removed: str) -> tuple[str, ...]:
+    """A line with the blocks that stay, if there are any."""
+    names = ["the whole key store" if name == WHOLE_STORE else name for name in sorted(blocks) if name != removed]
+    return (f"still blocked: {', '.join(names)}",) if names else ()
 
 
 def _record(target: BlockTarget, key_id: str | None, message: str, before: Block | None, after: Block | None) -> None:
