@@ -30,3 +30,10 @@ def test_unblocking_a_key_store_names_the_keys_that_stay_blocked(run: Callable[.
     assert "still blocked: demo-key" in refused.err
     assert run("unblock", *options, "--key", "demo-key").code == 0
     assert "still blocked" not in run("unblock", *options).err
+
+
+def test_a_key_store_of_a_large_configuration_with_a_mistake_is_blocked(run: Callable[..., Any], config: Path) -> None:
+    comments = "# 64 characters of a comment for each of many key stores, 1.3 MB\n" * 20_000
+    config.write_text(f"{config.read_text()}{comments}\n[wrong]\n")
+
+    assert run("block", "--config", config, "--keystore", "dev").code == 0

@@ -1,7 +1,6 @@
 """Finds the key store and the state directory for a block, also in a configuration that has other errors."""
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.load import load_config
+from xksproxy.config.load import load_config, load_tables
 from xksproxy.config.model import State
-from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
+from xksproxy.config.regular_file import FileRefused
 from xksproxy.keystore.key_map import KeyMap
 
 STATE_OPTIONS = (
@@ -87,7 +86,7 @@ def _of_broken_configuration(
     path: Path, keystore_name: str | None, error: ConfigError, *, all_stores: bool
 ) -> BlockTarget:
     try:
-        tables = tomllib.loads(text_of(path, read_regular_file(path).content))
+        tables = load_tables(path)
         directory = _member(tables.get("state", {}), "directory") or State().directory
         names = [name for store in tables.get("keystore", []) if (name := _member(store, "name"))]
     except (FileRefused, ValueError, RecursionError, TypeError, AttributeError):

@@ -4,7 +4,6 @@ import http
 import http.client
 import json
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,9 +15,9 @@ from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.table import print_table
 from xksproxy.config.check import LISTENER_OFF
-from xksproxy.config.load import load_config
+from xksproxy.config.load import load_config, load_tables
 from xksproxy.config.model import Admin
-from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
+from xksproxy.config.regular_file import FileRefused
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -51,7 +50,7 @@ def status(config_file: Path, *, keystore: str | None, as_json: bool) -> None:
 def _admin_listener(config_file: Path) -> str:
     """``admin.listen``. A file in which it cannot be found is loaded whole, for an error that names what is wrong."""
     try:
-        tables = tomllib.loads(text_of(config_file, read_regular_file(config_file).content))
+        tables = load_tables(config_file)
         listen = msgspec.convert(tables.get("admin", {}), Admin).listen
     except (FileRefused, ValueError):
         listen = load_config(config_file).admin.listen

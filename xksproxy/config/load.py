@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
-from xksproxy.config.regular_file import FileRefused, read_regular_file, text_of
+from xksproxy.config.regular_file import FileRefused, RegularFile, read_regular_file, text_of
 from xksproxy.config.secret import SecretReference
 from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
 
@@ -32,7 +32,7 @@ def load_config(path: Path) -> Config:
         ConfigError: the file is not TOML, or has an unknown key or a wrong type.
     """
     try:
-        file = read_regular_file(path, _MAXIMUM_BYTES)
+        file = _read(path)
     except FileRefused as error:
         raise ConfigUnreadable([str(error)]) from None
     try:
@@ -55,6 +55,20 @@ def load_config(path: Path) -> Config:
             raise ConfigError([f"{path}: {at}: a path cannot have a NUL character"])
     _refuse_readable_secrets(path, stat.S_IMODE(file.status.st_mode), config)
     return _with_absolute_paths(config, path.absolute().parent)
+
+
+def load_tables(path: Path) -> dict[str, Any]:
+    """The tables of a configuration file, unchecked, for commands that work although a part of it is wrong.
+
+    Raises:
+        FileRefused: the file cannot be read.
+        ValueError: it is not TOML.
+    """
+    return tomllib.loads(text_of(path, _read(path).content))
+
+
+def _read(path: Path) -> RegularFile:
+    return read_regular_file(path, _MAXIMUM_BYTES)
 
 
 def _unknown_keys(tables: dict[str, Any], model: type[msgspec.Struct], at: str) -> Iterator[str]:
