@@ -8,9 +8,16 @@ from xksproxy.state.private_files import make_directory
 class DirectoryIdentity:
     """Device and inode of a directory, as they were when it was first seen. Links in its path are followed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, if_lost: str = "the directory is lost") -> None:
+        """``if_lost`` says what has happened if it is lost."""
         self._directory = directory
+        self._if_lost = if_lost
         self._first = self._inode()
+
+    @property
+    def problem(self) -> str:
+        """Why the directory must not be used; empty if it is the same as before. It asks the file system."""
+        return self._if_lost if self.is_lost else ""
 
     @property
     def is_lost(self) -> bool:
@@ -26,7 +33,7 @@ class DirectoryIdentity:
         return found.st_dev, found.st_ino
 
 
-class StateIdentity:
+class StateIdentity(DirectoryIdentity):
     """The state directory of a service. Another directory at its path may lack blocks, and never counts as empty state.
 
     The master makes it before it starts workers, so that a worker that starts later knows which directory it was.
@@ -35,15 +42,8 @@ class StateIdentity:
     def __init__(self, directory: Path) -> None:
         """Make the directory if it is missing."""
         make_directory(directory)
-        self._directory = directory
-        self._identity = DirectoryIdentity(directory)
-
-    @property
-    def problem(self) -> str:
-        """Why the directory must not be used; empty if it is the same as before. It asks the file system."""
-        if not self._identity.is_lost:
-            return ""
-        return (
-            f"the state directory {self._directory} was removed, moved away or replaced while the proxy runs; put it"
-            " back, or restart the proxy to use what is there now"
+        super().__init__(
+            directory,
+            f"the state directory {directory} was removed, moved away or replaced while the proxy runs; put it"
+            " back, or restart the proxy to use what is there now",
         )

@@ -38,21 +38,14 @@ def make_runtime_directory() -> Path:
     return directory
 
 
-class RuntimeCheck:
+class RuntimeCheck(DirectoryIdentity):
     """Checks that the directory exists. systemd removes it if another unit with the same RuntimeDirectory= stops."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._identity = DirectoryIdentity(directory)
-
-    @property
-    def problem(self) -> str:
-        """Why the directory cannot be used; empty if it exists."""
-        if not self._identity.is_lost:
-            return ""
-        return (
-            f"the runtime directory {self._directory} was removed while the proxy runs; restart the proxy, and let no"
-            " other service use its directory"
+        super().__init__(
+            directory,
+            f"the runtime directory {directory} was removed while the proxy runs; restart the proxy, and let no"
+            " other service use its directory",
         )
 
 
