@@ -447,7 +447,7 @@ async def test_hsms_that_need_more_than_half_of_the_deadline_answer_in_time(
         assert sealed.ciphertext
 
 
-async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_after_another_has_failed(
+async def test_an_hsm_whose_last_calls_were_slow_is_tried_after_another_has_failed(
     make_faulty: Faulty, modules: Modules
 ) -> None:
     a, b = make_faulty(), make_faulty()
@@ -455,12 +455,31 @@ async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_a
         await round_trip(fleet)
         first, second = fleet.instances
         a.tell("C_EncryptInit return 0x30")
-        b.tell("C_Encrypt delay 9000")
         pretend_latency(first, 0.001)
-        pretend_latency(second, 100.0)
+        pretend_latency(second, 3600.0)
 
-        with pytest.raises(TokenUnavailable):
-            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline(5))
+        sealed = await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
+
+        assert sealed.ciphertext
+
+
+async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_after_another_was_busy(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        first, second = fleet.instances
+        pretend_latency(first, 0.001)
+        pretend_latency(second, 3600.0)
+
+        async def busy(*_: object) -> Sealed:
+            raise HsmBusy("the queue is full")
+
+        first.call = busy  # type: ignore[method-assign, assignment]
+
+        with pytest.raises(HsmBusy, match="the queue is full"):
+            await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
         assert second.load == 0
 
 
