@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -37,10 +38,12 @@ from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.regular_steps import once_a_second
 from xksproxy.server.reloading import Reloading
+from xksproxy.server.reserve_ahead import reserve_ahead
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.shutdown import CLOSE_SECONDS, drain_seconds, service_stops
 from xksproxy.server.standby import Standby
+from xksproxy.server.state_tables import guarded
 from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.metrics import Metrics
@@ -53,6 +56,7 @@ _YOUNG_OBJECTS: Final = 5_000
 700, and make hardly any cycles."""
 
 _FIRST_CONNECT_SECONDS: Final = 3.0
+_RESERVE_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
@@ -153,8 +157,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             if wanted
         ]
         standby = Standby(services, listener, service, directory)
-        services.start()
-        await services.tried(_FIRST_CONNECT_SECONDS)
+        await _start(services)
         # The objects so far live as long as the worker, so the garbage collector need not examine them again.
         gc.collect()
         gc.freeze()
@@ -286,3 +289,11 @@ def _leave(code: int) -> None:
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(code)
+
+
+async def _start(services: Services) -> None:
+    """Start the HSM threads; wait for a while until HSMs are connected and encryptions are reserved."""
+    services.start()
+    reserved = asyncio.create_task(asyncio.to_thread(guarded, partial(reserve_ahead, services)))
+    await services.tried(_FIRST_CONNECT_SECONDS)
+    await asyncio.wait({reserved}, timeout=_RESERVE_SECONDS)

@@ -74,11 +74,11 @@ class Reservation:
         return allowed
 
     def add(self, block: int, size: int, top: int, maximum: int | None, now: float) -> None:
-        """Add ``size`` encryptions of a block. ``top`` is the count on record with them."""
+        """Add the ``size`` encryptions that were reserved for a block. ``top`` is the count on record with them."""
         self.unused += size
         self.total += size
         self.top, self.maximum = top, maximum
-        self._block, self.refusal = block, None
+        self._block, self.refusal = max(block, size), None
         self._reserved_at = self._recorded_at = now
 
     def refuse(self, refusal: Exception, maximum: int | None) -> None:

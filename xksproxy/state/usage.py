@@ -16,6 +16,7 @@ from xksproxy.state.usage_records import KeyUsage, UsageRecords
 
 _log: Final = logging.getLogger(__name__)
 _RETURNED_TOGETHER: Final = 100
+_LEAST_LEFT_AHEAD: Final = 1_000_000
 _DECRYPTION_SECONDS: Final = 60.0
 """How often the time of the last decryption is written while a key is in use."""
 
@@ -76,6 +77,19 @@ class UsageBook:
             threading.Thread(target=self._refill, args=(label, reservation, maximum), daemon=True).start()
         return is_reserved
 
+    def reserve_ahead(self, label: str, maximum: int) -> None:
+        """Reserve the first block of a key before an encryption is asked for, so that none waits for the disk.
+
+        ``label`` is that of the record. Nothing is reserved if that fails, or if the block would be a noticeable part
+        of what remains. Waits for the disk.
+        """
+        with self._lock:
+            reservation = self._reservations.setdefault(label, Reservation())
+        with suppress(StateUnusable, LimitReached), reservation.mutex:
+            is_first = not reservation.total and not reservation.closed
+            if is_first and maximum - self.records.read(label).encryptions >= _LEAST_LEFT_AHEAD:
+                self._reserve_block(label, reservation, maximum, ahead=True)
+
     def record_decryption(self, label: str) -> None:
         """Record the time of a decryption, at most once a minute for a label, on a thread."""
         now = time.monotonic()
@@ -130,11 +144,11 @@ class UsageBook:
                     raise type(refusal)(*refusal.args)
                 self._reserve_block(label, reservation, maximum)
 
-    def _reserve_block(self, label: str, reservation: Reservation, maximum: int | None) -> None:
+    def _reserve_block(self, label: str, reservation: Reservation, maximum: int | None, *, ahead: bool = False) -> None:
         now = time.monotonic()
         block = reservation.next_block(now)
         try:
-            size, top = self.records.add(label, block, maximum, reservation.total)
+            size, top = self.records.add(label, block, maximum, reservation.total, ahead=ahead)
         except (LimitReached, StateUnusable) as error:
             if isinstance(error, StateUnusable) and str(error) != str(reservation.refusal):
                 _log.error("encryptions cannot be counted", extra={"fields": {"label": label, "reason": str(error)}})

@@ -1,6 +1,7 @@
 """The records of how often keys have encrypted and when they were used: one file for the keys of a label."""
 
 import hashlib
+import heapq
 import logging
 import math
 import time
@@ -23,6 +24,11 @@ _RESERVE_LOCK_SECONDS: Final = 0.5
 
 _REMAINDER_DIVISOR: Final = 8
 """A block is at most this fraction of what remains up to the maximum."""
+
+_LARGEST_FIRST_BLOCK: Final = 1_024
+_COUNT_DIVISOR: Final = 64
+_FIRST_REMAINDER_DIVISOR: Final = 65_536
+"""The first block is at most this fraction of what remains, because a killed process loses what it has reserved."""
 
 _WARNED_PERCENT: Final = (50, 80, 95, 100)
 _CHECK_SECONDS: Final = 1.0
@@ -72,6 +78,18 @@ class UsageRecords:
         for name in self._record_names(self._directory / _DIRECTORY):
             yield self._look_at(name)
 
+    def recent(self, seconds: float, most: int) -> list[KeyUsage]:
+        """At most so many records of keys that encrypted in the last ``seconds``, the newest first.
+
+        Raises:
+            StateUnusable: a record cannot be read.
+        """
+        files = [self._directory / _DIRECTORY / name for name in self._record_names(self._directory / _DIRECTORY)]
+        newest = heapq.nlargest(most, files, key=_changed_at)
+        records = [self._look_at(file.name) for file in newest]
+        earliest = time.time() - seconds
+        return [record for record in records if (record.last_encrypted or 0.0) >= earliest]
+
     def check(self) -> None:
         """Look at 100 records in turn, at most once a second, and set ``problem``."""
         now = time.monotonic()
@@ -88,11 +106,14 @@ class UsageRecords:
         if self.problem and self.problem != before:
             _log.error("encryptions cannot be counted", extra={"fields": {"reason": self.problem}})
 
-    def add(self, label: str, block: int, maximum: int | None, reserved: int) -> tuple[int, int]:
+    def add(
+        self, label: str, block: int, maximum: int | None, reserved: int, *, ahead: bool = False
+    ) -> tuple[int, int]:
         """Add a block of encryptions, and return its size and the count with it.
 
-        Near the maximum a block is smaller, so that no process holds much of what remains. ``reserved`` is what this
-        process has added before.
+        Near the maximum a block is smaller, so that no process holds much of what remains. The first block of a
+        process is larger for a key that has encrypted often, so that a busy key does not wait for the disk several
+        times. ``reserved`` is what this process has added before. ``ahead``: no encryption was asked for yet.
 
         Raises:
             LimitReached: the maximum is reached.
@@ -106,7 +127,10 @@ class UsageRecords:
                 if remaining <= 0:
                     raise LimitReached(label)
                 block = min(block, max(1, remaining // _REMAINDER_DIVISOR))
-            counted = _later(usage, encryptions=usage.encryptions + block, last_encrypted=time.time())
+                if not reserved:
+                    block = max(block, _first_block(usage.encryptions, remaining))
+            times = {} if ahead else {"last_encrypted": time.time()}
+            counted = _later(usage, encryptions=usage.encryptions + block, **times)
             file.write({**document, **msgspec.to_builtins(counted)})
         if maximum is not None:
             # A process that begins to use a key warns even if another one did before.
@@ -173,6 +197,17 @@ class UsageRecords:
 
     def _file_named(self, name: str) -> StateFile:
         return self._files.setdefault(name, StateFile(self._directory, f"{_DIRECTORY}/{name}"))
+
+
+def _first_block(encryptions: int, remaining: int) -> int:
+    return min(_LARGEST_FIRST_BLOCK, encryptions // _COUNT_DIVISOR, remaining // _FIRST_REMAINDER_DIVISOR)
+
+
+def _changed_at(file: Path) -> float:
+    """When it was changed; 0 if it is gone."""
+    with suppress(OSError):
+        return file.stat().st_mtime
+    return 0.0
 
 
 def _warn_near_limit(label: str, before: int, after: int, maximum: int) -> None:

@@ -668,3 +668,84 @@ def test_a_newer_record_with_fewer_encryptions_than_this_process_reserved_is_ref
 
     with pytest.raises(StateUnusable, match="its count is lost"):
         use_what_is_reserved_and_one_more()
+
+
+def test_the_first_block_of_a_process_is_larger_for_a_busy_key(book: UsageBook, tmp_path: Path, clock: Clock) -> None:
+    count(book, 100_000, 2**32)
+    book.return_unused()
+
+    count(UsageBook(tmp_path), 1, 2**32)
+
+    assert on_record(book) == 100_000 + 1_024
+
+
+def test_the_first_block_of_a_busy_key_is_small_if_little_remains(
+    book: UsageBook, tmp_path: Path, clock: Clock
+) -> None:
+    count(book, 100_000, 200_000)
+    book.return_unused()
+
+    count(UsageBook(tmp_path), 1, 200_000)
+
+    assert on_record(book) == 100_000 + 16
+
+
+def test_the_next_block_is_reserved_when_half_of_a_larger_first_block_is_used(
+    book: UsageBook, tmp_path: Path, clock: Clock
+) -> None:
+    count(book, 100_000, 2**32)
+    book.return_unused()
+
+    count(UsageBook(tmp_path), 513, 2**32)
+
+    assert on_record(book) > 100_000 + 1_024
+
+
+def test_encryptions_that_were_reserved_ahead_are_counted_without_the_disk(
+    book: UsageBook, tmp_path: Path, clock: Clock
+) -> None:
+    book.count_encryption("demo", 2**32)
+    before = book.read("demo")
+    again = UsageBook(tmp_path)
+    clock.now += 10
+
+    again.reserve_ahead("demo", 2**32)
+
+    after = again.read("demo")
+    assert after.encryptions == before.encryptions + 16
+    assert after.last_encrypted == before.last_encrypted
+    assert again.count_if_reserved("demo", 2**32)
+
+
+def test_nothing_is_reserved_ahead_twice_or_near_the_maximum(book: UsageBook, tmp_path: Path, clock: Clock) -> None:
+    count(book, 1)
+    again = UsageBook(tmp_path)
+
+    again.reserve_ahead("demo", 1_000_000)
+    assert on_record(book) == 16
+    again.reserve_ahead("demo", 1_000_016)
+    again.reserve_ahead("demo", 1_000_016)
+
+    assert on_record(book) == 32
+
+
+def test_a_record_that_cannot_be_read_reserves_nothing_ahead(book: UsageBook, record: Path, tmp_path: Path) -> None:
+    count(book, 1)
+    record.write_text("{")
+
+    UsageBook(tmp_path).reserve_ahead("demo", 2**32)
+
+    assert record.read_text() == "{"
+
+
+def test_the_records_of_recent_encryptions_come_newest_first(book: UsageBook, clock: Clock) -> None:
+    for number in range(4):
+        clock.now += 1_000
+        book.count_encryption(f"key-{number}", None)
+        os.utime(book.directory / "usage" / f"key-key-{number}.json", (clock.time(), clock.time()))
+    clock.now += 500
+
+    recent = book.records.recent(2_000, 10)
+
+    assert [record.label for record in recent] == ["key-3", "key-2"]
+    assert [record.label for record in book.records.recent(9_000, 1)] == ["key-3"]

@@ -1,0 +1,28 @@
+"""Encryptions that a worker reserves when it starts, so that its first requests do not wait for the disk."""
+
+from contextlib import suppress
+from typing import Final
+
+from xksproxy.server.key_index import KeyIndex
+from xksproxy.server.services import Services
+from xksproxy.state.state_file import StateUnusable
+
+_RECENT_SECONDS: Final = 3_600.0
+_MOST_KEYS: Final = 32
+"""A reservation takes a few syncs of the disk."""
+
+
+def reserve_ahead(services: Services) -> None:
+    """Reserve encryptions for the primary versions used in the last hour, at most 32. Call it on a thread."""
+    usage = services.usage
+    index = KeyIndex([service.store for service in services.snapshot.services.values()])
+    with suppress(StateUnusable):  # which the requests report
+        for record in usage.records.recent(_RECENT_SECONDS, _MOST_KEYS):
+            found = [
+                key.maximum_encryptions
+                for name in (record.label, *usage.names.others(record.label))
+                for store, key, _ in index.find(name)
+                if store.versions.is_primary(key, name)
+            ]
+            if found:
+                usage.reserve_ahead(record.label, min(found))
