@@ -278,6 +278,33 @@ async def test_a_token_that_vanishes_and_returns_heals_by_initialising_the_modul
         await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), later())
 
 
+async def test_an_hsm_whose_sessions_ended_with_the_module_does_not_count_as_serving(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """One lost session is enough to initialise the module again, which ends the idle sessions too."""
+    faulty = make_faulty()
+    async with serving(faulty.hsm, modules) as instance:
+        faulty.tell("absent", "C_EncryptInit return 0xb3 count=1")
+        await instance.call(lambda session: session.encrypt("demo-key", b"text", b""), later())
+        await until(lambda: instance.state is State.DOWN)
+        assert instance.sessions == 0
+
+        faulty.tell()
+        await until(lambda: instance.serving and instance.sessions == 2)
+
+
+async def test_sessions_that_ended_with_the_module_are_opened_again_without_a_request(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    async with serving(faulty.hsm, modules) as instance:
+        modules.module(faulty.hsm).reinitialize(60)
+        await until(lambda: instance.sessions == 0)
+
+        await until(lambda: instance.sessions == 2)
+        assert instance.returns == 1
+
+
 async def test_an_hsm_that_is_down_at_the_start_serves_when_it_comes(make_faulty: Faulty, modules: Modules) -> None:
     faulty = make_faulty()
     faulty.tell("absent")

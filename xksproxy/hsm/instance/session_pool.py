@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from xksproxy.deadline import Deadline
@@ -90,6 +91,7 @@ class SessionPool:
         self.has_session = False
         """Whether :attr:`free` was above 0 then."""
         self._had_session_at = time.monotonic()
+        self._renewals: set[asyncio.Task[None]] = set()
         self._stuck: set[SessionWorker] = set()
         self._exhausted_since: float | None = None
         self._started = 0
@@ -100,7 +102,7 @@ class SessionPool:
 
     @property
     def free(self) -> int:
-        """The number of workers that have a session and are not stuck, including busy ones."""
+        """The number of workers that have a session that can make calls and are not stuck, including busy ones."""
         return sum(worker.has_session for worker in self._free.values())
 
     @property
@@ -249,6 +251,7 @@ class SessionPool:
         self._warnings.summarise()
         self.calls.tick(_SUPERVISE_SECONDS)
         self._count_sessions()
+        self._renew_dead_sessions()
         if time.monotonic() - self._had_session_at > _STARVED_SECONDS:
             self._on_starved()
         earliest = time.monotonic() - self.calls.latency.stuck_after
@@ -302,6 +305,18 @@ class SessionPool:
         self._counted_sessions, self.has_session = free or 1, free > 0
         if free:
             self._had_session_at = time.monotonic()
+
+    def _renew_dead_sessions(self) -> None:
+        """Give each worker with a dead session a call, so that it gets another session before a request needs one."""
+        if not self._renewals:
+            for _ in range(sum(worker.has_dead_session for worker in self._free.values())):
+                renewal = asyncio.create_task(self._renew_session())
+                self._renewals.add(renewal)
+                renewal.add_done_callback(self._renewals.discard)
+
+    async def _renew_session(self) -> None:
+        with suppress(HsmError):
+            await self._submit_once(lambda _: None, Deadline.after(_SUPERVISE_SECONDS), OWN_SHARE)
 
     def _session_opened(self) -> None:
         self._count_sessions()

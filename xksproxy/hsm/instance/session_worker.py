@@ -56,8 +56,15 @@ class SessionWorker:
 
     @property
     def has_session(self) -> bool:
-        """Whether it has a session and takes calls."""
-        return self._session is not None
+        """Whether it has a session that can make calls."""
+        session = self._session
+        return session is not None and session.alive
+
+    @property
+    def has_dead_session(self) -> bool:
+        """Whether its session ended because the module was initialised again. Its next call replaces it."""
+        session = self._session
+        return session is not None and not session.alive
 
     def join(self, seconds: float) -> None:
         """Wait for the thread to end, at most ``seconds``."""
