@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import choose_keystore
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.hsm.instance.session import HsmSession
 

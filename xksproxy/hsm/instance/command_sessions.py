@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.modules import Modules

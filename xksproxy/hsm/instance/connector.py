@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret, SecretError
 from xksproxy.hsm.errors import (
     GeneratorFailed,

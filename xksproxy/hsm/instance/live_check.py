@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.instance.session import HsmSession

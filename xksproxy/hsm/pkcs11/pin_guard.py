@@ -106,7 +106,7 @@ class PinGuard:
             TokenUnavailable: the state directory cannot be used, or an attempt was cut off a moment ago.
         """
         path = self._path(token or hsm_id)
-        with self._locked(path, wait, lambda: self._is_accepted(path, token or hsm_id, pin)) as beside_another:
+        with self._locked(path, wait, lambda: self.is_accepted(hsm_id, pin, token)) as beside_another:
             record = self._record_of(hsm_id, path)
             key = self._hash(token or hsm_id, pin, record.salt)
             before = record.pins.get(key)
@@ -137,6 +137,16 @@ class PinGuard:
             if known.outcome != "accepted":
                 _write(path, record, key, _Pin("accepted"))
 
+    def is_accepted(self, hsm_id: str, pin: Secret, token: str = "") -> bool:
+        """Whether the token accepted this PIN before. It needs no lock: the file is replaced as a whole.
+
+        Raises:
+            TokenUnavailable: the record cannot be read.
+        """
+        record = self._read(self._newest(hsm_id, self._path(token or hsm_id)))
+        known = record.pins.get(self._hash(token or hsm_id, pin, record.salt))
+        return known is not None and known.outcome == "accepted"
+
     def forget(self, hsm_id: str) -> bool:
         """Forget every PIN that was not accepted, so that it can be tried again. Returns whether there was one.
 
@@ -164,21 +174,19 @@ class PinGuard:
 
     def _record_of(self, hsm_id: str, path: Path) -> _Record:
         """The record of a token, after the HSM id was noted in it. The caller holds the lock."""
-        former = self._path(hsm_id)
-        record = self._read(path if path.exists() or not former.exists() else former)
+        record = self._read(self._newest(hsm_id, path))
         if hsm_id not in record.hsms or not path.exists():
             record = msgspec.structs.replace(record, hsms=tuple(dict.fromkeys((*record.hsms, hsm_id))))
             _replace(path, record)
         return record
 
+    def _newest(self, hsm_id: str, path: Path) -> Path:
+        """The record of a token, or that of an earlier release, by the HSM id."""
+        former = self._path(hsm_id)
+        return path if path.exists() or not former.exists() else former
+
     def _path(self, name: str) -> Path:
         return self._directory / f"pin-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
-
-    def _is_accepted(self, path: Path, token: str, pin: Secret) -> bool:
-        """Whether this PIN was accepted before. It may be called without the lock: the file is replaced as a whole."""
-        record = self._read(path)
-        known = record.pins.get(self._hash(token, pin, record.salt))
-        return known is not None and known.outcome == "accepted"
 
     @contextmanager
     def _locked(
