@@ -114,11 +114,7 @@ class Connector:
 
     def call_of(self, thread: int) -> CallInside | None:
         """The call in which a thread is inside the module."""
-        try:
-            cryptoki = self._modules.module(self._hsm).loaded_cryptoki
-        except TokenUnavailable:
-            return None
-        return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
+        return self._modules.call_inside(self._hsm, thread)
 
     @property
     def attempting(self) -> bool:

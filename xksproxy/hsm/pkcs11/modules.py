@@ -12,6 +12,7 @@ from xksproxy.config.secret import Secret
 from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.fingerprint_index import FingerprintIndex
+from xksproxy.hsm.pkcs11.calls_inside import CallInside
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.module import Module
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
@@ -25,6 +26,7 @@ INITIALISING: Final = "initialising the module"
 FINDING: Final = "finding the token"
 OPENING: Final = "opening a session"
 LOGGING_IN: Final = "logging in"
+WAITING: Final = "waiting for another process that logs in to the token"
 
 Report = Callable[[str], None]
 """Called with each step of an attempt to connect."""
@@ -69,6 +71,14 @@ class Modules:
                 module = Module(hsm.module, hsm.environment, initialize_string, self._environment)
                 self._modules[key] = module
             return module
+
+    def call_inside(self, hsm: Hsm, thread: int) -> CallInside | None:
+        """The call in which a thread, by its identifier, is inside the module of an HSM."""
+        try:
+            cryptoki = self.module(hsm).loaded_cryptoki
+        except TokenUnavailable:
+            return None
+        return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
 
     def connect(
         self,
@@ -130,6 +140,11 @@ class Modules:
             self._shared_tokens.require_same_pin(hsm, connection, pin)
             encoded = connection.checked_pin(pin)
         report(LOGGING_IN)
+
+        def goes_on() -> bool:
+            report(WAITING)
+            return wait is None or wait()
+
         with (
             self._guard.attempt(
                 hsm.id,
@@ -137,10 +152,11 @@ class Modules:
                 token=self._shared_tokens.record_name(hsm, connection),
                 before_unknown=_inside(connection, connection.require_not_last_try),
                 before_repeated=_inside(connection, connection.require_no_wrong_pin),
-                wait=wait,
+                wait=None if wait is None else goes_on,
             ),
             connection.module_lock,
         ):
+            report(LOGGING_IN)
             connection.log_in(encoded)
 
     def disconnect(self, hsm: Hsm) -> None:
