@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 from command_support import Finished
+from commands import start_command
 from fault_support import FaultyHsm, unique
+from support import PATIENCE_SECONDS, eventually
 from xksproxy_tools.development.environment import DevEnvironment
+
+from xksproxy.config.load import load_config
+from xksproxy.config.secret import Secret
+from xksproxy.hsm.pkcs11.pin_guard import PinGuard
+from xksproxy.state.private_files import make_directory
 
 FUNCTIONS = ["C_Initialize", "C_GetSlotList", "C_OpenSession", "C_Login", "C_GenerateRandom", "C_FindObjects"]
 
@@ -74,3 +81,19 @@ def test_the_live_check_says_what_it_waits_for(configured: Callable[..., Path], 
     done = spawn("check-config", "--live", "--config", config, **os.environ)
 
     assert "since 3 s: logging in, in C_Login since 3 s" in done.err
+
+
+def test_allow_login_says_at_once_that_it_waits_for_a_log_in(configured: Callable[..., Path], tmp_path: Path) -> None:
+    config = configured("")
+    hsm_id = load_config(config).hsm[0].id
+    output = tmp_path / "output"
+    guard = PinGuard(tmp_path / "state")
+    make_directory(tmp_path / "state")
+    with output.open("wb") as out, guard.attempt(hsm_id, Secret("1234")):
+        allow = start_command(["hsm", "allow-login", hsm_id, "--config", config], out, out)
+        told = f"another process is logging in to the token of {hsm_id}; waiting for it, at most 60 s"
+        eventually(lambda: told in output.read_text())
+        assert allow.poll() is None
+
+    assert allow.wait(PATIENCE_SECONDS) == 1
+    assert "no PIN of" in output.read_text()
