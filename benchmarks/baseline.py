@@ -23,10 +23,10 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from gunicorn.app.base import BaseApplication
 
 from benchmarks.tokens import key_id
-from xksproxy.config.check import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 from xksproxy.config.object_names import ObjectName
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm._native import Call, CallQueue, NativeSession
 from xksproxy.hsm.instance.openssl import sha256_address
 from xksproxy.hsm.pkcs11.attributes import KEY_CLASSES, key_template

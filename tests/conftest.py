@@ -17,10 +17,10 @@ from support import PATIENCE_SECONDS, Proxy, make_environment, serve, wait_for_p
 from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
-from xksproxy.config.check import read_pin
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.modules import Modules

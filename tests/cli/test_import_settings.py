@@ -39,7 +39,7 @@ _KNOWN_KEY_PROGRAM = """
 import sys
 from pathlib import Path
 from pkcs11 import Attribute, KeyType, ObjectClass
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.hsm.instance.command_sessions import open_session

@@ -19,7 +19,7 @@ from xksproxy.state.state_file import file_lock
 _MORE_KEYS = """
 import sys
 from pathlib import Path
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.state.state_file import file_lock
 from xksproxy.hsm.instance.command_sessions import open_session

@@ -182,6 +182,23 @@ HSM_CAUSES: dict[str, tuple[Callable[[Hsm], object], Callable[[Hsm], object]]] =
 }
 
 
+STATES = {
+    "key-missing": "not seen on a token",
+    "key-differs": "refused: the key on softhsm is not the one on record",
+    "key-ambiguous": "refused: several keys have its name on softhsm",
+}
+"""What the status says of a key that is refused; it says ENABLED of others, whatever the HSM does."""
+
+
+def state_of_extra(proxy: Proxy) -> str:
+    """The state of the key `extra` in the status."""
+    (store,) = [
+        store for store in json.loads(ask_admin(proxy, "/status").content)["keystores"] if store["name"] == "dev"
+    ]
+    (key,) = [key for key in store["keys"] if key["id"] == "extra"]
+    return str(key["state"])
+
+
 @pytest.mark.parametrize("cause", HSM_CAUSES)
 def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm], cause: str
@@ -197,11 +214,15 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     proxy = own_proxy.start(edit=edit)
     eventually(lambda: texts(proxy, cause), [])
 
+    eventually(lambda: state_of_extra(proxy), "ENABLED")
+
     begin(hsm)
     eventually(lambda: texts(proxy, cause))
+    eventually(lambda: state_of_extra(proxy), STATES.get(cause, "ENABLED"))
     end(hsm)
 
     eventually(lambda: texts(proxy, cause), [])
+    eventually(lambda: state_of_extra(proxy), "ENABLED")
     eventually(lambda: encrypt(proxy), 200)
 
 

@@ -10,7 +10,14 @@ import click
 from xksproxy.cli.config_check import policy_warnings, problems_of
 from xksproxy.cli.config_option import config_option, load_as_owner
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
+from xksproxy.cli.output import (
+    COULD_NOT_RUN,
+    FOUND_SOMETHING_WRONG,
+    print_error,
+    print_json,
+    print_line,
+    print_progress,
+)
 from xksproxy.cli.table import print_table
 from xksproxy.config.check import listeners_of, secrets_of_service
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
@@ -34,7 +41,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     by the service, so elsewhere a warning says that it was not checked.
 
     --live logs in to each HSM once, but not with a PIN that was refused before. Each HSM encrypts and decrypts with a
-    session key, and every version of every key is checked.
+    session key, and every version of every key is checked. An HSM that hangs is given up after connect_timeout_s.
 
     \b
     Example:
@@ -57,7 +64,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     if problems:
         _refuse(problems, warnings, FOUND_SOMETHING_WRONG, as_json=as_json)
     warnings += [f"{config_file}: {warning}" for warning in policy_warnings(config)]
-    results = check_live(config) if live else None
+    results = check_live(config, print_progress) if live else None
     ok = results is None or all(result.ok for result in results)
     if as_json:
         print_json(_document(config, warnings, results, ok=ok))

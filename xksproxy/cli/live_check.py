@@ -1,6 +1,6 @@
 """The checks of ``xksproxy check-config --live``: each HSM, and every key version on it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,18 +52,19 @@ class HsmResult:
         return not self.failure and not any(key.problems for key in self.keys)
 
 
-def check_live(config: Config) -> list[HsmResult]:
+def check_live(config: Config, tell: Callable[[str], None] = lambda _: None) -> list[HsmResult]:
     """Log in to each HSM once, run its self-test, and check every version of every key that KMS may use.
 
     The check reads the attributes of the keys. A key is used only if its fingerprint is recorded and the token reports
-    no check value: then the token decrypts the recorded canary.
+    no check value: then the token decrypts the recorded canary. ``tell`` is called with what is waited for.
 
     Raises:
         StateUnusable: the record of key versions cannot be read.
     """
     state = Path(config.state.directory)
     first_seen: dict[tuple[str, str], tuple[str, bytes]] = {}
-    return [_result(config, live, state, first_seen) for live in check_each(config.hsm, state, config.server.workers)]
+    checks = check_each(config.hsm, state, config.server.workers, tell)
+    return [_result(config, live, state, first_seen) for live in checks]
 
 
 def _result(
@@ -72,16 +73,21 @@ def _result(
     info, hsm = live.info, live.hsm
     token = str(TokenName.of_settings(hsm))
     device = f"{info.manufacturer} {info.model}, firmware {info.firmware}, serial {info.serial}" if info else ""
-    if live.session is None:
+    session = live.session
+    if session is None:
         return HsmResult(hsm.id, token, device, live.failure, ())
-    try:
-        on_token = live.session.list_keys()
-        keys = [
+
+    def results() -> list[KeyResult]:
+        on_token = session.list_keys()
+        return [
             result
             for store in config.keystore
             if hsm.id in store.hsms
-            for result in _StoreOnHsm(config, store, live.session, on_token, state, hsm.id, first_seen).results()
+            for result in _StoreOnHsm(config, store, session, on_token, state, hsm.id, first_seen).results()
         ]
+
+    try:
+        keys = live.do(results)
     except HsmError as error:
         return HsmResult(hsm.id, token, device, f"its keys cannot be listed: {error}", ())
     return HsmResult(hsm.id, token, device, "", tuple(keys), live.session_warnings)

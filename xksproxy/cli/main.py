@@ -3,8 +3,9 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -15,6 +16,7 @@ from xksproxy.cli.privilege import WrongUser
 from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
+from xksproxy.hsm.abandonable_thread import is_left_inside
 from xksproxy.hsm.errors import HsmError
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.state_file import StateUnusable
@@ -37,6 +39,18 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line. Errors are printed without a traceback."""
+    try:
+        _run()
+    except SystemExit as leaving:
+        if is_left_inside():
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # its reader is gone
+                    stream.flush()
+            os._exit(leaving.code if isinstance(leaving.code, int) else COULD_NOT_RUN)
+        raise
+
+
+def _run() -> NoReturn:
     prepare_streams()
     try:
         cli()

@@ -55,6 +55,11 @@ def print_error(message: str, *more: str) -> None:
         print_line(f"  {line}", err=True)
 
 
+def print_progress(text: str) -> None:
+    """Print to standard error what a command waits for."""
+    print_line(f"xksproxy: {text}", err=True)
+
+
 def explain(error: Exception) -> tuple[str, ...]:
     """Return hints for an error, if there are any."""
     if isinstance(error, LoginRefused):

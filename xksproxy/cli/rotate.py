@@ -8,7 +8,7 @@ import msgspec
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.output import print_json, print_line
+from xksproxy.cli.output import print_json, print_line, print_progress
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
@@ -211,7 +211,7 @@ def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:
 def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBook) -> Rotation:
     state = Path(config.state.directory)
     hsms = {hsm.id: hsm for hsm in config.hsm}
-    sessions = open_sessions((hsms[hsm_id] for hsm_id in store.hsms), state, usage)
+    sessions = open_sessions((hsms[hsm_id] for hsm_id in store.hsms), state, usage, config.hsm, print_progress)
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from xksproxy.cli.config_option import choose_keystore
-from xksproxy.config.check import read_pin
+from xksproxy.cli.output import print_progress
 from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm.instance.command_sessions import open_session
 from xksproxy.hsm.instance.session import HsmSession
 
@@ -25,4 +26,4 @@ def open_on_hsm(config: Config, keystore_name: str | None, hsm_id: str | None) -
     if hsm_id not in (None, *store.hsms):
         raise click.UsageError(f"the key store {store.name} has no HSM {hsm_id}; it has: {', '.join(store.hsms)}")
     hsm = next(hsm for hsm in config.hsm if hsm.id == (hsm_id or store.hsms[0]))
-    return store, open_session(hsm, read_pin(hsm), Path(config.state.directory))
+    return store, open_session(hsm, read_pin(hsm), Path(config.state.directory), config.hsm, print_progress)

@@ -9,22 +9,15 @@ from typing import Final, Literal
 
 from xksproxy.config.credential_checks import credential_problems
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.hsm_checks import hsm_problems, shared_module_problems, shared_token_problems
 from xksproxy.config.key_checks import key_problems
 from xksproxy.config.listener_checks import Listener, listener_problems
 from xksproxy.config.model import ALL_STORES, ANY_STORE, Audit, Config, Hsm, KeyStore, ProxyProtocol, Tls
 from xksproxy.config.networks import network_problems
-from xksproxy.config.regular_file import DEVICE, FIFO, is_regular_file, kind_of
-from xksproxy.config.secret import (
-    MAXIMUM_PIN_BYTES,
-    Secret,
-    SecretError,
-    SecretOfService,
-    access_problem,
-    checked_secret,
-    read_secret,
-)
+from xksproxy.config.pins import read_pin
+from xksproxy.config.regular_file import DEVICE, is_regular_file, kind_of
+from xksproxy.config.secret import Secret, SecretError, SecretOfService, access_problem, read_secret
 from xksproxy.config.service_user import ServiceUser
-from xksproxy.config.token_names import TokenName
 from xksproxy.config.tracing_checks import tracing_problems
 from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
@@ -56,8 +49,8 @@ def check_config(config: Config, secrets: SecretsToCheck = "all") -> list[str]:
         *_duplicates("keystore", "uri_path_prefix", (store.uri_path_prefix for store in config.keystore)),
         *(problem for index, hsm in enumerate(config.hsm) for problem in _hsm_problems(f"hsm[{index}]", hsm)),
         *_state_problems(Path(config.state.directory)),
-        *_shared_module_problems(config.hsm),
-        *_shared_token_problems(config.hsm),
+        *shared_module_problems(config.hsm),
+        *(() if secrets == "none" else shared_token_problems(config.hsm)),
         *_encryption_limit_problems(config),
         *(
             problem
@@ -110,17 +103,6 @@ def require_usable_files(config: Config) -> None:
     """
     if problems := [*_tls_problems(config.server.tls), *credential_problems(config.keystore)]:
         raise ConfigError(problems)
-
-
-def read_pin(hsm: Hsm) -> Secret | None:
-    """The PIN of a token, or None if it needs no log-in.
-
-    Raises:
-        SecretError: the PIN cannot be read.
-    """
-    if isinstance(hsm.pin, str):
-        return checked_secret(hsm.pin, "the text")
-    return None if hsm.pin is None else read_secret(hsm.pin, MAXIMUM_PIN_BYTES)
 
 
 def _proxy_protocol_problems(settings: ProxyProtocol | None) -> Iterator[str]:
@@ -219,15 +201,7 @@ def _duplicates(table: str, key: str, values: Iterable[str]) -> Iterator[str]:
 
 def _hsm_problems(at: str, hsm: Hsm) -> Iterator[str]:
     yield from _file_problems(f"{at}.module", hsm.module)
-    try:
-        TokenName.of_settings(hsm)
-    except ValueError as error:
-        yield f"{at}: {error}"
-    for name, value in hsm.environment.items():
-        if not name or "=" in name or "\0" in name + value:
-            yield f"{at}.environment: {name!r} is not valid; expected a name without =, and no NUL in name or value"
-        elif value.startswith("/") and kind_of(Path(value)) == FIFO:
-            yield f"{at}.environment.{name}: {value} is {FIFO}, and a module that reads it would wait for ever"
+    yield from hsm_problems(at, hsm)
 
 
 def _encryption_limit_problems(config: Config) -> Iterator[str]:
@@ -239,25 +213,6 @@ def _encryption_limit_problems(config: Config) -> Iterator[str]:
                     f"keystore[{index}].keys[{key_index}].maximum_encryptions: {key.maximum_encryptions} is less than"
                     f" server.fleet_size {config.server.fleet_size}"
                 )
-
-
-def _shared_module_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
-    """A PKCS#11 module has one state in a process, and reads its environment once."""
-    environments: dict[str, dict[str, str]] = {}
-    for index, hsm in enumerate(hsms):
-        if environments.setdefault(hsm.module, hsm.environment) != hsm.environment:
-            yield f"hsm[{index}].environment: differs from another [[hsm]] with the same module; expected the same"
-
-
-def _shared_token_problems(hsms: Iterable[Hsm]) -> Iterator[str]:
-    """A process is logged in to a token once, and a wrong PIN costs all that use the token a try."""
-    first: dict[tuple[str | None, ...], Hsm] = {}
-    for index, hsm in enumerate(hsms):
-        if hsm.pin is None:
-            continue
-        other = first.setdefault((hsm.module, hsm.token, hsm.serial, hsm.uri), hsm)
-        if other.pin != hsm.pin:
-            yield f"hsm[{index}].pin: {hsm.id} names the same token as {other.id}; expected the same PIN"
 
 
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:

@@ -140,7 +140,8 @@ class Hsm(_Table, frozen=True):
     """Environment variables that the module reads when it is initialised. Modules that differ in one take turns."""
 
     connect_timeout_s: Annotated[float, Meta(ge=1, le=3600)] = 60
-    """Seconds after which an HSM that is still being connected is reported as out of service. The attempt goes on."""
+    """Seconds after which an HSM that is still being connected is reported as out of service. The attempt goes on.
+    Commands such as ``check-config --live`` give up then."""
 
     check_interval_s: Annotated[float, Meta(ge=1, le=50)] = 15
     """Seconds between health checks. Each encrypts and decrypts under a session key."""

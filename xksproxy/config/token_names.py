@@ -1,6 +1,6 @@
 """What a token is called: by its label, its serial number, or a PKCS#11 URI."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final, Self
 
 from xksproxy.config.model import Hsm
@@ -28,6 +28,13 @@ class TokenName:
         if self.slot_id is not None:
             parts.append(f"slot {self.slot_id}")
         return ", ".join(parts)
+
+    def includes(self, other: "TokenName") -> bool:
+        """Whether it has all attributes of another name, so that the other one fits each token that this one fits."""
+        return all(
+            wanted is None or _without_end(wanted) == _without_end(own)
+            for own, wanted in zip(astuple(self), astuple(other), strict=True)
+        )
 
     def fits(self, *, label: str, serial: str, manufacturer: str, model: str, slot_id: int) -> bool:
         """Whether a token with these attributes is the one. Blanks at the end of text do not count."""
@@ -67,3 +74,8 @@ class TokenName:
             texts.get("model"),
             None if slot is None else int(slot),
         )
+
+
+def _without_end(value: str | int | None) -> str | int | None:
+    """A value without the blanks at its end, which tokens pad their attributes with."""
+    return value.rstrip() if isinstance(value, str) else value

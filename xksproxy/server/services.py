@@ -67,7 +67,7 @@ class Services:
         self.usage = UsageBook(state)
         self._state_check = StateDirectoryCheck(state)
         self._states = StateTables(state, lambda: self._lost)
-        modules = Modules(PinGuard(state, lost=lambda: self._identity.problem), self.usage)
+        modules = Modules(PinGuard(state, lost=lambda: self._identity.problem), self.usage, config.hsm)
         self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.deadline_seconds = config.server.deadline_ms / 1000

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from xksproxy import __version__
+from xksproxy.hsm.fleet.key_comparison import KeyProblems
 from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
@@ -156,12 +157,12 @@ def _keystore(
     for label in labels:
         if holder := service.store.keys.key_of_label(label):
             keys.setdefault(holder.id, holder)
-    seen = frozenset(labels)
+    problems = service.fleet.key_problems()
     return {
         **_summary(service, states),
         "credentials": _credentials(service.store),
         "key_count": len(keys),
-        "keys": [_key(service, key, seen, usage) for key in list(keys.values())[:most_keys]],
+        "keys": [_key(service, key, problems, usage) for key in list(keys.values())[:most_keys]],
     }
 
 
@@ -191,15 +192,14 @@ def _credentials(store: KeyStore) -> list[dict[str, str | None]]:
     ]
 
 
-def _key(service: Service, key: ExternalKey, labels: Collection[str], usage: UsageBook) -> dict[str, Any]:
+def _key(service: Service, key: ExternalKey, problems: Sequence[KeyProblems], usage: UsageBook) -> dict[str, Any]:
     try:
         version = service.store.versions.primary(key)
         encryptions = usage.read(version.label).encryptions
     except (XksError, StateUnusable) as error:
         return {"id": key.id, "state": f"unusable: {error}"}
-    on_token = version.label in labels
     block = _block(service, key.id)
-    state = "DISABLED" if key.disabled else "ENABLED" if on_token else "not seen on a token"
+    state = "DISABLED" if key.disabled else _state_on_tokens(version.label, problems)
     return {
         "id": key.id,
         "state": "BLOCKED" if block else state,
@@ -209,6 +209,19 @@ def _key(service: Service, key: ExternalKey, labels: Collection[str], usage: Usa
         "encryptions": encryptions,
         "maximum_encryptions": key.maximum_encryptions,
     }
+
+
+def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
+    """ENABLED if an HSM of the key store answers requests with the key; otherwise why none does."""
+    refusals = []
+    for item in problems:
+        if label in item.ambiguous:
+            refusals.append(f"several keys have its name on {item.instance.id}")
+        elif label in item.differing:
+            refusals.append(f"the key on {item.instance.id} is not the one on record")
+        elif label in item.instance.labels:
+            return "ENABLED"
+    return f"refused: {'; '.join(refusals)}" if refusals else "not seen on a token"
 
 
 def _block(service: Service, key_id: str) -> dict[str, str] | None:

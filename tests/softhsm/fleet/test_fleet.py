@@ -16,6 +16,7 @@ from xksproxy.hsm.errors import (
     DeadlinePassed,
     HsmBusy,
     HsmError,
+    KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
     TokenUnavailable,
@@ -61,6 +62,27 @@ async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = Tru
 async def round_trip(fleet: Fleet, seconds: float = 60, label: str = "demo-key") -> None:
     sealed = await fleet.encrypt(TokenKey(label), b"text", b"aad", deadline(seconds))
     assert await fleet.decrypt(TokenKey(label), sealed, b"aad", deadline(seconds)) == b"text"
+
+
+async def test_a_key_that_is_ambiguous_on_one_hsm_is_used_on_the_other_and_on_none_before_one_was_proven(
+    make_faulty: Faulty, modules: Modules, pin: str
+) -> None:
+    a, b = make_faulty(check_interval_s=1), make_faulty(check_interval_s=1)
+    for faulty in (a, b):
+        change_key(faulty, pin, "split", bytes(32))
+        change_key(faulty, pin, "only-b", bytes(32))
+    change_key(a, pin, "only-b", bytes(range(32)))
+    async with fleet_of(modules, a, b) as fleet:
+        with pytest.raises(KeyAmbiguous):
+            await round_trip(fleet, label="only-b")
+        await encrypt_in_parallel(fleet, "split")
+
+        change_key(a, pin, "split", bytes(range(32)))
+        for _ in range(12):
+            await round_trip(fleet, label="split")
+        await until(lambda: "split" in fleet.instances[0].ambiguous)
+        for _ in range(12):
+            await round_trip(fleet, label="split")
 
 
 async def encrypt_in_parallel(fleet: Fleet, label: str) -> list[Sealed]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from fault_support import FaultyHsm, change_key, is_quiet, until, with_second_token
 
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import HsmBusy, HsmError, LoginBarred, LoginRefused, TokenUnavailable

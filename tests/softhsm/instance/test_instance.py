@@ -487,7 +487,7 @@ async def test_a_bad_tag_code_that_the_settings_do_not_name_is_found_before_anyt
 _WRONG_PIN = """
 import sys
 from pathlib import Path
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.instance.command_sessions import open_session

@@ -8,8 +8,8 @@ import pytest
 from fault_support import FaultyHsm
 from pkcs11 import Attribute
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.object_names import ObjectName
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing
 from xksproxy.hsm.fingerprint_index import FingerprintIndex
 from xksproxy.hsm.instance.session import HsmSession

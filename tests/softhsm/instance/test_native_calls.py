@@ -18,7 +18,7 @@ import pytest
 from fault_support import FaultyHsm, is_quiet, until
 from support import PATIENCE_SECONDS
 
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import (
     CiphertextRejected,

@@ -24,7 +24,7 @@ _ROUND_TRIP = """
 import sys
 from pathlib import Path
 import msgspec
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.hsm.instance.command_sessions import open_session
 config = load_config(Path(sys.argv[1]))

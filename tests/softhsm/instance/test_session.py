@@ -456,7 +456,7 @@ def test_a_session_key_is_never_taken_for_a_key_of_the_token(session: HsmSession
 _SCRIPT = """
 import sys
 from pathlib import Path
-from xksproxy.config.check import read_pin
+from xksproxy.config.pins import read_pin
 from xksproxy.config.load import load_config
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard

@@ -12,8 +12,8 @@ from fault_support import FaultyHsm
 from msgspec.structs import replace
 from pkcs11 import Attribute, KeyType, ObjectClass
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm, Key
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.key_table import KeyTable

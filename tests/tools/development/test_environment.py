@@ -18,10 +18,11 @@ from xksproxy_tools.development import certificates
 from xksproxy_tools.development.environment import DevEnvironment, open_environment
 from xksproxy_tools.development.softhsm import SoftHsmError
 
-from xksproxy.config.check import check_config, read_pin
+from xksproxy.config.check import check_config
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
+from xksproxy.config.pins import read_pin
 
 # PKCS#11 can be initialised once a process, so an environment is made in one of its own, here under a careless umask.
 # A shell that runs the tests in the background lets them ignore Ctrl-C.

@@ -19,8 +19,8 @@ from xksproxy_tools.kms_emulator.cloudhsm import (
 )
 from xksproxy_tools.kms_emulator.proxy.responses import Sealed
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
+from xksproxy.config.pins import read_pin
 
 CLUSTER = "cluster-1a23b4cdefg"
 PATIENT_SECONDS = 60.0

@@ -7,10 +7,11 @@ import pytest
 from msgspec.structs import replace
 from xksproxy_tools.development.environment import DevEnvironment
 
-from xksproxy.config.check import check_config, read_pin, secrets_of_service
+from xksproxy.config.check import check_config, secrets_of_service
 from xksproxy.config.credentials import load_credentials
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Admin, Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import SecretReference
 
 

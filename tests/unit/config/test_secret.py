@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from xksproxy.config import secret
-from xksproxy.config.check import read_pin
 from xksproxy.config.held_secrets import copy_pins, hold_secrets, pin_files, refresh_pins
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, Hsm
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret, SecretError, SecretReference, access_problem, read_secret, write_private_file
 from xksproxy.config.service_user import ServiceUser
 

@@ -11,11 +11,11 @@ import pytest
 from msgspec.structs import replace
 from support import PATIENCE_SECONDS
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.held_secrets import hold_secrets
 from xksproxy.config.model import Config, Hsm, Key, KeyStore, Server, State, Tls
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import SecretReference
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.instance import Instance

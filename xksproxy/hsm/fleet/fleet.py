@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
 """A request to one instance, with the fingerprint of the key and the deadline."""
 
-_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyDiffers)
+_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyAmbiguous, KeyDiffers)
 """The failures after which another instance is tried."""
 
 
@@ -268,7 +268,10 @@ class Fleet:
         ]
         if len(candidates) < 2:  # noqa: PLR2004 - nothing to choose
             return candidates[0] if candidates else None
-        return min(candidates, key=lambda item: (item.troubled, self._speed_class(item), item.load), default=None)
+        return min(
+            candidates,
+            key=lambda item: (label in item.ambiguous, item.troubled, self._speed_class(item), item.load),
+        )
 
     def _speed_class(self, instance: Instance) -> int:
         """How slow an instance is. Each class takes twice as long as the one before; below 2 ms all are equal."""

@@ -3,11 +3,20 @@
 import asyncio
 from typing import Final, TypeVar
 
-from xksproxy.hsm.errors import DeadlinePassed, HsmBusy, HsmError, KeyDiffers, KeyMissing, SessionLost, TokenUnavailable
+from xksproxy.hsm.errors import (
+    DeadlinePassed,
+    HsmBusy,
+    HsmError,
+    KeyAmbiguous,
+    KeyDiffers,
+    KeyMissing,
+    SessionLost,
+    TokenUnavailable,
+)
 
 Result = TypeVar("Result")
 
-_SEVERITY: Final = (KeyMissing, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+_SEVERITY: Final = (KeyMissing, KeyAmbiguous, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
 
 
 def more_severe(one: HsmError | None, other: HsmError) -> HsmError:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from xksproxy.config.check import read_pin
 from xksproxy.config.model import Hsm
+from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret, SecretError
 from xksproxy.hsm.errors import (
     GeneratorFailed,
@@ -114,11 +114,7 @@ class Connector:
 
     def call_of(self, thread: int) -> CallInside | None:
         """The call in which a thread is inside the module."""
-        try:
-            cryptoki = self._modules.module(self._hsm).loaded_cryptoki
-        except TokenUnavailable:
-            return None
-        return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
+        return self._modules.call_inside(self._hsm, thread)
 
     @property
     def attempting(self) -> bool:

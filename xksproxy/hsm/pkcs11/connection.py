@@ -15,7 +15,7 @@ from xksproxy.hsm.fingerprint_index import FingerprintIndex
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.generator_check import GeneratorCheck
 from xksproxy.hsm.pkcs11.log_in import is_count_low, is_last_try, login_error, pin_bytes, require_possible_pin
-from xksproxy.hsm.pkcs11.module import Module, text_of
+from xksproxy.hsm.pkcs11.module import Module, attributes_of, text_of
 from xksproxy.hsm.pkcs11.pin_guard import NothingLearnt
 from xksproxy.hsm.pkcs11.quirks import Quirks
 from xksproxy.hsm.pkcs11.structures import CK_TOKEN_INFO
@@ -89,8 +89,11 @@ class Connection:
         """Handles of keys by name, from the last listing of all keys. It is replaced as a whole."""
         self.module_lock = module.module_lock
         self._generation = module.module_lock.generation
+        self.name = name
+        """What the token was found by."""
+        self._module = module
         self._token = module.token(name)
-        self._label: str = self._token.label
+        self.label: str = self._token.label
         self._anchor: Any = None
         self.slot: int = self._token.slot.slot_id
         self.info = TokenInfo(
@@ -104,6 +107,15 @@ class Connection:
     def alive(self) -> bool:
         """False if the module was initialised again after the connection was made."""
         return self._generation == self.module_lock.generation
+
+    def is_named(self, name: TokenName) -> bool:
+        """Whether a name fits this token and, of the tokens that the module has now, no other.
+
+        Raises:
+            TokenUnavailable: the module does not list its tokens.
+        """
+        fits = name.fits(slot_id=self.slot, **attributes_of(self._token))
+        return fits and len(self._module.tokens(name)) == 1
 
     def open_anchor(self) -> None:
         """Open the anchor session. This needs no PIN.
@@ -145,7 +157,7 @@ class Connection:
         try:
             self.cryptoki.log_in(self._anchor.handle, pin)
         except CryptokiError as error:
-            failure = login_error(self._label, error.return_value)
+            failure = login_error(self.label, error.return_value)
             if failure is None:
                 raise NothingLearnt from None
             raise failure from None
@@ -166,14 +178,14 @@ class Connection:
             TokenUnavailable: the token cannot be read.
         """
         encoded = pin_bytes(pin)
-        require_possible_pin(self._label, self._token_info(), encoded)
+        require_possible_pin(self.label, self._token_info(), encoded)
         return encoded
 
     def require_not_last_try(self) -> None:
         """Raise LoginBarred if one more wrong PIN would lock the token."""
         if is_last_try(self._token_info()):
             raise LoginBarred(
-                f"token {self._label!r} locks its user PIN at the next wrong one, and this PIN was never accepted here;"
+                f"token {self.label!r} locks its user PIN at the next wrong one, and this PIN was never accepted here;"
                 " log in once with the vendor's tool, which resets the count"
             )
 
@@ -181,15 +193,15 @@ class Connection:
         """Raise LoginBarred if the token reports a wrong PIN: the attempt that was cut off may have been one."""
         if is_count_low(self._token_info()):
             raise LoginBarred(
-                f"the last log-in to token {self._label!r} was cut off, and the token reports a wrong PIN; it is"
+                f"the last log-in to token {self.label!r} was cut off, and the token reports a wrong PIN; it is"
                 " not tried again. Check the PIN, then log in once with the vendor's tool, which resets the count"
             )
 
     def require_present(self) -> None:
         """Raise TokenUnavailable if the slot has another token now, CryptokiError if the slot cannot be read."""
         info = self.cryptoki.token_info(self.slot)
-        if (_text(info.label), _text(info.serialNumber)) != (self._label.rstrip(), self.info.serial):
-            raise TokenUnavailable(f"slot {self.slot} has another token than {self._label!r} now")
+        if (_text(info.label), _text(info.serialNumber)) != (self.label.rstrip(), self.info.serial):
+            raise TokenUnavailable(f"slot {self.slot} has another token than {self.label!r} now")
 
     def session_limits(self) -> SessionLimits:
         """The limits for sessions that the token reports.
@@ -222,7 +234,7 @@ class Connection:
         try:
             return self.cryptoki.token_info(self.slot)
         except CryptokiError as error:
-            raise TokenUnavailable(f"token {self._label!r} cannot be read: {error}") from error
+            raise TokenUnavailable(f"token {self.label!r} cannot be read: {error}") from error
 
 
 def close_session(session: Any) -> None:

@@ -118,6 +118,22 @@ class Module:
         Raises:
             TokenUnavailable: no token, or more than one, matches the name.
         """
+        found, unreadable = self._found(name)
+        if len(found) == 1:
+            return found[0]
+        text = f"{len(found)} tokens fit {name}; expected one"
+        if found:
+            text += f": {'; '.join(sorted(_distinction(token) for token in found))}; set serial of [[hsm]]"
+        if unreadable:
+            text += f"; not readable: {', '.join(unreadable)}"
+        raise TokenUnavailable(text)
+
+    def tokens(self, name: TokenName) -> list[Any]:
+        """All tokens that a name fits, as objects of the binding (TokenUnavailable if they cannot be listed)."""
+        return self._found(name)[0]
+
+    def _found(self, name: TokenName) -> tuple[list[Any], list[str]]:
+        """The tokens that a name fits, and the slots whose token cannot be read."""
         calls = self.cryptoki.calls_inside
         assert self._library is not None  # noqa: S101 - set with cryptoki
         found: list[Any] = []
@@ -138,14 +154,7 @@ class Module:
                 continue
             if name.fits(slot_id=slot.slot_id, **attributes_of(token)):
                 found.append(token)
-        if len(found) == 1:
-            return found[0]
-        text = f"{len(found)} tokens fit {name}; expected one"
-        if found:
-            text += f": {'; '.join(sorted(_distinction(token) for token in found))}; set serial of [[hsm]]"
-        if unreadable:
-            text += f"; not readable: {', '.join(unreadable)}"
-        raise TokenUnavailable(text)
+        return found, unreadable
 
     def _skip(self, slot: int, reason: str) -> str:
         if self._skipped.get(slot) != reason:

@@ -2,20 +2,23 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from xksproxy.config.model import Hsm
+from xksproxy.config.module_files import file_identity
 from xksproxy.config.secret import Secret
 from xksproxy.config.token_names import TokenName
-from xksproxy.hsm.errors import LoginBarred, TokenUnavailable
+from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.fingerprint_index import FingerprintIndex
+from xksproxy.hsm.pkcs11.calls_inside import CallInside
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.module import Module
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.hsm.pkcs11.process_environment import ProcessEnvironment
+from xksproxy.hsm.pkcs11.shared_tokens import SharedTokens
 from xksproxy.state.usage import UsageBook
 
 LOADING: Final = "loading the module"
@@ -23,6 +26,7 @@ INITIALISING: Final = "initialising the module"
 FINDING: Final = "finding the token"
 OPENING: Final = "opening a session"
 LOGGING_IN: Final = "logging in"
+WAITING: Final = "waiting for another process that logs in to the token"
 
 Report = Callable[[str], None]
 """Called with each step of an attempt to connect."""
@@ -34,18 +38,18 @@ class Modules:
     During a call into a module, this object holds no lock except that of the HSM that connects.
     """
 
-    def __init__(self, guard: PinGuard, usage: UsageBook) -> None:
+    def __init__(self, guard: PinGuard, usage: UsageBook, hsms: Iterable[Hsm] = ()) -> None:
+        """``hsms`` are all HSMs of the configuration, in its order, also those that are not connected here."""
         self.usage = usage
         """Counts the encryptions of the sessions."""
         self._guard = guard
+        self._shared_tokens = SharedTokens(guard, hsms)
         self._environment = ProcessEnvironment()
         self._fingerprint_index = FingerprintIndex(usage.directory)
         self._lock = threading.Lock()
-        """Guards the three tables that follow."""
+        """Guards the two tables that follow, and the HSMs above."""
         self._modules: dict[object, Module] = {}
         self._connections: dict[str, Connection] = {}
-        self._connected_as: dict[str, Hsm] = {}
-        """The settings of each connection."""
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         """By HSM id: the lock that is held while a thread connects the HSM."""
 
@@ -56,17 +60,25 @@ class Modules:
             TokenUnavailable: there is no such file.
         """
         try:
-            status = Path(hsm.module).stat()
+            Path(hsm.module).stat()
         except OSError as error:
             raise TokenUnavailable(f"{hsm.module}: {error.strerror}") from error
         with self._lock:
-            key = (status.st_dev, status.st_ino)
+            key = file_identity(hsm.module)
             module = self._modules.get(key)
             if module is None:
                 initialize_string = quirks_of(hsm).initialize_string
                 module = Module(hsm.module, hsm.environment, initialize_string, self._environment)
                 self._modules[key] = module
             return module
+
+    def call_inside(self, hsm: Hsm, thread: int) -> CallInside | None:
+        """The call in which a thread, by its identifier, is inside the module of an HSM."""
+        try:
+            cryptoki = self.module(hsm).loaded_cryptoki
+        except TokenUnavailable:
+            return None
+        return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
 
     def connect(
         self,
@@ -91,10 +103,11 @@ class Modules:
                 connection = self._connect(hsm, pin, report, wait)
                 with self._lock:
                     self._connections[hsm.id] = connection
-                    self._connected_as[hsm.id] = hsm
             return connection
 
     def _connect(self, hsm: Hsm, pin: Secret | None, report: Report, wait: Callable[[], bool] | None) -> Connection:
+        with self._lock:
+            self._shared_tokens.add(hsm)
         report(LOADING)
         module = self.module(hsm)
         module.load(lambda: report(INITIALISING))
@@ -123,33 +136,28 @@ class Modules:
         self, hsm: Hsm, connection: Connection, pin: Secret, report: Report, wait: Callable[[], bool] | None
     ) -> None:
         """Wait for the log-in lock of this machine, outside the module, then log in."""
-        self._require_same_pin(hsm, connection)
         with connection.module_lock:
+            self._shared_tokens.require_same_pin(hsm, connection, pin)
             encoded = connection.checked_pin(pin)
         report(LOGGING_IN)
+
+        def goes_on() -> bool:
+            report(WAITING)
+            return wait is None or wait()
+
         with (
             self._guard.attempt(
                 hsm.id,
                 pin,
-                token=f"{connection.info.identity or _token_name(hsm)} of {hsm.module}",
+                token=self._shared_tokens.record_name(hsm, connection),
                 before_unknown=_inside(connection, connection.require_not_last_try),
                 before_repeated=_inside(connection, connection.require_no_wrong_pin),
-                wait=wait,
+                wait=None if wait is None else goes_on,
             ),
             connection.module_lock,
         ):
+            report(LOGGING_IN)
             connection.log_in(encoded)
-
-    def _require_same_pin(self, hsm: Hsm, connection: Connection) -> None:
-        """Raise LoginBarred if another HSM uses the same token with another PIN: one of the two must be wrong."""
-        with self._lock:
-            others = [(self._connected_as[name], other) for name, other in self._connections.items()]
-        for settings, other in others:
-            is_same_token = other.module_lock is connection.module_lock and other.info == connection.info
-            if is_same_token and settings.id != hsm.id and settings.pin not in (None, hsm.pin):
-                raise LoginBarred(
-                    f"HSM {settings.id} is on the same token, {_token_name(hsm)}, with another PIN; no log-in is tried"
-                )
 
     def disconnect(self, hsm: Hsm) -> None:
         """Forget the connection to a token, so that the next :meth:`connect` finds the token and logs in again."""

@@ -1,6 +1,5 @@
 """Ensures that a wrong PIN is tried only once, by all workers together: some tokens lock after three tries."""
 
-import base64
 import hashlib
 import secrets
 import threading
@@ -8,51 +7,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import msgspec
 
 from xksproxy.config.secret import Secret
 from xksproxy.hsm.errors import LoginRefused, TokenUnavailable
+from xksproxy.hsm.pkcs11.pin_record import Pin, PinRecord, pin_hash, read_record, record_pin, replace_record
 from xksproxy.state.audit_spool import leave_event
-from xksproxy.state.state_file import FORMAT, StateUnusable, file_lock, read_json, replace_file
+from xksproxy.state.state_file import StateUnusable, file_lock
 
-_SCRYPT_N: Final = 2**14
-_SCRYPT_R: Final = 8
-_SCRYPT_P: Final = 1
 _MAXIMUM_UNRESOLVED: Final = 2
 """The number of log-ins with one PIN that may be cut off. It is below any token's limit for wrong PINs."""
 
 _PAUSE_SECONDS: Final = 10.0
 """The pause after an attempt that was cut off. It doubles after each further one."""
 
-_MAXIMUM_PINS: Final = 16
 _LOCK_SECONDS: Final = 60.0
 _LOCK_ATTEMPT_SECONDS: Final = 1.0
 _HUNG_SECONDS: Final = 10.0
 """If another process is inside C_Login for so long, a PIN that was accepted before is tried beside it."""
-
-Outcome = Literal["accepted", "refused", "unresolved"]
-
-
-class _Pin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome of the attempts with one PIN."""
-
-    outcome: Outcome
-    unresolved: int = 0
-    began: float = 0.0
-    """Unix time in seconds at which the last unresolved attempt began."""
-
-
-class _Record(msgspec.Struct, frozen=True):
-    """The PINs that were tried on one token, by their salted scrypt hashes."""
-
-    salt: str
-    pins: dict[str, _Pin]
-    hsms: tuple[str, ...] = ()
-    """The ids of the HSMs that had this token."""
-
-    format: int = FORMAT
 
 
 class NothingLearnt(Exception):
@@ -106,12 +80,12 @@ class PinGuard:
             TokenUnavailable: the state directory cannot be used, or an attempt was cut off a moment ago.
         """
         path = self._path(token or hsm_id)
-        with self._locked(path, wait, lambda: self._is_accepted(path, token or hsm_id, pin)) as beside_another:
+        with self._locked(path, wait, lambda: self.is_accepted(hsm_id, pin, token)) as beside_another:
             record = self._record_of(hsm_id, path)
             key = self._hash(token or hsm_id, pin, record.salt)
             before = record.pins.get(key)
             _require_untried(hsm_id, before)
-            known = before or _Pin("unresolved")
+            known = before or Pin("unresolved")
             if beside_another and known.outcome != "accepted":
                 raise TokenUnavailable(f"another process is logging in to HSM {hsm_id}")
             if known.outcome != "accepted":
@@ -120,11 +94,11 @@ class PinGuard:
                     _require_pause(hsm_id, known, self._clock())
                     before_repeated()
                 known = msgspec.structs.replace(known, unresolved=known.unresolved + 1, began=self._clock())
-                _write(path, record, key, known)
+                record_pin(path, record, key, known)
             try:
                 yield
             except LoginRefused:
-                _write(path, record, key, msgspec.structs.replace(known, outcome="refused"))
+                record_pin(path, record, key, msgspec.structs.replace(known, outcome="refused"))
                 states = {"before": known.outcome, "after": "refused"}
                 leave_event(self._directory, "log-in refused", {"hsm": hsm_id, **states})
                 raise
@@ -135,64 +109,89 @@ class PinGuard:
                 self._restore(path, record, key, before)
                 raise
             if known.outcome != "accepted":
-                _write(path, record, key, _Pin("accepted"))
+                record_pin(path, record, key, Pin("accepted"))
 
-    def forget(self, hsm_id: str) -> bool:
-        """Forget every PIN that was not accepted, so that it can be tried again. Returns whether there was one.
-
-        A record that cannot be read is replaced by an empty one, and counts as one with such a PIN.
+    def is_accepted(self, hsm_id: str, pin: Secret, token: str = "") -> bool:
+        """Whether the token accepted this PIN before. It needs no lock: the file is replaced as a whole.
 
         Raises:
-            TokenUnavailable: the state directory cannot be used.
+            TokenUnavailable: the record cannot be read.
         """
-        names = {self._path(hsm_id), *self._directory.glob("pin-*.json")}
-        forgotten = [self._forget(path, hsm_id) for path in sorted(names)]
+        record = self._read(self._newest(hsm_id, self._path(token or hsm_id)))
+        known = record.pins.get(self._hash(token or hsm_id, pin, record.salt))
+        return known is not None and known.outcome == "accepted"
+
+    def forget(self, hsm_id: str, wait: Callable[[], bool] | None = None) -> bool:
+        """Forget every PIN that was not accepted, so that it can be tried again. Returns whether there was one.
+
+        A record that cannot be read is replaced by an empty one, and counts as one with such a PIN. While another
+        process logs in to the token, ``wait`` is called at once and then about once a second; see :meth:`attempt`.
+
+        Raises:
+            TokenUnavailable: the state directory cannot be used, or the other process still logs in.
+        """
+        own = self._path(hsm_id)
+        paths = sorted({own, *self._directory.glob("pin-*.json")})
+        # Records of other tokens are not locked: another HSM may hang in C_Login.
+        forgotten = [self._forget(path, hsm_id, wait) for path in paths if self._remembers(path, hsm_id)]
         return any(forgotten)
 
-    def _forget(self, path: Path, hsm_id: str) -> bool:
-        with self._locked(path, None):
+    def _remembers(self, path: Path, hsm_id: str) -> bool:
+        """Whether a record is damaged, or has a PIN of an HSM that was not accepted."""
+        try:
+            record = self._read(path)
+        except TokenUnavailable:
+            return True
+        concerns = path == self._path(hsm_id) or hsm_id in record.hsms
+        return concerns and any(pin.outcome != "accepted" for pin in record.pins.values())
+
+    def _forget(self, path: Path, hsm_id: str, wait: Callable[[], bool] | None) -> bool:
+        with self._locked(path, wait, purpose="nothing was changed"):
+            if not self._remembers(path, hsm_id):
+                return False
             try:
                 record = self._read(path)
             except TokenUnavailable:
-                _replace(path, _Record(secrets.token_hex(16), {}, (hsm_id,)))
+                replace_record(path, PinRecord(secrets.token_hex(16), {}, (hsm_id,)))
                 return True
             accepted = {key: pin for key, pin in record.pins.items() if pin.outcome == "accepted"}
-            if len(accepted) == len(record.pins) or (path != self._path(hsm_id) and hsm_id not in record.hsms):
-                return False
-            _replace(path, _Record(record.salt, accepted, record.hsms))
+            replace_record(path, PinRecord(record.salt, accepted, record.hsms))
             return True
 
-    def _record_of(self, hsm_id: str, path: Path) -> _Record:
+    def _record_of(self, hsm_id: str, path: Path) -> PinRecord:
         """The record of a token, after the HSM id was noted in it. The caller holds the lock."""
-        former = self._path(hsm_id)
-        record = self._read(path if path.exists() or not former.exists() else former)
+        record = self._read(self._newest(hsm_id, path))
         if hsm_id not in record.hsms or not path.exists():
             record = msgspec.structs.replace(record, hsms=tuple(dict.fromkeys((*record.hsms, hsm_id))))
-            _replace(path, record)
+            replace_record(path, record)
         return record
+
+    def _newest(self, hsm_id: str, path: Path) -> Path:
+        """The record of a token, or that of an earlier release, by the HSM id."""
+        former = self._path(hsm_id)
+        return path if path.exists() or not former.exists() else former
 
     def _path(self, name: str) -> Path:
         return self._directory / f"pin-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
-    def _is_accepted(self, path: Path, token: str, pin: Secret) -> bool:
-        """Whether this PIN was accepted before. It may be called without the lock: the file is replaced as a whole."""
-        record = self._read(path)
-        known = record.pins.get(self._hash(token, pin, record.salt))
-        return known is not None and known.outcome == "accepted"
-
     @contextmanager
     def _locked(
-        self, path: Path, wait: Callable[[], bool] | None, may_pass: Callable[[], bool] = lambda: False
+        self,
+        path: Path,
+        wait: Callable[[], bool] | None,
+        may_pass: Callable[[], bool] = lambda: False,
+        purpose: str = "log-in attempts cannot be recorded, so none is made",
     ) -> Iterator[bool]:
         """Hold the lock of a record, or a second lock if the first is held for 10 s and ``may_pass()``.
 
-        Yields whether it is the second.
+        Yields whether it is the second. ``purpose`` begins the messages of errors.
         """
         if problem := self._lost():
-            raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {problem}")
-        begun, second = time.monotonic(), False
+            raise TokenUnavailable(f"{purpose}: {problem}")
+        begun, second, seconds = time.monotonic(), False, 0.0
         while True:
-            lock = file_lock(path.with_stem(f"{path.stem}-second") if second else path, _LOCK_ATTEMPT_SECONDS)
+            lock = file_lock(path.with_stem(f"{path.stem}-second") if second else path, seconds)
+            seconds = _LOCK_ATTEMPT_SECONDS
             try:
                 lock.__enter__()
                 break
@@ -200,34 +199,34 @@ class PinGuard:
                 busy = isinstance(error.__cause__ or error.__context__, BlockingIOError)
                 waited = time.monotonic() - begun
                 if not busy or not (waited < _LOCK_SECONDS if wait is None else wait()):
-                    raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
+                    raise TokenUnavailable(f"{purpose}: {error}") from error
                 second = not second and waited >= _HUNG_SECONDS and may_pass()
         try:
             yield second
         except StateUnusable as error:
-            raise TokenUnavailable(f"log-in attempts cannot be recorded, so none is made: {error}") from error
+            raise TokenUnavailable(f"{purpose}: {error}") from error
         finally:
             lock.__exit__(None, None, None)
 
     @staticmethod
-    def _restore(path: Path, record: _Record, key: str, before: _Pin | None) -> None:
+    def _restore(path: Path, record: PinRecord, key: str, before: Pin | None) -> None:
         if before is None or before.outcome != "accepted":
-            _write(path, record, key, before)
+            record_pin(path, record, key, before)
 
     def _hash(self, hsm_id: str, pin: Secret, salt: str) -> str:
         with self._hashing:
             known = self._hashes.get(hsm_id)
             if known is not None and (known[0], known[1].reveal()) == (salt, pin.reveal()):
                 return known[2]
-            digest = _scrypt(pin, salt)
+            digest = pin_hash(pin, salt)
             self._hashes[hsm_id] = (salt, pin, digest)
             return digest
 
     @staticmethod
-    def _read(path: Path) -> _Record:
+    def _read(path: Path) -> PinRecord:
         """The record; a file that cannot be read stops the log-in."""
         try:
-            return _read(path) or _Record(secrets.token_hex(16), {})
+            return read_record(path) or PinRecord(secrets.token_hex(16), {})
         except StateUnusable as error:
             raise TokenUnavailable(
                 f"the record of log-ins cannot be read, so no log-in is tried: {error};"
@@ -235,7 +234,7 @@ class PinGuard:
             ) from error
 
 
-def _require_untried(hsm_id: str, pin: _Pin | None) -> None:
+def _require_untried(hsm_id: str, pin: Pin | None) -> None:
     if pin is None:
         return
     allow = f"correct it, or allow another attempt with: xksproxy hsm allow-login {hsm_id}"
@@ -248,7 +247,7 @@ def _require_untried(hsm_id: str, pin: _Pin | None) -> None:
         )
 
 
-def _require_pause(hsm_id: str, pin: _Pin, now: float) -> None:
+def _require_pause(hsm_id: str, pin: Pin, now: float) -> None:
     """Raise TokenUnavailable during the pause after an attempt that was cut off."""
     pause = _PAUSE_SECONDS * 2 ** (pin.unresolved - 1)
     left = min(pause, pin.began + pause - now)  # the clock may have gone back
@@ -256,49 +255,3 @@ def _require_pause(hsm_id: str, pin: _Pin, now: float) -> None:
         raise TokenUnavailable(
             f"the last log-in to HSM {hsm_id} was cut off inside C_Login; the next attempt is made in {left:.0f} s"
         )
-
-
-def _scrypt(pin: Secret, salt: str) -> str:
-    text = pin.reveal().encode()
-    digest = hashlib.scrypt(text, salt=salt.encode(), n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, dklen=32)
-    return base64.b64encode(digest).decode("ascii")
-
-
-def _write(path: Path, record: _Record, key: str, pin: _Pin | None) -> None:
-    """Record one PIN, the last of at most 16; it is on disk when this returns."""
-    pins = {known: value for known, value in record.pins.items() if known != key}
-    if pin is not None:
-        pins[key] = pin
-    latest = dict(list(pins.items())[-_MAXIMUM_PINS:])
-    _replace(path, msgspec.structs.replace(record, pins=latest))
-
-
-def _replace(path: Path, record: _Record) -> None:
-    """Write a record. Fields that a later release has added stay."""
-    document = _document(path)
-    others = document.get("pins", {})
-    pins = {
-        key: {**_unknown(others.get(key, {}), _Pin), **msgspec.to_builtins(pin)} for key, pin in record.pins.items()
-    }
-    known = {"salt": record.salt, "pins": pins, "hsms": record.hsms, "format": FORMAT}
-    replace_file(path, msgspec.json.encode({**_unknown(document, _Record), **known}))
-
-
-def _read(path: Path) -> _Record | None:
-    """The record; None if there is no file (StateUnusable if it cannot be read)."""
-    record = read_json(path, _Record)
-    if record is not None and record.format != FORMAT:
-        raise StateUnusable(f"{path}: its format is {record.format}, expected {FORMAT}; a later release wrote it")
-    return record
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """What the file holds; empty if it is no record."""
-    try:
-        return {} if _read(path) is None else read_json(path, dict[str, Any]) or {}
-    except StateUnusable:
-        return {}
-
-
-def _unknown(fields: dict[str, Any], known: type[msgspec.Struct]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name not in known.__struct_fields__}

@@ -311,3 +311,23 @@ def test_a_record_without_a_format_is_read_and_one_of_a_later_format_stops_the_l
     path.write_text(json.dumps({**document, "format": 2}))
     with pytest.raises(TokenUnavailable, match="a later release wrote it"), guard.attempt("hsm", RIGHT):
         pytest.fail("it was tried")
+
+
+def test_an_hsm_that_hangs_in_c_login_does_not_hold_up_what_is_allowed_to_another(guard: PinGuard) -> None:
+    refuse(guard, WRONG)
+
+    with guard.attempt("other", RIGHT, token="token of another"):
+        assert guard.forget("hsm", wait=lambda: pytest.fail("it waited"))
+
+
+def test_whoever_allows_a_log_in_is_told_at_once_that_another_process_logs_in(guard: PinGuard, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def give_up() -> bool:
+        asked.append("asked")
+        return False
+
+    with guard.attempt("hsm", RIGHT, token="its token"):
+        with pytest.raises(TokenUnavailable, match=r"nothing was changed: .* another process holds its lock"):
+            PinGuard(tmp_path / "state").forget("hsm", wait=give_up)
+        assert asked == ["asked"]
