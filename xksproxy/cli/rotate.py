@@ -8,6 +8,7 @@ import msgspec
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
+from xksproxy.cli.doubt import require_no_doubt
 from xksproxy.cli.output import print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.record_event import record_event
@@ -83,6 +84,7 @@ def rotate(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     make_directory(state)
+    require_no_doubt(config)
     usage = UsageBook(state)
     if prepare + activate + abandon > 1:
         raise click.UsageError("give only one of --prepare, --activate and --abandon")
@@ -162,6 +164,7 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
+    require_no_doubt(config)
     table = version_table(state, store.name)
     before = _read(table, key)
     if not enable_version(key, number, table):

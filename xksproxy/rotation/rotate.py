@@ -14,7 +14,6 @@ from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord
 
 
@@ -241,14 +240,15 @@ class Rotation:
                 f"or rotate to a new version: xksproxy keys rotate {self._key.id}",
             )
         to_new = f"rotate to a new version: xksproxy keys rotate {self._key.id}"
-        usage = self._usage.read(label)
         known = {self._key.first_version, record.primary, record.pending, *record.proven}
-        if number not in known and usage == KeyUsage(label) and self._inventory.hsms_with(label):
+        if number not in known and not self._usage.has_record(label):
+            if not self._inventory.hsms_with(label):
+                return  # its key is made by this rotation
             raise RotationRefused(
                 f"the token has version {number}, but this machine has no record of its encryptions, so it is not used",
                 to_new,
             )
-        if usage.encryptions >= self._key.maximum_encryptions:
+        if self._usage.read(label).encryptions >= self._key.maximum_encryptions:
             raise RotationRefused(f"version {number} has reached its maximum number of encryptions", to_new)
 
     def _label_of(self, number: int) -> str:
@@ -273,6 +273,7 @@ class Rotation:
             return False
         if number <= self.record().primary:
             raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
+        self._usage.begin(label)
         is_copied = distribution.wrapping_label is not None
         added = {number} if is_copied else set()
         self._change_record(
