@@ -177,14 +177,17 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
 
 def _abandon(config: Config, store: KeyStore, rotation: Rotation, key_id: str, *, as_json: bool) -> None:
     before = rotation.record()
-    number = rotation.abandon()
+    number, is_new = rotation.abandon()
     what = {"keystore": store.name, "key_id": key_id, "version": number}
     _record(config, "version abandoned", (before, rotation.record()), **what)
     if as_json:
         print_json({"version": number, "primary": before.primary})
         return
     print_line(f"version {number} of {key_id} is abandoned; version {before.primary} is still primary")
-    print_line("no data is encrypted under its key, so you can remove that with the vendor's tools")
+    if is_new:
+        print_line("no data is encrypted under its key, so you can remove that with the vendor's tools")
+    else:
+        print_line("it may have been primary before: keep its key, which decrypts what it has encrypted")
 
 
 def _read(table: SharedTable[VersionRecord], key: ExternalKey) -> VersionRecord:

@@ -152,7 +152,7 @@ def _versions(name: str, saved: Document, current: Document, doubt: _Doubt) -> D
     for key_id in entries:
         before, after = older["entries"].get(key_id, {}), newer["entries"].get(key_id, {})
         merged = {**before, **after}
-        for field in ("proven", "extractable", "disabled"):
+        for field in ("proven", "extractable", "disabled", "abandoned"):
             merged[field] = sorted({*before.get(field, ()), *after.get(field, ())})
         merged["disabled"] = [number for number in merged["disabled"] if number != merged["primary"]]
         merged["highest"] = max(before.get("highest", 0), after.get("highest", 0))
