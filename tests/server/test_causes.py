@@ -229,7 +229,8 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
 def test_each_cause_is_made_to_happen_by_a_test() -> None:
     here = Path(__file__).parent
     others = "".join(
-        (here / name).read_text() for name in ("test_conditions.py", "test_runtime_full.py", "test_stop.py")
+        (here / name).read_text()
+        for name in ("test_conditions.py", "test_runtime_full.py", "test_state_doubt.py", "test_stop.py")
     )
 
     assert [cause for cause in Cause if cause not in (*CAUSES, *HSM_CAUSES) and f'"{cause}"' not in others] == []

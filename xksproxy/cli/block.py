@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from xksproxy.cli.block_target import STATE_OPTIONS, BlockTarget, find_target
+from xksproxy.cli.doubt import require_newest
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
@@ -115,6 +116,7 @@ def unblock(
     """
     target = _target(config_file, state_directory, keystore_name, key_id, all_stores=all_stores)
     become_owner(target.state_directory)
+    require_newest(target.state_directory, target.witness)
     table = block_table(target.state_directory, target.keystore)
     name = WHOLE_STORE if key_id is None else key_id
     removed: list[Block | None] = []

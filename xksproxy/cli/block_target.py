@@ -13,6 +13,7 @@ from xksproxy.config.load import load_config, load_tables
 from xksproxy.config.model import State
 from xksproxy.config.regular_file import FileRefused
 from xksproxy.keystore.key_map import KeyMap
+from xksproxy.telemetry.state_witness import witness_file
 
 STATE_OPTIONS = (
     click.option(
@@ -49,6 +50,9 @@ class BlockTarget:
     keys: KeyMap | None = None
     """None if the configuration cannot be used."""
 
+    witness: Path | None = None
+    """The witness of the state directory, if the configuration can be used and has one."""
+
     def exposes(self, key_id: str) -> bool | None:
         """Whether the key store exposes an id; None if that is not known."""
         return None if self.keys is None else self.keys.exposes(key_id)
@@ -76,10 +80,11 @@ def find_target(
     except ConfigError as error:
         return _of_broken_configuration(config_file, keystore_name, error, all_stores=all_stores)
     if all_stores:
-        return BlockTarget(Path(config.state.directory), None, config.server.fleet_size)
+        return BlockTarget(Path(config.state.directory), None, config.server.fleet_size, witness=witness_file(config))
     store = choose_keystore(config, keystore_name)
     keys = KeyMap(store.keys, config.server.fleet_size)
-    return BlockTarget(Path(config.state.directory), store.name, config.server.fleet_size, keys)
+    directory = Path(config.state.directory)
+    return BlockTarget(directory, store.name, config.server.fleet_size, keys, witness_file(config))
 
 
 def _of_broken_configuration(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
+from xksproxy.cli.doubt import require_no_doubt
 from xksproxy.cli.output import print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import acting_as_owner, become_owner, share_with_owner
@@ -170,6 +171,8 @@ def reinstate(config_file: Path, keystore_name: str | None, access_key_id: str) 
     """
     config, store = _open(config_file, keystore_name)
     state = Path(config.state.directory)
+    with acting_as_owner(state):
+        require_no_doubt(config)
     path = reinstate_credential(Path(store.credentials), access_key_id)
     if state.exists():
         with acting_as_owner(state):

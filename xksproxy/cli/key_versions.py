@@ -7,6 +7,7 @@ from typing import Final
 
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.keystore.key_map import ExternalKey
+from xksproxy.rotation.version_states import VersionState, state_of
 from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
@@ -21,6 +22,17 @@ VERSION_COLUMNS: Final = (
     "LAST ENCRYPTED",
     "LAST DECRYPTED",
 )
+
+_ROLES: Final[Mapping[VersionState, str]] = {
+    VersionState.PLANNED: "begun",
+    VersionState.MADE: "begun",
+    VersionState.PROVEN: "prepared",
+    VersionState.PRIMARY: "primary",
+    VersionState.FORMER: "decrypts",
+    VersionState.DISABLED: "disabled",
+    VersionState.FULL: "full",
+    VersionState.ABANDONED: "abandoned",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ def _row(
     return VersionRow(
         number,
         label,
-        _role(number, record),
+        _ROLES[state_of(number, record, exists=label in labels, full=used.encryptions >= key.maximum_encryptions)],
         label in labels,
         used.encryptions,
         key.maximum_encryptions,
@@ -86,18 +98,6 @@ def _row(
         _time(used.last_decrypted),
         labels.get(label, False),
     )
-
-
-def _role(number: int, record: VersionRecord) -> str:
-    if number == record.primary:
-        return "primary"
-    if number in record.disabled:
-        return "disabled"
-    if number == record.pending:
-        return "prepared" if number in record.proven else "begun"
-    if record.primary < number <= record.highest and number not in record.proven:
-        return "abandoned"
-    return "decrypts"
 
 
 def _time(seconds: float | None) -> str | None:

@@ -171,6 +171,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
                 decrypt=usage in ("both", "decrypt"),
                 default_label=key.label,
             )
+            UsageBook(Path(config.state.directory)).begin(key.name)
     except KeyAmbiguous as error:
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)

@@ -8,6 +8,7 @@ import msgspec
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
+from xksproxy.cli.doubt import require_no_doubt
 from xksproxy.cli.output import print_json, print_line, print_progress
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.record_event import record_event
@@ -83,6 +84,7 @@ def rotate(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     make_directory(state)
+    require_no_doubt(config)
     usage = UsageBook(state)
     if prepare + activate + abandon > 1:
         raise click.UsageError("give only one of --prepare, --activate and --abandon")
@@ -162,6 +164,7 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
+    require_no_doubt(config)
     table = version_table(state, store.name)
     before = _read(table, key)
     if not enable_version(key, number, table):
@@ -174,14 +177,17 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
 
 def _abandon(config: Config, store: KeyStore, rotation: Rotation, key_id: str, *, as_json: bool) -> None:
     before = rotation.record()
-    number = rotation.abandon()
+    number, is_new = rotation.abandon()
     what = {"keystore": store.name, "key_id": key_id, "version": number}
     _record(config, "version abandoned", (before, rotation.record()), **what)
     if as_json:
         print_json({"version": number, "primary": before.primary})
         return
     print_line(f"version {number} of {key_id} is abandoned; version {before.primary} is still primary")
-    print_line("no data is encrypted under its key, so you can remove that with the vendor's tools")
+    if is_new:
+        print_line("no data is encrypted under its key, so you can remove that with the vendor's tools")
+    else:
+        print_line("it may have been primary before: keep its key, which decrypts what it has encrypted")
 
 
 def _read(table: SharedTable[VersionRecord], key: ExternalKey) -> VersionRecord:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from xksproxy.cli.block_target import STATE_OPTIONS, find_target
+from xksproxy.cli.block_target import STATE_OPTIONS, BlockTarget, find_target
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.cli.record_event import record_event
@@ -18,14 +18,33 @@ from xksproxy.config.secret import write_private_file
 from xksproxy.decoding import decode_json
 from xksproxy.encoding import encode_json
 from xksproxy.server.followers import proxies_of
-from xksproxy.state.backup import FORMAT, MOST_PER_SECOND, Backup, problems_of, restore_backup, take_backup
+from xksproxy.state.backup import (
+    FORMAT,
+    MOST_PER_SECOND,
+    Backup,
+    accept_directory,
+    problems_of,
+    restore_backup,
+    take_backup,
+)
 from xksproxy.state.state_file import StateUnusable
+from xksproxy.telemetry.state_witness import doubt_of
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(STATE_OPTIONS):
         function = option(function)
     return function
+
+
+_rate_option = click.option(
+    "--encryptions-per-second",
+    "rate",
+    type=click.FloatRange(0),
+    default=MOST_PER_SECOND,
+    show_default=True,
+    help="Each count is raised by so many for each second since then.",
+)
 
 
 @click.group()
@@ -48,7 +67,7 @@ def backup(config_file: Path | None, state_directory: Path | None, out: Path) ->
     Example:
       xksproxy state backup --out state-backup.json
     """
-    directory = _directory(config_file, state_directory)
+    directory = _target(config_file, state_directory).state_directory
     with acting_as_owner(directory):
         taken = take_backup(directory)
     write_private_file(out, encode_json(taken).decode())
@@ -58,14 +77,7 @@ def backup(config_file: Path | None, state_directory: Path | None, out: Path) ->
 @state.command()
 @_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--encryptions-per-second",
-    "rate",
-    type=click.FloatRange(0),
-    default=MOST_PER_SECOND,
-    show_default=True,
-    help="Each count is raised by so many for each second since the backup.",
-)
+@_rate_option
 def restore(config_file: Path | None, state_directory: Path | None, file: Path, rate: float) -> None:
     """Merge a backup of this machine with what is in the state directory. Stop the proxy first.
 
@@ -77,15 +89,9 @@ def restore(config_file: Path | None, state_directory: Path | None, file: Path, 
     Example:
       xksproxy state restore state-backup.json
     """
-    directory = _directory(config_file, state_directory)
+    directory = _target(config_file, state_directory).state_directory
     saved = _read(file)
-    if not directory.is_dir():
-        print_error(f"{directory} does not exist", "make it, with mode 0700 and the user of the proxy as its owner")
-        sys.exit(COULD_NOT_RUN)
-    become_owner(directory)
-    if _is_running(directory):
-        print_error("a proxy uses the state directory", "stop it first: systemctl stop xksproxy")
-        sys.exit(COULD_NOT_RUN)
+    _require_stopped(directory)
     lost = restore_backup(directory, saved, rate, time.time())
     taken_at = datetime.fromtimestamp(saved.taken_at, UTC).isoformat(timespec="seconds")
     record_event(directory, "state restored", backup_of=taken_at, lost=lost)
@@ -94,37 +100,80 @@ def restore(config_file: Path | None, state_directory: Path | None, file: Path, 
         "blocks that were removed since are in force again; blocks that were set since are not, if they were lost"
     )
     print_line("compare the primary version of each key with the token: xksproxy keys show ID")
-    for name in lost:
-        print_error(f"{name}: it was made after the backup, and is lost")
-    if lost:
-        sys.exit(FOUND_SOMETHING_WRONG)
+    _report_lost(lost, "it was made after the backup, and is lost")
+
+
+@state.command()
+@_options
+@_rate_option
+def accept(config_file: Path | None, state_directory: Path | None, rate: float) -> None:
+    """Accept a state directory that is in doubt, where there is no backup. Stop the proxy first.
+
+    What the directory has counts as a backup of the time at which the proxy used it last. If it was lost, each key
+    that is on the token counts as one that must not encrypt any more: rotate it.
+
+    \b
+    Example:
+      xksproxy state accept
+    """
+    directory = _target(config_file, state_directory).state_directory
+    _require_stopped(directory)
+    lost = accept_directory(directory, rate, time.time())
+    record_event(directory, "state accepted", lost=lost)
+    print_line(f"{directory} is accepted as it is")
+    print_line("set the blocks again, and disable the versions, that it lacks: see the audit log")
+    print_line("rotate each key that `xksproxy status` names: xksproxy keys rotate ID")
+    _report_lost(lost, "it is lost")
 
 
 @state.command()
 @_options
 def check(config_file: Path | None, state_directory: Path | None) -> None:
-    """Check each file of the state directory against the manifest. Exit code 1 if one is lost, damaged or older.
+    """Check the state directory against its manifest and its witness. Exit code 1 if a file is lost, damaged or older.
 
     \b
     Example:
       xksproxy state check
     """
-    directory = _directory(config_file, state_directory)
+    target = _target(config_file, state_directory)
+    directory = target.state_directory
     become_owner(directory)
+    doubt = doubt_of(directory, target.witness)
+    if doubt:
+        print_error(doubt)
     found = list(problems_of(directory))
     problems = [problem for _, problem in found if problem]
     for problem in problems:
         print_error(problem)
     if problems:
         print_error("restore the newest copy, or merge a backup: xksproxy state restore FILE")
+    if problems or doubt:
         sys.exit(FOUND_SOMETHING_WRONG)
     print_line(f"{directory}: {len(found)} files are what the manifest says")
 
 
-def _directory(config_file: Path | None, state_directory: Path | None) -> Path:
+def _target(config_file: Path | None, state_directory: Path | None) -> BlockTarget:
     if state_directory is None and config_file is None:
         raise click.UsageError("give --config FILE or --state DIRECTORY")
-    return find_target(config_file, state_directory, None, all_stores=True).state_directory
+    return find_target(config_file, state_directory, None, all_stores=True)
+
+
+def _require_stopped(directory: Path) -> None:
+    """Become the owner of the state directory, or exit because it does not exist or a proxy uses it."""
+    if not directory.is_dir():
+        print_error(f"{directory} does not exist", "make it, with mode 0700 and the user of the proxy as its owner")
+        sys.exit(COULD_NOT_RUN)
+    become_owner(directory)
+    if _is_running(directory):
+        print_error("a proxy uses the state directory", "stop it first: systemctl stop xksproxy")
+        sys.exit(COULD_NOT_RUN)
+
+
+def _report_lost(lost: list[str], what: str) -> None:
+    for name in lost:
+        print_error(f"{name}: {what}")
+    if lost:
+        sys.exit(FOUND_SOMETHING_WRONG)
 
 
 def _read(file: Path) -> Backup:

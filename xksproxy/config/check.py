@@ -41,6 +41,7 @@ def check_config(config: Config, secrets: SecretsToCheck = "all") -> list[str]:
         *_host_problems(config.admin.hosts),
         *_readiness_problems(config),
         *_audit_problems(config.audit),
+        *_witness_problems(config),
         *tracing_problems(config.tracing),
         *_tls_problems(config.server.tls),
         *credential_problems(config.keystore),
@@ -139,6 +140,11 @@ def _audit_problems(audit: Audit) -> Iterator[str]:
         yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":
         yield "audit.format: chain = true needs the format json"
+
+
+def _witness_problems(config: Config) -> Iterator[str]:
+    if config.state.witness == "audit" and (config.audit.file is None or not config.audit.enabled):
+        yield 'state.witness: "audit" needs audit.file and audit.enabled = true'
 
 
 def _secrets(config: Config) -> Iterator[tuple[str, Callable[[], Secret | None]]]:

@@ -299,6 +299,10 @@ class State(_Table, frozen=True):
     """A directory that only the proxy writes, shared by its workers. It records log-in attempts, so that a wrong PIN is
     never tried twice."""
 
+    witness: Literal["audit", "none"] | None = None
+    """What shows at the start that the directory was lost, or replaced by an older copy: "audit", the newest lines of
+    ``audit.file``, or "none". Without it, "audit" if there is an ``audit.file``."""
+
 
 class Logging(_Table, frozen=True):
     """``[logging]``: the log on standard error."""

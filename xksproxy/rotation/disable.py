@@ -39,11 +39,10 @@ def disable_version(
     def change(stored: VersionRecord | None) -> VersionRecord:
         record = stored or VersionRecord(key.first_version)
         _require_not_primary(key, number, record)
-        used = usage.read(label)
-        if number not in (key.first_version, *key.listed_versions, *record.proven) and used == KeyUsage(label):
+        if number not in (key.first_version, *key.listed_versions, *record.proven) and not usage.has_record(label):
             raise RotationRefused(f"version {number} of {key.id} was never used or prepared on this machine")
         if not force:
-            _require_not_recent(key, number, used, recent_days)
+            _require_not_recent(key, number, usage.read(label), recent_days)
         return replace(record, disabled=tuple(sorted({*record.disabled, number})))
 
     versions.update(key.id, change)

@@ -5,7 +5,8 @@ import binascii
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
@@ -134,7 +135,8 @@ class KeyInventory:
         """
         hsm, session = next(iter(self._sessions.items()))
         _require_aes_256(hsm, session, label)
-        fingerprint = session.make_fingerprint(label)
+        with _failure_of_the_key(hsm, session, label):
+            fingerprint = session.make_fingerprint(label)
         if fingerprint.canary is None:
             raise VersionUnusable(f"the key {label} on {hsm} is not an AES-256 key that may encrypt and decrypt")
         return fingerprint
@@ -157,6 +159,19 @@ class KeyInventory:
                     f"{hsm} has another key with the label {label}: its value does not match the fingerprint",
                     "the version does not become primary; find out which key is the right one before you delete a key",
                 ) from error
+
+
+@contextmanager
+def _failure_of_the_key(hsm: str, session: HsmSession, label: str) -> Iterator[None]:
+    """Raise VersionUnusable for a failure while the HSM works, as of a key whose making was cut off by a crash."""
+    try:
+        yield
+    except TokenUnavailable as error:
+        session.self_test()
+        raise VersionUnusable(
+            f"the key {label} on {hsm} cannot be used although the HSM works: {error}",
+            "the next rotation makes another one; remove this key with the vendor's tools: it has encrypted no data",
+        ) from error
 
 
 def _require_aes_256(hsm: str, session: HsmSession, label: str) -> None:

@@ -12,9 +12,9 @@ from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
+from xksproxy.rotation.version_states import VersionState, state_of
 from xksproxy.state.state_file import SharedTable
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord
 
 
@@ -102,7 +102,11 @@ class Rotation:
         except VersionUnusable:
             # Its number is not used again, so the next rotation uses a new version.
             self._change_record(
-                lambda record: replace(record, pending=None if record.pending == number else record.pending)
+                lambda record: replace(
+                    record,
+                    pending=None if record.pending == number else record.pending,
+                    highest=max(record.highest, number) if other_machine is None else record.highest,
+                )
             )
             raise
 
@@ -145,14 +149,16 @@ class Rotation:
             if prepared.number not in record.proven:
                 raise RotationRefused(f"version {prepared.number} is no longer prepared", "run the rotation again")
             self._require_usable(prepared.number, prepared.label, record)
-            return replace(record, primary=prepared.number, pending=None)
+            highest = max(record.highest, prepared.number)
+            return replace(record, primary=prepared.number, pending=None, highest=highest)
 
         self._change_record(change)
 
-    def abandon(self) -> int:
-        """End the rotation that was begun or prepared, and return its version, whose number is not used again.
+    def abandon(self) -> tuple[int, bool]:
+        """End the rotation that was begun or prepared. Returns its version, and whether it was never primary.
 
-        The key stays on the tokens. If it was made extractable so that it could be copied, it is made unextractable.
+        The number of a version that was never primary is not used again. The key stays on the tokens. If it was made
+        extractable so that it could be copied, it is made unextractable.
 
         Raises:
             RotationRefused: no rotation was begun.
@@ -167,14 +173,18 @@ class Rotation:
         if number in record.extractable:
             self._inventory.forbid_extraction(label)
 
+        is_new = number > max(record.primary, record.highest)
+
         def change(record: VersionRecord) -> VersionRecord:
-            proven = record.proven if number == record.primary else _without(record.proven, number)
-            highest = max(record.highest, number)
-            extractable = _without(record.extractable, number)
-            return replace(record, pending=None, proven=proven, extractable=extractable, highest=highest)
+            record = replace(record, pending=None, extractable=_without(record.extractable, number))
+            if not is_new:
+                return record
+            proven, highest = _without(record.proven, number), max(record.highest, number)
+            abandoned = tuple(sorted({*record.abandoned, number}))
+            return replace(record, proven=proven, highest=highest, abandoned=abandoned)
 
         self._change_record(change)
-        return number
+        return number, is_new
 
     def _version_to_prepare(self, wanted: int | None, other_machine: VersionFingerprint | None) -> int:
         if other_machine is not None:
@@ -226,7 +236,8 @@ class Rotation:
         if number not in on_tokens:
             self._fingerprints.refresh()
             is_new = number > record.highest and self._fingerprints.get(label) is None
-            return is_new and number not in record.disabled
+            had_key = self._usage.has_record(label) and self._usage.read(label).encryptions > 0
+            return is_new and not had_key and number not in record.disabled
         try:
             self._require_usable(number, label, record)
         except RotationRefused:
@@ -234,21 +245,23 @@ class Rotation:
         return True
 
     def _require_usable(self, number: int, label: str, record: VersionRecord) -> None:
-        if number in record.disabled:
-            raise RotationRefused(
-                f"version {number} is disabled",
-                f"enable it first: xksproxy keys enable-version {self._key.id} {number}",
-                f"or rotate to a new version: xksproxy keys rotate {self._key.id}",
-            )
         to_new = f"rotate to a new version: xksproxy keys rotate {self._key.id}"
-        usage = self._usage.read(label)
+        full = self._usage.read(label).encryptions >= self._key.maximum_encryptions
+        match state_of(number, record, exists=True, full=full):
+            case VersionState.DISABLED:
+                enable = f"enable it first: xksproxy keys enable-version {self._key.id} {number}"
+                raise RotationRefused(f"version {number} is disabled", enable, f"or {to_new}")
+            case VersionState.ABANDONED:
+                raise RotationRefused(f"version {number} was abandoned, and its number is not used again", to_new)
         known = {self._key.first_version, record.primary, record.pending, *record.proven}
-        if number not in known and usage == KeyUsage(label) and self._inventory.hsms_with(label):
+        if number not in known and not self._usage.has_record(label):
+            if not self._inventory.hsms_with(label):
+                return  # its key is made by this rotation
             raise RotationRefused(
                 f"the token has version {number}, but this machine has no record of its encryptions, so it is not used",
                 to_new,
             )
-        if usage.encryptions >= self._key.maximum_encryptions:
+        if full:
             raise RotationRefused(f"version {number} has reached its maximum number of encryptions", to_new)
 
     def _label_of(self, number: int) -> str:
@@ -273,6 +286,7 @@ class Rotation:
             return False
         if number <= self.record().primary:
             raise RotationRefused(f"no HSM has version {number} of {self._key.id}, the label {label}")
+        self._usage.begin(label)
         is_copied = distribution.wrapping_label is not None
         added = {number} if is_copied else set()
         self._change_record(

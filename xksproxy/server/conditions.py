@@ -28,6 +28,7 @@ class Cause(StrEnum):
     KEY_LIMIT = "key-limit"
     BLOCKED = "blocked"
     STATE = "state-unusable"
+    STATE_DOUBT = "state-in-doubt"
     AUDIT = "audit-refusing"
     AUDIT_LOST = "audit-not-written"
     WORKERS = "workers-missing"

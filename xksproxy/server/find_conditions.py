@@ -99,7 +99,9 @@ def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:
 
 
 def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Iterator[Condition]:
-    if services.problem:
+    if services.doubt:
+        yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.doubt)
+    if services.problem not in ("", services.doubt):
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)

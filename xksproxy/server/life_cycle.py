@@ -5,16 +5,21 @@ Events of commands and of the master come through :class:`~xksproxy.state.audit_
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from xksproxy import __version__
+from xksproxy.config.model import Config
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.server.services import Services
 from xksproxy.state.audit_spool import AuditEntry, AuditSpool, actor
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.state_witness import MESSAGE as STATE_MESSAGE
+from xksproxy.telemetry.state_witness import WitnessLines, witness_file
 
 _log: Final = logging.getLogger(__name__)
 _UNREADABLE: Final = "event unreadable"
@@ -23,8 +28,11 @@ _UNREADABLE: Final = "event unreadable"
 class LifeCycle:
     """Writes life-cycle events to the audit log of this worker. Belongs to its event loop."""
 
-    def __init__(self, audit: AuditLog, state_directory: Path) -> None:
+    def __init__(self, audit: AuditLog, state_directory: Path, witness: WitnessLines | None = None) -> None:
+        """``witness`` makes the lines about the state directory; None if the audit log is not its witness."""
         self._audit = audit
+        self._witness = witness
+        self._state_line: Mapping[str, Any] | None = None
         self._spool = AuditSpool(state_directory)
         self._queued: dict[str, int] = {}
         """Events that are queued in the audit log, and the number of written lines at which each is written."""
@@ -46,6 +54,8 @@ class LifeCycle:
             self._problem = str(error)
             return
         self._problem = ""
+        if line := self._state_line:
+            self._audit.write(STATE_MESSAGE, partial(dict, line))
         for name, entry in waiting.items():
             if self._audit.full:
                 return
@@ -55,8 +65,11 @@ class LifeCycle:
 
     def _take_waiting(self) -> dict[str, AuditEntry | None]:
         """Remove the events whose lines are written, and return those that are not queued."""
+        self._state_line = None
         if not self._spool.become_writer():
             return {}
+        if self._witness is not None:
+            self._state_line = self._witness.take()
         self._forget_written()
         return {name: entry for name, entry in self._spool.entries().items() if name not in self._queued}
 
@@ -88,3 +101,10 @@ class LifeCycle:
 
 def _state(*, serving: bool) -> str:
     return "in service" if serving else "out of service"
+
+
+def witness_lines(config: Config, services: Services) -> WitnessLines | None:
+    """What makes the lines about the state directory; None if the audit log is not its witness."""
+    if witness_file(config) is None:
+        return None
+    return WitnessLines(Path(config.state.directory), lambda: services.life_cycle_changes)

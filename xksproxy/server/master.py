@@ -29,8 +29,10 @@ from xksproxy.server.supervisor import Supervisor
 from xksproxy.server.watch import FileWatch
 from xksproxy.server.worker_count import WorkerCount
 from xksproxy.state.audit_spool import leave_event
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.telemetry.logs import logging_config
 from xksproxy.telemetry.metric_files import EndedWorkers
+from xksproxy.telemetry.state_witness import note_doubt
 
 _log: Final = logging.getLogger(__name__)
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
@@ -172,7 +174,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         directory = self.accepted.config.state.directory
         if directory not in self._state_identities:
             self._state_identities[directory] = StateIdentity(Path(directory))
+            self._note_doubt()
         return self._state_identities[directory]
+
+    def _note_doubt(self) -> None:
+        try:
+            note_doubt(self.accepted.config)
+        except StateUnusable as error:  # which the workers report
+            _log.error("state directory in doubt cannot be marked", extra={"fields": {"reason": str(error)}})
 
     @property
     def protocols(self) -> list[str]:

@@ -31,6 +31,7 @@ from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InternalException, InvalidUriPathException
 from xksproxy.state.directory_check import StateDirectoryCheck
+from xksproxy.state.doubt import read_doubt
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 
@@ -66,6 +67,8 @@ class Services:
         self._lost = self._identity.problem
         self.usage = UsageBook(state)
         self._state_check = StateDirectoryCheck(state)
+        self.doubt = read_doubt(state)
+        """Why the state directory may be older than it was; empty if nothing says so."""
         self._states = StateTables(state, lambda: self._lost)
         modules = Modules(PinGuard(state, lost=lambda: self._identity.problem), self.usage, config.hsm)
         self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
@@ -137,6 +140,7 @@ class Services:
         self._note_identity()
         if not self._lost:
             changes = self._states.refresh()
+            self.doubt = read_doubt(self._state)
             guarded(self.usage.records.check)
             guarded(self._state_check.refresh)
             guarded(self._follow_credentials)
@@ -201,13 +205,15 @@ class Services:
             _log.error("changed credentials or certificates refused", extra={"fields": {"problems": problems}})
 
     def require_state(self) -> None:
-        """Refuse to encrypt while the state directory is lost: encryptions would be counted from 0.
+        """Refuse to encrypt while the state directory is lost, or is in doubt: counts of encryptions may be too low.
 
         Raises:
-            InternalException: it is lost.
+            InternalException: it is.
         """
         if self._lost:
             raise InternalException("The state directory of the proxy is lost", detail=self._lost)
+        if self.doubt:
+            raise InternalException("The state directory of the proxy is in doubt", detail=self.doubt)
 
     def stop(self) -> None:
         """Stop the HSM threads."""
@@ -253,6 +259,11 @@ class Services:
         return self._states.generation
 
     @property
+    def life_cycle_changes(self) -> tuple[int, int]:
+        """Changes with blocks, key versions and retired credentials."""
+        return self._states.generation, self._states.retired.revision
+
+    @property
     def accepted_credentials(self) -> dict[str, tuple[str, ...]]:
         """The access key ids that are accepted, by key store."""
         services = self._snapshot.services.values()
@@ -266,7 +277,8 @@ class Services:
     @property
     def problem(self) -> str:
         """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
-        return self._lost or self._state_check.problem or self.usage.records.problem or self._states.retired.problem
+        problems = (self._lost, self._state_check.problem, self.usage.records.problem, self._states.retired.problem)
+        return next(filter(None, problems), self.doubt)
 
     @property
     def refused_files(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
-from xksproxy.server.life_cycle import LifeCycle
+from xksproxy.server.life_cycle import LifeCycle, witness_lines
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain_http import PlainListener
@@ -113,7 +113,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
-        life_cycle = LifeCycle(recorder.audit, Path(config.state.directory))
+        life_cycle = LifeCycle(recorder.audit, Path(config.state.directory), witness_lines(config, services))
         life_cycle.begin()
         recorder.metrics.reload_failed.labels().set(0)
         pipeline = Pipeline(services, config.server, recorder)

@@ -11,9 +11,13 @@ from urllib.parse import unquote
 import msgspec
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
+from xksproxy.config.model import MAXIMUM_ENCRYPTIONS
 from xksproxy.decoding import decode_json
+from xksproxy.state.doubt import remove_doubt
 from xksproxy.state.private_files import opened_directory, read_file
 from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.state_number import FILE_NAME as NUMBER_FILE
+from xksproxy.state.state_number import StateNumber, settled
 from xksproxy.state.versions import OF_ALL_KEYS
 
 FORMAT: Final = 1
@@ -81,7 +85,7 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
     names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
     stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
     lost = []
-    for name in sorted(names | {f"versions-{store}.json" for store in stores}):
+    for name in sorted(names | {NUMBER_FILE} | {f"versions-{store}.json" for store in stores}):
         merge = _merge_of(name)
         assert merge is not None  # noqa: S101 - file_names and the filter above give only such names
         file = StateFile(state_directory, name)
@@ -92,7 +96,27 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
             current, saved = _normal(name, current or {}), saved or _normal(name, {})
             revision = max(_revision(current), _revision(saved))
             file.supersede(merge(name, saved, current, doubt), revision)
+    remove_doubt(state_directory)
     return lost
+
+
+def accept_directory(state_directory: Path, encryptions_per_second: float, now: float) -> list[str]:
+    """Settle a doubt without a backup: what the directory has counts as a backup of the time of its number.
+
+    Without a number, as after a loss, each key counts as full that has a record, or that is found without one. So each
+    key has to be rotated. It returns the names of the files that are lost. No proxy may run.
+
+    Raises:
+        StateUnusable: a file cannot be written. It can be repeated.
+    """
+    try:
+        found = StateNumber(state_directory).read()
+    except StateUnusable:
+        found = None
+    at, rate = (now - 1, MAXIMUM_ENCRYPTIONS) if found is None else (min(found[1].at, now), encryptions_per_second)
+    there = {name: _readable(state_directory, name) for name in file_names(state_directory)}
+    files = {name: _normal(name, document) for name, document in there.items() if document is not None}
+    return restore_backup(state_directory, Backup(at, platform.node(), files), rate, now)
 
 
 def file_names(state_directory: Path) -> list[str]:
@@ -128,7 +152,7 @@ def _versions(name: str, saved: Document, current: Document, doubt: _Doubt) -> D
     for key_id in entries:
         before, after = older["entries"].get(key_id, {}), newer["entries"].get(key_id, {})
         merged = {**before, **after}
-        for field in ("proven", "extractable", "disabled"):
+        for field in ("proven", "extractable", "disabled", "abandoned"):
             merged[field] = sorted({*before.get(field, ()), *after.get(field, ())})
         merged["disabled"] = [number for number in merged["disabled"] if number != merged["primary"]]
         merged["highest"] = max(before.get("highest", 0), after.get("highest", 0))
@@ -155,6 +179,11 @@ def _uses(name: str, saved: Document, current: Document, doubt: _Doubt) -> Docum
     return {**saved, **current, "entries": entries}
 
 
+def _number(_: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
+    before = max(saved.get("unrecorded", 0), current.get("unrecorded", 0))
+    return settled({**saved, **current, "unrecorded": before}, doubt.now, doubt.encryptions)
+
+
 def _usage(name: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
     label = unquote(name.removeprefix("usage/key-").removesuffix(".json"))
     count = max(saved.get("encryptions", 0) + doubt.encryptions, current.get("encryptions", 0))
@@ -173,6 +202,7 @@ _KINDS: Final[Mapping[str, _Merge]] = {
     "usage/key-*.json": _usage,
     "credential-uses.json": _uses,
     "credentials-*.json": _uses,
+    NUMBER_FILE: _number,
 }
 
 
@@ -183,7 +213,7 @@ def _merge_of(name: str) -> _Merge | None:
 
 def _normal(name: str, document: Document) -> Document:
     """The document of a table in the form of today."""
-    if name.startswith("usage/") or isinstance(document.get("format"), int):
+    if name.startswith("usage/") or name == NUMBER_FILE or isinstance(document.get("format"), int):
         return document
     return {"entries": document}
 
@@ -196,7 +226,11 @@ def _readable(root: Path, name: str) -> Document | None:
             document = decode_json(read_file(last, directory), dict[str, Any])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return document if name.startswith("usage/") or isinstance(_normal(name, document).get("entries"), dict) else None
+    return (
+        document
+        if name.startswith("usage/") or name == NUMBER_FILE or isinstance(_normal(name, document).get("entries"), dict)
+        else None
+    )
 
 
 def _revision(document: Document) -> int:

@@ -44,6 +44,18 @@ class UsageBook:
         """
         return self.records.read(self.names.read(label))
 
+    def has_record(self, label: str) -> bool:
+        """Whether a label has a record (StateUnusable if that is not known)."""
+        return self.records.has(self.names.read(label))
+
+    def begin(self, label: str) -> None:
+        """Record a key that is made now, so that it counts as new also where others without a record do not.
+
+        Raises:
+            StateUnusable: the record cannot be read or written.
+        """
+        self.records.begin(self.names.read(label))
+
     def count_encryption(self, label: str, maximum: int | None) -> None:
         """Count one encryption before it is made. This may wait for the disk.
 

@@ -16,6 +16,7 @@ import msgspec
 from xksproxy.decoding import convert
 from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, write_together
+from xksproxy.state.state_number import unrecorded_encryptions
 
 _log: Final = logging.getLogger(__name__)
 _LOCK_SECONDS: Final = 1.0
@@ -67,7 +68,22 @@ class UsageRecords:
         Raises:
             StateUnusable: the record cannot be read.
         """
-        return _read(self._file(label), label)[0]
+        return self._read(self._file(label), label)[0]
+
+    def has(self, label: str) -> bool:
+        """Whether a label has a record (StateUnusable if that is not known)."""
+        return self._file(label).read() is not None
+
+    def begin(self, label: str) -> None:
+        """Record that a key is new, and has made no encryption, unless the label has a record.
+
+        Raises:
+            StateUnusable: the record cannot be read or written.
+        """
+        file = self._file(label)
+        with file.locked(_LOCK_SECONDS):
+            if file.read() is None:
+                file.write(msgspec.to_builtins(KeyUsage(label)))
 
     def read_all(self) -> Iterator[KeyUsage]:
         """All records, in no particular order. Those that have not changed since they were read are not read again.
@@ -121,7 +137,7 @@ class UsageRecords:
         """
         file = self._file(label)
         with file.locked(_RESERVE_LOCK_SECONDS):
-            usage, document = _read(file, label, reserved)
+            usage, document = self._read(file, label, reserved)
             if maximum is not None:
                 remaining = maximum - usage.encryptions
                 if remaining <= 0:
@@ -149,7 +165,7 @@ class UsageRecords:
                 file = self._file(label)
                 with suppress(StateUnusable):
                     locks.enter_context(file.locked(_LOCK_SECONDS))
-                    usage, document = _read(file, label, reserved)
+                    usage, document = self._read(file, label, reserved)
                     changed = _later(usage, encryptions=usage.encryptions - unused)
                     changes[file] = {**document, **msgspec.to_builtins(changed)}
             if changes:
@@ -163,7 +179,7 @@ class UsageRecords:
         """
         file = self._file(label)
         with file.locked(_LOCK_SECONDS):
-            usage, document = _read(file, label, reserved)
+            usage, document = self._read(file, label, reserved)
             changed = _later(usage, encryptions=usage.encryptions, **times)
             file.write({**document, **msgspec.to_builtins(changed)})
 
@@ -185,8 +201,21 @@ class UsageRecords:
         signature = file.signature()
         known = self._looked_at.get(name)
         if known is None or signature is None or known[0] != signature:
-            known = self._looked_at[name] = signature, _read(file, "")[0]
+            known = self._looked_at[name] = signature, self._read(file, "")[0]
         return known[1]
+
+    def _read(self, file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:
+        """The record, and the document with it. A record with fewer than ``reserved`` encryptions was replaced."""
+        document = file.read()
+        if document is None:
+            return KeyUsage(label, unrecorded_encryptions(self._directory)), {}
+        try:
+            usage = convert(document, KeyUsage)
+        except msgspec.MsgspecError as error:
+            raise StateUnusable(f"{file.path}: {error}") from error
+        if usage.encryptions < reserved:
+            raise StateUnusable(f"{file.path}: it was replaced, and its count is lost; restore the file")
+        return usage, document
 
     @staticmethod
     def _record_names(directory: Path) -> Iterator[str]:
@@ -216,20 +245,6 @@ def _warn_near_limit(label: str, before: int, after: int, maximum: int) -> None:
     if reached:
         fields = {"label": label, "encryptions": after, "maximum": maximum, "percent": reached[-1]}
         _log.warning("key nears its maximum number of encryptions", extra={"fields": fields})
-
-
-def _read(file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:
-    """The record, and the document with it. A record with fewer than ``reserved`` encryptions was replaced."""
-    document = file.read()
-    if document is None:
-        return KeyUsage(label), {}
-    try:
-        usage = convert(document, KeyUsage)
-    except msgspec.MsgspecError as error:
-        raise StateUnusable(f"{file.path}: {error}") from error
-    if usage.encryptions < reserved:
-        raise StateUnusable(f"{file.path}: it was replaced, and its count is lost; restore the file")
-    return usage, document
 
 
 def _later(usage: KeyUsage, *, encryptions: int, **times: float) -> KeyUsage:

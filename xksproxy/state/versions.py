@@ -31,6 +31,9 @@ class VersionRecord(msgspec.Struct, frozen=True):
     highest: int = 0
     """No key is made for a version up to this number: it may have had another key."""
 
+    abandoned: tuple[int, ...] = ()
+    """Versions that were begun or prepared, and then given up before they were ever primary."""
+
 
 OF_ALL_KEYS = ""
 """The entry whose ``highest`` is that of every key of the key store. No external key has this id."""

@@ -478,7 +478,7 @@ def test_an_abandoned_version_can_leave_no_token_and_the_next_rotation_makes_a_n
         assert any("--abandon" in hint for hint in caught.value.hints)
     assert first.describe_key("key.v2").extractable
 
-    assert two.rotation.abandon() == 2
+    assert two.rotation.abandon() == (2, True)
 
     assert not first.describe_key("key.v2").extractable
     record = two.rotation.record()
@@ -592,3 +592,39 @@ def test_a_rotation_cut_off_at_any_step_leaves_a_working_key_and_can_be_finished
         if done is not None:
             break
     assert limit > 20
+
+
+def test_a_key_whose_making_was_cut_off_is_named_and_the_next_rotation_makes_another_one(
+    tmp_path: Path, make_faulty: Callable[..., FaultyHsm], modules: Modules
+) -> None:
+    faulty = make_faulty()
+    site = Site(tmp_path / "state", modules, faulty.hsm)
+    next(iter(site.sessions.values())).create_key(KEY, bits=256, encrypt=True, decrypt=True)
+    faulty.tell("C_EncryptInit return 0x70 count=1")  # CKR_MECHANISM_INVALID, as SoftHSM2 gives for such a key
+
+    with pytest.raises(RotationRefused, match=r"key\.v2 on .* cannot be used although the HSM works"):
+        site.rotate()
+
+    assert (site.rotation.record().pending, site.rotate()) == (None, 3)
+
+
+def test_a_version_that_was_primary_is_not_abandoned(one: Site) -> None:
+    one.rotate()
+    one.rotate(wanted=1)
+    one.rotation.prepare(2, NO_WAIT)
+
+    assert one.rotation.abandon() == (2, False)
+
+    record = one.rotation.record()
+    assert (record.pending, record.proven, record.abandoned) == (None, (1, 2), ())
+    assert one.rotate(wanted=2) == 2
+
+
+def test_an_abandoned_version_never_becomes_primary(one: Site) -> None:
+    one.rotation.prepare(None, NO_WAIT)
+    assert one.rotation.abandon() == (2, True)
+
+    with pytest.raises(RotationRefused, match="was abandoned"):
+        one.rotate(wanted=2)
+
+    assert one.primary == "key"

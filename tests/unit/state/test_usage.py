@@ -20,7 +20,7 @@ from xksproxy.state import reservation, usage, usage_records
 from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.usage_records import KeyUsage
+from xksproxy.state.usage_records import KeyUsage, UsageRecords
 
 LABELS = st.text(min_size=1, max_size=40) | st.text("aä/.%\0~ -", min_size=1, max_size=300)
 RECORD = "key-demo.json"
@@ -284,7 +284,7 @@ def test_a_refusal_is_repeated_for_a_second_without_reading_the_record(
 ) -> None:
     count_all(book, 20)
     with monkeypatch.context() as patch:
-        patch.setattr(usage_records, "_read", None)
+        patch.setattr(UsageRecords, "_read", None)
         for later in (0.5, 0.4):
             clock.now += later
             with pytest.raises(LimitReached):

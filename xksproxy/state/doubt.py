@@ -1,0 +1,50 @@
+"""The mark that a state directory is in doubt: something outside knows of a newer one."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from xksproxy.encoding import encode_json
+from xksproxy.state.state_file import StateUnusable, read_json, replace_file
+
+FILE_NAME: Final = "doubt.json"
+HOW_TO_SETTLE: Final = (
+    "stop the proxy; put the newest copy back, or merge a backup with xksproxy state restore FILE, or, if there is"
+    " neither, xksproxy state accept"
+)
+
+
+class StateInDoubt(StateUnusable):
+    """The state directory may be an older copy, or may have been lost, so nothing in it may be opened."""
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """Why the directory is in doubt."""
+
+    reason: str
+    since: float
+    """Unix time in seconds."""
+
+
+def read_doubt(state_directory: Path) -> str:
+    """Why the directory is in doubt, also if the mark itself cannot be read; empty if it is not."""
+    try:
+        doubt = read_json(state_directory / FILE_NAME, Doubt)
+    except StateUnusable as error:
+        return str(error)
+    return "" if doubt is None else f"{doubt.reason}; {HOW_TO_SETTLE}"
+
+
+def mark_doubt(state_directory: Path, reason: str) -> None:
+    """Mark the directory, unless it is marked (StateUnusable if that fails)."""
+    if not read_doubt(state_directory):
+        replace_file(state_directory / FILE_NAME, encode_json(Doubt(reason, time.time())))
+
+
+def remove_doubt(state_directory: Path) -> None:
+    """Remove the mark, because the doubt is settled (OSError if that fails)."""
+    with suppress(FileNotFoundError):
+        (state_directory / FILE_NAME).unlink()

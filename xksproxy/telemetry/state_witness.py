@@ -1,0 +1,193 @@
+"""The audit log as a witness: its newest line about the state directory shows that another one was put in its place."""
+
+import glob
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from xksproxy.config.model import Config
+from xksproxy.config.regular_file import is_regular_file
+from xksproxy.decoding import convert
+from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt, read_doubt
+from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_number import StateNumber
+
+_log: Final = logging.getLogger(__name__)
+MESSAGE: Final = "state"
+"""The ``message`` of a line about the state directory."""
+
+_COUNTS_SECONDS: Final = 60.0
+"""How often counts of encryptions raise the number; the other changes raise it at once."""
+
+_MOST_BYTES: Final = 256 * 1024 * 1024
+"""So much of the end of the log is searched. A busy proxy writes a line about its state more often."""
+
+_CHUNK_BYTES: Final = 1024 * 1024
+_CONSOLE_LINE: Final = re.compile(rb"(?P<time>\S+) state  (?P<fields>.*)")
+_CONSOLE_FIELD: Final = re.compile(rb'(?P<name>state_\w+)=(?P<value>"(?:[^"\\]|\\.)*"|[0-9.]+)')
+_MARKS: Final = (b'"message":"state"', b" state  pid=")
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """What a line says."""
+
+    state_id: str
+    state_number: int
+    state_at: float
+    """When the number was raised, in Unix time in seconds."""
+
+    state_directory: str
+
+
+def witness_file(config: Config) -> Path | None:
+    """The file of the audit log, if it is the witness of the state directory."""
+    audit = config.audit
+    is_witness = audit.enabled and audit.file is not None and config.state.witness != "none"
+    return Path(audit.file) if is_witness and audit.file is not None else None
+
+
+def doubt_of(state_directory: Path, log: Path | None) -> str:
+    """Why a state directory is in doubt; empty if it is not. ``log`` is its witness."""
+    if marked := read_doubt(state_directory):
+        return marked
+    reason = "" if log is None else _compare(state_directory, log)
+    return f"{reason}; {HOW_TO_SETTLE}" if reason else ""
+
+
+def note_doubt(config: Config) -> None:
+    """Mark the state directory of a proxy that starts, if its witness knows of a newer one.
+
+    Raises:
+        StateUnusable: the mark cannot be written.
+    """
+    directory, log = Path(config.state.directory), witness_file(config)
+    if log is not None and not read_doubt(directory) and (reason := _compare(directory, log)):
+        mark_doubt(directory, reason)
+    if reason := read_doubt(directory):
+        _log.error("state directory in doubt", extra={"fields": {"reason": reason}})
+
+
+class WitnessLines:
+    """Makes the lines: one at the start, one after each change of state, and once a minute while keys encrypt."""
+
+    def __init__(self, state_directory: Path, changes: Callable[[], object]) -> None:
+        """``changes`` returns another value after a change of blocks, key versions or retired credentials."""
+        self._directory = state_directory
+        self._number = StateNumber(state_directory)
+        self._changes = changes
+        self._last: object = None
+        self._counted: tuple[float, int] = -_COUNTS_SECONDS, 0
+        """When the counts were looked at last, and the time of their last change."""
+        self._problem = ""
+
+    def take(self) -> Mapping[str, Any] | None:
+        """Raise the number if something has changed, and return the fields of the line. It waits for the disk."""
+        changes = (self._changes(),)
+        if not (changes != self._last or self._has_counted()) or read_doubt(self._directory):
+            return None
+        try:
+            number, record = self._number.advance()
+        except StateUnusable as error:
+            if str(error) != self._problem:
+                _log.error("state cannot be numbered", extra={"fields": {"reason": str(error)}})
+            self._problem = str(error)
+            return None
+        self._last, self._problem = changes, ""
+        return msgspec.to_builtins(Witness(record.id, number, record.at, str(self._directory.resolve())))  # type: ignore[no-any-return]
+
+    def _has_counted(self) -> bool:
+        """Whether a count of encryptions was written since the last look, a minute ago or more."""
+        now = time.monotonic()
+        looked_at, before = self._counted
+        if now - looked_at < _COUNTS_SECONDS:
+            return False
+        try:
+            changed = (self._directory / "usage").stat().st_mtime_ns
+        except OSError:
+            changed = 0
+        self._counted = now, changed
+        return changed != before
+
+
+def _compare(state_directory: Path, log: Path) -> str:
+    path = str(state_directory.resolve())
+    try:
+        before = StateNumber(state_directory).read()
+        witness = _newest(log, path, "" if before is None else before[1].id)
+        found = StateNumber(state_directory).read()  # again: a proxy that runs may have raised it before its last line
+    except StateUnusable as error:
+        return str(error)
+    if witness is None or (found is not None and witness.state_at <= found[1].settled_at):
+        return ""
+    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(witness.state_at))
+    knows = f"the audit log {log} knows number {witness.state_number} of {at}"
+    if found is None:
+        return f"the state directory {path} has no number, as after a loss, but {knows}"
+    if found[1].id != witness.state_id:
+        return f"the state directory {path} is another one than that of which {knows}"
+    if found[0] < witness.state_number:
+        return f"the state directory {path} is an older copy: it has number {found[0]}, but {knows}"
+    return ""
+
+
+def _newest(log: Path, path: str, state_id: str) -> Witness | None:
+    """The newest line about the directory of this id, wherever it was, or at this path. Others may share the log."""
+    return next((line for line in _witnesses(log) if line.state_id == state_id or line.state_directory == path), None)
+
+
+def _witnesses(log: Path) -> Iterator[Witness]:
+    """The lines about state directories in a log and the files to which it was rotated, the newest first."""
+    budget = _MOST_BYTES
+    for path in _newest_first(log):
+        try:
+            for line in _lines_backwards(path, budget):
+                budget -= len(line) + 1
+                if any(mark in line for mark in _MARKS) and (found := _parsed(line)) is not None:
+                    yield found
+        except OSError as error:
+            _log.warning("audit log is no witness of the state", extra={"fields": {"reason": str(error)}})
+        if budget <= 0:
+            return
+
+
+def _newest_first(log: Path) -> list[Path]:
+    """The log, then the files to which it was rotated and that are not compressed."""
+    rotated = [path for path in log.parent.glob(f"{glob.escape(log.name)}[.-]*") if is_regular_file(str(path))]
+    rotated.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [*([log] if is_regular_file(str(log)) else ()), *rotated]
+
+
+def _lines_backwards(path: Path, most_bytes: int) -> Iterator[bytes]:
+    """The lines of the last ``most_bytes`` of a file, the last one first."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        start, rest = max(0, end - most_bytes), b""
+        while end > start:
+            begin = max(start, end - _CHUNK_BYTES)
+            file.seek(begin)
+            *lines, rest = reversed((file.read(end - begin) + rest).split(b"\n"))
+            yield from lines
+            end = begin
+        yield rest
+
+
+def _parsed(line: bytes) -> Witness | None:
+    """What a line in one of the two formats says; None if it is not about a state directory."""
+    try:
+        document = json.loads(line)
+        fields = document if document.get("message") == MESSAGE else {}
+    except (ValueError, AttributeError, RecursionError):
+        found = _CONSOLE_LINE.fullmatch(line)
+        pairs = _CONSOLE_FIELD.findall(found["fields"]) if found else ()
+        fields = {name.decode(): json.loads(value) for name, value in pairs}
+    try:
+        return convert(fields, Witness)
+    except msgspec.MsgspecError:
+        return None
