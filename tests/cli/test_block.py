@@ -37,3 +37,40 @@ def test_a_key_store_of_a_large_configuration_with_a_mistake_is_blocked(run: Cal
     config.write_text(f"{config.read_text()}{comments}\n[wrong]\n")
 
     assert run("block", "--config", config, "--keystore", "dev").code == 0
+
+
+@pytest.mark.parametrize(
+    "end", ["[logg", '[logging]\nlevel = "in', "[[keystore]]\nkeys = [\n  {id =", "this is not finished"]
+)
+@pytest.mark.parametrize("option", [("--keystore", "dev"), ("--all",), ("--keystore", "dev", "--key", "demo-key")])
+def test_a_block_is_made_with_a_configuration_that_is_half_written(
+    run: Callable[..., Any], config: Path, end: str, option: tuple[str, ...]
+) -> None:
+    config.write_text(f"{config.read_text()}\n{end}")
+
+    done = run("block", "--config", config, *option)
+
+    assert done.code == 0
+    assert f"{config} has errors; using the state directory {config.parent / 'state'}" in done.err
+    assert (config.parent / "state" / ("blocks.json" if "--all" in option else "blocks-dev.json")).exists()
+
+
+def test_a_state_directory_is_not_guessed_where_its_line_is_damaged(run: Callable[..., Any], config: Path) -> None:
+    config.write_text(config.read_text().replace('directory = "state"', 'directory = "sta'))
+
+    refused = run("block", "--config", config, "--all")
+
+    assert refused.code == 2
+    assert "to block nevertheless: xksproxy block --state DIRECTORY" in refused.err
+    assert not any((config.parent / "state").iterdir())
+
+
+def test_a_key_store_that_a_half_written_configuration_does_not_name_is_refused(
+    run: Callable[..., Any], config: Path
+) -> None:
+    config.write_text(f"{config.read_text()}\n[logg")
+
+    refused = run("block", "--config", config, "--keystore", "unknown")
+
+    assert refused.code == 2
+    assert "no key store has the name unknown; expected one of: dev" in refused.err

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from xksproxy.cli.config_option import choose_keystore
+from xksproxy.cli.output import print_progress
 from xksproxy.config.errors import ConfigError
-from xksproxy.config.load import load_config, load_tables
+from xksproxy.config.load import load_config, load_readable_lines, load_tables
 from xksproxy.config.model import State
 from xksproxy.config.regular_file import FileRefused
 from xksproxy.keystore.key_map import KeyMap
@@ -91,19 +92,40 @@ def _of_broken_configuration(
     path: Path, keystore_name: str | None, error: ConfigError, *, all_stores: bool
 ) -> BlockTarget:
     try:
-        tables = load_tables(path)
-        directory = _member(tables.get("state", {}), "directory") or State().directory
-        names = [name for store in tables.get("keystore", []) if (name := _member(store, "name"))]
-    except (FileRefused, ValueError, RecursionError, TypeError, AttributeError):
+        named, names = _named_in(path)
+    except (FileRefused, ValueError, TypeError, AttributeError):
         hint = "to block nevertheless: xksproxy block --state DIRECTORY --keystore NAME, or --all"
         raise ConfigError([*error.problems, hint]) from None
+    directory = path.absolute().parent / named
+    print_progress(f"{path} has errors; using the state directory {directory}")
     if all_stores:
-        return BlockTarget(path.absolute().parent / directory, None)
+        return BlockTarget(directory, None)
     if keystore_name is None and len(names) != 1:
         raise click.UsageError(f"choose a key store with --keystore; the configuration names: {', '.join(names)}")
     if keystore_name is not None and keystore_name not in names:
         raise click.UsageError(f"no key store has the name {keystore_name}; expected one of: {', '.join(names)}")
-    return BlockTarget(path.absolute().parent / directory, _checked(keystore_name or names[0]))
+    return BlockTarget(directory, _checked(keystore_name or names[0]))
+
+
+def _named_in(path: Path) -> tuple[str, list[str]]:
+    """The state directory and the key stores that a configuration with errors names.
+
+    Raises:
+        FileRefused: it cannot be read.
+        ValueError, TypeError, AttributeError: it does not say what the state directory is.
+    """
+    directory = State().directory
+    try:
+        tables = load_tables(path)
+    except (ValueError, RecursionError):
+        tables = load_readable_lines(path)
+        if "" in tables.get("state", {}) or not Path(directory).is_dir():
+            # Its own directory may be the part that cannot be read.
+            directory = ""
+    directory = _member(tables.get("state", {}), "directory") or directory
+    if not directory:
+        raise ValueError("no state directory")
+    return directory, [name for store in tables.get("keystore", []) if (name := _member(store, "name"))]
 
 
 def _member(table: Any, name: str) -> str | None:

@@ -21,6 +21,7 @@ from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
 _MAXIMUM_BYTES: Final = 64 * 1024 * 1024
 """Of the configuration file. 10,000 key stores with some keys each need a few MiB."""
 
+_HEADER: Final = re.compile(r"\s*\[(\[\s*(?P<row>[\w-]+)\s*\]\]|\s*(?P<table>[\w-]+)\s*\]|.*)\s*(#.*)?")
 _INDEX: Final = re.compile(r"\[[^]]*\]")
 
 
@@ -65,6 +66,31 @@ def load_tables(path: Path) -> dict[str, Any]:
         ValueError: it is not TOML.
     """
     return tomllib.loads(text_of(path, _read(path).content))
+
+
+def load_readable_lines(path: Path) -> dict[str, Any]:
+    """The tables of a file that is not TOML as a whole, with the members whose lines are TOML.
+
+    Subtables are left out. A table with another line, which may be part of a value, has the member "".
+
+    Raises:
+        FileRefused: the file cannot be read.
+    """
+    tables: dict[str, Any] = {}
+    members: dict[str, Any] = {}
+    for line in text_of(path, _read(path).content).splitlines():
+        if header := _HEADER.fullmatch(line):
+            members = {}
+            if header["row"]:
+                tables.setdefault(header["row"], []).append(members)
+            elif header["table"]:
+                tables[header["table"]] = members
+            continue
+        try:
+            members.update(tomllib.loads(line))
+        except (ValueError, RecursionError):
+            members[""] = line
+    return tables
 
 
 def _read(path: Path) -> RegularFile:
