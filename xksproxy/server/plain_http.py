@@ -14,6 +14,7 @@ from xksproxy.server.peer import Peer, PeerReader, PeerRefused
 _log: Final = logging.getLogger(__name__)
 _MAXIMUM_CONNECTIONS: Final = 256
 _IDLE_SECONDS: Final = 360.0
+_REQUEST_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1.0
 _HEADER_SECONDS: Final = 2.0
 
@@ -40,9 +41,13 @@ class PlainListener:
         self._server = await loop.create_server(self._connection, sock=self._listening)
 
     async def stop(self) -> None:
-        """Stop accepting, and close each connection when it is idle, or after a second."""
+        """Stop accepting; 0.2 s later close each connection when it is idle, or after a second.
+
+        The request of a connection that was accepted just before may still be under way.
+        """
         if self._server is not None:
             self._server.close()
+        await asyncio.sleep(_REQUEST_SECONDS)
         self._handler.pre_shutdown()
         await self._handler.shutdown(_CLOSE_SECONDS)
 
