@@ -235,7 +235,8 @@ class Fleet:
                 raise self._final_error(failure)
             used.add(instance.id)
             # After a failure it is tried even if its last calls were slow: it may be faster again.
-            if isinstance(failure, HsmBusy) and instance.expected_seconds(self.share, calls) > deadline.remaining():
+            only_busy = isinstance(failure, HsmBusy) and not isinstance(failure, HsmThrottled)
+            if only_busy and instance.expected_seconds(self.share, calls) > deadline.remaining():
                 continue
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
             budget = self._budget(instance, calls, deadline) if others_left else deadline
