@@ -6,6 +6,9 @@ from typing import Final
 from xksproxy.config.key_names import split_version_label
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
+from xksproxy.state.usage import UsageBook
+from xksproxy.state.usage_records import KeyUsage
+from xksproxy.telemetry.collectors import KeyCount
 
 _MOST_COMPARISONS: Final = 200_000
 """So many names are compared with the patterns of key stores at most. Each takes about 2 µs."""
@@ -35,3 +38,11 @@ class KeyIndex:
             version = None if key is None else key.version_of(name)
             if key is not None and version is not None:
                 yield store, key, version
+
+
+def key_counts(usage: KeyUsage, book: UsageBook, index: KeyIndex) -> Iterator[KeyCount]:
+    """The external keys that are counted by a record."""
+    for name in (usage.label, *book.names.others(usage.label)):
+        for store, key, version in index.find(name):
+            primary = store.versions.is_primary(key, name)
+            yield KeyCount(store.name, key.id, version, usage.encryptions, key.maximum_encryptions, primary)

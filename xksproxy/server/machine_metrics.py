@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 from xksproxy.keystore.store import KeyStore
-from xksproxy.server.key_index import KeyIndex
+from xksproxy.server.key_index import KeyIndex, key_counts
 from xksproxy.server.services import Services
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_records import KeyUsage
-from xksproxy.telemetry.collectors import CredentialInfo, KeyCount, MachineInfo
+from xksproxy.telemetry.collectors import CredentialInfo, MachineInfo
 
 
 def machine_info(services: Services) -> MachineInfo:
@@ -19,7 +19,7 @@ def machine_info(services: Services) -> MachineInfo:
     index = KeyIndex(stores)
     examined = usages[: index.most_names]
     return MachineInfo(
-        keys=[count for usage in examined for count in _counts(usage, services.usage, index)],
+        keys=[count for usage in examined for count in key_counts(usage, services.usage, index)],
         credentials=tuple(_credentials(stores)),
         certificate_name=snapshot.certificate.name,
         certificate_expiry=snapshot.certificate.expires,
@@ -33,14 +33,6 @@ def _usages(usage: UsageBook) -> list[KeyUsage]:
         return sorted(usage.records.read_all(), key=lambda record: -record.encryptions)
     except StateUnusable:
         return []
-
-
-def _counts(usage: KeyUsage, book: UsageBook, index: KeyIndex) -> Iterator[KeyCount]:
-    """The external keys that are counted by a record."""
-    for name in (usage.label, *book.names.others(usage.label)):
-        for store, key, version in index.find(name):
-            primary = store.versions.is_primary(key, name)
-            yield KeyCount(store.name, key.id, version, usage.encryptions, key.maximum_encryptions, primary)
 
 
 def _credentials(stores: Iterable[KeyStore]) -> Iterator[CredentialInfo]:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Final
 
-from xksproxy.server.key_index import KeyIndex
+from xksproxy.server.key_index import KeyIndex, key_counts
 from xksproxy.server.services import Services
 from xksproxy.state.state_file import StateUnusable
 
@@ -15,14 +15,11 @@ _MOST_KEYS: Final = 32
 def reserve_ahead(services: Services) -> None:
     """Reserve encryptions for the primary versions used in the last hour, at most 32. Call it on a thread."""
     usage = services.usage
-    index = KeyIndex([service.store for service in services.snapshot.services.values()])
     with suppress(StateUnusable):  # which the requests report
-        for record in usage.records.recent(_RECENT_SECONDS, _MOST_KEYS):
-            found = [
-                key.maximum_encryptions
-                for name in (record.label, *usage.names.others(record.label))
-                for store, key, _ in index.find(name)
-                if store.versions.is_primary(key, name)
-            ]
-            if found:
-                usage.reserve_ahead(record.label, min(found))
+        if not (records := usage.records.recent(_RECENT_SECONDS, _MOST_KEYS)):
+            return
+        index = KeyIndex([service.store for service in services.snapshot.services.values()])
+        for record in records[: index.most_names]:
+            maxima = [count.maximum for count in key_counts(record, usage, index) if count.primary]
+            if maxima:
+                usage.reserve_ahead(record.label, min(maxima))
