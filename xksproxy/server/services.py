@@ -145,7 +145,7 @@ class Services:
             guarded(self._state_check.refresh)
             guarded(self._follow_credentials)
         if not self._registered:
-            guarded(self._register)
+            guarded(self.register)
         guarded(self._follow_files)
         return changes
 
@@ -161,7 +161,8 @@ class Services:
         if not self._lost:
             guarded(self._states.flush_uses)
 
-    def _register(self) -> None:
+    def register(self) -> None:
+        """Let commands find this proxy by its state directory. It writes a file: call it on a thread."""
         with suppress(StateUnusable):  # which the check of the directory reports
             register(self._state, self._runtime, os.getppid())
             self._registered = True

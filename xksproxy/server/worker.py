@@ -56,7 +56,7 @@ _YOUNG_OBJECTS: Final = 5_000
 700, and make hardly any cycles."""
 
 _FIRST_CONNECT_SECONDS: Final = 3.0
-_RESERVE_SECONDS: Final = 1.0
+_PREPARE_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
@@ -292,8 +292,14 @@ def _leave(code: int) -> None:
 
 
 async def _start(services: Services) -> None:
-    """Start the HSM threads; wait for a while until HSMs are connected and encryptions are reserved."""
+    """Start the HSM threads; wait for a while until HSMs are connected and the state directory is prepared."""
     services.start()
-    reserved = asyncio.create_task(asyncio.to_thread(guarded, partial(reserve_ahead, services)))
+    prepared = asyncio.create_task(asyncio.to_thread(_prepare_state, services))
     await services.tried(_FIRST_CONNECT_SECONDS)
-    await asyncio.wait({reserved}, timeout=_RESERVE_SECONDS)
+    await asyncio.wait({prepared}, timeout=_PREPARE_SECONDS)
+
+
+def _prepare_state(services: Services) -> None:
+    """Write what must be in the state directory before the first request, if the disk is not too slow."""
+    guarded(services.register)
+    guarded(partial(reserve_ahead, services))
