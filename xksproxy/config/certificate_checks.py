@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -36,9 +37,15 @@ def certificate_problems(tls: Tls) -> Iterator[str]:
         public_key = _encoded(read_private_key(Path(tls.private_key)).public_key())
     except FileRefused as error:
         yield f"server.tls.private_key: {error}"
-    if not chain or public_key is None or public_key == _encoded(chain[0].public_key()):
+    if not chain:
         return
-    position = next((index for index, each in enumerate(chain) if _encoded(each.public_key()) == public_key), None)
+    keys = [_public_key(each) for each in chain]
+    if keys[0] is None:
+        yield f"server.tls.certificate: the key in {tls.certificate} is damaged, or of a kind that cannot be read"
+        return
+    if public_key is None or public_key == keys[0]:
+        return
+    position = next((index for index, key in enumerate(keys) if key == public_key), None)
     if position is None:
         yield f"server.tls.private_key: {tls.private_key} is not the key of the certificate {_name(chain[0])}"
     else:
@@ -172,6 +179,14 @@ def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]
         return frozenset(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
         return frozenset()
+
+
+def _public_key(certificate: x509.Certificate) -> bytes | None:
+    """The encoded key of a certificate; None if it cannot be read."""
+    try:
+        return _encoded(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
 
 
 def _encoded(public_key: PublicKeyTypes) -> bytes:

@@ -1,5 +1,6 @@
 """Certificates as KMS will look at them, each wrong in one way."""
 
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -186,6 +187,20 @@ def test_an_encrypted_key_is_distinguished_from_nonsense(tls: Callable[..., Tls]
     assert [problem.rpartition(": ")[2] for problem in certificate_problems(encrypted)] == [
         "it holds no certificate in PEM",
         "it holds no unencrypted key in PEM",
+    ]
+
+
+@pytest.mark.parametrize("damaged", ["point", "algorithm"])
+def test_a_certificate_whose_key_cannot_be_read_is_named(tls: Callable[..., Tls], tmp_path: Path, damaged: str) -> None:
+    made = tls(_certificate())
+    point = _SERVER.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    ec_key = bytes.fromhex("06072a8648ce3d0201")  # the object identifier of id-ecPublicKey
+    old, new = (point, point[:-1] + bytes([point[-1] ^ 1])) if damaged == "point" else (ec_key, ec_key[:-1] + b"\x7f")
+    der = _certificate().public_bytes(serialization.Encoding.DER)
+    (tmp_path / "server.pem").write_text(ssl.DER_cert_to_PEM_cert(der.replace(old, new, 1)))
+
+    assert list(certificate_problems(made)) == [
+        f"server.tls.certificate: the key in {made.certificate} is damaged, or of a kind that cannot be read"
     ]
 
 
