@@ -3,10 +3,15 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from xksproxy_tools.development.environment import DevEnvironment
+
+from xksproxy.cli import block_target
+from xksproxy.cli.block_target import find_target
+from xksproxy.config.errors import ConfigError
 
 
 @pytest.fixture
@@ -63,6 +68,21 @@ def test_a_state_directory_is_not_guessed_where_its_line_is_damaged(run: Callabl
     assert refused.code == 2
     assert "to block nevertheless: xksproxy block --state DIRECTORY" in refused.err
     assert not any((config.parent / "state").iterdir())
+
+
+def test_the_default_directory_is_used_only_if_no_damaged_line_may_name_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = tmp_path / "default"
+    default.mkdir()
+    monkeypatch.setattr(block_target, "State", lambda: SimpleNamespace(directory=str(default)))
+    path = tmp_path / "xksproxy.toml"
+
+    path.write_text("[state]\n[logg")
+    assert find_target(path, None, None, all_stores=True).state_directory == default
+    path.write_text('[state]\ndirectory = "/srv/st\n[logging]')
+    with pytest.raises(ConfigError, match="--state DIRECTORY"):
+        find_target(path, None, None, all_stores=True)
 
 
 def test_a_key_store_that_a_half_written_configuration_does_not_name_is_refused(

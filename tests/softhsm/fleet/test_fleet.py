@@ -81,8 +81,28 @@ async def test_a_key_that_is_ambiguous_on_one_hsm_is_used_on_the_other_and_on_no
         for _ in range(12):
             await round_trip(fleet, label="split")
         await until(lambda: "split" in fleet.instances[0].ambiguous)
+        current_request_stats.set(stats := RequestStats(hsms=[]))
         for _ in range(12):
             await round_trip(fleet, label="split")
+        assert set(stats.hsms) == {b.hsm.id}
+
+
+async def test_a_search_that_finds_several_keys_is_made_good_by_another_hsm(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        first, second = fleet.instances
+        pretend_latency(first, 0.001)
+        pretend_latency(second, 0.01)
+
+        async def ambiguous(*_: object) -> Sealed:
+            raise KeyAmbiguous("several keys have the label")
+
+        first.call = ambiguous  # type: ignore[method-assign, assignment]
+
+        assert (await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())).ciphertext
 
 
 async def encrypt_in_parallel(fleet: Fleet, label: str) -> list[Sealed]:

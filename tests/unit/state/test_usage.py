@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xksproxy.state import reservation, usage, usage_records
+from xksproxy.state.backup import accept_directory
 from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.usage import UsageBook
@@ -749,3 +750,18 @@ def test_the_records_of_recent_encryptions_come_newest_first(book: UsageBook, cl
 
     assert [record.label for record in recent] == ["key-3", "key-2"]
     assert [record.label for record in book.records.recent(9_000, 1)] == ["key-3"]
+
+
+def test_after_an_accepted_loss_a_key_without_a_record_is_full_and_one_that_is_made_since_is_new(
+    book: UsageBook,
+) -> None:
+    accept_directory(book.directory, 1.0, time.time())
+    again = UsageBook(book.directory)
+
+    with pytest.raises(LimitReached):
+        again.count_encryption("demo", 2**32)
+    again.begin("new")
+    again.count_encryption("new", 2**32)
+    again.begin("new")
+
+    assert again.read("new").encryptions == 16
