@@ -203,6 +203,15 @@ def move_away_and_make_anew(state: Path) -> None:
     state.mkdir(0o700)
 
 
+def test_the_use_of_a_credential_is_not_written_to_another_directory_that_was_not_noticed_yet(machine: Machine) -> None:
+    machine.services._states._uses.mark_used("dev", "AKID")
+    move_away_and_make_anew(machine.state)
+
+    machine.services.flush_uses()
+
+    assert not (machine.state / "credential-uses.json").exists()
+
+
 @pytest.mark.parametrize("lose_directory", [move_away, move_away_and_make_anew])
 def test_a_state_directory_that_is_moved_away_never_counts_as_empty_state(
     own_proxy: OwnProxy, lose_directory: Callable[[Path], None]

@@ -158,7 +158,7 @@ class Services:
 
     def flush_uses(self) -> None:
         """Write when credentials were used; call it on a thread that nothing else waits for."""
-        if not self._lost:
+        if not self._identity.problem:
             guarded(self._states.flush_uses)
 
     def register(self) -> None:
