@@ -93,14 +93,7 @@ async def test_a_search_that_finds_several_keys_is_made_good_by_another_hsm(
     a, b = make_faulty(), make_faulty()
     async with fleet_of(modules, a, b) as fleet:
         await round_trip(fleet)
-        first, second = fleet.instances
-        pretend_latency(first, 0.001)
-        pretend_latency(second, 0.01)
-
-        async def ambiguous(*_: object) -> Sealed:
-            raise KeyAmbiguous("several keys have the label")
-
-        first.call = ambiguous  # type: ignore[method-assign, assignment]
+        let_the_first_fail(fleet, KeyAmbiguous("several keys have the label"), second_seconds=0.01)
 
         assert (await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())).ciphertext
 
@@ -467,6 +460,18 @@ async def test_calls_go_to_the_hsm_with_the_least_work(make_faulty: Faulty, modu
         assert counts[fast.hsm.id] > 2 * counts[slow.hsm.id]
 
 
+def let_the_first_fail(fleet: Fleet, error: HsmError, *, second_seconds: float) -> None:
+    """Let the calls of the first HSM fail, which looks faster than the second one."""
+    first, second = fleet.instances
+    pretend_latency(first, 0.001)
+    pretend_latency(second, second_seconds)
+
+    async def fail(*_: object) -> Sealed:
+        raise error
+
+    first.call = fail  # type: ignore[method-assign, assignment]
+
+
 def pretend_latency(instance: Instance, seconds: float) -> None:
     """Make an instance believe that its calls take so long."""
     calls = instance._pool.calls
@@ -514,18 +519,11 @@ async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_a
     a, b = make_faulty(), make_faulty()
     async with fleet_of(modules, a, b) as fleet:
         await round_trip(fleet)
-        first, second = fleet.instances
-        pretend_latency(first, 0.001)
-        pretend_latency(second, 3600.0)
-
-        async def busy(*_: object) -> Sealed:
-            raise HsmBusy("the queue is full")
-
-        first.call = busy  # type: ignore[method-assign, assignment]
+        let_the_first_fail(fleet, HsmBusy("the queue is full"), second_seconds=3600.0)
 
         with pytest.raises(HsmBusy, match="the queue is full"):
             await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
-        assert second.load == 0
+        assert fleet.instances[1].load == 0
 
 
 async def test_two_overloaded_slow_hsms_stay_in_service_and_refuse_as_busy(
