@@ -526,6 +526,18 @@ async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_a
         assert fleet.instances[1].load == 0
 
 
+async def test_after_an_error_all_requests_go_to_an_hsm_whose_calls_were_slow_before(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """It refuses what exceeds its sessions as long as its average says that it is slow; a soak found 19 such errors."""
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await encrypt_in_parallel(fleet, "demo-key")
+        let_the_first_fail(fleet, TokenUnavailable("the module does not list its slots"), second_seconds=600.0)
+
+        assert len(await encrypt_in_parallel(fleet, "demo-key")) == 12
+
+
 async def test_two_overloaded_slow_hsms_stay_in_service_and_refuse_as_busy(
     make_faulty: Faulty, modules: Modules
 ) -> None:
