@@ -178,7 +178,7 @@ HSM_CAUSES: dict[str, tuple[Callable[[Hsm], object], Callable[[Hsm], object]]] =
     "hsm-degraded": (lambda hsm: hsm.faulty.tell("C_Encrypt delay 4000"), lambda hsm: hsm.faulty.tell()),
     "key-missing": (lambda hsm: hsm.put(), lambda hsm: hsm.put(RIGHT)),
     "key-differs": (lambda hsm: hsm.put(WRONG), lambda hsm: hsm.put(RIGHT)),
-    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, WRONG), lambda hsm: hsm.put(RIGHT)),
+    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, RIGHT), lambda hsm: hsm.put(RIGHT)),
 }
 
 
