@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from xksproxy.authorization.policies import PolicyLibrary
-from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.held_secrets import copy_pins, refresh_pins
 from xksproxy.config.model import Config
@@ -86,19 +85,16 @@ class Services:
         )
         self._retired_revision = self._states.retired.revision
         self._loaded_policies: LoadedPolicies = {} if accepted is None else accepted.policies
-        self._snapshot = self._first_snapshot(config, None if accepted is None else accepted.files)
+        self._files = UsableFiles.read(config) if accepted is None else self._usable_files(config, accepted.files)
+        self._snapshot = build_snapshot(config, self._foundations, self._files, policies=self._loaded_policies)
 
-    def _first_snapshot(self, config: Config, files: UsableFiles | None) -> Snapshot:
+    def _usable_files(self, config: Config, accepted: UsableFiles) -> UsableFiles:
         try:
-            if files is not None:
-                require_usable_files(config)
-                refresh_pins(config)
-            return build_snapshot(config, self._foundations, policies=self._loaded_policies)
+            refresh_pins(config)
+            return UsableFiles.read(config, accepted)
         except (ConfigError, SecretError) as error:
-            if files is None:
-                raise
             self._note_refused_files(error)
-        return build_snapshot(config, self._foundations, policies=self._loaded_policies, files=files)
+            return accepted
 
     def replace_snapshot(self, config: Config) -> None:
         """Use another configuration of the same HSMs, from the next request on. Call it on a thread.
@@ -106,10 +102,12 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
         """
-        watch, policies = FileWatch(config), self._policies.take_staged()
-        snapshot = build_snapshot(config, self._foundations, self._snapshot, policies=policies)
+        watch, policies = FileWatch(config), self._policies.take_staged()  # before the files are read
+        files = UsableFiles.read(config, self._files)
+        snapshot = build_snapshot(config, self._foundations, files, self._snapshot, policies=policies)
         with self._replacing:
             self._watch, self._config, self._snapshot, self._loaded_policies = watch, config, snapshot, policies
+            self._files = files
         copy_pins(config, self._built_with)
 
     def start(self) -> None:
@@ -183,9 +181,9 @@ class Services:
         if not (watch.changed() or self._refused.again() or retired_revision != self._retired_revision):
             return
         try:
-            require_usable_files(config)
+            files = UsableFiles.read(config, self._files)
             refresh_pins(self._built_with)
-            snapshot = build_snapshot(config, self._foundations, self._snapshot, policies=policies)
+            snapshot = build_snapshot(config, self._foundations, files, self._snapshot, policies=policies)
         except (ConfigError, SecretError) as error:
             self._note_refused_files(error)
             return
@@ -197,7 +195,7 @@ class Services:
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
-            self._snapshot = snapshot
+            self._snapshot, self._files = snapshot, files
         _log.info("changed credentials or certificates in place")
 
     def _note_refused_files(self, error: ConfigError | SecretError) -> None:

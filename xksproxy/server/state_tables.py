@@ -13,6 +13,7 @@ from xksproxy.server.round_robin import RoundRobin
 from xksproxy.state.blocks import block_table
 from xksproxy.state.credential_uses import CredentialUses, UseRecord
 from xksproxy.state.directory_changes import DirectoryChanges
+from xksproxy.state.present_files import PresentFiles
 from xksproxy.state.retired_credentials import RetiredCredentials
 from xksproxy.state.versions import version_table
 
@@ -50,6 +51,8 @@ class StateTables:
         self.retired = RetiredCredentials(directory)
         self._blocks_of_all = Blocks(block_table(directory, None), unread=lost())
         self._changes = DirectoryChanges((directory,))
+        self._present = PresentFiles(directory) if not (self._changes.unwatched or lost()) else None
+        """Until the first refresh, which reads the files that have changed since."""
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._troubled: set[str] = set()
         self._changed: set[str] = set()
@@ -61,15 +64,20 @@ class StateTables:
         state = self._states.get(keystore)
         if state is None:
             unread = self._lost()
+            blocks, versions = block_table(self._directory, keystore), version_table(self._directory, keystore)
+            fingerprints = FingerprintRecords(self._directory, keystore)
             state = self._states[keystore] = StoreState(
-                Blocks(block_table(self._directory, keystore), self._blocks_of_all, unread=unread),
-                KeyVersions(version_table(self._directory, keystore), unread=unread),
-                FingerprintRecords(self._directory / f"keys-{keystore}.json"),
+                Blocks(blocks, self._blocks_of_all, unread=unread, missing=not unread and self._lacks(blocks.name)),
+                KeyVersions(versions, unread=unread, missing=not unread and self._lacks(versions.name)),
+                fingerprints,
                 CredentialUses(self._directory, keystore, self._uses),
             )
-            if not unread:
+            if not unread and not self._lacks(fingerprints.name):
                 state.fingerprints.refresh()
         return state
+
+    def _lacks(self, name: str) -> bool:
+        return self._present is not None and self._present.lack(name)
 
     def refresh(self) -> list[tuple[str, BlockChange]]:
         """Read the files that have changed, and return the changed blocks with the names of their key stores.
@@ -78,6 +86,7 @@ class StateTables:
         if the directory cannot be watched. The failure of one file never keeps the others from being read. Call it on a
         thread.
         """
+        self._present = None
         changed_for_all = guarded(self._blocks_of_all.refresh) or ()
         names = {*self._states} if changed_for_all else self._due()
         due = [(keystore, self._states[keystore]) for keystore in names]

@@ -107,6 +107,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             _leave(1)
 
     async def _serve(self, accepted: Accepted) -> None:
+        gc.disable()  # with thousands of key stores, searches take longer than the objects that they examine
         config, directory = accepted.config, self.app.runtime
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
@@ -162,6 +163,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+        gc.enable()
         listener.start()
         for each in plain:
             await each.start()

@@ -47,7 +47,7 @@ def pin(hsm: object, environment: object) -> str:
 
 @asynccontextmanager
 async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = True) -> AsyncIterator[Fleet]:
-    records = FingerprintRecords(faulty[0].control.parent / "keys.json")
+    records = FingerprintRecords(faulty[0].control.parent, "dev")
     instances = [Instance(item.hsm, modules) for item in faulty]
     for instance in instances:
         instance.start()
@@ -609,7 +609,7 @@ async def test_a_fingerprint_that_takes_long_to_make_is_no_failure_of_the_hsm(
 async def test_very_many_key_stores_on_one_hsm_get_their_fingerprints(make_faulty: Faulty, modules: Modules) -> None:
     hsm = make_faulty()
     instance = Instance(hsm.hsm, modules)
-    records = FingerprintRecords(hsm.control.parent / "state" / "keys.json")
+    records = FingerprintRecords(hsm.control.parent / "state", "dev")
     fleets = [Fleet([instance], records, lambda _: True) for _ in range(2000)]
     for fleet in fleets:
         fleet.require_fingerprints(["no such key"])
@@ -626,7 +626,7 @@ async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
 ) -> None:
     a = make_faulty()
     a.tell("C_FindObjectsInit hang")
-    records = FingerprintRecords(a.control.parent / "keys.json")
+    records = FingerprintRecords(a.control.parent, "dev")
     instance = Instance(a.hsm, modules)
     fleet = Fleet([instance], records, lambda _: True)
     fleet.require_fingerprints(["demo-key", "no such key"])
