@@ -20,6 +20,8 @@ from xksproxy.config.model import Admin
 from xksproxy.config.regular_file import FileRefused
 
 _TIMEOUT_SECONDS = 5.0
+_OTHER_DOCUMENT = (AttributeError, KeyError, TypeError, ValueError)
+"""What a JSON document that is no status raises when it is read as one."""
 
 
 @click.command()
@@ -38,12 +40,21 @@ def status(config_file: Path, *, keystore: str | None, as_json: bool) -> None:
       xksproxy status
       xksproxy status --keystore payments
     """
-    document = _read_status(_admin_listener(config_file), keystore)
-    if as_json:
-        print_json(document)
-    else:
-        _print_status(document)
-    if _needs_attention(document):
+    listen = _admin_listener(config_file)
+    document = _read_status(listen, keystore)
+    try:
+        needs_attention = _needs_attention(document)
+        if as_json:
+            print_json(document)
+        else:
+            _print_status(document)
+    except _OTHER_DOCUMENT:
+        print_error(
+            f"what http://{listen}/status answers is not the status of a proxy of this release: another program listens"
+            " there, or a proxy of another release, which must be restarted"
+        )
+        sys.exit(COULD_NOT_RUN)
+    if needs_attention:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
@@ -74,7 +85,7 @@ def _read_status(listen: str, keystore: str | None) -> dict[str, Any]:
             print_error(f"the proxy cannot report its status: it answers {answer.status}; its log says why")
             sys.exit(COULD_NOT_RUN)
         document: dict[str, Any] = json.load(answer)
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         print_error(f"no proxy answers at http://{listen}/status: {error}")
         sys.exit(COULD_NOT_RUN)
     finally:
