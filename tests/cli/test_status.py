@@ -11,7 +11,9 @@ import pytest
 from support import PATIENCE_SECONDS
 
 
-@pytest.mark.parametrize("rest", ["[servr]\n", 'workers = "two"\n', "[[hsm]]\n"])
+@pytest.mark.parametrize(
+    "rest", ["[servr]\n", 'workers = "two"\n', "[[hsm]]\n", "[server]\nlisten = [\n", "x = 1\nx = 2\n"]
+)
 def test_it_needs_only_the_table_of_the_admin_listener(run: Callable[..., Any], tmp_path: Path, rest: str) -> None:
     config = tmp_path / "xksproxy.toml"
     config.write_text(f'{rest}\n[admin]\nlisten = "127.0.0.1:1"\n')
@@ -24,7 +26,14 @@ def test_it_needs_only_the_table_of_the_admin_listener(run: Callable[..., Any], 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("[admin\n", "xksproxy.toml"), ("[admin]\nlisten = 5\n", "admin.listen"), ('[admin]\nlisten = "off"\n', "is off")],
+    [
+        ("[admin\n", "xksproxy.toml"),
+        ("[admin]\nlisten = 5\n", "admin.listen"),
+        ('[admin]\nlisten = "off"\n', "is off"),
+        ('[admin]\nlisten = "127.0.0.1:1"\nhosts = [\n', "xksproxy.toml: not TOML"),
+        ("[[admin]]\nlisten = [\n", "xksproxy.toml: not TOML"),
+        ("x = [\n", "xksproxy.toml: not TOML"),
+    ],
 )
 def test_an_admin_listener_that_cannot_be_found_is_named(
     run: Callable[..., Any], tmp_path: Path, text: str, complaint: str
