@@ -14,9 +14,10 @@ from typing import Final
 import msgspec
 
 from xksproxy.server.worker_status import InForce, WorkerStatus, published_pids, read_in_force, read_status
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.state_file import SharedTable, StateFile, StateUnusable
 
 _FOLLOW_SECONDS: Final = 10.0
+_LOCK_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
 
 
@@ -43,15 +44,50 @@ def proxy_table(state_directory: Path) -> SharedTable[RunningProxy]:
 def register(state_directory: Path, runtime: Path, master: int) -> None:
     """Record where the workers of this proxy publish their status, and forget proxies that have ended.
 
+    A record that cannot be read, or has vanished, is begun anew: it has nothing but proxies, which record themselves.
+
     Raises:
         StateUnusable: it cannot be recorded.
     """
     table = proxy_table(state_directory)
-    proxy = RunningProxy(master, str(state_directory.resolve()), _inode(state_directory))
-    table.update(str(runtime), lambda _: proxy)
+    proxy = _running(state_directory, master)
+    try:
+        table.update(str(runtime), lambda _: proxy)
+    except StateUnusable:
+        file = StateFile(state_directory, table.name)
+        with file.locked(_LOCK_SECONDS):
+            file.supersede({"entries": {str(runtime): msgspec.to_builtins(proxy)}}, 0)
+        return
     for other, found in table.entries().items():
         if not found.uses(state_directory) or not is_running(Path(other)):
             table.update(other, lambda _: None)
+
+
+class Registration:
+    """Keeps the record of a proxy in a state directory. Its methods wait for the disk."""
+
+    def __init__(self, state_directory: Path, runtime: Path) -> None:
+        self._directory = state_directory
+        self._runtime = runtime
+        self._table = proxy_table(state_directory)
+
+    def keep(self, master: int) -> None:
+        """Record the proxy, unless the directory that is in place now has the record.
+
+        Raises:
+            StateUnusable: it cannot be recorded.
+        """
+        try:
+            self._table.refresh()
+            if self._table.get(str(self._runtime)) == _running(self._directory, master):
+                return
+        except StateUnusable:
+            self._table = proxy_table(self._directory)
+        register(self._directory, self._runtime, master)
+
+
+def _running(state_directory: Path, master: int) -> RunningProxy:
+    return RunningProxy(master, str(state_directory.resolve()), _inode(state_directory))
 
 
 @dataclass(frozen=True, slots=True)

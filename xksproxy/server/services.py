@@ -22,7 +22,7 @@ from xksproxy.keystore.blocks import BlockChange
 from xksproxy.server.accepted import Accepted, LoadedPolicies, UsableFiles
 from xksproxy.server.credential_changes import CredentialChanges
 from xksproxy.server.directory_identity import StateIdentity
-from xksproxy.server.followers import register
+from xksproxy.server.followers import Registration
 from xksproxy.server.quota import Quotas
 from xksproxy.server.refused_files import RefusedFiles
 from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
@@ -59,9 +59,8 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read, and ``accepted`` is None.
         """
-        self._runtime = runtime
-        self._registered = False
         self._state = state = Path(config.state.directory)
+        self._registration = Registration(state, runtime)
         self._identity = identity or StateIdentity(state)
         self._lost = self._identity.problem
         self.usage = UsageBook(state)
@@ -135,24 +134,16 @@ class Services:
         Returns each block that was set or removed, with the name of its key store.
         """
         changes: list[tuple[str, BlockChange]] = []
-        self._note_identity()
+        self._lost = self._identity.problem
         if not self._lost:
             changes = self._states.refresh()
             self.doubt = read_doubt(self._state)
             guarded(self.usage.records.check)
             guarded(self._state_check.refresh)
             guarded(self._follow_credentials)
-        if not self._registered:
-            guarded(self.register)
+        guarded(self.register)
         guarded(self._follow_files)
         return changes
-
-    def _note_identity(self) -> None:
-        """See whether the state directory is lost. If another one is in its place, commands find this proxy by that."""
-        lost = self._identity.problem
-        if lost != self._lost:
-            self._registered = False
-        self._lost = lost
 
     def flush_uses(self) -> None:
         """Write when credentials were used; call it on a thread that nothing else waits for."""
@@ -162,8 +153,7 @@ class Services:
     def register(self) -> None:
         """Let commands find this proxy by its state directory. It writes a file: call it on a thread."""
         with suppress(StateUnusable):  # which the check of the directory reports
-            register(self._state, self._runtime, os.getppid())
-            self._registered = True
+            self._registration.keep(os.getppid())
 
     def _follow_credentials(self) -> None:
         with self._replacing:

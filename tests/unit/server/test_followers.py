@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from xksproxy.server.followers import Following, holds, proxy_table, refuses, register, wait_for_workers
+from xksproxy.server.followers import (
+    Following,
+    Registration,
+    holds,
+    proxy_table,
+    refuses,
+    register,
+    wait_for_workers,
+)
 from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus
+from xksproxy.state.state_file import StateUnusable
 
 _NO_SUCH_MASTER = 2**22 + 1
 NOTHING = InForce()
@@ -62,6 +71,46 @@ def test_a_service_that_has_ended_is_forgotten_and_not_waited_for(tmp_path: Path
 
     register(tmp_path, runtime, _NO_SUCH_MASTER)
     table = proxy_table(tmp_path)
+    table.refresh()
+    assert set(table.entries()) == {str(runtime)}
+
+
+@pytest.mark.parametrize("damage", ["deleted", "torn", "a link", "older"])
+def test_a_damaged_record_is_begun_anew_by_each_proxy_that_runs(tmp_path: Path, runtime: Path, damage: str) -> None:
+    publish(runtime, 11)
+    registration = Registration(tmp_path, runtime)
+    registration.keep(_NO_SUCH_MASTER)
+    path = proxy_table(tmp_path).path
+    older = path.read_bytes()
+    register(tmp_path, runtime, _NO_SUCH_MASTER + 1)
+    path.unlink()
+    match damage:
+        case "torn":
+            path.write_bytes(older[:20])
+        case "a link":
+            path.symlink_to("/etc/passwd")
+        case "older":
+            path.write_bytes(older)
+            path.chmod(0o600)
+
+    with pytest.raises(StateUnusable):
+        wait_for_workers(tmp_path, lambda _: True, 0)
+    registration.keep(_NO_SUCH_MASTER)
+
+    assert wait_for_workers(tmp_path, lambda _: True, 0) == Following((11,), ())
+
+
+def test_a_proxy_whose_record_was_lost_records_itself_again(tmp_path: Path, runtime: Path) -> None:
+    registration = Registration(tmp_path, runtime)
+    registration.keep(_NO_SUCH_MASTER)
+    table = proxy_table(tmp_path)
+    before = table.path.read_bytes()
+    registration.keep(_NO_SUCH_MASTER)
+    assert table.path.read_bytes() == before  # nothing was to be written
+    table.update(str(runtime), lambda _: None)
+
+    registration.keep(_NO_SUCH_MASTER)
+
     table.refresh()
     assert set(table.entries()) == {str(runtime)}
 
