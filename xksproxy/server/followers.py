@@ -30,6 +30,12 @@ class RunningProxy(msgspec.Struct, frozen=True):
     """The absolute path of its state directory. In a copy of the directory, it shows that the proxy does not use it."""
     inode: tuple[int, int]
     """Device and inode of that directory, because it may have several paths."""
+    started: int = 0
+    """When the master started, in clock ticks since the boot. An earlier release does not record it."""
+
+    def is_running(self, runtime: Path) -> bool:
+        """Whether it runs: its processes lock the runtime directory, or that was removed and the master is there."""
+        return is_running(runtime) or (self.started != 0 and _start_of(self.master) == self.started)
 
     def uses(self, state_directory: Path) -> bool:
         """Whether this proxy uses a directory. The directory may have been restored in place, with another inode."""
@@ -59,7 +65,7 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
             file.supersede({"entries": {str(runtime): msgspec.to_builtins(proxy)}}, 0)
         return
     for other, found in table.entries().items():
-        if not found.uses(state_directory) or not is_running(Path(other)):
+        if not found.uses(state_directory) or not found.is_running(Path(other)):
             table.update(other, lambda _: None)
 
 
@@ -87,7 +93,17 @@ class Registration:
 
 
 def _running(state_directory: Path, master: int) -> RunningProxy:
-    return RunningProxy(master, str(state_directory.resolve()), _inode(state_directory))
+    return RunningProxy(master, str(state_directory.resolve()), _inode(state_directory), _start_of(master))
+
+
+def _start_of(process: int) -> int:
+    """When a process started (proc_pid_stat(5)); 0 if there is none, or it has ended and its parent does not know."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] == "Z" else int(fields[19])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +153,7 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
     return {
         runtime: proxy.master
         for runtime, proxy in entries.items()
-        if proxy.uses(state_directory) and is_running(runtime)
+        if proxy.uses(state_directory) and proxy.is_running(runtime)
     }
 
 

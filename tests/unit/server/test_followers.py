@@ -3,15 +3,19 @@
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from xksproxy.server.followers import (
     Following,
     Registration,
     holds,
+    proxies_of,
     proxy_table,
     refuses,
     register,
@@ -98,6 +102,22 @@ def test_a_damaged_record_is_begun_anew_by_each_proxy_that_runs(tmp_path: Path, 
     registration.keep(_NO_SUCH_MASTER)
 
     assert wait_for_workers(tmp_path, lambda _: True, 0) == Following((11,), ())
+
+
+def test_a_proxy_runs_while_its_master_does_though_its_runtime_directory_was_removed(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as master:
+        register(tmp_path, gone, master.pid)
+        assert proxies_of(tmp_path) == {gone: master.pid}
+        table = proxy_table(tmp_path)
+        table.update(str(gone), lambda proxy: proxy and replace(proxy, started=proxy.started + 1))
+        assert proxies_of(tmp_path) == {}  # another process has its number now
+        register(tmp_path, gone, master.pid)
+        assert master.stdin
+        master.stdin.close()
+        os.waitid(os.P_PID, master.pid, os.WEXITED | os.WNOWAIT)
+        assert proxies_of(tmp_path) == {}  # it has ended, and is only not reaped
+    assert proxies_of(tmp_path) == {}
 
 
 def test_a_proxy_whose_record_was_lost_records_itself_again(tmp_path: Path, runtime: Path) -> None:
