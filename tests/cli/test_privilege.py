@@ -146,6 +146,24 @@ def test_a_stranger_is_refused_with_the_command_to_use(config: Path) -> None:
     assert owners(config.parent) == before
 
 
+@pytest.mark.parametrize("denied", ["file", "directory"])
+def test_a_stranger_who_cannot_read_the_configuration_is_told_the_command_to_use(
+    config: Path, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    (config if denied == "file" else config.parent).chmod(0o700)
+    if denied == "file":
+        config.parent.chmod(0o755)
+    monkeypatch.setenv("XKSPROXY_CONFIG", str(config))  # which sudo does not pass on
+    commands = (("block", "--all"), ("keys", "list"), ("status",), ("check-config",), ("credentials", "list"))
+
+    ended = as_user(STRANGER, *commands)
+
+    for command, done in zip(commands, ended, strict=True):
+        assert done.code in (1, 2)
+        assert f"{config}: Permission denied" in done.err
+        assert f"run: sudo xksproxy {' '.join(command)} --config {config}" in done.err
+
+
 def test_a_link_that_the_owner_made_does_not_lead_root_to_another_file(config: Path, tmp_path: Path) -> None:
     """The state directory refuses pipes and hard links in the same way: tests/unit/state/test_state_file.py."""
     victim, state = tmp_path / "victim", config.parent / "state"

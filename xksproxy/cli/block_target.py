@@ -20,7 +20,7 @@ STATE_OPTIONS = (
     click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=click.Path(path_type=Path, dir_okay=False, readable=False),
         envvar="XKSPROXY_CONFIG",
         show_envvar=True,
         help="The configuration file. Other parts of it may be wrong.",

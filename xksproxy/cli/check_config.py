@@ -18,6 +18,7 @@ from xksproxy.cli.output import (
     print_line,
     print_progress,
 )
+from xksproxy.cli.privilege import denied_hint
 from xksproxy.cli.table import print_table
 from xksproxy.config.check import listeners_of, secrets_of_service
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
@@ -79,7 +80,7 @@ def _refuse(problems: list[str], warnings: list[str], code: int, *, as_json: boo
     if as_json:
         print_json({"ok": False, "problems": problems, "warnings": warnings})
     else:
-        print_error("the configuration cannot be used:", *problems)
+        print_error("the configuration cannot be used:", *problems, *denied_hint(problems))
         _print_warnings(warnings)
     sys.exit(code)
 

@@ -12,7 +12,7 @@ import click
 from xksproxy import __version__
 from xksproxy.cli.commands import Commands
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
-from xksproxy.cli.privilege import WrongUser
+from xksproxy.cli.privilege import WrongUser, denied_hint
 from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
@@ -68,7 +68,7 @@ def _run() -> NoReturn:
     except WrongUser as error:
         print_error(str(error), error.hint)
     except ConfigError as error:
-        print_error("the configuration cannot be used:", *error.problems)
+        print_error("the configuration cannot be used:", *error.problems, *denied_hint(error.problems))
     except RotationRefused as error:
         print_error(str(error), *error.hints)
         sys.exit(FOUND_SOMETHING_WRONG)

@@ -1,10 +1,11 @@
 """Lets commands act as the owner of the files that they change, so that links of this user cannot mislead root."""
 
+import errno
 import os
 import pwd
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,23 @@ class WrongUser(Exception):
     def __init__(self, directory: Path, owner: int) -> None:
         name = user_name(owner)
         super().__init__(f"{directory} belongs to {name}, and this command runs as {user_name(os.geteuid())}")
-        self.hint = f"run: sudo -u {name} xksproxy {shlex.join(sys.argv[1:])}"
+        self.hint = f"run: sudo -u {name} {_this_command()}"
+
+
+def denied_hint(problems: Sequence[str]) -> tuple[str, ...]:
+    """What to run if the first problem is that this user must not read the configuration file itself."""
+    place, *reason = problems[0].split(": ")
+    denied = bool(place) and reason == [os.strerror(errno.EACCES)]
+    return (f"run: sudo {_this_command()}",) if denied and os.geteuid() != 0 else ()
+
+
+def _this_command() -> str:
+    """The command line; with the configuration, if that is in a variable, which sudo does not pass on."""
+    words = sys.argv[1:]
+    config = os.environ.get("XKSPROXY_CONFIG")
+    if config and not any(word.startswith("--config") for word in words):
+        words = [*words, "--config", config]
+    return f"xksproxy {shlex.join(words)}"
 
 
 def become_owner(directory: Path) -> None:
