@@ -233,8 +233,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 for instance in services.instances:
                     life_cycle.follow_hsm(instance)
                 await life_cycle.follow()
-                await asyncio.to_thread(reporter.report)
-                standby.update(await asyncio.to_thread(standby.hsms_of_others))
+                standby.update(await asyncio.to_thread(_report, reporter, standby))
             except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
@@ -274,6 +273,12 @@ class XksWorker(GunicornUVLoopWebWorker):
         while time.monotonic() < end and not self._in_a_hurry:
             self.notify()
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:
+    """Report the status of this worker, and return what :meth:`Standby.hsms_of_others` does."""
+    reporter.report()
+    return standby.hsms_of_others()
 
 
 def _most_connections(wanted: int) -> int:
