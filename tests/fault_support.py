@@ -16,7 +16,7 @@ from xksproxy_tools.development.softhsm import find_module, write_configuration
 from xksproxy.config.model import Hsm
 from xksproxy.hsm.instance.instance import Instance
 
-_SOURCE = Path(__file__).parent / "faults" / "fault.c"
+_SOURCES = Path(__file__).parent / "faults"
 
 _MAKE_KEY = """
 import os, sys
@@ -39,10 +39,15 @@ else:
 
 
 def compile_fault_module(directory: Path) -> Path:
-    """Compile the fault module with the system's C compiler."""
-    output = directory / "fault.so"
+    """Compile the fault module."""
+    return compile_library(directory, "fault")
+
+
+def compile_library(directory: Path, name: str) -> Path:
+    """Compile a library of tests/faults with the system's C compiler."""
+    output, source = directory / f"{name}.so", _SOURCES / f"{name}.c"
     subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(output), str(_SOURCE), "-ldl", "-lpthread"],
+        ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(output), str(source), "-ldl", "-lpthread"],
         check=True,
     )
     return output
