@@ -109,7 +109,7 @@ class XksWorker(GunicornUVLoopWebWorker):
     async def _serve(self, accepted: Accepted) -> None:
         config, directory = accepted.config, self.app.runtime
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
-        self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
+        self._reload_wanted = self._reload_wanted or self.app.handover.number != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
@@ -169,7 +169,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         freed = FreedMemory(lambda: len(table))
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
         steps = [asyncio.create_task(once_a_second(step)) for step in regular]
-        reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
+        take = partial(self.app.handover.take, self.app.policies)
+        reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
@@ -198,7 +199,10 @@ class XksWorker(GunicornUVLoopWebWorker):
             self.notify()
             if self._reload_wanted and (self._reload_task is None or self._reload_task.done()):
                 self._reload_wanted = False
-                self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                if self.app.handover.number != services.number:
+                    self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                else:
+                    _log.info("configuration in use already", extra={"fields": {"number": services.number}})
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             strangers.beat()
