@@ -27,7 +27,7 @@ if sys.argv[5]:
         Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
         Attribute.VALUE: bytes.fromhex(sys.argv[5]), Attribute.LABEL: sys.argv[4],
         Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
-        Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
+        Attribute.ENCRYPT: sys.argv[6] != "not encrypting", Attribute.DECRYPT: sys.argv[6] != "not decrypting",
     }
     if sys.argv[6] == "silent":
         attributes[Attribute.CHECK_VALUE] = b""
@@ -111,8 +111,13 @@ def unique(name: str) -> str:
     return f"{name}-{os.urandom(3).hex()}"
 
 
-def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
-    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
+def change_key(
+    faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False, lacks: str = ""
+) -> None:
+    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value.
+
+    ``lacks`` may be ``not encrypting`` or ``not decrypting``.
+    """
     module = faulty.control.with_name("softhsm.so")
     value_hex = "" if value is None else value.hex()
     command = [
@@ -124,6 +129,6 @@ def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, 
         pin,
         label,
         value_hex,
-        "silent" if silent else "",
+        "silent" if silent else lacks,
     ]
     subprocess.run(command, check=True, env={**faulty.hsm.environment})
