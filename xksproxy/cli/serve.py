@@ -1,6 +1,7 @@
 """``xksproxy serve``."""
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,7 +35,8 @@ def serve(config_file: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     forbid_core_dumps()
     policies = PolicyLibrary()
-    application = ProxyApplication(lambda: load_checked(config_file, serving=True, policies=policies), policies)
+    load = partial(load_checked, config_file, serving=True, policies=policies)
+    application = ProxyApplication(load, policies, config_file)
     config = application.load()
     if config.server.core_dumps:
         permit_core_dumps()

@@ -3,8 +3,10 @@
 import gc
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,10 +20,11 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
+from xksproxy.server.accepted_files import AcceptedFiles
 from xksproxy.server.directory_identity import StateIdentity
+from xksproxy.server.handover import Handover
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
-from xksproxy.server.shared_number import SharedNumber
 from xksproxy.server.shutdown import announce_stop, drain_seconds
 from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.stop_request import StopRequest
@@ -44,9 +47,9 @@ Change = Literal["nothing", "inside", "workers"]
 
 
 class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    """Runs the proxy. ``load_checked`` reads and checks the configuration, at start and on SIGHUP."""
+    """Runs the proxy. ``load_checked`` reads and checks ``config_file``, at start and on SIGHUP."""
 
-    def __init__(self, load_checked: Callable[[], Config], policies: PolicyLibrary) -> None:
+    def __init__(self, load_checked: Callable[[], Config], policies: PolicyLibrary, config_file: Path) -> None:
         """Load the configuration. ``policies`` are those that ``load_checked`` compiles; workers inherit them.
 
         Raises:
@@ -54,13 +57,16 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """
         self.load_checked = load_checked
         self.policies = policies
-        self.last_number = SharedNumber()
-        """The number of the configuration that was accepted last, for workers that were forked before."""
+        self.handover = Handover()
+        """Gives the configuration that was accepted last to workers that were forked before."""
+        self._numbers = count(1)
+        self._accepted_files = AcceptedFiles(config_file)
+        digest = self._accepted_files.digest()  # before the file is loaded
         config = load_checked()
         self._watch = FileWatch(config)  # before the files are read
-        self.accepted = self._accept(config, "")
+        self.accepted = self._accept(config, digest, "")
         """What workers start with."""
-        self.last_number.value = self.accepted.number
+        self.handover.publish(self.accepted)
         self._in_use = self.accepted
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
@@ -107,6 +113,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.ended_workers = EndedWorkers(self.runtime)
         self.ended_workers.prepare()
         self.state_identity()
+        self._accepted_files.follow(self.accepted, self.runtime)
         self._leave_event("started", {"version": __version__})
         # A search for garbage writes to each object that it examines. Workers share what is frozen now.
         gc.collect()
@@ -122,10 +129,11 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def refresh(self) -> Change:
         """Read the configuration again, and return where it differs. A configuration with problems changes nothing."""
         self._request = reload_verdict.requested(self.runtime)
+        digest = self._accepted_files.digest()
         try:
             config = self.load_checked()
             watch = FileWatch(config)
-            accepted = self._accept(config, self._request, self.accepted.files)
+            accepted = self._accept(config, digest, self._request, self.accepted.files)
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
             self._refuse(error.problems)
@@ -141,21 +149,26 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
-        _log.info("configuration read again", extra={"fields": {"change": change}})
+        _log.info("configuration read again", extra={"fields": {"change": change, "number": accepted.number}})
         return change
 
-    def _accept(self, config: Config, request: str, before: UsableFiles | None = None) -> Accepted:
+    def _accept(self, config: Config, digest: str, request: str, before: UsableFiles | None = None) -> Accepted:
         """A checked configuration with its policies and the files that are usable now (ConfigError if they are not)."""
-        number = self.last_number.value + 1
-        return Accepted(config, number, request, self.policies.take_staged(), UsableFiles.read(config, before))
+        policies, files = self.policies.take_staged(), UsableFiles.read(config, before)
+        return Accepted(config, next(self._numbers), request, time.time(), digest, policies, files)
 
     def _use(self, accepted: Accepted, watch: FileWatch) -> None:
         """``watch`` was made before the files were read."""
         self.accepted, self._watch, self.callable = accepted, watch, None
-        self.last_number.value = accepted.number
+        self.handover.publish(accepted)
+        self._accepted_files.follow(accepted, self.runtime)
 
     def follow_files(self) -> None:
-        """Keep the credentials and certificates that are usable, for workers that start while they are not."""
+        """Say whether the files differ from what was accepted.
+
+        Keep the credentials and certificates that are usable, for workers that start while they are not.
+        """
+        self._accepted_files.follow(self.accepted, self.runtime)
         if self._watch.changed():
             self._read_files()
 
@@ -196,7 +209,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def confirm(self) -> None:
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
-        self._leave_event("reloaded", {"changed": changed_names(self._in_use.config, self.accepted.config)})
+        changed = changed_names(self._in_use.config, self.accepted.config)
+        self._leave_event("reloaded", {"number": self.accepted.number, "changed": changed})
         self._in_use = self.accepted
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
@@ -205,7 +219,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
         watch = FileWatch(self._in_use.config)
-        self._use(replace(self._in_use, number=self.last_number.value + 1), watch)
+        self._use(self._in_use, watch)
         self._read_files()
         self.do_load_config()
 

@@ -70,6 +70,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     def init_process(self) -> None:
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
+        gc.disable()  # while thousands of key stores are built, its searches take longer than the building
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
@@ -107,10 +108,9 @@ class XksWorker(GunicornUVLoopWebWorker):
             _leave(1)
 
     async def _serve(self, accepted: Accepted) -> None:
-        gc.disable()  # with thousands of key stores, searches take longer than the objects that they examine
         config, directory = accepted.config, self.app.runtime
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
-        self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
+        self._reload_wanted = self._reload_wanted or self.app.handover.number != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
@@ -159,11 +159,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         ]
         standby = Standby(services, listener, service, directory)
         await _start(services)
-        # The objects so far live as long as the worker, so the garbage collector need not examine them again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
-        gc.enable()
+        _collect_garbage_from_now_on()
         listener.start()
         for each in plain:
             await each.start()
@@ -171,7 +167,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         freed = FreedMemory(lambda: len(table))
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
         steps = [asyncio.create_task(once_a_second(step)) for step in regular]
-        reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
+        take = partial(self.app.handover.take, self.app.policies)
+        reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
@@ -200,7 +197,10 @@ class XksWorker(GunicornUVLoopWebWorker):
             self.notify()
             if self._reload_wanted and (self._reload_task is None or self._reload_task.done()):
                 self._reload_wanted = False
-                self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                if self.app.handover.number != services.number:
+                    self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                else:
+                    _log.info("configuration in use already", extra={"fields": {"number": services.number}})
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             strangers.beat()
@@ -273,6 +273,14 @@ class XksWorker(GunicornUVLoopWebWorker):
         while time.monotonic() < end and not self._in_a_hurry:
             self.notify()
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _collect_garbage_from_now_on() -> None:
+    """Leave out the objects so far, which live as long as the worker."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.enable()
 
 
 def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:

@@ -67,6 +67,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """Seconds by which the clock is ahead of the times of the latest signatures."""
 
     conditions: tuple[Condition, ...] = ()
+    configuration: int = 0
+    """The number of the configuration that it uses."""
 
 
 class InForce(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from xksproxy.hsm.errors import (
     KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
+    KeyRefusesUse,
     SessionLost,
     TokenUnavailable,
 )
@@ -52,7 +53,10 @@ Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
 """A request to one instance, with the fingerprint of the key and the deadline."""
 
-_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyAmbiguous, KeyDiffers)
+_FAILOVER_AFTER: Final = (
+    *(TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy),
+    *(KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse),
+)
 """The failures after which another instance is tried."""
 
 
@@ -132,7 +136,7 @@ class Fleet:
         return [
             health_of(
                 item.instance,
-                refused_keys=len({*item.differing, *item.ambiguous}),
+                refused_keys=len({*item.differing, *item.ambiguous, *item.restricted}),
                 missing_keys=len(item.missing),
             )
             for item in self.key_problems()
