@@ -134,13 +134,14 @@ class Fleet:
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from background checks."""
         return [
-            health_of(
-                item.instance,
-                refused_keys=len({*item.differing, *item.ambiguous, *item.restricted}),
-                missing_keys=len(item.missing),
-            )
+            health_of(item.instance, refused_keys=len(self._refused(item)), missing_keys=len(item.missing))
             for item in self.key_problems()
         ]
+
+    def _refused(self, item: KeyProblems) -> set[str]:
+        """The keys that an instance has and cannot use. A former version need not encrypt."""
+        not_encrypting = self._comparison.needed.intersection(item.not_encrypting)
+        return {*item.differing, *item.ambiguous, *item.not_decrypting, *not_encrypting}
 
     def key_problems(self) -> Sequence[KeyProblems]:
         """What is wrong with the keys of each instance."""
