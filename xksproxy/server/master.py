@@ -207,6 +207,11 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """The HSMs of the configuration that was read last."""
         return frozenset(hsm.id for hsm in self.accepted.config.hsm)
 
+    @property
+    def former_keystores(self) -> frozenset[str]:
+        """The names of the key stores of the last configuration that all workers used."""
+        return frozenset(store.name for store in self._in_use.config.keystore)
+
     def confirm(self) -> None:
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
         changed = changed_names(self._in_use.config, self.accepted.config)
