@@ -42,8 +42,9 @@ class Admin:
         fleet_size: int,
         most_series: int,
         hosts: AdminHosts,
+        give_back: Callable[[], None],
     ) -> None:
-        """``directory`` is where the workers publish metrics and status."""
+        """``directory`` is where the workers publish metrics and status; ``give_back`` is for :class:`Scrapes`."""
         self._hosts = hosts
         self._services = services
         self._recorder = recorder
@@ -52,7 +53,7 @@ class Admin:
         self._directory = directory
         self._runtime = RuntimeCheck(directory)
         self._fleet_size = fleet_size
-        self._scrapes = Scrapes(services, recorder.metrics, most_series)
+        self._scrapes = Scrapes(services, recorder.metrics, most_series, give_back)
         environment = Environment(loader=PackageLoader("xksproxy.server"), autoescape=True, finalize=_printable)
         self._page = environment.get_template("status.html.jinja")
 

@@ -4,7 +4,10 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +22,7 @@ from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
 from xksproxy.server.directory_identity import StateIdentity
+from xksproxy.server.disk_calls import FORK_SECONDS, DiskCalls
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
 from xksproxy.server.shared_number import SharedNumber
@@ -39,6 +43,11 @@ _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
 _LEAVE_SECONDS: Final = 10
 """Seconds from the end of ``drain_s`` until workers that are still there are killed."""
 _BACKLOG: Final = 2048
+_RELOAD_SECONDS: Final = 10.0
+"""So long a reload waits for the file systems of its files."""
+
+_EVENT_SECONDS: Final = 1.0
+"""So long the master waits until an event is in the state directory. Later it is written when the disk answers."""
 
 Change = Literal["nothing", "inside", "workers"]
 
@@ -56,12 +65,13 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.policies = policies
         self.last_number = SharedNumber()
         """The number of the configuration that was accepted last, for workers that were forked before."""
-        config = load_checked()
-        self._watch = FileWatch(config)  # before the files are read
-        self.accepted = self._accept(config, "")
+        self._disk = DiskCalls()
+        self._following: Future[tuple[Accepted, UsableFiles | None]] | None = None
+        """What reads the files that have changed."""
+        self.accepted, self._watch = self._load("", None)
         """What workers start with."""
         self.last_number.value = self.accepted.number
-        self._in_use = self.accepted
+        self._in_use, self._watch_in_use = self.accepted, self._watch
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
         self.ended_workers = EndedWorkers(self.runtime)
@@ -123,9 +133,13 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Read the configuration again, and return where it differs. A configuration with problems changes nothing."""
         self._request = reload_verdict.requested(self.runtime)
         try:
-            config = self.load_checked()
-            watch = FileWatch(config)
-            accepted = self._accept(config, self._request, self.accepted.files)
+            load = partial(self._load, self._request, self.accepted.files)
+            accepted, watch = self._disk.wait(load, _RELOAD_SECONDS)
+        except TimeoutError:
+            problem = f"its files could not be read within {_RELOAD_SECONDS:.0f} s: a file system does not answer"
+            _log.error("configuration refused", extra={"fields": {"problems": [problem]}})
+            self._refuse([problem])
+            return "nothing"
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
             self._refuse(error.problems)
@@ -137,17 +151,20 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         before, after = fixed_settings(self.accepted.config), fixed_settings(accepted.config)
         change: Change = "inside" if before == after else "workers"
         self._use(accepted, watch)
-        self.state_identity()
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
         _log.info("configuration read again", extra={"fields": {"change": change}})
         return change
 
-    def _accept(self, config: Config, request: str, before: UsableFiles | None = None) -> Accepted:
-        """A checked configuration with its policies and the files that are usable now (ConfigError if they are not)."""
-        number = self.last_number.value + 1
-        return Accepted(config, number, request, self.policies.take_staged(), UsableFiles.read(config, before))
+    def _load(self, request: str, before: UsableFiles | None) -> tuple[Accepted, FileWatch]:
+        """The configuration with its policies and files, and a watch of these (ConfigError if it cannot be used)."""
+        config = self.load_checked()
+        watch = FileWatch(config)  # before the files are read
+        files = UsableFiles.read(config, before)
+        if before is not None:
+            self._identify(config)
+        return Accepted(config, self.last_number.value + 1, request, self.policies.take_staged(), files), watch
 
     def _use(self, accepted: Accepted, watch: FileWatch) -> None:
         """``watch`` was made before the files were read."""
@@ -156,30 +173,34 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def follow_files(self) -> None:
         """Keep the credentials and certificates that are usable, for workers that start while they are not."""
-        if self._watch.changed():
-            self._read_files()
+        if self._following is not None:
+            if not self._following.done():
+                return
+            before, files = self._following.result()
+            if files is not None and self.accepted is before:
+                self.accepted = replace(before, files=files)
+                if self._in_use is before:
+                    self._in_use = self.accepted
+        self._following = self._disk.later(partial(_changed_files, self._watch, self.accepted))
 
-    def _read_files(self) -> None:
-        try:
-            files = UsableFiles.read(self.accepted.config, self.accepted.files)
-        except ConfigError:  # which the workers report
-            return
-        except Exception:  # noqa: BLE001 - the master must go on
-            _log.exception("changed credentials or certificates refused")
-            return
-        self.accepted = replace(self.accepted, files=files)
+    def before_fork(self) -> None:
+        """Let the thread of the disk end, so that a fork has no lock that it holds."""
+        self._disk.settle(FORK_SECONDS)
 
     def state_identity(self) -> StateIdentity:
         """Return the identity of the state directory. The master asks first, so its workers get the same one."""
-        directory = self.accepted.config.state.directory
+        return self._identify(self.accepted.config)
+
+    def _identify(self, config: Config) -> StateIdentity:
+        directory = config.state.directory
         if directory not in self._state_identities:
             self._state_identities[directory] = StateIdentity(Path(directory))
-            self._note_doubt()
+            self._note_doubt(config)
         return self._state_identities[directory]
 
-    def _note_doubt(self) -> None:
+    def _note_doubt(self, config: Config) -> None:
         try:
-            note_doubt(self.accepted.config)
+            note_doubt(config)
         except StateUnusable as error:  # which the workers report
             _log.error("state directory in doubt cannot be marked", extra={"fields": {"reason": str(error)}})
 
@@ -197,16 +218,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def confirm(self) -> None:
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
         self._leave_event("reloaded", {"changed": changed_names(self._in_use.config, self.accepted.config)})
-        self._in_use = self.accepted
+        self._in_use, self._watch_in_use = self.accepted, self._watch
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
     def undo(self, problems: list[str]) -> None:
         """Go back to the last configuration that all workers used, because the one that was read last has problems."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
-        watch = FileWatch(self._in_use.config)
-        self._use(replace(self._in_use, number=self.last_number.value + 1), watch)
-        self._read_files()
+        self._use(replace(self._in_use, number=self.last_number.value + 1), self._watch_in_use)
         self.do_load_config()
 
     def _refuse(self, problems: Sequence[str]) -> None:
@@ -224,4 +243,19 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         announce_stop(self.runtime)
 
     def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
-        leave_event(Path(self._in_use.config.state.directory), message, fields)
+        directory = Path(self._in_use.config.state.directory)
+        with suppress(TimeoutError):
+            self._disk.wait(partial(leave_event, directory, message, fields), _EVENT_SECONDS)
+
+
+def _changed_files(watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
+    """The files of a configuration, if they have changed and can be used; it waits for the disk."""
+    files = None
+    try:
+        if watch.changed():
+            files = UsableFiles.read(accepted.config, accepted.files)
+    except ConfigError:  # which the workers report
+        pass
+    except Exception:  # noqa: BLE001 - the master must go on
+        _log.exception("changed credentials or certificates refused")
+    return accepted, files

@@ -3,10 +3,9 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from xksproxy.server.freed_memory import return_freed_memory
 from xksproxy.server.machine_metrics import machine_info
 from xksproxy.server.services import Services
 from xksproxy.telemetry.collectors import MachineCollector
@@ -16,10 +15,12 @@ from xksproxy.telemetry.metrics import Encoder, Metrics
 class Scrapes:
     """Renders the metrics of this machine. Belongs to the event loop."""
 
-    def __init__(self, services: Services, metrics: Metrics, most_series: int) -> None:
+    def __init__(self, services: Services, metrics: Metrics, most_series: int, give_back: Callable[[], None]) -> None:
+        """``give_back`` gives freed memory back to the system; it is called on a thread."""
         self._services = services
         self._metrics = metrics
         self._most_series = most_series
+        self._give_back = give_back
         self._turn = threading.Lock()
         """Held while one format is rendered."""
         self._running: dict[Encoder, asyncio.Task[bytes]] = {}
@@ -38,7 +39,7 @@ class Scrapes:
             machine = MachineCollector(machine_info(self._services))
             content = self._metrics.render(machine, encode, self._most_series)
             del machine
-        return_freed_memory()
+        self._give_back()
         return content
 
 

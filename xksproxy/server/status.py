@@ -72,6 +72,7 @@ def status_document(source: StatusSource, keystore: str | None = None) -> dict[s
         "clock_offset_seconds": next(
             (worker.clock_offset for worker in workers if worker.clock_offset is not None), None
         ),
+        "memory_not_locked": next((worker.memory_problem for worker in workers if worker.memory_problem), ""),
         "configuration_loaded": _time(snapshot.loaded_at),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(worker) for worker in workers],

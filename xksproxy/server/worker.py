@@ -23,13 +23,14 @@ from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.find_conditions import ConditionFinder
-from xksproxy.server.freed_memory import FreedMemory
+from xksproxy.server.freed_memory import FreedMemory, return_freed_memory
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.life_cycle import LifeCycle, witness_lines
+from xksproxy.server.memory_lock import MemoryLock
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain_http import PlainListener
@@ -71,6 +72,8 @@ class XksWorker(GunicornUVLoopWebWorker):
     def init_process(self) -> None:
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        self._memory = MemoryLock()
+        self._memory.lock()
         super().init_process()
 
     def init_signals(self) -> None:
@@ -108,6 +111,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     async def _serve(self, accepted: Accepted) -> None:
         config, directory = accepted.config, self.app.runtime
+        give_back = partial(return_freed_memory, self._memory)
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
@@ -132,7 +136,13 @@ class XksWorker(GunicornUVLoopWebWorker):
         probes = Probes(readiness)
         finder = ConditionFinder(services, recorder, self.app.worker_count, runtime, lambda: standby.elsewhere)
         reporter = WorkerReporter(
-            services, recorder, readiness, finder, directory=directory, connections=lambda: len(table)
+            services,
+            recorder,
+            readiness,
+            finder,
+            directory=directory,
+            connections=lambda: len(table),
+            memory_problem=self._memory.problem,
         )
         admin = Admin(
             services,
@@ -143,6 +153,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             fleet_size=config.server.fleet_size,
             most_series=config.metrics.max_series,
             hosts=AdminHosts.of(config.admin),
+            give_back=give_back,
         )
         reporter.follow_reload(accepted.request)
         # The master binds them in this order.
@@ -166,7 +177,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
-        freed = FreedMemory(lambda: len(table))
+        freed = FreedMemory(lambda: len(table), give_back)
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
         steps = [asyncio.create_task(once_a_second(step)) for step in regular]
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)

@@ -34,8 +34,12 @@ class WorkerReporter:
         *,
         directory: Path,
         connections: Callable[[], int],
+        memory_problem: str,
     ) -> None:
-        """Report to ``directory``. ``connections`` counts those to the public port."""
+        """Report to ``directory``.
+
+        ``connections`` counts those to the public port. ``memory_problem`` says why the memory is not locked.
+        """
         self._services = services
         self._recorder = recorder
         self._readiness = readiness
@@ -43,6 +47,7 @@ class WorkerReporter:
         self._finder = finder
         self._directory = directory
         self._connections = connections
+        self._memory_problem = memory_problem
         self._started = time.time()
         self._returns: dict[str, int] = {}
         self._file = StatusFile(directory, os.getpid())
@@ -106,6 +111,7 @@ class WorkerReporter:
             refusals=tuple(self._recorder.refusals),
             reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
+            memory_problem=self._memory_problem,
         )
 
 
