@@ -42,7 +42,7 @@ class Admin:
         fleet_size: int,
         most_series: int,
         hosts: AdminHosts,
-        give_back: Callable[[], None],
+        give_back: Callable[[], object],
     ) -> None:
         """``directory`` is where the workers publish metrics and status; ``give_back`` is for :class:`Scrapes`."""
         self._hosts = hosts

@@ -25,7 +25,8 @@ class MemoryLock:
     def __init__(self) -> None:
         self.problem = ""
         """Why the memory is not locked; empty if it is, or if :meth:`lock` was not called."""
-        self._locked = False
+        self.locked = False
+        """Whether it is."""
 
     def lock(self) -> None:
         """Lock the memory, if RLIMIT_MEMLOCK has no hard limit, or does not apply to this process.
@@ -39,13 +40,13 @@ class MemoryLock:
         if hard == resource.RLIM_INFINITY:
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
         library = ctypes.CDLL(None, use_errno=True)
-        self._locked = library.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0
-        self.problem = "" if self._locked else f"mlockall: {os.strerror(ctypes.get_errno())}"
+        self.locked = library.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0
+        self.problem = "" if self.locked else f"mlockall: {os.strerror(ctypes.get_errno())}"
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
         """Without the lock for a moment, because freed pages that are locked cannot be given back to the system."""
-        if not self._locked:
+        if not self.locked:
             yield
             return
         ctypes.CDLL(None).munlockall()

@@ -15,7 +15,7 @@ from xksproxy.telemetry.metrics import Encoder, Metrics
 class Scrapes:
     """Renders the metrics of this machine. Belongs to the event loop."""
 
-    def __init__(self, services: Services, metrics: Metrics, most_series: int, give_back: Callable[[], None]) -> None:
+    def __init__(self, services: Services, metrics: Metrics, most_series: int, give_back: Callable[[], object]) -> None:
         """``give_back`` gives freed memory back to the system; it is called on a thread."""
         self._services = services
         self._metrics = metrics

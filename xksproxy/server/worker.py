@@ -23,7 +23,7 @@ from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.find_conditions import ConditionFinder
-from xksproxy.server.freed_memory import FreedMemory, return_freed_memory
+from xksproxy.server.freed_memory import FreedMemory, MemoryReturn
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
@@ -111,7 +111,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     async def _serve(self, accepted: Accepted) -> None:
         config, directory = accepted.config, self.app.runtime
-        give_back = partial(return_freed_memory, self._memory)
+        give_back = MemoryReturn(self._memory)
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
