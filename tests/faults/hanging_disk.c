@@ -1,7 +1,8 @@
 /* A file system that does not answer, for LD_PRELOAD.
  *
  * The file that the variable HANGING_DISK names holds the beginning of a path. Calls with an absolute path that begins
- * so do not return until the file is gone or holds something else.
+ * so do not return until the file is gone or holds something else. The file that DISK_CALLS names gets a line for each
+ * call that the first thread of a process makes: its process id, and the path or the name of the call.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -9,8 +10,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,8 +32,21 @@ static int hangs(const char *path)
     return length > 0 && strncmp(path, prefix, (size_t)length) == 0;
 }
 
+static void note(const char *path)
+{
+    const char *log = getenv("DISK_CALLS");
+    if (log == NULL || path == NULL || syscall(SYS_gettid) != getpid())
+        return;
+    int file = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0)
+        return;
+    dprintf(file, "%d %s\n", getpid(), path);
+    close(file);
+}
+
 static void wait_for(const char *path)
 {
+    note(path);
     while (hangs(path))
         usleep(20000);
 }
@@ -103,4 +119,20 @@ int mkdir(const char *path, mode_t mode)
 {
     wait_for(path);
     return REAL(mkdir)(path, mode);
+}
+
+#define SYNC(name)                      \
+    int name(int descriptor)            \
+    {                                   \
+        note(#name);                    \
+        return REAL(name)(descriptor);  \
+    }
+
+SYNC(fsync)
+SYNC(fdatasync)
+
+int flock(int descriptor, int operation)
+{
+    note("flock");
+    return REAL(flock)(descriptor, operation);
 }

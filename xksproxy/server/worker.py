@@ -176,16 +176,15 @@ class XksWorker(GunicornUVLoopWebWorker):
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
         freed = FreedMemory(lambda: len(table), give_back)
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
-        steps = [asyncio.create_task(once_a_second(step)) for step in regular]
+        endless = (self._follow_state(services, recorder, life_cycle), self._report(reporter, standby))
+        steps = [asyncio.create_task(step) for step in (*endless, *map(once_a_second, regular))]
         reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
-        following.cancel()
         for step in steps:
             step.cancel()
         services.stop()
@@ -223,18 +222,8 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    async def _follow_state(
-        self,
-        services: Services,
-        recorder: Recorder,
-        reporter: WorkerReporter,
-        standby: Standby,
-        life_cycle: LifeCycle,
-    ) -> None:
-        """Read what commands and other workers change on disk, and publish the status of this worker, every 0.4 s.
-
-        The heartbeat does not wait for it, because a disk may hang.
-        """
+    async def _follow_state(self, services: Services, recorder: Recorder, life_cycle: LifeCycle) -> None:
+        """Read what commands and other workers change on disk, every 0.4 s. Nothing else waits for the disk."""
         while True:
             try:
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
@@ -242,10 +231,18 @@ class XksWorker(GunicornUVLoopWebWorker):
                 for instance in services.instances:
                     life_cycle.follow_hsm(instance)
                 await life_cycle.follow()
+            except Exception:  # noqa: BLE001 - the loop must continue
+                _log.exception("unexpected failure while following the state directory")
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def _report(self, reporter: WorkerReporter, standby: Standby) -> None:
+        """Publish the status of this worker and read that of the others, in memory, every 0.4 s."""
+        while True:
+            try:
                 await asyncio.to_thread(reporter.report)
                 standby.update(await asyncio.to_thread(standby.hsms_of_others))
             except Exception:  # noqa: BLE001 - the loop must continue
-                _log.exception("unexpected failure while following the state directory")
+                _log.exception("unexpected failure while reporting the status")
             await asyncio.sleep(_FOLLOW_SECONDS)
 
     def _note_reload_problem(self, metrics: Metrics) -> None:
