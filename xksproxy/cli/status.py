@@ -138,6 +138,9 @@ def _print_status(document: dict[str, Any]) -> None:
         columns = ("COUNT", "ERROR", "OPERATION", "KEY STORE", "REASON")
         names = ("count", "error", "operation", "keystore", "reason")
         print_table(columns, [tuple(str(row[name]) for name in names) for row in document["refusals"]])
+    if reason := document.get("memory_not_locked"):
+        print_line()
+        print_line(f"the memory is not locked, so secrets may get into swap: {reason}")
 
 
 def _print_configuration(configuration: dict[str, Any], workers: Sequence[dict[str, Any]]) -> None:
