@@ -539,7 +539,9 @@ def written_log(proxy: Proxy) -> str:
         return mark
 
     def reloads() -> int:
-        return len(re.findall("configuration (in place|refused|left to)", proxy.log.read_text(errors="replace")))
+        return len(
+            re.findall("configuration (in place|in use already|refused|left to)", proxy.log.read_text(errors="replace"))
+        )
 
     for mark in on_each_worker(proxy, leave_mark):
         eventually(lambda mark=mark: lines_with(proxy.log, mark, "request"))

@@ -35,6 +35,7 @@ def test_a_sighup_while_the_configuration_is_read_has_no_effect(
 
     monkeypatch.setattr(module, "load_checked", load)
     monkeypatch.setattr(module, "forbid_core_dumps", lambda: None)
+    monkeypatch.setattr(module.MemoryLock, "lock", lambda _: None)
 
     done = run("serve", "--config", tmp_path / "xksproxy.toml")
 

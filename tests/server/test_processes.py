@@ -24,7 +24,9 @@ from server_support import (
     assert_serving,
     connections,
     encoded,
+    encrypt_body,
     health_on_connections,
+    key_path,
     on,
     signed_post,
     stop,
@@ -157,18 +159,17 @@ def test_a_change_of_the_server_replaces_workers_one_after_another_and_cuts_noth
     assert load.failures == []
 
 
-def test_a_change_that_workers_refuse_leaves_the_old_in_place(own_proxy: OwnProxy) -> None:
-    """Whatever the master lets through, a worker builds its snapshot whole or keeps the one it has."""
+def test_a_worker_that_alone_gets_sighup_reads_no_file(own_proxy: OwnProxy) -> None:
     proxy = own_proxy.start(server="workers = 1")
-    assert_serving(proxy)
     (worker,) = workers(proxy)
-    for path in (proxy.environment.directory / "credentials").iterdir():
-        path.chmod(0o644)
+    config = proxy.environment.config
+    config.write_text(config.read_text().replace('id = "demo-key"', 'id = "another-id"'))
 
     os.kill(worker, signal.SIGHUP)
 
-    eventually(lambda: "configuration refused" in proxy.log.read_text())
-    assert_serving(proxy)
+    eventually(lambda: lines_with(proxy.log, "configuration in use already", "number=1"))
+    with Wire(proxy) as wire:
+        assert wire.ask(signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))).status == 200
 
 
 def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:
@@ -391,7 +392,9 @@ def test_listeners_may_come_go_and_stay_by_sighup(own_proxy: OwnProxy) -> None:
     assert_serving(proxy)
 
 
-@pytest.mark.parametrize("breakage", ["a wrong PIN", "a token that does not exist"])
+@pytest.mark.parametrize(
+    "breakage", ["a wrong PIN", "a token that does not exist", "a token that does not exist, under another id"]
+)
 def test_a_change_whose_workers_cannot_serve_what_is_served_is_taken_back_whole(
     own_proxy: OwnProxy, breakage: str
 ) -> None:
@@ -408,12 +411,14 @@ def test_a_change_whose_workers_cannot_serve_what_is_served_is_taken_back_whole(
             bad = re.sub(r"(?m)^pin = .*$", 'pin = { file = "wrong-pin" }', good)
         else:
             bad = re.sub(r"(?m)^token = .*$", 'token = "no such token"', good)
+            if breakage.endswith("another id"):
+                bad = bad.replace('"softhsm"', '"renamed"')
         assert bad != good
         config.write_text(bad)
         proxy.process.send_signal(signal.SIGHUP)
 
         (line,) = eventually(lambda: lines_with(proxy.log, "configuration taken back"))
-        assert "HSM softhsm does not serve" in line
+        assert f"HSM {'renamed' if breakage.endswith('another id') else 'softhsm'} does not serve" in line
         eventually(lambda: workers(proxy) == before)
         eventually(lambda: "reload-refused" in causes(proxy))
         eventually(lambda: "\nxksproxy_config_reload_failed 2.0\n" in metrics_text(proxy))

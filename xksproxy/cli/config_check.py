@@ -21,7 +21,6 @@ from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context
-from xksproxy.state.present_files import PresentFiles
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import version_table
 
@@ -92,13 +91,11 @@ def _quirk_problems(config: Config) -> Iterator[str]:
 def _version_problems(config: Config, problems: Sequence[str]) -> Iterator[str]:
     """Report what does not fit the recorded versions. ``problems`` are those of the configuration alone."""
     state = Path(config.state.directory)
-    present = PresentFiles(state)
     for index, store in enumerate(config.keystore):
         if any(problem.startswith(f"keystore[{index}].keys") for problem in problems):
             continue  # names of its keys may not be valid
         records = version_table(state, store.name)
-        if present.lack(records.name):
-            continue
+        records.expect_missing()
         # With an unreadable record, workers refuse Encrypt and still serve Decrypt. So this is not a problem here.
         with suppress(StateUnusable):
             yield from version_problems(f"keystore[{index}]", KeyMap(store.keys).named_keys(), records)

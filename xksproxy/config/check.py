@@ -140,6 +140,10 @@ def _audit_problems(audit: Audit) -> Iterator[str]:
         yield f"audit.file: {Path(audit.file).parent} is not a directory that the proxy can write"
     if audit.file is not None and (kind := kind_of(Path(audit.file))) and kind != DEVICE:
         yield f"audit.file: {audit.file} is {kind}; expected a regular file, or no audit.file for standard output"
+    if audit.sync and (audit.file is None or not audit.enabled or audit.when_full != "refuse"):
+        yield 'audit.sync: it needs audit.file, audit.enabled = true and audit.when_full = "refuse"'
+    elif audit.sync and audit.file is not None and kind_of(Path(audit.file)) == DEVICE:
+        yield f"audit.sync: {audit.file} is a device, which cannot be synced; expected a regular file"
     if audit.chain and audit.key is None:
         yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":

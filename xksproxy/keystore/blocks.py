@@ -26,19 +26,17 @@ class BlockChange:
 class Blocks:
     """The blocks of one key store. Until a worker has read them, all requests for keys fail (fail closed)."""
 
-    def __init__(
-        self, table: SharedTable[Block], of_all: "Blocks | None" = None, *, unread: str = "", missing: bool = False
-    ) -> None:
-        """Read them, unless ``unread`` is the reason why they must not be read now, or the file is known as missing.
+    def __init__(self, table: SharedTable[Block], of_all: "Blocks | None" = None, *, unread: str = "") -> None:
+        """Read them, unless ``unread`` is the reason why they must not be read now.
 
         ``of_all`` has the block of all key stores.
         """
         self._table = table
         self._of_all = of_all
         self._problem = unread
-        self._was_read = missing
+        self._was_read = False
         self._entries: Mapping[str, Block] = {}
-        if not (unread or missing):
+        if not unread:
             self.refresh()
 
     def refresh(self) -> list[BlockChange]:

@@ -26,13 +26,13 @@ class KeyVersion(msgspec.Struct, frozen=True):
 class KeyVersions:
     """The versions of a key store's keys. The primary version is recorded in a file that all workers share."""
 
-    def __init__(self, records: SharedTable[VersionRecord], *, unread: str = "", missing: bool = False) -> None:
-        """Read the record, unless ``unread`` is the reason why it must not be read now, or it is known as missing."""
+    def __init__(self, records: SharedTable[VersionRecord], *, unread: str = "") -> None:
+        """Read the record, unless ``unread`` is the reason why it must not be read now."""
         self._records = records
         self.problem = unread
         """Why the record cannot be read. Empty if it can be read."""
-        self._was_read = missing
-        if not (unread or missing):
+        self._was_read = False
+        if not unread:
             self.refresh()
 
     def refresh(self) -> None:

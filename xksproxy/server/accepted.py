@@ -11,6 +11,7 @@ from xksproxy.config.check import require_usable_files
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX, StoredCredential, read_credentials
 from xksproxy.config.model import Config
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info, client_rules
+from xksproxy.server.tls_contents import TlsContents
 from xksproxy.server.watch import Signature, directory_signature
 from xksproxy.sigv4.keyring import Credential
 
@@ -38,13 +39,15 @@ class CredentialDirectory:
         return cls(signature, read_credentials(directory))
 
 
+StoredCredentials = Mapping[Path, CredentialDirectory]
+
+
 @dataclass(frozen=True, slots=True)
 class UsableFiles:
     """The credentials and certificates that were usable when they were last read, for when they no longer are."""
 
-    credentials: Mapping[Path, CredentialDirectory]
-    """By directory."""
-
+    credentials: StoredCredentials
+    contents: TlsContents
     context: ssl.SSLContext
     certificate: CertificateInfo
     clients: tuple[object, ...]
@@ -66,8 +69,17 @@ class UsableFiles:
             return tuple(stored.credential for stored in read[directory].stored)
 
         require_usable_files(config, load)
-        tls = config.server.tls
-        return cls(read, build_context(tls), certificate_info(tls), client_rules(tls))
+        return cls.of(config, read, TlsContents.read(config.server.tls))
+
+    @classmethod
+    def of(cls, config: Config, credentials: StoredCredentials, contents: TlsContents) -> Self:
+        """Those of a configuration with this content.
+
+        Raises:
+            ConfigError: certificate, key or CA cannot be used.
+        """
+        with contents.as_files(config.server.tls) as tls:
+            return cls(credentials, contents, build_context(tls), certificate_info(tls), client_rules(tls))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +88,16 @@ class Accepted:
 
     config: Config
     number: int
-    """Counts the configurations that the master has accepted."""
+    """Counts the configurations that the master has accepted, from 1."""
 
     request: str
     """The command that asked for it; empty if none did."""
+
+    at: float
+    """When it was accepted, in seconds since 1970."""
+
+    file_digest: str
+    """SHA-256 of the configuration file."""
 
     policies: LoadedPolicies
     files: UsableFiles

@@ -60,7 +60,7 @@ def register(state_directory: Path, runtime: Path, master: int) -> None:
     try:
         table.update(str(runtime), lambda _: proxy)
     except StateUnusable:
-        file = StateFile(state_directory, table.name)
+        file = StateFile(state_directory, table.path.name)
         with file.locked(_LOCK_SECONDS):
             file.supersede({"entries": {str(runtime): msgspec.to_builtins(proxy)}}, 0)
         return

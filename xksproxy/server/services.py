@@ -19,7 +19,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
-from xksproxy.server.accepted import Accepted, LoadedPolicies, UsableFiles
+from xksproxy.server.accepted import Accepted, UsableFiles
 from xksproxy.server.credential_changes import CredentialChanges
 from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.followers import Registration
@@ -36,6 +36,8 @@ from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 _OTHERS_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 5.0
+"""A file system that has not answered for so long counts as one that does not answer."""
 _RETURN_SECONDS: Final = 1.0
 
 
@@ -59,11 +61,12 @@ class Services:
         Raises:
             ConfigError: credentials or certificates cannot be read, and ``accepted`` is None.
         """
+        self._reading_since: float | None = None
         self._state = state = Path(config.state.directory)
         self._registration = Registration(state, runtime)
         self._identity = identity or StateIdentity(state)
         self._lost = self._identity.problem
-        self.usage = UsageBook(state)
+        self.usage = UsageBook(state, lambda: self._unanswered)
         self._state_check = StateDirectoryCheck(state)
         self.doubt = read_doubt(state)
         """Why the state directory may be older than it was; empty if nothing says so."""
@@ -83,31 +86,48 @@ class Services:
             self._instances, self.usage, self._states, Quotas(runtime / "quotas"), self._policies
         )
         self._retired_revision = self._states.retired.revision
-        self._loaded_policies: LoadedPolicies = {} if accepted is None else accepted.policies
-        self._files = UsableFiles.read(config) if accepted is None else self._usable_files(config, accepted.files)
-        self._snapshot = build_snapshot(config, self._foundations, self._files, policies=self._loaded_policies)
+        self._accepted = accepted
+        self._files = self._usable_files(config, accepted, None if accepted is None else accepted.files)
+        self._snapshot = self._build(config, accepted, self._files)
 
-    def _usable_files(self, config: Config, accepted: UsableFiles) -> UsableFiles:
+    def _usable_files(self, config: Config, accepted: Accepted | None, before: UsableFiles | None) -> UsableFiles:
+        """The present credentials and certificates; those of ``accepted`` while their files cannot be used."""
         try:
+            files = UsableFiles.read(config, before)
             refresh_pins(config)
-            return UsableFiles.read(config, accepted)
         except (ConfigError, SecretError) as error:
+            if accepted is None:
+                raise
             self._note_refused_files(error)
-            return accepted
+            return accepted.files
+        return files
 
-    def replace_snapshot(self, config: Config) -> None:
+    def _build(
+        self, config: Config, accepted: Accepted | None, files: UsableFiles, previous: Snapshot | None = None
+    ) -> Snapshot:
+        policies = None if accepted is None else accepted.policies
+        return build_snapshot(config, self._foundations, files, previous, policies=policies)
+
+    def replace_snapshot(self, config: Config, accepted: Accepted | None = None) -> None:
         """Use another configuration of the same HSMs, from the next request on. Call it on a thread.
 
+        ``accepted`` has its policies, and the credentials and certificates that are used while their files cannot be.
+
         Raises:
-            ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
+            ConfigError: credentials or certificates cannot be read, and ``accepted`` is None. The old snapshot stays.
         """
-        watch, policies = FileWatch(config), self._policies.take_staged()  # before the files are read
-        files = UsableFiles.read(config, self._files)
-        snapshot = build_snapshot(config, self._foundations, files, self._snapshot, policies=policies)
+        watch = FileWatch(config)  # before the files are read
+        files = self._usable_files(config, accepted, self._files)
+        snapshot = self._build(config, accepted, files, self._snapshot)
         with self._replacing:
-            self._watch, self._config, self._snapshot, self._loaded_policies = watch, config, snapshot, policies
+            self._watch, self._config, self._snapshot, self._accepted = watch, config, snapshot, accepted
             self._files = files
         copy_pins(config, self._built_with)
+
+    @property
+    def number(self) -> int:
+        """The number of the configuration in use; 0 if it has none."""
+        return 0 if self._accepted is None else self._accepted.number
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -133,6 +153,13 @@ class Services:
 
         Returns each block that was set or removed, with the name of its key store.
         """
+        self._reading_since = time.monotonic()
+        try:
+            return self._refresh_state()
+        finally:
+            self._reading_since = None
+
+    def _refresh_state(self) -> list[tuple[str, BlockChange]]:
         changes: list[tuple[str, BlockChange]] = []
         self._lost = self._identity.problem
         if not self._lost:
@@ -166,14 +193,14 @@ class Services:
         The configuration file is not read again: a change of it takes effect on SIGHUP.
         """
         with self._replacing:
-            watch, config, policies = self._watch, self._config, self._loaded_policies
+            watch, config, accepted = self._watch, self._config, self._accepted
         retired_revision = self._states.retired.revision
         if not (watch.changed() or self._refused.again() or retired_revision != self._retired_revision):
             return
         try:
             files = UsableFiles.read(config, self._files)
             refresh_pins(self._built_with)
-            snapshot = build_snapshot(config, self._foundations, files, self._snapshot, policies=policies)
+            snapshot = self._build(config, accepted, files, self._snapshot)
         except (ConfigError, SecretError) as error:
             self._note_refused_files(error)
             return
@@ -266,8 +293,25 @@ class Services:
     @property
     def problem(self) -> str:
         """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
-        problems = (self._lost, self._state_check.problem, self.usage.records.problem, self._states.retired.problem)
+        problems = (
+            self._unanswered,
+            self._lost,
+            self._state_check.problem,
+            self.usage.records.problem,
+            self._states.retired.problem,
+        )
         return next(filter(None, problems), self.doubt)
+
+    @property
+    def _unanswered(self) -> str:
+        """Says that the file system of the state directory, or of another file that workers follow, does not answer."""
+        since = self._reading_since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        if seconds < _ANSWER_SECONDS:
+            return ""
+        return (
+            f"a file system has not answered for {_ANSWER_SECONDS:.0f} s: that of {self._state}, or of a file to follow"
+        )
 
     @property
     def refused_files(self) -> tuple[str, ...]:

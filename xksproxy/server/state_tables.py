@@ -13,7 +13,6 @@ from xksproxy.server.round_robin import RoundRobin
 from xksproxy.state.blocks import block_table
 from xksproxy.state.credential_uses import CredentialUses, UseRecord
 from xksproxy.state.directory_changes import DirectoryChanges
-from xksproxy.state.present_files import PresentFiles
 from xksproxy.state.retired_credentials import RetiredCredentials
 from xksproxy.state.versions import version_table
 
@@ -51,8 +50,6 @@ class StateTables:
         self.retired = RetiredCredentials(directory)
         self._blocks_of_all = Blocks(block_table(directory, None), unread=lost())
         self._changes = DirectoryChanges((directory,))
-        self._present = PresentFiles(directory) if not (self._changes.unwatched or lost()) else None
-        """Until the first refresh, which reads the files that have changed since."""
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._troubled: set[str] = set()
         self._changed: set[str] = set()
@@ -65,19 +62,18 @@ class StateTables:
         if state is None:
             unread = self._lost()
             blocks, versions = block_table(self._directory, keystore), version_table(self._directory, keystore)
-            fingerprints = FingerprintRecords(self._directory, keystore)
+            # Most of thousands of key stores have none. The blocks of all are read anyway, which checks the directory.
+            for table in (blocks, versions):
+                table.expect_missing()
             state = self._states[keystore] = StoreState(
-                Blocks(blocks, self._blocks_of_all, unread=unread, missing=not unread and self._lacks(blocks.name)),
-                KeyVersions(versions, unread=unread, missing=not unread and self._lacks(versions.name)),
-                fingerprints,
+                Blocks(blocks, self._blocks_of_all, unread=unread),
+                KeyVersions(versions, unread=unread),
+                FingerprintRecords(self._directory, keystore, expect_missing=True),
                 CredentialUses(self._directory, keystore, self._uses),
             )
-            if not unread and not self._lacks(fingerprints.name):
+            if not unread:
                 state.fingerprints.refresh()
         return state
-
-    def _lacks(self, name: str) -> bool:
-        return self._present is not None and self._present.lack(name)
 
     def refresh(self) -> list[tuple[str, BlockChange]]:
         """Read the files that have changed, and return the changed blocks with the names of their key stores.
@@ -86,7 +82,6 @@ class StateTables:
         if the directory cannot be watched. The failure of one file never keeps the others from being read. Call it on a
         thread.
         """
-        self._present = None
         changed_for_all = guarded(self._blocks_of_all.refresh) or ()
         names = {*self._states} if changed_for_all else self._due()
         due = [(keystore, self._states[keystore]) for keystore in names]

@@ -14,7 +14,7 @@ from gunicorn.errors import HaltServer
 
 from xksproxy.server import worker_status
 from xksproxy.server.notify import ServiceManager
-from xksproxy.server.replacement import Verdict, assess, served
+from xksproxy.server.replacement import Verdict, assess, served, without_hsm
 
 _log: Final = logging.getLogger(__name__)
 _EARLY_DEATH_SECONDS: Final = 2.0
@@ -94,6 +94,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     def spawn_worker(self) -> int:
         """Start a worker, and keep the time and its generation."""
         self.app.connections.prepare()
+        self.app.before_fork()
         pid: int = super().spawn_worker()
         self.app.connections.started(pid)
         self._spawned_at[pid] = time.monotonic()
@@ -138,11 +139,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         If one of them does not within its time, the change is undone.
         """
         seen = {worker.pid: worker for worker in worker_status.collect(self.app.runtime)} if stale else {}
-        needed = served(seen[pid] for pid in stale if pid in seen) & self.app.hsm_ids
+        former = [seen[pid] for pid in stale if pid in seen]
+        needed = served(former) & self.app.hsm_ids
+        stores = self.app.former_keystores - without_hsm(former) if former else frozenset()
         serve = True
         for pid in successors:
             seconds = time.monotonic() - self._spawned_at[pid]
-            verdict, lacks = assess(seen.get(pid), needed, beats=self._serves(self.WORKERS[pid]), seconds=seconds)
+            beats = self._serves(self.WORKERS[pid])
+            verdict, lacks = assess(seen.get(pid), needed, stores, beats=beats, seconds=seconds)
             if verdict is Verdict.FAILS and self._change:
                 self._undo_change([*lacks])
                 return False
@@ -171,8 +175,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         """Handle SIGHUP. A configuration with problems changes nothing.
 
         Key stores, credentials, keys and certificates change inside the running workers, so that no connection is
-        closed. Other changes need new workers. The workers get the signal for a refused configuration too: each refuses
-        it and sets its metric.
+        closed. Other changes need new workers. Workers see why a configuration was refused in the runtime directory.
         """
         match self.app.refresh():
             case "workers":
@@ -182,7 +185,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 if self._change is None:
                     self.app.confirm()
             case "nothing":
-                self.kill_workers(signal.SIGHUP)
+                pass
 
     def _begin_change(self) -> None:
         """Use the new settings and listeners of gunicorn, or undo the change if a new address cannot be bound.

@@ -23,13 +23,14 @@ from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.find_conditions import ConditionFinder
-from xksproxy.server.freed_memory import FreedMemory
+from xksproxy.server.freed_memory import FreedMemory, MemoryReturn
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.life_cycle import LifeCycle, witness_lines
+from xksproxy.server.memory_lock import MemoryLock
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain_http import PlainListener
@@ -70,7 +71,10 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     def init_process(self) -> None:
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
+        gc.disable()  # while thousands of key stores are built, its searches take longer than the building
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        self._memory = MemoryLock()
+        self._memory.lock()
         super().init_process()
 
     def init_signals(self) -> None:
@@ -107,10 +111,10 @@ class XksWorker(GunicornUVLoopWebWorker):
             _leave(1)
 
     async def _serve(self, accepted: Accepted) -> None:
-        gc.disable()  # with thousands of key stores, searches take longer than the objects that they examine
         config, directory = accepted.config, self.app.runtime
+        give_back = MemoryReturn(self._memory)
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
-        self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
+        self._reload_wanted = self._reload_wanted or self.app.handover.number != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
@@ -133,7 +137,13 @@ class XksWorker(GunicornUVLoopWebWorker):
         probes = Probes(readiness)
         finder = ConditionFinder(services, recorder, self.app.worker_count, runtime, lambda: standby.elsewhere)
         reporter = WorkerReporter(
-            services, recorder, readiness, finder, directory=directory, connections=lambda: len(table)
+            services,
+            recorder,
+            readiness,
+            finder,
+            directory=directory,
+            connections=lambda: len(table),
+            memory_problem=self._memory.problem,
         )
         admin = Admin(
             services,
@@ -144,6 +154,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             fleet_size=config.server.fleet_size,
             most_series=config.metrics.max_series,
             hosts=AdminHosts.of(config.admin),
+            give_back=give_back,
         )
         reporter.follow_reload(accepted.request)
         # The master binds them in this order.
@@ -159,24 +170,20 @@ class XksWorker(GunicornUVLoopWebWorker):
         ]
         standby = Standby(services, listener, service, directory)
         await _start(services)
-        # The objects so far live as long as the worker, so the garbage collector need not examine them again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
-        gc.enable()
+        _collect_garbage_from_now_on()
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
-        freed = FreedMemory(lambda: len(table))
+        freed = FreedMemory(lambda: len(table), give_back)
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
-        steps = [asyncio.create_task(once_a_second(step)) for step in regular]
-        reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
+        endless = (self._follow_state(services, recorder, life_cycle), self._report(reporter, standby))
+        steps = [asyncio.create_task(step) for step in (*endless, *map(once_a_second, regular))]
+        take = partial(self.app.handover.take, self.app.policies)
+        reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
-        following.cancel()
         for step in steps:
             step.cancel()
         services.stop()
@@ -200,7 +207,10 @@ class XksWorker(GunicornUVLoopWebWorker):
             self.notify()
             if self._reload_wanted and (self._reload_task is None or self._reload_task.done()):
                 self._reload_wanted = False
-                self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                if self.app.handover.number != services.number:
+                    self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                else:
+                    _log.info("configuration in use already", extra={"fields": {"number": services.number}})
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             strangers.beat()
@@ -214,18 +224,8 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    async def _follow_state(
-        self,
-        services: Services,
-        recorder: Recorder,
-        reporter: WorkerReporter,
-        standby: Standby,
-        life_cycle: LifeCycle,
-    ) -> None:
-        """Read what commands and other workers change on disk, and publish the status of this worker, every 0.4 s.
-
-        The heartbeat does not wait for it, because a disk may hang.
-        """
+    async def _follow_state(self, services: Services, recorder: Recorder, life_cycle: LifeCycle) -> None:
+        """Read what commands and other workers change on disk, every 0.4 s. Nothing else waits for the disk."""
         while True:
             try:
                 for keystore, change in await asyncio.to_thread(services.refresh_state):
@@ -233,10 +233,17 @@ class XksWorker(GunicornUVLoopWebWorker):
                 for instance in services.instances:
                     life_cycle.follow_hsm(instance)
                 await life_cycle.follow()
-                await asyncio.to_thread(reporter.report)
-                standby.update(await asyncio.to_thread(standby.hsms_of_others))
             except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("unexpected failure while following the state directory")
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def _report(self, reporter: WorkerReporter, standby: Standby) -> None:
+        """Publish the status of this worker and read that of the others, in memory, every 0.4 s."""
+        while True:
+            try:
+                standby.update(await asyncio.to_thread(_report, reporter, standby))
+            except Exception:  # noqa: BLE001 - the loop must continue
+                _log.exception("unexpected failure while reporting the status")
             await asyncio.sleep(_FOLLOW_SECONDS)
 
     def _note_reload_problem(self, metrics: Metrics) -> None:
@@ -274,6 +281,20 @@ class XksWorker(GunicornUVLoopWebWorker):
         while time.monotonic() < end and not self._in_a_hurry:
             self.notify()
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _collect_garbage_from_now_on() -> None:
+    """Leave out the objects so far, which live as long as the worker."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.enable()
+
+
+def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:
+    """Report the status of this worker, and return what :meth:`Standby.hsms_of_others` does."""
+    reporter.report()
+    return standby.hsms_of_others()
 
 
 def _most_connections(wanted: int) -> int:

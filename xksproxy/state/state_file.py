@@ -24,7 +24,10 @@ MANIFEST: Final = "manifest"
 _POLL_SECONDS: Final = 0.01
 _LOCK_SECONDS: Final = 1.0
 
-_NOT_READ: Final[tuple[Mapping[str, Any], int, None]] = MappingProxyType({}), 0, None
+_NO_ENTRIES: Final[Mapping[str, Any]] = MappingProxyType({})
+_NOT_READ: Final[tuple[Mapping[str, Any], int, None]] = _NO_ENTRIES, 0, None
+_MISSING: Final[tuple[Mapping[str, Any], int, None]] = _NO_ENTRIES, 0, None
+"""The file has never existed."""
 
 Entry = TypeVar("Entry")
 Content = TypeVar("Content")
@@ -140,7 +143,7 @@ class StateFile:
         """Metadata that change when the file is replaced; None if there is no file (StateUnusable if unknown)."""
         with _unusable(self.path):
             try:
-                status = self.path.lstat()
+                status = os.lstat(f"{self._root}/{self._relative}")  # without a Path: it is asked often
             except FileNotFoundError:
                 return None
         return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
@@ -215,6 +218,17 @@ class StateFile:
                 # After a power failure the older record may be in place, which does no harm.
                 replace_file_of(self.name, record, directory, sync_directory=False)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the manifest may have a record of the file, which :meth:`recorded` reads."""
+        try:
+            os.lstat(f"{self._root}/{MANIFEST}/{self._relative}")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass
+        return True
+
     def recorded(self) -> int | None:
         """The revision in the manifest; None if the file is not recorded (StateUnusable if it cannot be read)."""
         with _unusable(self._record_path):
@@ -262,11 +276,6 @@ class SharedTable(Generic[Entry]):
         return self._file.path
 
     @property
-    def name(self) -> str:
-        """The name of the file."""
-        return self._file.name
-
-    @property
     def revision(self) -> int:
         """The revision of the entries that this process last read."""
         return self._seen[1]
@@ -279,6 +288,14 @@ class SharedTable(Generic[Entry]):
         """All entries as this process last read them."""
         return self._seen[0]
 
+    def expect_missing(self) -> None:
+        """Let :meth:`refresh` open nothing while there is no file and no record of one.
+
+        It does not check the directory then. Something else must.
+        """
+        if self._seen is _NOT_READ:
+            self._seen = _MISSING
+
     def refresh(self) -> None:
         """Read the file if it was replaced since the last read. A file that never existed counts as empty.
 
@@ -286,6 +303,8 @@ class SharedTable(Generic[Entry]):
             StateUnusable: the file cannot be read, was deleted, or is an older copy. The entries do not change.
         """
         signature = self._file.signature()
+        if signature is None and self._seen is _MISSING and not self._file.is_recorded:
+            return
         if signature is None or signature != self._seen[2]:
             entries, _ = self._read()
             if signature is not None and self._file.recorded() is None:
@@ -347,7 +366,8 @@ class SharedTable(Generic[Entry]):
         return {name: entry for name, entry in changed.items() if name not in known}
 
     def _take(self, entries: Mapping[str, Entry], signature: tuple[int, ...] | None) -> None:
-        self._seen = entries, max(self._file.revision, 0), signature
+        is_missing = signature is None and self._file.revision < 0
+        self._seen = _MISSING if is_missing else (entries, max(self._file.revision, 0), signature)
 
     def _read(self) -> tuple[dict[str, Entry], Document]:
         document = self._file.read()

@@ -19,6 +19,7 @@ from xksproxy.hsm.errors import (
     KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
+    KeyRefusesUse,
     TokenUnavailable,
 )
 from xksproxy.hsm.fleet import fleet as fleet_module
@@ -53,7 +54,7 @@ async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = Tru
         instance.start()
     try:
         await until(lambda: not all_serving or all(instance.serving for instance in instances))
-        yield Fleet(instances, records, lambda label: label in {"demo-key", "only-b", "split"})
+        yield Fleet(instances, records, lambda label: label in {"demo-key", "only-b", "split", "both", "one-use"})
     finally:
         for instance in instances:
             instance.stop()
@@ -85,6 +86,32 @@ async def test_a_key_that_is_ambiguous_on_one_hsm_is_used_on_the_other_and_on_no
         for _ in range(12):
             await round_trip(fleet, label="split")
         assert set(stats.hsms) == {b.hsm.id}
+
+
+@pytest.mark.parametrize("lacks", ["not encrypting", "not decrypting"])
+async def test_a_key_that_loses_a_use_on_one_hsm_is_used_on_the_other_and_named(
+    make_faulty: Faulty, modules: Modules, pin: str, lacks: str
+) -> None:
+    a, b = make_faulty(check_interval_s=1), make_faulty(check_interval_s=1)
+    for faulty in (a, b):
+        change_key(faulty, pin, "both", bytes(32))
+        change_key(faulty, pin, "one-use", bytes(range(32)), lacks=lacks)
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet, label="both")
+        assert [(item.not_encrypting, item.not_decrypting) for item in fleet.key_problems()] == [((), ())] * 2
+        change_key(a, pin, "both", None)
+        change_key(a, pin, "both", bytes(32), lacks=lacks)
+
+        for _ in range(12):
+            await round_trip(fleet, label="both")
+
+        named = (("both",), ()) if lacks == "not encrypting" else ((), ("both",))
+        await until(lambda: [(i.not_encrypting, i.not_decrypting) for i in fleet.key_problems()] == [named, ((), ())])
+        for faulty in (a, b):
+            change_key(faulty, pin, "both", None)
+            change_key(faulty, pin, "both", bytes(32), lacks=lacks)
+        with pytest.raises(KeyRefusesUse):
+            await round_trip(fleet, label="both")
 
 
 async def test_a_search_that_finds_several_keys_is_made_good_by_another_hsm(

@@ -9,7 +9,7 @@ from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.server.state_tables import StateTables
 from xksproxy.state.blocks import Block, block_table
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.state_file import StateFile
 from xksproxy.state.versions import VersionRecord, version_table
 
 FILES = ("blocks-s.json", "versions-s.json", "keys-s.json")
@@ -44,18 +44,21 @@ def test_files_that_are_there_when_a_worker_starts_are_read(state: Path) -> None
 
 def test_no_file_is_opened_for_a_key_store_without_state(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = StateTables(state)
-    monkeypatch.setattr(SharedTable, "refresh", lambda _: pytest.fail("a file was looked for"))
+    monkeypatch.setattr(StateFile, "read", lambda _: pytest.fail("directories were opened"))
 
     found = tables.of("s")
+    found.blocks.refresh()
+    found.versions.refresh()
+    found.fingerprints.refresh()
 
     assert found.problem == ""
     assert found.blocks.find("k") is None
 
 
-def test_what_is_written_while_a_worker_starts_is_read_at_the_first_refresh(state: Path) -> None:
+def test_what_is_written_after_a_start_is_read_at_the_next_refresh(state: Path) -> None:
     tables = StateTables(state)
-    _write_all(state)
     tables.of("s")
+    _write_all(state)
 
     tables.refresh()
 
@@ -90,10 +93,7 @@ def test_a_file_without_its_record_is_read(state: Path, name: str) -> None:
 def test_a_directory_that_others_can_write_is_a_problem_and_not_empty(state: Path) -> None:
     state.chmod(0o777)
 
-    found = StateTables(state).of("s")
-
-    for each in (found.blocks, found.versions, found.fingerprints):
-        assert "others can write" in each.problem
+    assert "others can write" in StateTables(state).of("s").problem
 
 
 def test_a_directory_that_is_replaced_is_read_again(state: Path) -> None:

@@ -16,6 +16,7 @@ from xksproxy.hsm.errors import (
     KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
+    KeyRefusesUse,
     SessionLost,
     TokenUnavailable,
 )
@@ -52,7 +53,10 @@ Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
 """A request to one instance, with the fingerprint of the key and the deadline."""
 
-_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyAmbiguous, KeyDiffers)
+_FAILOVER_AFTER: Final = (
+    *(TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy),
+    *(KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse),
+)
 """The failures after which another instance is tried."""
 
 
@@ -130,13 +134,14 @@ class Fleet:
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from background checks."""
         return [
-            health_of(
-                item.instance,
-                refused_keys=len({*item.differing, *item.ambiguous}),
-                missing_keys=len(item.missing),
-            )
+            health_of(item.instance, refused_keys=len(self._refused(item)), missing_keys=len(item.missing))
             for item in self.key_problems()
         ]
+
+    def _refused(self, item: KeyProblems) -> set[str]:
+        """The keys that an instance has and cannot use. A former version need not encrypt."""
+        not_encrypting = self._comparison.needed.intersection(item.not_encrypting)
+        return {*item.differing, *item.ambiguous, *item.not_decrypting, *not_encrypting}
 
     def key_problems(self) -> Sequence[KeyProblems]:
         """What is wrong with the keys of each instance."""
