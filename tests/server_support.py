@@ -604,3 +604,10 @@ def connections(proxy: Proxy, count: int, *, used: bool = False) -> Iterator[lis
     finally:
         for wire in made:
             wire.close()
+
+
+def health(proxy: Proxy) -> set[str]:
+    """What GetHealthStatus says of the HSMs of the key store `dev` (R-HLTH-*)."""
+    with Wire(proxy) as wire:
+        details = wire.ask(signed_post(proxy)).body["ekmFleetDetails"]
+    return {instance["healthStatus"] for instance in details}

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fault_support import FaultyHsm, change_key
-from server_support import OwnProxy, Wire, ask_admin, encrypt_body, key_path, on, request, signed
+from server_support import OwnProxy, Wire, ask_admin, encrypt_body, health, key_path, on, request, signed
 from support import Proxy, eventually, lines_with
 from xksproxy_tools.development.certificates import (
     certificate_pem,
@@ -178,7 +178,7 @@ HSM_CAUSES: dict[str, tuple[Callable[[Hsm], object], Callable[[Hsm], object]]] =
     "hsm-degraded": (lambda hsm: hsm.faulty.tell("C_Encrypt delay 4000"), lambda hsm: hsm.faulty.tell()),
     "key-missing": (lambda hsm: hsm.put(), lambda hsm: hsm.put(RIGHT)),
     "key-differs": (lambda hsm: hsm.put(WRONG), lambda hsm: hsm.put(RIGHT)),
-    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, WRONG), lambda hsm: hsm.put(RIGHT)),
+    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, RIGHT), lambda hsm: hsm.put(RIGHT)),
     "key-restricted": (lambda hsm: hsm.put(RIGHT, lacks="not encrypting"), lambda hsm: hsm.put(RIGHT)),
 }
 
@@ -221,10 +221,12 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     begin(hsm)
     eventually(lambda: texts(proxy, cause))
     eventually(lambda: state_of_extra(proxy), STATES.get(cause, "ENABLED"))
+    eventually(lambda: health(proxy), {"UNAVAILABLE" if cause in {"hsm-out-of-service", "no-hsm"} else "DEGRADED"})
     end(hsm)
 
     eventually(lambda: texts(proxy, cause), [])
     eventually(lambda: state_of_extra(proxy), "ENABLED")
+    eventually(lambda: health(proxy), {"ACTIVE"})
     eventually(lambda: encrypt(proxy), 200)
 
 

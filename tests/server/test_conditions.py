@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from commands import run_command
 from fault_support import FaultyHsm, change_key
-from server_support import OwnProxy, Wire, ask_admin, on, signed_post, workers
+from server_support import OwnProxy, ask_admin, health, on, workers
 from support import Proxy, eventually, lines_with, metrics_text
 
 pytestmark = pytest.mark.slow
@@ -30,13 +30,6 @@ def in_metrics(proxy: Proxy) -> set[tuple[str, str, str, str]]:
             labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
             found.add((labels["severity"], labels["cause"], labels["keystore"], labels["hsm"]))
     return found
-
-
-def health(proxy: Proxy) -> set[str]:
-    """What GetHealthStatus says of the HSMs of the key store `dev` (R-HLTH-*)."""
-    with Wire(proxy) as wire:
-        details = wire.ask(signed_post(proxy)).body["ekmFleetDetails"]
-    return {instance["healthStatus"] for instance in details}
 
 
 def add_absent_key(text: str) -> str:

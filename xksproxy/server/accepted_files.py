@@ -81,10 +81,10 @@ class AcceptedFiles:
             self._compared, self._state = metadata, state
 
     def _metadata(self, accepted: Accepted) -> Iterator[object]:
-        yield file_signature(self._config_file)
+        yield file_signature(str(self._config_file))
         for path in dict.fromkeys(path for paths in accepted.policies for path in paths):
             yield file_signature(path)
-            yield tuple(directory_signature(path, POLICY_SUFFIX))
+            yield directory_signature(path, POLICY_SUFFIX)
 
     def _differing(self, accepted: Accepted) -> Iterator[str]:
         if self.digest() != accepted.file_digest:

@@ -70,6 +70,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     def init_process(self) -> None:
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
+        gc.disable()  # while thousands of key stores are built, its searches take longer than the building
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         super().init_process()
 
@@ -158,10 +159,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         ]
         standby = Standby(services, listener, service, directory)
         await _start(services)
-        # The objects so far live as long as the worker, so the garbage collector need not examine them again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+        _collect_garbage_from_now_on()
         listener.start()
         for each in plain:
             await each.start()
@@ -235,8 +233,7 @@ class XksWorker(GunicornUVLoopWebWorker):
                 for instance in services.instances:
                     life_cycle.follow_hsm(instance)
                 await life_cycle.follow()
-                await asyncio.to_thread(reporter.report)
-                standby.update(await asyncio.to_thread(standby.hsms_of_others))
+                standby.update(await asyncio.to_thread(_report, reporter, standby))
             except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("unexpected failure while following the state directory")
             await asyncio.sleep(_FOLLOW_SECONDS)
@@ -276,6 +273,20 @@ class XksWorker(GunicornUVLoopWebWorker):
         while time.monotonic() < end and not self._in_a_hurry:
             self.notify()
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _collect_garbage_from_now_on() -> None:
+    """Leave out the objects so far, which live as long as the worker."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.enable()
+
+
+def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:
+    """Report the status of this worker, and return what :meth:`Standby.hsms_of_others` does."""
+    reporter.report()
+    return standby.hsms_of_others()
 
 
 def _most_connections(wanted: int) -> int:

@@ -55,8 +55,8 @@ def test_what_is_taken_is_what_was_published_whatever_the_files_are_by_then(
     assert [policy.text for policy in taken.policies[paths].policies] == [policy.text for policy in policies.policies]
     assert taken.files.certificate == accepted.files.certificate
     assert [
-        stored.credential.secret_access_key for _, stored in taken.files.credentials.values() for stored in stored
-    ] == [stored.credential.secret_access_key for _, stored in accepted.files.credentials.values() for stored in stored]
+        stored.credential.secret_access_key for each in taken.files.credentials.values() for stored in each.stored
+    ] == [stored.credential.secret_access_key for each in accepted.files.credentials.values() for stored in each.stored]
 
 
 def test_the_last_one_is_taken_also_if_it_has_a_lower_number(handover: Handover, accepted: Accepted) -> None:

@@ -63,6 +63,11 @@ class KeyComparison:
         self._new: dict[str, float] = {}
         """Labels that ``named`` has returned since, with the time, until each HSM has been listed after that time."""
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """The labels that the key store needs, as of the last comparison."""
+        return self._needed or frozenset()
+
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""
         compared: list[object] = [self._identity.revision, self._revision()]
