@@ -1,4 +1,7 @@
-"""The command ``xksproxy`` in processes that :mod:`command_server` forks."""
+"""The command ``xksproxy`` in processes that :mod:`command_server` forks.
+
+As a program, with the name of a server and arguments, it runs a command of that server with its own standard streams.
+"""
 
 import atexit
 import functools
@@ -75,12 +78,13 @@ def start_command(
     out: IO[bytes],
     err: IO[bytes],
     *,
+    into: IO[bytes] | None = None,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     deadlines: tuple[int, int] | None = None,
     server: str = "",
 ) -> Command:
-    """Start a command with an empty standard input.
+    """Start a command, with an empty standard input unless one is given.
 
     ``deadlines`` are those of :mod:`long_deadline`. ``server`` is the address of another server than that of the tests.
     """
@@ -93,7 +97,7 @@ def start_command(
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(server or _server())
     with Path(os.devnull).open("rb") as nothing:
-        descriptors = [nothing.fileno(), out.fileno(), err.fileno()]
+        descriptors = [(into or nothing).fileno(), out.fileno(), err.fileno()]
         socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
     return Command(connection)
 
@@ -127,3 +131,8 @@ def start_server(*command: str | Path) -> subprocess.Popen[bytes]:
     assert process.stdout
     assert process.stdout.readline() == b"ready\n"
     return process
+
+
+if __name__ == "__main__":
+    _streams = (sys.stdout.buffer, sys.stderr.buffer)
+    sys.exit(start_command(sys.argv[2:], *_streams, into=sys.stdin.buffer, server=f"\0{sys.argv[1]}").wait())

@@ -32,6 +32,12 @@ def in_metrics(proxy: Proxy) -> set[tuple[str, str, str, str]]:
     return found
 
 
+def only_demo_key(text: str) -> str:
+    """The token has keys of other tests, some of which are ambiguous or restricted on purpose."""
+    others = r'\[\[keystore\.keys\]\]\nid = "(?!demo-key")[^"]*"\n(?:\w[^\n]*\n)*'
+    return re.sub(others, "", text)
+
+
 def add_absent_key(text: str) -> str:
     return text.replace('id = "demo-key"', 'id = "absent-key"\n\n[[keystore.keys]]\nid = "demo-key"', 1)
 
@@ -53,9 +59,9 @@ def block_key(proxy: Proxy) -> None:
     ("edit", "cause", "expected", "says"),
     [
         (add_absent_key, None, ("DEGRADED", "key-missing", "dev", "softhsm"), {"DEGRADED"}),
-        (str, expose_credential, ("DEGRADED", "files-refused", "", ""), {"ACTIVE"}),
-        (str, block_key, ("DEGRADED", "blocked", "dev", ""), {"ACTIVE"}),
-        (str, remove_state, ("UNAVAILABLE", "state-unusable", "", ""), {"UNAVAILABLE"}),
+        (only_demo_key, expose_credential, ("DEGRADED", "files-refused", "", ""), {"ACTIVE"}),
+        (only_demo_key, block_key, ("DEGRADED", "blocked", "dev", ""), {"ACTIVE"}),
+        (only_demo_key, remove_state, ("UNAVAILABLE", "state-unusable", "", ""), {"UNAVAILABLE"}),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
@@ -68,7 +74,7 @@ def test_each_report_has_the_condition(
 ) -> None:
     proxy = own_proxy.start(edit=edit)
     if cause is not None:
-        eventually(lambda: all(item[1] == "key-ambiguous" for item in causes(proxy)))  # keys of other tests
+        eventually(lambda: causes(proxy), set())
         cause(proxy)
 
     eventually(lambda: expected in causes(proxy))
@@ -108,7 +114,7 @@ def test_a_key_store_without_an_hsm_leaves_the_machine_ready_for_the_others(own_
         assert hsm
         lost = re.sub(r'token = ".*"', 'token = "no such token"', hsm[0].replace('id = "softhsm"', 'id = "lost"'))
         store = '[[keystore]]\nname = "lost"\nuri_path_prefix = "/lost"\nhsms = ["lost"]\ncredentials = "credentials"\n'
-        return f'{text}\n{lost}\n{store}\n[[keystore.keys]]\nid = "demo-key"\n'
+        return f'{only_demo_key(text)}\n{lost}\n{store}\n[[keystore.keys]]\nid = "demo-key"\n'
 
     proxy = own_proxy.start(edit=add_store)
 

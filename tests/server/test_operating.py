@@ -93,7 +93,7 @@ def wait_until_audited(proxy: Proxy, event: str) -> None:
 def test_a_block_takes_effect_in_every_worker_within_a_second_and_survives_a_restart(
     own_proxy: OwnProxy, request_metadata: dict[str, Any], callers: Callers
 ) -> None:
-    assert worker._FOLLOW_SECONDS < 1
+    assert worker.FOLLOW_SECONDS < 1
     proxy = own_proxy.start()
     caller = callers(proxy)
     sealed = caller.seal("demo-key", HELLO)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from server_support import OwnProxy, assert_serving, lines_of_signals, stop, workers
-from support import eventually
+from support import eventually, lines_with
 
 _DUMPABLE = """
 import ctypes, resource
@@ -93,3 +93,18 @@ def test_signals_that_nobody_asked_for_are_ignored_with_one_line(own_proxy: OwnP
     assert [len(lines_of_signals(proxy, name)) for name in names] == [1] * len(names)
     assert "Handling signal" not in proxy.log.read_text()
     assert stop(proxy) == 0
+
+
+@pytest.mark.slow
+def test_signals_that_nobody_asked_for_do_not_end_a_worker(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start(forked=False)
+    before = workers(proxy)
+
+    for worker in before:
+        for name in ("SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGPIPE", "SIGXFSZ"):
+            os.kill(worker, getattr(signal, name))
+
+    # What ended a worker would do so before it handles this one.
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: len(lines_with(proxy.log, "configuration in place")) == len(before))
+    assert workers(proxy) == before

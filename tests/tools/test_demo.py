@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import start_server
-from support import program
+from console_blocks import blocks_of
+from programs import forked_aws, write_program, write_unhurried
+from shown_output import shows
 
 pytestmark = pytest.mark.slow
 
 _SCRIPT = Path(__file__).parents[2] / "softhsm" / "demo"
-_AWS_CLI = Path(__file__).parents[1] / "aws_cli.py"
+_PAGE = Path(__file__).parents[2] / "docs" / "kms-emulator.md"
 _PROGRAMS = ("aws", "python", "xksproxy")
 _COMMANDS = 60  # more than the demo has
 
@@ -29,23 +30,10 @@ def programs(tmp_path: Path) -> Path:
     made = tmp_path / "checkout" / ".venv" / "bin"
     made.mkdir(parents=True)
     for name in _PROGRAMS:
-        _write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
-    _write_program(made / "sleep", "exec /bin/sleep 0.5")  # instead of a second between two attempts
-    _write_program(made / "xksproxy", f'exec "{sys.executable}" "{_write_unhurried(tmp_path)}" "$@"')
+        write_program(made / name, f'exec "{Path(sys.executable).parent / name}" "$@"')
+    write_program(made / "sleep", "exec /bin/sleep 0.5")  # instead of a second between two attempts
+    write_program(made / "xksproxy", f'exec "{sys.executable}" "{write_unhurried(tmp_path)}" "$@"')
     return made
-
-
-def _write_unhurried(directory: Path) -> Path:
-    """The command `xksproxy`; `dev` continues as a proxy with a long deadline, for busy machines."""
-    script = directory / "long_deadline-dev.py"
-    script.write_text(f"""
-import os
-from xksproxy.cli.main import main
-execute = os.execv
-os.execv = lambda path, arguments: execute(path, {program()!r} + arguments[3:])
-main()
-""")
-    return script
 
 
 @pytest.fixture
@@ -66,11 +54,6 @@ def demo(programs: Path, tmp_path: Path) -> Run:
     return run
 
 
-def _write_program(path: Path, command: str) -> None:
-    path.write_text(f"#!/bin/sh\n{command}\n")
-    path.chmod(0o755)
-
-
 def _left(tmp_path: Path) -> tuple[list[str], list[str]]:
     """What the demo has left: entries of its directory, and processes that use the directory."""
     directory = tmp_path / "tmp"
@@ -88,11 +71,8 @@ def _left(tmp_path: Path) -> tuple[list[str], list[str]]:
 @pytest.fixture
 def quick_aws(programs: Path) -> Iterator[None]:
     """The AWS CLI of that checkout, in forks of one interpreter."""
-    name = f"xksproxy-aws-{os.getpid()}"
-    _write_program(programs / "aws", f'exec "{sys.executable}" "{_AWS_CLI}" run {name} "$@"')
-    with start_server(_AWS_CLI, "serve", name) as server:
+    with forked_aws(programs):
         yield
-        server.kill()
 
 
 @pytest.mark.timeout(300)
@@ -114,6 +94,8 @@ def test_the_demo_goes_from_a_new_key_store_to_its_end_and_leaves_nothing(demo: 
     assert done.stdout.count("\nHello World!\n") == 3
     assert done.stdout.count("(KMSInvalidStateException)") == 3
     assert _left(tmp_path) == ([], [])
+    (page,) = [block.lines for block in blocks_of(_PAGE, _PAGE.name) if block.lines[0] == "$ ./dev demo"]
+    assert shows(page[1:], done.stdout) is not None, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -129,7 +111,7 @@ def test_an_unexpected_result_stops_the_demo_with_the_reason_and_keeps_its_files
     demo: Run, programs: Path, tmp_path: Path, replaced: tuple[str, str], words: str
 ) -> None:
     program, instead = replaced
-    _write_program(programs / program, instead)
+    write_program(programs / program, instead)
 
     done = demo("--pause", enters=3)
 

@@ -203,11 +203,11 @@ def _parse(statement: Statement) -> pst.Template:
 
 
 def _validation_problems(policies: Sequence[Policy], text: str, schema: Schema) -> Iterator[str]:
-    """Report what the schema does not allow. Cedar names the n-th policy ``policy<n>``."""
+    """Report what the schema does not allow. Cedar names the n-th policy ``policy<n>``, and reports in any order."""
     result = validate_policies(text, schema, release_gil=True)
     for number, policy in enumerate(policies):
         name = f"policy{number}"
-        errors = (error.error for error in result.errors if error.policy_id == name)
+        errors = sorted(error.error for error in result.errors if error.policy_id == name)
         if reasons := dict.fromkeys(error.replace(f"for policy `{name}`, ", "") for error in errors):
             yield f"{policy.place}: policy {policy.id}: {'; '.join(reasons)}"
     if not result.validation_passed and not any(error.policy_id for error in result.errors):

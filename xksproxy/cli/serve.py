@@ -17,6 +17,7 @@ from xksproxy.config.model import Config
 from xksproxy.config.resource_checks import resource_findings
 from xksproxy.server.core_dumps import forbid_core_dumps, permit_core_dumps
 from xksproxy.server.master import ProxyApplication
+from xksproxy.server.memory_lock import MemoryLock
 
 
 @click.command()
@@ -34,6 +35,7 @@ def serve(config_file: Path) -> None:
     # Until the master handles it, SIGHUP would end the process. Whoever sent it wants what is read below.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     forbid_core_dumps()
+    MemoryLock().lock()
     policies = PolicyLibrary()
     load = partial(load_checked, config_file, serving=True, policies=policies)
     application = ProxyApplication(load, policies, config_file)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -25,6 +26,11 @@ from xksproxy.server.worker_reporter import WorkerReporter
 from xksproxy.server.worker_status import WorkerStatus
 
 _HEADERS: Final = {"Server": "xksproxy", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_THREADS: Final = 2
+_ANSWER_SECONDS: Final = 4.0
+"""Less than `xksproxy status` waits."""
+
+_UNANSWERED: Final = b"the file system of the state directory does not answer\n"
 _TEXT: Final = "text/plain; charset=utf-8"
 _CONTENT_SECURITY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -43,8 +49,9 @@ class Admin:
         fleet_size: int,
         most_series: int,
         hosts: AdminHosts,
+        give_back: Callable[[], object],
     ) -> None:
-        """``directory`` is where the workers publish metrics and status."""
+        """``directory`` is where the workers publish metrics and status; ``give_back`` is for :class:`Scrapes`."""
         self._hosts = hosts
         self._services = services
         self._recorder = recorder
@@ -53,7 +60,9 @@ class Admin:
         self._directory = directory
         self._runtime = RuntimeCheck(directory)
         self._fleet_size = fleet_size
-        self._scrapes = Scrapes(services, recorder.metrics, most_series)
+        # Threads of their own, so that answers that wait for a disk keep no others from theirs.
+        self._threads = ThreadPoolExecutor(_THREADS, "admin")
+        self._scrapes = Scrapes(services, recorder.metrics, most_series, give_back, self._threads)
         environment = Environment(loader=PackageLoader("xksproxy.server"), autoescape=True, finalize=_printable)
         self._page = environment.get_template("status.html.jinja")
 
@@ -78,8 +87,12 @@ class Admin:
     ) -> web.Response:
         """Answer with the status; ``keystore=NAME`` in the query asks for one key store."""
         keystore = next(iter(parse_qs(query).get("keystore", ())), None)
+        loop = asyncio.get_running_loop()
         try:
-            content = await asyncio.to_thread(lambda: render(self._document(keystore)).encode())
+            rendering = loop.run_in_executor(self._threads, lambda: render(self._document(keystore)).encode())
+            content = await asyncio.wait_for(rendering, _ANSWER_SECONDS)
+        except TimeoutError:
+            return _response(_UNANSWERED, _TEXT, 503)
         except NoSuchKeystore:
             return _response(b"no key store has this name\n", _TEXT, 404)
         return _response(content, content_type)
@@ -89,7 +102,11 @@ class Admin:
         if problem := self._runtime.problem:
             return _response(problem.encode(), _TEXT, 503)
         encode, content_type = choose_encoder(accept)
-        return _response(await self._scrapes.render(encode), content_type)
+        try:
+            content = await asyncio.wait_for(self._scrapes.render(encode), _ANSWER_SECONDS)
+        except TimeoutError:
+            return _response(_UNANSWERED, _TEXT, 503)
+        return _response(content, content_type)
 
     def _workers(self) -> list[WorkerStatus]:
         """What all workers report. This one is there even if it cannot write its status."""

@@ -5,7 +5,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +25,7 @@ from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
 from xksproxy.server.accepted_files import AcceptedFiles
 from xksproxy.server.directory_identity import StateIdentity
+from xksproxy.server.disk_calls import FORK_SECONDS, DiskCalls
 from xksproxy.server.handover import Handover
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
@@ -42,6 +46,11 @@ _HEARTBEAT_TIMEOUT_SECONDS: Final = 30
 _LEAVE_SECONDS: Final = 10
 """Seconds from the end of ``drain_s`` until workers that are still there are killed."""
 _BACKLOG: Final = 2048
+_RELOAD_SECONDS: Final = 10.0
+"""So long a reload waits for the file systems of its files."""
+
+_EVENT_SECONDS: Final = 1.0
+"""So long the master waits until an event is in the state directory. Later it is written when the disk answers."""
 
 Change = Literal["nothing", "inside", "workers"]
 
@@ -60,14 +69,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.handover = Handover()
         """Gives the configuration that was accepted last to workers that were forked before."""
         self._numbers = count(1)
+        self._disk = DiskCalls()
+        self._following: Future[tuple[Accepted, UsableFiles | None]] | None = None
+        """What reads the files that have changed."""
         self._accepted_files = AcceptedFiles(config_file)
-        digest = self._accepted_files.digest()  # before the file is loaded
-        config = load_checked()
-        self._watch = FileWatch(config)  # before the files are read
-        self.accepted = self._accept(config, digest, "")
+        self.accepted, self._watch = self._load("", None)
         """What workers start with."""
         self.handover.publish(self.accepted)
-        self._in_use = self.accepted
+        self._in_use, self._watch_in_use = self.accepted, self._watch
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
         self.ended_workers = EndedWorkers(self.runtime)
@@ -129,11 +138,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def refresh(self) -> Change:
         """Read the configuration again, and return where it differs. A configuration with problems changes nothing."""
         self._request = reload_verdict.requested(self.runtime)
-        digest = self._accepted_files.digest()
         try:
-            config = self.load_checked()
-            watch = FileWatch(config)
-            accepted = self._accept(config, digest, self._request, self.accepted.files)
+            load = partial(self._load, self._request, self.accepted.files)
+            accepted, watch = self._disk.wait(load, _RELOAD_SECONDS)
+        except TimeoutError:
+            problem = f"its files could not be read within {_RELOAD_SECONDS:.0f} s: a file system does not answer"
+            _log.error("configuration refused", extra={"fields": {"problems": [problem]}})
+            self._refuse([problem])
+            return "nothing"
         except ConfigError as error:
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
             self._refuse(error.problems)
@@ -145,54 +157,68 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         before, after = fixed_settings(self.accepted.config), fixed_settings(accepted.config)
         change: Change = "inside" if before == after else "workers"
         self._use(accepted, watch)
-        self.state_identity()
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
         _log.info("configuration read again", extra={"fields": {"change": change, "number": accepted.number}})
         return change
 
-    def _accept(self, config: Config, digest: str, request: str, before: UsableFiles | None = None) -> Accepted:
-        """A checked configuration with its policies and the files that are usable now (ConfigError if they are not)."""
-        policies, files = self.policies.take_staged(), UsableFiles.read(config, before)
-        return Accepted(config, next(self._numbers), request, time.time(), digest, policies, files)
+    def _load(self, request: str, before: UsableFiles | None) -> tuple[Accepted, FileWatch]:
+        """The configuration with its policies and files, and a watch of these (ConfigError if it cannot be used)."""
+        digest = self._accepted_files.digest()  # before the file is loaded
+        config = self.load_checked()
+        watch = FileWatch(config)  # before the files are read
+        files = UsableFiles.read(config, before)
+        if before is not None:
+            self._identify(config)
+        policies = self.policies.take_staged()
+        return Accepted(config, next(self._numbers), request, time.time(), digest, policies, files), watch
 
     def _use(self, accepted: Accepted, watch: FileWatch) -> None:
         """``watch`` was made before the files were read."""
         self.accepted, self._watch, self.callable = accepted, watch, None
         self.handover.publish(accepted)
-        self._accepted_files.follow(accepted, self.runtime)
+        with suppress(TimeoutError):
+            self._disk.wait(partial(self._accepted_files.follow, accepted, self.runtime), _EVENT_SECONDS)
 
     def follow_files(self) -> None:
         """Say whether the files differ from what was accepted.
 
         Keep the credentials and certificates that are usable, for workers that start while they are not.
         """
-        self._accepted_files.follow(self.accepted, self.runtime)
-        if self._watch.changed():
-            self._read_files()
+        if self._following is not None:
+            if not self._following.done():
+                return
+            before, files = self._following.result()
+            if files is not None and self.accepted is before:
+                self.accepted = replace(before, files=files)
+                if self._in_use is before:
+                    self._in_use = self.accepted
+        self._following = self._disk.later(partial(self._look_at_files, self._watch, self.accepted))
 
-    def _read_files(self) -> None:
-        try:
-            files = UsableFiles.read(self.accepted.config, self.accepted.files)
-        except ConfigError:  # which the workers report
-            return
-        except Exception:  # noqa: BLE001 - the master must go on
-            _log.exception("changed credentials or certificates refused")
-            return
-        self.accepted = replace(self.accepted, files=files)
+    def _look_at_files(self, watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
+        """Compare the files with what was accepted, and return those that have changed and can be used."""
+        self._accepted_files.follow(accepted, self.runtime)
+        return accepted, _changed_files(watch, accepted)
+
+    def before_fork(self) -> None:
+        """Let the thread of the disk end, so that a fork has no lock that it holds."""
+        self._disk.settle(FORK_SECONDS)
 
     def state_identity(self) -> StateIdentity:
         """Return the identity of the state directory. The master asks first, so its workers get the same one."""
-        directory = self.accepted.config.state.directory
+        return self._identify(self.accepted.config)
+
+    def _identify(self, config: Config) -> StateIdentity:
+        directory = config.state.directory
         if directory not in self._state_identities:
             self._state_identities[directory] = StateIdentity(Path(directory))
-            self._note_doubt()
+            self._note_doubt(config)
         return self._state_identities[directory]
 
-    def _note_doubt(self) -> None:
+    def _note_doubt(self, config: Config) -> None:
         try:
-            note_doubt(self.accepted.config)
+            note_doubt(config)
         except StateUnusable as error:  # which the workers report
             _log.error("state directory in doubt cannot be marked", extra={"fields": {"reason": str(error)}})
 
@@ -216,16 +242,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
         changed = changed_names(self._in_use.config, self.accepted.config)
         self._leave_event("reloaded", {"number": self.accepted.number, "changed": changed})
-        self._in_use = self.accepted
+        self._in_use, self._watch_in_use = self.accepted, self._watch
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
     def undo(self, problems: list[str]) -> None:
         """Go back to the last configuration that all workers used, because the one that was read last has problems."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
-        watch = FileWatch(self._in_use.config)
-        self._use(self._in_use, watch)
-        self._read_files()
+        self._use(self._in_use, self._watch_in_use)
         self.do_load_config()
 
     def _refuse(self, problems: Sequence[str]) -> None:
@@ -243,4 +267,17 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         announce_stop(self.runtime)
 
     def _leave_event(self, message: str, fields: dict[str, Any]) -> None:
-        leave_event(Path(self._in_use.config.state.directory), message, fields)
+        directory = Path(self._in_use.config.state.directory)
+        with suppress(TimeoutError):
+            self._disk.wait(partial(leave_event, directory, message, fields), _EVENT_SECONDS)
+
+
+def _changed_files(watch: FileWatch, accepted: Accepted) -> UsableFiles | None:
+    """The files of a configuration, if they have changed and can be used; it waits for the disk."""
+    try:
+        return UsableFiles.read(accepted.config, accepted.files) if watch.changed() else None
+    except ConfigError:  # which the workers report
+        return None
+    except Exception:  # noqa: BLE001 - the master must go on
+        _log.exception("changed credentials or certificates refused")
+        return None

@@ -3,10 +3,10 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 
-from xksproxy.server.freed_memory import return_freed_memory
 from xksproxy.server.machine_metrics import machine_info
 from xksproxy.server.services import Services
 from xksproxy.telemetry.collectors import MachineCollector
@@ -16,19 +16,31 @@ from xksproxy.telemetry.metrics import Encoder, Metrics
 class Scrapes:
     """Renders the metrics of this machine. Belongs to the event loop."""
 
-    def __init__(self, services: Services, metrics: Metrics, most_series: int) -> None:
+    def __init__(
+        self,
+        services: Services,
+        metrics: Metrics,
+        most_series: int,
+        give_back: Callable[[], object],
+        threads: Executor,
+    ) -> None:
+        """``give_back`` gives freed memory back to the system; it is called on one of the ``threads``, which render."""
         self._services = services
         self._metrics = metrics
         self._most_series = most_series
+        self._give_back = give_back
         self._turn = threading.Lock()
         """Held while one format is rendered."""
-        self._running: dict[Encoder, asyncio.Task[bytes]] = {}
+        self._threads = threads
+        self._running: dict[Encoder, asyncio.Future[bytes]] = {}
 
     async def render(self, encode: Encoder) -> bytes:
         """The metrics in one format. Whoever asks while they are rendered gets the same."""
         running = self._running.get(encode)
         if running is None:
-            running = self._running[encode] = asyncio.create_task(asyncio.to_thread(self._render, encode))
+            running = self._running[encode] = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._render, encode
+            )
             running.add_done_callback(lambda _: self._running.pop(encode))
         return await asyncio.shield(running)
 
@@ -38,7 +50,7 @@ class Scrapes:
             machine = MachineCollector(machine_info(self._services))
             content = self._metrics.render(machine, encode, self._most_series)
             del machine
-        return_freed_memory()
+        self._give_back()
         return content
 
 

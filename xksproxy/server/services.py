@@ -36,6 +36,8 @@ from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
 _OTHERS_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 5.0
+"""A file system that has not answered for so long counts as one that does not answer."""
 _RETURN_SECONDS: Final = 1.0
 
 
@@ -61,10 +63,11 @@ class Services:
         """
         self._runtime = runtime
         self._registered = False
+        self._reading_since: float | None = None
         self._state = state = Path(config.state.directory)
         self._identity = identity or StateIdentity(state)
         self._lost = self._identity.problem
-        self.usage = UsageBook(state)
+        self.usage = UsageBook(state, lambda: self._unanswered)
         self._state_check = StateDirectoryCheck(state)
         self.doubt = read_doubt(state)
         """Why the state directory may be older than it was; empty if nothing says so."""
@@ -151,6 +154,13 @@ class Services:
 
         Returns each block that was set or removed, with the name of its key store.
         """
+        self._reading_since = time.monotonic()
+        try:
+            return self._refresh_state()
+        finally:
+            self._reading_since = None
+
+    def _refresh_state(self) -> list[tuple[str, BlockChange]]:
         changes: list[tuple[str, BlockChange]] = []
         self._note_identity()
         if not self._lost:
@@ -293,8 +303,25 @@ class Services:
     @property
     def problem(self) -> str:
         """Why Encrypt requests of every key store are refused although HSMs serve; empty if they are not refused."""
-        problems = (self._lost, self._state_check.problem, self.usage.records.problem, self._states.retired.problem)
+        problems = (
+            self._unanswered,
+            self._lost,
+            self._state_check.problem,
+            self.usage.records.problem,
+            self._states.retired.problem,
+        )
         return next(filter(None, problems), self.doubt)
+
+    @property
+    def _unanswered(self) -> str:
+        """Says that the file system of the state directory, or of another file that workers follow, does not answer."""
+        since = self._reading_since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        if seconds < _ANSWER_SECONDS:
+            return ""
+        return (
+            f"a file system has not answered for {_ANSWER_SECONDS:.0f} s: that of {self._state}, or of a file to follow"
+        )
 
     @property
     def refused_files(self) -> tuple[str, ...]:

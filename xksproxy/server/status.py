@@ -75,6 +75,7 @@ def status_document(source: StatusSource, keystore: str | None = None) -> dict[s
         "clock_offset_seconds": next(
             (worker.clock_offset for worker in workers if worker.clock_offset is not None), None
         ),
+        "memory_not_locked": next((worker.memory_problem for worker in workers if worker.memory_problem), ""),
         "configuration_loaded": _time(snapshot.loaded_at),
         "configuration": None if source.accepted is None else _accepted(source.accepted),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},

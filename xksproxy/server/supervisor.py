@@ -94,6 +94,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
     def spawn_worker(self) -> int:
         """Start a worker, and keep the time and its generation."""
         self.app.connections.prepare()
+        self.app.before_fork()
         pid: int = super().spawn_worker()
         self.app.connections.started(pid)
         self._spawned_at[pid] = time.monotonic()

@@ -23,20 +23,21 @@ from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
 from xksproxy.server.admin_hosts import AdminHosts
 from xksproxy.server.find_conditions import ConditionFinder
-from xksproxy.server.freed_memory import FreedMemory
+from xksproxy.server.freed_memory import FreedMemory, MemoryReturn
 from xksproxy.server.heartbeat import Heartbeat
 from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
 from xksproxy.server.life_cycle import LifeCycle, witness_lines
+from xksproxy.server.memory_lock import MemoryLock
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
 from xksproxy.server.plain_http import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
-from xksproxy.server.regular_steps import once_a_second
+from xksproxy.server.regular_steps import once_a_second, regularly
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.reserve_ahead import reserve_ahead
 from xksproxy.server.runtime import RuntimeCheck
@@ -60,7 +61,8 @@ _PREPARE_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
-_FOLLOW_SECONDS: Final = 0.4
+FOLLOW_SECONDS: Final = 0.4
+"""The pause between two looks at what changed on disk, and between two reports of the status."""
 
 base.WorkerTmp = Heartbeat  # gunicorn has no setting for it
 
@@ -72,6 +74,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
         gc.disable()  # while thousands of key stores are built, its searches take longer than the building
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        self._memory = MemoryLock()
+        self._memory.lock()
         super().init_process()
 
     def init_signals(self) -> None:
@@ -109,6 +113,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     async def _serve(self, accepted: Accepted) -> None:
         config, directory = accepted.config, self.app.runtime
+        give_back = MemoryReturn(self._memory)
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.handover.number != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
@@ -133,7 +138,13 @@ class XksWorker(GunicornUVLoopWebWorker):
         probes = Probes(readiness)
         finder = ConditionFinder(services, recorder, self.app.worker_count, runtime, lambda: standby.elsewhere)
         reporter = WorkerReporter(
-            services, recorder, readiness, finder, directory=directory, connections=lambda: len(table)
+            services,
+            recorder,
+            readiness,
+            finder,
+            directory=directory,
+            connections=lambda: len(table),
+            memory_problem=self._memory.problem,
         )
         admin = Admin(
             services,
@@ -144,6 +155,7 @@ class XksWorker(GunicornUVLoopWebWorker):
             fleet_size=config.server.fleet_size,
             most_series=config.metrics.max_series,
             hosts=AdminHosts.of(config.admin),
+            give_back=give_back,
         )
         reporter.follow_reload(accepted.request)
         # The master binds them in this order.
@@ -163,17 +175,20 @@ class XksWorker(GunicornUVLoopWebWorker):
         listener.start()
         for each in plain:
             await each.start()
-        following = asyncio.create_task(self._follow_state(services, recorder, reporter, standby, life_cycle))
-        freed = FreedMemory(lambda: len(table))
+        freed = FreedMemory(lambda: len(table), give_back)
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
-        steps = [asyncio.create_task(once_a_second(step)) for step in regular]
+        more_often = (
+            partial(_follow_state, services, recorder, life_cycle),
+            partial(_report, reporter, standby),
+        )
+        endless = (*(regularly(step, FOLLOW_SECONDS) for step in more_often), *map(once_a_second, regular))
+        steps = [asyncio.create_task(step) for step in endless]
         take = partial(self.app.handover.take, self.app.policies)
         reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
-        following.cancel()
         for step in steps:
             step.cancel()
         services.stop()
@@ -213,30 +228,6 @@ class XksWorker(GunicornUVLoopWebWorker):
                 _log.error("no HSM call returns, leaving this process to be replaced")
                 return
             await self._wait_next_notify()
-
-    async def _follow_state(
-        self,
-        services: Services,
-        recorder: Recorder,
-        reporter: WorkerReporter,
-        standby: Standby,
-        life_cycle: LifeCycle,
-    ) -> None:
-        """Read what commands and other workers change on disk, and publish the status of this worker, every 0.4 s.
-
-        The heartbeat does not wait for it, because a disk may hang.
-        """
-        while True:
-            try:
-                for keystore, change in await asyncio.to_thread(services.refresh_state):
-                    recorder.record_block(keystore, change)
-                for instance in services.instances:
-                    life_cycle.follow_hsm(instance)
-                await life_cycle.follow()
-                standby.update(await asyncio.to_thread(_report, reporter, standby))
-            except Exception:  # noqa: BLE001 - the loop must continue
-                _log.exception("unexpected failure while following the state directory")
-            await asyncio.sleep(_FOLLOW_SECONDS)
 
     def _note_reload_problem(self, metrics: Metrics) -> None:
         """Set the metric of failed reloads while the last change of the configuration is not in use."""
@@ -283,10 +274,23 @@ def _collect_garbage_from_now_on() -> None:
     gc.enable()
 
 
-def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:
-    """Report the status of this worker, and return what :meth:`Standby.hsms_of_others` does."""
-    reporter.report()
-    return standby.hsms_of_others()
+async def _follow_state(services: Services, recorder: Recorder, life_cycle: LifeCycle) -> None:
+    """Read what commands and other workers have changed on disk. Nothing else waits for it."""
+    for keystore, change in await asyncio.to_thread(services.refresh_state):
+        recorder.record_block(keystore, change)
+    for instance in services.instances:
+        life_cycle.follow_hsm(instance)
+    await life_cycle.follow()
+
+
+async def _report(reporter: WorkerReporter, standby: Standby) -> None:
+    """Publish the status of this worker and follow that of the others, in memory."""
+
+    def exchange() -> frozenset[str]:
+        reporter.report()
+        return standby.hsms_of_others()
+
+    standby.update(await asyncio.to_thread(exchange))
 
 
 def _most_connections(wanted: int) -> int:

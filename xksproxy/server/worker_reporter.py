@@ -35,8 +35,12 @@ class WorkerReporter:
         *,
         directory: Path,
         connections: Callable[[], int],
+        memory_problem: str,
     ) -> None:
-        """Report to ``directory``. ``connections`` counts those to the public port."""
+        """Report to ``directory``.
+
+        ``connections`` counts those to the public port. ``memory_problem`` says why the memory is not locked.
+        """
         self._services = services
         self._recorder = recorder
         self._readiness = readiness
@@ -44,6 +48,7 @@ class WorkerReporter:
         self._finder = finder
         self._directory = directory
         self._connections = connections
+        self._memory_problem = memory_problem
         self._started = time.time()
         self._returns: dict[str, int] = {}
         self._file = StatusFile(directory, os.getpid())
@@ -112,6 +117,7 @@ class WorkerReporter:
             reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
             configuration=self._services.number,
+            memory_problem=self._memory_problem,
         )
 
 

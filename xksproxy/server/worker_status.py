@@ -69,6 +69,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     configuration: int = 0
     """The number of the configuration that it uses."""
+    memory_problem: str = ""
+    """Why the memory of the worker is not locked; empty if it is."""
 
 
 class InForce(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,9 @@ class UsageBook:
     has been named by its label and by its CKA_ID has one record; see ``names``.
     """
 
-    def __init__(self, state_directory: Path) -> None:
+    def __init__(self, state_directory: Path, unanswered: Callable[[], str] = str) -> None:
+        """``unanswered`` returns why no call should wait for the directory; empty if nothing is known against it."""
+        self._unanswered = unanswered
         self.names = UsageNames(state_directory)
         self.records = UsageRecords(state_directory)
         self.directory = state_directory
@@ -63,6 +66,8 @@ class UsageBook:
             LimitReached: the key has made ``maximum`` encryptions on this machine.
             StateUnusable: the encryption cannot be counted.
         """
+        if reason := self._unanswered():
+            raise StateUnusable(reason)
         label = self.names.of(label)
         if not self._count_if_reserved(label, maximum):
             self._count_from_new_block(label, self._reservations.setdefault(label, Reservation()), maximum)
@@ -72,11 +77,8 @@ class UsageBook:
 
         When half of a block is used, a thread reserves the next one.
         """
-        try:
-            label = self.names.of(label)
-        except StateUnusable:
-            return False
-        return self._count_if_reserved(label, maximum)
+        counted_as = self.names.known(label)
+        return counted_as is not None and self._count_if_reserved(counted_as, maximum)
 
     def _count_if_reserved(self, label: str, maximum: int | None) -> bool:
         with self._lock:
@@ -98,6 +100,7 @@ class UsageBook:
         with self._lock:
             reservation = self._reservations.setdefault(label, Reservation())
         with suppress(StateUnusable, LimitReached), reservation.mutex:
+            self.names.of(label)
             is_first = not reservation.total and not reservation.closed
             if is_first and maximum - self.records.read(label).encryptions >= _LEAST_LEFT_AHEAD:
                 self._reserve_block(label, reservation, maximum, ahead=True)

@@ -36,6 +36,10 @@ class UsageNames:
         known = self._known.get(name)
         return known or self._known.setdefault(name, self.read(name))
 
+    def known(self, name: str) -> str | None:
+        """The same, if it was asked for before, without waiting for the disk."""
+        return self._known.get(name)
+
     def read(self, name: str) -> str:
         """The same, read from the file. The result is not remembered.
 

@@ -9,7 +9,7 @@ def given_back(connections: Iterable[int]) -> int:
     """How often, if there are so many connections one second after another."""
     counts, given = list(connections), []
     left = iter(counts)
-    memory = FreedMemory(lambda: next(left), lambda: given.append(1))
+    memory = FreedMemory(lambda: next(left), lambda: not given.append(1))
     for _ in counts:
         memory.follow()
     return len(given)
@@ -26,3 +26,13 @@ def test_memory_is_given_back_once_for_each_half() -> None:
 
 def test_a_few_connections_are_not_worth_it() -> None:
     assert given_back([99, 0, 50, 0]) == 0
+
+
+def test_memory_that_cannot_be_given_back_yet_is_tried_again() -> None:
+    answers = iter((False, True))
+    memory = FreedMemory(iter((1000, 500, 500, 500)).__next__, lambda: next(answers))
+
+    for _ in range(4):
+        memory.follow()
+
+    assert list(answers) == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ async def test_scrapes_that_overlap_share_one_rendering(tmp_path: Path, monkeypa
         return MachineInfo((), (), "name", 0.0)
 
     monkeypatch.setattr(scrapes, "machine_info", look)
-    rendered = Scrapes(cast(Services, None), Metrics(tmp_path), 1000)
+    rendered = Scrapes(cast(Services, None), Metrics(tmp_path), 1000, lambda: None, ThreadPoolExecutor())
 
     tasks = [asyncio.create_task(rendered.render(generate_latest)) for _ in range(5)]
     await asyncio.to_thread(began.wait)

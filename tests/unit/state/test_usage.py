@@ -128,6 +128,27 @@ def on_record(book: UsageBook) -> int:
     return book.read("demo").encryptions
 
 
+def test_whether_an_encryption_is_reserved_is_known_without_a_call_to_the_disk(
+    book: UsageBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(book.names, "read", lambda _: pytest.fail("it was read"))
+        assert not book.count_if_reserved("first", 100)
+
+    book.count_encryption("first", 100)
+    monkeypatch.setattr(book.names, "read", lambda _: pytest.fail("it was read"))
+    assert book.count_if_reserved("first", 100)
+
+
+def test_no_encryption_waits_for_a_disk_that_does_not_answer(tmp_path: Path) -> None:
+    reasons = ["", "it does not answer"]
+    book = UsageBook(tmp_path, lambda: reasons.pop(0))
+    book.count_encryption("key", 100)
+
+    with pytest.raises(StateUnusable, match="it does not answer"):
+        book.count_encryption("key", 100)
+
+
 def test_what_was_never_used_has_no_record(book: UsageBook, tmp_path: Path) -> None:
     assert book.read("demo") == KeyUsage("demo", 0, None, None)
     assert list(book.records.read_all()) == []

@@ -47,8 +47,9 @@ class Modules:
         self._environment = ProcessEnvironment()
         self._fingerprint_index = FingerprintIndex(usage.directory)
         self._lock = threading.Lock()
-        """Guards the two tables that follow, and the HSMs above."""
+        """Guards the three tables that follow, and the HSMs above."""
         self._modules: dict[object, Module] = {}
+        self._by_path: dict[str, Module] = {}
         self._connections: dict[str, Connection] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         """By HSM id: the lock that is held while a thread connects the HSM."""
@@ -70,14 +71,13 @@ class Modules:
                 initialize_string = quirks_of(hsm).initialize_string
                 module = Module(hsm.module, hsm.environment, initialize_string, self._environment)
                 self._modules[key] = module
+            self._by_path[hsm.module] = module
             return module
 
     def call_inside(self, hsm: Hsm, thread: int) -> CallInside | None:
-        """The call in which a thread, by its identifier, is inside the module of an HSM."""
-        try:
-            cryptoki = self.module(hsm).loaded_cryptoki
-        except TokenUnavailable:
-            return None
+        """The call in which a thread, by its identifier, is inside an HSM's module. It asks no disk."""
+        module = self._by_path.get(hsm.module)
+        cryptoki = None if module is None else module.loaded_cryptoki
         return None if cryptoki is None else cryptoki.calls_inside.of_thread(thread)
 
     def connect(
