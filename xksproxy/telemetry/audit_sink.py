@@ -18,6 +18,9 @@ _MOST_BYTES: Final = 65_536
 """So many bytes are written at once. They are the capacity of a pipe, so that a slow reader is seen to read."""
 
 _AGAIN_SECONDS: Final = 1.0
+_WRITTEN_SECONDS: Final = 0.05
+"""Longer than another process takes for one write."""
+
 _APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 _MODE: Final = 0o640
 
@@ -175,14 +178,22 @@ class AuditSink:
             sync_directory(path.parent)
         status = os.fstat(self._descriptor)
         self._identity = (status.st_dev, status.st_ino)
-        self._begins_in_a_line = stat.S_ISREG(status.st_mode) and _ends_in_a_line(path, status.st_size)
+        self._begins_in_a_line = stat.S_ISREG(status.st_mode) and _ends_in_a_line(path)
 
 
-def _ends_in_a_line(path: Path, size: int) -> bool:
-    """Whether the last line of a file is incomplete."""
+def _ends_in_a_line(path: Path) -> bool:
+    """Whether the last line of a file is incomplete, also a moment later: another process may be writing it."""
+    if _last_byte(path) in (b"", b"\n"):
+        return False
+    time.sleep(_WRITTEN_SECONDS)
+    return _last_byte(path) != b"\n"
+
+
+def _last_byte(path: Path) -> bytes:
+    """Empty if there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, size - 1))
-            return file.read(1) not in (b"", b"\n")
+            size = file.seek(0, os.SEEK_END)
+            return b"" if size == 0 else os.pread(file.fileno(), 1, size - 1)
     except OSError:  # it may be written and not read
-        return False
+        return b""

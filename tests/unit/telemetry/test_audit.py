@@ -248,6 +248,25 @@ def test_what_a_killed_process_left_of_a_line_is_ended_before_the_next_line(tmp_
     assert [len(line) > 13 for line in (tmp_path / "log").read_text().splitlines()] == [False, True]
 
 
+def test_a_line_that_another_process_begins_and_ends_meanwhile_is_no_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    before = os.fstat
+
+    def another_writes(descriptor: int) -> os.stat_result:
+        status = before(descriptor)
+        if status.st_size == 0 and status.st_ino == path.stat().st_ino:
+            path.write_text('{"another":1}\n')
+        return status
+
+    monkeypatch.setattr(os, "fstat", another_writes)
+    AuditSink(path).write(b'{"own":1}\n')
+
+    assert path.read_text() == '{"another":1}\n{"own":1}\n'
+
+
 def test_batches_of_several_processes_do_not_cut_each_others_lines(tmp_path: Path) -> None:
     sink = AuditSink(tmp_path / "log")
     lengths: list[int] = []
