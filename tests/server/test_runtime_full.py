@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import run_command
 from server_support import HEALTH, OwnProxy, Wire, ask_admin, assert_serving, signed_post, stop, workers
 from support import Proxy, eventually, lines_with, metrics_text, small_file_system
 
@@ -89,6 +90,11 @@ def test_a_directory_that_fills_up_later_changes_nothing(own_proxy: OwnProxy, ru
     wait_until_published(proxy, next(runtime.glob("xksproxy-*")))
     assert FULL not in conditions(proxy)
     assert workers(proxy) == before
+
+    refused = run_command("reload", "--config", proxy.environment.config)
+    assert refused.returncode == 2
+    what_to_do = f"make room there, or send SIGHUP to process {proxy.process.pid}"
+    assert f"No space left on device, so the service cannot be asked; {what_to_do}" in refused.stderr
 
     # Counts of a worker that is killed while there is no room stay nevertheless.
     os.kill(min(before), signal.SIGKILL)

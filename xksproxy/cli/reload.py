@@ -61,8 +61,9 @@ def _proxies(config_file: Path) -> dict[Path, int]:
 
 
 def _reload(runtime: Path, master: int) -> None:
-    with _alone(runtime):
-        request = reload_verdict.request_reload(runtime)
+    with _alone(runtime, master):
+        with _written(runtime, master):
+            request = reload_verdict.request_reload(runtime)
         os.kill(master, signal.SIGHUP)
         verdict = reload_verdict.wait_for_verdict(runtime, request, DECISION_SECONDS)
     if verdict is None:
@@ -79,9 +80,23 @@ def _reload(runtime: Path, master: int) -> None:
 
 
 @contextmanager
-def _alone(runtime: Path) -> Iterator[None]:
+def _written(runtime: Path, master: int) -> Iterator[None]:
+    """Say what to do if the runtime directory cannot be written, as one without room."""
+    try:
+        yield
+    except OSError as error:
+        print_error(
+            f"{runtime}: {error.strerror}, so the service cannot be asked; make room there, or send SIGHUP to process"
+            f" {master} and read its log"
+        )
+        sys.exit(COULD_NOT_RUN)
+
+
+@contextmanager
+def _alone(runtime: Path, master: int) -> Iterator[None]:
     """Wait for other reload commands, because there is one request at a time."""
-    descriptor = os.open(runtime / "reload.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _written(runtime, master):
+        descriptor = os.open(runtime / "reload.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
