@@ -80,6 +80,9 @@ class Setting:
     tls: str = ""
     """Further lines of ``[server.tls]``."""
 
+    audit: str = ""
+    """Further lines of ``[audit]``."""
+
 
 @contextmanager
 def proxy(
@@ -161,6 +164,7 @@ listen = "127.0.0.1:{admin}"
 
 [audit]
 file = "audit.log"
+{setting.audit}
 """,
         "utf-8",
     )

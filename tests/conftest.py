@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from fault_support import FaultyHsm, compile_fault_module, make_faulty_hsm, unique
 from hypothesis import HealthCheck, settings
+from pkcs11 import Attribute, ObjectClass
 from support import PATIENCE_SECONDS, Proxy, make_environment, serve, wait_for_port, wait_until_serving
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -65,11 +66,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+_TEST_LABEL = "test-"
+
 # What the tests add to the configuration of `xksproxy dev`: labels they make as they go, and a second key store.
 _LEGACY_METADATA = [base64.b64encode(value).decode() for value in (b"key_version=1", b"ctm", b"m", b"m" * 20)]
 _MORE_CONFIGURATION = f"""
 [[keystore.keys]]
-id = "test-*"
+id = "{_TEST_LABEL}*"
 legacy_metadata = {_LEGACY_METADATA}
 
 [[keystore.keys]]
@@ -170,9 +173,16 @@ def connection(hsm: Hsm, modules: Modules) -> Connection:
 
 @pytest.fixture
 def session(connection: Connection, hsm: Hsm) -> Iterator[HsmSession]:
-    """An HSM session of this process."""
+    """An HSM session of this process. The keys of :func:`unique_label` are destroyed at the end.
+
+    Some are ambiguous or restricted on purpose, and would make the HSM DEGRADED for the tests after.
+    """
     made = HsmSession(connection)
     yield made
+    binding = made._session
+    for key in binding.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}):
+        if key[Attribute.LABEL].startswith(_TEST_LABEL):
+            key.destroy()
     made.close()
 
 
@@ -192,7 +202,7 @@ def unique_label() -> Callable[[str], str]:
     """Labels that no other test uses; the key store `dev` exposes them by its pattern test-*."""
 
     def label(name: str) -> str:
-        return f"test-{name}-{os.urandom(4).hex()}"
+        return f"{_TEST_LABEL}{name}-{os.urandom(4).hex()}"
 
     return label
 

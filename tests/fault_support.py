@@ -16,7 +16,7 @@ from xksproxy_tools.development.softhsm import find_module, write_configuration
 from xksproxy.config.model import Hsm
 from xksproxy.hsm.instance.instance import Instance
 
-_SOURCE = Path(__file__).parent / "faults" / "fault.c"
+_SOURCES = Path(__file__).parent / "faults"
 
 _MAKE_KEY = """
 import os, sys
@@ -27,7 +27,7 @@ if sys.argv[5]:
         Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES,
         Attribute.VALUE: bytes.fromhex(sys.argv[5]), Attribute.LABEL: sys.argv[4],
         Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
-        Attribute.ENCRYPT: True, Attribute.DECRYPT: True,
+        Attribute.ENCRYPT: sys.argv[6] != "not encrypting", Attribute.DECRYPT: sys.argv[6] != "not decrypting",
     }
     if sys.argv[6] == "silent":
         attributes[Attribute.CHECK_VALUE] = b""
@@ -39,10 +39,15 @@ else:
 
 
 def compile_fault_module(directory: Path) -> Path:
-    """Compile the fault module with the system's C compiler."""
-    output = directory / "fault.so"
+    """Compile the fault module."""
+    return compile_library(directory, "fault")
+
+
+def compile_library(directory: Path, name: str) -> Path:
+    """Compile a library of tests/faults with the system's C compiler."""
+    output, source = directory / f"{name}.so", _SOURCES / f"{name}.c"
     subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(output), str(_SOURCE), "-ldl", "-lpthread"],
+        ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(output), str(source), "-ldl", "-lpthread"],
         check=True,
     )
     return output
@@ -106,8 +111,13 @@ def unique(name: str) -> str:
     return f"{name}-{os.urandom(3).hex()}"
 
 
-def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False) -> None:
-    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value."""
+def change_key(
+    faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, silent: bool = False, lacks: str = ""
+) -> None:
+    """Put a key on one HSM alone, or take it away, as another process does. A silent key tells no check value.
+
+    ``lacks`` may be ``not encrypting`` or ``not decrypting``.
+    """
     module = faulty.control.with_name("softhsm.so")
     value_hex = "" if value is None else value.hex()
     command = [
@@ -119,6 +129,6 @@ def change_key(faulty: FaultyHsm, pin: str, label: str, value: bytes | None, *, 
         pin,
         label,
         value_hex,
-        "silent" if silent else "",
+        "silent" if silent else lacks,
     ]
     subprocess.run(command, check=True, env={**faulty.hsm.environment})

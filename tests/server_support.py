@@ -539,7 +539,9 @@ def written_log(proxy: Proxy) -> str:
         return mark
 
     def reloads() -> int:
-        return len(re.findall("configuration (in place|refused|left to)", proxy.log.read_text(errors="replace")))
+        return len(
+            re.findall("configuration (in place|in use already|refused|left to)", proxy.log.read_text(errors="replace"))
+        )
 
     for mark in on_each_worker(proxy, leave_mark):
         eventually(lambda mark=mark: lines_with(proxy.log, mark, "request"))
@@ -602,3 +604,10 @@ def connections(proxy: Proxy, count: int, *, used: bool = False) -> Iterator[lis
     finally:
         for wire in made:
             wire.close()
+
+
+def health(proxy: Proxy) -> set[str]:
+    """What GetHealthStatus says of the HSMs of the key store `dev` (R-HLTH-*)."""
+    with Wire(proxy) as wire:
+        details = wire.ask(signed_post(proxy)).body["ekmFleetDetails"]
+    return {instance["healthStatus"] for instance in details}

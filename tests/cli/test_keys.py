@@ -299,7 +299,7 @@ def test_create_makes_nothing_where_the_label_is_in_use_or_the_id_not_exposed(
 
 def test_accept_records_a_replaced_key_once_its_id_is_typed(tmp_path: Path) -> None:
     home = make_environment(tmp_path / "dev")
-    records = FingerprintRecords(home.directory / "state" / "keys-dev.json")
+    records = FingerprintRecords(home.directory / "state", "dev")
     former = records.propose("demo-key", KeyFingerprint(b"abc", None))
 
     def accept(typed: str) -> tuple[int, str]:

@@ -146,7 +146,7 @@ def test_two_keys_of_one_label_on_two_hsms_are_wrong(check: Callable[..., list[H
 
 
 def test_a_key_that_is_not_the_one_on_record_is_wrong(check: Callable[..., list[HsmResult]], tmp_path: Path) -> None:
-    FingerprintRecords(tmp_path / "keys-s.json").propose("k", _RECORD_OF_ANOTHER)
+    FingerprintRecords(tmp_path, "s").propose("k", _RECORD_OF_ANOTHER)
 
     (result,) = check(_Session([_key("k")]))
 

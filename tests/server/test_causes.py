@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fault_support import FaultyHsm, change_key
-from server_support import OwnProxy, Wire, ask_admin, encrypt_body, key_path, on, request, signed
+from server_support import OwnProxy, Wire, ask_admin, encrypt_body, health, key_path, on, request, signed
 from support import Proxy, eventually, lines_with
 from xksproxy_tools.development.certificates import (
     certificate_pem,
@@ -163,13 +163,13 @@ class Hsm:
     """An HSM of its own, and the key `extra` on it."""
 
     def __init__(self, faulty: FaultyHsm, pin: str) -> None:
-        self.faulty, self._pin = faulty, pin
+        self.faulty, self.pin = faulty, pin
 
-    def put(self, *values: bytes) -> None:
-        """Replace the key by keys of these values, which have one label."""
-        change_key(self.faulty, self._pin, "extra", None)
+    def put(self, *values: bytes, lacks: str = "") -> None:
+        """Replace the key by keys of these values, which have one label; they may lack a use."""
+        change_key(self.faulty, self.pin, "extra", None)
         for value in values:
-            change_key(self.faulty, self._pin, "extra", value)
+            change_key(self.faulty, self.pin, "extra", value, lacks=lacks)
 
 
 HSM_CAUSES: dict[str, tuple[Callable[[Hsm], object], Callable[[Hsm], object]]] = {
@@ -178,7 +178,8 @@ HSM_CAUSES: dict[str, tuple[Callable[[Hsm], object], Callable[[Hsm], object]]] =
     "hsm-degraded": (lambda hsm: hsm.faulty.tell("C_Encrypt delay 4000"), lambda hsm: hsm.faulty.tell()),
     "key-missing": (lambda hsm: hsm.put(), lambda hsm: hsm.put(RIGHT)),
     "key-differs": (lambda hsm: hsm.put(WRONG), lambda hsm: hsm.put(RIGHT)),
-    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, WRONG), lambda hsm: hsm.put(RIGHT)),
+    "key-ambiguous": (lambda hsm: hsm.put(RIGHT, RIGHT), lambda hsm: hsm.put(RIGHT)),
+    "key-restricted": (lambda hsm: hsm.put(RIGHT, lacks="not encrypting"), lambda hsm: hsm.put(RIGHT)),
 }
 
 
@@ -186,6 +187,7 @@ STATES = {
     "key-missing": "not seen on a token",
     "key-differs": "refused: the key on softhsm is not the one on record",
     "key-ambiguous": "refused: several keys have its name on softhsm",
+    "key-restricted": "refused: the key on softhsm may no longer encrypt or decrypt",
 }
 """What the status says of a key that is refused; it says ENABLED of others, whatever the HSM does."""
 
@@ -219,11 +221,37 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     begin(hsm)
     eventually(lambda: texts(proxy, cause))
     eventually(lambda: state_of_extra(proxy), STATES.get(cause, "ENABLED"))
+    eventually(lambda: health(proxy), {"UNAVAILABLE" if cause in {"hsm-out-of-service", "no-hsm"} else "DEGRADED"})
     end(hsm)
 
     eventually(lambda: texts(proxy, cause), [])
     eventually(lambda: state_of_extra(proxy), "ENABLED")
+    eventually(lambda: health(proxy), {"ACTIVE"})
     eventually(lambda: encrypt(proxy), 200)
+
+
+def test_a_former_version_that_may_no_longer_encrypt_is_no_condition_and_one_that_may_not_decrypt_is(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
+    hsm.put(RIGHT)
+
+    def edit(text: str) -> str:
+        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
+        return on(hsm.faulty, text, "check_interval_s = 1")
+
+    proxy = own_proxy.start(edit=edit)
+    command(proxy, "keys", "rotate", "extra", "--keystore", "dev")
+    hsm.put(RIGHT, lacks="not encrypting")
+    change_key(hsm.faulty, hsm.pin, "demo-key", None)
+    eventually(lambda: "demo-key" in str(texts(proxy, "key-missing")))  # the keys were listed since
+    assert texts(proxy, "key-restricted") == []
+
+    hsm.put(RIGHT, lacks="not decrypting")
+
+    assert eventually(lambda: texts(proxy, "key-restricted")) == [
+        "keys may no longer encrypt or decrypt on the token: extra"
+    ]
 
 
 def test_each_cause_is_made_to_happen_by_a_test() -> None:

@@ -54,7 +54,7 @@ class Machine:
     def fill(self) -> None:
         """Write every file twice, so that there is an older copy."""
         blocks, versions = block_table(self.state, "dev"), version_table(self.state, "dev")
-        fingerprints = SharedTable(self.state / "keys-dev.json", KeyFingerprint)
+        fingerprints = SharedTable(self.state, "keys-dev.json", KeyFingerprint)
         usage = UsageBook(self.state)
         blocks.update("another", lambda _: Block(1.0))
         versions.update(ROTATED, lambda _: VersionRecord(1, proven=(1, 2)))

@@ -24,7 +24,9 @@ from server_support import (
     assert_serving,
     connections,
     encoded,
+    encrypt_body,
     health_on_connections,
+    key_path,
     on,
     signed_post,
     stop,
@@ -157,18 +159,17 @@ def test_a_change_of_the_server_replaces_workers_one_after_another_and_cuts_noth
     assert load.failures == []
 
 
-def test_a_change_that_workers_refuse_leaves_the_old_in_place(own_proxy: OwnProxy) -> None:
-    """Whatever the master lets through, a worker builds its snapshot whole or keeps the one it has."""
+def test_a_worker_that_alone_gets_sighup_reads_no_file(own_proxy: OwnProxy) -> None:
     proxy = own_proxy.start(server="workers = 1")
-    assert_serving(proxy)
     (worker,) = workers(proxy)
-    for path in (proxy.environment.directory / "credentials").iterdir():
-        path.chmod(0o644)
+    config = proxy.environment.config
+    config.write_text(config.read_text().replace('id = "demo-key"', 'id = "another-id"'))
 
     os.kill(worker, signal.SIGHUP)
 
-    eventually(lambda: "configuration refused" in proxy.log.read_text())
-    assert_serving(proxy)
+    eventually(lambda: lines_with(proxy.log, "configuration in use already", "number=1"))
+    with Wire(proxy) as wire:
+        assert wire.ask(signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))).status == 200
 
 
 def test_the_health_listener_tells_live_from_ready(own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]) -> None:

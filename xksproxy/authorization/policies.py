@@ -46,6 +46,11 @@ class Policies:
     policies: tuple[Policy, ...]
     policy_set: PolicySet
     schema: Schema
+    sources: "PolicySources"
+
+
+PolicySources = tuple[tuple[Path, str], ...]
+"""Policy files with their texts, in their order."""
 
 
 class PolicyLibrary:
@@ -74,9 +79,16 @@ class PolicyLibrary:
                 line and policy.
         """
         problems: list[str] = []
+        return self._compile(_sources(paths, problems), problems)
+
+    def _compile(self, texts: Iterable[tuple[Path, str]], problems: list[str]) -> Policies:
+        """Compile policies; ``problems`` are those of reading their files."""
         with self._lock:
-            files = dict.fromkeys(_files(paths, problems))
-            policies = tuple(policy for file in files for policy in self._read(file, problems))
+            sources: list[tuple[Path, str]] = []
+            policies: tuple[Policy, ...] = ()
+            for source in texts:
+                sources.append(source)
+                policies += self._policies(*source, problems)
             problems += _ambiguous_ids(policies)
             schema = self._schema = self._schema or Schema.from_str(schema_text())
             text = "\n".join(policy.text for policy in policies)
@@ -88,12 +100,16 @@ class PolicyLibrary:
             if policy_set is None:
                 policy_set = self._sets[text] = _policy_set(policies, text)
             self._used.add(text)
-        return Policies(policies, policy_set, schema)
+        return Policies(policies, policy_set, schema, tuple(sources))
 
     def stage(self, paths: Iterable[str]) -> None:
         """Load policies, and keep them for :meth:`take_staged`; it raises as :meth:`load` does."""
         names = tuple(paths)
         self._staged[names] = self.load(names)
+
+    def stage_sources(self, paths: tuple[str, ...], sources: PolicySources) -> None:
+        """The same with texts that were read before, instead of the files."""
+        self._staged[paths] = self._compile(sources, [])
 
     def take_staged(self) -> dict[tuple[str, ...], Policies]:
         """The policies that were staged since the last call, by their paths. Forget what was not loaded since then."""
@@ -105,12 +121,7 @@ class PolicyLibrary:
             self._sets = {text: policy_set for text, policy_set in self._sets.items() if text in used}
         return staged
 
-    def _read(self, file: Path, problems: list[str]) -> tuple[Policy, ...]:
-        try:
-            text = text_of(file, read_regular_file(file).content)
-        except FileRefused as error:
-            problems.append(str(error))
-            return ()
+    def _policies(self, file: Path, text: str, problems: list[str]) -> tuple[Policy, ...]:
         key = file.name, text
         self._used.add(key)
         known = self._files.get(key)
@@ -144,6 +155,19 @@ def load_policies(paths: Iterable[str]) -> Policies:
 def schema_text() -> str:
     """The Cedar schema that policies are validated against."""
     return resources.files(__package__).joinpath(_SCHEMA_FILE).read_text("utf-8")
+
+
+def read_sources(paths: Iterable[str]) -> PolicySources:
+    """Policy files with their texts, as :meth:`PolicyLibrary.load` reads them, without those that cannot be read."""
+    return tuple(_sources(paths, []))
+
+
+def _sources(paths: Iterable[str], problems: list[str]) -> Iterator[tuple[Path, str]]:
+    for file in dict.fromkeys(_files(paths, problems)):
+        try:
+            yield file, text_of(file, read_regular_file(file).content)
+        except FileRefused as error:
+            problems.append(str(error))
 
 
 def _files(paths: Iterable[str], problems: list[str]) -> Iterator[Path]:

@@ -39,7 +39,7 @@ def accept(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     config = load_checked(config_file)
     store, session = open_on_hsm(config, keystore_name, hsm_id)
     state = Path(config.state.directory)
-    records = FingerprintRecords(state / f"keys-{store.name}.json")
+    records = FingerprintRecords(state, store.name)
     records.refresh()
     try:
         key = KeyMap(store.keys, config.server.fleet_size).resolve(key_id)

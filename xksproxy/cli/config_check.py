@@ -82,10 +82,12 @@ def _quirk_problems(config: Config) -> Iterator[str]:
 
 def _version_problems(config: Config, problems: Sequence[str]) -> Iterator[str]:
     """Report what does not fit the recorded versions. ``problems`` are those of the configuration alone."""
+    state = Path(config.state.directory)
     for index, store in enumerate(config.keystore):
         if any(problem.startswith(f"keystore[{index}].keys") for problem in problems):
             continue  # names of its keys may not be valid
-        records = version_table(Path(config.state.directory), store.name)
+        records = version_table(state, store.name)
+        records.expect_missing()
         # With an unreadable record, workers refuse Encrypt and still serve Decrypt. So this is not a problem here.
         with suppress(StateUnusable):
             yield from version_problems(f"keystore[{index}]", KeyMap(store.keys).named_keys(), records)

@@ -107,7 +107,7 @@ class _StoreOnHsm:
 
     def results(self) -> Iterator[KeyResult]:
         versions, usage = version_table(self.state, self.store.name), UsageBook(self.state)
-        records = FingerprintRecords(self.state / f"keys-{self.store.name}.json")
+        records = FingerprintRecords(self.state, self.store.name)
         records.refresh()
         for key in self._keys().values():
             for row in version_rows(key, self.on_token, versions, usage):

@@ -223,7 +223,7 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
         KeyMap(store.keys, config.server.fleet_size),
         KeyInventory(sessions),
         version_table(state, store.name),
-        FingerprintRecords(state / f"keys-{store.name}.json"),
+        FingerprintRecords(state, store.name),
         usage=usage,
     )
 

@@ -1,6 +1,7 @@
 """``xksproxy serve``."""
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import click
@@ -36,7 +37,8 @@ def serve(config_file: Path) -> None:
     forbid_core_dumps()
     MemoryLock().lock()
     policies = PolicyLibrary()
-    application = ProxyApplication(lambda: load_checked(config_file, serving=True, policies=policies), policies)
+    load = partial(load_checked, config_file, serving=True, policies=policies)
+    application = ProxyApplication(load, policies, config_file)
     config = application.load()
     if config.server.core_dumps:
         permit_core_dumps()

@@ -4,6 +4,7 @@ import http
 import http.client
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -85,7 +86,11 @@ def _read_status(listen: str, keystore: str | None) -> dict[str, Any]:
 def _print_status(document: dict[str, Any]) -> None:
     ready = "serving" if document["ready"] else "NOT READY"
     workers = len(document["workers"])
-    print_line(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers")
+    configuration = document.get("configuration")  # which the release before does not report
+    number = f", configuration {configuration['number']}" if configuration else ""
+    print_line(f"{document['machine']}  {ready}  xksproxy {document['version']}, {workers} workers{number}")
+    if configuration:
+        _print_configuration(configuration, document["workers"])
     print_line()
     if document["conditions"]:
         print_table(
@@ -110,6 +115,16 @@ def _print_status(document: dict[str, Any]) -> None:
     if reason := document.get("memory_not_locked"):
         print_line()
         print_line(f"the memory is not locked, so secrets may get into swap: {reason}")
+
+
+def _print_configuration(configuration: dict[str, Any], workers: Sequence[dict[str, Any]]) -> None:
+    """Say where the configuration in use is another one than the files have, or than was accepted last."""
+    if configuration["differ_since"]:
+        files = ", ".join(configuration["differing_files"])
+        print_line(f"since {configuration['differ_since']} other content than was accepted, so not in use: {files}")
+    for worker in workers:
+        if worker["configuration"] != configuration["number"]:
+            print_line(f"process {worker['pid']} uses configuration {worker['configuration']}")
 
 
 def _condition_row(condition: dict[str, Any]) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from xksproxy.config.credential_checks import credential_problems
+from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.hsm_checks import hsm_problems, shared_module_problems, shared_token_problems
 from xksproxy.config.key_checks import key_problems
@@ -19,6 +20,7 @@ from xksproxy.config.regular_file import DEVICE, is_regular_file, kind_of
 from xksproxy.config.secret import Secret, SecretError, SecretOfService, access_problem, read_secret
 from xksproxy.config.service_user import ServiceUser
 from xksproxy.config.tracing_checks import tracing_problems
+from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
@@ -96,13 +98,15 @@ def read_audit_key(audit: Audit) -> Secret | None:
     return read_secret(audit.key) if audit.chain and audit.key is not None else None
 
 
-def require_usable_files(config: Config) -> None:
+def require_usable_files(config: Config, load: Callable[[Path], Sequence[Credential]] = load_credentials) -> None:
     """Check the files that can change while the configuration does not: credentials and TLS.
+
+    ``load`` returns the credentials of a directory, and raises as :func:`load_credentials` does.
 
     Raises:
         ConfigError: a file cannot be used. It has all problems.
     """
-    if problems := [*_tls_problems(config.server.tls), *credential_problems(config.keystore)]:
+    if problems := [*_tls_problems(config.server.tls), *credential_problems(config.keystore, load)]:
         raise ConfigError(problems)
 
 
@@ -136,6 +140,10 @@ def _audit_problems(audit: Audit) -> Iterator[str]:
         yield f"audit.file: {Path(audit.file).parent} is not a directory that the proxy can write"
     if audit.file is not None and (kind := kind_of(Path(audit.file))) and kind != DEVICE:
         yield f"audit.file: {audit.file} is {kind}; expected a regular file, or no audit.file for standard output"
+    if audit.sync and (audit.file is None or not audit.enabled or audit.when_full != "refuse"):
+        yield 'audit.sync: it needs audit.file, audit.enabled = true and audit.when_full = "refuse"'
+    elif audit.sync and audit.file is not None and kind_of(Path(audit.file)) == DEVICE:
+        yield f"audit.sync: {audit.file} is a device, which cannot be synced; expected a regular file"
     if audit.chain and audit.key is None:
         yield "audit.key: missing; chain = true needs an HMAC key"
     if audit.chain and audit.format != "json":

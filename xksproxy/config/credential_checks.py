@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -11,21 +11,25 @@ from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import KeyStore
+from xksproxy.sigv4.keyring import Credential
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWOTH
 _WRITABLE_BY_GROUP: Final = stat.S_IWGRP
 
 
-def credential_problems(stores: Sequence[KeyStore]) -> Iterator[str]:
+def credential_problems(
+    stores: Sequence[KeyStore], load: Callable[[Path], Sequence[Credential]] = load_credentials
+) -> Iterator[str]:
     """The problems of the credentials. Each starts with the path of the configuration key.
 
-    An access key id must have the same secret in all key stores (R-AUTH-5).
+    An access key id must have the same secret in all key stores (R-AUTH-5). ``load`` returns the credentials of a
+    directory, and raises as :func:`load_credentials` does.
     """
     seen: dict[str, tuple[str, str]] = {}
     for index, store in enumerate(stores):
         at = f"keystore[{index}].credentials"
         try:
-            credentials = load_credentials(Path(store.credentials))
+            credentials = load(Path(store.credentials))
         except ConfigError as error:
             yield from (f"{at}: {problem}" for problem in error.problems)
             continue

@@ -287,6 +287,10 @@ class Audit(_Table, frozen=True):
     when_full: Literal["drop", "refuse"] = "drop"
     """If 10,000 lines of a worker wait to be written: drop further lines and count them, or refuse requests."""
 
+    sync: bool = False
+    """Answer an authenticated request only after its line is on disk. Needs ``file`` and ``when_full = "refuse"``.
+    Without it, lines are synced once a second."""
+
     stop_after_s: Annotated[float, Meta(ge=1, le=86_400)] | None = None
     """Stop the service, with exit code 1, after lines of a worker have waited for so many seconds and none could be
     written. Without it, the service goes on."""

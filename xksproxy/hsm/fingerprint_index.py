@@ -34,7 +34,7 @@ class FingerprintIndex:
 
     def __init__(self, state_directory: Path) -> None:
         self._directory = state_directory
-        self._table = SharedTable(state_directory / "fingerprints.json", RecordedKey, lock_seconds=_LOCK_SECONDS)
+        self._table = SharedTable(state_directory, "fingerprints.json", RecordedKey, lock_seconds=_LOCK_SECONDS)
         self._lock = threading.Lock()
         """Held while the file is read or written, so that threads do not all read the same change of it."""
 
@@ -73,7 +73,7 @@ class FingerprintIndex:
         """Fill the empty index from the records of the key stores."""
         found: dict[str, Fingerprints] = {}
         for path in sorted(self._directory.glob("keys-*.json")):
-            table = SharedTable(path, KeyFingerprint)
+            table = SharedTable(path.parent, path.name, KeyFingerprint)
             table.refresh()
             for name, fingerprint in table.entries().items():
                 found[name] = (*found.get(name, ()), fingerprint)

@@ -1,28 +1,53 @@
 """What the master has accepted. Workers inherit it in memory, and serve it whatever the files say meanwhile."""
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from xksproxy.authorization.policies import Policies
+from xksproxy.config.check import require_usable_files
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX, StoredCredential, read_credentials
 from xksproxy.config.model import Config
 from xksproxy.server.tls import CertificateInfo, build_context, certificate_info, client_rules
+from xksproxy.server.tls_contents import TlsContents
 from xksproxy.server.watch import Signature, directory_signature
+from xksproxy.sigv4.keyring import Credential
 
 LoadedPolicies = Mapping[tuple[str, ...], Policies]
 """Policies by the paths that the configuration names."""
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialDirectory:
+    """The credentials of a directory as they were read, with the metadata of its files."""
+
+    signature: Signature
+    stored: tuple[StoredCredential, ...]
+
+    @classmethod
+    def read(cls, directory: Path, before: Self | None) -> Self:
+        """Read a directory. If its files have the same metadata as ``before``, they are not read again.
+
+        Raises:
+            ConfigError: its credentials cannot be used.
+        """
+        signature = directory_signature(str(directory), CREDENTIAL_SUFFIX)  # before the files are read
+        if before is not None and before.signature == signature:
+            return before
+        return cls(signature, read_credentials(directory))
+
+
+StoredCredentials = Mapping[Path, CredentialDirectory]
+
+
+@dataclass(frozen=True, slots=True)
 class UsableFiles:
     """The credentials and certificates that were usable when they were last read, for when they no longer are."""
 
-    credentials: Mapping[str, tuple[Signature, tuple[StoredCredential, ...]]]
-    """By directory, with the metadata of its files."""
-
+    credentials: StoredCredentials
+    contents: TlsContents
     context: ssl.SSLContext
     certificate: CertificateInfo
     clients: tuple[object, ...]
@@ -33,23 +58,28 @@ class UsableFiles:
         """Read the files of a configuration; a directory that is the same as in ``before`` is not read again.
 
         Raises:
-            ConfigError: one cannot be used.
+            ConfigError: one cannot be used. It has all problems.
         """
         known = {} if before is None else before.credentials
-        credentials = dict(_read(dict.fromkeys(store.credentials for store in config.keystore), known))
-        tls = config.server.tls
-        return cls(credentials, build_context(tls), certificate_info(tls), client_rules(tls))
+        read: dict[Path, CredentialDirectory] = {}
 
+        def load(directory: Path) -> tuple[Credential, ...]:
+            if directory not in read:
+                read[directory] = CredentialDirectory.read(directory, known.get(directory))
+            return tuple(stored.credential for stored in read[directory].stored)
 
-def _read(
-    directories: Iterable[str], known: Mapping[str, tuple[Signature, tuple[StoredCredential, ...]]]
-) -> Iterable[tuple[str, tuple[Signature, tuple[StoredCredential, ...]]]]:
-    for directory in directories:
-        signature = tuple(directory_signature(directory, CREDENTIAL_SUFFIX))
-        before = known.get(directory)
-        if before is None or before[0] != signature:
-            before = signature, read_credentials(Path(directory))
-        yield directory, before
+        require_usable_files(config, load)
+        return cls.of(config, read, TlsContents.read(config.server.tls))
+
+    @classmethod
+    def of(cls, config: Config, credentials: StoredCredentials, contents: TlsContents) -> Self:
+        """Those of a configuration with this content.
+
+        Raises:
+            ConfigError: certificate, key or CA cannot be used.
+        """
+        with contents.as_files(config.server.tls) as tls:
+            return cls(credentials, contents, build_context(tls), certificate_info(tls), client_rules(tls))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +88,16 @@ class Accepted:
 
     config: Config
     number: int
-    """Counts the configurations that the master has accepted."""
+    """Counts the configurations that the master has accepted, from 1."""
 
     request: str
     """The command that asked for it; empty if none did."""
+
+    at: float
+    """When it was accepted, in seconds since 1970."""
+
+    file_digest: str
+    """SHA-256 of the configuration file."""
 
     policies: LoadedPolicies
     files: UsableFiles

@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 
 from xksproxy.printable import printable
 from xksproxy.server import worker_status
+from xksproxy.server.accepted_files import read_accepted_state
 from xksproxy.server.admin_hosts import REFUSAL, AdminHosts
 from xksproxy.server.probes import Probes, probe
 from xksproxy.server.record import Recorder
@@ -116,7 +117,8 @@ class Admin:
     def _document(self, keystore: str | None) -> dict[str, Any]:
         services = self._services
         labels = {label for instance in services.instances for label in instance.labels}
-        source = StatusSource(services.snapshot, self._workers(), labels, services.usage, self._fleet_size)
+        accepted = read_accepted_state(self._directory)
+        source = StatusSource(services.snapshot, self._workers(), labels, services.usage, self._fleet_size, accepted)
         latency = [] if self._runtime.problem else self._recorder.metrics.latency()
         return {**status_document(source, keystore), "latency": latency}
 

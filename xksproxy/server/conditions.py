@@ -24,6 +24,7 @@ class Cause(StrEnum):
     KEY_DIFFERS = "key-differs"
     KEY_MISSING = "key-missing"
     KEY_AMBIGUOUS = "key-ambiguous"
+    KEY_RESTRICTED = "key-restricted"
     KEY_UNRECORDED = "key-unrecorded"
     KEY_LIMIT = "key-limit"
     BLOCKED = "blocked"

@@ -37,7 +37,7 @@ class RunningProxy(msgspec.Struct, frozen=True):
 
 def proxy_table(state_directory: Path) -> SharedTable[RunningProxy]:
     """The running proxies that use a state directory, by the directory in which their workers publish their status."""
-    return SharedTable(state_directory / "services.json", RunningProxy)
+    return SharedTable(state_directory, "services.json", RunningProxy)
 
 
 def register(state_directory: Path, runtime: Path, master: int) -> None:

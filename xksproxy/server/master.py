@@ -3,11 +3,13 @@
 import gc
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,11 +23,12 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
+from xksproxy.server.accepted_files import AcceptedFiles
 from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.disk_calls import FORK_SECONDS, DiskCalls
+from xksproxy.server.handover import Handover
 from xksproxy.server.http.connection_counts import ConnectionCounts
 from xksproxy.server.runtime import make_runtime_directory
-from xksproxy.server.shared_number import SharedNumber
 from xksproxy.server.shutdown import announce_stop, drain_seconds
 from xksproxy.server.snapshot import fixed_settings
 from xksproxy.server.stop_request import StopRequest
@@ -53,9 +56,9 @@ Change = Literal["nothing", "inside", "workers"]
 
 
 class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    """Runs the proxy. ``load_checked`` reads and checks the configuration, at start and on SIGHUP."""
+    """Runs the proxy. ``load_checked`` reads and checks ``config_file``, at start and on SIGHUP."""
 
-    def __init__(self, load_checked: Callable[[], Config], policies: PolicyLibrary) -> None:
+    def __init__(self, load_checked: Callable[[], Config], policies: PolicyLibrary, config_file: Path) -> None:
         """Load the configuration. ``policies`` are those that ``load_checked`` compiles; workers inherit them.
 
         Raises:
@@ -63,14 +66,16 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """
         self.load_checked = load_checked
         self.policies = policies
-        self.last_number = SharedNumber()
-        """The number of the configuration that was accepted last, for workers that were forked before."""
+        self.handover = Handover()
+        """Gives the configuration that was accepted last to workers that were forked before."""
+        self._numbers = count(1)
+        self._accepted_files = AcceptedFiles(config_file)
         self._disk = DiskCalls()
         self._following: Future[tuple[Accepted, UsableFiles | None]] | None = None
         """What reads the files that have changed."""
         self.accepted, self._watch = self._load("", None)
         """What workers start with."""
-        self.last_number.value = self.accepted.number
+        self.handover.publish(self.accepted)
         self._in_use, self._watch_in_use = self.accepted, self._watch
         self.runtime = Path()
         """Where the workers share metrics, status and quotas; made when the service runs."""
@@ -117,6 +122,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.ended_workers = EndedWorkers(self.runtime)
         self.ended_workers.prepare()
         self.state_identity()
+        self._accepted_files.follow(self.accepted, self.runtime)
         self._leave_event("started", {"version": __version__})
         # A search for garbage writes to each object that it examines. Workers share what is frozen now.
         gc.collect()
@@ -154,25 +160,31 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         reload_problem.publish(self.runtime, [])
         if change == "workers":
             self.do_load_config()
-        _log.info("configuration read again", extra={"fields": {"change": change}})
+        _log.info("configuration read again", extra={"fields": {"change": change, "number": accepted.number}})
         return change
 
     def _load(self, request: str, before: UsableFiles | None) -> tuple[Accepted, FileWatch]:
         """The configuration with its policies and files, and a watch of these (ConfigError if it cannot be used)."""
+        digest = self._accepted_files.digest()  # before the file is loaded
         config = self.load_checked()
         watch = FileWatch(config)  # before the files are read
-        files = UsableFiles.read(config, before)
+        policies, files = self.policies.take_staged(), UsableFiles.read(config, before)
         if before is not None:
             self._identify(config)
-        return Accepted(config, self.last_number.value + 1, request, self.policies.take_staged(), files), watch
+        return Accepted(config, next(self._numbers), request, time.time(), digest, policies, files), watch
 
     def _use(self, accepted: Accepted, watch: FileWatch) -> None:
         """``watch`` was made before the files were read."""
         self.accepted, self._watch, self.callable = accepted, watch, None
-        self.last_number.value = accepted.number
+        self.handover.publish(accepted)
+        with suppress(TimeoutError):
+            self._disk.wait(partial(self._accepted_files.follow, accepted, self.runtime), _EVENT_SECONDS)
 
     def follow_files(self) -> None:
-        """Keep the credentials and certificates that are usable, for workers that start while they are not."""
+        """Say whether the files differ from what was accepted.
+
+        Keep the credentials and certificates that are usable, for workers that start while they are not.
+        """
         if self._following is not None:
             if not self._following.done():
                 return
@@ -181,7 +193,20 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
                 self.accepted = replace(before, files=files)
                 if self._in_use is before:
                     self._in_use = self.accepted
-        self._following = self._disk.later(partial(_changed_files, self._watch, self.accepted))
+        self._following = self._disk.later(partial(self._changed_files, self._watch, self.accepted))
+
+    def _changed_files(self, watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
+        """The files of a configuration, if they have changed and can be used; it waits for the disk."""
+        files = None
+        try:
+            self._accepted_files.follow(accepted, self.runtime)
+            if watch.changed():
+                files = UsableFiles.read(accepted.config, accepted.files)
+        except ConfigError:  # which the workers report
+            pass
+        except Exception:  # noqa: BLE001 - the master must go on
+            _log.exception("changed credentials or certificates refused")
+        return accepted, files
 
     def before_fork(self) -> None:
         """Let the thread of the disk end, so that a fork has no lock that it holds."""
@@ -217,7 +242,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def confirm(self) -> None:
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
-        self._leave_event("reloaded", {"changed": changed_names(self._in_use.config, self.accepted.config)})
+        changed = changed_names(self._in_use.config, self.accepted.config)
+        self._leave_event("reloaded", {"number": self.accepted.number, "changed": changed})
         self._in_use, self._watch_in_use = self.accepted, self._watch
         reload_verdict.decide(self.runtime, reload_verdict.Verdict(self._request, ()))
 
@@ -225,7 +251,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Go back to the last configuration that all workers used, because the one that was read last has problems."""
         _log.error("configuration taken back", extra={"fields": {"problems": problems}})
         self._refuse(problems)
-        self._use(replace(self._in_use, number=self.last_number.value + 1), self._watch_in_use)
+        self._use(self._in_use, self._watch_in_use)
         self.do_load_config()
 
     def _refuse(self, problems: Sequence[str]) -> None:
@@ -246,16 +272,3 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         directory = Path(self._in_use.config.state.directory)
         with suppress(TimeoutError):
             self._disk.wait(partial(leave_event, directory, message, fields), _EVENT_SECONDS)
-
-
-def _changed_files(watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
-    """The files of a configuration, if they have changed and can be used; it waits for the disk."""
-    files = None
-    try:
-        if watch.changed():
-            files = UsableFiles.read(accepted.config, accepted.files)
-    except ConfigError:  # which the workers report
-        pass
-    except Exception:  # noqa: BLE001 - the master must go on
-        _log.exception("changed credentials or certificates refused")
-    return accepted, files

@@ -1,6 +1,9 @@
 """The order of a request, from its first line to its answer."""
 
 import time
+from typing import Final
+
+import msgspec
 
 from xksproxy.config.model import Server
 from xksproxy.deadline import Deadline
@@ -35,6 +38,8 @@ from xksproxy.spec.messages import (
 from xksproxy.spec.messages import Response as Message
 from xksproxy.spec.uri import ApiPath, Operation, parse_path
 
+_UNRECORDED: Final = "The proxy refuses what it cannot record; its audit log cannot be written"
+
 
 class Pipeline:
     """Answers the requests of one worker. It discloses nothing about keys before a request is authenticated."""
@@ -55,23 +60,25 @@ class Pipeline:
         if self._recorder.traces:
             record.stats.calls = []
         current_request_stats.set(record.stats)
+        deadline = Deadline.after(self._settings.deadline_ms / 1000)
         try:
-            message = await self._answer(request, record)
+            message = await self._answer(request, record, deadline)
             response = respond.success(message, authenticated=True)
+            record.status = response.status
         except XksError as error:
-            record.refuse(error)
-            response = respond.failure(error, authenticated=record.region is not None)
+            response = _refuse(record, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, KMS must get JSON (R-ERR-4)
             # The exception's text could quote the request; its type and place cannot.
-            failure = InternalException("The proxy failed; its log says where", detail=_place(error))
-            record.refuse(failure)
-            response = respond.failure(failure, authenticated=record.region is not None)
-        record.status = response.status
-        self._recorder.record_request(record)
+            detail = _place(error)
+            response = _refuse(record, InternalException("The proxy failed; its log says where", detail=detail))
+        if not await self._recorder.write_line(record, deadline):
+            record = msgspec.structs.replace(record)  # the line of the first one may be written now
+            detail = "the audit line was not on disk in time"
+            response = _refuse(record, InternalException(_UNRECORDED, detail=detail))
+        self._recorder.count(record)
         return response
 
-    async def _answer(self, request: Request, record: RequestRecord) -> Message:
-        deadline = Deadline.after(self._settings.deadline_ms / 1000)
+    async def _answer(self, request: Request, record: RequestRecord, deadline: Deadline) -> Message:
         path = parse_path(request.target)
         service = self._services.at(path.prefix)
         record.keystore, record.operation, record.key_id = service.store.name, path.operation, path.key_id
@@ -85,7 +92,7 @@ class Pipeline:
         record.clock_offset = identity.clock_offset
         service.store.credential_uses.mark_used(identity.access_key_id)
         if self._recorder.audit.refuses:
-            raise InternalException("The proxy refuses what it cannot record; its audit log cannot be written")
+            raise InternalException(_UNRECORDED)
         if service.quota is not None and not service.quota.take():
             raise ThrottlingException("The key store has more requests than its requests_per_second and burst allow")
         # Only authenticated requests count, so that strangers cannot use up the limit. Before this point, a request
@@ -132,6 +139,13 @@ class Pipeline:
                 record.metadata = received_metadata(body)
                 problem = self._services.problem or service.state.problem
                 return get_health_status(service.access.engine, self._settings.fleet_size, problem)
+
+
+def _refuse(record: RequestRecord, error: XksError) -> Response:
+    record.refuse(error)
+    response = respond.failure(error, authenticated=record.region is not None)
+    record.status = response.status
+    return response
 
 
 def _require_json(headers: dict[str, list[str]]) -> None:

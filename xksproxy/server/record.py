@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from xksproxy.deadline import Deadline
 from xksproxy.keystore.blocks import BlockChange
 from xksproxy.request_stats import EndedRequest, RequestStats
 from xksproxy.server.stranger_sums import StrangerSums
@@ -26,6 +27,7 @@ from xksproxy.telemetry.tracer import Tracer
 _log: Final = logging.getLogger(__name__)
 _LOGGED_CHARACTERS: Final = 2048
 _REMEMBERED_REFUSALS: Final = 200
+_LEAST_SYNC_SECONDS: Final = 0.02
 _XKS_OPERATIONS: Final = {
     Operation.ENCRYPT: "Encrypt",
     Operation.DECRYPT: "Decrypt",
@@ -152,18 +154,31 @@ class Recorder:
             return ""
         return self.audit.problem or "it is not known yet whether the audit log can be written"
 
-    def record_request(self, record: RequestRecord) -> None:
-        """Record a request that is being answered."""
-        seconds = time.monotonic() - record.started
+    async def write_line(self, record: RequestRecord, deadline: Deadline) -> bool:
+        """Write the line of a request, and trace it. Returns whether the answer may be sent.
+
+        With ``[audit] sync``, a request with a valid signature may be answered when its line is on disk, which this
+        waits for until the deadline, or for 20 ms if less is left.
+        """
+        now = time.monotonic()
+        seconds = now - record.started
         if self._tracer is not None and not record.of_stranger:
             record.trace_id = _trace(self._tracer, record, seconds)
-        if record.of_stranger and not self._strangers.has_line(time.monotonic()):
+        if record.region is not None and self.audit.syncs:
+            left = max(deadline.remaining(), _LEAST_SYNC_SECONDS)
+            return await self.audit.write_to_disk("request", partial(record.line, seconds), left)
+        if record.of_stranger and not self._strangers.has_line(now):
             self._strangers.add(record.peer, record.keystore, record.error, record.reason)
         else:
             self.audit.write("request", partial(record.line, seconds))
+        return True
+
+    def count(self, record: RequestRecord) -> None:
+        """Count a request that is being answered, and remember it if it is refused."""
+        now = time.monotonic()
         if record.clock_offset is not None:
-            self.clock.add(record.clock_offset, refused=record.refused_for_its_time, now=time.monotonic())
-        self._count(record, seconds)
+            self.clock.add(record.clock_offset, refused=record.refused_for_its_time, now=now)
+        self._count(record, now - record.started)
         if record.error is not None:
             self._remember(record, record.error)
 

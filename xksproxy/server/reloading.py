@@ -12,7 +12,7 @@ from typing import Final
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
-from xksproxy.server import reload_verdict
+from xksproxy.server.accepted import Accepted
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import fixed_settings
 from xksproxy.telemetry.metrics import Metrics
@@ -25,31 +25,33 @@ _POLL_SECONDS: Final = 0.02
 
 
 class Reloading:
-    """Reads, checks and builds a configuration on a thread, one worker at a time. Requests are answered meanwhile."""
+    """Builds what the master has accepted on a thread, one worker at a time. Requests are answered meanwhile."""
 
     def __init__(
         self,
-        load_checked: Callable[[], Config],
+        take: Callable[[], Accepted],
         started_with: Config,
         services: Services,
         metrics: Metrics,
         runtime: Path,
     ) -> None:
-        """``started_with`` is the configuration of the process; ``runtime`` is the directory of all workers."""
-        self._load_checked = load_checked
+        """``take`` returns what was accepted last, or raises ConfigError.
+
+        ``started_with`` is the configuration of the process; ``runtime`` is the directory of all workers.
+        """
+        self._take = take
         self._fixed_settings = fixed_settings(started_with)
         self._services = services
         self._metrics = metrics
         self._runtime = runtime
 
     async def reload(self, then: Callable[[str], None]) -> None:
-        """Use the present configuration file, then call ``then`` with the request that asked for it.
+        """Use what was accepted last, then call ``then`` with the request that asked for it.
 
-        A configuration with problems changes nothing.
+        If it cannot be used in this process, nothing changes.
         """
-        request = reload_verdict.requested(self._runtime)
         try:
-            in_use = await asyncio.to_thread(self._replace)
+            accepted = await asyncio.to_thread(self._replace)
         except ConfigError as error:
             self._metrics.reload_failed.labels().set(1)
             _log.error("configuration refused", extra={"fields": {"problems": error.problems}})
@@ -57,20 +59,20 @@ class Reloading:
             self._metrics.reload_failed.labels().set(1)
             _log.exception("configuration refused")
         else:
-            if not in_use:
+            if accepted is None:
                 _log.info("configuration left to the workers that replace this one")
                 return
             self._metrics.reload_failed.labels().set(0)
-            _log.info("configuration in place")
-            then(request)
+            _log.info("configuration in place", extra={"fields": {"number": accepted.number}})
+            then(accepted.request)
 
-    def _replace(self) -> bool:
+    def _replace(self) -> Accepted | None:
         with _turn(self._runtime):
-            config = self._load_checked()
-            if fixed_settings(config) != self._fixed_settings:
-                return False
-            self._services.replace_snapshot(config)
-            return True
+            accepted = self._take()
+            if fixed_settings(accepted.config) != self._fixed_settings:
+                return None
+            self._services.replace_snapshot(accepted.config, accepted)
+            return accepted
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from xksproxy.authorization.policies import PolicyLibrary
-from xksproxy.config.check import require_usable_files
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.held_secrets import copy_pins, refresh_pins
 from xksproxy.config.model import Config
@@ -20,7 +19,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
-from xksproxy.server.accepted import Accepted, LoadedPolicies, UsableFiles
+from xksproxy.server.accepted import Accepted, UsableFiles
 from xksproxy.server.credential_changes import CredentialChanges
 from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.followers import register
@@ -88,32 +87,48 @@ class Services:
             self._instances, self.usage, self._states, Quotas(runtime / "quotas"), self._policies
         )
         self._retired_revision = self._states.retired.revision
-        self._loaded_policies: LoadedPolicies = {} if accepted is None else accepted.policies
-        self._snapshot = self._first_snapshot(config, None if accepted is None else accepted.files)
+        self._accepted = accepted
+        self._files = self._usable_files(config, accepted, None if accepted is None else accepted.files)
+        self._snapshot = self._build(config, accepted, self._files)
 
-    def _first_snapshot(self, config: Config, files: UsableFiles | None) -> Snapshot:
+    def _usable_files(self, config: Config, accepted: Accepted | None, before: UsableFiles | None) -> UsableFiles:
+        """The present credentials and certificates; those of ``accepted`` while their files cannot be used."""
         try:
-            if files is not None:
-                require_usable_files(config)
-                refresh_pins(config)
-            return build_snapshot(config, self._foundations, policies=self._loaded_policies)
+            files = UsableFiles.read(config, before)
+            refresh_pins(config)
         except (ConfigError, SecretError) as error:
-            if files is None:
+            if accepted is None:
                 raise
             self._note_refused_files(error)
-        return build_snapshot(config, self._foundations, policies=self._loaded_policies, files=files)
+            return accepted.files
+        return files
 
-    def replace_snapshot(self, config: Config) -> None:
+    def _build(
+        self, config: Config, accepted: Accepted | None, files: UsableFiles, previous: Snapshot | None = None
+    ) -> Snapshot:
+        policies = None if accepted is None else accepted.policies
+        return build_snapshot(config, self._foundations, files, previous, policies=policies)
+
+    def replace_snapshot(self, config: Config, accepted: Accepted | None = None) -> None:
         """Use another configuration of the same HSMs, from the next request on. Call it on a thread.
 
+        ``accepted`` has its policies, and the credentials and certificates that are used while their files cannot be.
+
         Raises:
-            ConfigError: credentials or certificates cannot be read; the old snapshot stays in use.
+            ConfigError: credentials or certificates cannot be read, and ``accepted`` is None. The old snapshot stays.
         """
-        watch, policies = FileWatch(config), self._policies.take_staged()
-        snapshot = build_snapshot(config, self._foundations, self._snapshot, policies=policies)
+        watch = FileWatch(config)  # before the files are read
+        files = self._usable_files(config, accepted, self._files)
+        snapshot = self._build(config, accepted, files, self._snapshot)
         with self._replacing:
-            self._watch, self._config, self._snapshot, self._loaded_policies = watch, config, snapshot, policies
+            self._watch, self._config, self._snapshot, self._accepted = watch, config, snapshot, accepted
+            self._files = files
         copy_pins(config, self._built_with)
+
+    @property
+    def number(self) -> int:
+        """The number of the configuration in use; 0 if it has none."""
+        return 0 if self._accepted is None else self._accepted.number
 
     def start(self) -> None:
         """Start the HSM threads; call it in the process that serves, after any fork."""
@@ -188,14 +203,14 @@ class Services:
         The configuration file is not read again: a change of it takes effect on SIGHUP.
         """
         with self._replacing:
-            watch, config, policies = self._watch, self._config, self._loaded_policies
+            watch, config, accepted = self._watch, self._config, self._accepted
         retired_revision = self._states.retired.revision
         if not (watch.changed() or self._refused.again() or retired_revision != self._retired_revision):
             return
         try:
-            require_usable_files(config)
+            files = UsableFiles.read(config, self._files)
             refresh_pins(self._built_with)
-            snapshot = build_snapshot(config, self._foundations, self._snapshot, policies=policies)
+            snapshot = self._build(config, accepted, files, self._snapshot)
         except (ConfigError, SecretError) as error:
             self._note_refused_files(error)
             return
@@ -207,7 +222,7 @@ class Services:
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
-            self._snapshot = snapshot
+            self._snapshot, self._files = snapshot, files
         _log.info("changed credentials or certificates in place")
 
     def _note_refused_files(self, error: ConfigError | SecretError) -> None:

@@ -14,7 +14,7 @@ from xksproxy.authorization.authorizer import Authorizer
 from xksproxy.authorization.policies import Policies, PolicyLibrary
 from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config import model
-from xksproxy.config.credentials import CREDENTIAL_SUFFIX, StoredCredential, read_credentials
+from xksproxy.config.credentials import StoredCredential
 from xksproxy.config.model import Config, Tls
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
@@ -27,8 +27,7 @@ from xksproxy.server.accepted import LoadedPolicies, UsableFiles
 from xksproxy.server.http.service import Client
 from xksproxy.server.quota import Quota, Quotas
 from xksproxy.server.state_tables import StateTables, StoreState
-from xksproxy.server.tls import CertificateInfo, admit, build_context, certificate_info, client_rules
-from xksproxy.server.watch import directory_signature
+from xksproxy.server.tls import CertificateInfo, admit
 from xksproxy.sigv4.verify import Identity
 from xksproxy.spec.errors import XksError
 from xksproxy.spec.messages import CryptoRequestMetadata, KeyRequestMetadata
@@ -119,50 +118,40 @@ class Foundations:
 def build_snapshot(
     config: Config,
     foundations: Foundations,
+    files: UsableFiles,
     previous: Snapshot | None = None,
     *,
     policies: LoadedPolicies | None = None,
-    files: UsableFiles | None = None,
 ) -> Snapshot:
-    """Build a snapshot. It reads files, so call it on a thread if a snapshot serves.
+    """Build a snapshot. It reads state, so call it on a thread if a snapshot serves.
 
     A key store whose table, credentials and policies are the same as in ``previous`` is taken from there. ``policies``
-    are used instead of their files, and ``files`` instead of all credentials and certificates.
+    are used instead of their files.
 
     Raises:
-        ConfigError: credentials, policies or certificates cannot be used.
+        ConfigError: policies cannot be used.
     """
     former = {} if previous is None else previous.services
     services = {}
     for table in config.keystore:
         loaded = _policies(table, foundations.policies, policies or {})
-        inputs = _inputs(table, config.server.fleet_size, foundations.states, loaded)  # before the files are read
+        credentials = files.credentials[Path(table.credentials)]
+        # Equal data make equal key stores.
+        inputs = table, config.server.fleet_size, foundations.states.retired.revision, credentials.signature, loaded
         service = former.get(table.uri_path_prefix)
         if service is None or service.inputs != inputs:
-            stored = (
-                read_credentials(Path(table.credentials)) if files is None else files.credentials[table.credentials][1]
-            )
-            service = _build_service(table, config.server.fleet_size, foundations, stored, loaded)
-            service = replace(service, inputs=inputs if files is None else None)
+            service = _build_service(table, config.server.fleet_size, foundations, credentials.stored, loaded)
+            service = replace(service, inputs=inputs)
         else:
             service.fleet.forget_missing_keys()
         services[table.uri_path_prefix] = service
-    tls = config.server.tls
-    if files is not None:
-        return Snapshot(services, tls, files.context, files.certificate, files.clients, time.time())
-    return Snapshot(services, tls, build_context(tls), certificate_info(tls), client_rules(tls), time.time())
+    return Snapshot(services, config.server.tls, files.context, files.certificate, files.clients, time.time())
 
 
 def _policies(table: model.KeyStore, library: PolicyLibrary, loaded: LoadedPolicies) -> Policies | None:
     if table.policies is None:
         return None
     return loaded.get(table.policies) or library.load(table.policies)
-
-
-def _inputs(table: model.KeyStore, fleet_size: int, states: StateTables, policies: Policies | None) -> object:
-    """The data from which a key store is built. Equal data make equal key stores."""
-    signature = tuple(directory_signature(table.credentials, CREDENTIAL_SUFFIX))
-    return table, fleet_size, states.retired.revision, signature, policies
 
 
 def _build_service(

@@ -61,10 +61,14 @@ class StateTables:
         state = self._states.get(keystore)
         if state is None:
             unread = self._lost()
+            blocks, versions = block_table(self._directory, keystore), version_table(self._directory, keystore)
+            # Most of thousands of key stores have none. The blocks of all are read anyway, which checks the directory.
+            for table in (blocks, versions):
+                table.expect_missing()
             state = self._states[keystore] = StoreState(
-                Blocks(block_table(self._directory, keystore), self._blocks_of_all, unread=unread),
-                KeyVersions(version_table(self._directory, keystore), unread=unread),
-                FingerprintRecords(self._directory / f"keys-{keystore}.json"),
+                Blocks(blocks, self._blocks_of_all, unread=unread),
+                KeyVersions(versions, unread=unread),
+                FingerprintRecords(self._directory, keystore, expect_missing=True),
                 CredentialUses(self._directory, keystore, self._uses),
             )
             if not unread:

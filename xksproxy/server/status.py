@@ -15,6 +15,7 @@ from xksproxy.hsm.fleet.key_comparison import KeyProblems
 from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
+from xksproxy.server.accepted_files import AcceptedState
 from xksproxy.server.conditions import Severity
 from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.worker_status import Refusal, WorkerStatus
@@ -50,6 +51,8 @@ class StatusSource:
 
     usage: UsageBook
     fleet_size: int
+    accepted: AcceptedState | None = None
+    """About the configuration that was accepted last; None if it is not known."""
 
 
 def status_document(source: StatusSource, keystore: str | None = None) -> dict[str, Any]:
@@ -74,6 +77,7 @@ def status_document(source: StatusSource, keystore: str | None = None) -> dict[s
         ),
         "memory_not_locked": next((worker.memory_problem for worker in workers if worker.memory_problem), ""),
         "configuration_loaded": _time(snapshot.loaded_at),
+        "configuration": None if source.accepted is None else _accepted(source.accepted),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(worker) for worker in workers],
         "hsms": _hsms(workers),
@@ -102,8 +106,24 @@ def _keystores(source: StatusSource, name: str | None) -> list[dict[str, Any]]:
     return [_keystore(service, labels, source.usage, states, most_keys) for service in services]
 
 
+def _accepted(state: AcceptedState) -> dict[str, Any]:
+    since = None if state.differ_since is None else _time(state.differ_since)
+    return {
+        "number": state.number,
+        "accepted": _time(state.accepted_at),
+        "differing_files": list(state.differing),
+        "differ_since": since,
+    }
+
+
 def _worker(worker: WorkerStatus) -> dict[str, Any]:
-    return {"pid": worker.pid, "started": _time(worker.started), "ready": worker.ready, "in_flight": worker.in_flight}
+    return {
+        "pid": worker.pid,
+        "started": _time(worker.started),
+        "ready": worker.ready,
+        "in_flight": worker.in_flight,
+        "configuration": worker.configuration,
+    }
 
 
 def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
@@ -220,6 +240,8 @@ def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
             refusals.append(f"several keys have its name on {item.instance.id}")
         elif label in item.differing:
             refusals.append(f"the key on {item.instance.id} is not the one on record")
+        elif label in {*item.not_encrypting, *item.not_decrypting}:
+            refusals.append(f"the key on {item.instance.id} may no longer encrypt or decrypt")
         elif label in item.instance.labels:
             return "ENABLED"
     return f"refused: {'; '.join(refusals)}" if refusals else "not seen on a token"

@@ -172,8 +172,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         """Handle SIGHUP. A configuration with problems changes nothing.
 
         Key stores, credentials, keys and certificates change inside the running workers, so that no connection is
-        closed. Other changes need new workers. The workers get the signal for a refused configuration too: each refuses
-        it and sets its metric.
+        closed. Other changes need new workers. Workers see why a configuration was refused in the runtime directory.
         """
         match self.app.refresh():
             case "workers":
@@ -183,7 +182,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 if self._change is None:
                     self.app.confirm()
             case "nothing":
-                self.kill_workers(signal.SIGHUP)
+                pass
 
     def _begin_change(self) -> None:
         """Use the new settings and listeners of gunicorn, or undo the change if a new address cannot be bound.

@@ -1,7 +1,6 @@
 """Detecting that credentials, PINs or certificates have changed on disk, as commands and ACME clients change them."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
 from typing import Final
 
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX
@@ -62,24 +61,22 @@ class FileWatch:
     def _signature(self, path: str) -> Signature:
         if path in self._files:
             return file_signature(path)
-        return tuple(directory_signature(path, CREDENTIAL_SUFFIX))
+        return directory_signature(path, CREDENTIAL_SUFFIX)
 
 
-def file_signature(path: str | Path) -> Signature:
+def file_signature(path: str) -> Signature:
     """The metadata of a file. Symbolic links are followed: certbot and Kubernetes replace the target of a link."""
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - many are looked at
     except (OSError, ValueError) as error:
         return (str(error),)
     return status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size
 
 
-def directory_signature(directory: str, suffix: str) -> Iterator[object]:
+def directory_signature(directory: str, suffix: str) -> Signature:
     """The metadata of the files in a directory whose names end so."""
     try:
-        files = sorted(path for path in Path(directory).iterdir() if path.suffix == suffix)
+        names = sorted(name for name in os.listdir(directory) if name.endswith(suffix))  # noqa: PTH208 - many are read
     except (OSError, ValueError) as error:
-        yield str(error)
-        return
-    for path in files:
-        yield path.name, file_signature(path)
+        return (str(error),)
+    return tuple((name, file_signature(f"{directory}/{name}")) for name in names)

@@ -71,6 +71,7 @@ class XksWorker(GunicornUVLoopWebWorker):
 
     def init_process(self) -> None:
         """Set the process up. HSM threads take turns often, so the interpreter switches threads sooner than usual."""
+        gc.disable()  # while thousands of key stores are built, its searches take longer than the building
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         self._memory = MemoryLock()
         self._memory.lock()
@@ -113,7 +114,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         config, directory = accepted.config, self.app.runtime
         give_back = MemoryReturn(self._memory)
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
-        self._reload_wanted = self._reload_wanted or self.app.last_number.value != accepted.number
+        self._reload_wanted = self._reload_wanted or self.app.handover.number != accepted.number
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
@@ -169,10 +170,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         ]
         standby = Standby(services, listener, service, directory)
         await _start(services)
-        # The objects so far live as long as the worker, so the garbage collector need not examine them again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+        _collect_garbage_from_now_on()
         listener.start()
         for each in plain:
             await each.start()
@@ -180,7 +178,8 @@ class XksWorker(GunicornUVLoopWebWorker):
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
         endless = (self._follow_state(services, recorder, life_cycle), self._report(reporter, standby))
         steps = [asyncio.create_task(step) for step in (*endless, *map(once_a_second, regular))]
-        reloading = Reloading(self.app.load_checked, self.wsgi, services, recorder.metrics, directory)
+        take = partial(self.app.handover.take, self.app.policies)
+        reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
         # A worker that is replaced counts as one that has followed the reload.
         reporter.follow_reload(reload_verdict.requested(directory))
@@ -208,7 +207,10 @@ class XksWorker(GunicornUVLoopWebWorker):
             self.notify()
             if self._reload_wanted and (self._reload_task is None or self._reload_task.done()):
                 self._reload_wanted = False
-                self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                if self.app.handover.number != services.number:
+                    self._reload_task = asyncio.create_task(reloading.reload(reporter.follow_reload))
+                else:
+                    _log.info("configuration in use already", extra={"fields": {"number": services.number}})
             self._note_reload_problem(recorder.metrics)
             recorder.beat()
             strangers.beat()
@@ -239,8 +241,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         """Publish the status of this worker and read that of the others, in memory, every 0.4 s."""
         while True:
             try:
-                await asyncio.to_thread(reporter.report)
-                standby.update(await asyncio.to_thread(standby.hsms_of_others))
+                standby.update(await asyncio.to_thread(_report, reporter, standby))
             except Exception:  # noqa: BLE001 - the loop must continue
                 _log.exception("unexpected failure while reporting the status")
             await asyncio.sleep(_FOLLOW_SECONDS)
@@ -280,6 +281,20 @@ class XksWorker(GunicornUVLoopWebWorker):
         while time.monotonic() < end and not self._in_a_hurry:
             self.notify()
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _collect_garbage_from_now_on() -> None:
+    """Leave out the objects so far, which live as long as the worker."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.enable()
+
+
+def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:
+    """Report the status of this worker, and return what :meth:`Standby.hsms_of_others` does."""
+    reporter.report()
+    return standby.hsms_of_others()
 
 
 def _most_connections(wanted: int) -> int:

@@ -11,6 +11,7 @@ import msgspec
 
 from xksproxy.hsm.instance.instance import Instance, State
 from xksproxy.server import reload_problem
+from xksproxy.server.accepted_files import read_accepted_state
 from xksproxy.server.conditions import Condition
 from xksproxy.server.find_conditions import ConditionFinder
 from xksproxy.server.readiness import Readiness
@@ -65,6 +66,10 @@ class WorkerReporter:
         metrics.in_flight.labels().set(self._recorder.in_flight)
         metrics.connections.labels().set(self._connections())
         metrics.loaded_at.labels().set(self._services.snapshot.loaded_at)
+        metrics.config_number.labels().set(self._services.number)
+        if (accepted := read_accepted_state(self._directory)) is not None:
+            metrics.config_accepted_number.labels().set(accepted.number)
+            metrics.config_files_differ.labels().set(accepted.differ_since or 0)
         for instance in self._services.instances:
             self._report_hsm(metrics, instance)
         self._report_conditions(metrics)
@@ -112,6 +117,7 @@ class WorkerReporter:
             reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
             memory_problem=self._memory_problem,
+            configuration=self._services.number,
         )
 
 

@@ -69,6 +69,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     memory_problem: str = ""
     """Why the memory of the worker is not locked; empty if it is."""
+    configuration: int = 0
+    """The number of the configuration that it uses."""
 
 
 class InForce(msgspec.Struct, frozen=True):

@@ -22,4 +22,4 @@ WHOLE_STORE = ""
 
 def block_table(state_directory: Path, keystore: str | None) -> SharedTable[Block]:
     """The blocks of a key store, by external key id. None stands for all key stores, whatever their names."""
-    return SharedTable(state_directory / ("blocks.json" if keystore is None else f"blocks-{keystore}.json"), Block)
+    return SharedTable(state_directory, "blocks.json" if keystore is None else f"blocks-{keystore}.json", Block)

@@ -35,7 +35,7 @@ class UseRecord:
 
     def __init__(self, state_directory: Path) -> None:
         self.directory = state_directory
-        self._table = SharedTable(state_directory / "credential-uses.json", CredentialUse)
+        self._table = SharedTable(state_directory, "credential-uses.json", CredentialUse)
         self._pending: dict[tuple[str, str], float] = {}
         self._recorded_at: dict[tuple[str, str], float] = {}
         self._not_before = 0.0
@@ -102,8 +102,8 @@ class CredentialUses:
         """``record`` is that of all key stores; without it, one of its own."""
         self.directory, self._keystore = state_directory, keystore
         self.record = record or UseRecord(state_directory)
-        self._former: SharedTable[CredentialUse] | None = _former_table(state_directory, keystore)
-        """What earlier releases wrote, for credentials that were not used since; None if they wrote nothing."""
+        self._has_former = True
+        """Whether earlier releases may have written uses, for credentials that were not used since."""
 
     def mark_used(self, access_key_id: str) -> None:
         """Remember a use in memory; the record's :meth:`~UseRecord.flush` writes it."""
@@ -117,18 +117,18 @@ class CredentialUses:
         """
         self.record.refresh()
         uses = {access_key_id: self.record.get(self._keystore, access_key_id) for access_key_id in access_key_ids}
-        if None in uses.values() and self._former is not None:
-            self._former.refresh()
-            before = self._former.entries()
+        if None in uses.values() and self._has_former:
+            former = _former_table(self.directory, self._keystore)
+            former.refresh()
+            before = former.entries()
             uses = {name: at or (before[name].last_used if name in before else None) for name, at in uses.items()}
-            if not before:
-                self._former = None
+            self._has_former = bool(before)
         return {access_key_id: at for access_key_id, at in uses.items() if at is not None}
 
 
 def _former_table(state_directory: Path, keystore: str) -> SharedTable[CredentialUse]:
     """The file of one key store, as releases before the one file for all wrote it."""
-    return SharedTable(state_directory / f"credentials-{keystore}.json", CredentialUse)
+    return SharedTable(state_directory, f"credentials-{keystore}.json", CredentialUse)
 
 
 def _later(recorded: CredentialUse | None, use: CredentialUse) -> CredentialUse:

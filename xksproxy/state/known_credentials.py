@@ -38,7 +38,7 @@ class KnownCredentials:
 
     def __init__(self, state_directory: Path) -> None:
         self._state_directory = state_directory
-        self._table = SharedTable(state_directory / "known-credentials.json", KnownKeyStore)
+        self._table = SharedTable(state_directory, "known-credentials.json", KnownKeyStore)
         self._reported: dict[str, object] = {}
         """The last event of each key store, which is not repeated while the file cannot be written."""
 

@@ -26,7 +26,7 @@ class RetiredCredentials:
     """
 
     def __init__(self, state_directory: Path) -> None:
-        self._table = SharedTable(state_directory / "retired-credentials.json", RetiredCredential)
+        self._table = SharedTable(state_directory, "retired-credentials.json", RetiredCredential)
         self.problem = ""
         """Why the file cannot be read. Empty if it can be read."""
         self._was_read = False
@@ -55,13 +55,13 @@ class RetiredCredentials:
 
 def mark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
     """Record that a credential was retired (StateUnusable if that fails)."""
-    table = SharedTable(state_directory / "retired-credentials.json", RetiredCredential)
+    table = SharedTable(state_directory, "retired-credentials.json", RetiredCredential)
     table.update(_name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time()))
 
 
 def unmark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
     """Remove the record of a retired credential (StateUnusable if that fails)."""
-    table = SharedTable(state_directory / "retired-credentials.json", RetiredCredential)
+    table = SharedTable(state_directory, "retired-credentials.json", RetiredCredential)
     table.update(_name(keystore, access_key_id), lambda _: None)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -22,6 +23,11 @@ MANIFEST: Final = "manifest"
 
 _POLL_SECONDS: Final = 0.01
 _LOCK_SECONDS: Final = 1.0
+
+_NO_ENTRIES: Final[Mapping[str, Any]] = MappingProxyType({})
+_NOT_READ: Final[tuple[Mapping[str, Any], int, None]] = _NO_ENTRIES, 0, None
+_MISSING: Final[tuple[Mapping[str, Any], int, None]] = _NO_ENTRIES, 0, None
+"""The file has never existed."""
 
 Entry = TypeVar("Entry")
 Content = TypeVar("Content")
@@ -92,12 +98,28 @@ class StateFile:
     revision that it has seen. Files of a release that had no format number are read as revision 0.
     """
 
+    # A worker has several for each key store, so they are kept small.
+    __slots__ = ("_relative", "_revision", "_root")
+
     def __init__(self, root: Path, name: str) -> None:
         """``name`` is relative to the state directory ``root``, such as ``usage/key-demo.json``."""
-        self.path = root / name
         self._root = root
-        *self._below, self._name = name.split("/")
+        self._relative = name
         self._revision = -1
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._root / self._relative
+
+    @property
+    def _below(self) -> list[str]:
+        return self._relative.split("/")[:-1]
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without its directory."""
+        return self._relative.rpartition("/")[2]
 
     @property
     def revision(self) -> int:
@@ -107,7 +129,7 @@ class StateFile:
     @contextmanager
     def locked(self, timeout: float) -> Iterator[None]:
         """Hold the lock of the file; see :func:`file_lock`."""
-        lock = Path(self._name).with_suffix(".lock").name
+        lock = Path(self.name).with_suffix(".lock").name
         with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
             descriptor = open_file(lock, os.O_RDWR | os.O_CREAT, directory)
         try:
@@ -121,7 +143,7 @@ class StateFile:
         """Metadata that change when the file is replaced; None if there is no file (StateUnusable if unknown)."""
         with _unusable(self.path):
             try:
-                status = self.path.lstat()
+                status = os.lstat(f"{self._root}/{self._relative}")  # without a Path: it is asked often
             except FileNotFoundError:
                 return None
         return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
@@ -137,7 +159,7 @@ class StateFile:
         known = max(self._revision, -1 if recorded is None else recorded)
         try:
             with opened_directory(self._root, *self._below) as directory:
-                content = read_file(self._name, directory)
+                content = read_file(self.name, directory)
         except FileNotFoundError:
             if known >= 0:
                 raise StateUnusable(f"{self.path}: it was deleted; restore it") from None
@@ -159,7 +181,7 @@ class StateFile:
         """
         revision = self.next_revision
         with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
-            replace_file_of(self._name, _encode(document, revision), directory)
+            replace_file_of(self.name, _encode(document, revision), directory)
         self.note_written(revision)
         try:
             self.record()
@@ -194,21 +216,32 @@ class StateFile:
         with _unusable(self._record_path):  # noqa: SIM117 - the line would be too long
             with opened_directory(self._root, MANIFEST, *self._below, create=True) as directory:
                 # After a power failure the older record may be in place, which does no harm.
-                replace_file_of(self._name, record, directory, sync_directory=False)
+                replace_file_of(self.name, record, directory, sync_directory=False)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the manifest may have a record of the file, which :meth:`recorded` reads."""
+        try:
+            os.lstat(f"{self._root}/{MANIFEST}/{self._relative}")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def recorded(self) -> int | None:
         """The revision in the manifest; None if the file is not recorded (StateUnusable if it cannot be read)."""
         with _unusable(self._record_path):
             try:
                 with opened_directory(self._root, MANIFEST, *self._below) as directory:
-                    content = read_file(self._name, directory)
+                    content = read_file(self.name, directory)
             except FileNotFoundError:
                 return None
         return _decode(self._record_path, content, _ManifestRecord).revision
 
     @property
     def _record_path(self) -> Path:
-        return self._root.joinpath(MANIFEST, *self._below, self._name)
+        return self._root.joinpath(MANIFEST, *self._below, self.name)
 
     def _revision_of(self, document: Document) -> int:
         form, revision = document.get("format"), document.get("revision", 0)
@@ -225,14 +258,22 @@ class SharedTable(Generic[Entry]):
     Methods that read or write the file wait for the disk, and writers wait for a lock. Call them on a thread.
     """
 
-    def __init__(self, path: Path, entry_type: type[Entry], *, lock_seconds: float = _LOCK_SECONDS) -> None:
+    __slots__ = ("_file", "_lock_seconds", "_seen", "_type")
+
+    def __init__(
+        self, directory: Path, name: str, entry_type: type[Entry], *, lock_seconds: float = _LOCK_SECONDS
+    ) -> None:
         """Writers wait at most ``lock_seconds`` for the lock."""
-        self.path = path
         self._lock_seconds = lock_seconds
-        self._file = StateFile(path.parent, path.name)
-        self._type: type[dict[str, Entry]] = dict[str, entry_type]  # type: ignore[valid-type]
-        self._seen: tuple[Mapping[str, Entry], int, tuple[int, ...] | None] = {}, 0, None
+        self._file = StateFile(directory, name)
+        self._type = entry_type
+        self._seen: tuple[Mapping[str, Entry], int, tuple[int, ...] | None] = _NOT_READ
         """Entries, their revision and the signature of the file, replaced together: several threads read and write."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._file.path
 
     @property
     def revision(self) -> int:
@@ -247,6 +288,14 @@ class SharedTable(Generic[Entry]):
         """All entries as this process last read them."""
         return self._seen[0]
 
+    def expect_missing(self) -> None:
+        """Let :meth:`refresh` open nothing while there is no file and no record of one.
+
+        It does not check the directory then. Something else must.
+        """
+        if self._seen is _NOT_READ:
+            self._seen = _MISSING
+
     def refresh(self) -> None:
         """Read the file if it was replaced since the last read. A file that never existed counts as empty.
 
@@ -254,6 +303,8 @@ class SharedTable(Generic[Entry]):
             StateUnusable: the file cannot be read, was deleted, or is an older copy. The entries do not change.
         """
         signature = self._file.signature()
+        if signature is None and self._seen is _MISSING and not self._file.is_recorded:
+            return
         if signature is None or signature != self._seen[2]:
             entries, _ = self._read()
             if signature is not None and self._file.recorded() is None:
@@ -315,7 +366,8 @@ class SharedTable(Generic[Entry]):
         return {name: entry for name, entry in changed.items() if name not in known}
 
     def _take(self, entries: Mapping[str, Entry], signature: tuple[int, ...] | None) -> None:
-        self._seen = entries, max(self._file.revision, 0), signature
+        is_missing = signature is None and self._file.revision < 0
+        self._seen = _MISSING if is_missing else (entries, max(self._file.revision, 0), signature)
 
     def _read(self) -> tuple[dict[str, Entry], Document]:
         document = self._file.read()
@@ -324,7 +376,7 @@ class SharedTable(Generic[Entry]):
         if "format" not in document or not isinstance(document["format"], int):
             document = {"entries": document}
         try:
-            return convert(document.get("entries"), self._type), document
+            return convert(document.get("entries"), dict[str, self._type]), document  # type: ignore[name-defined]
         except (msgspec.MsgspecError, RecursionError) as error:
             raise StateUnusable(f"{self.path}: {error}") from error
 

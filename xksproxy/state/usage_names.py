@@ -22,7 +22,7 @@ class UsageNames:
     """
 
     def __init__(self, state_directory: Path) -> None:
-        self._table = SharedTable(state_directory / "usage-names.json", UsageName)
+        self._table = SharedTable(state_directory, "usage-names.json", UsageName)
         self._known: dict[str, str] = {}
         self._others_of: tuple[Mapping[str, UsageName], Mapping[str, Sequence[str]]] = {}, {}
         """Entries of the file, and by the names under which they are counted."""

@@ -41,4 +41,4 @@ OF_ALL_KEYS = ""
 
 def version_table(state_directory: Path, keystore: str) -> SharedTable[VersionRecord]:
     """The records of a key store, by external key id."""
-    return SharedTable(state_directory / f"versions-{keystore}.json", VersionRecord)
+    return SharedTable(state_directory, f"versions-{keystore}.json", VersionRecord)

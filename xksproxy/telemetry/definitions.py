@@ -77,6 +77,24 @@ LOADED_AT: Final = Family(
     (),
     Kind.LEAST,
 )
+CONFIG_NUMBER: Final = Family(
+    "xksproxy_config_number",
+    "The number of the configuration in use, of the worker with the oldest one. A start is 1, each accepted reload +1.",
+    (),
+    Kind.LEAST,
+)
+CONFIG_ACCEPTED_NUMBER: Final = Family(
+    "xksproxy_config_accepted_number",
+    "The number of the configuration that was accepted last.",
+    (),
+    Kind.GREATEST,
+)
+CONFIG_FILES_DIFFER: Final = Family(
+    "xksproxy_config_files_differ_timestamp_seconds",
+    "Since when configuration file or policies differ from what was accepted; 0 if they do not.",
+    (),
+    Kind.GREATEST,
+)
 CLOCK_OFFSET: Final = Family(
     "xksproxy_clock_offset_seconds",
     "Median number of seconds by which this machine's clock is ahead of the times of the latest signatures.",
@@ -112,6 +130,7 @@ FAMILIES: Final = (
     *(REQUESTS, REQUEST_DURATION, QUEUE_DURATION, HSM_DURATION, DECRYPTS),
     *(AUDIT_DROPPED, PROXY_PROTOCOL_REFUSALS, HSM_RETURNS),
     *(IN_FLIGHT, CONNECTIONS, WORKERS, WORKERS_READY, RELOAD_FAILED, CONDITIONS, LOADED_AT, CLOCK_OFFSET),
+    *(CONFIG_NUMBER, CONFIG_ACCEPTED_NUMBER, CONFIG_FILES_DIFFER),
     *(HSM_STATE, HSM_SESSIONS, HSM_CALL_SECONDS, HSM_TOO_SLOW),
 )
 """All families of this module."""

@@ -62,17 +62,22 @@ def _escaped(character: str) -> str:
 class LineWriter:
     """Calls ``write`` on a thread, with batches of lines. If ``maximum`` lines wait, further lines are dropped.
 
-    The thread collects lines for 10 ms before it writes them. If it woke up for each line, it would interrupt requests
-    as often. ``report_dropped`` makes the line that reports how many lines were dropped. A process starts the thread
-    with its first line, because a fork does not copy threads.
+    The thread collects lines for ``gather_seconds`` before it writes them. If it woke up for each line, it would
+    interrupt requests as often. ``report_dropped`` makes the line that reports how many lines were dropped. A process
+    starts the thread with its first line, because a fork does not copy threads.
     """
 
     def __init__(
-        self, write: Callable[[Sequence[Any]], None], report_dropped: Callable[[int], Any], maximum: int
+        self,
+        write: Callable[[Sequence[Any]], None],
+        report_dropped: Callable[[int], Any],
+        maximum: int,
+        gather_seconds: float = _GATHER_SECONDS,
     ) -> None:
         self._write = write
         self._report_dropped = report_dropped
         self._maximum = maximum
+        self._gather_seconds = gather_seconds
         self._lines: deque[Any] = deque()
         self._gathering = threading.Event()
         """Set after the first line of a batch, so that only this line wakes the thread."""
@@ -85,12 +90,17 @@ class LineWriter:
     @property
     def full(self) -> bool:
         """Whether the next line would be dropped."""
-        return self._waiting >= self._maximum
+        return self._waiting + bool(self._dropped) >= self._maximum
 
     @property
     def queued(self) -> int:
         """The number of lines that were queued in this process."""
         return self._queued
+
+    @property
+    def next_number(self) -> int:
+        """The number of lines that are queued once the next line is, with a line that reports dropped ones."""
+        return self._queued + 1 + bool(self._dropped)
 
     @property
     def written(self) -> int:
@@ -106,7 +116,7 @@ class LineWriter:
         """Queue a line without waiting."""
         if self._process != os.getpid():
             self._start_thread()
-        if self._waiting + bool(self._dropped) >= self._maximum:
+        if self.full:
             self._dropped += 1
             self.dropped_in_all += 1
             return
@@ -136,7 +146,8 @@ class LineWriter:
     def _run(self, lines: "deque[Any]", gathering: threading.Event) -> None:
         while True:
             gathering.wait()
-            time.sleep(_GATHER_SECONDS)
+            if self._gather_seconds:
+                time.sleep(self._gather_seconds)
             gathering.clear()
             while lines:
                 batch = [lines.popleft() for _ in range(min(len(lines), _LONGEST_BATCH))]

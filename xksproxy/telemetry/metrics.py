@@ -68,6 +68,9 @@ class Metrics:
         self.reload_failed = SeriesOf(definitions.RELOAD_FAILED, GaugeSeries)
         self._conditions = SeriesOf(definitions.CONDITIONS, GaugeSeries)
         self.loaded_at = SeriesOf(definitions.LOADED_AT, GaugeSeries)
+        self.config_number = SeriesOf(definitions.CONFIG_NUMBER, GaugeSeries)
+        self.config_accepted_number = SeriesOf(definitions.CONFIG_ACCEPTED_NUMBER, GaugeSeries)
+        self.config_files_differ = SeriesOf(definitions.CONFIG_FILES_DIFFER, GaugeSeries)
         self.clock_offset = SeriesOf(definitions.CLOCK_OFFSET, GaugeSeries)
 
     def _define_hsm_metrics(self) -> None:

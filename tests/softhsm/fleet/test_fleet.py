@@ -19,6 +19,7 @@ from xksproxy.hsm.errors import (
     KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
+    KeyRefusesUse,
     TokenUnavailable,
 )
 from xksproxy.hsm.fleet import fleet as fleet_module
@@ -47,13 +48,13 @@ def pin(hsm: object, environment: object) -> str:
 
 @asynccontextmanager
 async def fleet_of(modules: Modules, *faulty: FaultyHsm, all_serving: bool = True) -> AsyncIterator[Fleet]:
-    records = FingerprintRecords(faulty[0].control.parent / "keys.json")
+    records = FingerprintRecords(faulty[0].control.parent, "dev")
     instances = [Instance(item.hsm, modules) for item in faulty]
     for instance in instances:
         instance.start()
     try:
         await until(lambda: not all_serving or all(instance.serving for instance in instances))
-        yield Fleet(instances, records, lambda label: label in {"demo-key", "only-b", "split"})
+        yield Fleet(instances, records, lambda label: label in {"demo-key", "only-b", "split", "both", "one-use"})
     finally:
         for instance in instances:
             instance.stop()
@@ -85,6 +86,32 @@ async def test_a_key_that_is_ambiguous_on_one_hsm_is_used_on_the_other_and_on_no
         for _ in range(12):
             await round_trip(fleet, label="split")
         assert set(stats.hsms) == {b.hsm.id}
+
+
+@pytest.mark.parametrize("lacks", ["not encrypting", "not decrypting"])
+async def test_a_key_that_loses_a_use_on_one_hsm_is_used_on_the_other_and_named(
+    make_faulty: Faulty, modules: Modules, pin: str, lacks: str
+) -> None:
+    a, b = make_faulty(check_interval_s=1), make_faulty(check_interval_s=1)
+    for faulty in (a, b):
+        change_key(faulty, pin, "both", bytes(32))
+        change_key(faulty, pin, "one-use", bytes(range(32)), lacks=lacks)
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet, label="both")
+        assert [(item.not_encrypting, item.not_decrypting) for item in fleet.key_problems()] == [((), ())] * 2
+        change_key(a, pin, "both", None)
+        change_key(a, pin, "both", bytes(32), lacks=lacks)
+
+        for _ in range(12):
+            await round_trip(fleet, label="both")
+
+        named = (("both",), ()) if lacks == "not encrypting" else ((), ("both",))
+        await until(lambda: [(i.not_encrypting, i.not_decrypting) for i in fleet.key_problems()] == [named, ((), ())])
+        for faulty in (a, b):
+            change_key(faulty, pin, "both", None)
+            change_key(faulty, pin, "both", bytes(32), lacks=lacks)
+        with pytest.raises(KeyRefusesUse):
+            await round_trip(fleet, label="both")
 
 
 async def test_a_search_that_finds_several_keys_is_made_good_by_another_hsm(
@@ -526,6 +553,18 @@ async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_a
         assert fleet.instances[1].load == 0
 
 
+async def test_after_an_error_all_requests_go_to_an_hsm_whose_calls_were_slow_before(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """It refuses what exceeds its sessions as long as its average says that it is slow; a soak found 19 such errors."""
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await encrypt_in_parallel(fleet, "demo-key")
+        let_the_first_fail(fleet, TokenUnavailable("the module does not list its slots"), second_seconds=600.0)
+
+        assert len(await encrypt_in_parallel(fleet, "demo-key")) == 12
+
+
 async def test_two_overloaded_slow_hsms_stay_in_service_and_refuse_as_busy(
     make_faulty: Faulty, modules: Modules
 ) -> None:
@@ -597,7 +636,7 @@ async def test_a_fingerprint_that_takes_long_to_make_is_no_failure_of_the_hsm(
 async def test_very_many_key_stores_on_one_hsm_get_their_fingerprints(make_faulty: Faulty, modules: Modules) -> None:
     hsm = make_faulty()
     instance = Instance(hsm.hsm, modules)
-    records = FingerprintRecords(hsm.control.parent / "state" / "keys.json")
+    records = FingerprintRecords(hsm.control.parent / "state", "dev")
     fleets = [Fleet([instance], records, lambda _: True) for _ in range(2000)]
     for fleet in fleets:
         fleet.require_fingerprints(["no such key"])
@@ -614,7 +653,7 @@ async def test_a_fleet_is_ready_once_the_named_keys_have_their_fingerprints(
 ) -> None:
     a = make_faulty()
     a.tell("C_FindObjectsInit hang")
-    records = FingerprintRecords(a.control.parent / "keys.json")
+    records = FingerprintRecords(a.control.parent, "dev")
     instance = Instance(a.hsm, modules)
     fleet = Fleet([instance], records, lambda _: True)
     fleet.require_fingerprints(["demo-key", "no such key"])

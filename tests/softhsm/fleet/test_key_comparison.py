@@ -58,8 +58,8 @@ async def store(make_faulty: Callable[..., FaultyHsm], modules: Modules, tmp_pat
 
 async def test_a_key_that_a_rotation_made_since_the_listing_is_not_missing(store: Store) -> None:
     assert store.missing == ()
-    await store.make("made")
-    store.need("made")
+    await store.make("made by a rotation")
+    store.need("made by a rotation")
 
     assert store.missing == ()
 
@@ -77,15 +77,15 @@ async def test_a_key_that_a_later_listing_does_not_have_is_missing(store: Store)
 
 
 async def test_a_key_that_the_next_listing_no_longer_has_is_missing(store: Store) -> None:
-    await store.make("made")
-    store.need("made")
+    await store.make("made by a rotation")
+    store.need("made by a rotation")
     await listed(store)
     assert store.missing == ()
-    await store.remove("made")
+    await store.remove("made by a rotation")
     assert store.missing == ()
 
     await listed(store)
-    assert store.missing == ("made",)
+    assert store.missing == ("made by a rotation",)
 
 
 async def test_what_was_needed_before_the_first_comparison_is_missing_at_once(store: Store) -> None:

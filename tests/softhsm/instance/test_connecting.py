@@ -305,7 +305,7 @@ async def test_with_fewer_sessions_than_configured_every_call_is_answered_and_he
             await asyncio.gather(*(round_trip(instance) for _ in range(8)))
 
         assert instance.returns == 1
-        health = health_of(instance, differing=0, missing=0)
+        health = health_of(instance)
         assert health.status is Status.DEGRADED
         assert f"{usable} of 4 sessions: the token gives no more" in health.reason
         faulty.tell()

@@ -49,7 +49,7 @@ class Site:
     @property
     def rotation(self) -> Rotation:
         """As a new process has it."""
-        table, proofs = version_table(self.state, "store"), FingerprintRecords(self.state / "keys-store.json")
+        table, proofs = version_table(self.state, "store"), FingerprintRecords(self.state, "store")
         return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, proofs, usage=UsageBook(self.state))
 
     def rotate(self, distribution: Distribution = NO_WAIT, wanted: int | None = None) -> int:
@@ -382,7 +382,7 @@ def test_the_workers_know_the_proof_of_a_version_before_they_meet_it(
     replicate(*pair)
     two.rotate()
 
-    records = FingerprintRecords(two.state / "keys-store.json")
+    records = FingerprintRecords(two.state, "store")
     records.refresh()
 
     proof = records.get("key.v2")

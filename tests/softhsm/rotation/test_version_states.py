@@ -110,7 +110,7 @@ class Rotations(RuleBasedStateMachine):
 
     @property
     def rotation(self) -> Rotation:
-        proofs = FingerprintRecords(self.state / "keys-store.json")
+        proofs = FingerprintRecords(self.state, "store")
         inventory = KeyInventory({"hsm": self.token.session})
         return Rotation(self.key, self.keys, inventory, self.table, proofs, usage=UsageBook(self.state))
 

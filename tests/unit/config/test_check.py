@@ -414,3 +414,23 @@ def test_an_audit_log_that_is_a_directory_is_refused(sound: Config, tmp_path: Pa
 
     (problem,) = check_config(config)
     assert problem.startswith(f"audit.file: {tmp_path} is a directory; expected a regular file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"file": None}, "audit.sync: it needs audit.file"),
+        ({"when_full": "drop"}, 'audit.sync: it needs audit.file, audit.enabled = true and audit.when_full = "refuse"'),
+        ({"enabled": False}, "audit.sync: it needs audit.file, audit.enabled = true"),
+        ({"file": "/dev/null"}, "audit.sync: /dev/null is a device, which cannot be synced"),
+    ],
+)
+def test_a_sync_that_could_not_hold_up_an_answer_is_refused(
+    sound: Config, tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    audit = replace(sound.audit, file=str(tmp_path / "log"), when_full="refuse", sync=True)
+    assert check_config(replace(sound, audit=audit)) == []
+
+    assert [found[: len(problem)] for found in check_config(replace(sound, audit=replace(audit, **changes)))] == [
+        problem
+    ]

@@ -42,9 +42,9 @@ def test_the_same_fingerprint_is_recorded_once(tmp_path: Path, fingerprint: KeyF
 
 
 def test_the_records_that_an_earlier_release_made_for_each_key_store_are_taken_over_once(tmp_path: Path) -> None:
-    FingerprintRecords(tmp_path / "keys-a.json").propose("in both", ONE)
-    FingerprintRecords(tmp_path / "keys-b.json").propose("in both", OTHER)
-    FingerprintRecords(tmp_path / "keys-b.json").propose("in one", OTHER)
+    FingerprintRecords(tmp_path, "a").propose("in both", ONE)
+    FingerprintRecords(tmp_path, "b").propose("in both", OTHER)
+    FingerprintRecords(tmp_path, "b").propose("in one", OTHER)
     index = FingerprintIndex(tmp_path)
     before = index.earlier("new")
 

@@ -32,7 +32,7 @@ def last_used(tmp_path: Path) -> Callable[..., CredentialUses]:
     (tmp_path / "state").mkdir(0o700)
 
     def make(**ago: float) -> CredentialUses:
-        table = SharedTable(tmp_path / "state" / "credentials-payments.json", CredentialUse)
+        table = SharedTable(tmp_path / "state", "credentials-payments.json", CredentialUse)
         for access_key_id, seconds in ago.items():
             use = CredentialUse(time.time() - seconds)
             table.update(access_key_id, lambda _, use=use: use)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from xksproxy.config.model import Audit
+from xksproxy.deadline import Deadline
 from xksproxy.request_stats import RequestStats
 from xksproxy.server.record import Recorder, RequestRecord
 from xksproxy.spec.errors import InternalException, InvalidUriPathException
@@ -49,14 +50,15 @@ def test_a_key_id_is_cut_where_it_would_fill_the_log(length: int) -> None:
     assert record.line(0.0)["key_id"] == "k" * 2048
 
 
-def test_beyond_the_limit_strangers_share_lines_and_signed_requests_keep_theirs(tmp_path: Path) -> None:
+async def test_beyond_the_limit_strangers_share_lines_and_signed_requests_keep_theirs(tmp_path: Path) -> None:
     path = tmp_path / "log"
     recorder = Recorder(AuditLog(Audit(file=str(path)), None), Metrics(tmp_path))
     for number in range(500):
         stranger = RequestRecord("192.0.2.1", 0.0, keystore="store")
         stranger.refuse(InvalidUriPathException("no path"))
-        recorder.record_request(stranger)
-        recorder.record_request(RequestRecord("192.0.2.9", 0.0, access_key_id=f"ID{number}", region="eu-west-1"))
+        await recorder.write_line(stranger, Deadline(0))
+        signed_request = RequestRecord("192.0.2.9", 0.0, access_key_id=f"ID{number}", region="eu-west-1")
+        await recorder.write_line(signed_request, Deadline(0))
     recorder.close()
 
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]

@@ -14,7 +14,6 @@ from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config
 from xksproxy.server import reloading as module
-from xksproxy.server.reload_verdict import request_reload
 from xksproxy.server.reloading import Reloading
 
 
@@ -26,15 +25,19 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 class Worker:
     """A worker that builds nothing."""
 
-    def __init__(self, load: Callable[[], Config], config: Config, runtime: Path) -> None:
+    def __init__(self, load: Callable[[], Config], config: Config, runtime: Path, request: str = "") -> None:
         self.used: list[Config] = []
         self.followed: list[str] = []
         self.failed: list[int] = []
-        services: Any = SimpleNamespace(replace_snapshot=self.used.append)
+        services: Any = SimpleNamespace(replace_snapshot=lambda config, _: self.used.append(config))
         metrics: Any = SimpleNamespace(
             reload_failed=SimpleNamespace(labels=lambda: SimpleNamespace(set=self.failed.append))
         )
-        self._reloading = Reloading(load, config, services, metrics, runtime)
+
+        def take() -> Any:
+            return SimpleNamespace(config=load(), number=2, request=request)
+
+        self._reloading = Reloading(take, config, services, metrics, runtime)
 
     async def reload(self) -> None:
         await self._reloading.reload(self.followed.append)
@@ -47,8 +50,7 @@ async def test_the_event_loop_goes_on_while_a_configuration_is_read(config: Conf
         assert may_end.wait(60)
         return config
 
-    worker = Worker(load, config, tmp_path)
-    request = request_reload(tmp_path)
+    worker = Worker(load, config, tmp_path, "request")
     task = asyncio.create_task(worker.reload())
     for _ in range(10):
         await asyncio.sleep(0.01)
@@ -56,7 +58,7 @@ async def test_the_event_loop_goes_on_while_a_configuration_is_read(config: Conf
     may_end.set()
     await task
 
-    assert (worker.used, worker.followed, worker.failed) == ([config], [request], [0])
+    assert (worker.used, worker.followed, worker.failed) == ([config], ["request"], [0])
 
 
 async def test_workers_take_turns(config: Config, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support import PATIENCE_SECONDS
+from xksproxy_tools.development.certificates import create_authority, issue, write_private
 
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.errors import ConfigError
@@ -32,9 +33,9 @@ from xksproxy.state.versions import VersionRecord, version_table
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    for name in ("server.pem", "server-key.pem"):
-        (tmp_path / name).write_text("content")
-        (tmp_path / name).chmod(0o600)
+    authority = create_authority("services")
+    for name, content in zip(("server.pem", "server-key.pem"), issue(authority, "localhost", hosts=()), strict=True):
+        write_private(tmp_path / name, content)
     for name in ("credentials", "state"):
         (tmp_path / name).mkdir(0o700)
     save_credential(tmp_path / "credentials", generate_credential())

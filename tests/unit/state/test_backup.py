@@ -27,7 +27,7 @@ def state(tmp_path: Path) -> Path:
     block_table(made, "s").update("early", lambda _: Block(1.0))
     block_table(made, None).update("", lambda _: Block(1.0))
     version_table(made, "s").update("k", lambda _: VersionRecord(2, proven=(1, 2), disabled=(1,)))
-    SharedTable(made / "keys-s.json", KeyFingerprint).update("k", lambda _: KeyFingerprint(b"one", None))
+    SharedTable(made, "keys-s.json", KeyFingerprint).update("k", lambda _: KeyFingerprint(b"one", None))
     mark_retired(made, "s", "A")
     for _ in range(3):
         UsageBook(made).count_encryption("k", None)
@@ -134,7 +134,7 @@ def test_a_restored_file_is_newer_than_the_backup(state: Path) -> None:
 
 
 def test_the_number_of_a_version_that_may_have_been_made_since_is_not_used_again_in_any_key(state: Path) -> None:
-    SharedTable(state / "keys-other.json", KeyFingerprint).update("x", lambda _: KeyFingerprint(b"x", None))
+    SharedTable(state, "keys-other.json", KeyFingerprint).update("x", lambda _: KeyFingerprint(b"x", None))
     backup = take_backup(state)
     lost(state)
 

@@ -115,7 +115,7 @@ def test_uses_of_all_key_stores_are_one_write(tmp_path: Path, clock: list[float]
 def test_what_an_earlier_release_recorded_counts_until_the_credential_is_used(
     tmp_path: Path, clock: list[float]
 ) -> None:
-    former = SharedTable(tmp_path / "credentials-payments.json", CredentialUse)
+    former = SharedTable(tmp_path, "credentials-payments.json", CredentialUse)
     for access_key_id, at in {"A": 500.0, "B": 600.0}.items():
         former.update(access_key_id, lambda _, at=at: CredentialUse(at))  # type: ignore[misc]
     uses = CredentialUses(tmp_path, "payments")

@@ -57,7 +57,7 @@ EXPECTED: dict[str, tuple[Callable[[Path], Any], Any]] = {
         {"demo-key": VersionRecord(2, proven=(2,), disabled=(1,))},
     ),
     "keys-dev.json": (
-        lambda state: entries(SharedTable(state / "keys-dev.json", KeyFingerprint))["demo-key"].check_value.hex(),
+        lambda state: entries(SharedTable(state, "keys-dev.json", KeyFingerprint))["demo-key"].check_value.hex(),
         "2a5393",
     ),
     "fingerprints.json": (
@@ -75,7 +75,7 @@ EXPECTED: dict[str, tuple[Callable[[Path], Any], Any]] = {
         {"AKEXAMPLE00000000002": 1796000000.5},
     ),
     "known-credentials.json": (
-        lambda state: entries(SharedTable(state / "known-credentials.json", KnownKeyStore)),
+        lambda state: entries(SharedTable(state, "known-credentials.json", KnownKeyStore)),
         {"dev": KnownKeyStore({"AKEXAMPLE00000000001": "b4af"})},
     ),
     "services.json": (

@@ -36,7 +36,7 @@ class Count(msgspec.Struct, frozen=True):
 def one_more(entry):
     return Count(entry.number + 1 if entry else 1)
 
-table = SharedTable(Path(sys.argv[1]), Count)
+table = SharedTable(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, Count)
 for name in ("shared", sys.argv[2]) * int(sys.argv[3]):
     while True:
         try:
@@ -71,7 +71,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def table(path: Path) -> Callable[[], SharedTable[Count]]:
     """The table as another process opens it."""
-    return lambda: SharedTable(path, Count)
+    return lambda: SharedTable(path.parent, path.name, Count)
 
 
 def test_a_table_that_never_was_is_empty(table: Callable[[], SharedTable[Count]], path: Path) -> None:
@@ -267,9 +267,9 @@ def test_a_directory_that_cannot_be_is_refused(tmp_path: Path, parent: str) -> N
     (tmp_path / "a file").write_text("")
 
     with pytest.raises(StateUnusable):
-        SharedTable(tmp_path / parent / "table.json", Count).update("a", one_more)
+        SharedTable(tmp_path / parent, "table.json", Count).update("a", one_more)
     with pytest.raises(StateUnusable):
-        SharedTable(tmp_path / parent / "table.json", Count).refresh()
+        SharedTable(tmp_path / parent, "table.json", Count).refresh()
 
 
 def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(
@@ -420,7 +420,7 @@ def test_a_writer_may_be_killed_before_it_records_a_change(
 
 
 def test_a_change_that_is_not_recorded_is_reported_as_in_force(
-    table: Callable[[], SharedTable[Count]], path: Path
+    table: Callable[[], SharedTable[Count]], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table().update("a", one_more)
     record = path.parent / "manifest" / path.name
@@ -428,7 +428,7 @@ def test_a_change_that_is_not_recorded_is_reported_as_in_force(
     record.mkdir()
     (record / "in the way").touch()
     one = table()
-    one._file.recorded = lambda: 1  # type: ignore[method-assign]
+    monkeypatch.setattr(StateFile, "recorded", lambda _: 1)
 
     with pytest.raises(StateUnusable, match="is in force, but it is not recorded"):
         one.update("a", one_more)
@@ -495,7 +495,7 @@ def test_fields_of_a_later_release_are_kept(path: Path) -> None:
     entries = {"a": {"number": 1, "later": [2]}, "b": {"number": 3, "later": 4}}
     path.write_text(json.dumps({"format": 1, "revision": 5, "entries": entries, "later": {"x": 6}}))
 
-    SharedTable(path, Known).update("a", lambda entry: Known(entry.number + 10 if entry else 0))
+    SharedTable(path.parent, path.name, Known).update("a", lambda entry: Known(entry.number + 10 if entry else 0))
 
     entries["a"]["number"] = 11
     assert json.loads(path.read_bytes()) == {"format": 1, "revision": 6, "entries": entries, "later": {"x": 6}}

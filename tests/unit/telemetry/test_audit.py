@@ -19,7 +19,8 @@ from support import eventually, remains
 
 from xksproxy.config.model import Audit
 from xksproxy.config.secret import Secret
-from xksproxy.telemetry.audit import AuditLog, _Sink
+from xksproxy.telemetry.audit import AuditLog
+from xksproxy.telemetry.audit_sink import AuditSink
 from xksproxy.telemetry.chain import verify_lines
 
 
@@ -185,7 +186,7 @@ def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full
 ) -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    monkeypatch.setattr("xksproxy.telemetry.audit._STANDARD_OUTPUT", writer)
+    monkeypatch.setattr("xksproxy.telemetry.audit_sink._STANDARD_OUTPUT", writer)
     audit = AuditLog(Audit(stop_after_s=1, when_full="refuse"), None)
     audit.write("first", dict)
     eventually(lambda: audit.works)
@@ -248,7 +249,7 @@ def test_what_a_killed_process_left_of_a_line_is_ended_before_the_next_line(tmp_
 
 
 def test_batches_of_several_processes_do_not_cut_each_others_lines(tmp_path: Path) -> None:
-    sink = _Sink(tmp_path / "log")
+    sink = AuditSink(tmp_path / "log")
     lengths: list[int] = []
     write = os.write
 

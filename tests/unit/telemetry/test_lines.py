@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import eventually
 
 from xksproxy.telemetry.lines import LineWriter, console_line, escape, json_line
 
@@ -131,3 +132,26 @@ def test_a_child_process_has_a_thread_of_its_own() -> None:
     assert os.read(reader, 100) == b"parent\nchild\n"
     os.close(reader)
     os.close(output)
+
+
+def test_while_dropped_lines_are_not_reported_there_is_room_for_one_line_less() -> None:
+    turns, batches = threading.Semaphore(0), list[list[str]]()
+
+    def write(lines: Sequence[str]) -> None:
+        batches.append([*lines])
+        assert turns.acquire(timeout=60)
+
+    writer = LineWriter(write, str, 3, gather_seconds=0)
+    writer.put("a")
+    eventually(lambda: batches, [["a"]])
+    for line in ("b", "c", "dropped"):
+        writer.put(line)
+    turns.release()
+    eventually(lambda: batches, [["a"], ["b", "c"]])
+
+    assert writer.full
+    writer.put("dropped too")
+    assert writer.dropped_in_all == 2
+    turns.release()
+    writer.flush(60)
+    assert not writer.full

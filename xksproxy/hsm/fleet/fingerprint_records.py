@@ -16,8 +16,11 @@ class FingerprintRecords:
     for a file lock and for the disk: call them on a thread.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._table = SharedTable(path, KeyFingerprint)
+    def __init__(self, state_directory: Path, keystore: str, *, expect_missing: bool = False) -> None:
+        """``expect_missing``: see :meth:`SharedTable.expect_missing`."""
+        self._table = SharedTable(state_directory, f"keys-{keystore}.json", KeyFingerprint)
+        if expect_missing:
+            self._table.expect_missing()
         self.problem = ""
         """Why the file cannot be read. Empty if it can be read."""
 

@@ -16,6 +16,7 @@ from xksproxy.hsm.errors import (
     KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
+    KeyRefusesUse,
     SessionLost,
     TokenUnavailable,
 )
@@ -52,7 +53,10 @@ Result = TypeVar("Result")
 Attempt = Callable[[Instance, KeyFingerprint | None, Deadline], Awaitable[Result]]
 """A request to one instance, with the fingerprint of the key and the deadline."""
 
-_FAILOVER_AFTER: Final = (TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy, KeyMissing, KeyAmbiguous, KeyDiffers)
+_FAILOVER_AFTER: Final = (
+    *(TokenUnavailable, SessionLost, DeadlinePassed, HsmBusy),
+    *(KeyMissing, KeyAmbiguous, KeyDiffers, KeyRefusesUse),
+)
 """The failures after which another instance is tried."""
 
 
@@ -130,9 +134,14 @@ class Fleet:
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from background checks."""
         return [
-            health_of(item.instance, differing=len(item.differing), missing=len(item.missing))
+            health_of(item.instance, refused_keys=len(self._refused(item)), missing_keys=len(item.missing))
             for item in self.key_problems()
         ]
+
+    def _refused(self, item: KeyProblems) -> set[str]:
+        """The keys that an instance has and cannot use. A former version need not encrypt."""
+        not_encrypting = self._comparison.needed.intersection(item.not_encrypting)
+        return {*item.differing, *item.ambiguous, *item.not_decrypting, *not_encrypting}
 
     def key_problems(self) -> Sequence[KeyProblems]:
         """What is wrong with the keys of each instance."""
@@ -218,8 +227,12 @@ class Fleet:
     async def _try_each(
         self, label: str, calls: int, attempt: Attempt[Result], deadline: Deadline, used: set[str]
     ) -> Result:
-        """Try one instance after another until one answers, no instance is left, or the deadline is near."""
+        """Try one instance after another until one answers, no instance is left, or the deadline is near.
+
+        After an error of one, an instance that is busy is tried again: it is the only one that can answer.
+        """
         failure: HsmError | None = None
+        busy = False
         while True:
             instance = self._choose(label, used)
             if instance is None:
@@ -227,10 +240,11 @@ class Fleet:
                     used.clear()
                     failure = None
                     continue
-                if isinstance(failure, HsmThrottled) and deadline.remaining() > _LEAST_SECONDS:
+                throttled = isinstance(failure, HsmThrottled)
+                if (throttled or (busy and not isinstance(failure, HsmBusy))) and deadline.remaining() > _LEAST_SECONDS:
                     await asyncio.sleep(random.uniform(*_BUSY_PAUSE_SECONDS))  # noqa: S311 - jitter
                     used.clear()
-                    failure = None
+                    failure, busy = None if throttled else failure, False
                     continue
                 raise self._final_error(failure)
             used.add(instance.id)
@@ -248,6 +262,7 @@ class Fleet:
                 return await attempt(instance, fingerprint, budget)
             except _FAILOVER_AFTER as error:
                 failure = more_severe(failure, error)
+                busy = busy or isinstance(error, HsmBusy)
                 if isinstance(error, KeyDiffers):
                     self._identity.distrust(label, instance, str(error))
                 if deadline.remaining() < _LEAST_SECONDS:

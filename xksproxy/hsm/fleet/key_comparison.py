@@ -25,6 +25,12 @@ class KeyProblems:
     ambiguous: tuple[str, ...] = ()
     """Labels that several keys carry."""
 
+    not_encrypting: tuple[str, ...] = ()
+    """Keys that may not encrypt, and could."""
+
+    not_decrypting: tuple[str, ...] = ()
+    """Keys that may not decrypt, and could."""
+
 
 class KeyComparison:
     """Compares the keys of the HSMs with each other and with the record. May be used from any thread.
@@ -57,6 +63,11 @@ class KeyComparison:
         self._new: dict[str, float] = {}
         """Labels that ``named`` has returned since, with the time, until each HSM has been listed after that time."""
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """The labels that the key store needs, as of the last comparison."""
+        return self._needed or frozenset()
+
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""
         compared: list[object] = [self._identity.revision, self._revision()]
@@ -83,9 +94,20 @@ class KeyComparison:
                 differing = {label for label in exposed if self._differs(label, instance.check_values)}
                 missing = {label for label in needed - instance.labels if self._is_listed_since_needed(label, instance)}
                 ambiguous = exposed & instance.ambiguous
-                yield KeyProblems(instance, _sorted({*differing, *refused}), _sorted(missing), _sorted(ambiguous))
+                yield KeyProblems(
+                    instance,
+                    _sorted({*differing, *refused}),
+                    _sorted(missing),
+                    _sorted(ambiguous),
+                    self._restricted(exposed & instance.not_encrypting),
+                    self._restricted(exposed & instance.not_decrypting),
+                )
             else:
                 yield KeyProblems(instance, _sorted(refused))
+
+    def _restricted(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """Of these labels, those whose key could encrypt and decrypt: others are made for one use only."""
+        return _sorted(filter(self._identity.could_do_both, labels))
 
     def _named_labels(self) -> frozenset[str]:
         """The labels that the key store needs; those that it did not need before are noted."""

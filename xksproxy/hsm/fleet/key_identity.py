@@ -67,6 +67,11 @@ class KeyIdentity:
         """Whether the label has a fingerprint."""
         return self._records.get(label) is not None
 
+    def could_do_both(self, label: str) -> bool:
+        """Whether the key of a label could encrypt and decrypt when its fingerprint was made."""
+        known = self._records.get(label)
+        return known is not None and known.canary is not None
+
     async def fingerprint(self, label: str, deadline: Deadline) -> KeyFingerprint:
         """The fingerprint that a session's key must match. The first use of a label makes it.
 

@@ -10,13 +10,17 @@ from xksproxy.hsm.errors import (
     KeyAmbiguous,
     KeyDiffers,
     KeyMissing,
+    KeyRefusesUse,
     SessionLost,
     TokenUnavailable,
 )
 
 Result = TypeVar("Result")
 
-_SEVERITY: Final = (KeyMissing, KeyAmbiguous, HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable)
+_SEVERITY: Final = (
+    *(KeyMissing, KeyAmbiguous, KeyRefusesUse),
+    *(HsmBusy, KeyDiffers, DeadlinePassed, SessionLost, TokenUnavailable),
+)
 
 
 def more_severe(one: HsmError | None, other: HsmError) -> HsmError:

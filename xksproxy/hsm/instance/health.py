@@ -29,13 +29,14 @@ class InstanceHealth:
     reason: str
 
 
-def health_of(instance: Instance, *, differing: int, missing: int) -> InstanceHealth:
+def health_of(instance: Instance, *, refused_keys: int = 0, missing_keys: int = 0) -> InstanceHealth:
     """The health of an instance, from its last check and the calls since.
 
-    ``differing`` counts the keys that differ from those of another HSM, ``missing`` those that only other HSMs have.
+    ``refused_keys`` counts the keys that are not those on record, or of which several have one name; ``missing_keys``
+    those that the configuration names or that another HSM has.
     """
     info = instance.info
-    status, reason = _status(instance, differing, missing)
+    status, reason = _status(instance, refused_keys, missing_keys)
     return InstanceHealth(
         id=instance.id,
         vendor=info.manufacturer if info else "unknown (not reached yet)",
@@ -45,12 +46,12 @@ def health_of(instance: Instance, *, differing: int, missing: int) -> InstanceHe
     )
 
 
-def _status(instance: Instance, differing: int, missing: int) -> tuple[Status, str]:
+def _status(instance: Instance, refused_keys: int, missing_keys: int) -> tuple[Status, str]:
     if not instance.serving:
         return Status.UNAVAILABLE, instance.reason or instance.state.value
     if instance.seconds_since_check() > MAXIMUM_AGE_SECONDS:
         return Status.UNAVAILABLE, "its last good check is more than a minute old"
     reasons = list(instance.degraded)
-    if differing or missing:
-        reasons.append(f"{differing} keys differ from those of another HSM, and {missing} are missing")
+    if refused_keys or missing_keys:
+        reasons.append(f"{refused_keys} keys are refused, and {missing_keys} are missing")
     return (Status.DEGRADED, "; ".join(reasons)) if reasons else (Status.ACTIVE, "")

@@ -164,6 +164,16 @@ class Instance:
         return self._listing.check_values
 
     @property
+    def not_encrypting(self) -> frozenset[str]:
+        """Names of its keys that may not encrypt, from the last listing."""
+        return self._listing.not_encrypting
+
+    @property
+    def not_decrypting(self) -> frozenset[str]:
+        """Names of its keys that may not decrypt, from the last listing."""
+        return self._listing.not_decrypting
+
+    @property
     def module_path(self) -> str:
         """The shared object behind it."""
         return self._hsm.module

@@ -29,6 +29,10 @@ class KeyListing:
         """Names that match several keys."""
         self.check_values: dict[str, bytes | None] = {}
         """The check values of the keys, by each of their names."""
+        self.not_encrypting: frozenset[str] = frozenset()
+        """Names of keys that may not encrypt."""
+        self.not_decrypting: frozenset[str] = frozenset()
+        """Names of keys that may not decrypt."""
         self.listed_at = -math.inf
         """When the last listing began, on the monotonic clock; minus infinity before the first."""
         self.revision = 0
@@ -70,7 +74,7 @@ class KeyListing:
             self._not_before = now + _PAUSE_FACTOR * (now - started)
         if listed != self._last:
             self._last = listed
-            self._pool.labels, self.ambiguous, self.check_values = listed
+            self._pool.labels, self.ambiguous, self.check_values, self.not_encrypting, self.not_decrypting = listed
             self.revision += 1
         self.listed_at = started
 
@@ -81,6 +85,8 @@ class _Listed(NamedTuple):
     labels: frozenset[str]
     ambiguous: frozenset[str]
     check_values: dict[str, bytes | None]
+    not_encrypting: frozenset[str]
+    not_decrypting: frozenset[str]
 
 
 def _list(session: HsmSession) -> _Listed:
@@ -91,4 +97,6 @@ def _list(session: HsmSession) -> _Listed:
         frozenset(counts),
         frozenset(label for label, count in counts.items() if count > 1),
         {name: key.check_value for key in keys for name in key.names},
+        frozenset(name for key in keys if not key.can_encrypt for name in key.names),
+        frozenset(name for key in keys if not key.can_decrypt for name in key.names),
     )

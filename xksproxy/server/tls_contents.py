@@ -1,0 +1,64 @@
+"""The content of the files of ``[server.tls]``, so that a context can be built when the files have changed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from msgspec.structs import replace
+
+from xksproxy.config.errors import ConfigError
+from xksproxy.config.model import Tls
+
+
+@dataclass(frozen=True, slots=True)
+class TlsContents:
+    """Certificate, private key, and the CA for clients if there is one."""
+
+    certificate: bytes
+    private_key: bytes
+    client_ca: bytes | None
+
+    @classmethod
+    def read(cls, tls: Tls) -> Self:
+        """Read the files.
+
+        Raises:
+            ConfigError: one cannot be read.
+        """
+        ca = None if tls.client_ca is None else _content("client_ca", tls.client_ca)
+        return cls(_content("certificate", tls.certificate), _content("private_key", tls.private_key), ca)
+
+    @contextmanager
+    def as_files(self, tls: Tls) -> Iterator[Tls]:
+        """The settings with paths at which this process, and no other, finds this content. It is in memory only.
+
+        Python's ssl loads a private key from a path only.
+        """
+        with ExitStack() as stack:
+            yield replace(
+                tls,
+                certificate=stack.enter_context(_memory_file(self.certificate)),
+                private_key=stack.enter_context(_memory_file(self.private_key)),
+                client_ca=None if self.client_ca is None else stack.enter_context(_memory_file(self.client_ca)),
+            )
+
+
+def _content(name: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"server.tls.{name}: {getattr(error, 'strerror', None) or error}"]) from None
+
+
+@contextmanager
+def _memory_file(content: bytes) -> Iterator[str]:
+    descriptor = os.memfd_create("xksproxy-tls", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
