@@ -1,5 +1,6 @@
 """The command as a whole: its exit codes, its help, and that it never shows a traceback."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -162,3 +163,19 @@ def test_a_pasted_url_arn_or_path_is_named(
 
     assert done.exit_code == 2
     assert problem in done.stderr
+
+
+def test_a_configuration_names_the_same_files_in_every_locale(tmp_path: Path) -> None:
+    (tmp_path / "schlüssel").mkdir(0o700)
+    config = tmp_path / "xksproxy.toml"
+    config.write_text('[state]\ndirectory = "schlüssel"\n', encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "xksproxy", "block", "--all", "--config", config],
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "schlüssel" / "blocks.json").is_file()

@@ -34,7 +34,7 @@ from server_support import (
     wait_for_every_worker,
     workers,
 )
-from support import Proxy, eventually, lines_with, serve, wait_for_port
+from support import Proxy, eventually, lines_with, remains, serve, wait_for_port
 from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.client.xks import XksClient
@@ -93,7 +93,7 @@ def wait_until_audited(proxy: Proxy, event: str) -> None:
 def test_a_block_takes_effect_in_every_worker_within_a_second_and_survives_a_restart(
     own_proxy: OwnProxy, request_metadata: dict[str, Any], callers: Callers
 ) -> None:
-    assert worker._FOLLOW_SECONDS < 1
+    assert worker.FOLLOW_SECONDS < 1
     proxy = own_proxy.start()
     caller = callers(proxy)
     sealed = caller.seal("demo-key", HELLO)
@@ -366,7 +366,8 @@ def test_a_worker_that_must_refuse_what_it_cannot_record_is_not_ready(own_proxy:
     caller = callers(proxy)
     eventually(lambda: caller.encrypt("demo-key", HELLO).status, 500)
 
-    eventually(lambda: ask_admin(proxy, "/readyz").status, 503)
+    eventually(lambda: [hsm["state"] for hsm in status(proxy)["hsms"]], ["serving"])
+    assert remains(lambda: ask_admin(proxy, "/readyz").status == 503, seconds=1)
     problem = "the audit log cannot be written: No space left on device"
     eventually(lambda: problem in [item["text"] for item in status(proxy)["conditions"]])
 

@@ -392,7 +392,9 @@ def test_listeners_may_come_go_and_stay_by_sighup(own_proxy: OwnProxy) -> None:
     assert_serving(proxy)
 
 
-@pytest.mark.parametrize("breakage", ["a wrong PIN", "a token that does not exist"])
+@pytest.mark.parametrize(
+    "breakage", ["a wrong PIN", "a token that does not exist", "a token that does not exist, under another id"]
+)
 def test_a_change_whose_workers_cannot_serve_what_is_served_is_taken_back_whole(
     own_proxy: OwnProxy, breakage: str
 ) -> None:
@@ -409,12 +411,14 @@ def test_a_change_whose_workers_cannot_serve_what_is_served_is_taken_back_whole(
             bad = re.sub(r"(?m)^pin = .*$", 'pin = { file = "wrong-pin" }', good)
         else:
             bad = re.sub(r"(?m)^token = .*$", 'token = "no such token"', good)
+            if breakage.endswith("another id"):
+                bad = bad.replace('"softhsm"', '"renamed"')
         assert bad != good
         config.write_text(bad)
         proxy.process.send_signal(signal.SIGHUP)
 
         (line,) = eventually(lambda: lines_with(proxy.log, "configuration taken back"))
-        assert "HSM softhsm does not serve" in line
+        assert f"HSM {'renamed' if breakage.endswith('another id') else 'softhsm'} does not serve" in line
         eventually(lambda: workers(proxy) == before)
         eventually(lambda: "reload-refused" in causes(proxy))
         eventually(lambda: "\nxksproxy_config_reload_failed 2.0\n" in metrics_text(proxy))

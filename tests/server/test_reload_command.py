@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from server_support import OwnProxy, assert_serving, workers
-from support import wait_until_serving
+from support import eventually, wait_until_serving
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +59,22 @@ def test_a_configuration_that_the_service_refuses_fails_with_its_reason(
     assert any("server.tls.certificate: no file" in reason for reason in reasons)
     assert "configuration in place" not in proxy.log.read_text()
     assert_serving(proxy)
+
+
+@pytest.mark.parametrize("line", ["unknown = 1", "unfinished = [", 'workers = "two"'])
+def test_a_configuration_that_the_command_cannot_load_is_refused_by_the_service(
+    own_proxy: OwnProxy, spawn: Callable[..., Any], line: str
+) -> None:
+    """So that status, metrics and log know that the change is not in use."""
+    proxy = own_proxy.start(server="workers = 1")
+    config = proxy.environment.config
+    config.write_text(config.read_text().replace("[server.tls]", f"{line}\n[server.tls]"))
+
+    done = _reload(spawn, proxy)
+
+    assert done.code == 1, done.err
+    assert "the configuration was refused; the old one stays in use:" in done.err
+    eventually(lambda: "reload-refused" in spawn("status", "--config", config).text)
 
 
 def test_a_change_that_is_taken_back_fails_with_its_reason(own_proxy: OwnProxy, spawn: Callable[..., Any]) -> None:

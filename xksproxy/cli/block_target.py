@@ -88,16 +88,37 @@ def find_target(
     return BlockTarget(directory, store.name, config.server.fleet_size, keys, witness_file(config))
 
 
+def find_state_directory(config_file: Path) -> Path:
+    """Find the state directory of a configuration, even if that is not valid.
+
+    Raises:
+        ConfigError: the configuration is not TOML, or does not name it.
+    """
+    try:
+        return Path(load_config(config_file).state.directory)
+    except ConfigError as error:
+        return _read_broken(config_file, error)[0]
+
+
+def _read_broken(path: Path, error: ConfigError) -> tuple[Path, list[str]]:
+    """The state directory and the key stores of a configuration with errors, or else these errors."""
+    try:
+        named, names = _named_in(path)
+    except (FileRefused, ValueError, TypeError, AttributeError):
+        raise error from None
+    directory = path.absolute().parent / named
+    print_progress(f"{path} has errors; using the state directory {directory}")
+    return directory, names
+
+
 def _of_broken_configuration(
     path: Path, keystore_name: str | None, error: ConfigError, *, all_stores: bool
 ) -> BlockTarget:
     try:
-        named, names = _named_in(path)
-    except (FileRefused, ValueError, TypeError, AttributeError):
+        directory, names = _read_broken(path, error)
+    except ConfigError:
         hint = "to block nevertheless: xksproxy block --state DIRECTORY --keystore NAME, or --all"
         raise ConfigError([*error.problems, hint]) from None
-    directory = path.absolute().parent / named
-    print_progress(f"{path} has errors; using the state directory {directory}")
     if all_stores:
         return BlockTarget(directory, None)
     if keystore_name is None and len(names) != 1:

@@ -1,5 +1,6 @@
 """All checks of a configuration that need no HSM."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,7 @@ def problems_of(
         *dict.fromkeys((*check_config(config, secrets), *access_problems(config_file, config, user))),
         *_quirk_problems(config),
         *_policy_problems(config, policies or PolicyLibrary()),
+        *(_output_problems(config) if serving else ()),
     ]
     problems += _version_problems(config, problems)
     if any(problem.startswith("server.tls") for problem in problems):
@@ -70,6 +72,12 @@ def problems_of(
         # OpenSSL reports only the function that failed. The checks of the certificates report why.
         return [*problems, *(list(certificate_problems(config.server.tls)) or error.problems)]
     return problems
+
+
+def _output_problems(config: Config) -> Iterator[str]:
+    """Report an audit log that would be lost in silence: the interpreter found standard output closed."""
+    if config.audit.enabled and config.audit.file is None and sys.__stdout__ is None:
+        yield "audit.file: the audit log goes to standard output, which is closed; set audit.file, or open it"
 
 
 def _quirk_problems(config: Config) -> Iterator[str]:

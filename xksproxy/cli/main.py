@@ -39,6 +39,7 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line. Errors are printed without a traceback."""
+    _use_utf8()
     try:
         _run()
     except SystemExit as leaving:
@@ -48,6 +49,16 @@ def main() -> None:
                     stream.flush()
             os._exit(leaving.code if isinstance(leaving.code, int) else COULD_NOT_RUN)
         raise
+
+
+def _use_utf8() -> None:
+    """Start the interpreter again in its UTF-8 mode, unless file names and variables are UTF-8 already.
+
+    The configuration is UTF-8, and names files, variables and labels. In a locale with another encoding, the same
+    configuration would name other files, or none.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions and sys.executable:  # noqa: SLF001
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell is meant
 
 
 def _run() -> NoReturn:

@@ -11,8 +11,10 @@ from typing import Final
 
 import click
 
-from xksproxy.cli.config_option import config_option, load_as_owner
+from xksproxy.cli.block_target import find_state_directory
+from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
+from xksproxy.cli.privilege import become_owner
 from xksproxy.server import reload_verdict
 from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
 
@@ -46,13 +48,16 @@ def reload_configuration(config_file: Path) -> None:
 def _proxies(config_file: Path) -> dict[Path, int]:
     """The master process of each proxy, by its runtime directory.
 
-    A unit's ExecReload has them in its environment. So a configuration that cannot be read does not hide the proxy.
+    A unit's ExecReload has them in its environment, so a configuration that cannot be read does not hide the proxy.
+    Otherwise its state directory is enough.
     """
     master, parent = os.environ.get("MAINPID"), os.environ.get("RUNTIME_DIRECTORY")
     if master and parent:
         runtimes = Path(parent.partition(":")[0]).glob("xksproxy-*")
         return {runtime: int(master) for runtime in runtimes if is_running(runtime)}
-    return proxies_of(Path(load_as_owner(config_file).state.directory))
+    directory = find_state_directory(config_file)
+    become_owner(directory)
+    return proxies_of(directory)
 
 
 def _reload(runtime: Path, master: int) -> None:

@@ -16,11 +16,13 @@ from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.table import print_table
 from xksproxy.config.check import LISTENER_OFF
-from xksproxy.config.load import load_config, load_tables
+from xksproxy.config.load import load_config, load_readable_lines, load_tables
 from xksproxy.config.model import Admin
 from xksproxy.config.regular_file import FileRefused
 
 _TIMEOUT_SECONDS = 5.0
+_OTHER_DOCUMENT = (AttributeError, KeyError, TypeError, ValueError)
+"""What a JSON document that is no status raises when it is read as one."""
 
 
 @click.command()
@@ -39,26 +41,50 @@ def status(config_file: Path, *, keystore: str | None, as_json: bool) -> None:
       xksproxy status
       xksproxy status --keystore payments
     """
-    document = _read_status(_admin_listener(config_file), keystore)
-    if as_json:
-        print_json(document)
-    else:
-        _print_status(document)
-    if _needs_attention(document):
+    listen = _admin_listener(config_file)
+    document = _read_status(listen, keystore)
+    try:
+        needs_attention = _needs_attention(document)
+        if as_json:
+            print_json(document)
+        else:
+            _print_status(document)
+    except _OTHER_DOCUMENT:
+        print_error(
+            f"what http://{listen}/status answers is not the status of a proxy of this release: another program listens"
+            " there, or a proxy of another release, which must be restarted"
+        )
+        sys.exit(COULD_NOT_RUN)
+    if needs_attention:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
 def _admin_listener(config_file: Path) -> str:
     """``admin.listen``. A file in which it cannot be found is loaded whole, for an error that names what is wrong."""
     try:
-        tables = load_tables(config_file)
-        listen = msgspec.convert(tables.get("admin", {}), Admin).listen
+        listen = msgspec.convert(_admin_table(config_file), Admin).listen
     except (FileRefused, ValueError):
         listen = load_config(config_file).admin.listen
     if listen == LISTENER_OFF:
         print_error("the configuration has no admin listener: admin.listen is off; set it to an address and port")
         sys.exit(COULD_NOT_RUN)
     return listen
+
+
+def _admin_table(config_file: Path) -> dict[str, Any]:
+    """The table, also of a file that is not TOML as a whole, if all of the table is and has ``listen``.
+
+    Raises:
+        FileRefused: the file cannot be read.
+        ValueError: it is not TOML, and its table cannot be found.
+    """
+    try:
+        table: dict[str, Any] = load_tables(config_file).get("admin", {})
+    except (ValueError, RecursionError):
+        table = load_readable_lines(config_file).get("admin", {})
+        if "" in table or "listen" not in table:
+            raise
+    return table
 
 
 def _read_status(listen: str, keystore: str | None) -> dict[str, Any]:
@@ -75,7 +101,7 @@ def _read_status(listen: str, keystore: str | None) -> dict[str, Any]:
             print_error(f"the proxy cannot report its status: it answers {answer.status}; its log says why")
             sys.exit(COULD_NOT_RUN)
         document: dict[str, Any] = json.load(answer)
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         print_error(f"no proxy answers at http://{listen}/status: {error}")
         sys.exit(COULD_NOT_RUN)
     finally:

@@ -192,9 +192,17 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
 
 
 def _file_problems(at: str, path: str) -> Iterator[str]:
-    if not is_regular_file(path):
-        kind = kind_of(Path(path))
-        yield f"{at}: {path} is {kind}; expected a regular file" if kind else f"{at}: no file {path}"
+    if is_regular_file(path):
+        return
+    if kind := kind_of(Path(path)):
+        yield f"{at}: {path} is {kind}; expected a regular file"
+        return
+    try:
+        Path(path).stat()
+    except PermissionError as error:  # of a directory above it
+        yield f"{at}: {path}: {error.strerror}; user {os.geteuid()} must be able to read it"
+    except (OSError, ValueError):
+        yield f"{at}: no file {path}"
 
 
 def _state_problems(directory: Path) -> Iterator[str]:

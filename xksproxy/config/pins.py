@@ -13,8 +13,9 @@ def read_pin(hsm: Hsm) -> Secret | None:
     """The PIN of a token, or None if it needs no log-in.
 
     Raises:
-        SecretError: the PIN cannot be read, or has a control character. PKCS#11 lets a PIN be any UTF-8 text, but such
-            a character was hardly meant, and each try with a wrong PIN may cost one of the few that a token permits.
+        SecretError: the PIN cannot be read, or has a control character or an invisible one. PKCS#11 lets a PIN be any
+            UTF-8 text, but such a character was hardly meant, and each try with a wrong PIN may cost one of the few
+            that a token permits.
     """
     if hsm.pin is None:
         return None
@@ -39,4 +40,8 @@ def _character_problem(pin: str) -> str:
         return f"it has {len(pin.splitlines())} lines; a PIN is one line"
     if any(unicodedata.category(character) == "Cc" for character in pin):
         return "it has a control character, such as a tab or an escape sequence; a PIN is text without them"
+    for character in pin:
+        if unicodedata.category(character) == "Cf":
+            name = unicodedata.name(character, f"U+{ord(character):04X}").lower()
+            return f"it has an invisible character ({name}), as copied text may have; a PIN is text without them"
     return ""

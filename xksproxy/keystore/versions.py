@@ -111,7 +111,12 @@ class KeyVersions:
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
 
     def after_recorded(self, key: ExternalKey, count: int) -> Iterator[str]:
-        """The labels of the ``count`` versions after the last one of which there is a record."""
+        """The labels of the ``count`` versions after the last one of which there is a record.
+
+        None while the record was never readable: which versions it has is not known then, and none of them encrypts.
+        """
+        if not self._was_read:
+            return
         record = self._records.get(key.id) or VersionRecord(key.first_version)
         last = max(record.primary, record.pending or 0, record.highest, *record.proven, *record.disabled)
         for number in range(last + 1, last + 1 + count):

@@ -69,10 +69,10 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         self.handover = Handover()
         """Gives the configuration that was accepted last to workers that were forked before."""
         self._numbers = count(1)
-        self._accepted_files = AcceptedFiles(config_file)
         self._disk = DiskCalls()
         self._following: Future[tuple[Accepted, UsableFiles | None]] | None = None
         """What reads the files that have changed."""
+        self._accepted_files = AcceptedFiles(config_file)
         self.accepted, self._watch = self._load("", None)
         """What workers start with."""
         self.handover.publish(self.accepted)
@@ -168,9 +168,10 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         digest = self._accepted_files.digest()  # before the file is loaded
         config = self.load_checked()
         watch = FileWatch(config)  # before the files are read
-        policies, files = self.policies.take_staged(), UsableFiles.read(config, before)
+        files = UsableFiles.read(config, before)
         if before is not None:
             self._identify(config)
+        policies = self.policies.take_staged()
         return Accepted(config, next(self._numbers), request, time.time(), digest, policies, files), watch
 
     def _use(self, accepted: Accepted, watch: FileWatch) -> None:
@@ -193,20 +194,12 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
                 self.accepted = replace(before, files=files)
                 if self._in_use is before:
                     self._in_use = self.accepted
-        self._following = self._disk.later(partial(self._changed_files, self._watch, self.accepted))
+        self._following = self._disk.later(partial(self._look_at_files, self._watch, self.accepted))
 
-    def _changed_files(self, watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
-        """The files of a configuration, if they have changed and can be used; it waits for the disk."""
-        files = None
-        try:
-            self._accepted_files.follow(accepted, self.runtime)
-            if watch.changed():
-                files = UsableFiles.read(accepted.config, accepted.files)
-        except ConfigError:  # which the workers report
-            pass
-        except Exception:  # noqa: BLE001 - the master must go on
-            _log.exception("changed credentials or certificates refused")
-        return accepted, files
+    def _look_at_files(self, watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
+        """Compare the files with what was accepted, and return those that have changed and can be used."""
+        self._accepted_files.follow(accepted, self.runtime)
+        return accepted, _changed_files(watch, accepted)
 
     def before_fork(self) -> None:
         """Let the thread of the disk end, so that a fork has no lock that it holds."""
@@ -240,6 +233,11 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """The HSMs of the configuration that was read last."""
         return frozenset(hsm.id for hsm in self.accepted.config.hsm)
 
+    @property
+    def former_keystores(self) -> frozenset[str]:
+        """The names of the key stores of the last configuration that all workers used."""
+        return frozenset(store.name for store in self._in_use.config.keystore)
+
     def confirm(self) -> None:
         """Note that all workers use the configuration that was read last. :meth:`undo` goes back to this one."""
         changed = changed_names(self._in_use.config, self.accepted.config)
@@ -272,3 +270,14 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         directory = Path(self._in_use.config.state.directory)
         with suppress(TimeoutError):
             self._disk.wait(partial(leave_event, directory, message, fields), _EVENT_SECONDS)
+
+
+def _changed_files(watch: FileWatch, accepted: Accepted) -> UsableFiles | None:
+    """The files of a configuration, if they have changed and can be used; it waits for the disk."""
+    try:
+        return UsableFiles.read(accepted.config, accepted.files) if watch.changed() else None
+    except ConfigError:  # which the workers report
+        return None
+    except Exception:  # noqa: BLE001 - the master must go on
+        _log.exception("changed credentials or certificates refused")
+        return None

@@ -2,18 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 _log: Final = logging.getLogger(__name__)
 _PAUSE_SECONDS: Final = 1.0
 
 
-async def once_a_second(step: Callable[[], None]) -> None:
-    """Run a step on a thread, again and again, whatever happens."""
+async def regularly(step: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Run a step again and again, whatever happens, with a pause of so many seconds after each."""
     while True:
         try:
-            await asyncio.to_thread(step)
+            await step()
         except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
             _log.exception("unexpected failure of a regular task")
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(seconds)
+
+
+async def once_a_second(step: Callable[[], None]) -> None:
+    """Run a step on a thread, again and again, whatever happens."""
+    await regularly(partial(asyncio.to_thread, step), _PAUSE_SECONDS)

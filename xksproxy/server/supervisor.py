@@ -14,7 +14,7 @@ from gunicorn.errors import HaltServer
 
 from xksproxy.server import worker_status
 from xksproxy.server.notify import ServiceManager
-from xksproxy.server.replacement import Verdict, assess, served
+from xksproxy.server.replacement import Verdict, assess, served, without_hsm
 
 _log: Final = logging.getLogger(__name__)
 _EARLY_DEATH_SECONDS: Final = 2.0
@@ -139,11 +139,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         If one of them does not within its time, the change is undone.
         """
         seen = {worker.pid: worker for worker in worker_status.collect(self.app.runtime)} if stale else {}
-        needed = served(seen[pid] for pid in stale if pid in seen) & self.app.hsm_ids
+        former = [seen[pid] for pid in stale if pid in seen]
+        needed = served(former) & self.app.hsm_ids
+        stores = self.app.former_keystores - without_hsm(former) if former else frozenset()
         serve = True
         for pid in successors:
             seconds = time.monotonic() - self._spawned_at[pid]
-            verdict, lacks = assess(seen.get(pid), needed, beats=self._serves(self.WORKERS[pid]), seconds=seconds)
+            beats = self._serves(self.WORKERS[pid])
+            verdict, lacks = assess(seen.get(pid), needed, stores, beats=beats, seconds=seconds)
             if verdict is Verdict.FAILS and self._change:
                 self._undo_change([*lacks])
                 return False

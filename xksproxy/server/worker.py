@@ -37,7 +37,7 @@ from xksproxy.server.plain_http import PlainListener
 from xksproxy.server.probes import Probes
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
-from xksproxy.server.regular_steps import once_a_second
+from xksproxy.server.regular_steps import once_a_second, regularly
 from xksproxy.server.reloading import Reloading
 from xksproxy.server.reserve_ahead import reserve_ahead
 from xksproxy.server.runtime import RuntimeCheck
@@ -61,7 +61,8 @@ _PREPARE_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 5.0
 _FAILED_START_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.05
-_FOLLOW_SECONDS: Final = 0.4
+FOLLOW_SECONDS: Final = 0.4
+"""The pause between two looks at what changed on disk, and between two reports of the status."""
 
 base.WorkerTmp = Heartbeat  # gunicorn has no setting for it
 
@@ -176,8 +177,12 @@ class XksWorker(GunicornUVLoopWebWorker):
             await each.start()
         freed = FreedMemory(lambda: len(table), give_back)
         regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
-        endless = (self._follow_state(services, recorder, life_cycle), self._report(reporter, standby))
-        steps = [asyncio.create_task(step) for step in (*endless, *map(once_a_second, regular))]
+        more_often = (
+            partial(_follow_state, services, recorder, life_cycle),
+            partial(_report, reporter, standby),
+        )
+        endless = (*(regularly(step, FOLLOW_SECONDS) for step in more_often), *map(once_a_second, regular))
+        steps = [asyncio.create_task(step) for step in endless]
         take = partial(self.app.handover.take, self.app.policies)
         reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
@@ -224,28 +229,6 @@ class XksWorker(GunicornUVLoopWebWorker):
                 return
             await self._wait_next_notify()
 
-    async def _follow_state(self, services: Services, recorder: Recorder, life_cycle: LifeCycle) -> None:
-        """Read what commands and other workers change on disk, every 0.4 s. Nothing else waits for the disk."""
-        while True:
-            try:
-                for keystore, change in await asyncio.to_thread(services.refresh_state):
-                    recorder.record_block(keystore, change)
-                for instance in services.instances:
-                    life_cycle.follow_hsm(instance)
-                await life_cycle.follow()
-            except Exception:  # noqa: BLE001 - the loop must continue
-                _log.exception("unexpected failure while following the state directory")
-            await asyncio.sleep(_FOLLOW_SECONDS)
-
-    async def _report(self, reporter: WorkerReporter, standby: Standby) -> None:
-        """Publish the status of this worker and read that of the others, in memory, every 0.4 s."""
-        while True:
-            try:
-                standby.update(await asyncio.to_thread(_report, reporter, standby))
-            except Exception:  # noqa: BLE001 - the loop must continue
-                _log.exception("unexpected failure while reporting the status")
-            await asyncio.sleep(_FOLLOW_SECONDS)
-
     def _note_reload_problem(self, metrics: Metrics) -> None:
         """Set the metric of failed reloads while the last change of the configuration is not in use."""
         problem = bool(reload_problem.read(self.app.runtime))
@@ -291,10 +274,23 @@ def _collect_garbage_from_now_on() -> None:
     gc.enable()
 
 
-def _report(reporter: WorkerReporter, standby: Standby) -> frozenset[str]:
-    """Report the status of this worker, and return what :meth:`Standby.hsms_of_others` does."""
-    reporter.report()
-    return standby.hsms_of_others()
+async def _follow_state(services: Services, recorder: Recorder, life_cycle: LifeCycle) -> None:
+    """Read what commands and other workers have changed on disk. Nothing else waits for it."""
+    for keystore, change in await asyncio.to_thread(services.refresh_state):
+        recorder.record_block(keystore, change)
+    for instance in services.instances:
+        life_cycle.follow_hsm(instance)
+    await life_cycle.follow()
+
+
+async def _report(reporter: WorkerReporter, standby: Standby) -> None:
+    """Publish the status of this worker and follow that of the others, in memory."""
+
+    def exchange() -> frozenset[str]:
+        reporter.report()
+        return standby.hsms_of_others()
+
+    standby.update(await asyncio.to_thread(exchange))
 
 
 def _most_connections(wanted: int) -> int:

@@ -116,8 +116,8 @@ class WorkerReporter:
             refusals=tuple(self._recorder.refusals),
             reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
-            memory_problem=self._memory_problem,
             configuration=self._services.number,
+            memory_problem=self._memory_problem,
         )
 
 

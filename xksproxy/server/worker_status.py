@@ -67,10 +67,10 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """Seconds by which the clock is ahead of the times of the latest signatures."""
 
     conditions: tuple[Condition, ...] = ()
-    memory_problem: str = ""
-    """Why the memory of the worker is not locked; empty if it is."""
     configuration: int = 0
     """The number of the configuration that it uses."""
+    memory_problem: str = ""
+    """Why the memory of the worker is not locked; empty if it is."""
 
 
 class InForce(msgspec.Struct, frozen=True):

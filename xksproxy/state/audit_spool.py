@@ -97,9 +97,11 @@ class AuditSpool:
             raise StateUnusable(f"{self._root / _DIRECTORY}: {error.strerror or error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(descriptor)
-            return False
+            if isinstance(error, BlockingIOError):
+                return False
+            raise StateUnusable(f"{self._root / _DIRECTORY / _LOCK}: {error.strerror}") from error
         self._lock = descriptor
         return True
 

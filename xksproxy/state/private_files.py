@@ -43,7 +43,7 @@ def opened_directory(root: Path, *below: str, create: bool = False) -> Iterator[
     """
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _require_private_directory(descriptor)
+        _require_private_directory(descriptor, root.name)
         for name in below:
             if create:
                 with suppress(FileExistsError):
@@ -51,7 +51,7 @@ def opened_directory(root: Path, *below: str, create: bool = False) -> Iterator[
             inner = _open(name, os.O_RDONLY | os.O_DIRECTORY | _SAFE, descriptor)
             os.close(descriptor)
             descriptor = inner
-            _require_private_directory(descriptor)
+            _require_private_directory(descriptor, name)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -66,7 +66,7 @@ def open_file(name: str, flags: int, directory: int) -> int:
     """
     descriptor = _open(name, flags | _SAFE, directory)
     try:
-        _require_private_file(descriptor)
+        _require_private_file(descriptor, name)
     except BaseException:
         os.close(descriptor)
         raise
@@ -157,36 +157,42 @@ def _open(name: str, flags: int, directory: int) -> int:
     try:
         return os.open(name, flags, 0o600, dir_fd=directory)
     except OSError as error:
-        with suppress(OSError):
-            if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-                raise UnsafeFile("it is a symbolic link, which is not followed; remove it") from None
-        raise error from None
+        if _is_link(name, directory):
+            raise UnsafeFile(f"{name} is a symbolic link, which is not followed; remove it") from None
+        if isinstance(error, NotADirectoryError):
+            raise UnsafeFile(f"{name} is not a directory; remove it") from None
+        raise
 
 
-def _require_private_file(descriptor: int) -> None:
+def _is_link(name: str, directory: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _require_private_file(descriptor: int, name: str) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise UnsafeFile("it is not a regular file; remove it")
+        raise UnsafeFile(f"{name} is not a regular file; remove it")
     if status.st_uid != os.geteuid():
         owner, expected = user_name(status.st_uid), user_name(os.geteuid())
-        raise UnsafeFile(f"it belongs to {owner}, expected {expected}; change its owner if you trust its content")
-    _require_not_writable_by_others(status.st_mode)
+        raise UnsafeFile(f"{name} belongs to {owner}, expected {expected}; change its owner if you trust its content")
+    _require_not_writable_by_others(status.st_mode, name, "0600")
 
 
-def _require_private_directory(descriptor: int) -> None:
+def _require_private_directory(descriptor: int, name: str) -> None:
     """Root is accepted as owner, because a Kubernetes volume belongs to root, and the pod's group can write to it."""
     status = os.fstat(descriptor)
     if status.st_uid not in (0, os.geteuid()):
         expected = user_name(os.geteuid())
-        raise UnsafeFile(f"its directory belongs to {user_name(status.st_uid)}, expected {expected}")
-    _require_not_writable_by_others(status.st_mode)
+        raise UnsafeFile(f"the directory {name} belongs to {user_name(status.st_uid)}, expected {expected}")
+    _require_not_writable_by_others(status.st_mode, name, "0700")
 
 
-def _require_not_writable_by_others(mode: int) -> None:
+def _require_not_writable_by_others(mode: int, name: str, expected: str) -> None:
     if mode & stat.S_IWOTH:
-        raise UnsafeFile(
-            f"others can write to it or its directory: a mode is {mode & 0o7777:04o}; make it 0600 or 0700"
-        )
+        raise UnsafeFile(f"others can write to {name}: its mode is {mode & 0o7777:04o}; make it {expected}")
 
 
 def user_name(user_id: int) -> str:

@@ -1,5 +1,7 @@
 """Rules across fields, and the files a configuration names."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,20 @@ def test_a_certificate_or_key_that_is_no_file_is_named(sound: Config, tmp_path: 
 
     expected = f"no file {path}" if name != "credentials" else f"{path} is a directory; expected a regular file"
     assert check_config(_tls(sound, **{key: path})) == [f"server.tls.{key}: {expected}"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_file_in_a_directory_that_the_user_must_not_enter_is_not_called_missing(sound: Config) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "server.pem")
+        path.write_text("exists")
+        os.seteuid(65534)
+        try:
+            problems = check_config(_tls(sound, certificate=str(path)))
+        finally:
+            os.seteuid(0)
+
+    assert f"server.tls.certificate: {path}: Permission denied; user 65534 must be able to read it" in problems
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o601, 0o666])

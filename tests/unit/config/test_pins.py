@@ -30,9 +30,12 @@ def in_variable(name: str, content: str, monkeypatch: pytest.MonkeyPatch) -> Hsm
         ("4711\t0815", "it has a control character"),
         ("\x1b[200~4711", "it has a control character"),
         ("47\x7f11", "it has a control character"),
+        ("4711\u200b", "it has an invisible character (zero width space)"),
+        ("4711\ufeff", "it has an invisible character (zero width no-break space)"),
+        ("\u202a4711", "it has an invisible character (left-to-right embedding)"),
     ],
 )
-def test_a_pin_with_a_line_break_or_a_control_character_is_refused_without_quoting_it(
+def test_a_pin_with_a_line_break_a_control_or_an_invisible_character_is_refused_without_quoting_it(
     content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inline = Hsm(id="hsm", module="m", token="t", pin=content.removesuffix("\n"))

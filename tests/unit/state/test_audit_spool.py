@@ -1,5 +1,7 @@
 """Events that wait for a worker which writes them to the audit log."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -72,7 +74,7 @@ def test_planted_links_are_not_followed(tmp_path: Path) -> None:
     state.mkdir()
     (state / "audit").symlink_to(elsewhere)
 
-    with pytest.raises(StateUnusable, match="Not a directory"):
+    with pytest.raises(StateUnusable, match="audit is a symbolic link, which is not followed; remove it"):
         AuditSpool(state).put("event", {})
     assert list(elsewhere.iterdir()) == []
 
@@ -81,6 +83,18 @@ def test_planted_links_are_not_followed(tmp_path: Path) -> None:
     (elsewhere / "secret").write_text('{"at": 1, "message": "m", "fields": {}}')
     (state / "audit" / "0-a.json").symlink_to(elsewhere / "secret")
     assert AuditSpool(state).entries() == {"0-a.json": None}
+
+
+def test_a_lock_that_the_file_system_refuses_is_a_problem_and_not_another_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(StateUnusable, match=r"writer\.lock: No locks available"):
+        AuditSpool(tmp_path).become_writer()
 
 
 def test_so_many_events_wait_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
