@@ -69,7 +69,7 @@ def _block(match: re.Match[str], text: str, name: str) -> Block:
 
 def _steps(lines: list[str]) -> list[Step]:
     steps: list[Step] = []
-    continued = False
+    continued = False  # by a backslash, or within quotes
     for line in lines:
         if continued:
             steps[-1].command += f"\n{line}"
@@ -79,5 +79,6 @@ def _steps(lines: list[str]) -> list[Step]:
             return []
         elif line or steps[-1].output:
             steps[-1].output = [*(steps[-1].output or []), line]
-        continued = line.endswith("\\") and (continued or line.startswith("$ "))
+        is_command = continued or line.startswith("$ ")
+        continued = is_command and (line.endswith("\\") or steps[-1].command.count("'") % 2 == 1)
     return steps

@@ -30,6 +30,7 @@ _VARYING: Final = (
     ("duration", _DURATION, None),
     ("machine", r"\bproxy-1\b", r"[0-9A-Za-z.-]+"),
     ("port", r"(?<=127\.0\.0\.1:)\d+|(?<=localhost:)\d+", r"\d+"),
+    ("configuration", r"\bconfiguration \d+\b|\bnumber=\d+", None),
     ("version", r"\b\d+\.\d+\.\d+\b", None),
     ("firmware", r"\bfirmware \d+\.\d+", None),
     ("directory", r"(?<![\w./])/(?:[\w.@+-]+/)+(?=[\w.@+-])", r"/(?:[^/\s]+/)*"),

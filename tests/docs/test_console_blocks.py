@@ -24,6 +24,7 @@ _TOGETHER = (
     ("docs/kms-emulator.md", "docs/migration.md", "docs/deploy.md"),
     ("docs/credentials.md", "docs/authorization.md"),
     ("docs/key-versions.md", "docs/troubleshooting.md"),
+    ("docs/operations.md", "docs/log-collectors.md"),
 )
 """Pages that leave the environment as the next one needs it."""
 _ALONE = [(name,) for name, blocks in _BLOCKS.items() if not all(block.not_run for block in blocks)]

@@ -13,6 +13,7 @@ from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_erro
 from xksproxy.config.check import read_audit_key
 from xksproxy.config.load import load_config
 from xksproxy.telemetry.chain import ChainReport, verify_lines
+from xksproxy.telemetry.chain_copy import CopyVerification, verify_copy
 
 _MAXIMUM_PRINTED_PROBLEMS = 100
 
@@ -30,8 +31,14 @@ def audit() -> None:
 @audit.command()
 @config_option
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--copy",
+    "is_copy",
+    is_flag=True,
+    help="The files are a collector's: in any order, with repeated lines, and with gaps between two files.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None:
+def verify(config_file: Path, files: tuple[Path, ...], *, is_copy: bool, as_json: bool) -> None:
     """Find lines that were removed, changed, moved or inserted. Give rotated logs in order, the oldest first.
 
     Lines removed at the end of a chain are detected only up to its last checkpoint. The key is that of [audit] in the
@@ -40,12 +47,14 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
     \b
     Example:
       xksproxy audit verify audit.log.1 audit.log
+      xksproxy audit verify --copy november.log january.log
     """
     key = read_audit_key(load_config(config_file).audit)
     if key is None:
         print_error("the audit log has no chain: audit.chain is false", "set audit.chain and audit.key")
         sys.exit(COULD_NOT_RUN)
-    verification = verify_lines(_lines(files), key)
+    verification = verify_copy(_named(files), key) if is_copy else verify_lines(_lines(files), key)
+    gaps = verification.gaps if isinstance(verification, CopyVerification) else []
     chains = list(verification.chains.values())
     if as_json:
         print_json(
@@ -53,6 +62,7 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
                 "chains": [_document(chain) for chain in chains],
                 "problems": verification.problems,
                 "incomplete": verification.incomplete,
+                "gaps": gaps,
             }
         )
     else:
@@ -60,6 +70,8 @@ def verify(config_file: Path, files: tuple[Path, ...], *, as_json: bool) -> None
             print_line(_summary(chain))
         for beginning in verification.incomplete[:_MAXIMUM_PRINTED_PROBLEMS]:
             print_line(f"{beginning}, which was written again completely, as after a full disk")
+        for gap in gaps[:_MAXIMUM_PRINTED_PROBLEMS]:
+            print_line(gap)
         for problem in verification.problems[:_MAXIMUM_PRINTED_PROBLEMS]:
             print_error(problem)
         if len(verification.problems) > _MAXIMUM_PRINTED_PROBLEMS:
@@ -74,6 +86,11 @@ def _lines(files: tuple[Path, ...]) -> Iterator[bytes]:
     for path in files:
         with path.open("rb") as file:
             yield from file
+
+
+def _named(files: tuple[Path, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    for path in files:
+        yield str(path), _lines((path,))
 
 
 def _document(chain: ChainReport) -> dict[str, Any]:

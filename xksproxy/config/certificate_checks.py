@@ -85,7 +85,7 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
 
 
 def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
-    """Expired CAs for client certificates. The other CAs of the file still work."""
+    """Expired CAs for client certificates, and certificates that are no CA. The other CAs of the file still work."""
     if tls.client_ca is None:
         return
     try:
@@ -95,6 +95,11 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     for authority in authorities:
         if authority.not_valid_after_utc < now:
             yield Finding.warning(f"server.tls.client_ca: {_name(authority)} expired {_day(authority)}")
+        if not _may_issue(authority):
+            yield Finding.warning(
+                f"server.tls.client_ca: {_name(authority)} is not a CA, so it issues no client certificate; expected"
+                " the CA that issues those of KMS"
+            )
 
 
 def certified_names(tls: Tls) -> tuple[str, ...]:
@@ -150,6 +155,17 @@ def _path_findings(at: str, chain: Sequence[x509.Certificate], now: datetime) ->
             f"{at}: no certificate follows {_name(leaf)}; expected the intermediate certificate of its issuer, which"
             " KMS does not fetch by itself (use the CA's full chain)"
         )
+    elif len(chain) > 1 and roots and not _leads_to_a_root(chain, roots):
+        yield Finding.warning(
+            f"{at}: {_name(chain[-1])}, the last certificate of the file, was issued by"
+            f" {_issuer_name(chain[-1])}, which is neither in the file nor a root that this machine trusts; expected"
+            " the CA's full chain, of a public CA"
+        )
+
+
+def _leads_to_a_root(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> bool:
+    """Whether a certificate of the chain is a root, or was issued by one; dates do not count."""
+    return any(each.issuer == each.subject or any(issued_by(each, root) for root in roots) for each in chain)
 
 
 def _kind_findings(at: str, leaf: x509.Certificate) -> Iterator[Finding]:
@@ -171,6 +187,16 @@ def _kind_findings(at: str, leaf: x509.Certificate) -> Iterator[Finding]:
             f"{at}: {_name(leaf)} demands a stapled OCSP response (must-staple), which the proxy does not send; clients"
             " that insist refuse it, so have it issued without that"
         )
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is one of a CA; those of version 1 do not say."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return certificate.version is x509.Version.v1 or certificate.issuer == certificate.subject
+    except ValueError:
+        return False
 
 
 def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
@@ -198,6 +224,11 @@ def _name(certificate: x509.Certificate) -> str:
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = str(names[0].value) if names else next(iter(dns_names(certificate)), "without a name")
     return re.sub(r"[^ -~]", "?", text)
+
+
+def _issuer_name(certificate: x509.Certificate) -> str:
+    names = certificate.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return re.sub(r"[^ -~]", "?", str(names[0].value) if names else certificate.issuer.rfc4514_string())
 
 
 def _day(certificate: x509.Certificate) -> str:

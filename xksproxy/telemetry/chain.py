@@ -35,7 +35,7 @@ class Chain:
     def next_line(self, fields: Mapping[str, Any]) -> str:
         """Return the next line of the chain, as JSON."""
         text = json_line({**fields, "chain": self.id, "number": self._number})
-        self._last = _mac(self._key, self._last, text.encode())
+        self._last = mac_of(self._key, self._last, text.encode())
         self._number += 1
         return f'{text[:-1]},"mac":"{self._last}"}}'
 
@@ -72,6 +72,30 @@ class Verification:
     """Beginnings of lines that follow completely: a full disk leaves them, and they hide nothing."""
 
 
+class Beginnings:
+    """Lines that are none of a chain: beginnings of lines that follow completely, or else problems."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, bytes] = {}
+        self.incomplete: list[str] = []
+        """The beginnings of lines that followed."""
+
+    def add(self, number: int, line: bytes) -> None:
+        """Note a line that is none of a chain, by its number in the file."""
+        self._waiting[number] = line
+
+    def complete(self, number: int, line: bytes) -> None:
+        """Note a line of a chain, which may be what others began."""
+        for at in [at for at, beginning in self._waiting.items() if beginning and line.startswith(beginning)]:
+            del self._waiting[at]
+            self.incomplete.append(f"line {at}: the beginning of line {number}")
+
+    def problems(self) -> Iterator[tuple[int, str]]:
+        """Those that no line followed, with their numbers."""
+        for at in self._waiting:
+            yield at, "not a line of a chain: it was changed or inserted"
+
+
 def verify_lines(lines: Iterable[bytes], key: Secret) -> Verification:
     """Verify every line of a log. The lines of several chains may be mixed.
 
@@ -80,20 +104,19 @@ def verify_lines(lines: Iterable[bytes], key: Secret) -> Verification:
     verification = Verification()
     secret = key.reveal().encode()
     found: list[tuple[int, str]] = []
-    beginnings: dict[int, bytes] = {}
+    beginnings = Beginnings()
     for number, ended in enumerate(lines, 1):
         line = ended.rstrip(b"\r\n")
-        parsed = _parse(line)
+        parsed = parse_line(line)
         if parsed is None:
-            beginnings[number] = line
+            beginnings.add(number, line)
             continue
         problems = [*_check(*parsed, secret, verification)]
         found += ((number, problem) for problem in problems)
         if not problems:
-            for at in [at for at, beginning in beginnings.items() if beginning and line.startswith(beginning)]:
-                del beginnings[at]
-                verification.incomplete.append(f"line {at}: the beginning of line {number}")
-    found += ((at, "not a line of a chain: it was changed or inserted") for at in beginnings)
+            beginnings.complete(number, line)
+    found += beginnings.problems()
+    verification.incomplete = beginnings.incomplete
     verification.problems += (
         f"line {number}: {problem}" for number, problem in sorted(found, key=lambda item: item[0])
     )
@@ -117,14 +140,14 @@ def _check(fields: Mapping[str, Any], text: bytes, mac: str, key: bytes, verific
         yield f"chain {chain_id} has number {number} after {report.last}: the line was repeated or moved"
         return
     before = report._last_mac  # noqa: SLF001
-    if before is not None and not hmac.compare_digest(_mac(key, before, text), mac):
+    if before is not None and not hmac.compare_digest(mac_of(key, before, text), mac):
         yield f"chain {chain_id}, number {number}: the line was changed, or its HMAC was made with another key"
     report.lines, report.last, report._last_mac = report.lines + 1, number, mac  # noqa: SLF001
     if fields.get("message") == CHECKPOINT:
         report.checkpoint, report.checkpoint_time = number, str(fields.get("time"))
 
 
-def _parse(line: bytes) -> tuple[dict[str, Any], bytes, str] | None:
+def parse_line(line: bytes) -> tuple[dict[str, Any], bytes, str] | None:
     """The members of a line, the text that its HMAC covers, and the HMAC."""
     match = _MAC.fullmatch(line[-_MAC_BYTES:])
     if match is None:
@@ -141,5 +164,6 @@ def _parse(line: bytes) -> tuple[dict[str, Any], bytes, str] | None:
     return fields, text, match["mac"].decode()
 
 
-def _mac(key: bytes, before: str, text: bytes) -> str:
+def mac_of(key: bytes, before: str, text: bytes) -> str:
+    """The HMAC of a line in hexadecimal; ``before`` is that of the line before, or the id of the chain."""
     return hmac.new(key, before.encode("utf-8", "surrogatepass") + b"\n" + text, hashlib.sha256).hexdigest()

@@ -46,6 +46,8 @@ def _certificate(
     builder = builder.serial_number(1).not_valid_before(start).not_valid_after(start + timedelta(days=days))
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+    else:
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     if purpose is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
@@ -75,10 +77,18 @@ def tls(tmp_path: Path) -> Callable[..., Tls]:
     return write
 
 
+@pytest.fixture
+def trusted_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine trusts the root."""
+    (tmp_path / "roots.pem").write_bytes(_root().public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+
+
 def _texts(tls: Tls) -> list[str]:
     return [finding.text for finding in certificate_findings(tls, _NOW) if finding.serious]
 
 
+@pytest.mark.usefixtures("trusted_root")
 def test_a_sound_chain_has_no_findings(tls: Callable[..., Tls]) -> None:
     sound = tls(_certificate(), _intermediate())
 
@@ -110,6 +120,7 @@ def test_expired_and_future_certificates_of_a_chain_are_problems(tls: Callable[.
     ]
 
 
+@pytest.mark.usefixtures("trusted_root")
 @pytest.mark.parametrize(
     ("days", "left", "soon"),
     [(90, 13.9, True), (90, 14.1, False), (397, 13.9, True), (397, 30, False), (6, 1.4, True), (6, 1.6, False)],
@@ -215,7 +226,7 @@ def test_files_that_cannot_be_read_say_why(tls: Callable[..., Tls], tmp_path: Pa
 
 
 def test_an_expired_ca_for_clients_is_a_warning_among_others(tls: Callable[..., Tls]) -> None:
-    bundle = tls(_intermediate(), _certificate("Old", age=91))
+    bundle = tls(_intermediate(), _certificate("Old", age=91, hosts=()))
     mutual = Tls(
         certificate=bundle.certificate,
         private_key=bundle.private_key,
@@ -226,6 +237,21 @@ def test_an_expired_ca_for_clients_is_a_warning_among_others(tls: Callable[..., 
     assert list(client_ca_findings(mutual, _NOW)) == [
         Finding.warning("server.tls.client_ca: Old expired on 2030-05-31 12:00 UTC")
     ]
+
+
+def test_a_certificate_for_clients_that_is_no_ca_is_a_warning(tls: Callable[..., Tls]) -> None:
+    bundle = tls(_certificate("kms"))
+    mutual = Tls(
+        certificate=bundle.certificate,
+        private_key=bundle.private_key,
+        client_ca=bundle.certificate,
+        client_names=("kms",),
+    )
+
+    (finding,) = client_ca_findings(mutual, _NOW)
+
+    assert not finding.serious
+    assert finding.text.startswith("server.tls.client_ca: kms is not a CA")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +278,20 @@ def test_a_certificate_without_its_intermediate_is_a_warning(tls: Callable[..., 
 
 def _root() -> x509.Certificate:
     return _certificate("Root", issuer="Root", key=_ROOT, issuer_key=_ROOT, hosts=(), days=9000, purpose=None)
+
+
+def test_a_chain_that_ends_before_a_root_is_a_warning(
+    tls: Callable[..., Tls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _certificate("Other", issuer="Other", key=_SERVER, issuer_key=_SERVER, hosts=())
+    (tmp_path / "roots.pem").write_bytes(other.public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+
+    (finding,) = certificate_findings(tls(_certificate(), _intermediate()), _NOW)
+
+    assert not finding.serious
+    assert "Intermediate, the last certificate of the file, was issued by Root, which is neither" in finding.text
+    assert list(certificate_findings(tls(_certificate(), _intermediate(), _root()), _NOW)) == []
 
 
 def _cross_signed(age: float, days: float) -> x509.Certificate:
@@ -291,6 +331,7 @@ def test_a_key_that_kms_cannot_use_is_a_problem(tls: Callable[..., Tls], key: ec
     assert "has a key that KMS cannot use; expected RSA, or ECDSA on P-256 or P-384" in text
 
 
+@pytest.mark.usefixtures("trusted_root")
 def test_must_staple_is_a_warning(tls: Callable[..., Tls]) -> None:
     builder = x509.CertificateBuilder().subject_name(_certificate().subject).issuer_name(_certificate().issuer)
     builder = builder.public_key(_SERVER.public_key()).serial_number(1)
