@@ -50,7 +50,10 @@ class KeyStore:
     def build(
         cls, table: model.KeyStore, fleet_size: int, stored: Sequence[StoredCredential], records: StoreRecords
     ) -> Self:
-        """Make a key store. Of the ``stored`` credentials, those that were retired are not accepted."""
+        """Make a key store. Of the ``stored`` credentials, those that were retired are not accepted.
+
+        None is while it is not known which were retired.
+        """
         accepted = [item for item in stored if records.retired.accepts(table.name, item.credential.access_key_id)]
         created = {item.credential.access_key_id: item.created.timestamp() for item in accepted}
         ids = (item.credential.access_key_id for item in stored)
@@ -64,7 +67,7 @@ class KeyStore:
             records.uses,
             created,
             checks_of(item.credential for item in stored),
-            tuple(access_key_id for access_key_id in ids if access_key_id not in created),
+            tuple(access_key_id for access_key_id in ids if records.retired.has(table.name, access_key_id)),
         )
 
     def credentials_used(self) -> Mapping[str, float]:

@@ -48,9 +48,13 @@ class RetiredCredentials:
         else:
             self.problem, self._was_read = "", True
 
+    def has(self, keystore: str, access_key_id: str) -> bool:
+        """Whether a credential of a key store is known as retired."""
+        return self._table.get(_name(keystore, access_key_id)) is not None
+
     def accepts(self, keystore: str, access_key_id: str) -> bool:
         """Whether a credential of a key store was not retired."""
-        return self._was_read and self._table.get(_name(keystore, access_key_id)) is None
+        return self._was_read and not self.has(keystore, access_key_id)
 
 
 def mark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:

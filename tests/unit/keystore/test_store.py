@@ -1,0 +1,53 @@
+"""Which credentials a key store accepts, and which it says were retired."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from xksproxy.config.credentials import StoredCredential
+from xksproxy.config.model import Key
+from xksproxy.config.model import KeyStore as Table
+from xksproxy.keystore.store import KeyStore, StoreRecords
+from xksproxy.server.state_tables import StateTables
+from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.state.retired_credentials import mark_retired
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    directory = tmp_path / "state"
+    directory.mkdir(0o700)
+    return directory
+
+
+STORED = [StoredCredential(generate_credential(), Path("a.toml"), datetime.now(UTC)) for _ in range(2)]
+FIRST, SECOND = (stored.credential.access_key_id for stored in STORED)
+
+
+def build(state: Path) -> KeyStore:
+    tables = StateTables(state)
+    of_store = tables.of("s")
+    records = StoreRecords(of_store.versions, of_store.blocks, of_store.credential_uses, tables.retired)
+    table = Table(name="s", uri_path_prefix="", hsms=(), credentials="-", keys=(Key(id="k"),))
+    return KeyStore.build(table, 1, STORED, records)
+
+
+def test_a_retired_credential_whose_file_is_there_is_refused_by_name(state: Path) -> None:
+    mark_retired(state, "s", FIRST)
+    mark_retired(state, "other", SECOND)
+
+    store = build(state)
+
+    assert (FIRST in store.keyring, SECOND in store.keyring) == (False, True)
+    assert store.refused_credentials == (FIRST,)
+
+
+def test_no_credential_is_accepted_or_called_retired_while_the_record_cannot_be_read(state: Path) -> None:
+    mark_retired(state, "s", FIRST)
+    (state / "retired-credentials.json").write_text("{")
+
+    store = build(state)
+
+    assert (FIRST in store.keyring, SECOND in store.keyring) == (False, False)
+    assert store.refused_credentials == ()
