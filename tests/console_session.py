@@ -75,9 +75,10 @@ class ConsoleSession:
 
     def _serve(self, block: Block, step: Step) -> None:
         output = self._directory / f"step-{self._steps}.served"
+        output.touch()
         self._tell(f"{self._translated(step.command)} >{output} 2>&1 </dev/null &")
         end = time.monotonic() + _REPEATED_SECONDS
-        while not self._is_as_shown(step, 0, output.read_text() if output.exists() else ""):
+        while not self._is_as_shown(step, 0, output.read_text()):
             assert time.monotonic() < end, _difference(block, step, 0, output.read_text())
             time.sleep(0.1)
 

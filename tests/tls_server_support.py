@@ -33,6 +33,8 @@ HEALTHY = {
 PATIENT_SECONDS = 60.0
 """A time limit for what must not run out of time, however loaded the machine is."""
 
+_CLOSE_SECONDS = 2.0
+
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -94,10 +96,16 @@ async def byte_server(handle: Handle, context: ssl.SSLContext | None = None) -> 
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        # Before Python 3.12, this waits for connections only if it is called before close().
+        closed = asyncio.create_task(server.wait_closed())
+        await asyncio.sleep(0)
         server.close()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A connection whose client has gone during the handshake ends by itself.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(closed, _CLOSE_SECONDS)
 
 
 @contextmanager

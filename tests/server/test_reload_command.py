@@ -27,7 +27,8 @@ def test_a_usable_configuration_is_in_use_in_every_worker_when_the_command_retur
 
     assert (done.code, done.err) == (0, "")
     assert done.text == f"the configuration is in use: process {', '.join(map(str, sorted(pids)))}\n"
-    assert proxy.log.read_text().count("configuration in place") == len(pids)
+    # Lines of the log are written up to 10 ms later.
+    eventually(lambda: proxy.log.read_text().count("configuration in place"), len(pids))
 
 
 def test_workers_that_must_be_replaced_are_replaced_when_the_command_returns(

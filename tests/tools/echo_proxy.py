@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from xksproxy_tools.development import certificates
 
 Respond = Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]] | None]
 """From the last segment of the path and the message to status and answer; None leaves it unanswered."""
+
+_CLOSE_SECONDS = 2.0
 
 IV, TAG, METADATA = b"i" * 12, b"t" * 16, b"v1"
 HEALTH = {
@@ -113,9 +115,15 @@ def serving(context: ssl.SSLContext, connection: Callable[[], asyncio.Protocol])
     finally:
 
         async def end() -> None:
+            # Before Python 3.12, this waits for connections only if it is called before close().
+            closed = asyncio.create_task(server.wait_closed())
+            await asyncio.sleep(0)
             server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in asyncio.all_tasks() - {asyncio.current_task(), closed}:
                 task.cancel()
+            # A connection whose client has gone during the handshake ends by itself.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(closed, _CLOSE_SECONDS)
 
         asyncio.run_coroutine_threadsafe(end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
