@@ -110,10 +110,9 @@ def test_a_named_file_is_refused_by_name_in_check_config_and_at_the_start(config
     with planted(config.parent / place, kind):
         checked = run("check-config", "--config", config)
         started = run("serve", "--config", config)
-        others = [
-            run(*command, "--config", config)
-            for command in (("status",), ("block", "--keystore", "dev"), ("keys", "list", "--keystore", "dev"))
-        ]
+        # The same reader refuses all kinds; only a pipe would make a command wait.
+        commands = (("status",), ("block", "--keystore", "dev"), ("keys", "list", "--keystore", "dev"))
+        others = [run(*command, "--config", config) for command in commands if kind == "pipe"]
 
     for done in (checked, started):
         assert done.returncode in (1, 2)
@@ -164,6 +163,8 @@ def test_nothing_waits_for_what_is_planted_in_the_state_directory(own_proxy: Own
     assert stop(proxy) == 0
     files = sorted(path for path in state.rglob("*") if path.is_file())
     assert len(files) > 10
+    if kind != "pipe":  # the same reader refuses all kinds; one file of each directory shows it
+        files = list({path.parent: path for path in files}.values())
 
     for path in files:
         with planted(path, kind):
