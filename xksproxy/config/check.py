@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from xksproxy.config.credential_checks import credential_problems
-from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.hsm_checks import hsm_problems, shared_module_problems, shared_token_problems
 from xksproxy.config.key_checks import key_problems
@@ -98,7 +97,7 @@ def read_audit_key(audit: Audit) -> Secret | None:
     return read_secret(audit.key) if audit.chain and audit.key is not None else None
 
 
-def require_usable_files(config: Config, load: Callable[[Path], Sequence[Credential]] = load_credentials) -> None:
+def require_usable_files(config: Config, load: Callable[[Path], Sequence[Credential]]) -> None:
     """Check the files that can change while the configuration does not: credentials and TLS.
 
     ``load`` returns the credentials of a directory, and raises as :func:`load_credentials` does.
