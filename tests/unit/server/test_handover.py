@@ -120,3 +120,20 @@ def test_nothing_of_it_is_in_a_file_system(handover: Handover) -> None:
     names = [str(Path(f"/proc/self/fd/{descriptor}").readlink()) for descriptor in handover._areas]
 
     assert names == ["/memfd:xksproxy-accepted (deleted)"] * 2
+
+
+def test_content_that_was_overwritten_in_part_is_not_taken(handover: Handover) -> None:
+    area = handover._areas[1]
+    last = os.fstat(area).st_size - 1
+    os.pwrite(area, bytes([os.pread(area, 1, last)[0] ^ 1]), last)
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        handover.take(PolicyLibrary())
+
+
+def test_what_has_another_number_than_was_published_is_not_taken(handover: Handover, accepted: Accepted) -> None:
+    handover.publish(replace(accepted, number=3))
+    handover._number.value = 1
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        handover.take(PolicyLibrary())
