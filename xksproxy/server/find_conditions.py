@@ -106,6 +106,9 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
         yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.doubt)
     if services.problem not in ("", services.doubt):
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
+    if problem := services.token_witness.problem:
+        text = f"no token is a witness of the state directory, so a loss may stay unnoticed: {problem}"
+        yield _condition(Severity.DEGRADED, Cause.STATE_WITNESS, text)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
     elif recorder.audit.problem:
