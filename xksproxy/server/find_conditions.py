@@ -1,7 +1,7 @@
 """Finds the conditions of a worker."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
@@ -80,7 +80,7 @@ class ConditionFinder:
         services = self._services.snapshot.services
         changed = self._services.take_changed_stores()
         due = {*changed, *self._of_stores, *self._round.next(services)}
-        if self._is_new(services, nearly_used, elsewhere):
+        if self._is_new(services, [*nearly_used], elsewhere):
             self._of_stores.clear()
             due = {*services}
         for prefix in due & services.keys():
@@ -154,7 +154,7 @@ def hsm_conditions(instance: Instance, elsewhere: frozenset[str]) -> Iterator[Co
         yield Condition(Severity.DEGRADED, Cause.HSM_DEGRADED, "", instance.id, text)
 
 
-def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozenset[str]) -> Iterator[Condition]:
+def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: frozenset[str]) -> Iterator[Condition]:
     store, fleet = service.store, service.fleet
     if service.state.problem:
         yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
@@ -177,7 +177,11 @@ def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozens
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
     elif blocks:
         yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
-    if limited := [key.id for label in nearly_used if (key := _key_of_primary(store, label)) is not None]:
+    if limited := [
+        key.id
+        for label, count in nearly_used.items()
+        if (key := _key_of_primary(store, label)) is not None and count >= _NEARLY_USED * key.maximum_encryptions
+    ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from xksproxy.state.state_file import StateUnusable
-from xksproxy.state.state_number import StateNumber
+from xksproxy.state.state_number import NumberRecord, StateNumber
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ def contradiction(state_directory: Path, newest: Callable[[str], Witness | None]
         found = number.read()  # again: a proxy that runs may have raised it before it told the witness
     except StateUnusable as error:
         return str(error)
-    if witness is None or (found is not None and witness.state_at <= found[1].settled_at):
+    if witness is None or _is_settled(witness, found):
         return ""
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(witness.state_at))
     knows = f"{source} knows number {witness.state_number} of {at}"
@@ -46,3 +46,11 @@ def contradiction(state_directory: Path, newest: Callable[[str], Witness | None]
     if found[0] < witness.state_number:
         return f"the state directory {path} is an older copy: it has number {found[0]}, but {knows}"
     return ""
+
+
+def _is_settled(witness: Witness, found: tuple[int, NumberRecord] | None) -> bool:
+    """Whether the directory was restored or accepted after that of the witness. It has another id since then.
+
+    Within one id the number counts, whatever the clock was.
+    """
+    return found is not None and witness.state_id != found[1].id and witness.state_at <= found[1].settled_at
