@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 from msgspec.structs import replace as replace_field
 from pkcs11 import Attribute, ObjectClass
 from support import eventually
@@ -21,7 +22,7 @@ from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.state.backup import accept_directory
 from xksproxy.state.doubt import read_doubt
 from xksproxy.state.witness import Witness
-from xksproxy.telemetry.state_witness import WitnessLines
+from xksproxy.telemetry.state_witness import WitnessLines, doubt_of
 
 START = 1_800_000_000.0
 
@@ -139,6 +140,26 @@ def test_an_older_copy_is_marked_before_the_hsm_serves(machine: Machine) -> None
     machine.pass_time(3600)
     machine.change()
     assert machine.numbers == [2]
+
+
+def test_yesterdays_state_with_yesterdays_token_is_known_to_the_audit_log_alone(machine: Machine) -> None:
+    machine.change()
+    shutil.copytree(machine.state, machine.copy)
+    objects = machine.hsm.session.data_objects(LABEL)
+    (yesterday,) = objects.read().values()
+    machine.pass_time(60)
+    machine.change()
+    log = machine.state.with_name("audit.log")
+    log.write_bytes(encode_json({"message": "state", **to_builtins(machine.lines.newest)}))
+
+    machine.put_the_copy_back()
+    for handle in objects.read():
+        objects.destroy(handle)
+    objects.create(yesterday, "")
+    machine.begin()
+
+    assert machine.witness.doubt == ""
+    assert "it has number 1, but the audit log" in doubt_of(machine.state, log)
 
 
 def test_a_lost_directory_is_in_doubt(machine: Machine) -> None:
