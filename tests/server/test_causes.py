@@ -221,6 +221,7 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     begin(hsm)
     eventually(lambda: texts(proxy, cause))
     eventually(lambda: state_of_extra(proxy), STATES.get(cause, "ENABLED"))
+    eventually(lambda: {other for other in STATES if texts(proxy, other)}, {cause} & STATES.keys())
     eventually(lambda: health(proxy), {"UNAVAILABLE" if cause in {"hsm-out-of-service", "no-hsm"} else "DEGRADED"})
     end(hsm)
 

@@ -170,6 +170,7 @@ def _build_service(
         state.fingerprints,
         store.keys.has_label,
         lambda: _primary_labels(store),
+        encrypts=lambda label: store.key_of_primary(label) is not None,
         share=Share(table.name, table.weight),
         revision=lambda: state.versions.revision,
     )

@@ -240,7 +240,7 @@ def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
             refusals.append(f"several keys have its name on {item.instance.id}")
         elif label in item.differing:
             refusals.append(f"the key on {item.instance.id} is not the one on record")
-        elif label in {*item.not_encrypting, *item.not_decrypting}:
+        elif label in item.restricted:
             refusals.append(f"the key on {item.instance.id} may no longer encrypt or decrypt")
         elif label in item.instance.labels:
             return "ENABLED"
