@@ -66,8 +66,9 @@ class KeyComparison:
         """The data that was compared, the monotonic time, and the result."""
         self._needed: frozenset[str] | None = None
         """What ``named`` returned last; None before the first comparison."""
+        self._made_at = time.monotonic()
         self._new: dict[str, float] = {}
-        """Labels that ``named`` has returned since, with the time, until each HSM has been listed after that time."""
+        """Labels that ``named`` returns, with the time since when, until each HSM has been listed after that time."""
 
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""
@@ -113,13 +114,16 @@ class KeyComparison:
         """The labels that the key store needs; those that it did not need before are noted."""
         now, before = time.monotonic(), self._needed
         self._needed = named = frozenset(self._named())
-        self._new.update((label, now) for label in named - (named if before is None else before))
+        if before is None:
+            self._new = dict.fromkeys(named, self._made_at)
+        else:
+            self._new.update((label, now) for label in named - before)
         listed_at = min((instance.listed_at for instance in self._instances), default=now)
         self._new = {label: at for label, at in self._new.items() if label in named and at >= listed_at}
         return named
 
     def _is_listed_since_needed(self, label: str, instance: Instance) -> bool:
-        """A rotation makes a key that the listing before cannot have."""
+        """A rotation, or a command before a reload, makes a key that the listing before cannot have."""
         at = self._new.get(label)
         return at is None or at < instance.listed_at
 
