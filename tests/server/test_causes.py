@@ -223,6 +223,7 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     begin(hsm)
     eventually(lambda: texts(proxy, cause))
     eventually(lambda: state_of_extra(proxy), STATES.get(cause, "ENABLED"))
+    eventually(lambda: {other for other in STATES if texts(proxy, other)}, {cause} & STATES.keys())
     eventually(lambda: health(proxy), {"UNAVAILABLE" if cause in {"hsm-out-of-service", "no-hsm"} else "DEGRADED"})
     end(hsm)
 
@@ -282,6 +283,22 @@ def test_a_former_version_that_may_no_longer_encrypt_is_no_condition_and_one_tha
     assert eventually(lambda: texts(proxy, "key-restricted")) == [
         "keys may no longer encrypt or decrypt on the token: extra"
     ]
+
+
+def test_a_reload_that_names_a_new_key_lists_the_keys_at_once_and_calls_none_missing(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
+    proxy = own_proxy.start(edit=lambda text: on(hsm.faulty, text, "check_interval_s = 50"))
+    hsm.put(RIGHT)
+
+    reload(
+        proxy, lambda text: text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
+    )
+
+    eventually(lambda: "extra" in ask_admin(proxy, "/status").content.decode())
+    eventually(lambda: state_of_extra(proxy), "ENABLED")
+    assert lines_with(proxy.log, "key-missing") == []
 
 
 def test_each_cause_is_made_to_happen_by_a_test() -> None:

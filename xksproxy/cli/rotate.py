@@ -222,7 +222,7 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),
-        KeyInventory(sessions),
+        KeyInventory(sessions, print_progress),
         version_table(state, store.name),
         FingerprintRecords(state, store.name),
         usage=usage,

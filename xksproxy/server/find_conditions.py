@@ -7,10 +7,7 @@ from itertools import islice
 from typing import Final
 
 from xksproxy.hsm.fleet.fleet import Fleet
-from xksproxy.hsm.fleet.key_comparison import KeyProblems
 from xksproxy.hsm.instance.instance import Instance
-from xksproxy.keystore.key_map import ExternalKey
-from xksproxy.keystore.store import KeyStore
 from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.record import Recorder
 from xksproxy.server.round_robin import RoundRobin
@@ -165,7 +162,7 @@ def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: froze
             (Cause.KEY_DIFFERS, item.differing, "keys that are not those on record are refused"),
             (Cause.KEY_MISSING, item.missing, "keys are not on the token"),
             (Cause.KEY_AMBIGUOUS, item.ambiguous, "several keys have one label, and are refused"),
-            (Cause.KEY_RESTRICTED, _restricted(store, item), "keys may no longer encrypt or decrypt on the token"),
+            (Cause.KEY_RESTRICTED, item.restricted, "keys may no longer encrypt or decrypt on the token"),
         ):
             if labels:
                 yield Condition(Severity.DEGRADED, cause, store.name, item.instance.id, f"{text}: {_named(labels)}")
@@ -180,22 +177,10 @@ def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: froze
     if limited := [
         key.id
         for label, count in nearly_used.items()
-        if (key := _key_of_primary(store, label)) is not None and count >= _NEARLY_USED * key.maximum_encryptions
+        if (key := store.key_of_primary(label)) is not None and count >= _NEARLY_USED * key.maximum_encryptions
     ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
-
-
-def _restricted(store: KeyStore, item: KeyProblems) -> list[str]:
-    """A former version need not encrypt."""
-    primary = [label for label in item.not_encrypting if _key_of_primary(store, label) is not None]
-    return sorted({*item.not_decrypting, *primary})
-
-
-def _key_of_primary(store: KeyStore, label: str) -> ExternalKey | None:
-    """The external key whose primary version has a label; None if there is none."""
-    key = store.keys.key_of_label(label)
-    return key if key is not None and store.versions.is_primary(key, label) else None
 
 
 def _credentials_and_quota(service: Service) -> Iterator[Condition]:

@@ -171,6 +171,7 @@ def _build_service(
         state.fingerprints,
         store.keys.has_label,
         lambda: _needed_labels(store, state.fingerprints),
+        encrypts=lambda label: store.key_of_primary(label) is not None,
         share=Share(table.name, table.weight),
         revision=lambda: state.versions.revision,
     )
@@ -200,8 +201,8 @@ def _needed_labels(store: KeyStore, records: FingerprintRecords) -> Iterator[str
     """:func:`_primary_labels`, and those of keys that only a pattern exposes, if they were used."""
     yield from _primary_labels(store)
     for label in records.expected():
-        key = store.keys.key_of_label(label)
-        if key is not None and not key.disabled and store.versions.is_primary(key, label):
+        key = store.key_of_primary(label)
+        if key is not None and not key.disabled:
             yield label
 
 

@@ -17,7 +17,7 @@ class KeyProblems:
 
     instance: Instance
     differing: tuple[str, ...] = ()
-    """Keys that are not those on record."""
+    """Keys that are not those on record. Of a label that several keys carry, this is not said."""
 
     missing: tuple[str, ...] = ()
     """Keys that the configuration names, that were used before, or that another HSM has."""
@@ -25,11 +25,13 @@ class KeyProblems:
     ambiguous: tuple[str, ...] = ()
     """Labels that several keys carry."""
 
-    not_encrypting: tuple[str, ...] = ()
-    """Keys that may not encrypt, and could."""
+    restricted: tuple[str, ...] = ()
+    """Keys that could encrypt and decrypt, and may no longer decrypt, or no longer encrypt although they have to."""
 
-    not_decrypting: tuple[str, ...] = ()
-    """Keys that may not decrypt, and could."""
+    @property
+    def refused(self) -> frozenset[str]:
+        """The keys that the HSM has and that are not used on it, or not for all that they have to do."""
+        return frozenset((*self.differing, *self.ambiguous, *self.restricted))
 
 
 class KeyComparison:
@@ -45,12 +47,16 @@ class KeyComparison:
         identity: KeyIdentity,
         exposes: Callable[[str], bool],
         named: Callable[[], Iterable[str]],
-        revision: Callable[[], object] = lambda: None,
+        *,
+        encrypts: Callable[[str], bool],
+        revision: Callable[[], object],
     ) -> None:
         """``exposes`` says whether the key store exposes a label; ``named`` returns the labels that it needs.
 
-        ``revision`` changes when ``named`` may return others.
+        ``encrypts`` says whether the key of a label has to encrypt: a former version need not. ``revision`` changes
+        when ``named`` or ``encrypts`` may return something else.
         """
+        self._encrypts = encrypts
         self._revision = revision
         self._instances = instances
         self._identity = identity
@@ -60,13 +66,9 @@ class KeyComparison:
         """The data that was compared, the monotonic time, and the result."""
         self._needed: frozenset[str] | None = None
         """What ``named`` returned last; None before the first comparison."""
+        self._made_at = time.monotonic()
         self._new: dict[str, float] = {}
-        """Labels that ``named`` has returned since, with the time, until each HSM has been listed after that time."""
-
-    @property
-    def needed(self) -> frozenset[str]:
-        """The labels that the key store needs, as of the last comparison."""
-        return self._needed or frozenset()
+        """Labels that ``named`` returns, with the time since when, until each HSM has been listed after that time."""
 
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""
@@ -91,35 +93,37 @@ class KeyComparison:
         for instance in self._instances:
             refused = self._identity.refused_keys(instance)
             if instance.listed:
+                ambiguous = exposed & instance.ambiguous
                 differing = {label for label in exposed if self._differs(label, instance.check_values)}
                 missing = {label for label in needed - instance.labels if self._is_listed_since_needed(label, instance)}
-                ambiguous = exposed & instance.ambiguous
                 yield KeyProblems(
                     instance,
-                    _sorted({*differing, *refused}),
+                    _sorted({*differing, *refused} - ambiguous),
                     _sorted(missing),
                     _sorted(ambiguous),
-                    self._restricted(exposed & instance.not_encrypting),
-                    self._restricted(exposed & instance.not_decrypting),
+                    _sorted(filter(self._identity.could_do_both, exposed & self._restricted(instance))),
                 )
             else:
                 yield KeyProblems(instance, _sorted(refused))
 
-    def _restricted(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """Of these labels, those whose key could encrypt and decrypt: others are made for one use only."""
-        return _sorted(filter(self._identity.could_do_both, labels))
+    def _restricted(self, instance: Instance) -> frozenset[str]:
+        """The labels whose keys may not do all that they have to."""
+        return instance.not_decrypting.union(filter(self._encrypts, instance.not_encrypting))
 
     def _named_labels(self) -> frozenset[str]:
         """The labels that the key store needs; those that it did not need before are noted."""
         now, before = time.monotonic(), self._needed
         self._needed = named = frozenset(self._named())
-        self._new.update((label, now) for label in named - (named if before is None else before))
+        if before is None:
+            self._new = dict.fromkeys(named, self._made_at)
+        else:
+            self._new.update((label, now) for label in named - before)
         listed_at = min((instance.listed_at for instance in self._instances), default=now)
         self._new = {label: at for label, at in self._new.items() if label in named and at >= listed_at}
         return named
 
     def _is_listed_since_needed(self, label: str, instance: Instance) -> bool:
-        """A rotation makes a key that the listing before cannot have."""
+        """A rotation, or a command before a reload, makes a key that the listing before cannot have."""
         at = self._new.get(label)
         return at is None or at < instance.listed_at
 

@@ -263,6 +263,10 @@ class Instance:
         self._connector.stop()
         self._pool.stop()
 
+    def check_soon(self) -> None:
+        """Test it and list its keys now, instead of at the next check. Call it on the event loop."""
+        self._watcher.check_soon()
+
     async def ended(self, seconds: float) -> None:
         """After :meth:`stop`, wait at most ``seconds`` until the threads have ended. Then none logs in again."""
         deadline = Deadline.after(seconds)
