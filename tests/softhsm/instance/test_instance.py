@@ -331,6 +331,24 @@ async def test_an_hsm_that_is_down_at_the_start_serves_when_it_comes(make_faulty
         await until(lambda: instance.serving)
 
 
+async def test_each_new_connection_is_read_before_the_hsm_serves(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty(check_interval_s=1)
+    instance = Instance(faulty.hsm, modules)
+    states: list[State] = []
+    instance.read_when_connected(lambda session: states.append(instance.state) if session.logged_in() else None)
+    instance.start()
+    try:
+        await until(lambda: instance.serving)
+        assert states == [State.CONNECTING]
+        faulty.tell("* return 0x30")
+        await until(lambda: instance.state is State.DOWN)
+        faulty.tell()
+        await until(lambda: instance.serving)
+        assert {*states[1:]} == {State.DOWN}
+    finally:
+        instance.stop()
+
+
 async def test_an_hsm_that_failed_returns_although_a_call_is_still_inside(
     make_faulty: Faulty, modules: Modules
 ) -> None:

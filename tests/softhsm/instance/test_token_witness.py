@@ -36,11 +36,11 @@ class Hsm:
 
     def __init__(self, session: HsmSession) -> None:
         self.session = session
-        self.test: Callable[[], None] = lambda: None
+        self.connect: Callable[[], None] = lambda: None
         self.writes = 0
 
-    def read_when_tested(self, read: Callable[[HsmSession], None]) -> None:
-        self.test = lambda: read(self.session)
+    def read_when_connected(self, read: Callable[[HsmSession], None]) -> None:
+        self.connect = lambda: read(self.session)
 
     def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
         self.writes += 1
@@ -61,7 +61,7 @@ class Machine:
         """A process begins, and connects its HSM."""
         self.witness = TokenWitness(self.state, [self.hsm])
         self.lines = WitnessLines(self.state, lambda: self.changes, lambda: self.witness.unread)
-        self.hsm.test()
+        self.hsm.connect()
 
     def change(self) -> None:
         self.changes += 1
@@ -179,7 +179,7 @@ def test_the_number_is_not_raised_before_a_token_was_read(machine: Machine) -> N
     machine.lines = WitnessLines(machine.state, lambda: machine.changes, lambda: machine.witness.unread)
 
     assert machine.lines.take() is None
-    machine.hsm.test()
+    machine.hsm.connect()
     assert machine.lines.take() is not None
 
 
@@ -407,8 +407,8 @@ def test_one_of_several_tokens_is_enough(machine: Machine, connection: Connectio
     refusing = Hsm(HsmSession(connection, connection._token.open(rw=False)))
     refusing.id = "refusing"
     machine.witness = TokenWitness(machine.state, [refusing, machine.hsm])
-    refusing.test()
-    machine.hsm.test()
+    refusing.connect()
+    machine.hsm.connect()
 
     machine.change()
 

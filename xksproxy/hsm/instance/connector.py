@@ -84,8 +84,8 @@ class Connector:
         """The number of worker processes of this machine that want sessions."""
         self.may_reinitialize: Callable[[], bool] = lambda: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module."""
-        self.when_tested: Callable[[HsmSession], None] | None = None
-        """Called with the anchor session after each successful test, before the HSM serves."""
+        self.when_connected: Callable[[HsmSession], None] | None = None
+        """Called with the anchor session after the first successful test of a connection, before the HSM serves."""
         self._hsm = hsm
         self._modules = modules
         self._on_change = on_change
@@ -281,14 +281,14 @@ class Connector:
         with connection.module_lock:
             if connection.anchor is None:
                 raise TokenUnavailable("its only session failed")
-            if connection is not self._connection or self._anchor_session is None:
-                self._anchor_session = HsmSession(connection, connection.anchor)
-                self._connection = connection
-            self._require_login(self._anchor_session)
-            self._anchor_session.test_settings()
-            if self.when_tested is not None:
+            known = self._anchor_session if connection is self._connection else None
+            session = known or HsmSession(connection, connection.anchor)
+            self._anchor_session, self._connection = session, connection
+            self._require_login(session)
+            session.test_settings()
+            if known is None and self.when_connected is not None:
                 self._report(_WITNESS)
-                self.when_tested(self._anchor_session)
+                self.when_connected(session)
         with self._condition:
             self._test_wanted = False
             self.passed_tests += 1

@@ -241,9 +241,9 @@ class Instance:
         """The age of the last successful check; infinite before the first."""
         return time.monotonic() - self._checked_at
 
-    def read_when_tested(self, read: Callable[[HsmSession], None]) -> None:
-        """Let ``read`` use a session after each test of the HSM, before it serves. Call it before :meth:`start`."""
-        self._connector.when_tested = read
+    def read_when_connected(self, read: Callable[[HsmSession], None]) -> None:
+        """Let ``read`` use a session whenever the HSM is connected, before it serves. Call it before :meth:`start`."""
+        self._connector.when_connected = read
 
     def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
         """Run ``work`` on the calling thread in a session of its own, which does not change the health of the HSM.

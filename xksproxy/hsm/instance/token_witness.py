@@ -47,8 +47,8 @@ class Witnessing(Protocol):
     def serving(self) -> bool:
         """Whether it gets calls."""
 
-    def read_when_tested(self, read: Callable[[HsmSession], None]) -> None:
-        """Let ``read`` use a session after each test of the HSM, before it serves."""
+    def read_when_connected(self, read: Callable[[HsmSession], None]) -> None:
+        """Let ``read`` use a session whenever the HSM is connected, before it serves."""
 
     def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
         """Run ``work`` on the calling thread, in a session that nobody else uses (HsmError if there is none)."""
@@ -68,7 +68,7 @@ class TokenWitness:
         """Why the state directory is in doubt, as far as this process has seen it on a token. Empty if it is not."""
         self._tokens = [_Token(instance) for instance in instances]
         for token in self._tokens:
-            token.instance.read_when_tested(partial(self._read, token))
+            token.instance.read_when_connected(partial(self._read, token))
 
     @property
     def problem(self) -> str:
