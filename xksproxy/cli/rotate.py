@@ -8,7 +8,7 @@ import msgspec
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.doubt import require_no_doubt
+from xksproxy.cli.doubt import require_no_doubt, require_no_doubt_by, require_no_known_doubt
 from xksproxy.cli.output import print_json, print_line, print_progress
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.record_event import record_event
@@ -84,7 +84,7 @@ def rotate(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     make_directory(state)
-    require_no_doubt(config)
+    require_no_known_doubt(config)
     usage = UsageBook(state)
     if prepare + activate + abandon > 1:
         raise click.UsageError("give only one of --prepare, --activate and --abandon")
@@ -218,6 +218,7 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     state = Path(config.state.directory)
     hsms = {hsm.id: hsm for hsm in config.hsm}
     sessions = open_sessions((hsms[hsm_id] for hsm_id in store.hsms), state, usage, config.hsm, print_progress)
+    require_no_doubt_by(config, sessions)
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),

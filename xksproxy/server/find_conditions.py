@@ -1,7 +1,7 @@
 """Finds the conditions of a worker."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
@@ -77,7 +77,7 @@ class ConditionFinder:
         services = self._services.snapshot.services
         changed = self._services.take_changed_stores()
         due = {*changed, *self._of_stores, *self._round.next(services)}
-        if self._is_new(services, nearly_used, elsewhere):
+        if self._is_new(services, [*nearly_used], elsewhere):
             self._of_stores.clear()
             due = {*services}
         for prefix in due & services.keys():
@@ -103,6 +103,9 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
         yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.doubt)
     if services.problem not in ("", services.doubt):
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
+    if problem := services.token_witness.problem:
+        text = f"no token is a witness of the state directory, so a loss may stay unnoticed: {problem}"
+        yield _condition(Severity.DEGRADED, Cause.STATE_WITNESS, text)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
     elif recorder.audit.problem:
@@ -148,7 +151,7 @@ def hsm_conditions(instance: Instance, elsewhere: frozenset[str]) -> Iterator[Co
         yield Condition(Severity.DEGRADED, Cause.HSM_DEGRADED, "", instance.id, text)
 
 
-def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozenset[str]) -> Iterator[Condition]:
+def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: frozenset[str]) -> Iterator[Condition]:
     store, fleet = service.store, service.fleet
     if service.state.problem:
         yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
@@ -171,7 +174,11 @@ def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozens
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
     elif blocks:
         yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
-    if limited := [key.id for label in nearly_used if (key := store.key_of_primary(label)) is not None]:
+    if limited := [
+        key.id
+        for label, count in nearly_used.items()
+        if (key := store.key_of_primary(label)) is not None and count >= _NEARLY_USED * key.maximum_encryptions
+    ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
 

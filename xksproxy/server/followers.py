@@ -141,6 +141,14 @@ def wait_for_workers_of(
     return _wait(lambda: {runtime: master}, follows, seconds)
 
 
+def is_in_use(state_directory: Path) -> bool:
+    """Whether a proxy that runs uses a state directory, as far as its record of them can be read."""
+    try:
+        return bool(proxies_of(state_directory))
+    except StateUnusable:  # what is lost may be the record
+        return False
+
+
 def proxies_of(state_directory: Path) -> dict[Path, int]:
     """The master process of each running proxy that uses a state directory, by its runtime directory.
 

@@ -28,6 +28,10 @@ class FingerprintRecords:
         """The fingerprint on record, as this worker last read it."""
         return self._table.get(label)
 
+    def expected(self) -> Iterator[str]:
+        """The labels of keys that were used, and were not removed on purpose, as this worker last read them."""
+        return (label for label, fingerprint in self._table.entries().items() if not fingerprint.removed)
+
     @property
     def revision(self) -> int:
         """The revision of the file, as this worker last read it."""

@@ -20,7 +20,7 @@ class KeyProblems:
     """Keys that are not those on record. Of a label that several keys carry, this is not said."""
 
     missing: tuple[str, ...] = ()
-    """Keys that the configuration names or that another HSM has."""
+    """Keys that the configuration names, that were used before, or that another HSM has."""
 
     ambiguous: tuple[str, ...] = ()
     """Labels that several keys carry."""

@@ -203,6 +203,18 @@ class Instance:
         """The age of the last successful check; infinite before the first."""
         return time.monotonic() - self._checked_at
 
+    def read_when_tested(self, read: Callable[[HsmSession], None]) -> None:
+        """Let ``read`` use a session after each test of the HSM, before it serves. Call it before :meth:`start`."""
+        self._connector.when_tested = read
+
+    def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
+        """Run ``work`` on the calling thread in a session of its own, which does not change the health of the HSM.
+
+        Raises:
+            HsmError: there is no session, or what ``work`` raised.
+        """
+        self._connector.on_own_session(work)
+
     def start(self) -> None:
         """Start threads and watcher. The HSM may be unreachable."""
         self._loop = asyncio.get_running_loop()
