@@ -24,7 +24,8 @@ from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, Ve
 from xksproxy.server.followers import holds
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.private_files import make_directory
-from xksproxy.state.state_file import SharedTable, file_lock
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
