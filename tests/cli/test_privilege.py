@@ -125,7 +125,7 @@ def test_what_root_runs_leaves_only_private_files_of_the_owner(config: Path) -> 
     assert not [name for name, (_, mode) in made.items() if name.startswith("state") and mode & 0o077]
     events = [json.loads(path.read_text()) for path in sorted((config.parent / "state" / "audit").glob("*.json"))]
     assert [event["message"] for event in events] == [
-        *("block set", "block removed", "version activated", "credential created"),
+        *("block set", "block removed", "key created", "version activated", "credential created"),
     ]
     assert {event["fields"]["user"] for event in events} == {"root"}
 
@@ -165,7 +165,7 @@ def test_a_stranger_who_cannot_read_the_configuration_is_told_the_command_to_use
 
 
 def test_a_link_that_the_owner_made_does_not_lead_root_to_another_file(config: Path, tmp_path: Path) -> None:
-    """The state directory refuses pipes and hard links in the same way: tests/unit/state/test_state_file.py."""
+    """The state directory refuses pipes and hard links in the same way: tests/unit/state/test_shared_table.py."""
     victim, state = tmp_path / "victim", config.parent / "state"
     victim.write_bytes(SECRET)
     victim.chmod(0o600)

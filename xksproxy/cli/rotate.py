@@ -24,7 +24,8 @@ from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, Ve
 from xksproxy.server.followers import holds
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.private_files import make_directory
-from xksproxy.state.state_file import SharedTable, file_lock
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
@@ -219,10 +220,14 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     hsms = {hsm.id: hsm for hsm in config.hsm}
     sessions = open_sessions((hsms[hsm_id] for hsm_id in store.hsms), state, usage, config.hsm, print_progress)
     require_no_doubt_by(config, sessions)
+
+    def created(hsm: str, label: str) -> None:
+        record_event(state, "key created", keystore=store.name, key_id=key.id, label=label, hsm=hsm, usage="both")
+
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),
-        KeyInventory(sessions, print_progress),
+        KeyInventory(sessions, print_progress, created),
         version_table(state, store.name),
         FingerprintRecords(state, store.name),
         usage=usage,

@@ -88,7 +88,7 @@ class ConditionFinder:
 
     def _is_new(self, services: object, *others: object) -> bool:
         """Whether something has changed that may concern every key store."""
-        instances = [(instance.keys_revision, instance.serving) for instance in self._services.instances]
+        instances = [(instance.listing.revision, instance.serving) for instance in self._services.instances]
         (services_before, *before), self._last = self._last, (services, instances, *others)
         return services is not services_before or before != [instances, *others]
 
@@ -201,7 +201,7 @@ def _unrecorded_versions(service: Service) -> Iterator[Condition]:
         for key in store.keys.named_keys()
         if not key.listed_versions
         for label in store.versions.after_recorded(key, _LOOKED_AT_AFTER_RECORDED)
-        if any(label in instance.labels for instance in instances)
+        if any(label in instance.keys.labels for instance in instances)
     ]
     if found:
         text = (

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from xksproxy.server.worker_status import InForce, WorkerStatus, published_pids, read_in_force, read_status
-from xksproxy.state.state_file import SharedTable, StateFile, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateFile, StateUnusable
 
 _FOLLOW_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 1.0

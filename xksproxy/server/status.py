@@ -245,7 +245,7 @@ def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
             refusals.append(f"the key on {item.instance.id} is not the one on record")
         elif label in item.restricted:
             refusals.append(f"the key on {item.instance.id} may no longer encrypt or decrypt")
-        elif label in item.instance.labels:
+        elif label in item.instance.keys.labels:
             return "ENABLED"
     return f"refused: {'; '.join(refusals)}" if refusals else "not seen on a token"
 

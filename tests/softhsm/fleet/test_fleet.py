@@ -81,7 +81,7 @@ async def test_a_key_that_is_ambiguous_on_one_hsm_is_used_on_the_other_and_on_no
         change_key(a, pin, "split", bytes(range(32)))
         for _ in range(12):
             await round_trip(fleet, label="split")
-        await until(lambda: "split" in fleet.instances[0].ambiguous)
+        await until(lambda: "split" in fleet.instances[0].keys.ambiguous)
         current_request_stats.set(stats := RequestStats(hsms=[]))
         for _ in range(12):
             await round_trip(fleet, label="split")

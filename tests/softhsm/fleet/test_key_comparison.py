@@ -106,6 +106,6 @@ async def test_what_was_needed_before_the_first_listing_is_missing_at_the_first_
 
 
 async def listed(store: Store) -> None:
-    before = store.instance.listed_at
-    while store.instance.listed_at == before:
+    before = store.instance.listing.listed_at
+    while store.instance.listing.listed_at == before:
         await store.instance.check()

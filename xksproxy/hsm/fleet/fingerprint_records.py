@@ -6,7 +6,8 @@ from pathlib import Path
 
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.keys import KeyFingerprint
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 
 
 class FingerprintRecords:

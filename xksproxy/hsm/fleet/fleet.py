@@ -182,7 +182,7 @@ class Fleet:
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
-        return any(label in instance.labels for instance in self._instances)
+        return any(label in instance.keys.labels for instance in self._instances)
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """The description of a key, read now from a serving instance; see :meth:`HsmSession.read_key`."""
@@ -253,7 +253,7 @@ class Fleet:
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
             budget = self._budget(instance, calls, deadline) if others_left else deadline
             try:
-                if label in instance.ambiguous:
+                if label in instance.keys.ambiguous:
                     # A session may have the handle of one of them; a search shows whether there are still several.
                     await instance.call(lambda session: session.describe_key(label), budget, self.share)
                 fingerprint = await self._identity.fingerprint(label, budget)
@@ -284,7 +284,7 @@ class Fleet:
             return candidates[0] if candidates else None
         return min(
             candidates,
-            key=lambda item: (label in item.ambiguous, item.troubled, self._speed_class(item), item.load),
+            key=lambda item: (label in item.keys.ambiguous, item.troubled, self._speed_class(item), item.load),
         )
 
     def _speed_class(self, instance: Instance) -> int:

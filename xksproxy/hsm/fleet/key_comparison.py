@@ -75,9 +75,9 @@ class KeyComparison:
         compared: list[object] = [self._identity.revision, self._revision()]
         for instance in self._instances:
             compared += (
-                instance.keys_revision,
+                instance.listing.revision,
                 self._identity.refused_keys(instance),
-                instance.listed_at if self._new else None,
+                instance.listing.listed_at if self._new else None,
             )
         before, at, problems = self._last
         if time.monotonic() - at >= _MAXIMUM_AGE_SECONDS or compared != before:
@@ -86,16 +86,20 @@ class KeyComparison:
         return problems
 
     def _compare(self) -> Iterable[KeyProblems]:
-        labels = {label for instance in self._instances for label in (*instance.labels, *instance.check_values)}
+        labels = {
+            label for instance in self._instances for label in (*instance.keys.labels, *instance.keys.check_values)
+        }
         exposed = set(filter(self._exposes, labels))
-        needed = {label for instance in self._instances for label in instance.labels if label in exposed}
+        needed = {label for instance in self._instances for label in instance.keys.labels if label in exposed}
         needed.update(self._named_labels())
         for instance in self._instances:
             refused = self._identity.refused_keys(instance)
-            if instance.listed:
-                ambiguous = exposed & instance.ambiguous
-                differing = {label for label in exposed if self._differs(label, instance.check_values)}
-                missing = {label for label in needed - instance.labels if self._is_listed_since_needed(label, instance)}
+            if instance.listing.listed:
+                ambiguous = exposed & instance.keys.ambiguous
+                differing = {label for label in exposed if self._differs(label, instance.keys.check_values)}
+                missing = {
+                    label for label in needed - instance.keys.labels if self._is_listed_since_needed(label, instance)
+                }
                 yield KeyProblems(
                     instance,
                     _sorted({*differing, *refused} - ambiguous),
@@ -108,7 +112,7 @@ class KeyComparison:
 
     def _restricted(self, instance: Instance) -> frozenset[str]:
         """The labels whose keys may not do all that they have to."""
-        return instance.not_decrypting.union(filter(self._encrypts, instance.not_encrypting))
+        return instance.keys.not_decrypting.union(filter(self._encrypts, instance.keys.not_encrypting))
 
     def _named_labels(self) -> frozenset[str]:
         """The labels that the key store needs; those that it did not need before are noted."""
@@ -118,14 +122,14 @@ class KeyComparison:
             self._new = dict.fromkeys(named, self._made_at)
         else:
             self._new.update((label, now) for label in named - before)
-        listed_at = min((instance.listed_at for instance in self._instances), default=now)
+        listed_at = min((instance.listing.listed_at for instance in self._instances), default=now)
         self._new = {label: at for label, at in self._new.items() if label in named and at >= listed_at}
         return named
 
     def _is_listed_since_needed(self, label: str, instance: Instance) -> bool:
         """A rotation, or a command before a reload, makes a key that the listing before cannot have."""
         at = self._new.get(label)
-        return at is None or at < instance.listed_at
+        return at is None or at < instance.listing.listed_at
 
     def _differs(self, label: str, check_values: Mapping[str, bytes | None]) -> bool:
         return label in check_values and not self._identity.agrees(label, check_values[label])
