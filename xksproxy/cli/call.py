@@ -20,6 +20,7 @@ from xksproxy.cli.output import (
     print_error,
     print_json,
     print_line,
+    write_output,
 )
 from xksproxy.cli.pasted import ID
 from xksproxy.client.xks import Answer, Endpoint, XksClient
@@ -174,8 +175,7 @@ def _print_plaintext(plaintext: bytes) -> None:
     if sys.stdout.isatty():
         print_document(plaintext.decode("utf-8", "backslashreplace"))
         return
-    sys.stdout.buffer.write(plaintext)
-    sys.stdout.flush()
+    write_output(plaintext)
 
 
 def _send(endpoint: Endpoint, ca: str | None, operation: Operation, body: dict[str, Any], key_id: str) -> Answer:

@@ -69,6 +69,9 @@ def tls_context(ca: Path | None, client_certificate: Path | None, client_key: Pa
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ValueError) as error:
+        if ca is None:
+            reason = f"OpenSSL cannot be used: {_reason(error)}; check this machine's openssl.cnf and OPENSSL_CONF"
+            raise TargetError(reason) from None
         raise TargetError(f"{ca}: {_reason(error)}; expected CA certificates in PEM") from None
     if client_certificate is not None:
         try:
