@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Final
 
 from xksproxy.config.findings import Finding
+from xksproxy.spec.pasted import host_in
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:\s/]+):(?P<port>[0-9]{1,5})")
@@ -34,9 +35,10 @@ def listener_problems(listeners: Sequence[Listener]) -> Iterator[str]:
     for listener in listeners:
         match = _ADDRESS.fullmatch(listener.address)
         if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
-            scheme = "; leave the scheme out" if "://" in listener.address else ""
-            expected = "address:port, such as 0.0.0.0:443 or [::]:443"
-            yield f"{listener.at}: expected {expected}, got {listener.address}{scheme}"
+            meant = host_in(listener.address)
+            hint = f'; write "{meant}"' if meant != listener.address and _ADDRESS.fullmatch(meant) else ""
+            expected = "address:port, such as 0.0.0.0:443 or [::]:443, with a port from 1 to 65535"
+            yield f"{listener.at}: expected {expected}, got {listener.address}{hint}"
         elif match["host"] == "*":
             port = match["port"]
             yield f"{listener.at}: * is not an address; write 0.0.0.0:{port}, or [::]:{port} for IPv6 and IPv4"
