@@ -25,6 +25,7 @@ from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
 from xksproxy.config.listener_checks import trial_findings
 from xksproxy.config.model import Config
+from xksproxy.server.tls import verification_findings
 
 _COLUMNS = ("KEY STORE", "EXTERNAL KEY ID", "VERSION", "ROLE", "LABEL", "SPEC", "USAGE", "RESULT")
 
@@ -56,6 +57,8 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
         _refuse(list(error.problems), [], code, as_json=as_json)
     refusals = problems_of(config_file, config, "readable here")
     findings = inspect_config(config)
+    if not any(refusal.startswith("server.tls") for refusal in refusals):
+        findings += verification_findings(config.server.tls)
     if not any(".listen: " in refusal for refusal in refusals):
         findings += trial_findings(listeners_of(config), starting=False)
     problems = [*refusals, *(finding.text for finding in findings if finding.serious)]

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from xksproxy.config.certificate_checks import certificate_findings, client_ca_findings
+from xksproxy.config.certificate_checks import certificate_findings
+from xksproxy.config.client_ca_checks import client_ca_findings
 from xksproxy.config.credential_checks import credential_findings
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Config
