@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_support import run_apart
+from support import Proxy
 from xksproxy_tools.development import certificates
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -261,3 +263,18 @@ class TestLive:
         done = live('keys = [{ id = ".." }]')
 
         assert (done.code, done.out) == (1, b"")
+
+
+def test_an_address_in_use_is_a_warning_only_if_this_proxy_does_not_run(proxy: Proxy, tmp_path: Path) -> None:
+    config = proxy.environment.config
+    other = config.with_name("other-state.toml")
+    other.write_text(config.read_text().replace('directory = "state"', f'directory = "{tmp_path}"'))
+    try:
+        own, another = (run_apart("check-config", "--config", path) for path in (config, other))
+    finally:
+        other.unlink()
+
+    assert own.code == another.code == 0
+    assert "another process listens there" not in own.err
+    address = f"server.listen: cannot listen on 127.0.0.1:{proxy.port}: another process listens there"
+    assert address in another.err

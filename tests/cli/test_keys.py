@@ -227,7 +227,7 @@ def test_create_gives_a_key_its_id_and_the_external_key_id_as_label(
 
 @pytest.mark.parametrize(
     ("key_id", "complaint"),
-    [("absent", "absent: "), ("twice", "twice: "), ("\udcff", "exposes no external key ")],
+    [("absent", "absent: "), ("twice", "twice: "), ("absent-too", "exposes no external key ")],
 )
 def test_show_refuses_what_is_missing_ambiguous_or_not_exposed(
     spawn: Callable[..., Any], wide: tuple[str, ...], key_id: str, complaint: str

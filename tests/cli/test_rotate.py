@@ -123,7 +123,7 @@ def test_a_version_is_prepared_and_activated_later_or_abandoned(
     assert {item["extractable"] for item in shown(spawn, home).values()} == {False}
 
 
-@pytest.mark.parametrize("key_id", ["no-such-key", "demo-key.v2", ".."])
+@pytest.mark.parametrize("key_id", ["no-such-key", "demo-key.v2", "DEMO-KEY"])
 def test_a_key_that_is_not_exposed_is_not_rotated(run: Callable[..., Any], home: DevEnvironment, key_id: str) -> None:
     done = run("keys", "rotate", key_id, "--config", home.config)
 

@@ -135,7 +135,13 @@ def test_what_is_missing_is_named(ask: Callable[..., Result], missing: str, comp
     [
         (("--endpoint", "localhost"), "'localhost' is not an endpoint"),
         (("--path", "/kms"), "'/kms' is not the path of a key store"),
-        (("--region", "EU West"), "'EU West' is not a Region; expected the form of eu-west-1"),
+        (("--region", "EU West"), "'EU West': it is not a Region; expected the form of eu-west-1"),
+        (("--region", "EU-WEST-1"), "--region 'EU-WEST-1': it has capital letters; write \"eu-west-1\""),
+        (
+            ("--endpoint", "http://localhost/dev"),
+            'expected https://host or https://host:port; write "https://localhost"',
+        ),
+        (("--path", "https://xks.example.com/dev"), 'write "/dev/kms/xks/v1"'),
         (("--credential-file", "absent.json"), "absent.json"),
     ],
 )

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import config_option, keystore_option
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_line
-from xksproxy.cli.pasted import ID
+from xksproxy.cli.pasted import KEY_ID
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.token_session import hsm_option, open_on_hsm
 from xksproxy.hsm.errors import HsmError, KeyDiffers, KeyMissing
@@ -26,7 +26,7 @@ from xksproxy.state.versions import version_table
 @config_option
 @keystore_option
 @hsm_option
-@click.argument("key_id", metavar="ID", type=ID)
+@click.argument("key_id", metavar="ID", type=KEY_ID)
 def accept(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str) -> None:
     """Accept that the key of an external key id was replaced on the token, or removed from it, and record that.
 

@@ -12,7 +12,7 @@ import msgspec
 from xksproxy.cli.block_target import STATE_OPTIONS, BlockTarget, find_target
 from xksproxy.cli.doubt import require_newest
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
-from xksproxy.cli.pasted import ID
+from xksproxy.cli.pasted import ID, KEY_ID
 from xksproxy.cli.privilege import become_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
@@ -23,8 +23,8 @@ from xksproxy.state.state_file import StateUnusable
 
 _OPTIONS = (
     *STATE_OPTIONS,
-    click.option("--keystore", "keystore_name", help="The key store, if there are several."),
-    click.option("--key", "key_id", metavar="ID", type=ID, help="Only this external key, not the whole key store."),
+    click.option("--keystore", "keystore_name", type=ID, help="The key store, if there are several."),
+    click.option("--key", "key_id", metavar="ID", type=KEY_ID, help="Only this external key, not the whole key store."),
     click.option("--all", "all_stores", is_flag=True, help="All key stores of this machine, whatever their names."),
 )
 

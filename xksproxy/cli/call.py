@@ -4,7 +4,6 @@ import base64
 import http.client
 import json
 import os
-import re
 import ssl
 import sys
 import uuid
@@ -20,10 +19,12 @@ from xksproxy.cli.output import (
     print_error,
     print_json,
     print_line,
+    write_output,
 )
-from xksproxy.cli.pasted import ID
+from xksproxy.cli.pasted import HOST, ID, PREFIX, REGION
 from xksproxy.client.xks import Answer, Endpoint, XksClient
 from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.pasted import wrapping_problem
 from xksproxy.spec.uri import Operation
 
 _CA_PREFIX = "--cacert "
@@ -45,12 +46,19 @@ def call() -> None:
 def _endpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
-            "--host", type=ID, envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"
+            "--host", type=HOST, envvar="XKS_PROXY_HOST", show_envvar=True, required=True, help="host or host:port"
         ),
         click.option(
-            "--prefix", envvar="URI_PREFIX", show_envvar=True, default="", help="The path before /kms/xks/v1."
+            "--prefix",
+            type=PREFIX,
+            envvar="URI_PREFIX",
+            show_envvar=True,
+            default="",
+            help="The path before /kms/xks/v1.",
         ),
-        click.option("--region", envvar="REGION", show_envvar=True, default="us-east-1", show_default=True),
+        click.option(
+            "--region", type=REGION, envvar="REGION", show_envvar=True, default="us-east-1", show_default=True
+        ),
         click.option("--access-key-id", type=ID, envvar="SIGV4_ACCESS_KEY_ID", show_envvar=True, required=True),
         click.option(
             "--secret-access-key-file",
@@ -154,8 +162,6 @@ def _call(
     kms_operation: str | None,
     raw: bool = False,
 ) -> None:
-    if not re.fullmatch(r"[a-z0-9-]+", region):
-        raise click.UsageError(f"{region!r} is not a Region; expected the form of eu-west-1")
     credential = Credential(access_key_id, _secret(secret_access_key_file))
     path_prefix = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
     body = {"requestMetadata": _metadata(kms_operation or usual_operation, region), **message}
@@ -174,8 +180,7 @@ def _print_plaintext(plaintext: bytes) -> None:
     if sys.stdout.isatty():
         print_document(plaintext.decode("utf-8", "backslashreplace"))
         return
-    sys.stdout.buffer.write(plaintext)
-    sys.stdout.flush()
+    write_output(plaintext)
 
 
 def _send(endpoint: Endpoint, ca: str | None, operation: Operation, body: dict[str, Any], key_id: str) -> Answer:
@@ -200,6 +205,8 @@ def _secret(file: Any) -> str:
         raise click.UsageError("the file with the secret is not text") from None
     if not secret:
         raise click.UsageError("the secret is missing: set SIGV4_SECRET_ACCESS_KEY or give --secret-access-key-file")
+    if problem := wrapping_problem(secret):
+        raise click.UsageError(f"the secret access key: {problem}; remove that")
     return secret
 
 

@@ -25,6 +25,9 @@ from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.inspection import inspect_config
 from xksproxy.config.listener_checks import trial_findings
 from xksproxy.config.model import Config
+from xksproxy.server.followers import proxies_of
+from xksproxy.server.tls import verification_findings
+from xksproxy.state.state_file import StateUnusable
 
 _COLUMNS = ("KEY STORE", "EXTERNAL KEY ID", "VERSION", "ROLE", "LABEL", "SPEC", "USAGE", "RESULT")
 
@@ -56,8 +59,10 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
         _refuse(list(error.problems), [], code, as_json=as_json)
     refusals = problems_of(config_file, config, "readable here")
     findings = inspect_config(config)
+    if not any(refusal.startswith("server.tls") for refusal in refusals):
+        findings += verification_findings(config.server.tls)
     if not any(".listen: " in refusal for refusal in refusals):
-        findings += trial_findings(listeners_of(config), starting=False)
+        findings += trial_findings(listeners_of(config), starting=False, running=_is_running(config))
     problems = [*refusals, *(finding.text for finding in findings if finding.serious)]
     problems = [f"{config_file}: {problem}" for problem in problems]
     warnings = [f"{config_file}: {finding.text}" for finding in findings if not finding.serious]
@@ -75,6 +80,14 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
         _print_results(config_file, config, results, ok=ok)
     if not ok:
         sys.exit(FOUND_SOMETHING_WRONG)
+
+
+def _is_running(config: Config) -> bool:
+    """Whether a proxy runs with the state directory; also if that cannot be known."""
+    try:
+        return bool(proxies_of(Path(config.state.directory)))
+    except StateUnusable:
+        return True
 
 
 def _refuse(problems: list[str], warnings: list[str], code: int, *, as_json: bool) -> NoReturn:

@@ -8,35 +8,54 @@ from typing import Any, Final
 
 import click
 
+from xksproxy.cli.open_files import require_open_files
 from xksproxy.cli.output import COULD_NOT_RUN, print_error
 from xksproxy.printable import printable
 
 _COMMANDS: Final = {
-    "audit": "audit:audit",
-    "block": "block:block",
-    "call": "call:call",
-    "check-config": "check_config:check_config",
-    "credentials": "credentials:credentials",
-    "hsm": "hsm:hsm",
-    "import-settings": "import_settings:import_settings",
-    "keys": "keys:keys",
-    "kms-config": "kms_config:kms_config",
-    "policy": "policy:policy",
-    "reload": "reload:reload_configuration",
-    "serve": "serve:serve",
-    "state": "state:state",
-    "status": "status:status",
-    "unblock": "block:unblock",
-    "version": "version:version",
+    "audit": ("audit:audit", "Check audit logs."),
+    "block": (
+        "block:block",
+        "Stop the use of a key store, of one external key, or of all key stores, in every worker.",
+    ),
+    "call": ("call:call", "Send one signed request to a proxy and print the response."),
+    "check-config": ("check_config:check_config", "Check a configuration and report all problems at once."),
+    "credentials": (
+        "credentials:credentials",
+        "Create, list, retire and reinstate the credentials with which KMS signs requests.",
+    ),
+    "hsm": ("hsm:hsm", "Manage the HSMs."),
+    "import-settings": (
+        "import_settings:import_settings",
+        "Convert the settings of AWS's sample proxy (aws-kms-xks-proxy) to a configuration directory of this proxy.",
+    ),
+    "keys": ("keys:keys", "List, show, create and rotate the keys of a key store."),
+    "kms-config": ("kms_config:kms_config", "Print the parameters of a key store for AWS KMS."),
+    "policy": ("policy:policy", "Show what the policies of a key store decide."),
+    "reload": (
+        "reload:reload_configuration",
+        "Make the proxy on this machine read its configuration again, and report whether it uses it.",
+    ),
+    "serve": ("serve:serve", "Run the proxy in the foreground, as a systemd service does."),
+    "state": (
+        "state:state",
+        "Back up, restore and check the state directory: blocks, key versions, counts, retired credentials.",
+    ),
+    "status": (
+        "status:status",
+        "Show the state of the proxy on this machine: HSMs, key stores, keys, blocks and recent refusals.",
+    ),
+    "unblock": ("block:unblock", "Allow the use of a key store or an external key again, on this machine."),
+    "version": ("version:version", "Print the version of xksproxy, of Python, of OpenSSL and of the main libraries."),
 }
-"""The module of each command, in this package, and its name there."""
+"""The module of each command, in this package, its name there, and the first sentence of its help."""
 
 _ENTRY_POINT_GROUP: Final = "xksproxy.commands"
 _TOOLS: Final = {
-    "bench": "Put load on an XKS proxy, and measure its answers.",
-    "conformance": "Check an XKS proxy against the specification, from outside.",
-    "dev": "Try the proxy on this machine.",
-    "kms-emulator": "Emulate AWS KMS on this machine.",
+    "bench": "Put load on any XKS proxy as AWS KMS does, and measure its responses.",
+    "conformance": "Check any XKS proxy against every requirement of the specification, from outside.",
+    "dev": "Try the proxy on this machine, with a SoftHSM2 token and a development CA.",
+    "kms-emulator": "Emulate AWS KMS on this machine, for tests and for learning.",
 }
 
 
@@ -53,9 +72,16 @@ class Commands(click.Group):
             return _command_of_tools(cmd_name)
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"xksproxy.cli.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them, so that this works wherever Python does."""
+        summaries = {name: summary for name, (_, summary) in _COMMANDS.items()}
+        summaries |= {name: f"{summary} (in xksproxy-tools)" for name, summary in _TOOLS.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(summaries.items()))
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
         """Parse the command line."""
@@ -79,6 +105,7 @@ def _printable_errors() -> Iterator[None]:
 
 
 def _command_of_tools(name: str) -> click.Command:
+    require_open_files()
     from importlib.metadata import entry_points  # noqa: PLC0415  # slow to import, and only these commands need it
 
     for entry_point in entry_points(group=_ENTRY_POINT_GROUP, name=name):
@@ -95,7 +122,6 @@ def _not_installed(name: str) -> click.Command:
     return click.Command(
         name,
         callback=refuse,
-        short_help=f"{_TOOLS[name]} (needs xksproxy-tools)",
         help=f"{_TOOLS[name]}\n\nNot installed here: pip install xksproxy-tools",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )

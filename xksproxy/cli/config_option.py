@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import become_owner
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
@@ -24,7 +25,7 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-keystore_option = click.option("--keystore", "keystore_name", help="The key store, if there are several.")
+keystore_option = click.option("--keystore", "keystore_name", type=ID, help="The key store, if there are several.")
 """Add ``--keystore NAME``; see :func:`choose_keystore`."""
 
 

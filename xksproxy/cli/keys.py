@@ -12,7 +12,7 @@ from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import config_option, keystore_option
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
-from xksproxy.cli.pasted import ID
+from xksproxy.cli.pasted import KEY_ID
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.table import print_table
@@ -93,7 +93,7 @@ def list_keys(config_file: Path, keystore_name: str | None, hsm_id: str | None, 
 @config_option
 @keystore_option
 @hsm_option
-@click.argument("key_id", metavar="ID", type=ID)
+@click.argument("key_id", metavar="ID", type=KEY_ID)
 @_json_option
 def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_id: str, *, as_json: bool) -> None:
     """Show one external key as GetKeyMetadata reports it, with its versions. Exit code 1 if it cannot be used.
@@ -134,7 +134,7 @@ def show(config_file: Path, keystore_name: str | None, hsm_id: str | None, key_i
 @config_option
 @keystore_option
 @hsm_option
-@click.argument("key_id", metavar="ID", type=ID)
+@click.argument("key_id", metavar="ID", type=KEY_ID)
 @click.option(
     "--usage",
     type=click.Choice(["both", "encrypt", "decrypt", "none"]),

@@ -1,13 +1,15 @@
 """``xksproxy kms-config``: the parameters of a key store for AWS KMS."""
 
+import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.output import print_document, print_error, print_line
+from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import acting_as_owner
 from xksproxy.config.certificate_checks import certified_names, covers
 from xksproxy.config.credentials import read_credentials
@@ -24,21 +26,39 @@ from xksproxy.keystore.kms_config import (
     update_command,
 )
 from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.pasted import host_in, unwrapped
+
+_SERVICE_ARN: Final = re.compile(r"arn:[^:]*:ec2:(?P<region>[^:]*):[^:]*:vpc-endpoint-service/(?P<service>.*)")
+_KEY_STORE_ID: Final = re.compile(r"cks-[0-9a-z]{1,60}")
 
 Form = Literal["json", "aws-cli", "terraform"]
 
 
 def _checked_endpoint(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and host_of_endpoint(value) is None:
-        hint = "; it has a blank at its beginning or end" if value != value.strip() else ""
+        host = host_in(value).removesuffix(":443").lower()
+        hint = f'; write "https://{host}"' if host_of_endpoint(f"https://{host}") else ""
         expected = "expected https:// and a domain name, without port or path: KMS always uses port 443"
-        raise click.BadParameter(f"{expected}{hint}")
+        raise click.BadParameter(f"{value!r}: {expected}{hint}")
     return value
 
 
 def _checked_service(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not is_vpc_endpoint_service_name(value):
-        raise click.BadParameter("expected a name like com.amazonaws.vpce.eu-west-1.vpce-svc-0123456789abcdef0")
+        arn = _SERVICE_ARN.fullmatch(unwrapped(value))
+        meant = f"com.amazonaws.vpce.{arn['region']}.{arn['service']}" if arn else unwrapped(value).lower()
+        hint = f'; write "{meant}"' if is_vpc_endpoint_service_name(meant) else ""
+        expected = "expected a name like com.amazonaws.vpce.eu-west-1.vpce-svc-0123456789abcdef0"
+        raise click.BadParameter(f"{value!r}: {expected}{hint}")
+    return value
+
+
+def _checked_key_store_id(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _KEY_STORE_ID.fullmatch(value):
+        meant = unwrapped(value)
+        hint = f'; write "{meant}"' if _KEY_STORE_ID.fullmatch(meant) else ", not a name or an ARN"
+        expected = "expected the id of a custom key store, such as cks-1234567890abcdef0"
+        raise click.BadParameter(f"{value!r}: {expected}{hint}; find it with: aws kms describe-custom-key-stores")
     return value
 
 
@@ -49,10 +69,15 @@ def _checked_service(_context: click.Context, _parameter: click.Parameter, value
 @click.option(
     "--as", "form", type=click.Choice(["json", "aws-cli", "terraform"]), default="json", show_default=True, help="Form."
 )
-@click.option("--credential", "access_key_id", metavar="ID", help="The credential.  [default: the newest one]")
+@click.option("--credential", "access_key_id", metavar="ID", type=ID, help="The credential.  [default: the newest one]")
 @click.option("--name", help="CustomKeyStoreName.  [default: the name of the key store here]")
 @click.option("--vpc-endpoint-service-name", callback=_checked_service, help="For a VPC endpoint, not a public one.")
-@click.option("--update", metavar="ID", help="With aws-cli: change the credential of this custom key store (cks-…).")
+@click.option(
+    "--update",
+    metavar="ID",
+    callback=_checked_key_store_id,
+    help="With aws-cli: change the credential of this custom key store (cks-…).",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A new file for the secret, mode 0600.")
 @click.option("--show-secret", is_flag=True, help="Print the secret although it goes to a terminal.")
 def kms_config(

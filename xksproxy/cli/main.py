@@ -1,9 +1,9 @@
 """The command ``xksproxy``. Exit codes: 0 success, 1 a problem was found, 2 the command could not run."""
 
+import errno
 import os
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -11,7 +11,14 @@ import click
 
 from xksproxy import __version__
 from xksproxy.cli.commands import Commands
-from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, explain, prepare_streams, print_error
+from xksproxy.cli.output import (
+    COULD_NOT_RUN,
+    FOUND_SOMETHING_WRONG,
+    discard_unwritten,
+    explain,
+    prepare_streams,
+    print_error,
+)
 from xksproxy.cli.privilege import WrongUser, denied_hint
 from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
@@ -22,6 +29,11 @@ from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.state_file import StateUnusable
 
 _TRACEBACK_VARIABLE: Final = "XKSPROXY_TRACEBACK"
+_LIMITS: Final = {
+    errno.EFBIG: ("raise the limit of file sizes: ulimit -f, or LimitFSIZE= in the systemd unit",),
+    errno.EMFILE: ("raise the limit of open files: ulimit -n, or LimitNOFILE= in the systemd unit",),
+}
+"""What to do about errors that the limits of a process cause."""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -43,10 +55,8 @@ def main() -> None:
     try:
         _run()
     except SystemExit as leaving:
+        discard_unwritten()
         if is_left_inside():
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError):  # its reader is gone
-                    stream.flush()
             os._exit(leaving.code if isinstance(leaving.code, int) else COULD_NOT_RUN)
         raise
 
@@ -59,6 +69,20 @@ def _use_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions and sys.executable:  # noqa: SLF001
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell is meant
+
+
+def _explained(error: OSError) -> tuple[str, ...]:
+    """What is wrong, and what to do about it if that is known."""
+    limit = _LIMITS.get(error.errno or 0, ())
+    if error.filename:
+        return f"{error.filename}: {error.strerror}", *limit
+    if "ssl" in sys.modules and isinstance(error, sys.modules["ssl"].SSLError):
+        return (f"OpenSSL cannot be used: {error}", "check this machine's openssl.cnf and the variable OPENSSL_CONF")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return ("the working directory was removed; change to another one",)
+    return error.strerror or str(error), *limit
 
 
 def _run() -> NoReturn:
@@ -77,7 +101,9 @@ def _run() -> NoReturn:
     except StateUnusable as error:
         print_error(f"the state directory cannot be used: {error}")
     except OSError as error:
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        print_error(*_explained(error))
+    except MemoryError:
+        print_error("not enough memory: raise the limit, such as ulimit -v or MemoryMax= in the systemd unit")
     except Exception as error:
         if _TRACEBACK_VARIABLE in os.environ:
             raise

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -40,19 +41,19 @@ def prepare_streams() -> None:
 
 def print_line(text: str = "", *, err: bool = False) -> None:
     """Print one line to standard output, or to standard error."""
-    click.echo(printable(text), err=err)
+    write_output(f"{printable(text)}\n", err=err)
 
 
 def print_document(text: str) -> None:
     """Print a text of several lines, which ends with a line feed if it is to have one."""
-    click.echo(printable_lines(text), nl=False)
+    write_output(printable_lines(text))
 
 
 def print_error(message: str, *more: str) -> None:
-    """Print an error message to standard error, with further lines indented."""
-    print_line(f"xksproxy: {message}", err=True)
-    for line in more:
-        print_line(f"  {line}", err=True)
+    """Print an error message to standard error, with further lines indented. The exit code is the answer without it."""
+    with suppress(OSError):
+        for line in (f"xksproxy: {message}", *(f"  {line}" for line in more)):
+            print_line(line, err=True)
 
 
 def print_progress(text: str) -> None:
@@ -71,4 +72,29 @@ def explain(error: Exception) -> tuple[str, ...]:
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
     """Print a document as JSON. Everything but ASCII is escaped."""
-    click.echo(json.dumps(document, indent=indent))
+    write_output(f"{json.dumps(document, indent=indent)}\n")
+
+
+def write_output(text: str | bytes, *, err: bool = False) -> None:
+    """Write a text as it is.
+
+    Raises:
+        OSError: it cannot be written. The file name of the error is the stream, unless its reader has gone.
+    """
+    try:
+        click.echo(text, nl=False, err=err)
+    except BrokenPipeError:  # which click turns into the exit code 1
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard error" if err else "standard output") from None
+
+
+def discard_unwritten() -> None:
+    """Forget what could not be written. At its end, the interpreter would try again, and exit with code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

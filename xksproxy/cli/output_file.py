@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from xksproxy.cli.output import print_document
+from xksproxy.cli.output import print_document, write_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Output:
     def write(self, document: str) -> None:
         """Write the document."""
         if self.standard:
-            print_document(document) if sys.stdout.isatty() else click.echo(document, nl=False)
+            print_document(document) if sys.stdout.isatty() else write_output(document)
         else:
             self.path.write_text(document, "utf-8")
 

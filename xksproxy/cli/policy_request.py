@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from xksproxy.authorization.request import ACTIONS, AuthorizationRequest, key_arn_attributes
-from xksproxy.cli.pasted import ID
+from xksproxy.cli.pasted import ID, KEY_ID, KMS_KEY_ARN, PRINCIPAL, REGION
 from xksproxy.spec.messages import CryptoRequestMetadata
+from xksproxy.spec.pasted import unwrapped
 from xksproxy.spec.uri import Operation
 
 _ASSUMED: Final = "assumed"
@@ -27,16 +28,18 @@ def request_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each part of a request."""
     options = (
         click.option("--operation", help="Encrypt, Decrypt or GetKeyMetadata."),
-        click.option("--key", "key_id", type=ID, help="External key id."),
-        click.option("--principal", "aws_principal_arn", help="awsPrincipalArn: an ARN or a service principal."),
+        click.option("--key", "key_id", type=KEY_ID, help="External key id."),
+        click.option(
+            "--principal", "aws_principal_arn", type=PRINCIPAL, help="awsPrincipalArn: an ARN or a service principal."
+        ),
         click.option("--kms-operation", help="kmsOperation.  [default: the usual one of the operation]"),
-        click.option("--kms-key-arn", help="kmsKeyArn. Encrypt and Decrypt always have it."),
+        click.option("--kms-key-arn", type=KMS_KEY_ARN, help="kmsKeyArn. Encrypt and Decrypt always have it."),
         click.option("--via-service", "kms_via_service", help="kmsViaService, such as ebs."),
         click.option("--vpc", "aws_source_vpc", help="awsSourceVpc."),
         click.option("--vpce", "aws_source_vpce", help="awsSourceVpce."),
         click.option("--vpc-endpoint-id", help="vpcEndpointId: the VPC endpoint that the load balancer names."),
-        click.option("--region", help="The Region of the signature.  [default: that of the KMS key]"),
-        click.option("--access-key-id", help="The access key id of the signature."),
+        click.option("--region", type=REGION, help="The Region of the signature.  [default: that of the KMS key]"),
+        click.option("--access-key-id", type=ID, help="The access key id of the signature."),
         click.option("--request-id", "kms_request_id", help="kmsRequestId."),
     )
     for option in reversed(options):
@@ -113,6 +116,7 @@ def compose_request(fields: Mapping[str, str]) -> AuthorizationRequest:
 
 
 def _operation(name: str) -> Operation:
+    name = unwrapped(name).removeprefix("kms:")
     for operation, action in ACTIONS.items():
         if name.lower() in (operation.value, action.lower()):
             return operation

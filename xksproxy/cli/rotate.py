@@ -10,7 +10,7 @@ from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.doubt import require_no_doubt, require_no_doubt_by, require_no_known_doubt
 from xksproxy.cli.output import print_json, print_line, print_progress
-from xksproxy.cli.pasted import ID
+from xksproxy.cli.pasted import KEY_ID
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.config.model import Config, KeyStore
@@ -31,7 +31,7 @@ from xksproxy.state.versions import VersionRecord, version_table
 
 _LOCK_SECONDS = 0.5
 
-_id_argument = click.argument("key_id", metavar="ID", type=ID)
+_id_argument = click.argument("key_id", metavar="ID", type=KEY_ID)
 _version_argument = click.argument("number", metavar="VERSION", type=click.IntRange(min=1))
 
 

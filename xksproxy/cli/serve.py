@@ -9,6 +9,7 @@ import click
 from xksproxy.authorization.policies import PolicyLibrary
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import config_option
+from xksproxy.cli.open_files import require_open_files
 from xksproxy.cli.output import print_error
 from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError
@@ -34,6 +35,8 @@ def serve(config_file: Path) -> None:
     """
     # Until the master handles it, SIGHUP would end the process. Whoever sent it wants what is read below.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    require_open_files()
+    Path.cwd()  # which gunicorn needs: without one, this is an error that is explained
     forbid_core_dumps()
     MemoryLock().lock()
     policies = PolicyLibrary()

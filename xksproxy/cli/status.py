@@ -14,6 +14,7 @@ import msgspec
 
 from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
+from xksproxy.cli.pasted import ID
 from xksproxy.cli.table import print_table
 from xksproxy.config.check import LISTENER_OFF
 from xksproxy.config.load import load_config, load_readable_lines, load_tables
@@ -27,7 +28,7 @@ _OTHER_DOCUMENT = (AttributeError, KeyError, TypeError, ValueError)
 
 @click.command()
 @config_option
-@click.option("--keystore", metavar="NAME", help="Show this key store with its keys.")
+@click.option("--keystore", metavar="NAME", type=ID, help="Show this key store with its keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(config_file: Path, *, keystore: str | None, as_json: bool) -> None:
     """Show the state of the proxy on this machine: HSMs, key stores, keys, blocks and recent refusals.

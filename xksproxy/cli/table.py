@@ -6,6 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from xksproxy.cli.output import write_output
 from xksproxy.printable import printable
 
 _WIDER_THAN_ANY_TABLE: Final = 100_000
@@ -24,4 +25,6 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDER_THAN_ANY_TABLE
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    write_output(captured.get())

@@ -1,7 +1,6 @@
 """Options that name the key store of a proxy, for commands that send requests to it."""
 
 import os
-import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from xksproxy.cli.pasted import region_problem
 from xksproxy.client.target import Target, TargetError, parse_endpoint, parse_uri_path, read_credential
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.spec.uri import BASE_PATH
@@ -99,6 +99,6 @@ def _authority(ca: str) -> Path | None:
 
 
 def _region(region: str) -> str:
-    if not re.fullmatch(r"[a-z0-9-]+", region):
-        raise TargetError(f"{region!r} is not a Region; expected the form of eu-west-1")
+    if problem := region_problem(region):
+        raise TargetError(f"--region {region!r}: {problem}")
     return region

@@ -12,6 +12,7 @@ from xksproxy.config.credentials import CREDENTIAL_SUFFIX, read_credential_file
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError, read_private_file
 from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.pasted import host_in, prefix_in
 from xksproxy.spec.uri import BASE_PATH, prefix_problem
 
 _ENDPOINT: Final = re.compile(r"https://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::(?P<port>[0-9]{1,5}))?/?")
@@ -69,6 +70,9 @@ def tls_context(ca: Path | None, client_certificate: Path | None, client_key: Pa
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ValueError) as error:
+        if ca is None:
+            reason = f"OpenSSL cannot be used: {_reason(error)}; check this machine's openssl.cnf and OPENSSL_CONF"
+            raise TargetError(reason) from None
         raise TargetError(f"{ca}: {_reason(error)}; expected CA certificates in PEM") from None
     if client_certificate is not None:
         try:
@@ -88,7 +92,9 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     match = _ENDPOINT.fullmatch(endpoint)
     port = int(match["port"] or _HTTPS_PORT) if match else 0
     if match is None or not 0 < port <= _MAXIMUM_PORT:
-        raise TargetError(f"{endpoint!r} is not an endpoint; expected https://host or https://host:port")
+        host = host_in(endpoint)
+        hint = f'; write "https://{host}"' if _ENDPOINT.fullmatch(f"https://{host}") else ""
+        raise TargetError(f"{endpoint!r} is not an endpoint; expected https://host or https://host:port{hint}")
     return match["host"].strip("[]"), port
 
 
@@ -100,7 +106,9 @@ def parse_uri_path(path: str) -> str:
     """
     prefix = path.removesuffix("/").removesuffix(BASE_PATH)
     if not path.removesuffix("/").endswith(BASE_PATH) or prefix_problem(prefix):
-        raise TargetError(f"{path!r} is not the path of a key store; expected [/<prefix>]{BASE_PATH}")
+        meant = prefix_in(path)
+        hint = "" if prefix_problem(meant) else f'; write "{meant}{BASE_PATH}"'
+        raise TargetError(f"{path!r} is not the path of a key store; expected [/<prefix>]{BASE_PATH}{hint}")
     return prefix
 
 

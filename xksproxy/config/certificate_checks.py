@@ -23,6 +23,11 @@ from xksproxy.config.regular_file import FileRefused
 _EXPIRY_WARNING: Final = timedelta(days=14)
 _LIFETIME_DIVISOR: Final = 4
 """A certificate expires soon if less than a quarter of its lifetime, and less than 14 days, are left."""
+_RSA_BITS: Final = 2048
+_DEVELOPMENT: Final = "localhost"
+_ENDPOINT_NAME: Final = re.compile(
+    r"(?:\*\.[a-z0-9-]{1,63}\.|[a-z0-9-]{1,63}\.)(?:[a-z0-9-]{1,63}\.)*[a-z][a-z0-9-]{0,62}"
+)
 _SERVER_PURPOSES: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 
@@ -37,7 +42,15 @@ def certificate_problems(tls: Tls) -> Iterator[str]:
         public_key = _encoded(read_private_key(Path(tls.private_key)).public_key())
     except FileRefused as error:
         yield f"server.tls.private_key: {error}"
+    if tls.client_ca is not None:
+        try:
+            read_certificates(Path(tls.client_ca))
+        except FileRefused as error:
+            yield f"server.tls.client_ca: {error}"
     if not chain:
+        return
+    if size := _too_short(chain[0]):
+        yield f"server.tls.certificate: {tls.certificate} has an RSA key of {size} bits; expected at least {_RSA_BITS}"
         return
     keys = [_public_key(each) for each in chain]
     if keys[0] is None:
@@ -47,11 +60,11 @@ def certificate_problems(tls: Tls) -> Iterator[str]:
         return
     position = next((index for index, key in enumerate(keys) if key == public_key), None)
     if position is None:
-        yield f"server.tls.private_key: {tls.private_key} is not the key of the certificate {_name(chain[0])}"
+        yield f"server.tls.private_key: {tls.private_key} is not the key of the certificate {name_of(chain[0])}"
     else:
         yield (
             f"server.tls.certificate: the key belongs to certificate number {position + 1},"
-            f" {_name(chain[position])}; expected the server's certificate first"
+            f" {name_of(chain[position])}; expected the server's certificate first"
         )
 
 
@@ -69,37 +82,24 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     for number, (issued, issuer) in enumerate(pairwise(chain), 2):
         if not issued_by(issued, issuer):
             yield Finding.problem(
-                f"{at}: certificate number {number}, {_name(issuer)}, did not issue number {number - 1},"
-                f" {_name(issued)}; expected the certificate of the issuer after each certificate"
+                f"{at}: certificate number {number}, {name_of(issuer)}, did not issue number {number - 1},"
+                f" {name_of(issued)}; expected the certificate of the issuer after each certificate"
             )
     if not own_names:
         yield Finding.problem(
-            f"{at}: {_name(chain[0])} has no DNS name; expected the domain name of the endpoint, which KMS verifies"
+            f"{at}: {name_of(chain[0])} has no DNS name; expected the domain name of the endpoint, which KMS verifies"
+        )
+    elif not any(name == _DEVELOPMENT or _ENDPOINT_NAME.fullmatch(name) for name in own_names):
+        yield Finding.warning(
+            f"{at}: no endpoint of KMS can have a name like {', '.join(own_names)}; expected a domain name, or a"
+            " wildcard for one label of it, such as *.example.com"
         )
     if purposes and not _SERVER_PURPOSES & purposes:
         yield Finding.problem(
-            f"{at}: {_name(chain[0])} is not for servers; expected serverAuth in its extended key usage"
+            f"{at}: {name_of(chain[0])} is not for servers; expected serverAuth in its extended key usage"
         )
     if chain[0].issuer == chain[0].subject:
-        yield Finding.warning(f"{at}: {_name(chain[0])} is self-signed; KMS trusts public CAs only")
-
-
-def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
-    """Expired CAs for client certificates, and certificates that are no CA. The other CAs of the file still work."""
-    if tls.client_ca is None:
-        return
-    try:
-        authorities = read_certificates(Path(tls.client_ca))
-    except (FileRefused, ValueError):
-        return
-    for authority in authorities:
-        if authority.not_valid_after_utc < now:
-            yield Finding.warning(f"server.tls.client_ca: {_name(authority)} expired {_day(authority)}")
-        if not _may_issue(authority):
-            yield Finding.warning(
-                f"server.tls.client_ca: {_name(authority)} is not a CA, so it issues no client certificate; expected"
-                " the CA that issues those of KMS"
-            )
+        yield Finding.warning(f"{at}: {name_of(chain[0])} is self-signed; KMS trusts public CAs only")
 
 
 def certified_names(tls: Tls) -> tuple[str, ...]:
@@ -134,11 +134,11 @@ def warn_from(certificate: x509.Certificate) -> datetime:
 def _date_findings(at: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
     end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if end < now:
-        yield Finding.problem(f"{at}: {_name(certificate)} expired {_day(certificate)}")
+        yield Finding.problem(f"{at}: {name_of(certificate)} expired {day_of(certificate)}")
     elif start > now:
-        yield Finding.problem(f"{at}: {_name(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC")
+        yield Finding.problem(f"{at}: {name_of(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC")
     elif now > warn_from(certificate):
-        yield Finding.warning(f"{at}: {_name(certificate)} expires soon, {_day(certificate)}")
+        yield Finding.warning(f"{at}: {name_of(certificate)} expires soon, {day_of(certificate)}")
 
 
 def _path_findings(at: str, chain: Sequence[x509.Certificate], now: datetime) -> Iterator[Finding]:
@@ -152,12 +152,12 @@ def _path_findings(at: str, chain: Sequence[x509.Certificate], now: datetime) ->
     leaf = chain[0]
     if len(chain) == 1 and leaf.issuer != leaf.subject and not any(issued_by(leaf, root) for root in roots):
         yield Finding.warning(
-            f"{at}: no certificate follows {_name(leaf)}; expected the intermediate certificate of its issuer, which"
+            f"{at}: no certificate follows {name_of(leaf)}; expected the intermediate certificate of its issuer, which"
             " KMS does not fetch by itself (use the CA's full chain)"
         )
     elif len(chain) > 1 and roots and not _leads_to_a_root(chain, roots):
         yield Finding.warning(
-            f"{at}: {_name(chain[-1])}, the last certificate of the file, was issued by"
+            f"{at}: {name_of(chain[-1])}, the last certificate of the file, was issued by"
             f" {_issuer_name(chain[-1])}, which is neither in the file nor a root that this machine trusts; expected"
             " the CA's full chain, of a public CA"
         )
@@ -176,27 +176,27 @@ def _kind_findings(at: str, leaf: x509.Certificate) -> Iterator[Finding]:
     )
     if not fits:
         yield Finding.problem(
-            f"{at}: {_name(leaf)} has a key that KMS cannot use; expected RSA, or ECDSA on P-256 or P-384 (R-TLS-2)"
+            f"{at}: {name_of(leaf)} has a key that KMS cannot use; expected RSA, or ECDSA on P-256 or P-384 (R-TLS-2)"
         )
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        pass
+    else:
+        if not usage.digital_signature:
+            yield Finding.problem(
+                f"{at}: the key usage of {name_of(leaf)} lacks digitalSignature, which the cipher suites of the"
+                " API need"
+            )
     try:
         features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
     except x509.ExtensionNotFound:
         return
     if x509.TLSFeatureType.status_request in features:
         yield Finding.warning(
-            f"{at}: {_name(leaf)} demands a stapled OCSP response (must-staple), which the proxy does not send; clients"
-            " that insist refuse it, so have it issued without that"
+            f"{at}: {name_of(leaf)} demands a stapled OCSP response (must-staple), which the proxy does not send;"
+            " clients that insist refuse it, so have it issued without that"
         )
-
-
-def _may_issue(certificate: x509.Certificate) -> bool:
-    """Whether a certificate is one of a CA; those of version 1 do not say."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return certificate.version is x509.Version.v1 or certificate.issuer == certificate.subject
-    except ValueError:
-        return False
 
 
 def _purposes(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
@@ -215,11 +215,20 @@ def _public_key(certificate: x509.Certificate) -> bytes | None:
         return None
 
 
+def _too_short(certificate: x509.Certificate) -> int:
+    """The size of an RSA key that OpenSSL and KMS refuse, in bits; 0 for all others."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return 0
+    return key.key_size if isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_BITS else 0
+
+
 def _encoded(public_key: PublicKeyTypes) -> bytes:
     return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _name(certificate: x509.Certificate) -> str:
+def name_of(certificate: x509.Certificate) -> str:
     """The common name, or else a DNS name. Characters that are not printable ASCII are replaced."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = str(names[0].value) if names else next(iter(dns_names(certificate)), "without a name")
@@ -231,5 +240,6 @@ def _issuer_name(certificate: x509.Certificate) -> str:
     return re.sub(r"[^ -~]", "?", str(names[0].value) if names else certificate.issuer.rfc4514_string())
 
 
-def _day(certificate: x509.Certificate) -> str:
+def day_of(certificate: x509.Certificate) -> str:
+    """When it expires."""
     return f"on {certificate.not_valid_after_utc.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

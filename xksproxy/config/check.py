@@ -20,7 +20,7 @@ from xksproxy.config.secret import Secret, SecretError, SecretOfService, access_
 from xksproxy.config.service_user import ServiceUser
 from xksproxy.config.tracing_checks import tracing_problems
 from xksproxy.sigv4.keyring import Credential
-from xksproxy.spec.pasted import pasted_prefix_problem, pasted_problem
+from xksproxy.spec.pasted import host_in, pasted_prefix_problem, pasted_problem
 from xksproxy.spec.uri import prefix_problem
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
@@ -131,7 +131,10 @@ def _readiness_problems(config: Config) -> Iterator[str]:
 def _host_problems(hosts: Iterable[str]) -> Iterator[str]:
     for index, host in enumerate(hosts):
         if not _HOST_NAME.fullmatch(host):
-            yield f"admin.hosts[{index}]: expected a host name without port, such as proxy-1.example.com, got {host}"
+            meant = host_in(host).rpartition(":")[0] or host_in(host)
+            hint = f'; write "{meant}"' if _HOST_NAME.fullmatch(meant) else ""
+            expected = "expected a host name without port, such as proxy-1.example.com"
+            yield f"admin.hosts[{index}]: {expected}, got {host}{hint}"
 
 
 def _audit_problems(audit: Audit) -> Iterator[str]:
@@ -186,7 +189,10 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together; set both or neither"
     for index, name in enumerate(tls.client_names):
-        if problem := pasted_problem(name):
+        problem = pasted_problem(name)
+        if name.upper().startswith("CN="):
+            problem = f'it is compared with the common name alone; write "{name[3:].partition(",")[0]}"'
+        if problem:
             yield f"server.tls.client_names[{index}]: {name}: {problem}"
 
 
@@ -201,7 +207,13 @@ def _file_problems(at: str, path: str) -> Iterator[str]:
     except PermissionError as error:  # of a directory above it
         yield f"{at}: {path}: {error.strerror}; user {os.geteuid()} must be able to read it"
     except (OSError, ValueError):
-        yield f"{at}: no file {path}"
+        hint = "; ~ and variables are not replaced" if re.search(r"/~|/\$", path) else _pasted_hint(Path(path).name)
+        yield f"{at}: no file {path}{hint}"
+
+
+def _pasted_hint(text: str) -> str:
+    problem = pasted_problem(text)
+    return f"; {problem}" if problem else ""
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
@@ -238,13 +250,14 @@ def _encryption_limit_problems(config: Config) -> Iterator[str]:
 
 def _key_store_problems(at: str, store: KeyStore, hsm_ids: set[str]) -> Iterator[str]:
     if not _NAME.fullmatch(store.name):
-        yield f"{at}.name: expected 1 to 64 characters of A-Z a-z 0-9 - . _, got {store.name}"
+        hint = _pasted_hint(store.name)
+        yield f"{at}.name: expected 1 to 64 characters of A-Z a-z 0-9 - . _, got {store.name}{hint}"
     problems = (prefix_problem(store.uri_path_prefix), pasted_prefix_problem(store.uri_path_prefix))
     if any(problems):
         yield f"{at}.uri_path_prefix: {'; '.join(filter(None, problems))}"
     for hsm_id in store.hsms:
         if hsm_id not in hsm_ids:
-            yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}"
+            yield f"{at}.hsms: no [[hsm]] has the id {hsm_id}; the ids are {', '.join(sorted(hsm_ids))}"
     if store.burst is not None and store.requests_per_second is None:
         yield f"{at}.burst: requests_per_second is not set; set both or neither"
     yield from _duplicates(f"{at}.keys", "id", (key.id for key in store.keys))

@@ -17,6 +17,7 @@ from xksproxy.config.secret import SecretError, read_private_file, sync_director
 from xksproxy.config.toml_problems import toml_position
 from xksproxy.decoding import convert
 from xksproxy.sigv4.keyring import Credential
+from xksproxy.spec.pasted import wrapping_problem
 
 CREDENTIAL_SUFFIX: Final = ".toml"
 """The end of the name of a credential file. Other files are ignored."""
@@ -164,7 +165,8 @@ def _read_credential(path: Path) -> StoredCredential:
         raise ConfigError([f"{path}: not TOML{toml_position(error)}; {expected}"]) from None
     credential = Credential(file.access_key_id, file.secret_access_key)
     if problem := credential.problem():
-        raise ConfigError([f"{path}: {problem}"])
+        wrapped = [f"; {name}: {pasted}" for name, value in table.items() if (pasted := wrapping_problem(str(value)))]
+        raise ConfigError([f"{path}: {problem}{''.join(wrapped)}"])
     return StoredCredential(credential, path, _created(path, file.created))
 
 

@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Final
 
 from xksproxy.config.findings import Finding
+from xksproxy.spec.pasted import host_in
 
 _MAXIMUM_PORT: Final = 65535
 _ADDRESS: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:\s/]+):(?P<port>[0-9]{1,5})")
@@ -34,14 +35,19 @@ def listener_problems(listeners: Sequence[Listener]) -> Iterator[str]:
     for listener in listeners:
         match = _ADDRESS.fullmatch(listener.address)
         if match is None or not 0 < int(match["port"]) <= _MAXIMUM_PORT:
-            scheme = "; leave the scheme out" if "://" in listener.address else ""
-            expected = "address:port, such as 0.0.0.0:443 or [::]:443"
-            yield f"{listener.at}: expected {expected}, got {listener.address}{scheme}"
+            meant = host_in(listener.address)
+            hint = f'; write "{meant}"' if meant != listener.address and _ADDRESS.fullmatch(meant) else ""
+            expected = "address:port, such as 0.0.0.0:443 or [::]:443, with a port from 1 to 65535"
+            if listener.address == "off":
+                hint = "; leave it out for no such listener" if listener.at == "health.listen" else ""
+            yield f"{listener.at}: expected {expected}, got {listener.address}{hint}"
         elif match["host"] == "*":
             port = match["port"]
             yield f"{listener.at}: * is not an address; write 0.0.0.0:{port}, or [::]:{port} for IPv6 and IPv4"
         elif not (addresses := _resolve(match["host"].strip("[]"))):
             yield f"{listener.at}: the name {match['host']} does not resolve to an address of this machine"
+        elif kind := next(filter(None, map(_unreachable, addresses)), ""):
+            yield f"{listener.at}: {match['host']} is {kind}; expected an address of this machine, or 0.0.0.0 or [::]"
         else:
             parsed.append((listener, addresses, int(match["port"])))
     for (first, here, port), (second, there, other_port) in combinations(parsed, 2):
@@ -52,11 +58,11 @@ def listener_problems(listeners: Sequence[Listener]) -> Iterator[str]:
             )
 
 
-def trial_findings(listeners: Sequence[Listener], *, starting: bool) -> Iterator[Finding]:
+def trial_findings(listeners: Sequence[Listener], *, starting: bool, running: bool = False) -> Iterator[Finding]:
     """Why this process cannot listen on an address. The trial binds a socket and closes it.
 
-    A command runs beside the service, with other rights. Unless the service is ``starting``, an address in use is not
-    reported, and a missing right is a warning.
+    A command runs beside the service, with other rights. Unless the service is ``starting``, a missing right and an
+    address in use are warnings. While the service is ``running``, it is what uses the address.
     """
     for listener in listeners:
         host, _, port = listener.address.rpartition(":")
@@ -68,14 +74,20 @@ def trial_findings(listeners: Sequence[Listener], *, starting: bool) -> Iterator
             if error.errno == errno.EADDRNOTAVAIL:
                 yield Finding.problem(f"{at}: no network interface of this machine has this address")
             elif error.errno == errno.EADDRINUSE:
-                if starting:
-                    yield Finding.problem(f"{at}: another process listens there; find it with: ss -ltnp")
+                if not running:
+                    yield Finding(starting, f"{at}: another process listens there; find it with: ss -ltnp")
             elif error.errno in (errno.EACCES, errno.EPERM):
                 text = f"{at}: user {os.geteuid()} has no right to this port"
                 way_out = "the service needs CAP_NET_BIND_SERVICE, as its systemd unit has it, or a port above 1023"
                 yield Finding(starting, f"{text}; {way_out}")
             else:
                 yield Finding(starting, f"{at}: {error.strerror}")
+
+
+def _address(text: str) -> IpAddress:
+    """An address; one of IPv4 that is written as IPv6 is the same one (ValueError if it is none)."""
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _resolve(host: str) -> frozenset[IpAddress]:
@@ -85,18 +97,27 @@ def _resolve(host: str) -> frozenset[IpAddress]:
     def look_up() -> None:
         try:
             answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            found.extend(ipaddress.ip_address(str(answer[4][0]).partition("%")[0]) for answer in answers)
+            found.extend(_address(str(answer[4][0]).partition("%")[0]) for answer in answers)
         except (OSError, ValueError, UnicodeError):
             return
 
     try:
-        return frozenset({ipaddress.ip_address(host)})
+        return frozenset({_address(host)})
     except ValueError:
         # A name server that does not answer must not hold up the caller.
         thread = threading.Thread(target=look_up, daemon=True)
         thread.start()
         thread.join(_RESOLVE_SECONDS)
         return frozenset(found)
+
+
+def _unreachable(address: IpAddress) -> str:
+    """What an address is to which no client connects, or which cannot be written here; empty if it is none of these."""
+    if address.is_multicast:
+        return "a multicast address"
+    if isinstance(address, ipaddress.IPv4Address):
+        return "a reserved address" if address.is_reserved else ""
+    return "a link-local address, which needs a zone" if address.is_link_local else ""
 
 
 def _overlap(here: frozenset[IpAddress], there: frozenset[IpAddress]) -> bool:

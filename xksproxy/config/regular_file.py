@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -114,3 +116,14 @@ def _read_up_to(descriptor: int, maximum_bytes: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Give errors of a write the name of the file: the system names it only if the file cannot be opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None

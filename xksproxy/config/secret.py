@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from xksproxy.config.regular_file import FileRefused, NotRegular, read_regular_file, text_of
+from xksproxy.config.regular_file import FileRefused, NotRegular, named_errors, read_regular_file, text_of
 from xksproxy.config.service_user import ServiceUser
 
 MAXIMUM_SECRET_BYTES: Final = 64 * 1024
@@ -215,7 +215,7 @@ def write_private_file(path: Path, text: str) -> None:
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with named_errors(path), os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             if os.geteuid() == 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from xksproxy.config.credentials import save_credential
+from xksproxy.config.regular_file import named_errors
 from xksproxy.config.secret import sync_directory
 from xksproxy.importing.hsm import PIN_FILE
 from xksproxy.importing.keystores import CREDENTIALS_DIRECTORY
@@ -63,7 +64,7 @@ def _fill(directory: Path, plan: Plan) -> tuple[str, ...]:
 
 def _write_private(path: Path, text: str) -> Path:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+    with named_errors(path), os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(descriptor)

@@ -1,19 +1,29 @@
 """TLS for KMS: versions, cipher suites, and the check of clients (requirements R-TLS-*)."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from xksproxy.config.certificate_checks import warn_from
+from xksproxy.config.certificate_checks import dns_names, warn_from
 from xksproxy.config.errors import ConfigError
+from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
+from xksproxy.config.pem_files import read_certificates
 from xksproxy.server.http.service import Client, ConnectionRefused
-from xksproxy.server.trial_handshake import handshake_problem
+from xksproxy.server.trial_handshake import (
+    handshake_problem,
+    mutual_handshake_problem,
+    self_signed,
+    verification_problem,
+)
 
 _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 _NEGOTIABLE: Final = frozenset(
@@ -53,6 +63,36 @@ def build_context(tls: Tls) -> ssl.SSLContext:
     Raises:
         ConfigError: certificate, key or CA cannot be used, or a trial handshake fails.
     """
+    context = _own_context(tls)
+    try:
+        problem = handshake_problem(context)
+    except ssl.SSLError as error:
+        problem = f"OpenSSL cannot be used: {_reason(error)}; {_OPENSSL_CONFIGURATION}"
+    if problem is None and tls.client_ca is not None:
+        _ask_for_certificates(context, tls.client_ca)
+        problem = _mutual_problem(tls, tls.client_ca)
+    if problem is not None:
+        raise ConfigError([f"server.tls: {problem}"])
+    return context
+
+
+def verification_findings(tls: Tls) -> Iterator[Finding]:
+    """What a client that verifies the server's certificate says of it, and of the chain, beside dates and issuers.
+
+    Raises:
+        ConfigError: the certificate or its key does not load.
+    """
+    chain = read_certificates(Path(tls.certificate))
+    name = next(iter(dns_names(chain[0])), None)
+    if name is None:
+        return
+    issuer = chain[-1].public_bytes(serialization.Encoding.PEM)
+    if problem := verification_problem(_own_context(tls), issuer, name.replace("*.", "a.", 1)):
+        yield Finding.problem(f"server.tls.certificate: clients refuse it or its chain: {problem}")
+
+
+def _own_context(tls: Tls) -> ssl.SSLContext:
+    """A context with the server's certificate."""
     try:
         context = _empty_context()
     except ssl.SSLError as error:
@@ -62,19 +102,29 @@ def build_context(tls: Tls) -> ssl.SSLContext:
         context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: b"")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise ConfigError([f"server.tls: certificate and private_key do not load: {_reason(error)}"]) from None
-    try:
-        problem = handshake_problem(context)
-    except ssl.SSLError as error:
-        problem = f"OpenSSL cannot be used: {_reason(error)}; {_OPENSSL_CONFIGURATION}"
-    if problem is not None:
-        raise ConfigError([f"server.tls: {problem}"])
-    if tls.client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(tls.client_ca)
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError([f"server.tls.client_ca: {_reason(error)}"]) from None
     return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, client_ca: str) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(client_ca)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError([f"server.tls.client_ca: {_reason(error)}"]) from None
+
+
+def _mutual_problem(tls: Tls, client_ca: str) -> str | None:
+    """Try client certificates with a context that also trusts one that is made for the trial."""
+    problem = None
+    # It is not known which of the two a client has. An RSA key takes long to make, and is hardly ever needed.
+    for make_key in (partial(ec.generate_private_key, ec.SECP256R1()), partial(rsa.generate_private_key, 65537, 2048)):
+        certificate, private_key = self_signed(next(iter(tls.client_names), ""), make_key())
+        trial = _own_context(tls)
+        _ask_for_certificates(trial, client_ca)
+        trial.load_verify_locations(cadata=certificate.decode())
+        if (problem := mutual_handshake_problem(trial, certificate, private_key)) is None:
+            return None
+    return problem
 
 
 def _empty_context() -> ssl.SSLContext:

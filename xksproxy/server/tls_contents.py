@@ -40,9 +40,9 @@ class TlsContents:
         with ExitStack() as stack:
             yield replace(
                 tls,
-                certificate=stack.enter_context(_memory_file(self.certificate)),
-                private_key=stack.enter_context(_memory_file(self.private_key)),
-                client_ca=None if self.client_ca is None else stack.enter_context(_memory_file(self.client_ca)),
+                certificate=stack.enter_context(memory_file(self.certificate)),
+                private_key=stack.enter_context(memory_file(self.private_key)),
+                client_ca=None if self.client_ca is None else stack.enter_context(memory_file(self.client_ca)),
             )
 
 
@@ -54,7 +54,8 @@ def _content(name: str, path: str) -> bytes:
 
 
 @contextmanager
-def _memory_file(content: bytes) -> Iterator[str]:
+def memory_file(content: bytes) -> Iterator[str]:
+    """The path at which this process, and no other, finds a content."""
     descriptor = os.memfd_create("xksproxy-tls", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:

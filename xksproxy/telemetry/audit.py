@@ -1,6 +1,7 @@
 """The audit log: one line for each request, on standard output or in a file."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from xksproxy.telemetry.awaited_lines import AwaitedLines
 from xksproxy.telemetry.chain import CHECKPOINT, Chain
 from xksproxy.telemetry.lines import LineWriter, console_line, json_line
 
+_log: Final = logging.getLogger(__name__)
 _MAXIMUM_WAITING_LINES: Final = 10_000
 _STALLED_SECONDS: Final = 5.0
 """A write that takes longer counts as a failure: a full pipe, or a network disk that does not answer."""
@@ -132,10 +134,15 @@ class AuditLog:
         self._sink.sync()
 
     def close(self) -> None:
-        """End the chain with a checkpoint, wait at most 2 s until all lines are written, and sync them."""
+        """End the chain with a checkpoint, wait at most 2 s until all lines are written, and sync them.
+
+        Lines that are not written by then are lost, and the log says how many they are.
+        """
         if self._chain:
             self.write(CHECKPOINT, lambda: {"end": True})
         self._writer.flush(_CLOSE_SECONDS)
+        if lost := self._writer.waiting:
+            _log.error("audit lines lost", extra={"fields": {"count": lost, "reason": self.problem or "too slow"}})
         self._sink.sync()
 
     def _write(self, events: Sequence["_Event"]) -> None:

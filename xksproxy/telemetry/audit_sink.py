@@ -11,11 +11,12 @@ from typing import Final
 
 from xksproxy.config.regular_file import DEVICE, kind_of
 from xksproxy.config.secret import sync_directory
+from xksproxy.telemetry.whole_lines import first_lines, write_first_lines
 
 _log: Final = logging.getLogger(__name__)
 _STANDARD_OUTPUT: Final = 1
 _MOST_BYTES: Final = 65_536
-"""So many bytes are written at once. They are the capacity of a pipe, so that a slow reader is seen to read."""
+"""So many bytes are written to a file at once."""
 
 _AGAIN_SECONDS: Final = 1.0
 _WRITTEN_SECONDS: Final = 0.05
@@ -135,11 +136,14 @@ class AuditSink:
 
     def _write_some(self, data: bytes) -> int:
         """Write the first lines, and return how many bytes of ``data`` need not be written again."""
-        if self._path is None:
-            return os.write(_STANDARD_OUTPUT, data[:_MOST_BYTES])
-        descriptor = self._current(self._path)
-        lines = data[: data.rfind(b"\n", 0, _MOST_BYTES) + 1 or data.find(b"\n") + 1]
         start = b"\n" if self._begins_in_a_line else b""
+        if self._path is None:
+            size, written = write_first_lines(_STANDARD_OUTPUT, start + data)
+            self._begins_in_a_line = written < size
+            return data.rfind(b"\n", 0, max(0, written - len(start))) + 1
+        descriptor = self._current(self._path)
+        start = b"\n" if self._begins_in_a_line else b""
+        lines = first_lines(data, _MOST_BYTES)
         written = os.write(descriptor, start + lines) - len(start)
         self._begins_in_a_line = False
         if written < len(lines):

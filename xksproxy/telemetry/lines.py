@@ -90,7 +90,7 @@ class LineWriter:
     @property
     def full(self) -> bool:
         """Whether the next line would be dropped."""
-        return self._waiting + bool(self._dropped) >= self._maximum
+        return self.waiting + bool(self._dropped) >= self._maximum
 
     @property
     def queued(self) -> int:
@@ -108,7 +108,7 @@ class LineWriter:
         return self._written
 
     @property
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
         """The number of lines that are not written yet, including the current batch."""
         return self._queued - self._written
 
@@ -130,7 +130,7 @@ class LineWriter:
     def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
         """Wait until all queued lines are written, at most ``seconds``."""
         end = time.monotonic() + seconds
-        while self._waiting and self._process == os.getpid() and time.monotonic() < end:
+        while self.waiting and self._process == os.getpid() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
 
     def _append(self, line: Any) -> None:

@@ -1,15 +1,16 @@
 """Log lines on standard error: JSON for machines, or text for people."""
 
 import logging
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from xksproxy.config.model import Logging
 from xksproxy.telemetry.lines import LineWriter, console_line, json_line
+from xksproxy.telemetry.whole_lines import write_first_lines
 
 _MAXIMUM_WAITING_LINES: Final = 10_000
+_STANDARD_ERROR: Final = 2
 
 
 class StderrHandler(logging.Handler):
@@ -67,8 +68,11 @@ def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> dict[
 
 
 def _write(lines: Sequence[str]) -> None:
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
-    sys.stderr.flush()
+    """All processes of the service write to standard error, which may be the pipe of the audit log too."""
+    data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+    while data:
+        _, written = write_first_lines(_STANDARD_ERROR, data)
+        data = data[written:]
 
 
 def _dropped_line(count: int) -> str:

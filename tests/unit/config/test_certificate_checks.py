@@ -12,12 +12,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from msgspec.structs import replace
 
 from xksproxy.config.certificate_checks import (
     certificate_findings,
     certificate_problems,
     certified_names,
-    client_ca_findings,
     covers,
 )
 from xksproxy.config.findings import Finding
@@ -225,35 +225,6 @@ def test_files_that_cannot_be_read_say_why(tls: Callable[..., Tls], tmp_path: Pa
     assert certified_names(made) == ()
 
 
-def test_an_expired_ca_for_clients_is_a_warning_among_others(tls: Callable[..., Tls]) -> None:
-    bundle = tls(_intermediate(), _certificate("Old", age=91, hosts=()))
-    mutual = Tls(
-        certificate=bundle.certificate,
-        private_key=bundle.private_key,
-        client_ca=bundle.certificate,
-        client_names=("kms",),
-    )
-
-    assert list(client_ca_findings(mutual, _NOW)) == [
-        Finding.warning("server.tls.client_ca: Old expired on 2030-05-31 12:00 UTC")
-    ]
-
-
-def test_a_certificate_for_clients_that_is_no_ca_is_a_warning(tls: Callable[..., Tls]) -> None:
-    bundle = tls(_certificate("kms"))
-    mutual = Tls(
-        certificate=bundle.certificate,
-        private_key=bundle.private_key,
-        client_ca=bundle.certificate,
-        client_names=("kms",),
-    )
-
-    (finding,) = client_ca_findings(mutual, _NOW)
-
-    assert not finding.serious
-    assert finding.text.startswith("server.tls.client_ca: kms is not a CA")
-
-
 @pytest.mark.parametrize(
     ("names", "covered"),
     [
@@ -400,3 +371,85 @@ def test_a_damaged_key_is_named_as_what_it_is(
     path.write_text(damage(path.read_text()), newline="")
 
     assert list(certificate_problems(made)) == [f"server.tls.private_key: {path}: {reason}"]
+
+
+def _bare(key: rsa.RSAPrivateKey | None = None, *extensions: x509.ExtensionType) -> x509.CertificateBuilder:
+    name = _certificate().subject
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(_intermediate().subject).serial_number(1)
+    builder = builder.public_key((key or _SERVER).public_key())
+    builder = builder.not_valid_before(_NOW - timedelta(1)).not_valid_after(_NOW + timedelta(90))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder
+
+
+def test_an_rsa_key_that_is_too_short_is_named_with_its_size(tls: Callable[..., Tls]) -> None:
+    key = rsa.generate_private_key(65537, 1024)
+    chain = tls(_bare(key).sign(_INTERMEDIATE, hashes.SHA256()), _intermediate(), key=key)
+
+    (problem,) = certificate_problems(chain)
+
+    assert problem.endswith("has an RSA key of 1024 bits; expected at least 2048")
+
+
+@pytest.mark.parametrize(("signs", "problems"), [(True, 0), (False, 1)])
+def test_a_key_usage_without_signatures_is_a_problem(tls: Callable[..., Tls], signs: bool, problems: int) -> None:
+    others = dict.fromkeys(("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign"), False)
+    others |= dict.fromkeys(("crl_sign", "encipher_only", "decipher_only"), False)
+    usage = x509.KeyUsage(digital_signature=signs, key_encipherment=True, **others)
+    names = x509.SubjectAlternativeName([x509.DNSName(_HOST)])
+
+    texts = _texts(tls(_bare(None, usage, names).sign(_INTERMEDIATE, hashes.SHA256()), _intermediate()))
+
+    assert len([text for text in texts if "lacks digitalSignature" in text]) == problems
+
+
+@pytest.mark.usefixtures("trusted_root")
+@pytest.mark.parametrize(
+    ("names", "possible"),
+    [
+        (("xks.example.com",), True),
+        (("*.example.com",), True),
+        (("localhost",), True),
+        (("*", "a.b.example.com"), True),
+        (("*",), False),
+        (("*.com",), False),
+        (("x*.example.com",), False),
+        (("*.*.example.com",), False),
+        (("xks_1.example.com", "1.2.3.4"), False),
+    ],
+)
+def test_names_that_no_endpoint_can_have_are_a_warning(
+    tls: Callable[..., Tls], names: tuple[str, ...], possible: bool
+) -> None:
+    certificate = _certificate(hosts=tuple(x509.DNSName(name) for name in names))
+
+    found = list(certificate_findings(tls(certificate, _intermediate()), _NOW))
+
+    assert [finding.serious for finding in found] == ([] if possible else [False])
+    assert possible or f"no endpoint of KMS can have a name like {', '.join(names)};" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it holds no certificate in PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "certificate number 1 is cut off"),
+        (
+            _SERVER.private_bytes(
+                *(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8), serialization.NoEncryption()
+            ),
+            "it is in DER",
+        ),
+    ],
+    ids=["empty", "cut off", "DER"],
+)
+def test_a_ca_for_clients_that_does_not_load_is_named_as_what_it_is(
+    tls: Callable[..., Tls], tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(content)
+    mutual = replace(tls(_certificate(), _intermediate()), client_ca=str(tmp_path / "ca.pem"), client_names=("kms",))
+
+    (problem,) = certificate_problems(mutual)
+
+    assert problem.startswith(f"server.tls.client_ca: {tmp_path / 'ca.pem'}: {reason}")

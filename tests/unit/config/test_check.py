@@ -11,6 +11,7 @@ from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.config.check import check_config, secrets_of_service
 from xksproxy.config.credentials import load_credentials
+from xksproxy.config.inspection import inspect_config
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Admin, Config, Hsm, Key, KeyStore, ProxyProtocol, Server, Tls
 from xksproxy.config.pins import read_pin
@@ -140,12 +141,20 @@ def test_a_host_name_is_one_that_the_admin_listener_may_have(sound: Config, host
 
 
 @pytest.mark.parametrize(
-    "host", ["a.example:9464", "http://a.example", "*.example", "a b", "[::1]", "-a", "a..b", "a/"]
+    ("host", "meant"),
+    [
+        ("a.example:9464", "a.example"),
+        ("http://a.example", "a.example"),
+        ("a/", "a"),
+        *((host, None) for host in ("*.example", "a b", "[::1]", "-a", "a..b")),
+    ],
 )
-def test_anything_else_is_no_host_name(sound: Config, host: str) -> None:
+def test_anything_else_is_no_host_name(sound: Config, host: str, meant: str | None) -> None:
     (problem,) = check_config(replace(sound, admin=Admin(hosts=("ok.example", host))))
 
-    assert problem == (f"admin.hosts[1]: expected a host name without port, such as proxy-1.example.com, got {host}")
+    hint = f'; write "{meant}"' if meant else ""
+    expected = "expected a host name without port, such as proxy-1.example.com"
+    assert problem == f"admin.hosts[1]: {expected}, got {host}{hint}"
 
 
 @pytest.mark.parametrize("key", ["certificate", "private_key"])
@@ -415,10 +424,19 @@ def test_a_pasted_url_arn_or_path_is_named(sound: Config) -> None:
     blank = _keys(sound, Key(id="first-key "))
     name = _tls(sound, client_ca=sound.server.tls.certificate, client_names=("https://cks.kms.amazonaws.com",))
 
+    store = _store(sound, name="payments ")
+    subject = _tls(sound, client_ca=sound.server.tls.certificate, client_names=("CN=cks.kms.amazonaws.com,O=Amazon",))
+    home = _tls(sound, certificate="/etc/~/server.pem")
+    quoted = _tls(sound, certificate='/etc/"server.pem"')
+
     for config, problem in (
+        (store, 'a-z 0-9 - . _, got payments ; it has a blank at its beginning or end; write "payments"'),
+        (subject, 'it is compared with the common name alone; write "cks.kms.amazonaws.com"'),
+        (home, "no file /etc/~/server.pem; ~ and variables are not replaced"),
+        (quoted, 'no file /etc/"server.pem"; it is in quotation marks; write "server.pem"'),
         (whole, "keystore[0].uri_path_prefix: it ends in /kms/xks/v1"),
         (arn, "it is an ARN; expected the id or name alone"),
-        (blank, "got first-key ; it has a blank at its beginning or end"),
+        (blank, 'got first-key ; it has a blank at its beginning or end; write "first-key"'),
         (name, "server.tls.client_names[0]: https://cks.kms.amazonaws.com: it is a URL"),
     ):
         (found,) = check_config(config)
@@ -449,4 +467,22 @@ def test_a_sync_that_could_not_hold_up_an_answer_is_refused(
 
     assert [found[: len(problem)] for found in check_config(replace(sound, audit=replace(audit, **changes)))] == [
         problem
+    ]
+
+
+def test_names_on_a_token_that_hardly_end_in_a_blank_are_warnings(sound: Config) -> None:
+    keys = (
+        Key(id="first-key", label="first-key\u00a0"),
+        Key(id="second-key", versions={1: '"second"'}),
+        Key(id="last"),
+    )
+    config = _keys(_hsm(sound, token="production "), *keys)
+
+    found = [finding for finding in inspect_config(config) if ".tls." not in finding.text]
+
+    assert not any(finding.serious for finding in found)
+    assert [finding.text for finding in found if "server." not in finding.text] == [
+        "hsm[0].token: production : it has a blank at its beginning or end",
+        "keystore[0].keys[0].label: first-key\u00a0: it has a blank at its beginning or end",
+        'keystore[0].keys[1].versions: "second": it is in quotation marks',
     ]

@@ -266,3 +266,30 @@ def test_a_byte_order_mark_is_named(directory: Path, put: Callable[..., Path]) -
     path = put("\ufeff" + _content())
 
     assert _problems(directory) == (f"{path}: it begins with a byte-order mark; save it as UTF-8 without one",)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "reason"),
+    [
+        ('\\"{}\\"', "it is in quotation marks"),
+        ("{} ", "it has a blank at its beginning or end"),
+        ("{}\\n", "it has a blank at its beginning or end"),
+        ("\\u200b{}", "it has the invisible character U+200B"),
+    ],
+)
+@pytest.mark.parametrize("name", ["access_key_id", "secret_access_key"])
+def test_what_was_pasted_with_a_part_of_a_credential_is_named_and_not_shown(
+    tmp_path: Path, name: str, wrapped: str, reason: str
+) -> None:
+    parts = {"access_key_id": "A" * 20, "secret_access_key": "s" * 43}
+    parts[name] = wrapped.format(parts[name])
+    path = tmp_path / "one.toml"
+    path.write_text("".join(f'{key} = "{value}"\n' for key, value in parts.items()))
+    path.chmod(0o600)
+
+    with pytest.raises(ConfigError) as refused:
+        read_credentials(tmp_path)
+
+    (problem,) = refused.value.problems
+    assert problem.endswith(f"; {name}: {reason}")
+    assert "ssss" not in problem

@@ -38,6 +38,8 @@ def test_listeners_apart_are_accepted(addresses: tuple[str, ...]) -> None:
         ("[::]:443", "127.0.0.1:443"),
         ("[::1]:443", "[0:0:0:0:0:0:0:1]:443"),
         ("localhost:443", "127.0.0.1:443"),
+        ("127.0.0.1:443", "[::ffff:127.0.0.1]:443"),
+        ("[::ffff:0.0.0.0]:443", "127.0.0.1:443"),
     ],
 )
 def test_two_listeners_at_one_address_are_refused(first: str, second: str) -> None:
@@ -61,9 +63,18 @@ def test_of_three_listeners_each_pair_is_compared() -> None:
         ("no-such-host.invalid:443", "the name no-such-host.invalid does not resolve"),
         ("a..b:443", "does not resolve"),
         (f"{'a' * 300}:443", "does not resolve"),
-        ("http://0.0.0.0:443", "leave the scheme out"),
+        ("http://0.0.0.0:443", 'write "0.0.0.0:443"'),
+        ("127.0.0.1:443/", 'write "127.0.0.1:443"'),
+        (" 127.0.0.1:443", 'write "127.0.0.1:443"'),
+        ("127.0.0.1:0", "with a port from 1 to 65535"),
+        ("127.0.0.1:65536", "with a port from 1 to 65535"),
         ("[::ffff]]:443", "expected address:port"),
         ("[1:2]:443", "does not resolve"),
+        ("224.0.0.1:443", "224.0.0.1 is a multicast address"),
+        ("[ff02::1]:443", "is a multicast address"),
+        ("255.255.255.255:443", "is a reserved address"),
+        ("[fe80::1]:443", "is a link-local address, which needs a zone"),
+        ("[::ffff:224.0.0.1]:443", "is a multicast address"),
     ],
 )
 def test_what_is_no_address_is_refused_with_what_to_write(address: str, reason: str) -> None:
@@ -100,7 +111,16 @@ def test_an_address_in_use_is_a_problem_for_a_service_that_starts(taken: str) ->
 
     assert finding.serious
     assert finding.text.startswith(f"server.listen: cannot listen on {taken}: another process listens there")
-    assert list(trial_findings(listeners, starting=False)) == []
+
+
+def test_an_address_in_use_is_a_warning_for_a_command_unless_the_service_runs(taken: str) -> None:
+    listeners = [Listener("server.listen", taken)]
+
+    (finding,) = trial_findings(listeners, starting=False)
+
+    assert not finding.serious
+    assert "another process listens there" in finding.text
+    assert list(trial_findings(listeners, starting=False, running=True)) == []
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:8443", "[2001:db8::1]:8443"])
@@ -137,3 +157,12 @@ def test_a_free_address_is_left_free() -> None:
 
     for _ in range(2):
         assert list(trial_findings([Listener("server.listen", address)], starting=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "hint"), [("health.listen", "; leave it out for no such listener"), ("server.listen", "")]
+)
+def test_a_listener_that_is_off_by_being_left_out_is_explained(at: str, hint: str) -> None:
+    (problem,) = listener_problems([Listener(at, "off")])
+
+    assert problem.endswith(f"got off{hint}")

@@ -30,6 +30,11 @@ def lines_of(path: Path, audit: AuditLog) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
+def _drain(reader: int) -> None:
+    with suppress(BlockingIOError):
+        os.read(reader, 1_000_000)
+
+
 def test_a_line_has_time_message_and_process_and_then_its_fields_in_order(tmp_path: Path) -> None:
     audit = AuditLog(Audit(file=str(tmp_path / "log")), None)
     audit.write("request", lambda: {"peer": "127.0.0.1", "a": [1], "status": 200})
@@ -199,8 +204,7 @@ def test_a_reader_that_has_stopped_reading_is_a_problem_before_the_queue_is_full
     assert audit.stop_reason
 
     def read_all() -> tuple[str, str]:
-        with suppress(BlockingIOError):
-            os.read(reader, 1_000_000)
+        _drain(reader)
         return audit.problem, audit.stop_reason
 
     eventually(read_all, ("", ""))
@@ -284,6 +288,61 @@ def test_batches_of_several_processes_do_not_cut_each_others_lines(tmp_path: Pat
 
     assert (tmp_path / "log").read_bytes() == data
     assert len(lengths) > 2
+
+
+def test_a_full_disk_under_standard_output_leaves_whole_lines_and_one_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, key = tmp_path / "log", Secret("k" * 64)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    monkeypatch.setattr("xksproxy.telemetry.audit_sink._STANDARD_OUTPUT", descriptor)
+    audit = AuditLog(Audit(chain=True), key)
+    write, room = os.write, 300
+
+    def limited(to: int, data: bytes) -> int:
+        nonlocal room
+        if to != descriptor:
+            return write(to, data)
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(to, data[:room])
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "write", limited)
+    for name in ("one", "two", "three"):
+        audit.write(name, dict)
+    eventually(lambda: audit.problem)
+    room = 10_000
+    eventually(lambda: (audit.problem, audit.written), ("", 3))
+    audit.close()
+    os.close(descriptor)
+
+    found = verify_lines(path.read_bytes().splitlines(keepends=True), key)
+
+    assert found.problems == []
+    assert len(found.incomplete) == 1
+    assert [chain.lines for chain in found.chains.values()] == [4]
+
+
+def test_lines_that_a_stopped_reader_does_not_take_are_reported_as_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr("xksproxy.telemetry.audit_sink._STANDARD_OUTPUT", writer)
+    audit = AuditLog(Audit(), None)
+    for _ in range(20):
+        audit.write("request", lambda: {"text": "x" * 10_000})  # 200 kB; a pipe holds 64 KiB
+
+    audit.close()
+
+    ((message, fields),) = [(record.message, record.__dict__["fields"]) for record in caplog.records]
+    assert message == "audit lines lost"
+    assert fields == {"count": 20 - audit.written, "reason": "too slow"}
+    os.set_blocking(reader, False)
+    eventually(lambda: (_drain(reader), audit.written)[1], 20)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_pipe_in_place_of_the_file_is_a_problem_even_if_it_has_a_reader(tmp_path: Path) -> None:

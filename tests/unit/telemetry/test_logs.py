@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -200,28 +201,28 @@ def test_the_level_debug_lets_everything_through_but_the_access_log_that_we_writ
 
 
 def test_a_stalled_reader_delays_no_caller_and_dropped_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    released = threading.Event()
-    written: list[str] = []
-
-    class Stalled:
-        def write(self, text: str) -> None:
-            released.wait()
-            written.append(text)
-
-        def flush(self) -> None:
-            pass
-
-    monkeypatch.setattr(sys, "stderr", Stalled())
+    reader, writer = os.pipe()
+    monkeypatch.setattr("xksproxy.telemetry.logs._STANDARD_ERROR", writer)
     handler = StderrHandler()
-    for number in range(11_500):
-        handler.emit(logging.LogRecord("test", logging.INFO, "", 0, f"line {number}", None, None))
-    released.set()
+    for number in range(12_000):  # a pipe holds 64 KiB, 1,000 of these lines
+        handler.emit(logging.LogRecord("test", logging.INFO, "", 0, f"line {number} {'x' * 60}", None, None))
+    written = bytearray()
+
+    def read() -> None:
+        while block := os.read(reader, 65_536):
+            written.extend(block)
+
+    reading = threading.Thread(target=read)
+    reading.start()
     handler._writer.flush(60)
     handler.emit(logging.LogRecord("test", logging.INFO, "", 0, "the last", None, None))
     handler._writer.flush(60)
+    os.close(writer)
+    reading.join()
+    os.close(reader)
 
-    lines = "".join(written).splitlines()
+    lines = written.decode().splitlines()
     assert lines[-1] == "the last"
     dropped = json.loads(lines[-2])["count"]
-    assert len(lines) - 2 + dropped == 11_500
+    assert len(lines) - 2 + dropped == 12_000
     assert dropped >= 499

@@ -228,9 +228,11 @@ class PinGuard:
         try:
             return read_record(path) or PinRecord(secrets.token_hex(16), {})
         except StateUnusable as error:
+            # Another file helps only if the system can read files.
+            damaged = not isinstance(error.__cause__, OSError)
+            way_out = "; replace it by an empty one with: xksproxy hsm allow-login ID" if damaged else ""
             raise TokenUnavailable(
-                f"the record of log-ins cannot be read, so no log-in is tried: {error};"
-                " replace it by an empty one with: xksproxy hsm allow-login ID"
+                f"the record of log-ins cannot be read, so no log-in is tried: {error}{way_out}"
             ) from error
 
 
