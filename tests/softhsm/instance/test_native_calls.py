@@ -328,8 +328,8 @@ async def test_keys_are_not_mixed_up(make_faulty: Faulty, modules: Modules, in_p
         for label in labels:
             create = lambda session, label=label: session.create_key(label, bits=256, encrypt=True, decrypt=True)  # noqa: E731
             await instance.call(create, later())
-        instance._listing._not_before = 0
-        await instance._listing.refresh()
+        instance.listing._not_before = 0
+        await instance.listing.refresh()
         for label in labels:
             await allow_native(instance, in_python, label)
         sealed = {label: await encrypt(instance, label.encode(), label=label) for label in labels}
