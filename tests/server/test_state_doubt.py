@@ -131,8 +131,8 @@ def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_noth
 
     eventually(machine.conditions)
     with roaming_caller(machine.proxy, request_metadata) as caller:
-        eventually(lambda: caller.decrypt(key, sealed).status, 200)
-        assert {caller.decrypt(key, sealed).status for _ in range(6)} == {200}
+        # A worker knows of the doubt before its HSM serves, so each worker may need a moment more.
+        eventually(lambda: {caller.decrypt(key, sealed).status for _ in range(12)}, {200})
         assert refused_encrypt(caller, key)
     shown = machine.command("status")
     assert shown.returncode == 1
