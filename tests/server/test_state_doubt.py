@@ -168,7 +168,6 @@ def test_without_a_witness_the_directory_begins_anew(own_proxy: OwnProxy) -> Non
     proxy = own_proxy.start(edit=edit)
 
     assert "state_number" not in (proxy.environment.directory / "audit.log").read_text()
-    assert not (proxy.environment.directory / "state" / "number.json").exists()
 
 
 def conditions_of(proxy: Proxy) -> list[tuple[str, str]]:

@@ -92,7 +92,7 @@ def block(
     try:
         _record(target, key_id, "block set", before[-1], after)
     finally:
-        report_followers(target.state_directory, holds(table.path.name, table.revision))
+        report_followers(target.state_directory, holds(table))
 
 
 @click.command()
@@ -133,7 +133,7 @@ def unblock(
     print_line(f"{_description(target, key_id)} is no longer blocked on this machine")
     for line in remaining:
         print_line(line)
-    report_followers(target.state_directory, holds(table.path.name, table.revision))
+    report_followers(target.state_directory, holds(table))
 
 
 def _target(

@@ -205,7 +205,7 @@ def _record(config: Config, message: str, change: tuple[VersionRecord, VersionRe
 def _report_followers(state: Path, store: KeyStore, *, quiet: bool = False) -> None:
     table = version_table(state, store.name)
     table.refresh()
-    report_followers(state, holds(table.path.name, table.revision), quiet=quiet)
+    report_followers(state, holds(table), quiet=quiet)
 
 
 def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:

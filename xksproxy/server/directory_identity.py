@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from xksproxy.state.private_files import make_directory
+from xksproxy.state.state_file import MANIFEST
 
 
 class DirectoryIdentity:
@@ -44,6 +45,13 @@ class StateIdentity(DirectoryIdentity):
         make_directory(directory)
         super().__init__(
             directory,
-            f"the state directory {directory} was removed, moved away or replaced while the proxy runs; put it"
-            " back, or restart the proxy to use what is there now",
+            f"the state directory {directory} was removed, moved away or replaced while the proxy runs, or its"
+            f" {MANIFEST} was; put it back, or restart the proxy to use what is there now",
         )
+        make_directory(directory / MANIFEST)
+        self._manifest = DirectoryIdentity(directory / MANIFEST)
+
+    @property
+    def is_lost(self) -> bool:
+        """The same for the manifest too, without which a file that is missing would count as never written."""
+        return super().is_lost or self._manifest.is_lost

@@ -7,9 +7,10 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -166,9 +167,21 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
     }
 
 
-def holds(file: str, revision: int) -> Callable[[Worker], bool]:
-    """Whether a worker holds a revision of a state file, or a later one."""
-    return lambda worker: worker.in_force.revisions.get(file, -1) >= revision
+def holds(table: SharedTable[Any]) -> Callable[[Worker], bool]:
+    """Whether a worker holds the present revision of a table, or a later one that is in the file.
+
+    A worker with a higher revision than the file refuses the file, because an older copy of it was put back.
+    """
+    name, revision = table.path.name, table.revision
+
+    def follows(worker: Worker) -> bool:
+        held = worker.in_force.revisions.get(name, -1)
+        if held > table.revision:
+            with suppress(StateUnusable):
+                table.refresh()
+        return revision <= held <= table.revision
+
+    return follows
 
 
 def refuses(keystore: str, access_key_id: str) -> Callable[[Worker], bool]:

@@ -33,16 +33,19 @@ class LifeCycle:
         self,
         audit: AuditLog,
         state_directory: Path,
-        witness: WitnessLines | None = None,
+        witness: WitnessLines,
+        *,
+        writes_state: bool,
         keep: Callable[[Witness | None], None] = lambda _: None,
     ) -> None:
-        """``witness`` makes the lines about the state directory; None if it has no witness.
+        """``witness`` makes the lines about the state directory; ``writes_state``: they are written.
 
         ``keep`` is called, on a thread, with what the newest of these lines says.
         """
         self._keep = keep
         self._audit = audit
         self._witness = witness
+        self._writes_state = writes_state
         self._state_line: Mapping[str, Any] | None = None
         self._spool = AuditSpool(state_directory)
         self._queued: dict[str, int] = {}
@@ -79,9 +82,9 @@ class LifeCycle:
         self._state_line = None
         if not self._spool.become_writer():
             return {}
-        if self._witness is not None:
-            self._state_line = self._witness.take()
-            self._keep(self._witness.newest)
+        line = self._witness.take()
+        self._state_line = line if self._writes_state else None
+        self._keep(self._witness.newest)
         self._forget_written()
         return {name: entry for name, entry in self._spool.entries().items() if name not in self._queued}
 
@@ -115,12 +118,19 @@ def _state(*, serving: bool) -> str:
     return "in service" if serving else "out of service"
 
 
-def witness_lines(config: Config, services: Services) -> WitnessLines | None:
-    """What makes the lines about the state directory; None if it has no witness."""
-    if witness_file(config) is None and config.state.witness != "token":
-        return None
-    witness = services.token_witness
-    return WitnessLines(Path(config.state.directory), lambda: services.life_cycle_changes, lambda: witness.unread)
+def witness_lines(config: Config, services: Services) -> WitnessLines:
+    """What raises the number of the state directory, by which an older copy is noticed, and makes lines of it."""
+    return WitnessLines(
+        Path(config.state.directory),
+        lambda: services.life_cycle_changes,
+        lambda: services.lost or services.token_witness.unread,
+        services.state_number,
+    )
+
+
+def has_witness(config: Config) -> bool:
+    """Whether something outside of the state directory shall know its number."""
+    return witness_file(config) is not None or config.state.witness == "token"
 
 
 def keep_on_tokens(services: Services, newest: Witness | None) -> None:

@@ -4,7 +4,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -89,6 +89,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Tells the workers when some of them do not serve."""
         self._state_identities: dict[str, StateIdentity] = {}
         """By directory, of each that this service has used."""
+        self._known_revisions: dict[str, dict[str, int]] = {}
+        """Of the files of each state directory that this service has used."""
         self._request = ""
         """The command that asked for the last reload."""
         super().__init__(prog="xksproxy")
@@ -132,6 +134,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def forget_worker(self, pid: int) -> None:
         """Keep the counts of a worker that has ended, and remove its files."""
         self.connections.ended(pid)
+        self._note_revisions()
         self.ended_workers.add(pid)
         worker_status.forget(self.runtime, pid)
 
@@ -204,6 +207,17 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def before_fork(self) -> None:
         """Let the thread of the disk end, so that a fork has no lock that it holds."""
         self._disk.settle(FORK_SECONDS)
+        self._note_revisions()
+
+    def _note_revisions(self) -> None:
+        directory = self.accepted.config.state.directory
+        known = self._known_revisions.setdefault(directory, {})
+        for name, revision in worker_status.newest_revisions(self.runtime, directory).items():
+            known[name] = max(revision, known.get(name, 0))
+
+    def known_revisions(self) -> Mapping[str, int]:
+        """The revisions that state files have had while this service ran, so that a new worker accepts none older."""
+        return self._known_revisions.get(self.accepted.config.state.directory, {})
 
     def state_identity(self) -> StateIdentity:
         """Return the identity of the state directory. The master asks first, so its workers get the same one."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from xksproxy.authorization.policies import PolicyLibrary
@@ -27,12 +28,14 @@ from xksproxy.server.followers import Registration
 from xksproxy.server.quota import Quotas
 from xksproxy.server.refused_files import RefusedFiles
 from xksproxy.server.snapshot import Foundations, Service, Snapshot, build_snapshot
+from xksproxy.server.state_doubt import StateDoubt
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.server.watch import FileWatch
 from xksproxy.spec.errors import InternalException, InvalidUriPathException
 from xksproxy.state.directory_check import StateDirectoryCheck
-from xksproxy.state.doubt import read_doubt
 from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_number import FILE_NAME as NUMBER
+from xksproxy.state.state_number import StateNumber
 from xksproxy.state.usage import UsageBook
 
 _log: Final = logging.getLogger(__name__)
@@ -52,12 +55,15 @@ class Services:
         policies: PolicyLibrary | None = None,
         accepted: Accepted | None = None,
         identity: StateIdentity | None = None,
+        *,
+        known: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Build them; no HSM is called yet. ``runtime`` is the directory that the workers share while they run.
 
         ``accepted`` has the policies. If the files of credentials or certificates cannot be used, those in it are,
         until they can: a worker that replaces another one serves what the others serve. ``identity`` is that of the
-        state directory; without it, the directory that is there now.
+        state directory; without it, the directory that is there now. ``known`` has the revisions that files in it have
+        had while the proxy ran: older ones are refused.
 
         Raises:
             ConfigError: credentials or certificates cannot be read, and ``accepted`` is None.
@@ -69,8 +75,10 @@ class Services:
         self._lost = self._identity.problem
         self.usage = UsageBook(state, lambda: self._unanswered)
         self._state_check = StateDirectoryCheck(state)
-        self._marked_doubt = read_doubt(state)
-        self._states = StateTables(state, lambda: self._lost)
+        self._state_doubt = StateDoubt(state, known.get(NUMBER, -1))
+        if not self._lost:
+            self._state_doubt.follow()
+        self._states = StateTables(state, lambda: self._lost, known)
         modules = Modules(PinGuard(state, lost=lambda: self._identity.problem), self.usage, config.hsm)
         self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
         for instance in self._instances.values():
@@ -166,7 +174,7 @@ class Services:
         self._lost = self._identity.problem
         if not self._lost:
             changes = self._states.refresh()
-            self._marked_doubt = read_doubt(self._state)
+            guarded(self._state_doubt.follow)
             guarded(self.usage.records.check)
             guarded(self._state_check.refresh)
             guarded(self._follow_credentials)
@@ -267,14 +275,32 @@ class Services:
         return [prefixes[name] for name in names if name in prefixes]
 
     @property
+    def state_number(self) -> StateNumber:
+        """The number of the state directory."""
+        return self._state_doubt.number
+
+    @property
+    def state_directory(self) -> str:
+        """The path of the state directory, as it is configured."""
+        return str(self._state)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the state directory was removed or replaced while the proxy runs."""
+        return bool(self._lost)
+
+    @property
     def revisions(self) -> Mapping[str, int]:
         """The revisions of state files that are in force, by the names of the files; none of another directory."""
-        return {} if self._lost else self._states.revisions()
+        if self._lost:
+            return {}
+        number = self._state_doubt.number.newest
+        return {**self._states.revisions(), **({NUMBER: number} if number > 0 else {})}
 
     @property
     def revisions_generation(self) -> int:
         """Grows when :attr:`revisions` may have changed."""
-        return self._states.generation
+        return self._states.generation + max(self._state_doubt.number.newest, 0)
 
     @property
     def life_cycle_changes(self) -> tuple[int, int]:
@@ -307,7 +333,7 @@ class Services:
     @property
     def doubt(self) -> str:
         """Why the state directory may be older than it was; empty if nothing says so."""
-        return self._marked_doubt or self.token_witness.doubt
+        return self._state_doubt.reason or self.token_witness.doubt
 
     @property
     def _unanswered(self) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
@@ -13,7 +14,9 @@ from xksproxy.server.round_robin import RoundRobin
 from xksproxy.state.blocks import block_table
 from xksproxy.state.credential_uses import CredentialUses, UseRecord
 from xksproxy.state.directory_changes import DirectoryChanges
+from xksproxy.state.retired_credentials import FILE_NAME as RETIRED
 from xksproxy.state.retired_credentials import RetiredCredentials
+from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.versions import version_table
 
 _log: Final = logging.getLogger(__name__)
@@ -21,6 +24,7 @@ _log: Final = logging.getLogger(__name__)
 _LOOKED_AT_ANYWAY: Final = 4
 
 Result = TypeVar("Result")
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,20 @@ class StoreState:
 class StateTables:
     """The state of each key store that this process has served, by its name."""
 
-    def __init__(self, directory: Path, lost: Callable[[], str] = str) -> None:
-        """``lost`` returns why the directory must not be read now; empty if it may be."""
+    def __init__(
+        self, directory: Path, lost: Callable[[], str] = str, known: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """``lost`` returns why the directory must not be read now; empty if it may be.
+
+        ``known`` has revisions that files are known to have had, as :meth:`revisions` of another worker returned them.
+        """
+        self._known = known
         self._directory = directory
         self._lost = lost
         self._states: dict[str, StoreState] = {}
         self._uses = UseRecord(directory)
-        self.retired = RetiredCredentials(directory)
-        self._blocks_of_all = Blocks(block_table(directory, None), unread=lost())
+        self.retired = RetiredCredentials(directory, known.get(RETIRED, 0))
+        self._blocks_of_all = Blocks(self._expecting(block_table(directory, None)), unread=lost())
         self._changes = DirectoryChanges((directory,))
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)
         self._troubled: set[str] = set()
@@ -61,7 +71,8 @@ class StateTables:
         state = self._states.get(keystore)
         if state is None:
             unread = self._lost()
-            blocks, versions = block_table(self._directory, keystore), version_table(self._directory, keystore)
+            blocks = self._expecting(block_table(self._directory, keystore))
+            versions = self._expecting(version_table(self._directory, keystore))
             # Most of thousands of key stores have none. The blocks of all are read anyway, which checks the directory.
             for table in (blocks, versions):
                 table.expect_missing()
@@ -75,6 +86,10 @@ class StateTables:
                 state.fingerprints.refresh()
         return state
 
+    def _expecting(self, table: SharedTable[Entry]) -> SharedTable[Entry]:
+        table.expect_revision(self._known.get(table.path.name, 0))
+        return table
+
     def refresh(self) -> list[tuple[str, BlockChange]]:
         """Read the files that have changed, and return the changed blocks with the names of their key stores.
 
@@ -86,14 +101,12 @@ class StateTables:
         names = {*self._states} if changed_for_all else self._due()
         due = [(keystore, self._states[keystore]) for keystore in names]
         changes = [("", change) for change in changed_for_all]
-        before = [(state.blocks.revision, state.versions.revision) for _, state in due]
+        before = [_followed(state) for _, state in due]
         for keystore, state in due:
             changes += [(keystore, change) for change in guarded(state.blocks.refresh) or ()]
             guarded(state.versions.refresh)
         guarded(self.retired.refresh)
-        self.generation += bool(changed_for_all) or before != [
-            (state.blocks.revision, state.versions.revision) for _, state in due
-        ]
+        self.generation += bool(changed_for_all) or before != [_followed(state) for _, state in due]
         for _, state in due:
             guarded(state.fingerprints.refresh)
         self._troubled = {keystore for keystore, state in due if state.problem}
@@ -120,17 +133,26 @@ class StateTables:
         self._uses.flush()
 
     def revisions(self) -> Mapping[str, int]:
-        """The revisions that are in force, by the names of the files; files that were never written are left out."""
-        of_all = self._blocks_of_all.revision
-        return ({"blocks.json": of_all} if of_all else {}) | {
+        """The revisions that are in force, by the names of the files.
+
+        Files that were never written are left out, and those that it refuses, because it follows no change of them.
+        """
+        of_all = 0 if self._blocks_of_all.problem else self._blocks_of_all.revision
+        retired = 0 if self.retired.problem else self.retired.revision
+        found = {"blocks.json": of_all, RETIRED: retired} | {
             name: revision
             for keystore, state in list(self._states.items())
-            for name, revision in (
-                (f"blocks-{keystore}.json", state.blocks.revision),
-                (f"versions-{keystore}.json", state.versions.revision),
+            for name, revision in zip(
+                (f"blocks-{keystore}.json", f"versions-{keystore}.json"), _followed(state), strict=True
             )
-            if revision
         }
+        return {name: revision for name, revision in found.items() if revision > 0}
+
+
+def _followed(state: StoreState) -> tuple[int, int]:
+    """The revisions of blocks and versions that are in force; 0 for a file that is refused."""
+    blocks, versions = state.blocks, state.versions
+    return (0 if blocks.problem else blocks.revision), (0 if versions.problem else versions.revision)
 
 
 def guarded(step: Callable[[], Result]) -> Result | None:

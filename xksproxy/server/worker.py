@@ -29,7 +29,7 @@ from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
-from xksproxy.server.life_cycle import LifeCycle, keep_on_tokens, witness_lines
+from xksproxy.server.life_cycle import LifeCycle, has_witness, keep_on_tokens, witness_lines
 from xksproxy.server.memory_lock import MemoryLock
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
@@ -116,14 +116,16 @@ class XksWorker(GunicornUVLoopWebWorker):
         give_back = MemoryReturn(self._memory)
         # A SIGHUP between the fork and the set-up of this process's handler is lost.
         self._reload_wanted = self._reload_wanted or self.app.handover.number != accepted.number
-        services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
+        known = self.app.known_revisions()
+        services = Services(config, directory, self.app.policies, accepted, self.app.state_identity(), known=known)
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
         life_cycle = LifeCycle(
             recorder.audit,
             Path(config.state.directory),
             witness_lines(config, services),
-            partial(keep_on_tokens, services),
+            writes_state=has_witness(config),
+            keep=partial(keep_on_tokens, services),
         )
         life_cycle.begin()
         recorder.metrics.reload_failed.labels().set(0)

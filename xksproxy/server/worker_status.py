@@ -18,6 +18,7 @@ _FRESH_SECONDS: Final = 10.0
 _CAPACITY: Final = 128 * 1024
 """Enough for the largest number of refusals and conditions."""
 
+_IN_FORCE: Final = "in-force-"
 _IN_FORCE_CAPACITY: Final = 64 * 1024
 """Enough for a thousand credentials."""
 
@@ -76,6 +77,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 class InForce(msgspec.Struct, frozen=True):
     """Which changes a worker follows. It grows with the number of key stores, and rarely changes."""
 
+    state_directory: str = ""
+    """The directory of these files."""
+
     revisions: Mapping[str, int] = {}
     """The revisions of state files that are in force, by the names of the files. 0 is left out."""
 
@@ -127,6 +131,17 @@ def read_in_force(directory: Path, pid: int) -> InForce | None:
     return None
 
 
+def newest_revisions(directory: Path, state_directory: str) -> Mapping[str, int]:
+    """The highest revision of each file of a state directory that workers of a runtime directory have published."""
+    newest: dict[str, int] = {}
+    for path in directory.glob(f"{_IN_FORCE}*"):
+        found = read_in_force(directory, int(path.name.removeprefix(_IN_FORCE)))
+        if found is not None and found.state_directory == state_directory:
+            for name, revision in found.revisions.items():
+                newest[name] = max(revision, newest.get(name, 0))
+    return newest
+
+
 def published_pids(directory: Path) -> list[int]:
     """The process ids of the workers that have published a status and have not ended."""
     return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.status")]
@@ -143,4 +158,4 @@ def _path(directory: Path, pid: int) -> Path:
 
 
 def _in_force_path(directory: Path, pid: int) -> Path:
-    return directory / f"in-force-{pid}"
+    return directory / f"{_IN_FORCE}{pid}"

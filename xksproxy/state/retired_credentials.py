@@ -12,6 +12,8 @@ from xksproxy.state.state_file import StateUnusable
 
 _log: Final = logging.getLogger(__name__)
 
+FILE_NAME: Final = "retired-credentials.json"
+
 
 class RetiredCredential(msgspec.Struct, frozen=True):
     """The record of one credential."""
@@ -26,8 +28,10 @@ class RetiredCredentials:
     Until a process has read the file, it accepts no credential (fail closed).
     """
 
-    def __init__(self, state_directory: Path) -> None:
-        self._table = SharedTable(state_directory, "retired-credentials.json", RetiredCredential)
+    def __init__(self, state_directory: Path, least: int = 0) -> None:
+        """``least`` is a revision that the file is known to have had."""
+        self._table = SharedTable(state_directory, FILE_NAME, RetiredCredential)
+        self._table.expect_revision(least)
         self.problem = ""
         """Why the file cannot be read. Empty if it can be read."""
         self._was_read = False
@@ -60,13 +64,13 @@ class RetiredCredentials:
 
 def mark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
     """Record that a credential was retired (StateUnusable if that fails)."""
-    table = SharedTable(state_directory, "retired-credentials.json", RetiredCredential)
+    table = SharedTable(state_directory, FILE_NAME, RetiredCredential)
     table.update(_name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time()))
 
 
 def unmark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
     """Remove the record of a retired credential (StateUnusable if that fails)."""
-    table = SharedTable(state_directory, "retired-credentials.json", RetiredCredential)
+    table = SharedTable(state_directory, FILE_NAME, RetiredCredential)
     table.update(_name(keystore, access_key_id), lambda _: None)
 
 

@@ -62,8 +62,13 @@ class SharedTable(Generic[Entry]):
 
         It does not check the directory then. Something else must.
         """
-        if self._seen is _NOT_READ:
+        if self._seen is _NOT_READ and self._file.revision < 0:
             self._seen = _MISSING
+
+    def expect_revision(self, revision: int) -> None:
+        """Refuse a file with an older revision, or no file if this one is above 0. Call it before the first read."""
+        if revision > 0:
+            self._file.note_written(revision)
 
     def refresh(self) -> None:
         """Read the file if it was replaced since the last read. A file that never existed counts as empty.

@@ -30,6 +30,10 @@ class StateUnusable(Exception):
     """The state directory or a file in it cannot be used. Unreadable state is refused, never ignored."""
 
 
+class StateWentBack(StateUnusable):
+    """A file was deleted, or is an older copy than one that was there before."""
+
+
 class _ManifestRecord(msgspec.Struct, frozen=True):
     """What the manifest records of one file."""
 
@@ -144,7 +148,8 @@ class StateFile:
         """The object in the file, or None if the file has never existed.
 
         Raises:
-            StateUnusable: the file cannot be read, was deleted, or is an older copy.
+            StateUnusable: the file cannot be read.
+            StateWentBack: it was deleted, or is an older copy.
         """
         # The manifest first: a writer changes it last.
         recorded = self.recorded()
@@ -154,14 +159,14 @@ class StateFile:
                 content = read_file(self.name, directory)
         except FileNotFoundError:
             if known >= 0:
-                raise StateUnusable(f"{self.path}: it was deleted; restore it") from None
+                raise StateWentBack(f"{self.path}: it was deleted; restore it") from None
             return None
         except OSError as error:
             raise StateUnusable(f"{self.path}: {error.strerror}") from error
         document = _decode(self.path, content, dict[str, Any])
         revision = self._revision_of(document)
         if revision < known:
-            raise StateUnusable(f"{self.path}: it is an older copy, revision {revision} of {known}; restore the newest")
+            raise StateWentBack(f"{self.path}: it is an older copy, revision {revision} of {known}; restore the newest")
         self._revision = max(self._revision, revision)
         return document
 
@@ -199,7 +204,7 @@ class StateFile:
         return max(self._revision, 0) + 1
 
     def note_written(self, revision: int) -> None:
-        """Note that the file has this revision now. Another thread may have read it already."""
+        """Note that the file has, or had, this revision: an older one is refused from now on."""
         self._revision = max(self._revision, revision)
 
     def record(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from xksproxy.decoding import convert
-from xksproxy.state.state_file import Document, StateFile, StateUnusable
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
 
 FILE_NAME: Final = "number.json"
 _LOCK_SECONDS: Final = 1.0
@@ -33,8 +33,28 @@ class NumberRecord(msgspec.Struct, frozen=True):
 class StateNumber:
     """The number of one state directory. The methods wait for the disk."""
 
-    def __init__(self, state_directory: Path) -> None:
+    def __init__(self, state_directory: Path, least: int = -1) -> None:
+        """``least`` is a number that the directory is known to have had; -1 if none is known."""
         self._file = StateFile(state_directory, FILE_NAME)
+        self._file.note_written(least)
+        self._signature: tuple[int, ...] | None = None
+
+    @property
+    def newest(self) -> int:
+        """The highest number that this process knows of; -1 if it knows of none."""
+        return self._file.revision
+
+    def follow(self) -> None:
+        """Read the number if the file was replaced since the last call. It waits for the disk.
+
+        Raises:
+            StateUnusable: the file cannot be read.
+            StateWentBack: it was deleted, or has a lower number than before.
+        """
+        signature = self._file.signature()
+        if signature is None or signature != self._signature:
+            self._file.read()
+            self._signature = signature
 
     def read(self) -> tuple[int, NumberRecord] | None:
         """The number and its record; None if the directory has none yet.
@@ -64,6 +84,21 @@ class StateNumber:
             return convert(document, NumberRecord)
         except msgspec.MsgspecError as error:
             raise StateUnusable(f"{self._file.path}: {error}") from error
+
+
+def manifest_problem(state_directory: Path) -> str:
+    """Why the manifest is not the one that the directory had: it lacks the record of the number. Empty if it has it.
+
+    Without the manifest, a file that is missing would count as never written. The first number may lack its record,
+    if its writer was killed.
+    """
+    file = StateFile(state_directory, FILE_NAME)
+    try:
+        if file.read() is None or file.revision <= 1 or file.recorded() is not None:
+            return ""
+    except StateUnusable:
+        return ""
+    return f"the {MANIFEST} of the state directory {state_directory} was lost, so other files may be missing too"
 
 
 def unrecorded_encryptions(state_directory: Path) -> int:

@@ -17,7 +17,7 @@ from xksproxy.config.regular_file import is_regular_file
 from xksproxy.decoding import convert
 from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt, read_doubt
 from xksproxy.state.state_file import StateUnusable
-from xksproxy.state.state_number import StateNumber
+from xksproxy.state.state_number import StateNumber, manifest_problem
 from xksproxy.state.witness import Witness, contradiction
 
 _log: Final = logging.getLogger(__name__)
@@ -47,19 +47,21 @@ def doubt_of(state_directory: Path, log: Path | None) -> str:
     """Why a state directory is in doubt; empty if it is not. ``log`` is its witness."""
     if marked := read_doubt(state_directory):
         return marked
-    reason = "" if log is None else _compare(state_directory, log)
+    reason = manifest_problem(state_directory) or ("" if log is None else _compare(state_directory, log))
     return f"{reason}; {HOW_TO_SETTLE}" if reason else ""
 
 
 def note_doubt(config: Config) -> None:
-    """Mark the state directory of a proxy that starts, if its witness knows of a newer one.
+    """Mark the state directory of a proxy that starts, if its witness knows of a newer one, or its manifest was lost.
 
     Raises:
         StateUnusable: the mark cannot be written.
     """
     directory, log = Path(config.state.directory), witness_file(config)
-    if log is not None and not read_doubt(directory) and (reason := _compare(directory, log)):
-        mark_doubt(directory, reason)
+    if not read_doubt(directory):
+        reason = manifest_problem(directory) or ("" if log is None else _compare(directory, log))
+        if reason:
+            mark_doubt(directory, reason)
     if reason := read_doubt(directory):
         _log.error("state directory in doubt", extra={"fields": {"reason": reason}})
 
@@ -68,15 +70,20 @@ class WitnessLines:
     """Makes the lines: one at the start, one after each change of state, and once a minute while keys encrypt."""
 
     def __init__(
-        self, state_directory: Path, changes: Callable[[], object], unread: Callable[[], bool] = lambda: False
+        self,
+        state_directory: Path,
+        changes: Callable[[], object],
+        unread: Callable[[], bool] = lambda: False,
+        number: StateNumber | None = None,
     ) -> None:
         """``changes`` returns another value after a change of blocks, key versions or retired credentials.
 
-        ``unread`` says whether the number must not be raised yet, because a witness was not compared with it.
+        ``unread`` says whether the number must not be raised, because a witness was not compared with it, or because
+        the directory is another one than before. ``number`` is that of the directory.
         """
         self._unread = unread
         self._directory = state_directory
-        self._number = StateNumber(state_directory)
+        self._number = number or StateNumber(state_directory)
         self._changes = changes
         self._last: object = None
         self._counted: tuple[float, int] = -_COUNTS_SECONDS, 0

@@ -22,6 +22,7 @@ from xksproxy.server.followers import (
     wait_for_workers,
 )
 from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus
+from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.state_file import StateUnusable
 
 _NO_SUCH_MASTER = 2**22 + 1
@@ -49,12 +50,17 @@ def test_without_a_service_nobody_has_to_follow(tmp_path: Path) -> None:
     assert wait_for_workers(tmp_path, lambda _: False) == Following((), ())
 
 
-def test_each_worker_follows_that_holds_the_revision_or_a_later_one(tmp_path: Path, runtime: Path) -> None:
-    for pid, revision in ((11, 6), (12, 7), (13, 8)):
+def test_each_worker_follows_that_holds_the_revision_or_a_later_one_of_the_file(tmp_path: Path, runtime: Path) -> None:
+    for pid, revision in ((11, 2), (12, 3), (13, 4), (15, 5)):
         publish(runtime, pid, InForce(revisions={"blocks-a.json": revision}))
     publish(runtime, 14)
+    table, others = block_table(tmp_path, "a"), block_table(tmp_path, "a")
+    for number in range(3):
+        table.update(str(number), lambda _: Block(0, "incident"))
+    follows = holds(table)
+    others.update("another", lambda _: Block(0, "incident"))
 
-    assert wait_for_workers(tmp_path, holds("blocks-a.json", 7), 0) == Following((12, 13), (11, 14))
+    assert wait_for_workers(tmp_path, follows, 0) == Following((12, 13), (11, 14, 15))
 
 
 def test_a_worker_follows_when_it_has_no_credential_of_that_name(tmp_path: Path, runtime: Path) -> None:

@@ -1,0 +1,149 @@
+"""State files that are removed or replaced by older ones while the proxy runs: no worker opens what was blocked."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import run_command
+from server_support import OwnProxy, Wire, encrypt_body, key_path, on_each_worker, signed_post, stop, workers
+from support import Proxy, eventually, lines_with, serve
+
+pytestmark = pytest.mark.slow
+
+
+def answers(proxy: Proxy) -> set[int]:
+    """The statuses of an Encrypt with the blocked key in each worker."""
+    encrypt = signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))
+    found = set()
+    for wire in on_each_worker(proxy, lambda: Wire(proxy)):
+        with wire:
+            found.add(wire.ask(encrypt).status)
+    return found
+
+
+def command(proxy: Proxy, *arguments: str) -> int:
+    return run_command(*arguments, "--config", proxy.environment.config).returncode
+
+
+def causes(proxy: Proxy) -> set[str]:
+    shown = run_command("status", "--json", "--config", proxy.environment.config)
+    if shown.returncode == 2:  # it does not listen yet
+        return set()
+    return {item["cause"] for item in json.loads(shown.stdout)["conditions"]}
+
+
+def state_of(proxy: Proxy) -> Path:
+    return proxy.environment.directory / "state"
+
+
+def remove_all(state: Path, _: Path) -> None:
+    for path in state.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def put_back(state: Path, old: Path) -> None:
+    shutil.copytree(old, state, dirs_exist_ok=True)
+
+
+def remove_with_the_records(state: Path, _: Path) -> None:
+    shutil.rmtree(state / "manifest")
+    (state / "blocks-dev.json").unlink()
+
+
+def remove_with_its_record(state: Path, _: Path) -> None:
+    (state / "manifest" / "blocks-dev.json").unlink()
+    (state / "blocks-dev.json").unlink()
+
+
+def kill_workers(proxy: Proxy) -> None:
+    old = workers(proxy)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: len(workers(proxy) - old), 2)
+
+
+def replace_workers(proxy: Proxy) -> None:
+    old = workers(proxy)
+    config = proxy.environment.config
+    config.write_text(config.read_text().replace("[server]\n", "[server]\nmax_in_flight = 77\n"))
+    proxy.process.send_signal(signal.SIGHUP)
+
+    def settled() -> bool:
+        taken_back = lines_with(proxy.log, "configuration taken back")
+        return workers(proxy) == old if taken_back else len(workers(proxy)) == 2 and not workers(proxy) & old
+
+    eventually(settled)
+
+
+@pytest.mark.parametrize("renew", [kill_workers, replace_workers])
+@pytest.mark.parametrize("damage", [remove_all, put_back, remove_with_the_records, remove_with_its_record])
+def test_a_worker_that_starts_later_accepts_no_older_state(
+    own_proxy: OwnProxy, tmp_path: Path, damage: Callable[[Path, Path], None], renew: Callable[[Proxy], None]
+) -> None:
+    proxy = own_proxy.start()
+    assert answers(proxy) == {200}
+    shutil.copytree(state_of(proxy), tmp_path / "old")
+    assert command(proxy, "block", "--key", "demo-key", "--keystore", "dev") == 0
+    assert answers(proxy) == {400}
+
+    damage(state_of(proxy), tmp_path / "old")
+    renew(proxy)
+
+    for _ in range(3):
+        assert 200 not in eventually(lambda: answers(proxy))
+    assert causes(proxy) & {"state-unusable", "state-in-doubt"}
+
+
+def test_counts_that_go_back_are_noticed_by_a_worker_that_starts_later(own_proxy: OwnProxy, tmp_path: Path) -> None:
+    proxy = own_proxy.start()
+    state = state_of(proxy)
+    eventually((state / "number.json").exists)
+    shutil.copytree(state, tmp_path / "old")
+    assert command(proxy, "block", "--key", "impotent-key", "--keystore", "dev") == 0
+    before = (tmp_path / "old" / "number.json").read_text()
+    eventually(lambda: (state / "number.json").read_text() != before)
+    assert answers(proxy) == {200}
+
+    put_back(state, tmp_path / "old")
+
+    eventually(lambda: "state-in-doubt" in causes(proxy))
+    assert answers(proxy) == {500}
+    kill_workers(proxy)
+    eventually(lambda: answers(proxy), {500})
+    assert "state-in-doubt" in causes(proxy)
+
+
+def test_a_change_that_workers_refuse_is_not_reported_as_followed(own_proxy: OwnProxy, tmp_path: Path) -> None:
+    proxy = own_proxy.start()
+    assert command(proxy, "block", "--key", "impotent-key", "--keystore", "dev") == 0
+    shutil.copytree(state_of(proxy), tmp_path / "old")
+    block = ("block", "--key", "demo-key", "--keystore", "dev")
+    assert command(proxy, *block) == 0
+    assert command(proxy, "unblock", *block[1:]) == 0
+    put_back(state_of(proxy), tmp_path / "old")
+
+    assert command(proxy, *block) == 1
+
+    assert 200 not in answers(proxy)
+
+
+def test_a_manifest_that_is_lost_while_the_proxy_is_stopped_puts_the_directory_in_doubt(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    for change in ("block", "unblock", "block"):
+        assert command(proxy, change, "--key", "demo-key", "--keystore", "dev") == 0
+    eventually(lambda: json.loads((state_of(proxy) / "number.json").read_text())["revision"] > 1)
+    assert stop(proxy) == 0
+    shutil.rmtree(state_of(proxy) / "manifest")
+    (state_of(proxy) / "blocks-dev.json").unlink()
+
+    assert run_command("state", "check", "--config", proxy.environment.config).returncode == 1
+    own_proxy.adopt(process := serve(proxy.environment.config, proxy.log))
+    again = replace(proxy, process=process)
+
+    eventually(lambda: "state-in-doubt" in causes(again))
+    assert answers(again) == {500}

@@ -1,0 +1,48 @@
+"""Whether the state directory may be older than it was, as one worker sees it."""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt, read_doubt
+from xksproxy.state.state_file import StateUnusable, StateWentBack
+from xksproxy.state.state_number import StateNumber
+
+_log: Final = logging.getLogger(__name__)
+
+
+class StateDoubt:
+    """Follows the mark of a doubt, and sets it if the number of the directory goes back while the proxy runs."""
+
+    def __init__(self, state_directory: Path, least_number: int) -> None:
+        """``least_number`` is a number that the directory has had while the proxy ran; -1 if none is known."""
+        self.number = StateNumber(state_directory, least_number)
+        """The number of the directory."""
+        self._directory = state_directory
+        self._marked = ""
+        self._went_back = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the directory is in doubt; empty if it is not."""
+        return self._marked or self._went_back
+
+    def follow(self) -> None:
+        """Look at the number and the mark again. It waits for the disk."""
+        try:
+            self.number.follow()
+        except StateWentBack as error:
+            self._note_went_back(str(error))
+        except StateUnusable:
+            pass  # what needs the file reports it
+        self._marked = read_doubt(self._directory)
+
+    def _note_went_back(self, problem: str) -> None:
+        if self._went_back:
+            return
+        reason = f"files of the state directory were removed or replaced by older ones while the proxy ran: {problem}"
+        self._went_back = f"{reason}; {HOW_TO_SETTLE}"
+        _log.error("state directory in doubt", extra={"fields": {"reason": self._went_back}})
+        with suppress(StateUnusable):  # then every worker notices it by itself
+            mark_doubt(self._directory, reason)
