@@ -147,3 +147,11 @@ def test_a_manifest_that_is_lost_while_the_proxy_is_stopped_puts_the_directory_i
 
     eventually(lambda: "state-in-doubt" in causes(again))
     assert answers(again) == {500}
+
+
+def test_a_manifest_that_is_lost_while_the_proxy_runs_is_a_condition(own_proxy: OwnProxy) -> None:
+    proxy = own_proxy.start()
+    shutil.rmtree(state_of(proxy) / "manifest")
+
+    eventually(lambda: "state-unusable" in causes(proxy))
+    assert answers(proxy) == {500}
