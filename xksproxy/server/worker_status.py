@@ -129,7 +129,8 @@ def read_in_force(directory: Path, pid: int) -> InForce | None:
 
 def published_pids(directory: Path) -> list[int]:
     """The process ids of the workers that have published a status and have not ended."""
-    return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.status")]
+    names = (path.stem.removeprefix("worker-") for path in directory.glob("worker-*.status"))
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def forget(directory: Path, pid: int) -> None:
