@@ -93,7 +93,7 @@ async def measure(hsm: Hsm, state: Path, times: int) -> bool:
         for _ in range(times):
             started = time.monotonic()
             await KeyListing(hsm.id, instance._pool).begin(_PATIENCE_SECONDS)  # noqa: SLF001 - listings at once
-            click.echo(f"{len(instance.labels)} keys listed in {time.monotonic() - started:.2f} s")
+            click.echo(f"{len(instance.keys.labels)} keys listed in {time.monotonic() - started:.2f} s")
 
     gc.collect()
     gc.freeze()  # as a worker does before it serves

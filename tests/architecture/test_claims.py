@@ -9,7 +9,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 _DOCS = _ROOT / "docs"
-_DOCUMENTS = ["security.md", "operations.md", "credentials.md", "key-versions.md", "authorization.md"]
+_DOCUMENTS = ["security.md", "operations.md", "credentials.md", "key-versions.md", "authorization.md", "state.md"]
 _ROW = re.compile(r"\| (?P<promise>[^|]+) \| (?P<tests>[^|]+) \|")
 
 

@@ -139,6 +139,15 @@ def test_warnings_are_printed_and_leave_the_exit_code_at_0(run: Callable[..., An
     assert (facts["ok"], len(facts["warnings"])) == (True, 1)
 
 
+def test_a_witness_that_no_token_can_be_is_a_warning(run: Callable[..., Any], copy: Path) -> None:
+    _change(copy, 'directory = "state"', 'directory = "state"\nwitness = "token"')
+    assert run("check-config", "--config", copy).err == ""
+
+    _change(copy, 'preset = "softhsm2"', 'preset = "nss"')
+
+    assert 'state.witness: "token" has no effect' in run("check-config", "--config", copy).err
+
+
 def test_what_kms_will_refuse_is_wrong_and_yet_does_not_keep_the_proxy_from_starting(
     run: Callable[..., Any], copy: Path
 ) -> None:

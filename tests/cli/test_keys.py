@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support import make_environment
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -319,6 +320,38 @@ def test_accept_records_a_replaced_key_once_its_id_is_typed(tmp_path: Path) -> N
     accepted = recorded()
     assert "nothing was changed" in accept("")[1]
     assert recorded() == accepted
+
+
+def test_accept_records_that_a_key_was_removed_until_it_comes_back(tmp_path: Path) -> None:
+    home = make_environment(tmp_path / "dev")
+    config = home.config.read_text()
+    home.config.write_text(config.replace('id = "demo-key"', 'id = "gone"'))
+    records = FingerprintRecords(home.directory / "state", "dev")
+    former = records.propose("gone", KeyFingerprint(b"abc", None))
+
+    def accept(key_id: str, typed: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "xksproxy", "keys", "accept", key_id, "--config", str(home.config)]
+        done = subprocess.run(command, input=typed, capture_output=True, text=True, check=False)
+        records.refresh()
+        return done.returncode, done.stdout + done.stderr
+
+    assert accept("gone", "yes\n")[0] == 1
+    assert [*records.expected()] == ["gone"]
+    code, output = accept("gone", "gone\n")
+    assert (code, "it is on record that the key with the label gone was removed" in output) == (0, True)
+    assert [*records.expected()] == []
+    assert records.get("gone") == replace(former, removed=True)
+    assert "nothing was changed" in accept("gone", "")[1]
+
+    home.config.write_text(config)
+    wrong = records.propose("demo-key", KeyFingerprint(b"abc", None))
+    assert accept("demo-key", "demo-key\n")[0] == 0
+    right = records.get("demo-key")
+    assert right is not None
+    assert right != wrong
+    records.replace("demo-key", right, replace(right, removed=True))
+    assert "is back; its next removal is reported again" in accept("demo-key", "")[1]
+    assert [*records.expected()] == ["demo-key"]
 
 
 def test_a_wrong_pin_is_refused_without_showing_it(

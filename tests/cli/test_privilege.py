@@ -165,7 +165,7 @@ def test_a_stranger_who_cannot_read_the_configuration_is_told_the_command_to_use
 
 
 def test_a_link_that_the_owner_made_does_not_lead_root_to_another_file(config: Path, tmp_path: Path) -> None:
-    """The state directory refuses pipes and hard links in the same way: tests/unit/state/test_state_file.py."""
+    """The state directory refuses pipes and hard links in the same way: tests/unit/state/test_shared_table.py."""
     victim, state = tmp_path / "victim", config.parent / "state"
     victim.write_bytes(SECRET)
     victim.chmod(0o600)

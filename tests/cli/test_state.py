@@ -90,3 +90,26 @@ def test_check_names_what_is_lost(spawn: Callable[..., Any], tmp_path: Path) -> 
 
     assert done.code == 1
     assert "blocks.json: it was deleted" in done.err
+
+
+def test_nothing_is_opened_while_no_token_that_is_a_witness_can_be_read(
+    environment: Any, spawn: Callable[..., Any], tmp_path: Path
+) -> None:
+    home = tmp_path / "dev"
+    shutil.copytree(environment.directory, home, ignore=shutil.ignore_patterns("tokens", "log", "state", "*.partial"))
+    config = home / "xksproxy.toml"
+    text = config.read_text().replace('directory = "state"', 'directory = "state"\nwitness = "token"')
+    config.write_text(text.replace('token = "', 'token = "not-there-'))
+    (home / "state").mkdir(0o700)
+    block = ("--keystore", "dev", "--config", config)
+    assert spawn("block", *block).code == 0
+
+    refused = spawn("unblock", *block)
+    checked = spawn("state", "check", "--config", config)
+    config.write_text(text)
+    opened = spawn("unblock", *block)
+
+    assert (refused.code, checked.code) == (2, 1)
+    for done in (refused, checked):
+        assert "no token can be read, and they are witnesses of the state directory: softhsm: " in done.err
+    assert opened.code == 0

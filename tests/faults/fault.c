@@ -87,7 +87,7 @@ struct function_list {
 enum index {
     INITIALIZE, FINALIZE, GET_INFO, GET_FUNCTION_LIST, GET_SLOT_LIST, GET_SLOT_INFO, GET_TOKEN_INFO, GET_MECHANISM_LIST,
     GET_MECHANISM_INFO, OPEN_SESSION = 12, CLOSE_SESSION, CLOSE_ALL_SESSIONS, GET_SESSION_INFO, LOGIN = 18, LOGOUT,
-    GET_ATTRIBUTE_VALUE = 24, FIND_OBJECTS_INIT = 26, FIND_OBJECTS, FIND_OBJECTS_FINAL, ENCRYPT_INIT, ENCRYPT,
+    CREATE_OBJECT, DESTROY_OBJECT = 22, GET_ATTRIBUTE_VALUE = 24, FIND_OBJECTS_INIT = 26, FIND_OBJECTS, FIND_OBJECTS_FINAL, ENCRYPT_INIT, ENCRYPT,
     DECRYPT_INIT = 33, DECRYPT, GENERATE_KEY = 58, GENERATE_RANDOM = 64
 };
 
@@ -379,6 +379,12 @@ static CK_RV find_objects(CK_ULONG session, CK_ULONG *objects, CK_ULONG maximum,
 static CK_RV find_objects_final(CK_ULONG session) {
     FORWARD(FIND_OBJECTS_FINAL, "C_FindObjectsFinal", (CK_ULONG), session);
 }
+static CK_RV create_object(CK_ULONG session, void *template, CK_ULONG count, CK_ULONG *object) {
+    FORWARD(CREATE_OBJECT, "C_CreateObject", (CK_ULONG, void *, CK_ULONG, CK_ULONG *), session, template, count, object);
+}
+static CK_RV destroy_object(CK_ULONG session, CK_ULONG object) {
+    FORWARD(DESTROY_OBJECT, "C_DestroyObject", (CK_ULONG, CK_ULONG), session, object);
+}
 static CK_RV generate_key(CK_ULONG session, void *mechanism, void *template, CK_ULONG count, CK_ULONG *key) {
     FORWARD(GENERATE_KEY, "C_GenerateKey", (CK_ULONG, void *, void *, CK_ULONG, CK_ULONG *), session, mechanism,
             template, count, key);
@@ -504,6 +510,8 @@ CK_RV C_GetFunctionList(struct function_list **list) {
         ours.function[ENCRYPT] = encrypt;
         ours.function[DECRYPT_INIT] = decrypt_init;
         ours.function[DECRYPT] = decrypt;
+        ours.function[CREATE_OBJECT] = create_object;
+        ours.function[DESTROY_OBJECT] = destroy_object;
         ours.function[GENERATE_KEY] = generate_key;
         ours.function[GENERATE_RANDOM] = generate_random;
         forget_rules();

@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -221,6 +223,7 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     begin(hsm)
     eventually(lambda: texts(proxy, cause))
     eventually(lambda: state_of_extra(proxy), STATES.get(cause, "ENABLED"))
+    eventually(lambda: {other for other in STATES if texts(proxy, other)}, {cause} & STATES.keys())
     eventually(lambda: health(proxy), {"UNAVAILABLE" if cause in {"hsm-out-of-service", "no-hsm"} else "DEGRADED"})
     end(hsm)
 
@@ -228,6 +231,34 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     eventually(lambda: state_of_extra(proxy), "ENABLED")
     eventually(lambda: health(proxy), {"ACTIVE"})
     eventually(lambda: encrypt(proxy), 200)
+
+
+def test_a_key_of_a_pattern_that_was_used_and_is_gone_is_missing_until_that_is_accepted(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
+    hsm.put(RIGHT)
+    change_key(hsm.faulty, hsm.pin, "extra-unused", RIGHT)
+
+    def edit(text: str) -> str:
+        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra*"\n\n[[keystore.keys]]', 1)
+        return on(hsm.faulty, text, "check_interval_s = 1")
+
+    proxy = own_proxy.start(edit=edit)
+    path, body = key_path("encrypt", "extra"), encrypt_body(b"text")
+    with Wire(proxy) as wire:
+        assert wire.ask(request("POST", path, signed(proxy, path, body), body)).status == 200
+    change_key(hsm.faulty, hsm.pin, "extra-unused", None)
+    assert texts(proxy, "key-missing") == []
+
+    hsm.put()
+    eventually(lambda: texts(proxy, "key-missing"), ["keys are not on the token: extra"])
+    eventually(lambda: health(proxy), {"DEGRADED"})
+    accept = ("keys", "accept", "extra", "--keystore", "dev", "--config", proxy.environment.config)
+    subprocess.run([sys.executable, "-m", "xksproxy", *accept], input="extra\n", text=True, check=True)
+
+    eventually(lambda: texts(proxy, "key-missing"), [])
+    eventually(lambda: health(proxy), {"ACTIVE"})
 
 
 def test_a_former_version_that_may_no_longer_encrypt_is_no_condition_and_one_that_may_not_decrypt_is(
@@ -252,6 +283,22 @@ def test_a_former_version_that_may_no_longer_encrypt_is_no_condition_and_one_tha
     assert eventually(lambda: texts(proxy, "key-restricted")) == [
         "keys may no longer encrypt or decrypt on the token: extra"
     ]
+
+
+def test_a_reload_that_names_a_new_key_lists_the_keys_at_once_and_calls_none_missing(
+    own_proxy: OwnProxy, make_faulty: Callable[..., FaultyHsm]
+) -> None:
+    hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
+    proxy = own_proxy.start(edit=lambda text: on(hsm.faulty, text, "check_interval_s = 50"))
+    hsm.put(RIGHT)
+
+    reload(
+        proxy, lambda text: text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
+    )
+
+    eventually(lambda: "extra" in ask_admin(proxy, "/status").content.decode())
+    eventually(lambda: state_of_extra(proxy), "ENABLED")
+    assert lines_with(proxy.log, "key-missing") == []
 
 
 def test_each_cause_is_made_to_happen_by_a_test() -> None:

@@ -10,7 +10,18 @@ from contextlib import suppress
 import pytest
 from commands import run_command
 from fault_support import FaultyHsm, change_key
-from server_support import OwnProxy, ask_admin, health, on, workers
+from server_support import (
+    OwnProxy,
+    Wire,
+    ask_admin,
+    encrypt_body,
+    health,
+    key_path,
+    on,
+    request,
+    signed,
+    workers,
+)
 from support import Proxy, eventually, lines_with, metrics_text
 
 pytestmark = pytest.mark.slow
@@ -175,3 +186,35 @@ def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: Ow
     second = own_proxy.start("second", edit=edit)  # which has another state directory
 
     assert "unrecorded-key.v2" in eventually(lambda: unrecorded(second))[0]
+
+
+def test_of_two_key_stores_with_one_label_the_one_near_its_own_maximum_has_the_condition(own_proxy: OwnProxy) -> None:
+    small = """
+[[keystore]]
+name = "small"
+uri_path_prefix = "/small"
+hsms = ["softhsm"]
+credentials = "credentials"
+
+[[keystore.keys]]
+id = "demo-key"
+maximum_encryptions = 40
+
+[state]
+"""
+    proxy = own_proxy.start(edit=lambda text: text.replace("[state]\n", small, 1))
+    body = encrypt_body(b"text")
+
+    def encrypt_often(prefix: str) -> int:
+        path = key_path("encrypt", prefix=prefix)
+        with Wire(proxy) as wire:
+            return [wire.ask(request("POST", path, signed(proxy, path, body), body)).status for _ in range(60)][-1]
+
+    def limited() -> set[str]:
+        return {keystore for _, cause, keystore, _ in causes(proxy) if cause == "key-limit"}
+
+    eventually(lambda: encrypt_often("/small"), 400)
+    eventually(limited, {"small"})
+    assert encrypt_often("/dev") == 200
+    eventually(lambda: len(lines_with(proxy.log, " condition ", 'cause="key-limit"')) > 0)
+    assert limited() == {"small"}

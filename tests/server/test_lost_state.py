@@ -34,7 +34,8 @@ from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.spec.errors import InternalException, InvalidStateException
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.reservation import LimitReached
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 

@@ -1,16 +1,21 @@
-"""A running proxy on a state directory that is older than its audit log knows: Decrypt goes on, nothing is opened."""
+"""A running proxy on a state directory that is older than its witness knows: Decrypt goes on, nothing is opened."""
 
 import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import run_command
-from server_support import Caller, OwnProxy, ask_admin, audit_lines, roaming_caller, stop
-from support import Proxy, eventually, serve, wait_for_port, wait_until_serving
+from fault_support import FaultyHsm
+from server_support import Caller, OwnProxy, ask_admin, audit_lines, health, on, roaming_caller, stop
+from support import Proxy, eventually, lines_with, serve, wait_for_port, wait_until_serving
+
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.instance.token_witness import place_of, read_records
 
 
 class Machine:
@@ -18,6 +23,7 @@ class Machine:
 
     def __init__(self, own_proxy: OwnProxy, key: str) -> None:
         self.key = key
+        self.knows = "but the audit log"
         self._own_proxy = own_proxy
         self.proxy = own_proxy.start(edit=self._edit)
         self.config = self.proxy.environment.config
@@ -33,6 +39,17 @@ class Machine:
 
     def numbers(self) -> list[int]:
         return [line["state_number"] for line in audit_lines(self.log, '"message":"state"')]
+
+    def let_the_token_know(self, session: HsmSession) -> None:
+        """From now on the token is the witness, and nothing is left of the audit log."""
+        text = self.config.read_text().replace('directory = "state"', 'directory = "state"\nwitness = "token"')
+        self.config.write_text(text.replace('file = "audit.log"\n', 'format = "console"\n'))
+        self.knows = "but the token of HSM softhsm"
+        self.start(serving=True)
+        here = place_of(self.state)
+        eventually(lambda: [item for item in read_records(session) if item.witness.state_directory == here])
+        self.stop()
+        self.log.unlink()
 
     def stop(self) -> None:
         assert stop(self.proxy) == 0
@@ -73,16 +90,23 @@ def assert_nothing_is_opened_by_a_command(machine: Machine) -> None:
     ):
         refused = machine.command(*opens)
         assert refused.returncode == 2, opens
-        assert "but the audit log" in refused.stderr
+        assert machine.knows in refused.stderr
         assert "xksproxy state restore FILE" in refused.stderr
     assert machine.command("state", "check").returncode == 1
 
 
+@pytest.mark.parametrize("witness", ["audit", "token"])
 @pytest.mark.parametrize("how", ["an older copy", "lost"])
 def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_nothing_before(
-    own_proxy: OwnProxy, request_metadata: dict[str, str], tmp_path: Path, how: str
+    own_proxy: OwnProxy,
+    request_metadata: dict[str, str],
+    session: HsmSession,
+    tmp_path: Path,
+    *,
+    how: str,
+    witness: str,
 ) -> None:
-    key = "doubted-" + how.partition(" ")[0]
+    key = f"doubted-{witness}-{how.partition(' ')[0]}"
     machine = Machine(own_proxy, key)
     machine.command("keys", "create", key).check_returncode()
     with roaming_caller(machine.proxy, request_metadata) as caller:
@@ -95,6 +119,8 @@ def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_noth
     machine.command("block", "--key", "impotent-key").check_returncode()
     eventually(lambda: machine.numbers()[-1] > before)
     machine.stop()
+    if witness == "token":
+        machine.let_the_token_know(session)
     shutil.rmtree(machine.state)
     machine.state.mkdir(0o700)
     if how != "lost":
@@ -110,7 +136,7 @@ def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_noth
         assert refused_encrypt(caller, key)
     shown = machine.command("status")
     assert shown.returncode == 1
-    assert "but the audit log" in shown.stdout
+    assert machine.knows in shown.stdout
     assert "xksproxy state accept" in shown.stdout
     assert machine.command("state", "accept").returncode == 2  # while it runs
     machine.stop()
@@ -143,3 +169,37 @@ def test_without_a_witness_the_directory_begins_anew(own_proxy: OwnProxy) -> Non
 
     assert "state_number" not in (proxy.environment.directory / "audit.log").read_text()
     assert not (proxy.environment.directory / "state" / "number.json").exists()
+
+
+def conditions_of(proxy: Proxy) -> list[tuple[str, str]]:
+    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+    return [(item["cause"], item["text"]) for item in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["return 0xd1", "hang"])
+def test_a_token_that_keeps_no_witness_goes_on_serving(
+    own_proxy: OwnProxy,
+    make_faulty: Callable[..., FaultyHsm],
+    request_metadata: dict[str, str],
+    fault: str,
+) -> None:
+    faulty = make_faulty()
+    faulty.tell("note C_CreateObject", f"C_CreateObject {fault}")
+
+    def edit(text: str) -> str:
+        return on(faulty, text.replace('directory = "state"', 'directory = "state"\nwitness = "token"'))
+
+    proxy = own_proxy.start(edit=edit)
+
+    if fault == "hang":
+        eventually(faulty.noted_calls)
+    else:
+        (found,) = eventually(lambda: conditions_of(proxy))
+        assert found[0] == "state-without-witness"
+        assert "softhsm: it cannot be written: C_CreateObject: CKR_TEMPLATE_INCONSISTENT" in found[1]
+        eventually(lambda: lines_with(proxy.log, "token is no witness of the state"))
+    assert health(proxy) == {"ACTIVE"}
+    with roaming_caller(proxy, request_metadata) as caller:
+        assert {caller.encrypt("demo-key", b"x").status for _ in range(20)} == {200}
+    assert len(conditions_of(proxy)) == (0 if fault == "hang" else 1)

@@ -116,7 +116,7 @@ def unblock(
     """
     target = _target(config_file, state_directory, keystore_name, key_id, all_stores=all_stores)
     become_owner(target.state_directory)
-    require_newest(target.state_directory, target.witness)
+    require_newest(target.state_directory, target.config)
     table = block_table(target.state_directory, target.keystore)
     name = WHOLE_STORE if key_id is None else key_id
     removed: list[Block | None] = []

@@ -11,10 +11,9 @@ from xksproxy.cli.config_option import choose_keystore
 from xksproxy.cli.output import print_progress
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config, load_readable_lines, load_tables
-from xksproxy.config.model import State
+from xksproxy.config.model import Config, State
 from xksproxy.config.regular_file import FileRefused
 from xksproxy.keystore.key_map import KeyMap
-from xksproxy.telemetry.state_witness import witness_file
 
 STATE_OPTIONS = (
     click.option(
@@ -51,8 +50,8 @@ class BlockTarget:
     keys: KeyMap | None = None
     """None if the configuration cannot be used."""
 
-    witness: Path | None = None
-    """The witness of the state directory, if the configuration can be used and has one."""
+    config: Config | None = None
+    """None if the configuration cannot be used."""
 
     def exposes(self, key_id: str) -> bool | None:
         """Whether the key store exposes an id; None if that is not known."""
@@ -81,11 +80,11 @@ def find_target(
     except ConfigError as error:
         return _of_broken_configuration(config_file, keystore_name, error, all_stores=all_stores)
     if all_stores:
-        return BlockTarget(Path(config.state.directory), None, config.server.fleet_size, witness=witness_file(config))
+        return BlockTarget(Path(config.state.directory), None, config.server.fleet_size, config=config)
     store = choose_keystore(config, keystore_name)
     keys = KeyMap(store.keys, config.server.fleet_size)
     directory = Path(config.state.directory)
-    return BlockTarget(directory, store.name, config.server.fleet_size, keys, witness_file(config))
+    return BlockTarget(directory, store.name, config.server.fleet_size, keys, config)
 
 
 def find_state_directory(config_file: Path) -> Path:

@@ -113,6 +113,12 @@ def _policy_problems(config: Config, policies: PolicyLibrary) -> Iterator[str]:
             yield from (f"keystore[{index}].policies: {problem}" for problem in error.problems)
 
 
+def witness_warnings(config: Config) -> Iterator[str]:
+    """Report a witness of the state directory that no token can be, by the presets."""
+    if config.state.witness == "token" and not any(quirks_of(hsm).data_objects for hsm in config.hsm):
+        yield 'state.witness: "token" has no effect: by their presets, no HSM keeps data objects'
+
+
 def policy_warnings(config: Config) -> Iterator[str]:
     """Report probable mistakes in the policies of a checked configuration. They do not make it unusable."""
     for index, store in enumerate(config.keystore):

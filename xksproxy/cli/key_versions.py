@@ -8,7 +8,7 @@ from typing import Final
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.rotation.version_states import VersionState, state_of
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord
 

@@ -8,7 +8,7 @@ import msgspec
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
-from xksproxy.cli.doubt import require_no_doubt
+from xksproxy.cli.doubt import require_no_doubt, require_no_doubt_by, require_no_known_doubt
 from xksproxy.cli.output import print_json, print_line, print_progress
 from xksproxy.cli.pasted import KEY_ID
 from xksproxy.cli.record_event import record_event
@@ -24,7 +24,8 @@ from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, Ve
 from xksproxy.server.followers import holds
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.private_files import make_directory
-from xksproxy.state.state_file import SharedTable, file_lock
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import VersionRecord, version_table
 
@@ -84,7 +85,7 @@ def rotate(
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     make_directory(state)
-    require_no_doubt(config)
+    require_no_known_doubt(config)
     usage = UsageBook(state)
     if prepare + activate + abandon > 1:
         raise click.UsageError("give only one of --prepare, --activate and --abandon")
@@ -218,10 +219,11 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     state = Path(config.state.directory)
     hsms = {hsm.id: hsm for hsm in config.hsm}
     sessions = open_sessions((hsms[hsm_id] for hsm_id in store.hsms), state, usage, config.hsm, print_progress)
+    require_no_doubt_by(config, sessions)
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),
-        KeyInventory(sessions),
+        KeyInventory(sessions, print_progress),
         version_table(state, store.name),
         FingerprintRecords(state, store.name),
         usage=usage,

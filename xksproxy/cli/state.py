@@ -11,13 +11,14 @@ import click
 import msgspec
 
 from xksproxy.cli.block_target import STATE_OPTIONS, BlockTarget, find_target
+from xksproxy.cli.doubt import find_doubt
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.config.secret import write_private_file
 from xksproxy.decoding import decode_json
 from xksproxy.encoding import encode_json
-from xksproxy.server.followers import proxies_of
+from xksproxy.server.followers import is_in_use
 from xksproxy.state.backup import (
     FORMAT,
     MOST_PER_SECOND,
@@ -27,8 +28,6 @@ from xksproxy.state.backup import (
     restore_backup,
     take_backup,
 )
-from xksproxy.state.state_file import StateUnusable
-from xksproxy.telemetry.state_witness import doubt_of
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,7 +137,7 @@ def check(config_file: Path | None, state_directory: Path | None) -> None:
     target = _target(config_file, state_directory)
     directory = target.state_directory
     become_owner(directory)
-    doubt = doubt_of(directory, target.witness)
+    doubt = find_doubt(directory, target.config)
     if doubt:
         print_error(doubt)
     found = list(problems_of(directory))
@@ -164,7 +163,7 @@ def _require_stopped(directory: Path) -> None:
         print_error(f"{directory} does not exist", "make it, with mode 0700 and the user of the proxy as its owner")
         sys.exit(COULD_NOT_RUN)
     become_owner(directory)
-    if _is_running(directory):
+    if is_in_use(directory):
         print_error("a proxy uses the state directory", "stop it first: systemctl stop xksproxy")
         sys.exit(COULD_NOT_RUN)
 
@@ -185,10 +184,3 @@ def read_backup(file: Path) -> Backup:
     if saved.format != FORMAT:
         raise click.UsageError(f"{file} has the format {saved.format}, expected {FORMAT}; a later release wrote it")
     return saved
-
-
-def _is_running(directory: Path) -> bool:
-    try:
-        return bool(proxies_of(directory))
-    except StateUnusable:  # what is lost may be the record of running proxies
-        return False

@@ -303,9 +303,10 @@ class State(_Table, frozen=True):
     """A directory that only the proxy writes, shared by its workers. It records log-in attempts, so that a wrong PIN is
     never tried twice."""
 
-    witness: Literal["audit", "none"] | None = None
+    witness: Literal["token", "audit", "none"] | None = None
     """What shows at the start that the directory was lost, or replaced by an older copy: "audit", the newest lines of
-    ``audit.file``, or "none". Without it, "audit" if there is an ``audit.file``."""
+    ``audit.file``; "token", these if there is such a file, and a small data object on the token of each ``[[hsm]]``; or
+    "none". Without it, "audit" if there is an ``audit.file``."""
 
 
 class Logging(_Table, frozen=True):

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.hsm.keys import KeyFingerprint
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 
 _LOCK_SECONDS: Final = 5.0
 """The first uses of all keys on this machine wait for one lock. There are many when a new machine starts."""

@@ -32,6 +32,9 @@ class KeyFingerprint(msgspec.Struct, frozen=True):
     canary: Sealed | None
     """``CANARY_BYTES`` random bytes that the key encrypted; None if the key may not both encrypt and decrypt."""
 
+    removed: bool = False
+    """Whether the key was removed from the tokens on purpose, so that nobody misses it."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyDescription:

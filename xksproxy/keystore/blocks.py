@@ -7,7 +7,8 @@ from typing import Final
 
 from xksproxy.spec.errors import InternalException
 from xksproxy.state.blocks import WHOLE_STORE, Block
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 
 _log: Final = logging.getLogger(__name__)
 

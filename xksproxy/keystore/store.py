@@ -7,7 +7,7 @@ from typing import Self
 from xksproxy.config import model
 from xksproxy.config.credentials import StoredCredential
 from xksproxy.keystore.blocks import Blocks
-from xksproxy.keystore.key_map import KeyMap
+from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersions
 from xksproxy.sigv4.keyring import Keyring
 from xksproxy.state.credential_uses import CredentialUses
@@ -69,6 +69,11 @@ class KeyStore:
             checks_of(item.credential for item in stored),
             tuple(access_key_id for access_key_id in ids if records.retired.has(table.name, access_key_id)),
         )
+
+    def key_of_primary(self, label: str) -> ExternalKey | None:
+        """The external key whose primary version has a label; None if there is none."""
+        key = self.keys.key_of_label(label)
+        return key if key is not None and self.versions.is_primary(key, label) else None
 
     def credentials_used(self) -> Mapping[str, float]:
         """The time of last use on this machine by access key id, in seconds since 1970, precise to one minute.

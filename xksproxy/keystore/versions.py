@@ -10,7 +10,8 @@ from xksproxy.aead.aad import AadEncoding
 from xksproxy.aead.metadata import CiphertextMetadata, UnknownMetadata
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.spec.errors import InternalException, InvalidCiphertextException, InvalidStateException
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.versions import VersionRecord
 
 _log: Final = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import VersionRecord

@@ -31,9 +31,13 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
 class KeyInventory:
     """The keys on all HSMs of a key store. The HSMs are called directly, by one session each."""
 
-    def __init__(self, sessions: Mapping[str, HsmSession]) -> None:
-        """``sessions`` has one session on each HSM, by HSM id, in the order of the configuration."""
+    def __init__(self, sessions: Mapping[str, HsmSession], report: Callable[[str], None] = lambda _text: None) -> None:
+        """``sessions`` has one session on each HSM, by HSM id, in the order of the configuration.
+
+        ``report`` is told what takes long.
+        """
         self._sessions = sessions
+        self._report = report
 
     def labels(self) -> dict[str, Counter[str]]:
         """Return the number of keys by each of their names, for each HSM.
@@ -85,13 +89,19 @@ class KeyInventory:
             RotationRefused: an HSM does not have the key after this time, or has several with this label.
             HsmError: an HSM cannot list its keys.
         """
-        end = time.monotonic() + seconds
+        end, reported = time.monotonic() + seconds, False
         while absent := self.hsms_without(label):
+            if not reported:
+                self._report(
+                    f"waiting up to {seconds:g} s until the key {label} has been replicated to {', '.join(absent)}"
+                )
+                reported = True
             if time.monotonic() >= end:
                 raise RotationRefused(
                     f"the key {label} has not reached {', '.join(absent)} within {seconds:g} s",
                     "run the same command again when the HSMs have replicated it; the key is not created twice",
-                    "HSMs that do not replicate need --copy-with from the start; see docs/key-versions.md",
+                    "HSMs that do not replicate need --copy-with from the start: run it with --abandon, then again with"
+                    " --copy-with; see docs/key-versions.md",
                 )
             sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
 

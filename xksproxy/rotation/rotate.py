@@ -13,7 +13,7 @@ from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation.errors import RotationRefused, VersionUnusable
 from xksproxy.rotation.key_inventory import KeyInventory
 from xksproxy.rotation.version_states import VersionState, state_of
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord
 

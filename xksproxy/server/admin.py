@@ -116,7 +116,7 @@ class Admin:
 
     def _document(self, keystore: str | None) -> dict[str, Any]:
         services = self._services
-        labels = {label for instance in services.instances for label in instance.labels}
+        labels = {label for instance in services.instances for label in instance.keys.labels}
         accepted = read_accepted_state(self._directory)
         source = StatusSource(services.snapshot, self._workers(), labels, services.usage, self._fleet_size, accepted)
         latency = [] if self._runtime.problem else self._recorder.metrics.latency()

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
     STATE = "state-unusable"
     STATE_DOUBT = "state-in-doubt"
+    STATE_WITNESS = "state-without-witness"
     AUDIT = "audit-refusing"
     AUDIT_LOST = "audit-not-written"
     WORKERS = "workers-missing"

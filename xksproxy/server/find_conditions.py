@@ -1,16 +1,13 @@
 """Finds the conditions of a worker."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
 from xksproxy.hsm.fleet.fleet import Fleet
-from xksproxy.hsm.fleet.key_comparison import KeyProblems
 from xksproxy.hsm.instance.instance import Instance
-from xksproxy.keystore.key_map import ExternalKey
-from xksproxy.keystore.store import KeyStore
 from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.record import Recorder
 from xksproxy.server.round_robin import RoundRobin
@@ -80,7 +77,7 @@ class ConditionFinder:
         services = self._services.snapshot.services
         changed = self._services.take_changed_stores()
         due = {*changed, *self._of_stores, *self._round.next(services)}
-        if self._is_new(services, nearly_used, elsewhere):
+        if self._is_new(services, [*nearly_used], elsewhere):
             self._of_stores.clear()
             due = {*services}
         for prefix in due & services.keys():
@@ -91,7 +88,7 @@ class ConditionFinder:
 
     def _is_new(self, services: object, *others: object) -> bool:
         """Whether something has changed that may concern every key store."""
-        instances = [(instance.keys_revision, instance.serving) for instance in self._services.instances]
+        instances = [(instance.listing.revision, instance.serving) for instance in self._services.instances]
         (services_before, *before), self._last = self._last, (services, instances, *others)
         return services is not services_before or before != [instances, *others]
 
@@ -106,6 +103,9 @@ def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Ite
         yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.doubt)
     if services.problem not in ("", services.doubt):
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
+    if problem := services.token_witness.problem:
+        text = f"no token is a witness of the state directory, so a loss may stay unnoticed: {problem}"
+        yield _condition(Severity.DEGRADED, Cause.STATE_WITNESS, text)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
     elif recorder.audit.problem:
@@ -151,7 +151,7 @@ def hsm_conditions(instance: Instance, elsewhere: frozenset[str]) -> Iterator[Co
         yield Condition(Severity.DEGRADED, Cause.HSM_DEGRADED, "", instance.id, text)
 
 
-def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozenset[str]) -> Iterator[Condition]:
+def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: frozenset[str]) -> Iterator[Condition]:
     store, fleet = service.store, service.fleet
     if service.state.problem:
         yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
@@ -162,7 +162,7 @@ def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozens
             (Cause.KEY_DIFFERS, item.differing, "keys that are not those on record are refused"),
             (Cause.KEY_MISSING, item.missing, "keys are not on the token"),
             (Cause.KEY_AMBIGUOUS, item.ambiguous, "several keys have one label, and are refused"),
-            (Cause.KEY_RESTRICTED, _restricted(store, item), "keys may no longer encrypt or decrypt on the token"),
+            (Cause.KEY_RESTRICTED, item.restricted, "keys may no longer encrypt or decrypt on the token"),
         ):
             if labels:
                 yield Condition(Severity.DEGRADED, cause, store.name, item.instance.id, f"{text}: {_named(labels)}")
@@ -174,21 +174,13 @@ def _keystore(service: Service, nearly_used: Collection[str], elsewhere: frozens
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
     elif blocks:
         yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
-    if limited := [key.id for label in nearly_used if (key := _key_of_primary(store, label)) is not None]:
+    if limited := [
+        key.id
+        for label, count in nearly_used.items()
+        if (key := store.key_of_primary(label)) is not None and count >= _NEARLY_USED * key.maximum_encryptions
+    ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
-
-
-def _restricted(store: KeyStore, item: KeyProblems) -> list[str]:
-    """A former version need not encrypt."""
-    primary = [label for label in item.not_encrypting if _key_of_primary(store, label) is not None]
-    return sorted({*item.not_decrypting, *primary})
-
-
-def _key_of_primary(store: KeyStore, label: str) -> ExternalKey | None:
-    """The external key whose primary version has a label; None if there is none."""
-    key = store.keys.key_of_label(label)
-    return key if key is not None and store.versions.is_primary(key, label) else None
 
 
 def _credentials_and_quota(service: Service) -> Iterator[Condition]:
@@ -209,7 +201,7 @@ def _unrecorded_versions(service: Service) -> Iterator[Condition]:
         for key in store.keys.named_keys()
         if not key.listed_versions
         for label in store.versions.after_recorded(key, _LOOKED_AT_AFTER_RECORDED)
-        if any(label in instance.labels for instance in instances)
+        if any(label in instance.keys.labels for instance in instances)
     ]
     if found:
         text = (

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from xksproxy.server.worker_status import InForce, WorkerStatus, published_pids, read_in_force, read_status
-from xksproxy.state.state_file import SharedTable, StateFile, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateFile, StateUnusable
 
 _FOLLOW_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 1.0
@@ -139,6 +140,14 @@ def wait_for_workers_of(
 ) -> Following:
     """The same for one proxy, by its runtime directory and its master process."""
     return _wait(lambda: {runtime: master}, follows, seconds)
+
+
+def is_in_use(state_directory: Path) -> bool:
+    """Whether a proxy that runs uses a state directory, as far as its record of them can be read."""
+    try:
+        return bool(proxies_of(state_directory))
+    except StateUnusable:  # what is lost may be the record
+        return False
 
 
 def proxies_of(state_directory: Path) -> dict[Path, int]:

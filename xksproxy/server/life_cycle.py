@@ -5,7 +5,7 @@ Events of commands and of the master come through :class:`~xksproxy.state.audit_
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.server.services import Services
 from xksproxy.state.audit_spool import AuditEntry, AuditSpool, actor
 from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.witness import Witness
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.state_witness import MESSAGE as STATE_MESSAGE
 from xksproxy.telemetry.state_witness import WitnessLines, witness_file
@@ -28,8 +29,18 @@ _UNREADABLE: Final = "event unreadable"
 class LifeCycle:
     """Writes life-cycle events to the audit log of this worker. Belongs to its event loop."""
 
-    def __init__(self, audit: AuditLog, state_directory: Path, witness: WitnessLines | None = None) -> None:
-        """``witness`` makes the lines about the state directory; None if the audit log is not its witness."""
+    def __init__(
+        self,
+        audit: AuditLog,
+        state_directory: Path,
+        witness: WitnessLines | None = None,
+        keep: Callable[[Witness | None], None] = lambda _: None,
+    ) -> None:
+        """``witness`` makes the lines about the state directory; None if it has no witness.
+
+        ``keep`` is called, on a thread, with what the newest of these lines says.
+        """
+        self._keep = keep
         self._audit = audit
         self._witness = witness
         self._state_line: Mapping[str, Any] | None = None
@@ -70,6 +81,7 @@ class LifeCycle:
             return {}
         if self._witness is not None:
             self._state_line = self._witness.take()
+            self._keep(self._witness.newest)
         self._forget_written()
         return {name: entry for name, entry in self._spool.entries().items() if name not in self._queued}
 
@@ -104,7 +116,13 @@ def _state(*, serving: bool) -> str:
 
 
 def witness_lines(config: Config, services: Services) -> WitnessLines | None:
-    """What makes the lines about the state directory; None if the audit log is not its witness."""
-    if witness_file(config) is None:
+    """What makes the lines about the state directory; None if it has no witness."""
+    if witness_file(config) is None and config.state.witness != "token":
         return None
-    return WitnessLines(Path(config.state.directory), lambda: services.life_cycle_changes)
+    witness = services.token_witness
+    return WitnessLines(Path(config.state.directory), lambda: services.life_cycle_changes, lambda: witness.unread)
+
+
+def keep_on_tokens(services: Services, newest: Witness | None) -> None:
+    """Let the tokens know the number of the state directory, if they are its witnesses."""
+    services.token_witness.keep(newest, services.life_cycle_changes)

@@ -218,8 +218,11 @@ class Recorder:
     def _check_clock(self) -> None:
         """Set the metric of the offset. Warn once when most signatures begin to fail only for their time."""
         now = time.monotonic()
-        if (offset := self.clock.offset(now)) is not None:
-            self.metrics.clock_offset.labels().set(offset)
+        offset, gauge = self.clock.offset(now), self.metrics.clock_offset.labels()
+        if offset is None:
+            gauge.unset()
+        else:
+            gauge.set(offset)
         clock_error = self.clock.error(now)
         if clock_error is not None and not self._clock_is_wrong:
             _log.warning("clock is wrong", extra={"fields": {"ahead_seconds": round(clock_error)}})

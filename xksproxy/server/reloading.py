@@ -63,6 +63,8 @@ class Reloading:
                 _log.info("configuration left to the workers that replace this one")
                 return
             self._metrics.reload_failed.labels().set(0)
+            for instance in self._services.instances:
+                instance.check_soon()
             _log.info("configuration in place", extra={"fields": {"number": accepted.number}})
             then(accepted.request)
 

@@ -16,6 +16,7 @@ from xksproxy.config.held_secrets import copy_pins, refresh_pins
 from xksproxy.config.model import Config
 from xksproxy.config.secret import SecretError
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.hsm.instance.token_witness import TokenWitness
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
 from xksproxy.keystore.blocks import BlockChange
@@ -68,14 +69,15 @@ class Services:
         self._lost = self._identity.problem
         self.usage = UsageBook(state, lambda: self._unanswered)
         self._state_check = StateDirectoryCheck(state)
-        self.doubt = read_doubt(state)
-        """Why the state directory may be older than it was; empty if nothing says so."""
+        self._marked_doubt = read_doubt(state)
         self._states = StateTables(state, lambda: self._lost)
         modules = Modules(PinGuard(state, lost=lambda: self._identity.problem), self.usage, config.hsm)
         self._instances = {hsm.id: Instance(hsm, modules, config.server.workers) for hsm in config.hsm}
         for instance in self._instances.values():
             instance.deadline_seconds = config.server.deadline_ms / 1000
             instance.may_reinitialize = self._no_other_uses_the_module_of
+        witnesses = self._instances.values() if config.state.witness == "token" else ()
+        self.token_witness = TokenWitness(state, witnesses)
         self._replacing = threading.Lock()
         self._watch = FileWatch(config)
         self._refused = RefusedFiles()
@@ -164,7 +166,7 @@ class Services:
         self._lost = self._identity.problem
         if not self._lost:
             changes = self._states.refresh()
-            self.doubt = read_doubt(self._state)
+            self._marked_doubt = read_doubt(self._state)
             guarded(self.usage.records.check)
             guarded(self._state_check.refresh)
             guarded(self._follow_credentials)
@@ -301,6 +303,11 @@ class Services:
             self._states.retired.problem,
         )
         return next(filter(None, problems), self.doubt)
+
+    @property
+    def doubt(self) -> str:
+        """Why the state directory may be older than it was; empty if nothing says so."""
+        return self._marked_doubt or self.token_witness.doubt
 
     @property
     def _unanswered(self) -> str:

@@ -16,6 +16,7 @@ from xksproxy.authorization.request import AuthorizationRequest
 from xksproxy.config import model
 from xksproxy.config.credentials import StoredCredential
 from xksproxy.config.model import Config, Tls
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.shares import Share
@@ -169,7 +170,8 @@ def _build_service(
         held_by,
         state.fingerprints,
         store.keys.has_label,
-        lambda: _primary_labels(store),
+        lambda: _needed_labels(store, state.fingerprints),
+        encrypts=lambda label: store.key_of_primary(label) is not None,
         share=Share(table.name, table.weight),
         revision=lambda: state.versions.revision,
     )
@@ -193,6 +195,15 @@ def fixed_settings(config: Config) -> tuple[object, ...]:
         config.logging,
         config.tracing,
     )
+
+
+def _needed_labels(store: KeyStore, records: FingerprintRecords) -> Iterator[str]:
+    """:func:`_primary_labels`, and those of keys that only a pattern exposes, if they were used."""
+    yield from _primary_labels(store)
+    for label in records.expected():
+        key = store.key_of_primary(label)
+        if key is not None and not key.disabled:
+            yield label
 
 
 def _primary_labels(store: KeyStore) -> Iterator[str]:

@@ -72,9 +72,7 @@ def status_document(source: StatusSource, keystore: str | None = None) -> dict[s
         "fleet_size": source.fleet_size,
         "ready": any(worker.ready for worker in workers),
         "conditions": _conditions(workers),
-        "clock_offset_seconds": next(
-            (worker.clock_offset for worker in workers if worker.clock_offset is not None), None
-        ),
+        "clock_offset_seconds": greatest_clock_offset(workers),
         "memory_not_locked": next((worker.memory_problem for worker in workers if worker.memory_problem), ""),
         "configuration_loaded": _time(snapshot.loaded_at),
         "configuration": None if source.accepted is None else _accepted(source.accepted),
@@ -124,6 +122,11 @@ def _worker(worker: WorkerStatus) -> dict[str, Any]:
         "in_flight": worker.in_flight,
         "configuration": worker.configuration,
     }
+
+
+def greatest_clock_offset(workers: Iterable[WorkerStatus]) -> float | None:
+    """The clock offset furthest from 0 that a worker has seen; None if none has seen a signature lately."""
+    return max((worker.clock_offset for worker in workers if worker.clock_offset is not None), key=abs, default=None)
 
 
 def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
@@ -240,9 +243,9 @@ def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
             refusals.append(f"several keys have its name on {item.instance.id}")
         elif label in item.differing:
             refusals.append(f"the key on {item.instance.id} is not the one on record")
-        elif label in {*item.not_encrypting, *item.not_decrypting}:
+        elif label in item.restricted:
             refusals.append(f"the key on {item.instance.id} may no longer encrypt or decrypt")
-        elif label in item.instance.labels:
+        elif label in item.instance.keys.labels:
             return "ENABLED"
     return f"refused: {'; '.join(refusals)}" if refusals else "not seen on a token"
 

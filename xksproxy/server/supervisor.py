@@ -269,14 +269,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 
     @staticmethod
     def _serves(worker: Any) -> bool:
-        """Whether a worker has a fresh heartbeat. The first one comes when the worker accepts connections.
-
-        The heartbeat is a monotonic time in the mtime of a file. Before the first one, the mtime is a Unix time.
-        """
+        """Whether a worker has a fresh heartbeat. The first one comes when the worker accepts connections."""
         try:
-            return bool(0 <= time.monotonic() - worker.tmp.last_update() < _HEARTBEAT_FRESH_SECONDS)
+            seconds = worker.tmp.seconds_ago()
         except (OSError, ValueError):
             return False
+        return seconds is not None and seconds < _HEARTBEAT_FRESH_SECONDS
 
 
 def respawn_pause(early_deaths: int) -> float:

@@ -29,7 +29,7 @@ from xksproxy.server.http.connection_table import ConnectionTable
 from xksproxy.server.http.listener import Listener
 from xksproxy.server.http.service import HttpService
 from xksproxy.server.http.stranger_log import StrangerLog
-from xksproxy.server.life_cycle import LifeCycle, witness_lines
+from xksproxy.server.life_cycle import LifeCycle, keep_on_tokens, witness_lines
 from xksproxy.server.memory_lock import MemoryLock
 from xksproxy.server.peer import PeerReader
 from xksproxy.server.pipeline import Pipeline
@@ -119,7 +119,12 @@ class XksWorker(GunicornUVLoopWebWorker):
         services = Services(config, directory, self.app.policies, accepted, self.app.state_identity())
         audit = AuditLog(config.audit, read_audit_key(config.audit))
         recorder = Recorder(audit, Metrics(directory), build_tracer(config.tracing))
-        life_cycle = LifeCycle(recorder.audit, Path(config.state.directory), witness_lines(config, services))
+        life_cycle = LifeCycle(
+            recorder.audit,
+            Path(config.state.directory),
+            witness_lines(config, services),
+            partial(keep_on_tokens, services),
+        )
         life_cycle.begin()
         recorder.metrics.reload_failed.labels().set(0)
         pipeline = Pipeline(services, config.server, recorder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from xksproxy.config.credentials import load_credentials
 from xksproxy.config.errors import ConfigError
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.state.audit_spool import leave_event
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 
 _CHECK_BYTES: Final = 2
 _MOST_NAMES: Final = 100

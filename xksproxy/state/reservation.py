@@ -34,8 +34,9 @@ class Reservation:
         "_refused_maximum",
         "_reserved_at",
         "closed",
-        "maximum",
+        "lowest_maximum",
         "mutex",
+        "reached",
         "refilling",
         "refusal",
         "top",
@@ -48,8 +49,10 @@ class Reservation:
         """Reserved encryptions that were not made yet."""
         self.top = 0
         """The count on record after the last block was reserved."""
-        self.maximum: int | None = None
-        """The maximum number of encryptions when the last block was reserved."""
+        self.lowest_maximum: int | None = None
+        """The lowest maximum so far. Key stores that share a label may each have another one."""
+        self.reached = 0
+        """The highest count that the record has reached, as far as this process knows."""
         self.total = 0
         """All encryptions that this process has reserved. The record must never show fewer."""
         self.closed = False
@@ -77,7 +80,8 @@ class Reservation:
         """Add the ``size`` encryptions that were reserved for a block. ``top`` is the count on record with them."""
         self.unused += size
         self.total += size
-        self.top, self.maximum = top, maximum
+        self.top = top
+        self._note(top, maximum)
         self._block, self.refusal = max(block, size), None
         self._reserved_at = self._recorded_at = now
 
@@ -85,6 +89,8 @@ class Reservation:
         """Note why no block could be reserved."""
         # The time after the wait for the lock, so that waiting threads do not each wait for as long.
         self.refusal, self._refused_at, self._refused_maximum = refusal, time.monotonic(), maximum
+        if isinstance(refusal, LimitReached):
+            self._note(maximum or 0, maximum)
 
     def recent_refusal(self, maximum: int | None) -> Exception | None:
         """The refusal of the last second, if it is one for this maximum too."""
@@ -115,6 +121,11 @@ class Reservation:
     def note_recorded(self) -> None:
         """Note that the time of last use is written now."""
         self._recorded_at = time.monotonic()
+
+    def _note(self, reached: int, maximum: int | None) -> None:
+        self.reached = max(self.reached, reached)
+        if maximum is not None and (self.lowest_maximum is None or maximum < self.lowest_maximum):
+            self.lowest_maximum = maximum
 
     def close(self) -> int:
         """Let no further block be reserved, and return the number of unused encryptions."""

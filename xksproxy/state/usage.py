@@ -112,16 +112,18 @@ class UsageBook:
             self._decrypted_at[label] = now
             threading.Thread(target=self._write_decryption_time, args=(label,), daemon=True).start()
 
-    def nearly_used(self, share: float) -> list[str]:
-        """The labels of which this process has seen that this share of the maximum is used, sorted."""
+    def nearly_used(self, share: float) -> dict[str, int]:
+        """The counts of which this process has seen that they reach this share of a maximum, by label.
+
+        Key stores that share a label may each have another maximum.
+        """
         with self._lock:
             reservations = list(self._reservations.items())
-        return sorted(
-            label
-            for label, reservation in reservations
-            if isinstance(reservation.refusal, LimitReached)
-            or (reservation.maximum is not None and reservation.top >= share * reservation.maximum)
-        )
+        return {
+            label: reservation.reached
+            for label, reservation in sorted(reservations, key=lambda item: item[0])
+            if reservation.lowest_maximum is not None and reservation.reached >= share * reservation.lowest_maximum
+        }
 
     def return_unused(self, seconds: float = math.inf) -> None:
         """Subtract unused encryptions from the records. Call it when no encryption can follow.

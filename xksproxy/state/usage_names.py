@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 
 
 class UsageName(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 
 
 class VersionRecord(msgspec.Struct, frozen=True):

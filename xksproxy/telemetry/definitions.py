@@ -97,9 +97,9 @@ CONFIG_FILES_DIFFER: Final = Family(
 )
 CLOCK_OFFSET: Final = Family(
     "xksproxy_clock_offset_seconds",
-    "Median number of seconds by which this machine's clock is ahead of the times of the latest signatures.",
+    "Median number of seconds by which the clock is ahead of the latest signatures, in the worker that sees most.",
     (),
-    Kind.LATEST,
+    Kind.FURTHEST,
 )
 HSM_STATE: Final = Family(
     "xksproxy_hsm_state",

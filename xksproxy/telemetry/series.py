@@ -31,8 +31,8 @@ class Kind(Enum):
     GREATEST = auto()
     """A gauge: the highest value of a living process."""
 
-    LATEST = auto()
-    """A gauge: the latest value of a living process."""
+    FURTHEST = auto()
+    """A gauge: the value of a living process that is furthest from 0."""
 
     @property
     def outlives_process(self) -> bool:
@@ -93,8 +93,12 @@ class GaugeSeries:
         """Set the value."""
         self._value, self._at = float(value), time.monotonic()
 
+    def unset(self) -> None:
+        """Have no value."""
+        self._at = 0.0
+
     def values(self) -> list[float]:
-        """The value, and when it was set, on the monotonic clock in seconds. Nothing if it never was."""
+        """The value, and when it was set, on the monotonic clock in seconds. Nothing if there is none."""
         return [self._value, self._at] if self._at else []
 
 

@@ -18,6 +18,7 @@ from xksproxy.decoding import convert
 from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt, read_doubt
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.state_number import StateNumber
+from xksproxy.state.witness import Witness, contradiction
 
 _log: Final = logging.getLogger(__name__)
 MESSAGE: Final = "state"
@@ -33,17 +34,6 @@ _CHUNK_BYTES: Final = 1024 * 1024
 _CONSOLE_LINE: Final = re.compile(rb"(?P<time>\S+) state  (?P<fields>.*)")
 _CONSOLE_FIELD: Final = re.compile(rb'(?P<name>state_\w+)=(?P<value>"(?:[^"\\]|\\.)*"|[0-9.]+)')
 _MARKS: Final = (b'"message":"state"', b" state  pid=")
-
-
-class Witness(msgspec.Struct, frozen=True):
-    """What a line says."""
-
-    state_id: str
-    state_number: int
-    state_at: float
-    """When the number was raised, in Unix time in seconds."""
-
-    state_directory: str
 
 
 def witness_file(config: Config) -> Path | None:
@@ -77,8 +67,14 @@ def note_doubt(config: Config) -> None:
 class WitnessLines:
     """Makes the lines: one at the start, one after each change of state, and once a minute while keys encrypt."""
 
-    def __init__(self, state_directory: Path, changes: Callable[[], object]) -> None:
-        """``changes`` returns another value after a change of blocks, key versions or retired credentials."""
+    def __init__(
+        self, state_directory: Path, changes: Callable[[], object], unread: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``changes`` returns another value after a change of blocks, key versions or retired credentials.
+
+        ``unread`` says whether the number must not be raised yet, because a witness was not compared with it.
+        """
+        self._unread = unread
         self._directory = state_directory
         self._number = StateNumber(state_directory)
         self._changes = changes
@@ -86,9 +82,17 @@ class WitnessLines:
         self._counted: tuple[float, int] = -_COUNTS_SECONDS, 0
         """When the counts were looked at last, and the time of their last change."""
         self._problem = ""
+        self._newest: Witness | None = None
+
+    @property
+    def newest(self) -> Witness | None:
+        """What the last line said; None if there was none."""
+        return self._newest
 
     def take(self) -> Mapping[str, Any] | None:
         """Raise the number if something has changed, and return the fields of the line. It waits for the disk."""
+        if self._unread():
+            return None
         changes = (self._changes(),)
         if not (changes != self._last or self._has_counted()) or read_doubt(self._directory):
             return None
@@ -100,7 +104,8 @@ class WitnessLines:
             self._problem = str(error)
             return None
         self._last, self._problem = changes, ""
-        return msgspec.to_builtins(Witness(record.id, number, record.at, str(self._directory.resolve())))  # type: ignore[no-any-return]
+        self._newest = Witness(record.id, number, record.at, str(self._directory.resolve()))
+        return msgspec.to_builtins(self._newest)  # type: ignore[no-any-return]
 
     def _has_counted(self) -> bool:
         """Whether a count of encryptions was written since the last look, a minute ago or more."""
@@ -118,23 +123,7 @@ class WitnessLines:
 
 def _compare(state_directory: Path, log: Path) -> str:
     path = str(state_directory.resolve())
-    try:
-        before = StateNumber(state_directory).read()
-        witness = _newest(log, path, "" if before is None else before[1].id)
-        found = StateNumber(state_directory).read()  # again: a proxy that runs may have raised it before its last line
-    except StateUnusable as error:
-        return str(error)
-    if witness is None or (found is not None and witness.state_at <= found[1].settled_at):
-        return ""
-    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(witness.state_at))
-    knows = f"the audit log {log} knows number {witness.state_number} of {at}"
-    if found is None:
-        return f"the state directory {path} has no number, as after a loss, but {knows}"
-    if found[1].id != witness.state_id:
-        return f"the state directory {path} is another one than that of which {knows}"
-    if found[0] < witness.state_number:
-        return f"the state directory {path} is an older copy: it has number {found[0]}, but {knows}"
-    return ""
+    return contradiction(state_directory, lambda state_id: _newest(log, path, state_id), f"the audit log {log}")
 
 
 def _newest(log: Path, path: str, state_id: str) -> Witness | None:

@@ -126,8 +126,8 @@ class Totals:
                 all_values[labels] = min(before, values)
             case Kind.GREATEST:
                 all_values[labels] = max(before, values)
-            case Kind.LATEST:
-                all_values[labels] = max(before, values, key=lambda pair: pair[1])
+            case Kind.FURTHEST:
+                all_values[labels] = max(before, values, key=lambda pair: abs(pair[0]))
 
     def families(self) -> Iterator[Families]:
         """All values, in parts for :attr:`Published.more`."""

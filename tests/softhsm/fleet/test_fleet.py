@@ -81,11 +81,14 @@ async def test_a_key_that_is_ambiguous_on_one_hsm_is_used_on_the_other_and_on_no
         change_key(a, pin, "split", bytes(range(32)))
         for _ in range(12):
             await round_trip(fleet, label="split")
-        await until(lambda: "split" in fleet.instances[0].ambiguous)
+        await until(lambda: "split" in fleet.instances[0].keys.ambiguous)
         current_request_stats.set(stats := RequestStats(hsms=[]))
         for _ in range(12):
             await round_trip(fleet, label="split")
         assert set(stats.hsms) == {b.hsm.id}
+        (of_a, of_b) = fleet.key_problems()
+        assert "split" in of_a.ambiguous
+        assert (of_a.differing, of_b.refused) == ((), frozenset())
 
 
 @pytest.mark.parametrize("lacks", ["not encrypting", "not decrypting"])
@@ -98,15 +101,14 @@ async def test_a_key_that_loses_a_use_on_one_hsm_is_used_on_the_other_and_named(
         change_key(faulty, pin, "one-use", bytes(range(32)), lacks=lacks)
     async with fleet_of(modules, a, b) as fleet:
         await round_trip(fleet, label="both")
-        assert [(item.not_encrypting, item.not_decrypting) for item in fleet.key_problems()] == [((), ())] * 2
+        assert [item.restricted for item in fleet.key_problems()] == [(), ()]
         change_key(a, pin, "both", None)
         change_key(a, pin, "both", bytes(32), lacks=lacks)
 
         for _ in range(12):
             await round_trip(fleet, label="both")
 
-        named = (("both",), ()) if lacks == "not encrypting" else ((), ("both",))
-        await until(lambda: [(i.not_encrypting, i.not_decrypting) for i in fleet.key_problems()] == [named, ((), ())])
+        await until(lambda: [item.restricted for item in fleet.key_problems()] == [("both",), ()])
         for faulty in (a, b):
             change_key(faulty, pin, "both", None)
             change_key(faulty, pin, "both", bytes(32), lacks=lacks)

@@ -88,13 +88,24 @@ async def test_a_key_that_the_next_listing_no_longer_has_is_missing(store: Store
     assert store.missing == ("made by a rotation",)
 
 
-async def test_what_was_needed_before_the_first_comparison_is_missing_at_once(store: Store) -> None:
+async def test_a_key_that_was_made_before_a_reload_that_names_it_is_not_missing(store: Store) -> None:
+    await store.make("made before a reload")
+    store.need("made before a reload")
     store.need("not made")
+    assert store.missing == ()
+
+    await listed(store)
+    assert store.missing == ("not made",)
+
+
+async def test_what_was_needed_before_the_first_listing_is_missing_at_the_first_comparison(store: Store) -> None:
+    store.need("not made")
+    await listed(store)
 
     assert store.missing == ("not made",)
 
 
 async def listed(store: Store) -> None:
-    before = store.instance.listed_at
-    while store.instance.listed_at == before:
+    before = store.instance.listing.listed_at
+    while store.instance.listing.listed_at == before:
         await store.instance.check()

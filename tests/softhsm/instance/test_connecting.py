@@ -115,7 +115,7 @@ async def test_an_hsm_that_is_initialised_slowly_reads_its_own_environment_varia
     async with started(modules, slow, other) as instances:
         await until(lambda: all(instance.serving for instance in instances))
 
-        assert [instance.labels & {"only-slow", "only-other"} for instance in instances] == [
+        assert [instance.keys.labels & {"only-slow", "only-other"} for instance in instances] == [
             {"only-slow"},
             {"only-other"},
         ]
@@ -413,7 +413,7 @@ async def test_keys_are_found_where_one_attribute_cannot_be_read(
     faulty = make_faulty()
     faulty.tell(rule)
     async with started(modules, faulty) as (instance,):
-        await until(lambda: "demo-key" in instance.labels)
+        await until(lambda: "demo-key" in instance.keys.labels)
         description = await instance.call(lambda session: session.describe_key("demo-key"), later())
 
         assert (description.is_aes_256, description.can_encrypt, description.can_decrypt) == (True, True, True)

@@ -400,7 +400,7 @@ async def test_health_says_degraded_for_stuck_sessions_and_for_keys(make_faulty:
         await until(lambda: instance.stuck_sessions == 1)
         health = health_of(instance)
         assert health.status is Status.DEGRADED
-        assert "1 sessions are stuck" in health.reason
+        assert "sessions stuck in calls that do not return: 1" in health.reason
 
 
 async def test_a_hung_hsm_is_out_of_service_and_returns_when_its_calls_do(

@@ -11,10 +11,12 @@ from xksproxy.config.model import Hsm
 from xksproxy.config.object_names import ObjectName
 from xksproxy.config.secret import Secret
 from xksproxy.deadline import Deadline
-from xksproxy.hsm.errors import CiphertextRejected, KeyMissing, KeyRefusesUse
+from xksproxy.hsm.errors import CiphertextRejected, HsmError, KeyMissing, KeyRefusesUse
 from xksproxy.hsm.instance.instance import Instance
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import Sealed
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.data_objects import DataObjects
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.modules import Modules
 from xksproxy.hsm.pkcs11.pin_guard import PinGuard
@@ -63,6 +65,15 @@ def key(nss: Hsm, nss_modules: Modules) -> str:
     session.create_key("nss-key", bits=256, encrypt=True, decrypt=True)
     session.close()
     return "nss-key"
+
+
+def test_it_keeps_no_data_objects_as_the_preset_says(nss_session: HsmSession) -> None:
+    objects = DataObjects(nss_session._cryptoki, nss_session._handle, "state", private=True)
+
+    with pytest.raises(CryptokiError, match="C_CreateObject: CKR_ATTRIBUTE_VALUE_INVALID"):
+        objects.create(b"value", "application")
+    with pytest.raises(HsmError, match="keeps no data objects"):
+        nss_session.data_objects("state")
 
 
 def test_the_settings_are_proven(nss_session: HsmSession) -> None:

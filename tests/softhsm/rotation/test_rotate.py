@@ -45,12 +45,14 @@ class Site:
         self.usage = next((connection.usage for connection in connections.values()), UsageBook(state))
         self.keys = KeyMap([key or Key(id=KEY)])
         self.key = self.keys.resolve((key or Key(id=KEY)).id)
+        self.progress: list[str] = []
 
     @property
     def rotation(self) -> Rotation:
         """As a new process has it."""
         table, proofs = version_table(self.state, "store"), FingerprintRecords(self.state, "store")
-        return Rotation(self.key, self.keys, KeyInventory(self.sessions), table, proofs, usage=UsageBook(self.state))
+        inventory = KeyInventory(self.sessions, self.progress.append)
+        return Rotation(self.key, self.keys, inventory, table, proofs, usage=UsageBook(self.state))
 
     def rotate(self, distribution: Distribution = NO_WAIT, wanted: int | None = None) -> int:
         rotation = self.rotation
@@ -317,6 +319,7 @@ def test_configured_versions_are_taken_in_their_order(
 def test_a_version_encrypts_only_after_every_hsm_has_it(two: Site, pair: tuple[FaultyHsm, FaultyHsm]) -> None:
     with pytest.raises(RotationRefused, match=rf"has not reached {pair[1].hsm.id}"):
         two.rotate()
+    assert two.progress == [f"waiting up to 0 s until the key key.v2 has been replicated to {pair[1].hsm.id}"]
     assert (two.primary, two.labels()) == ("key", [["key", "key.v2"], ["key"]])
 
     replicate(*pair)

@@ -11,7 +11,8 @@ from xksproxy.rotation.credentials import retire_credential
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.state.credential_uses import CredentialUse, CredentialUses
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 
 _OLD, _NEW = "A" * 20, "B" * 20
 _HOUR, _DAY = 3600.0, 86_400.0

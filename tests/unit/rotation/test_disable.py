@@ -11,7 +11,8 @@ from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.rotation import disable
 from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_records import KeyUsage
 from xksproxy.state.versions import VersionRecord, version_table

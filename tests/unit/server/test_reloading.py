@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,9 @@ class Worker:
         self.used: list[Config] = []
         self.followed: list[str] = []
         self.failed: list[int] = []
-        services: Any = SimpleNamespace(replace_snapshot=lambda config, _: self.used.append(config))
+        self.checks: list[str] = []
+        hsms = tuple(SimpleNamespace(check_soon=partial(self.checks.append, name)) for name in ("a", "b"))
+        services: Any = SimpleNamespace(replace_snapshot=lambda config, _: self.used.append(config), instances=hsms)
         metrics: Any = SimpleNamespace(
             reload_failed=SimpleNamespace(labels=lambda: SimpleNamespace(set=self.failed.append))
         )
@@ -59,6 +62,7 @@ async def test_the_event_loop_goes_on_while_a_configuration_is_read(config: Conf
     await task
 
     assert (worker.used, worker.followed, worker.failed) == ([config], ["request"], [0])
+    assert worker.checks == ["a", "b"], "the new configuration may name keys that were made since the last check"
 
 
 async def test_workers_take_turns(config: Config, tmp_path: Path) -> None:

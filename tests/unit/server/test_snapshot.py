@@ -10,10 +10,14 @@ from support import make_environment
 
 from xksproxy.config.credentials import save_credential
 from xksproxy.config.load import load_config
-from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.model import Config, Key, KeyStore
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.shares import Share
+from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.server.services import Services
+from xksproxy.server.snapshot import _needed_labels
 from xksproxy.sigv4.keyring import generate_credential
+from xksproxy.state.versions import VersionRecord, version_table
 
 PERMIT = "permit (principal, action, resource);"
 
@@ -70,6 +74,21 @@ def policies_of_a_directory(config: Config) -> Config:
     directory.mkdir(exist_ok=True)
     shutil.copy(path, directory)
     return with_b(config, lambda store: replace(store, policies=(str(directory),)))
+
+
+def test_of_the_keys_that_were_used_the_primary_ones_are_needed_that_are_exposed_and_not_disabled(
+    config: Config,
+) -> None:
+    keys = (Key(id="named"), Key(id="pattern-*"), Key(id="pattern-disabled", disabled=True))
+    config = with_b(config, lambda store: replace(store, keys=keys, policies=None))
+    state = Path(config.state.directory)
+    used = ("pattern-1", "pattern-1.v2", "pattern-2", "pattern-2.v2", "pattern-gone", "pattern-disabled", "elsewhere")
+    records = FingerprintRecords(state, "b")
+    records.propose_all({label: KeyFingerprint(b"abc", None, removed=label == "pattern-gone") for label in used})
+    version_table(state, "b").update("pattern-2", lambda _: VersionRecord(2))
+    service = Services(config, state).at("/b")
+
+    assert [*_needed_labels(service.store, records)] == ["named", "pattern-1", "pattern-2.v2"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from xksproxy.state.backup import Backup, problems_of, restore_backup, take_back
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.credential_uses import UseRecord
 from xksproxy.state.retired_credentials import RetiredCredentials, mark_retired
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from xksproxy.state.credential_uses import CredentialUse, CredentialUses, UseRecord
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A state directory that cannot be written is noticed before an encryption fails on it."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -48,6 +50,24 @@ def test_a_directory_that_cannot_be_written_is_one_until_it_can_be(tmp_path: Pat
 
     assert str(tmp_path / "state") in found
     assert too_soon == found
+    assert check.problem == ""
+
+
+def test_a_file_system_that_gives_no_locks_is_one_until_it_does(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    check = StateDirectoryCheck(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        check.refresh()
+    assert check.problem == f"{tmp_path}/check.json: No locks available"
+
+    clock.now += 10
+    check.refresh()
+
     assert check.problem == ""
 
 

@@ -18,7 +18,7 @@ from xksproxy.state.audit_spool import AuditSpool
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.known_credentials import KnownKeyStore
-from xksproxy.state.state_file import SharedTable
+from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_names import UsageNames
 from xksproxy.state.versions import VersionRecord, version_table

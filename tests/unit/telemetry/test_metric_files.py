@@ -50,18 +50,18 @@ def returns(number: float) -> dict[str, object]:
 def test_each_kind_of_metric_is_merged_in_its_way(tmp_path: Path) -> None:
     buckets = [0.0] * len(REQUEST_DURATION.edges)
     for pid, (value, at) in {11: (5.0, 200.0), 12: (3.0, 300.0), 13: (4.0, 100.0)}.items():
-        gauge = [((), [value, at])]
+        gauge, offset = [((), [value, at])], [((), [-value, at])]
         hsm = [(("h",), [value, at])]
         counted = {HSM_RETURNS.name: [(("h",), [value])]}
         histogram = {REQUEST_DURATION.name: [(("s", "Encrypt"), [value, *buckets[1:], 10 * value])]}
-        gauges = {WORKERS.name: gauge, LOADED_AT.name: gauge, CLOCK_OFFSET.name: gauge, HSM_CALL_SECONDS.name: hsm}
+        gauges = {WORKERS.name: gauge, LOADED_AT.name: gauge, CLOCK_OFFSET.name: offset, HSM_CALL_SECONDS.name: hsm}
         publish(tmp_path, pid, **gauges, **counted, **histogram)
 
     assert count(tmp_path) == 12
     assert count(tmp_path, WORKERS.name, ()) == 12
     assert count(tmp_path, LOADED_AT.name, ()) == 3
     assert count(tmp_path, HSM_CALL_SECONDS.name) == 5
-    assert count(tmp_path, CLOCK_OFFSET.name, ()) == 3
+    assert count(tmp_path, CLOCK_OFFSET.name, ()) == -5
     values = read_totals(tmp_path, NOBODY).values(REQUEST_DURATION.name)["s", "Encrypt"]
     assert values == [12, *buckets[1:], 120]
 

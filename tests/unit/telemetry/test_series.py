@@ -59,9 +59,11 @@ def test_a_counter_has_the_name_and_value_of_prometheus_client() -> None:
 
 
 def test_a_gauge_that_was_never_set_has_no_value() -> None:
-    family = Family("depth", "Depth.", ("of",), Kind.LATEST)
+    family = Family("depth", "Depth.", ("of",), Kind.GREATEST)
     series = SeriesOf(family, GaugeSeries)
     series.labels("never set")
+    series.labels("no longer set").set(1)
+    series.labels("no longer set").unset()
     series.labels("set").set(0)
 
     assert [labels for labels, _ in series.values()] == [("set",)]

@@ -193,6 +193,23 @@ def test_a_settled_directory_is_in_no_doubt_and_its_own_older_copies_are(
     assert "is another one" in machine.doubt
 
 
+def test_a_clock_that_was_behind_hides_no_older_copy_of_a_settled_directory(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.change()
+    accept(machine)
+    machine.restart()
+    machine.change()
+    machine.keep_a_copy()
+    late = time.time() - 60 * 86_400
+    monkeypatch.setattr("xksproxy.state.state_number.time.time", lambda: late)
+    machine.change()
+
+    machine.put_the_copy_back()
+
+    assert "is an older copy" in machine.doubt
+
+
 def test_no_line_is_written_in_doubt(machine: Machine) -> None:
     machine.change()
     mark_doubt(machine.state, "an older copy")

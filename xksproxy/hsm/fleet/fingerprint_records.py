@@ -6,7 +6,8 @@ from pathlib import Path
 
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.keys import KeyFingerprint
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 
 
 class FingerprintRecords:
@@ -27,6 +28,10 @@ class FingerprintRecords:
     def get(self, label: str) -> KeyFingerprint | None:
         """The fingerprint on record, as this worker last read it."""
         return self._table.get(label)
+
+    def expected(self) -> Iterator[str]:
+        """The labels of keys that were used, and were not removed on purpose, as this worker last read them."""
+        return (label for label, fingerprint in self._table.entries().items() if not fingerprint.removed)
 
     @property
     def revision(self) -> int:

@@ -74,19 +74,22 @@ class Fleet:
         exposes: Callable[[str], bool],
         named: Callable[[], Iterable[str]] = tuple,
         *,
+        encrypts: Callable[[str], bool] = lambda _label: True,
         share: Share = OWN_SHARE,
         revision: Callable[[], object] = lambda: None,
     ) -> None:
         """``exposes`` says whether the key store exposes a label; only such labels count as missing.
 
         ``named`` returns the labels that the key store needs on each HSM, whether or not another one has them.
-        ``revision`` changes when there may be new keys.
+        ``encrypts`` says whether the key of a label has to encrypt. ``revision`` changes when there may be new keys.
         """
         self.share = share
         """The key store's part of each HSM."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
-        self._comparison = KeyComparison(self._instances, self._identity, exposes, named, revision)
+        self._comparison = KeyComparison(
+            self._instances, self._identity, exposes, named, encrypts=encrypts, revision=revision
+        )
         self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
         self._required: tuple[str, ...] = ()
         self._fingerprinting: asyncio.Task[None] | None = None
@@ -134,14 +137,9 @@ class Fleet:
     def health(self) -> list[InstanceHealth]:
         """The health of each instance, from background checks."""
         return [
-            health_of(item.instance, refused_keys=len(self._refused(item)), missing_keys=len(item.missing))
+            health_of(item.instance, refused_keys=len(item.refused), missing_keys=len(item.missing))
             for item in self.key_problems()
         ]
-
-    def _refused(self, item: KeyProblems) -> set[str]:
-        """The keys that an instance has and cannot use. A former version need not encrypt."""
-        not_encrypting = self._comparison.needed.intersection(item.not_encrypting)
-        return {*item.differing, *item.ambiguous, *item.not_decrypting, *not_encrypting}
 
     def key_problems(self) -> Sequence[KeyProblems]:
         """What is wrong with the keys of each instance."""
@@ -184,7 +182,7 @@ class Fleet:
 
     def has_seen(self, label: str) -> bool:
         """Whether the last listing of an instance has a key with this label."""
-        return any(label in instance.labels for instance in self._instances)
+        return any(label in instance.keys.labels for instance in self._instances)
 
     async def describe_key(self, label: str, deadline: Deadline) -> KeyDescription:
         """The description of a key, read now from a serving instance; see :meth:`HsmSession.read_key`."""
@@ -255,7 +253,7 @@ class Fleet:
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
             budget = self._budget(instance, calls, deadline) if others_left else deadline
             try:
-                if label in instance.ambiguous:
+                if label in instance.keys.ambiguous:
                     # A session may have the handle of one of them; a search shows whether there are still several.
                     await instance.call(lambda session: session.describe_key(label), budget, self.share)
                 fingerprint = await self._identity.fingerprint(label, budget)
@@ -286,7 +284,7 @@ class Fleet:
             return candidates[0] if candidates else None
         return min(
             candidates,
-            key=lambda item: (label in item.ambiguous, item.troubled, self._speed_class(item), item.load),
+            key=lambda item: (label in item.keys.ambiguous, item.troubled, self._speed_class(item), item.load),
         )
 
     def _speed_class(self, instance: Instance) -> int:

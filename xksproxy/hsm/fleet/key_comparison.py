@@ -17,19 +17,21 @@ class KeyProblems:
 
     instance: Instance
     differing: tuple[str, ...] = ()
-    """Keys that are not those on record."""
+    """Keys that are not those on record. Of a label that several keys carry, this is not said."""
 
     missing: tuple[str, ...] = ()
-    """Keys that the configuration names or that another HSM has."""
+    """Keys that the configuration names, that were used before, or that another HSM has."""
 
     ambiguous: tuple[str, ...] = ()
     """Labels that several keys carry."""
 
-    not_encrypting: tuple[str, ...] = ()
-    """Keys that may not encrypt, and could."""
+    restricted: tuple[str, ...] = ()
+    """Keys that could encrypt and decrypt, and may no longer decrypt, or no longer encrypt although they have to."""
 
-    not_decrypting: tuple[str, ...] = ()
-    """Keys that may not decrypt, and could."""
+    @property
+    def refused(self) -> frozenset[str]:
+        """The keys that the HSM has and that are not used on it, or not for all that they have to do."""
+        return frozenset((*self.differing, *self.ambiguous, *self.restricted))
 
 
 class KeyComparison:
@@ -45,12 +47,16 @@ class KeyComparison:
         identity: KeyIdentity,
         exposes: Callable[[str], bool],
         named: Callable[[], Iterable[str]],
-        revision: Callable[[], object] = lambda: None,
+        *,
+        encrypts: Callable[[str], bool],
+        revision: Callable[[], object],
     ) -> None:
         """``exposes`` says whether the key store exposes a label; ``named`` returns the labels that it needs.
 
-        ``revision`` changes when ``named`` may return others.
+        ``encrypts`` says whether the key of a label has to encrypt: a former version need not. ``revision`` changes
+        when ``named`` or ``encrypts`` may return something else.
         """
+        self._encrypts = encrypts
         self._revision = revision
         self._instances = instances
         self._identity = identity
@@ -60,22 +66,18 @@ class KeyComparison:
         """The data that was compared, the monotonic time, and the result."""
         self._needed: frozenset[str] | None = None
         """What ``named`` returned last; None before the first comparison."""
+        self._made_at = time.monotonic()
         self._new: dict[str, float] = {}
-        """Labels that ``named`` has returned since, with the time, until each HSM has been listed after that time."""
-
-    @property
-    def needed(self) -> frozenset[str]:
-        """The labels that the key store needs, as of the last comparison."""
-        return self._needed or frozenset()
+        """Labels that ``named`` returns, with the time since when, until each HSM has been listed after that time."""
 
     def problems(self) -> Sequence[KeyProblems]:
         """The problems of each HSM, in the order of the instances. An HSM whose keys were never listed has none."""
         compared: list[object] = [self._identity.revision, self._revision()]
         for instance in self._instances:
             compared += (
-                instance.keys_revision,
+                instance.listing.revision,
                 self._identity.refused_keys(instance),
-                instance.listed_at if self._new else None,
+                instance.listing.listed_at if self._new else None,
             )
         before, at, problems = self._last
         if time.monotonic() - at >= _MAXIMUM_AGE_SECONDS or compared != before:
@@ -84,44 +86,50 @@ class KeyComparison:
         return problems
 
     def _compare(self) -> Iterable[KeyProblems]:
-        labels = {label for instance in self._instances for label in (*instance.labels, *instance.check_values)}
+        labels = {
+            label for instance in self._instances for label in (*instance.keys.labels, *instance.keys.check_values)
+        }
         exposed = set(filter(self._exposes, labels))
-        needed = {label for instance in self._instances for label in instance.labels if label in exposed}
+        needed = {label for instance in self._instances for label in instance.keys.labels if label in exposed}
         needed.update(self._named_labels())
         for instance in self._instances:
             refused = self._identity.refused_keys(instance)
-            if instance.listed:
-                differing = {label for label in exposed if self._differs(label, instance.check_values)}
-                missing = {label for label in needed - instance.labels if self._is_listed_since_needed(label, instance)}
-                ambiguous = exposed & instance.ambiguous
+            if instance.listing.listed:
+                ambiguous = exposed & instance.keys.ambiguous
+                differing = {label for label in exposed if self._differs(label, instance.keys.check_values)}
+                missing = {
+                    label for label in needed - instance.keys.labels if self._is_listed_since_needed(label, instance)
+                }
                 yield KeyProblems(
                     instance,
-                    _sorted({*differing, *refused}),
+                    _sorted({*differing, *refused} - ambiguous),
                     _sorted(missing),
                     _sorted(ambiguous),
-                    self._restricted(exposed & instance.not_encrypting),
-                    self._restricted(exposed & instance.not_decrypting),
+                    _sorted(filter(self._identity.could_do_both, exposed & self._restricted(instance))),
                 )
             else:
                 yield KeyProblems(instance, _sorted(refused))
 
-    def _restricted(self, labels: Iterable[str]) -> tuple[str, ...]:
-        """Of these labels, those whose key could encrypt and decrypt: others are made for one use only."""
-        return _sorted(filter(self._identity.could_do_both, labels))
+    def _restricted(self, instance: Instance) -> frozenset[str]:
+        """The labels whose keys may not do all that they have to."""
+        return instance.keys.not_decrypting.union(filter(self._encrypts, instance.keys.not_encrypting))
 
     def _named_labels(self) -> frozenset[str]:
         """The labels that the key store needs; those that it did not need before are noted."""
         now, before = time.monotonic(), self._needed
         self._needed = named = frozenset(self._named())
-        self._new.update((label, now) for label in named - (named if before is None else before))
-        listed_at = min((instance.listed_at for instance in self._instances), default=now)
+        if before is None:
+            self._new = dict.fromkeys(named, self._made_at)
+        else:
+            self._new.update((label, now) for label in named - before)
+        listed_at = min((instance.listing.listed_at for instance in self._instances), default=now)
         self._new = {label: at for label, at in self._new.items() if label in named and at >= listed_at}
         return named
 
     def _is_listed_since_needed(self, label: str, instance: Instance) -> bool:
-        """A rotation makes a key that the listing before cannot have."""
+        """A rotation, or a command before a reload, makes a key that the listing before cannot have."""
         at = self._new.get(label)
-        return at is None or at < instance.listed_at
+        return at is None or at < instance.listing.listed_at
 
     def _differs(self, label: str, check_values: Mapping[str, bytes | None]) -> bool:
         return label in check_values and not self._identity.agrees(label, check_values[label])

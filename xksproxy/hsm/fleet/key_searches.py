@@ -58,9 +58,9 @@ class KeySearches:
         self._raise_missing(label)
         instances = self._instances
         return (
-            any(label in instance.labels for instance in instances)
+            any(label in instance.keys.labels for instance in instances)
             or self._found.get(label, 0.0) > time.monotonic()
-            or not all(instance.listed for instance in instances)
+            or not all(instance.listing.listed for instance in instances)
         )
 
     @asynccontextmanager

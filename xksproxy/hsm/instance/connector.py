@@ -29,6 +29,7 @@ from xksproxy.hsm.pkcs11.modules import OPENING, Modules
 _log: Final = logging.getLogger(__name__)
 
 TESTING: Final = "testing the settings"
+_WITNESS: Final = "reading what the token knows of the state directory"
 
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _MAXIMUM_BACKOFF_SECONDS: Final = 5.0
@@ -83,6 +84,8 @@ class Connector:
         """The number of worker processes of this machine that want sessions."""
         self.may_reinitialize: Callable[[], bool] = lambda: True
         """Asked before C_Finalize, which ends the sessions of every HSM of the module."""
+        self.when_tested: Callable[[HsmSession], None] | None = None
+        """Called with the anchor session after each successful test, before the HSM serves."""
         self._hsm = hsm
         self._modules = modules
         self._on_change = on_change
@@ -158,6 +161,22 @@ class Connector:
                 return None
             finally:
                 self._waiting -= 1
+
+    def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
+        """Run ``work`` on the calling thread, in a session that is opened for it and closed afterwards.
+
+        Raises:
+            TokenUnavailable, NoRoomForSession, SessionLost: there is no session.
+        """
+        connection = self._connection
+        if connection is None or not connection.alive:
+            raise TokenUnavailable("the HSM is not connected")
+        session = self._opened(connection)
+        with connection.module_lock:
+            try:
+                work(session)
+            finally:
+                session.close()
 
     def released(self) -> None:
         """Note that a session worker has closed its session."""
@@ -256,6 +275,9 @@ class Connector:
                 self._connection = connection
             self._require_login(self._anchor_session)
             self._anchor_session.test_settings()
+            if self.when_tested is not None:
+                self._report(_WITNESS)
+                self.when_tested(self._anchor_session)
         with self._condition:
             self._test_wanted = False
             self.passed_tests += 1

@@ -14,7 +14,7 @@ def degraded_reasons(configured: int, pool: SessionPool, connector: Connector, *
     """Yield the reasons. ``configured`` is the number of sessions; ``failed``: a call failed since the last success."""
     sessions = f"{pool.free} of {configured} sessions"
     if pool.stuck:
-        yield f"{pool.stuck} sessions are stuck in calls that do not return"
+        yield f"sessions stuck in calls that do not return: {pool.stuck}"
     if connector.shortage:
         why = "; ".join((connector.shortage, *connector.announced))
         yield f"{sessions}: the token gives no more ({why})"

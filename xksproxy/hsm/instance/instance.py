@@ -25,7 +25,7 @@ from xksproxy.hsm.errors import (
 from xksproxy.hsm.instance.connector import Connector
 from xksproxy.hsm.instance.degradation import degraded_reasons, slow_attempt, too_slow_to_verify
 from xksproxy.hsm.instance.gcm_requests import Operation
-from xksproxy.hsm.instance.key_listing import KeyListing
+from xksproxy.hsm.instance.key_listing import KeyListing, TokenKeys
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.session_pool import SessionPool
 from xksproxy.hsm.instance.shares import OWN_SHARE, Share
@@ -93,7 +93,8 @@ class Instance:
             on_starved=lambda: self._go_down("it has no session"),
             hsm_makes_ivs=quirks_of(hsm).iv != "caller",
         )
-        self._listing = KeyListing(hsm.id, self._pool)
+        self.listing = KeyListing(hsm.id, self._pool)
+        """The last listing of its keys."""
         self._outstanding = 0
         self._failures = 0
         self._checked_at = -math.inf
@@ -134,44 +135,9 @@ class Instance:
         return too_slow_to_verify(self.call_seconds, self.deadline_seconds)
 
     @property
-    def labels(self) -> frozenset[str]:
-        """The labels of its keys, from the last listing."""
-        return self._pool.labels
-
-    @property
-    def listed(self) -> bool:
-        """Whether its keys were listed at least once."""
-        return self.listed_at > -math.inf
-
-    @property
-    def keys_revision(self) -> int:
-        """Grows when a listing finds other keys than the one before; 0 before the first listing."""
-        return self._listing.revision
-
-    @property
-    def listed_at(self) -> float:
-        """When the last listing of its keys began, on the monotonic clock; minus infinity before the first."""
-        return self._listing.listed_at
-
-    @property
-    def ambiguous(self) -> frozenset[str]:
-        """Labels that several of its keys have, from the last listing."""
-        return self._listing.ambiguous
-
-    @property
-    def check_values(self) -> dict[str, bytes | None]:
-        """The check values of its keys by label, from the last listing."""
-        return self._listing.check_values
-
-    @property
-    def not_encrypting(self) -> frozenset[str]:
-        """Names of its keys that may not encrypt, from the last listing."""
-        return self._listing.not_encrypting
-
-    @property
-    def not_decrypting(self) -> frozenset[str]:
-        """Names of its keys that may not decrypt, from the last listing."""
-        return self._listing.not_decrypting
+    def keys(self) -> TokenKeys:
+        """Its keys, from the last listing."""
+        return self.listing.keys
 
     @property
     def module_path(self) -> str:
@@ -223,7 +189,7 @@ class Instance:
     @property
     def quiet(self) -> bool:
         """Whether it serves and makes no call before its next check, apart from requests."""
-        return self.serving and self._watcher.pausing and not self._listing.running_first
+        return self.serving and self._watcher.pausing and not self.listing.running_first
 
     def expected_seconds(self, share: Share, calls: int = 1) -> float:
         """The expected seconds of a request of ``calls`` calls, one after another."""
@@ -237,6 +203,18 @@ class Instance:
         """The age of the last successful check; infinite before the first."""
         return time.monotonic() - self._checked_at
 
+    def read_when_tested(self, read: Callable[[HsmSession], None]) -> None:
+        """Let ``read`` use a session after each test of the HSM, before it serves. Call it before :meth:`start`."""
+        self._connector.when_tested = read
+
+    def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
+        """Run ``work`` on the calling thread in a session of its own, which does not change the health of the HSM.
+
+        Raises:
+            HsmError: there is no session, or what ``work`` raised.
+        """
+        self._connector.on_own_session(work)
+
     def start(self) -> None:
         """Start threads and watcher. The HSM may be unreachable."""
         self._loop = asyncio.get_running_loop()
@@ -247,9 +225,13 @@ class Instance:
     def stop(self) -> None:
         """Let the threads end after the queued calls, without waiting for them."""
         self._watcher.stop()
-        self._listing.stop()
+        self.listing.stop()
         self._connector.stop()
         self._pool.stop()
+
+    def check_soon(self) -> None:
+        """Test it and list its keys now, instead of at the next check. Call it on the event loop."""
+        self._watcher.check_soon()
 
     async def ended(self, seconds: float) -> None:
         """After :meth:`stop`, wait at most ``seconds`` until the threads have ended. Then none logs in again."""
@@ -341,8 +323,8 @@ class Instance:
         else:
             self._checked_at = time.monotonic()
             self._log_slowness()
-            if not self._listing.running_first:
-                await self._listing.refresh()
+            if not self.listing.running_first:
+                await self.listing.refresh()
 
     def _log_slowness(self) -> None:
         slowness = self._slowness
@@ -375,7 +357,7 @@ class Instance:
         self._pool.open()
         self._checked_at = time.monotonic()
         # Otherwise sessions would have to search for keys while requests wait, which would miss their deadlines.
-        await self._listing.begin(_LISTING_SECONDS)
+        await self.listing.begin(_LISTING_SECONDS)
         self._seen_passed_tests, self._seen_failure = passed_tests, None
         self.state, self._reason, self._failures = State.SERVING, "", 0
         self.returns += 1

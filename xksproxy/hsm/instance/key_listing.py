@@ -5,7 +5,9 @@ import logging
 import math
 import time
 from collections import Counter
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from xksproxy.deadline import Deadline
 from xksproxy.hsm.errors import HsmError
@@ -17,31 +19,49 @@ _LISTING_SECONDS: Final = 40.0
 _PAUSE_FACTOR: Final = 30
 
 
+@dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """The keys of a token, as of one listing, by each of the names of a key: its label and its CKA_ID."""
+
+    labels: frozenset[str] = frozenset()
+    """The names of all keys."""
+
+    ambiguous: frozenset[str] = frozenset()
+    """Names that match several keys."""
+
+    check_values: Mapping[str, bytes | None] = field(default_factory=dict)
+    """The check value of each key; None if the token has none."""
+
+    not_encrypting: frozenset[str] = frozenset()
+    """Names of keys that may not encrypt."""
+
+    not_decrypting: frozenset[str] = frozenset()
+    """Names of keys that may not decrypt."""
+
+
 class KeyListing:
-    """The results of the last listing. Its methods are called on the event loop.
+    """The keys of the last listing. Its methods are called on the event loop.
 
     One listing takes less time than a search for each key. After each listing there is a pause of 30 times its
     duration. A failed listing does not count as a failure of the HSM.
     """
 
     def __init__(self, hsm_id: str, pool: SessionPool) -> None:
-        self.ambiguous: frozenset[str] = frozenset()
-        """Names that match several keys."""
-        self.check_values: dict[str, bytes | None] = {}
-        """The check values of the keys, by each of their names."""
-        self.not_encrypting: frozenset[str] = frozenset()
-        """Names of keys that may not encrypt."""
-        self.not_decrypting: frozenset[str] = frozenset()
-        """Names of keys that may not decrypt."""
+        self.keys = TokenKeys()
+        """The keys, none before the first listing. A listing that finds a difference replaces the object."""
         self.listed_at = -math.inf
         """When the last listing began, on the monotonic clock; minus infinity before the first."""
         self.revision = 0
         """Grows when a listing differs from the one before. 0 before the first."""
-        self._last: _Listed | None = None
         self._hsm_id = hsm_id
         self._pool = pool
         self._not_before = -math.inf
         self._first: asyncio.Task[None] | None = None
+
+    @property
+    def listed(self) -> bool:
+        """Whether the keys were listed at least once."""
+        return self.listed_at > -math.inf
 
     @property
     def running_first(self) -> bool:
@@ -72,28 +92,17 @@ class KeyListing:
         finally:
             now = time.monotonic()
             self._not_before = now + _PAUSE_FACTOR * (now - started)
-        if listed != self._last:
-            self._last = listed
-            self._pool.labels, self.ambiguous, self.check_values, self.not_encrypting, self.not_decrypting = listed
+        if listed != self.keys or not self.listed:
+            self.keys, self._pool.labels = listed, listed.labels
             self.revision += 1
         self.listed_at = started
 
 
-class _Listed(NamedTuple):
-    """The result of a listing, by each of the names of the keys."""
-
-    labels: frozenset[str]
-    ambiguous: frozenset[str]
-    check_values: dict[str, bytes | None]
-    not_encrypting: frozenset[str]
-    not_decrypting: frozenset[str]
-
-
-def _list(session: HsmSession) -> _Listed:
+def _list(session: HsmSession) -> TokenKeys:
     """List the keys. It runs on the session's thread, because thousands of keys would block the event loop."""
     keys = session.list_keys()
     counts = Counter(name for key in keys for name in key.names)
-    return _Listed(
+    return TokenKeys(
         frozenset(counts),
         frozenset(label for label, count in counts.items() if count > 1),
         {name: key.check_value for key in keys for name in key.names},

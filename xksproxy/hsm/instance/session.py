@@ -9,6 +9,7 @@ from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     EncryptionsSpent,
+    HsmError,
     KeyAmbiguous,
     NotCounted,
     SessionLost,
@@ -24,6 +25,7 @@ from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
 from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
 from xksproxy.hsm.pkcs11.connection import Connection, close_session
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.data_objects import DataObjects
 from xksproxy.hsm.pkcs11.key_objects import generate_aes_key
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 from xksproxy.state.reservation import LimitReached
@@ -237,6 +239,12 @@ class HsmSession:
             if self._keys.search(taken):
                 raise KeyAmbiguous(f"the token already has a key of the name {taken!r}")
         generate_aes_key(self._session, bits, name=name, encrypt=encrypt, decrypt=decrypt, extractable=extractable)
+
+    def data_objects(self, label: str) -> DataObjects:
+        """The data objects with a label (HsmError if this kind of module keeps none)."""
+        if not self._quirks.data_objects:
+            raise HsmError("this kind of module keeps no data objects (CKO_DATA)")
+        return DataObjects(self._cryptoki, self._handle, label, private=self._connection.needs_login)
 
     def self_test(self) -> None:
         """Encrypt and decrypt under a session key; see :class:`SelfTest`.

@@ -35,6 +35,7 @@ class Watcher:
         """Whether it waits for the next check."""
         self._watched = watched
         self._wake = asyncio.Event()
+        self._check_soon = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -48,6 +49,11 @@ class Watcher:
 
     def wake(self) -> None:
         """End the present pause."""
+        self._wake.set()
+
+    def check_soon(self) -> None:
+        """End the present pause, and check if the HSM is in service."""
+        self._check_soon = True
         self._wake.set()
 
     async def _run(self) -> None:
@@ -65,8 +71,9 @@ class Watcher:
             if not self._watched.in_service():
                 await self._pause(RECHECK_SECONDS)
                 return
-        elif not await self._pause(self._watched.check_interval()):
+        elif not await self._pause(self._watched.check_interval()) and not self._check_soon:
             return
+        self._check_soon = False
         await self._watched.check()
 
     async def _pause(self, seconds: float) -> bool:

@@ -30,6 +30,7 @@ from xksproxy.hsm.pkcs11.structures import (
     CK_MECHANISM,
     CK_SESSION_INFO,
     CK_TOKEN_INFO,
+    attribute_array,
 )
 
 _CKF_OS_LOCKING_OK: Final = 2
@@ -93,6 +94,8 @@ class Cryptoki:
         self._find_init = self._bind("C_FindObjectsInit", c_ulong, c_void_p, c_ulong)
         self._find = self._bind("C_FindObjects", c_ulong, c_void_p, c_ulong, c_void_p)
         self._find_final = self._bind("C_FindObjectsFinal", c_ulong)
+        self._create_object = self._bind("C_CreateObject", c_ulong, c_void_p, c_ulong, c_void_p, optional=True)
+        self._destroy_object = self._bind("C_DestroyObject", c_ulong, c_ulong, optional=True)
         self._encrypt_init = self._bind("C_EncryptInit", c_ulong, c_void_p, c_ulong)
         self._encrypt = self._bind("C_Encrypt", c_ulong, c_void_p, c_ulong, c_void_p, c_void_p)
         self._decrypt_init = self._bind("C_DecryptInit", c_ulong, c_void_p, c_ulong)
@@ -203,13 +206,7 @@ class Cryptoki:
 
     def find_objects(self, session: int, template: Mapping[int, bytes]) -> list[int]:
         """The handles of all objects that match a template. The search is always ended with C_FindObjectsFinal."""
-        values = [create_string_buffer(value, len(value)) for value in template.values()]
-        attributes = (CK_ATTRIBUTE * len(template))(
-            *(
-                CK_ATTRIBUTE(kind, addressof(value), sizeof(value))
-                for kind, value in zip(template, values, strict=True)
-            ),
-        )
+        attributes, _values = attribute_array(template)
         _check("C_FindObjectsInit", self._find_init(session, attributes, len(template)))
         try:
             found: list[int] = []
@@ -221,6 +218,17 @@ class Cryptoki:
             return found
         finally:
             self._find_final(session)
+
+    def create_object(self, session: int, template: Mapping[int, bytes]) -> int:
+        """C_CreateObject; returns the handle."""
+        attributes, _values = attribute_array(template)
+        handle = c_ulong()
+        _check("C_CreateObject", self._create_object(session, attributes, len(template), byref(handle)))
+        return handle.value
+
+    def destroy_object(self, session: int, object_handle: int) -> None:
+        """C_DestroyObject. This cannot be undone."""
+        _check("C_DestroyObject", self._destroy_object(session, object_handle))
 
     def read_attributes(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
         """The values of the attributes that the object has and does not hide.

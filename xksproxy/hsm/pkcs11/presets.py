@@ -15,12 +15,17 @@ from xksproxy.hsm.pkcs11.quirks import Quirks
 PRESETS: Final[Mapping[str, Quirks]] = {
     # Measured: every bad tag, IV, AAD or length is CKR_GENERAL_ERROR.
     "softhsm2": Quirks(ambiguous=frozenset({0x005})),
-    # Measured: the standard's codes, CKR_ENCRYPTED_DATA_INVALID and CKR_DATA_LEN_RANGE.
-    "nss": Quirks(),
+    # Measured: the standard's codes, CKR_ENCRYPTED_DATA_INVALID and CKR_DATA_LEN_RANGE. C_CreateObject refuses data
+    # objects of the token with CKR_ATTRIBUTE_VALUE_INVALID.
+    "nss": Quirks(data_objects=False),
     # Documented: IV into a zeroed buffer, 16 KB, throttling as CKR_FUNCTION_FAILED also inside a GCM decryption
-    # (CKR_OPERATION_ACTIVE in SDK 3). Which code a bad tag has is not documented.
+    # (CKR_OPERATION_ACTIVE in SDK 3). Which code a bad tag has is not documented. Objects are keys only.
     "cloudhsm": Quirks(
-        iv="written-back", maximum_data_bytes=16384, busy=frozenset({0x006, 0x090}), ambiguous=frozenset({0x005, 0x030})
+        iv="written-back",
+        maximum_data_bytes=16384,
+        busy=frozenset({0x006, 0x090}),
+        ambiguous=frozenset({0x005, 0x030}),
+        data_objects=False,
     ),
     # Documented: in FIPS mode, it gets no IV, makes one of 16 bytes and appends it.
     "luna": Quirks(iv="appended", ambiguous=frozenset({0x005, 0x006, 0x030})),

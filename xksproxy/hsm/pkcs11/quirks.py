@@ -35,3 +35,6 @@ class Quirks:
 
     busy: frozenset[int] = frozenset()
     """Return values of any function that ask for fewer calls."""
+
+    data_objects: bool = True
+    """Whether the token can keep data objects (CKO_DATA). A token may refuse them nevertheless."""

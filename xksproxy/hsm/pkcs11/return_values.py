@@ -10,6 +10,7 @@ from xksproxy.hsm.pkcs11.quirks import Quirks
 OK: Final = 0x000
 FUNCTION_NOT_SUPPORTED: Final = 0x054
 ATTRIBUTE_TYPE_INVALID: Final = 0x012
+OBJECT_HANDLE_INVALID: Final = 0x082
 
 NAMES: Final[Mapping[int, str]] = {
     0x000: "CKR_OK",

@@ -1,6 +1,7 @@
 """The C structures of PKCS#11 v2.40 that the engine passes to a module, with the names of the specification."""
 
-from ctypes import Structure, c_char, c_ubyte, c_ulong, c_void_p
+from collections.abc import Mapping
+from ctypes import Array, Structure, addressof, c_char, c_ubyte, c_ulong, c_void_p, create_string_buffer, sizeof
 
 _FUNCTIONS = (
     "C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetSlotInfo C_GetTokenInfo"
@@ -77,6 +78,15 @@ class CK_ATTRIBUTE(Structure):
     """Section 3.4."""
 
     _fields_ = [("type", c_ulong), ("pValue", c_void_p), ("ulValueLen", c_ulong)]
+
+
+def attribute_array(template: Mapping[int, bytes]) -> tuple[Array[CK_ATTRIBUTE], list[Array[c_char]]]:
+    """The attributes of a template, and the buffers that they point to, which must live as long."""
+    values = [create_string_buffer(value, len(value)) for value in template.values()]
+    attributes = (CK_ATTRIBUTE * len(template))(
+        *(CK_ATTRIBUTE(kind, addressof(value), sizeof(value)) for kind, value in zip(template, values, strict=True))
+    )
+    return attributes, values
 
 
 class CK_MECHANISM(Structure):

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from xksproxy.state import state_file
-from xksproxy.state.state_file import SharedTable, StateFile, StateUnusable, file_lock, replace_file
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateFile, StateUnusable, file_lock, replace_file
 
 
 class Count(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +29,8 @@ ADDING = """
 import sys
 from pathlib import Path
 import msgspec
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 
 class Count(msgspec.Struct, frozen=True):
     number: int

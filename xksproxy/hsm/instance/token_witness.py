@@ -1,0 +1,257 @@
+"""The tokens as witnesses of the state directory: a small data object on each knows its number."""
+
+import logging
+import math
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from xksproxy.decoding import decode_json
+from xksproxy.encoding import encode_json
+from xksproxy.hsm.errors import HsmError
+from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt
+from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_number import StateNumber
+from xksproxy.state.witness import Witness, contradiction
+
+_log: Final = logging.getLogger(__name__)
+
+LABEL: Final = "xksproxy-state"
+"""CKA_LABEL of the objects."""
+
+_LEAST_SECONDS: Final = 60.0
+"""The shortest pause between two writes of a machine on a token, to spare its memory."""
+
+_COUNTS_SECONDS: Final = 3600.0
+"""The pause before a write if only counts of encryptions have changed."""
+
+_MOST_OBJECTS: Final = 64
+"""A token with so many of these objects, of machines that are gone, gets no further one."""
+
+
+class Witnessing(Protocol):
+    """The HSM of a token."""
+
+    id: str
+
+    @property
+    def serving(self) -> bool:
+        """Whether it gets calls."""
+
+    def read_when_tested(self, read: Callable[[HsmSession], None]) -> None:
+        """Let ``read`` use a session after each test of the HSM, before it serves."""
+
+    def on_own_session(self, work: Callable[[HsmSession], None]) -> None:
+        """Run ``work`` on the calling thread, in a session that nobody else uses (HsmError if there is none)."""
+
+
+class TokenWitness:
+    """Compares the state directory with what the tokens know of it, and lets them know its number.
+
+    A token is read whenever its HSM is connected, before it serves. It is written on a thread and a session of its own.
+    Neither changes the health of an HSM.
+    """
+
+    def __init__(self, state_directory: Path, instances: Iterable[Witnessing]) -> None:
+        """``instances`` are the HSMs whose tokens are witnesses. The reading of their tokens begins when they start."""
+        self._directory = state_directory
+        self.doubt = ""
+        """Why the state directory is in doubt, as far as this process has seen it on a token. Empty if it is not."""
+        self._tokens = [_Token(instance) for instance in instances]
+        for token in self._tokens:
+            token.instance.read_when_tested(partial(self._read, token))
+
+    @property
+    def problem(self) -> str:
+        """Why no token is a witness; empty if one is, or if none shall be."""
+        problems = [f"{token.instance.id}: {token.problem}" for token in self._tokens if token.problem]
+        return "; ".join(problems) if len(problems) == len(self._tokens) else ""
+
+    @property
+    def unread(self) -> bool:
+        """Whether no token was read yet. Until then the number must not be raised, or an older one could pass."""
+        return bool(self._tokens) and not any(token.was_read for token in self._tokens)
+
+    def keep(self, newest: Witness | None, changes: object) -> None:
+        """Write the newest number to the tokens that lack it, if the last write is long enough ago.
+
+        ``changes`` is another value after a change that may not wait as long as a change of counts. It waits for
+        nothing.
+        """
+        if newest is None or self.doubt:
+            return
+        for token in self._tokens:
+            if token.instance.serving and token.is_due(newest, changes):
+                token.tried_at, token.writing = time.monotonic(), True
+                write = partial(self._write, token, newest, changes)
+                threading.Thread(target=write, name=f"{token.instance.id}-witness", daemon=True).start()
+
+    def _read(self, token: "_Token", session: HsmSession) -> None:
+        try:
+            self._judge(token, read_records(session))
+        except (HsmError, CryptokiError) as error:
+            token.note_problem(f"it cannot be read: {error}")
+        token.was_read = True
+
+    def _write(self, token: "_Token", newest: Witness, changes: object) -> None:
+        try:
+            token.instance.on_own_session(partial(self._replace, token, newest, changes))
+        except (HsmError, CryptokiError, StateUnusable) as error:
+            token.note_problem(f"it cannot be written: {error}")
+        except Exception:  # noqa: BLE001 - the token must be written later
+            _log.exception("unexpected failure while writing the state to a token")
+        finally:
+            token.writing = False
+
+    def _replace(self, token: "_Token", newest: Witness, changes: object, session: HsmSession) -> None:
+        """Make an object with the newest number, then remove those that it replaces. At no moment is there none."""
+        records = read_records(session)
+        self._judge(token, records)
+        own = sorted((item for item in records if item.is_of(newest.state_id)), key=lambda item: item.number)
+        is_written = bool(own) and own[-1].number >= newest.state_number
+        if self.doubt:
+            return
+        if own and not is_written and own[-1].age < _LEAST_SECONDS:
+            token.tried_at = time.monotonic() - own[-1].age
+            return
+        objects = session.data_objects(LABEL)
+        for item in own[:-1]:  # first: if the token refuses it, there are never more than two
+            objects.destroy(item.handle)
+        if not is_written:
+            if not own and len(records) >= _MOST_OBJECTS:
+                text = f"the token has {len(records)} objects {LABEL}; remove those of machines that are gone"
+                token.note_problem(text)
+                return
+            here = place_of(self._directory)
+            objects.create(encode_json(msgspec.structs.replace(newest, state_directory=here)), here)
+            for item in (*own[-1:], *self._superseded(records, here, newest)):
+                objects.destroy(item.handle)
+        token.note_written(newest, changes)
+
+    def _superseded(self, records: Iterable["Record"], here: str, newest: Witness) -> Iterator["Record"]:
+        """The records of the directory that was here before this one was restored or accepted."""
+        found = StateNumber(self._directory).read()
+        settled_at = 0.0 if found is None else found[1].settled_at
+        for item in records:
+            witness = item.witness
+            if witness is None or witness.state_directory != here or witness.state_id == newest.state_id:
+                continue
+            if witness.state_at <= settled_at:
+                yield item
+
+    def _judge(self, token: "_Token", records: Sequence["Record"]) -> None:
+        """Compare the directory with what was read on a token, and mark it if it is older."""
+        reason = doubt_by_token(self._directory, token.instance.id, records)
+        if not reason or self.doubt:
+            return
+        self.doubt = f"{reason}; {HOW_TO_SETTLE}"
+        _log.error("state directory in doubt", extra={"fields": {"reason": self.doubt}})
+        with suppress(StateUnusable):  # then every worker finds it on the token
+            mark_doubt(self._directory, reason)
+
+
+class Record(NamedTuple):
+    """One object on a token."""
+
+    handle: int
+    witness: Witness | None
+    """None if it cannot be decoded."""
+
+    @property
+    def number(self) -> int:
+        """The number of the state directory."""
+        return -1 if self.witness is None else self.witness.state_number
+
+    def is_of(self, state_id: str) -> bool:
+        """Whether it is about the state directory with an id."""
+        return self.witness is not None and self.witness.state_id == state_id
+
+    @property
+    def age(self) -> float:
+        """The seconds since the number was raised; infinite if that cannot be known, as after the clock went back."""
+        seconds = -1.0 if self.witness is None else time.time() - self.witness.state_at
+        return seconds if seconds >= 0 else math.inf
+
+
+def read_records(session: HsmSession) -> list[Record]:
+    """The objects of all machines on the token of a session.
+
+    Raises:
+        HsmError: this kind of module keeps none.
+        CryptokiError: the token refuses, or fails.
+    """
+    return [Record(handle, _decoded(value)) for handle, value in session.data_objects(LABEL).read().items()]
+
+
+def doubt_by_token(state_directory: Path, hsm_id: str, records: Iterable[Record]) -> str:
+    """Why a state directory is in doubt by what a token knows of it; empty if it is not. The disk is read last.
+
+    What the token knows of the directory with this id counts. If it knows nothing of it, that of this machine and path
+    counts.
+    """
+    known = [item.witness for item in records if item.witness is not None]
+    here = place_of(state_directory)
+
+    def newest(state_id: str) -> Witness | None:
+        own = [witness for witness in known if witness.state_id == state_id]
+        if own:
+            return max(own, key=lambda witness: witness.state_number)
+        before = [witness for witness in known if witness.state_directory == here]
+        return max(before, key=lambda witness: witness.state_at, default=None)
+
+    return contradiction(state_directory, newest, f"the token of HSM {hsm_id}, as the state of {here},")
+
+
+def place_of(state_directory: Path) -> str:
+    """The machine and the path of a state directory. Several machines may write to one token."""
+    return f"{platform.node()}:{state_directory.resolve()}"
+
+
+class _Token:
+    """What this process knows of one token."""
+
+    def __init__(self, instance: Witnessing) -> None:
+        self.instance = instance
+        self.problem = ""
+        """Why it is no witness now. Empty if it is one, as far as known."""
+        self.was_read = False
+        """Whether it was read, or refused that."""
+        self.writing = False
+        self.tried_at = -math.inf
+        """When it was written last, or was tried to be, on the monotonic clock."""
+        self._written: Witness | None = None
+        self._changes: object = None
+
+    def is_due(self, newest: Witness, changes: object) -> bool:
+        """Whether it should be written now."""
+        if self.writing or newest == self._written:
+            return False
+        pause = _COUNTS_SECONDS if changes == self._changes and not self.problem else _LEAST_SECONDS
+        return time.monotonic() - self.tried_at >= pause
+
+    def note_written(self, newest: Witness, changes: object) -> None:
+        """Note that it knows this number, or a higher one."""
+        self._written, self._changes, self.problem = newest, changes, ""
+
+    def note_problem(self, problem: str) -> None:
+        """Note why it is no witness; each reason is logged once."""
+        if problem != self.problem:
+            fields = {"hsm": self.instance.id, "reason": problem}
+            _log.warning("token is no witness of the state", extra={"fields": fields})
+        self.problem = problem
+
+
+def _decoded(value: bytes) -> Witness | None:
+    try:
+        return decode_json(value, Witness)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

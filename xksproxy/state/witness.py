@@ -1,0 +1,56 @@
+"""What is known of a state directory outside of it, and the comparison of both."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_number import NumberRecord, StateNumber
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """What is known of a state directory at one moment."""
+
+    state_id: str
+    state_number: int
+    state_at: float
+    """When the number was raised, in Unix time in seconds."""
+
+    state_directory: str
+
+
+def contradiction(state_directory: Path, newest: Callable[[str], Witness | None], source: str) -> str:
+    """Say why a directory is not the newest of which ``source`` knows; empty if it is.
+
+    ``newest`` returns what is known of the directory with an id, or else of the directory at this place. The id is
+    empty if the directory has none.
+    """
+    number = StateNumber(state_directory)
+    try:
+        before = number.read()
+        witness = newest("" if before is None else before[1].id)
+        found = number.read()  # again: a proxy that runs may have raised it before it told the witness
+    except StateUnusable as error:
+        return str(error)
+    if witness is None or _is_settled(witness, found):
+        return ""
+    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(witness.state_at))
+    knows = f"{source} knows number {witness.state_number} of {at}"
+    path = state_directory.resolve()
+    if found is None:
+        return f"the state directory {path} has no number, as after a loss, but {knows}"
+    if found[1].id != witness.state_id:
+        return f"the state directory {path} is another one than that of which {knows}"
+    if found[0] < witness.state_number:
+        return f"the state directory {path} is an older copy: it has number {found[0]}, but {knows}"
+    return ""
+
+
+def _is_settled(witness: Witness, found: tuple[int, NumberRecord] | None) -> bool:
+    """Whether the directory was restored or accepted after that of the witness. It has another id since then.
+
+    Within one id the number counts, whatever the clock was.
+    """
+    return found is not None and witness.state_id != found[1].id and witness.state_at <= found[1].settled_at
