@@ -35,7 +35,8 @@ from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.doubt import mark_doubt, read_doubt
 from xksproxy.state.known_credentials import KnownCredentials
 from xksproxy.state.retired_credentials import RetiredCredentials, mark_retired
-from xksproxy.state.state_file import SharedTable, StateUnusable
+from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.state_number import StateNumber
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_names import UsageNames
