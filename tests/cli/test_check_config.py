@@ -152,6 +152,19 @@ def test_a_witness_that_no_token_can_be_is_a_warning(run: Callable[..., Any], co
     assert 'state.witness: "token" has no effect' in run("check-config", "--config", copy).err
 
 
+def test_a_token_that_can_be_no_witness_is_a_warning_of_the_live_check(spawn: Callable[..., Any], copy: Path) -> None:
+    _change(copy, 'directory = "state"', 'directory = "state"\nwitness = "token"')
+    text = "warning: the token is no witness of the state directory: its sessions are read-only"
+    before = spawn("check-config", "--config", copy, "--live")
+    assert text not in before.text
+
+    _change(copy, 'preset = "softhsm2"', 'preset = "softhsm2"\nread_write_sessions = false')
+
+    done = spawn("check-config", "--config", copy, "--live")
+    assert text in done.text
+    assert done.code == before.code
+
+
 def test_what_kms_will_refuse_is_wrong_and_yet_does_not_keep_the_proxy_from_starting(
     run: Callable[..., Any], copy: Path
 ) -> None:

@@ -319,4 +319,5 @@ def test_check_config_warns_of_policies_that_can_never_match(run: Run, directory
     warning = f"{place}: policy gone: the key store does not expose"
     assert done.code == machine.code == 0
     assert f"xksproxy: warning: {warning}" in done.err
-    assert any(text.startswith(warning) for text in json.loads(machine.text)["warnings"])
+    # Another test may listen on the port of this configuration, which is a warning too.
+    assert [text for text in json.loads(machine.text)["warnings"] if text.startswith(warning)]

@@ -125,7 +125,7 @@ def test_what_root_runs_leaves_only_private_files_of_the_owner(config: Path) -> 
     assert not [name for name, (_, mode) in made.items() if name.startswith("state") and mode & 0o077]
     events = [json.loads(path.read_text()) for path in sorted((config.parent / "state" / "audit").glob("*.json"))]
     assert [event["message"] for event in events] == [
-        *("block set", "block removed", "version activated", "credential created"),
+        *("block set", "block removed", "key created", "version activated", "credential created"),
     ]
     assert {event["fields"]["user"] for event in events} == {"root"}
 

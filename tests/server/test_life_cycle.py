@@ -58,7 +58,8 @@ def test_start_stop_and_each_command_have_one_line_with_values_before_and_after(
     own_proxy: OwnProxy, tmp_path: Path
 ) -> None:
     log = tmp_path / "audit.log"
-    proxy = own_proxy.start(edit=lambda text: chained(text, log))
+    more = '[[keystore.keys]]\nid = "test-audited"\n\n[[keystore.keys]]'
+    proxy = own_proxy.start(edit=lambda text: chained(text.replace("[[keystore.keys]]", more, 1), log))
     pids = workers(proxy)
     master = proxy.process.pid
     assert_acted(line(log, "started"), master)
@@ -76,7 +77,10 @@ def test_start_stop_and_each_command_have_one_line_with_values_before_and_after(
     assert (found["before"]["reason"], found["after"]) == ("incident 4711", None)
 
     run(proxy, "keys", "rotate", "--keystore", "dev", "demo-key")
+    made = line(log, "key created")
     found = line(log, "version activated")
+    assert_acted(made)
+    assert (made["key_id"], made["hsm"], made["label"]) == ("demo-key", "softhsm", f"demo-key.v{found['version']}")
     assert found["before"]["primary"] == 1
     assert found["after"]["primary"] == found["version"] > 1  # the token may have keys of other tests
     run(proxy, "keys", "disable-version", "--keystore", "dev", "--force", "demo-key", "1")
@@ -85,6 +89,10 @@ def test_start_stop_and_each_command_have_one_line_with_values_before_and_after(
     run(proxy, "keys", "enable-version", "--keystore", "dev", "demo-key", "1")
     found = line(log, "version enabled")
     assert (found["before"]["disabled"], found["after"]["disabled"]) == ([1], [])
+
+    run(proxy, "keys", "create", "--keystore", "dev", "--usage", "encrypt", "test-audited")
+    (found,) = eventually(lambda: [item for item in lines(log, "key created") if item["key_id"] == "test-audited"])
+    assert (found["label"], found["hsm"], found["usage"]) == ("test-audited", "softhsm", "encrypt")
 
     run(proxy, "credentials", "create", "--keystore", "dev")
     created = line(log, "credential created")["access_key_id"]

@@ -13,6 +13,7 @@ from xksproxy.cli.config_option import config_option, keystore_option
 from xksproxy.cli.key_versions import VERSION_COLUMNS, version_rows
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.pasted import KEY_ID
+from xksproxy.cli.record_event import record_event
 from xksproxy.cli.rotate import disable, enable, rotate
 from xksproxy.cli.table import print_table
 from xksproxy.cli.token_session import hsm_option, open_on_hsm
@@ -175,6 +176,15 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
     except KeyAmbiguous as error:
         print_error(str(error), "no key was created")
         sys.exit(FOUND_SOMETHING_WRONG)
+    record_event(
+        Path(config.state.directory),
+        "key created",
+        keystore=store.name,
+        key_id=key_id,
+        label=key.name,
+        hsm=hsm_id or store.hsms[0],
+        usage=usage,
+    )
     print_line(f"created an AES-256 key with the label {key.label}{_with_id(key.name)}")
 
 

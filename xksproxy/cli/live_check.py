@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from xksproxy.cli.key_versions import VersionRow, version_rows
-from xksproxy.config.model import Config, KeyStore
+from xksproxy.config.model import Config, Hsm, KeyStore
 from xksproxy.config.token_names import TokenName
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.live_check import LiveCheck, check_each
 from xksproxy.hsm.instance.session import HsmSession
+from xksproxy.hsm.instance.token_witness import read_records
 from xksproxy.hsm.keys import KeyDescription
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
+from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import version_table
@@ -88,9 +92,22 @@ def _result(
 
     try:
         keys = live.do(results)
+        witness_warnings = live.do(partial(_witness_warnings, config, hsm, session))
     except HsmError as error:
         return HsmResult(hsm.id, token, device, f"its keys cannot be listed: {error}", ())
-    return HsmResult(hsm.id, token, device, "", tuple(keys), live.session_warnings)
+    return HsmResult(hsm.id, token, device, "", tuple(keys), (*live.session_warnings, *witness_warnings))
+
+
+def _witness_warnings(config: Config, hsm: Hsm, session: HsmSession) -> tuple[str, ...]:
+    """Why the token can be no witness of the state directory, as far as that is seen without writing to it."""
+    if config.state.witness != "token":
+        return ()
+    try:
+        read_records(session)
+        reason = "" if quirks_of(hsm).read_write_sessions else "its sessions are read-only"
+    except (HsmError, CryptokiError) as error:
+        reason = str(error)
+    return (f"the token is no witness of the state directory: {reason}",) if reason else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,10 +220,14 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
     hsms = {hsm.id: hsm for hsm in config.hsm}
     sessions = open_sessions((hsms[hsm_id] for hsm_id in store.hsms), state, usage, config.hsm, print_progress)
     require_no_doubt_by(config, sessions)
+
+    def created(hsm: str, label: str) -> None:
+        record_event(state, "key created", keystore=store.name, key_id=key.id, label=label, hsm=hsm, usage="both")
+
     return Rotation(
         key,
         KeyMap(store.keys, config.server.fleet_size),
-        KeyInventory(sessions, print_progress),
+        KeyInventory(sessions, print_progress, created),
         version_table(state, store.name),
         FingerprintRecords(state, store.name),
         usage=usage,

@@ -31,13 +31,19 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,4}")
 class KeyInventory:
     """The keys on all HSMs of a key store. The HSMs are called directly, by one session each."""
 
-    def __init__(self, sessions: Mapping[str, HsmSession], report: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self,
+        sessions: Mapping[str, HsmSession],
+        report: Callable[[str], None] = lambda _text: None,
+        created: Callable[[str, str], None] = lambda _hsm, _label: None,
+    ) -> None:
         """``sessions`` has one session on each HSM, by HSM id, in the order of the configuration.
 
-        ``report`` is told what takes long.
+        ``report`` is told what takes long; ``created`` is told the HSM and the label of each key that was created.
         """
         self._sessions = sessions
         self._report = report
+        self._created = created
 
     def labels(self) -> dict[str, Counter[str]]:
         """Return the number of keys by each of their names, for each HSM.
@@ -72,10 +78,11 @@ class KeyInventory:
         Raises:
             HsmError: the HSM cannot create it.
         """
-        first = next(iter(self._sessions.values()))
-        first.create_key(
+        hsm, session = next(iter(self._sessions.items()))
+        session.create_key(
             label, bits=256, encrypt=True, decrypt=True, extractable=extractable, default_label=default_label
         )
+        self._created(hsm, label)
 
     def hsms_without(self, label: str) -> list[str]:
         """Return the ids of the HSMs that have no key with this label; it raises as :meth:`hsms_with` does."""

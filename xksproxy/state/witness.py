@@ -34,17 +34,25 @@ def contradiction(state_directory: Path, newest: Callable[[str], Witness | None]
         found = number.read()  # again: a proxy that runs may have raised it before it told the witness
     except StateUnusable as error:
         return str(error)
-    if witness is None or _is_settled(witness, found):
+    difference = "" if witness is None or _is_settled(witness, found) else _difference(witness, found)
+    if witness is None or not difference:
         return ""
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(witness.state_at))
     knows = f"{source} knows number {witness.state_number} of {at}"
-    path = state_directory.resolve()
+    return f"the state directory {state_directory.resolve()} {difference} {knows}"
+
+
+def _difference(witness: Witness, found: tuple[int, NumberRecord] | None) -> str:
+    """What is wrong with the directory, as the beginning of a sentence; empty if it may be the newest."""
     if found is None:
-        return f"the state directory {path} has no number, as after a loss, but {knows}"
-    if found[1].id != witness.state_id:
-        return f"the state directory {path} is another one than that of which {knows}"
-    if found[0] < witness.state_number:
-        return f"the state directory {path} is an older copy: it has number {found[0]}, but {knows}"
+        return "has no number, as after a loss, but"
+    number, record = found
+    if record.id != witness.state_id:
+        return "is another one than that of which"
+    if number < witness.state_number:
+        return f"is an older copy: it has number {number}, but"
+    if number == witness.state_number and record.at != witness.state_at:
+        return f"was an older copy: it got its number {number} at another time, but"
     return ""
 
 

@@ -146,6 +146,22 @@ async def test_when_every_session_is_stuck_the_instance_is_out_of_service_until_
         assert not instance.needs_new_process
 
 
+async def test_a_call_beside_the_sessions_that_hangs_changes_no_health_and_needs_a_new_process_once_none_serves(
+    make_faulty: Callable[..., FaultyHsm], modules: Modules
+) -> None:
+    faulty = make_faulty(connect_timeout_s=1)
+    release = threading.Event()
+    async with serving(faulty.hsm, modules) as instance:
+        call = asyncio.create_task(asyncio.to_thread(instance.on_own_session, lambda _: release.wait()))
+        await until(lambda: instance.needs_new_process)
+        assert (instance.serving, instance.degraded, instance.stuck_sessions) == (True, (), 0)
+        await instance.call(HsmSession.self_test, later())
+
+        release.set()
+        await call
+        assert not instance.needs_new_process
+
+
 async def test_a_call_that_no_worker_could_take_in_time_is_refused_as_busy_and_never_run(
     hsm: Hsm, modules: Modules
 ) -> None:

@@ -19,6 +19,7 @@ from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.token_witness import LABEL, Record, TokenWitness, place_of, read_records
 from xksproxy.hsm.pkcs11.connection import Connection
+from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.state.backup import accept_directory
 from xksproxy.state.doubt import read_doubt
 from xksproxy.state.witness import Witness
@@ -345,6 +346,30 @@ def test_a_token_that_refuses_data_objects_is_named_and_serves(
     assert machine.witness.doubt == ""
     assert machine.lines.newest is not None
     assert [record.message for record in caplog.records] == ["token is no witness of the state"]
+
+
+def test_a_token_that_cannot_be_read_is_named_and_compared_at_the_next_write(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CryptokiError("C_FindObjectsInit", 0x6)
+
+    machine.change()
+    shutil.copytree(machine.state, machine.copy)
+    machine.pass_time(60)
+    for _ in range(2):
+        machine.change()
+        machine.pass_time(60)
+    machine.put_the_copy_back()
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.hsm.session._cryptoki, "find_objects", fail)
+        machine.begin()
+    assert machine.witness.problem == "softhsm: it cannot be read: C_FindObjectsInit: CKR_FUNCTION_FAILED"
+    assert machine.witness.doubt == ""
+
+    machine.change()
+
+    assert "it has number 2, but the token of HSM softhsm" in machine.witness.doubt
 
 
 def test_a_module_that_keeps_no_data_objects_is_not_asked(machine: Machine) -> None:

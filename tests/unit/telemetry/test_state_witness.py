@@ -90,6 +90,17 @@ def test_an_older_copy_is_in_doubt(machine: Machine) -> None:
     assert "xksproxy state restore" in machine.doubt
 
 
+def test_an_older_copy_that_has_reached_the_same_number_is_in_doubt(machine: Machine) -> None:
+    machine.change()
+    machine.keep_a_copy()
+    machine.change()
+    machine.put_the_copy_back()
+
+    WitnessLines(machine.state, lambda: 0).take()
+
+    assert "was an older copy: it got its number 2 at another time" in machine.doubt
+
+
 def test_a_lost_directory_is_in_doubt_also_when_it_was_begun_anew(machine: Machine) -> None:
     machine.change()
     machine.lose()

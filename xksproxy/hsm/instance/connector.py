@@ -98,6 +98,7 @@ class Connector:
         self._not_before = 0.0
         self._failures = 0
         self._attempt: tuple[str, float] | None = None
+        self._own_since: float | None = None
         self._connection: Connection | None = None
         self._anchor_session: HsmSession | None = None
         self._in_use = 0
@@ -109,6 +110,12 @@ class Connector:
         """The current attempt; None if it has nothing to do."""
         attempt = self._attempt
         return None if attempt is None else Attempt(*attempt, self.call_of(self._thread.ident or 0))
+
+    @property
+    def own_session_seconds(self) -> float:
+        """For how long :meth:`on_own_session` has run; 0 if it does not."""
+        since = self._own_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def needs_operator(self) -> bool:
@@ -171,12 +178,16 @@ class Connector:
         connection = self._connection
         if connection is None or not connection.alive:
             raise TokenUnavailable("the HSM is not connected")
-        session = self._opened(connection)
-        with connection.module_lock:
-            try:
-                work(session)
-            finally:
-                session.close()
+        self._own_since = time.monotonic()
+        try:
+            session = self._opened(connection)
+            with connection.module_lock:
+                try:
+                    work(session)
+                finally:
+                    session.close()
+        finally:
+            self._own_since = None
 
     def released(self) -> None:
         """Note that a session worker has closed its session."""

@@ -183,8 +183,12 @@ class Instance:
 
     @property
     def needs_new_process(self) -> bool:
-        """Whether all sessions have been stuck for ``connect_timeout_s``, so that only a new process can help."""
-        return self._pool.exhausted_for > self._hsm.connect_timeout_s
+        """Whether all sessions, or its own one, are stuck for ``connect_timeout_s``, so only a new process can help.
+
+        The module cannot be initialised again while a call is inside.
+        """
+        seconds = max(self._pool.exhausted_for, self._connector.own_session_seconds)
+        return seconds > self._hsm.connect_timeout_s
 
     @property
     def quiet(self) -> bool:
