@@ -1,6 +1,7 @@
 """What the proxy writes for itself, damaged: state files, runtime files, backups and the audit log."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -143,7 +144,10 @@ def _read_console_json(path: Path) -> tuple[str, ...]:
 def _published(read: Callable[[Path, int], Any], name: str, path: Path) -> tuple[str, ...]:
     """Read a content with a right checksum, and the damaged file."""
     content = path.read_bytes()
-    PublishedFile(path.with_name(name), len(content) + 1000).write(content)
+    publisher = PublishedFile(path.with_name(name), len(content) + 1000)
+    publisher.write(content)
+    assert publisher._descriptor is not None
+    os.close(publisher._descriptor)  # a worker has one for its whole life
     result = read(path.parent, 1)
     path.with_name(name).write_bytes(content)
     read(path.parent, 1)
