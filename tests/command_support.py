@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import run_command
+from support import free_port
 
 from xksproxy.cli.main import main
 
@@ -108,3 +110,8 @@ def into_closed_pipe() -> Callable[..., tuple[int, str]]:
         return done.returncode, done.stderr
 
     return run_into_closed_pipe
+
+
+def with_free_ports(config: str) -> str:
+    """The text of a configuration with ports that nobody uses, while the proxy of the tests may use its own."""
+    return re.sub(r"127\.0\.0\.1:\d+", lambda _: f"127.0.0.1:{free_port()}", config)

@@ -1,14 +1,16 @@
 """Valid files of every kind that a person names, how the proxy reads them, and ways to damage them."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Final
 
-from hypothesis import strategies as st
+from cryptography.hazmat.primitives.serialization import Encoding
 from importing_support import SETTINGS
 from msgspec.structs import replace
 from xksproxy_tools.development import certificates
@@ -16,6 +18,7 @@ from xksproxy_tools.development import certificates
 from xksproxy.authorization.policies import load_policies
 from xksproxy.cli.config_check import load_checked, problems_of
 from xksproxy.config.certificate_checks import certificate_findings, certificate_problems
+from xksproxy.config.client_ca_checks import client_ca_findings
 from xksproxy.config.credentials import read_credentials, save_credential
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.inspection import inspect_config
@@ -79,6 +82,8 @@ _SNIPPETS: Final = (
     *(b"[" * 2000, b"a." * 500, b"[server]\n", b"[hsm]\n", b"[[server]]\n", b"workers = 3\n", b"A" * 70_000),
     *(b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n", b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"),
 )
+_PARTS: Final = rb"(?<=[\n,:\[{])"
+"""Where a file is cut into lines, members and values."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ def make_files(directory: Path) -> Path:
         "policy.cedar": _POLICY.encode(),
         "server.pem": certificate,
         "server-key.pem": key,
+        "client-ca.pem": certificates.create_authority("Clients").certificate.public_bytes(Encoding.PEM),
         "pin": b"1234\n",
         "module.so": b"",
         "settings.toml": SETTINGS.encode(),
@@ -111,30 +117,28 @@ def make_files(directory: Path) -> Path:
     return directory
 
 
-@st.composite
-def mutated(draw: st.DrawFn, original: bytes) -> bytes:
+def mutated(original: bytes, random: Random) -> bytes:
     """A file with one to four damages: bytes changed, removed, put in, moved or repeated, or its end cut off."""
     content = original
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(content)))
-        end = draw(st.integers(start, min(len(content), start + 40)))
-        match draw(st.sampled_from(["replace", "insert", "remove", "repeat", "cut", "swap"])):
-            case "replace":
-                content = content[:start] + draw(st.sampled_from(_SNIPPETS)) + content[end:]
-            case "insert":
-                content = content[:start] + draw(st.binary(max_size=6)) + content[start:]
-            case "remove":
+    for _ in range(random.randint(1, 4)):
+        start = random.randint(0, len(content))
+        end = random.randint(start, min(len(content), start + 40))
+        match random.randrange(6):
+            case 0:
+                content = content[:start] + random.choice(_SNIPPETS) + content[end:]
+            case 1:
+                content = content[:start] + random.randbytes(random.randint(0, 6)) + content[start:]
+            case 2:
                 content = content[:start] + content[end:]
-            case "repeat":
+            case 3:
                 content = content[:end] + content[start:]
-            case "cut":
+            case 4:
                 content = content[:start]
-            case "swap":
-                lines = content.splitlines(keepends=True)
-                if lines:
-                    line = lines.pop(draw(st.integers(0, len(lines) - 1)))
-                    lines.insert(draw(st.integers(0, len(lines))), line)
-                content = b"".join(lines)
+            case 5:
+                parts = re.split(_PARTS, content)
+                part = parts.pop(random.randrange(len(parts)))
+                parts.insert(random.randint(0, len(parts)), part)
+                content = b"".join(parts)
     return content
 
 
@@ -175,13 +179,16 @@ def _read_policy(path: Path) -> tuple[str, ...]:
 
 def _read_tls(directory: Path, **names: Path) -> tuple[str, ...]:
     tls = Tls(certificate=str(directory / "server.pem"), private_key=str(directory / "server-key.pem"))
-    tls = replace(tls, **{name: str(path) for name, path in names.items()})
+    tls = replace(
+        tls, client_names=("kms",) if "client_ca" in names else (), **{name: str(path) for name, path in names.items()}
+    )
     problems = list(certificate_problems(tls))
-    findings = list(certificate_findings(tls, datetime.now(UTC)))
+    findings = [*certificate_findings(tls, datetime.now(UTC)), *client_ca_findings(tls, datetime.now(UTC))]
     refused: list[str] = []
-    with _refusals(refused):
-        build_context(tls)
-        certificate_info(tls)
+    if not problems:
+        with _refusals(refused):
+            build_context(tls)
+            certificate_info(tls)
     # What does not load has a reason.
     assert problems or not refused, refused
     return tuple(problems + [finding.text for finding in findings if finding.serious])
@@ -210,6 +217,7 @@ KINDS: Final = (
     Kind("credential", "credentials/credential.toml", _read_credential),
     Kind("policy", "policy.cedar", _read_policy),
     Kind("certificate", "server.pem", partial(_tls_kind, "certificate")),
+    Kind("CA for clients", "client-ca.pem", partial(_tls_kind, "client_ca")),
     Kind("private key", "server-key.pem", partial(_tls_kind, "private_key")),
     Kind("PIN", "pin", _read_pin),
     Kind("settings", "settings.toml", _read_settings),

@@ -20,10 +20,13 @@ def decode_json(content: bytes, content_type: type[Content]) -> Content:
     """Decode JSON.
 
     Raises:
-        msgspec.MsgspecError: it is not JSON, or not of this type.
+        msgspec.MsgspecError: it is not JSON, is nested too deeply, or is not of this type.
     """
     decoder: msgspec.json.Decoder[Content] = _decoder(cast(Hashable, content_type))
-    return decoder.decode(content)
+    try:
+        return decoder.decode(content)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def convert(document: Any, content_type: type[Content]) -> Content:

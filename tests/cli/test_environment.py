@@ -15,8 +15,8 @@ from pathlib import Path
 
 import click
 import pytest
-from command_support import Finished
-from support import free_port, program
+from command_support import Finished, with_free_ports
+from support import program
 from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.main import cli, main
@@ -113,9 +113,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, environment: DevEnvironment
         elif path.name != "state":
             (directory / path.name).symlink_to(path)
     (directory / "xksproxy.toml").unlink()
-    text = environment.config.read_text()
-    text = re.sub(r"127\.0\.0\.1:\d+", lambda _: f"127.0.0.1:{free_port()}", text)
-    (directory / "xksproxy.toml").write_text(text)
+    (directory / "xksproxy.toml").write_text(with_free_ports(environment.config.read_text()))
     (directory / "state").mkdir(0o700)
     for name, *_ in _COMMANDS.values():
         cli.get_command(click.Context(cli), name)  # imported once, and not in each fork

@@ -63,3 +63,9 @@ def test_what_is_of_another_type_is_refused() -> None:
             decode_json(refused, Point)
     with pytest.raises(msgspec.ValidationError):
         convert({}, Point)
+
+
+@pytest.mark.parametrize("content", [b'{"a": "\xff"}', b"[" * 100_000, b"{", b"1"])
+def test_whatever_is_not_of_the_type_is_one_kind_of_error(content: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        decode_json(content, dict[str, str])

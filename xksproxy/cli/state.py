@@ -89,7 +89,7 @@ def restore(config_file: Path | None, state_directory: Path | None, file: Path, 
       xksproxy state restore state-backup.json
     """
     directory = _target(config_file, state_directory).state_directory
-    saved = _read(file)
+    saved = read_backup(file)
     _require_stopped(directory)
     lost = restore_backup(directory, saved, rate, time.time())
     taken_at = datetime.fromtimestamp(saved.taken_at, UTC).isoformat(timespec="seconds")
@@ -175,10 +175,11 @@ def _report_lost(lost: list[str], what: str) -> None:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
-def _read(file: Path) -> Backup:
+def read_backup(file: Path) -> Backup:
+    """The backup in a file (click.UsageError if it has none)."""
     try:
         saved = decode_json(file.read_bytes(), Backup)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.MsgspecError as error:
         raise click.UsageError(f"{file} is not a backup of `xksproxy state backup`: {error}") from None
     if saved.format != FORMAT:
         raise click.UsageError(f"{file} has the format {saved.format}, expected {FORMAT}; a later release wrote it")

@@ -76,6 +76,8 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
         own_names, purposes = dns_names(chain[0]), _purposes(chain[0])
     except (FileRefused, ValueError):
         return
+    if _public_key(chain[0]) is None:  # which certificate_problems reports
+        return
     yield from _date_findings(at, chain[0], now)
     yield from _path_findings(at, chain, now)
     yield from _kind_findings(at, chain[0])

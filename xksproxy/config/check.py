@@ -217,8 +217,10 @@ def _pasted_hint(text: str) -> str:
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
-    existing = directory if directory.exists() else directory.parent
-    if directory.exists() and not directory.is_dir():
+    # Path.exists() raises if a name is too long.
+    exists = os.path.exists(directory)  # noqa: PTH110
+    existing = directory if exists else directory.parent
+    if exists and not directory.is_dir():
         yield f"state.directory: {directory} is not a directory"
     elif not os.access(existing, os.W_OK | os.X_OK):
         yield f"state.directory: {directory} cannot be written"

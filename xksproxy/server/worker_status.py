@@ -144,7 +144,8 @@ def newest_revisions(directory: Path, state_directory: str) -> Mapping[str, int]
 
 def published_pids(directory: Path) -> list[int]:
     """The process ids of the workers that have published a status and have not ended."""
-    return [int(path.stem.removeprefix("worker-")) for path in directory.glob("worker-*.status")]
+    names = (path.stem.removeprefix("worker-") for path in directory.glob("worker-*.status"))
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def forget(directory: Path, pid: int) -> None:

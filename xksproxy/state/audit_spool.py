@@ -143,5 +143,5 @@ def _names(directory: int) -> list[str]:
 def _read(name: str, directory: int) -> AuditEntry | None:
     try:
         return decode_json(read_file(name, directory), AuditEntry)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, msgspec.MsgspecError):
         return None

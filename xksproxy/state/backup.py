@@ -12,13 +12,18 @@ import msgspec
 
 from xksproxy.aead.metadata import MAXIMUM_VERSION
 from xksproxy.config.model import MAXIMUM_ENCRYPTIONS
-from xksproxy.decoding import decode_json
+from xksproxy.decoding import convert, decode_json
+from xksproxy.state.blocks import Block
+from xksproxy.state.credential_uses import CredentialUse
 from xksproxy.state.doubt import remove_doubt
 from xksproxy.state.private_files import opened_directory, read_file
+from xksproxy.state.retired_credentials import RetiredCredential
 from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
 from xksproxy.state.state_number import FILE_NAME as NUMBER_FILE
-from xksproxy.state.state_number import StateNumber, settled
-from xksproxy.state.versions import OF_ALL_KEYS
+from xksproxy.state.state_number import NumberRecord, StateNumber, settled
+from xksproxy.state.usage_names import UsageName
+from xksproxy.state.usage_records import KeyUsage
+from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord
 
 FORMAT: Final = 1
 
@@ -75,12 +80,18 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
     the backup, and the numbers of versions that may have been made since are not used again. No proxy may run.
 
     Raises:
-        StateUnusable: the backup is of the future, or a file cannot be written. The restoration can be repeated.
+        StateUnusable: the backup is of the future or damaged, or a file cannot be written. The restoration can be
+            repeated.
     """
     if now < backup.taken_at:
         raise StateUnusable(
             "the backup was taken at a later time than it is by the clock of this machine; set the clock"
         )
+    for name in filter(_merge_of, backup.files):
+        try:
+            _check_content(name, backup.files[name])
+        except msgspec.MsgspecError as error:
+            raise StateUnusable(f"the backup is damaged: {name}: {error}") from None
     doubt = _Doubt(now, round(encryptions_per_second * (now - backup.taken_at)) + 1)
     names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
     stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
@@ -206,6 +217,37 @@ _KINDS: Final[Mapping[str, _Merge]] = {
 }
 
 
+class _Fingerprints(msgspec.Struct, frozen=True):
+    """What merging needs of the entry of a key."""
+
+    fingerprints: list[dict[str, Any]]
+
+
+_CONTENTS: Final[Mapping[str, Any]] = {
+    "blocks.json": dict[str, Block],
+    "blocks-*.json": dict[str, Block],
+    "retired-credentials.json": dict[str, RetiredCredential],
+    "versions-*.json": dict[str, VersionRecord],
+    "keys-*.json": dict[str, dict[str, Any]],
+    "fingerprints.json": dict[str, _Fingerprints],
+    "usage-names.json": dict[str, UsageName],
+    "credential-uses.json": dict[str, CredentialUse],
+    "credentials-*.json": dict[str, CredentialUse],
+}
+"""The entries of each table that is merged."""
+
+
+def _check_content(name: str, document: Document) -> None:
+    """Check that a document can be merged (msgspec.ValidationError if it cannot)."""
+    if name.startswith("usage/"):
+        convert({"label": "", **document}, KeyUsage)
+    elif name == NUMBER_FILE:
+        convert(document, NumberRecord)
+    else:
+        content = next(content for pattern, content in _CONTENTS.items() if fnmatchcase(name, pattern))
+        convert(_normal(name, document).get("entries"), content)
+
+
 def _merge_of(name: str) -> _Merge | None:
     """How a file is merged; None if it is not part of a backup."""
     return next((merge for pattern, merge in _KINDS.items() if fnmatchcase(name, pattern)), None)
@@ -224,13 +266,10 @@ def _readable(root: Path, name: str) -> Document | None:
     try:
         with opened_directory(root, *below) as directory:
             document = decode_json(read_file(last, directory), dict[str, Any])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        _check_content(name, document)
+    except (OSError, msgspec.MsgspecError):
         return None
-    return (
-        document
-        if name.startswith("usage/") or name == NUMBER_FILE or isinstance(_normal(name, document).get("entries"), dict)
-        else None
-    )
+    return document
 
 
 def _revision(document: Document) -> int:

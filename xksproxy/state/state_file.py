@@ -256,7 +256,7 @@ def _encode(document: Mapping[str, Any], revision: int) -> bytes:
 def _decode(path: Path, content: bytes, content_type: type[Content]) -> Content:
     try:
         return decode_json(content, content_type)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.MsgspecError as error:
         raise StateUnusable(f"{path}: {error}") from error
 
 

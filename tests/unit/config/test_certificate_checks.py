@@ -213,6 +213,7 @@ def test_a_certificate_whose_key_cannot_be_read_is_named(tls: Callable[..., Tls]
     assert list(certificate_problems(made)) == [
         f"server.tls.certificate: the key in {made.certificate} is damaged, or of a kind that cannot be read"
     ]
+    assert list(certificate_findings(made, _NOW)) == []
 
 
 def test_files_that_cannot_be_read_say_why(tls: Callable[..., Tls], tmp_path: Path) -> None:

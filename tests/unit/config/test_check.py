@@ -486,3 +486,12 @@ def test_names_on_a_token_that_hardly_end_in_a_blank_are_warnings(sound: Config)
         "keystore[0].keys[0].label: first-key\u00a0: it has a blank at its beginning or end",
         'keystore[0].keys[1].versions: "second": it is in quotation marks',
     ]
+
+
+def test_a_state_directory_with_a_name_that_is_too_long_is_refused(sound: Config, tmp_path: Path) -> None:
+    config = replace(sound, state=replace(sound.state, directory=str(tmp_path / ("n" * 300) / "state")))
+
+    (problem,) = check_config(config)
+
+    assert problem.startswith("state.directory: ")
+    assert problem.endswith(" cannot be written")

@@ -164,3 +164,34 @@ def test_a_file_that_was_made_after_the_backup_and_is_lost_is_named(state: Path)
 def test_a_backup_of_the_future_is_refused(state: Path) -> None:
     with pytest.raises(StateUnusable, match="set the clock"):
         restore(state, take_backup(state), seconds=-1)
+
+
+_OTHER_FORMS = ([], {"k": 1}, {"k": {"primary": "one", "fingerprints": 1, "since": [], "last_used": None}})
+
+
+@pytest.mark.parametrize("entries", _OTHER_FORMS, ids=str)
+def test_what_is_damaged_and_still_json_is_replaced_by_the_backup(state: Path, entries: object) -> None:
+    backup = take_backup(state)
+    for path in (*state.glob("*.json"), *state.glob("usage/*.json")):
+        path.write_text(json.dumps({"entries": entries, "encryptions": "many", "unrecorded": [], "revision": 9}))
+
+    restore(state, backup)
+
+    assert [problem for _, problem in problems_of(state) if problem] == []
+    assert take_backup(state).files["blocks-s.json"]["entries"] == backup.files["blocks-s.json"]["entries"]
+
+
+@pytest.mark.parametrize("entries", _OTHER_FORMS, ids=str)
+def test_a_damaged_backup_is_refused_before_anything_is_changed(state: Path, entries: object) -> None:
+    good = take_backup(state)
+    for name in good.files:
+        damaged_one = {"entries": entries, "format": 1, "encryptions": "many", "unrecorded": [], "id": 1}
+        backup = Backup(good.taken_at, "machine", {**good.files, name: damaged_one})
+        before = {path: path.read_bytes() for path in state.rglob("*.json")}
+        if name.startswith("keys-") and isinstance(entries, dict) and isinstance(entries["k"], dict):
+            continue  # whose entries are not looked into
+
+        with pytest.raises(StateUnusable, match=f"the backup is damaged: {name}: "):
+            restore(state, backup)
+
+        assert {path: path.read_bytes() for path in state.rglob("*.json")} == before

@@ -28,8 +28,8 @@ class Disk:
 
     def sync(self, descriptor: int) -> None:
         """Take the place of os.fdatasync."""
-        self.waits.set()
         self.sizes.append(os.fstat(descriptor).st_size)
+        self.waits.set()
         assert self.ready.wait(PATIENCE_SECONDS)
         if self.failures > 0:
             self.failures -= 1
