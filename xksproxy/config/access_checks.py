@@ -5,6 +5,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,20 @@ def access_problems(config_file: Path, config: Config, user: ServiceUser) -> Ite
     for trusted in _trusted(config_file, config):
         for file in (trusted, *_files_in(trusted)):
             yield from _problems(file, user, seen)
+
+
+def path_problem(path: Path, user: ServiceUser) -> str | None:
+    """Who besides root and a user can lead a path to another directory, by a link or a rename, or None.
+
+    All directories above it count, and all links. The directory itself, or the nearest one that exists, does not.
+    """
+    places: list[tuple[Path, os.stat_result]] = []
+    with suppress(OSError, ValueError):
+        places.extend(_places(path))
+    if places and stat.S_ISDIR(places[-1][1].st_mode):
+        places.pop()
+    found = ((place, _problem(place, status, user, within=True)) for place, status in places)
+    return next((f"{place}: {problem}" for place, problem in found if problem is not None), None)
 
 
 def _trusted(config_file: Path, config: Config) -> Iterator[_Trusted]:
