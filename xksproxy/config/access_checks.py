@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xksproxy.config.access_list import CHANGE, acl_problem
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX
 from xksproxy.config.model import Config, Hsm
 from xksproxy.config.secret import SecretReference, access_problem
@@ -116,7 +117,7 @@ def _problems(trusted: _Trusted, user: ServiceUser, seen: set[Path]) -> Iterator
         seen.add(place)
         last = place == places[-1][0]
         if last and trusted.secret and stat.S_ISREG(status.st_mode):
-            problem = access_problem(status, user)
+            problem = access_problem(place, status, user)
         elif trusted.written:
             problem = _problem_of_logs(status.st_mode)
         else:
@@ -139,7 +140,7 @@ def _problem(place: Path, status: os.stat_result, user: ServiceUser, *, within: 
         return _open_to_all(mode)
     if status.st_gid not in (0, *user.groups):
         return f"its mode is {mode:04o}, so the group {_group_name(status.st_gid)} can change it; use chmod g-w"
-    return None
+    return acl_problem(place, CHANGE, user)
 
 
 def _problem_of_logs(mode: int) -> str | None:

@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from xksproxy.config.access_list import CHANGE, acl_problem
+from xksproxy.config.service_user import ServiceUser
+
 PARTIAL_SUFFIX: Final = ".partial"
 """The end of the names of temporary files. Those of killed writers may be removed."""
 
@@ -178,7 +181,7 @@ def _require_private_file(descriptor: int, name: str) -> None:
     if status.st_uid != os.geteuid():
         owner, expected = user_name(status.st_uid), user_name(os.geteuid())
         raise UnsafeFile(f"{name} belongs to {owner}, expected {expected}; change its owner if you trust its content")
-    _require_not_writable_by_others(status.st_mode, name, "0600")
+    _require_not_writable_by_others(descriptor, status.st_mode, name, "0600")
 
 
 def _require_private_directory(descriptor: int, name: str) -> None:
@@ -187,12 +190,15 @@ def _require_private_directory(descriptor: int, name: str) -> None:
     if status.st_uid not in (0, os.geteuid()):
         expected = user_name(os.geteuid())
         raise UnsafeFile(f"the directory {name} belongs to {user_name(status.st_uid)}, expected {expected}")
-    _require_not_writable_by_others(status.st_mode, name, "0700")
+    _require_not_writable_by_others(descriptor, status.st_mode, name, "0700")
 
 
-def _require_not_writable_by_others(mode: int, name: str, expected: str) -> None:
+def _require_not_writable_by_others(descriptor: int, mode: int, name: str, expected: str) -> None:
     if mode & stat.S_IWOTH:
         raise UnsafeFile(f"others can write to {name}: its mode is {mode & 0o7777:04o}; make it {expected}")
+    # The mode of the group is the mask of an ACL. Without it an ACL gives nothing, which saves a system call.
+    if mode & stat.S_IWGRP and (problem := acl_problem(descriptor, CHANGE, ServiceUser.current())):
+        raise UnsafeFile(f"{name}: {problem}")
 
 
 def user_name(user_id: int) -> str:

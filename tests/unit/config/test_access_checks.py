@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from access_lists import let
 from msgspec.structs import replace
 
 from xksproxy.config import access_checks
@@ -93,6 +94,25 @@ def test_a_credential_that_others_can_reach_is_refused(problems: Callable[..., l
     (problem,) = problems()
 
     assert problem.startswith(f"keystore[0].credentials: {credential}: its mode is 0644; it holds a secret")
+
+
+_SECRETS = ("server-key.pem", "pin", "audit-key", "credentials/one.toml")
+
+
+@pytest.mark.parametrize("name", [*_PLACES, "credentials/one.toml"])
+@pytest.mark.parametrize("named", ["user", "group"])
+def test_what_an_acl_lets_others_read_or_change_is_refused(
+    problems: Callable[..., list[str]], tmp_path: Path, name: str, named: str
+) -> None:
+    (credential,) = (tmp_path / "credentials").iterdir()
+    credential.rename(credential.with_name("one.toml"))
+    path = tmp_path / name
+    let(path, 4 if name in _SECRETS else 7, **{named: 54321})
+
+    (problem,) = problems()
+
+    verb = "read" if name in _SECRETS else "change"
+    assert problem.endswith(f": {path}: its ACL lets {named} 54321 {verb} it; remove the ACL with setfacl -b")
 
 
 def test_a_directory_above_that_everyone_can_change_is_reported_once(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from access_lists import let
 
 from xksproxy.state import state_file
 from xksproxy.state.shared_table import SharedTable
@@ -561,6 +562,17 @@ def test_a_directory_that_others_can_write_is_refused(table: Callable[[], Shared
     path.parent.chmod(0o777)
 
     with pytest.raises(StateUnusable, match="others can write"):
+        table().update("a", one_more)
+
+
+@pytest.mark.parametrize("name", [".", "table.json", "manifest", "manifest/table.json"])
+def test_what_an_acl_lets_another_user_change_is_refused(
+    table: Callable[[], SharedTable[Count]], path: Path, name: str
+) -> None:
+    table().update("a", one_more)
+    let(path.parent / name, 6, user=54321)
+
+    with pytest.raises(StateUnusable, match="its ACL lets user 54321 change it"):
         table().update("a", one_more)
 
 
