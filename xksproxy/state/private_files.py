@@ -17,6 +17,9 @@ from xksproxy.config.service_user import ServiceUser
 PARTIAL_SUFFIX: Final = ".partial"
 """The end of the names of temporary files. Those of killed writers may be removed."""
 
+MAXIMUM_BYTES: Final = 64 * 1024 * 1024
+"""The most that a file may have to be read or written. 100,000 blocks with long names and reasons have half as many."""
+
 _SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -77,9 +80,11 @@ def open_file(name: str, flags: int, directory: int) -> int:
 
 
 def read_file(name: str, directory: int) -> bytes:
-    """The content of a file; it raises as :func:`open_file` does."""
+    """The content of a file; it raises as :func:`open_file` does, and OSError if it has too many bytes."""
     with os.fdopen(open_file(name, os.O_RDONLY, directory), "rb") as file:
-        return file.read()
+        size = os.fstat(file.fileno()).st_size
+        _require_size(name, size)
+        return file.read(size)
 
 
 def replace_file_of(name: str, content: bytes, directory: int, *, sync_directory: bool = True) -> None:
@@ -118,6 +123,7 @@ def replace_files_of(contents: Mapping[str, bytes], directory: int) -> None:
 
 def _write_partial(name: str, content: bytes, directory: int, sync: Callable[[int], None]) -> str:
     """Write a file beside the one that it is to replace, and return its name."""
+    _require_size(name, len(content))
     partial = f".{name[:100]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=directory)
     try:
@@ -165,6 +171,11 @@ def _open(name: str, flags: int, directory: int) -> int:
         if isinstance(error, NotADirectoryError):
             raise UnsafeFile(f"{name} is not a directory; remove it") from None
         raise
+
+
+def _require_size(name: str, size: int) -> None:
+    if size > MAXIMUM_BYTES:
+        raise OSError(errno.EFBIG, f"{name} has {size} bytes; at most {MAXIMUM_BYTES} are read and written")
 
 
 def _is_link(name: str, directory: int) -> bool:
