@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from access_lists import let
 from support import with_free_ports
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -254,6 +255,19 @@ def test_a_link_in_the_runtime_directory_does_not_lead_root_to_another_file(conf
     assert done.returncode == 2
     assert f"{runtime}: Permission denied" in done.stderr
     assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "rights"), [("pin", 4), ("tls/server-key.pem", 4), ("credentials/*.toml", 4), ("state", 7)]
+)
+def test_what_an_acl_lets_a_stranger_do_is_refused_by_check_config(config: Path, place: str, rights: int) -> None:
+    path = next(config.parent.glob(place))
+    let(path, rights, user=STRANGER)
+
+    (done,) = as_user(0, ("check-config", "--config", config))
+
+    assert done.code == 1
+    assert f"{path}: its ACL lets user {STRANGER} {'read' if rights == 4 else 'change'} it" in done.err
 
 
 def test_the_secret_for_kms_is_read_as_the_owner_and_written_as_root(config: Path, tmp_path: Path) -> None:
