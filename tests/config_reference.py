@@ -49,6 +49,7 @@ This page lists every configuration key, by table. The configuration is one TOML
   at either end or a NUL is refused.
 - A file with a secret belongs to root or to the user of the proxy, and its mode is 0600 or 0400. 0640 and 0440 are
   accepted if its group is one of that user's, as in a Kubernetes volume with `fsGroup`.
+  It has no POSIX ACL that lets others read it.
 - On SIGHUP, some tables change inside the running workers, and no connection is closed. For others the workers are
   replaced one after another. Each table says which. [operations.md](operations.md#reload) describes a reload.
 

@@ -1,5 +1,6 @@
 """Commands that root runs act as the owner of the files, and nobody else may run them."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from access_lists import let
 from support import with_free_ports
 from xksproxy_tools.development.environment import DevEnvironment
 
@@ -183,6 +185,91 @@ def test_a_link_that_the_owner_made_does_not_lead_root_to_another_file(config: P
         assert code == 0 or name.partition(".")[0] in done.err
 
 
+def _replace_by_link(directory: Path, target: Path, user: int) -> None:
+    """What the owner of the parent of a directory can do."""
+    directory.rename(directory.with_name(f"{directory.name}.real"))
+    directory.symlink_to(target)
+    os.chown(directory, user, user, follow_symlinks=False)
+
+
+@pytest.mark.parametrize("changed", ["state", "state/below", "credentials"])
+def test_a_link_in_place_of_a_directory_does_not_lead_root_into_a_directory_of_root(
+    config: Path, tmp_path: Path, changed: str
+) -> None:
+    victim, home = tmp_path / "victim", config.parent
+    (victim / "below").mkdir(parents=True)
+    if changed == "state/below":
+        (home / "state" / "below").mkdir()
+        config.write_text(config.read_text().replace(f'"{home / "state"}"', f'"{home / "state" / "below"}"'))
+        os.chown(home / "state" / "below", OWNER, OWNER)
+    _replace_by_link(home / changed.partition("/")[0], victim, OWNER)
+    before = owners(victim)
+    commands = [COMMANDS[10]] if changed == "credentials" else COMMANDS[:3]
+
+    for done in as_user(0, *((*command, "--config", config) for command in commands)):
+        assert done.code == 2
+        assert f"{home}: it belongs to user nobody" in done.err
+    assert owners(victim) == before
+
+
+def test_a_link_of_a_stranger_does_not_lead_root_even_to_a_directory_of_the_owner(config: Path) -> None:
+    os.chown(config.parent, 0, 0)
+    _replace_by_link(config.parent / "state", config.parent / "state.real", STRANGER)
+
+    (done,) = as_user(0, ("block", "--config", config))
+
+    assert done.code == 2
+    assert f"{config.parent / 'state'}: it belongs to user {STRANGER}" in done.err
+    assert not list((config.parent / "state.real").iterdir())
+
+
+def test_links_of_root_and_of_the_owner_are_followed(config: Path) -> None:
+    for user in (0, OWNER):
+        state = config.parent / "state"
+        _replace_by_link(state, config.parent / "state.real", user)
+
+        assert as_user(0, ("block", "--config", config))[0].code == 0
+        state.unlink()
+        (config.parent / "state.real").rename(state)
+    assert {user for user, _ in owners(config.parent / "state").values()} == {OWNER}
+
+
+def test_a_link_in_the_runtime_directory_does_not_lead_root_to_another_file(config: Path, tmp_path: Path) -> None:
+    """As in the ExecReload= of a unit that runs it as root."""
+    made, runtime = tmp_path / "made", config.parent / "run" / "xksproxy-1"
+    runtime.mkdir(parents=True)
+    (runtime / "reload.lock").symlink_to(made)
+    for path in (runtime.parent, runtime, runtime / "reload.lock"):
+        os.chown(path, OWNER, OWNER, follow_symlinks=False)
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(runtime.parent), "MAINPID": "0"}
+    program = [sys.executable, "-m", "xksproxy", "reload", "--config", str(config)]
+    descriptor = os.open(runtime, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # as a proxy that runs
+        done = subprocess.run(
+            program, env=environment, capture_output=True, text=True, timeout=60, check=False, start_new_session=True
+        )
+    finally:
+        os.close(descriptor)
+
+    assert done.returncode == 2
+    assert f"{runtime}: Permission denied" in done.stderr
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "rights"), [("pin", 4), ("tls/server-key.pem", 4), ("credentials/*.toml", 4), ("state", 7)]
+)
+def test_what_an_acl_lets_a_stranger_do_is_refused_by_check_config(config: Path, place: str, rights: int) -> None:
+    path = next(config.parent.glob(place))
+    let(path, rights, user=STRANGER)
+
+    (done,) = as_user(0, ("check-config", "--config", config))
+
+    assert done.code == 1
+    assert f"{path}: its ACL lets user {STRANGER} {'read' if rights == 4 else 'change'} it" in done.err
+
+
 def test_the_secret_for_kms_is_read_as_the_owner_and_written_as_root(config: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim.toml"
     victim.write_text('access_key_id = "AAAAAAAAAAAAAAAAAAAAAAAAAA"\nsecret_access_key = "' + "s" * 43 + '"\n')
@@ -212,6 +299,8 @@ def test_a_directory_of_root_belongs_to_the_owner_of_the_manifest(config: Path) 
 
 def test_credentials_that_belong_to_root_are_changed_and_read_by_the_service(config: Path) -> None:
     directory = config.parent / "credentials"
+    os.chown(config.parent, 0, OWNER)
+    config.parent.chmod(0o755)
     for path in (directory, *directory.iterdir()):
         os.chown(path, 0, OWNER)
         path.chmod(0o750 if path.is_dir() else 0o640)

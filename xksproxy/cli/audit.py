@@ -12,10 +12,12 @@ from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.config.check import read_audit_key
 from xksproxy.config.load import load_config
-from xksproxy.telemetry.chain import ChainReport, verify_lines
+from xksproxy.config.regular_file import FIFO, kind_of
+from xksproxy.telemetry.chain import ChainReport, lines_of, verify_lines
 from xksproxy.telemetry.chain_copy import CopyVerification, verify_copy
 
 _MAXIMUM_PRINTED_PROBLEMS = 100
+_OPEN_ALREADY = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
 @click.group()
@@ -41,14 +43,15 @@ def audit() -> None:
 def verify(config_file: Path, files: tuple[Path, ...], *, is_copy: bool, as_json: bool) -> None:
     """Find lines that were removed, changed, moved or inserted. Give rotated logs in order, the oldest first.
 
-    Lines removed at the end of a chain are detected only up to its last checkpoint. The key is that of [audit] in the
-    configuration. Exit code 1 if a problem is found.
+    Lines removed at the end of a chain are detected only up to its last checkpoint. A line with more than 1 MiB is
+    damaged. The key is that of [audit] in the configuration. Exit code 1 if a problem is found.
 
     \b
     Example:
       xksproxy audit verify audit.log.1 audit.log
       xksproxy audit verify --copy november.log january.log
     """
+    _require_files(files)
     key = read_audit_key(load_config(config_file).audit)
     if key is None:
         print_error("the audit log has no chain: audit.chain is false", "set audit.chain and audit.key")
@@ -82,10 +85,19 @@ def verify(config_file: Path, files: tuple[Path, ...], *, is_copy: bool, as_json
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
+def _require_files(files: tuple[Path, ...]) -> None:
+    """Refuse what may have no end. A pipe that this process was given already open, as standard input, is accepted."""
+    for path in files:
+        kind = kind_of(path)
+        if kind and not (kind == FIFO and str(path).startswith(_OPEN_ALREADY)):
+            print_error(f"{path}: it is {kind}; expected a regular file, or a pipe as /dev/stdin")
+            sys.exit(COULD_NOT_RUN)
+
+
 def _lines(files: tuple[Path, ...]) -> Iterator[bytes]:
     for path in files:
         with path.open("rb") as file:
-            yield from file
+            yield from lines_of(file)
 
 
 def _named(files: tuple[Path, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -19,7 +19,7 @@ from xksproxy.cli.output import (
     prepare_streams,
     print_error,
 )
-from xksproxy.cli.privilege import WrongUser, denied_hint
+from xksproxy.cli.privilege import MisleadingPath, WrongUser, denied_hint
 from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
@@ -89,7 +89,7 @@ def _run() -> NoReturn:
     prepare_streams()
     try:
         cli()
-    except WrongUser as error:
+    except (MisleadingPath, WrongUser) as error:
         print_error(str(error), error.hint)
     except ConfigError as error:
         print_error("the configuration cannot be used:", *error.problems, *denied_hint(error.problems))

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
+from xksproxy.config.access_checks import path_problem
+from xksproxy.config.service_user import ServiceUser
 from xksproxy.state.private_files import user_name
 from xksproxy.state.state_file import MANIFEST
 
@@ -20,6 +23,12 @@ class WrongUser(Exception):
         name = user_name(owner)
         super().__init__(f"{directory} belongs to {name}, and this command runs as {user_name(os.geteuid())}")
         self.hint = f"run: sudo -u {name} {_this_command()}"
+
+
+class MisleadingPath(Exception):
+    """Somebody besides root and the owner of a directory can make its path lead to another directory."""
+
+    hint: Final = "let every directory and link of the path belong to root, or to the owner of the directory at its end"
 
 
 def denied_hint(problems: Sequence[str]) -> tuple[str, ...]:
@@ -46,6 +55,7 @@ def become_owner(directory: Path) -> None:
 
     Raises:
         WrongUser: this user is neither root nor the owner.
+        MisleadingPath: this user is root, and somebody else can make the path lead to another directory.
     """
     owner = _owner(directory)
     if owner in (0, os.geteuid()):
@@ -67,6 +77,7 @@ def acting_as_owner(directory: Path) -> Iterator[None]:
 
     Raises:
         WrongUser: this user is neither root nor the owner.
+        MisleadingPath: this user is root, and somebody else can make the path lead to another directory.
     """
     owner = _owner(directory)
     if owner in (0, os.geteuid()):
@@ -96,13 +107,26 @@ def share_with_owner(secret: Path, directory: Path) -> None:
 
 
 def _owner(directory: Path) -> int:
-    existing = directory
-    while not existing.exists():
-        existing = existing.parent
-    owner = existing.stat().st_uid
+    owner = _nearest(directory).stat().st_uid
     if owner == 0 and (manifest := directory / MANIFEST).is_dir():
         owner = manifest.lstat().st_uid
+    if os.geteuid() == 0:
+        _require_plain_path(directory, owner)
     return owner
+
+
+def _require_plain_path(directory: Path, owner: int) -> None:
+    """Refuse a path by which the owner of a directory, or somebody else, could lead root into a directory of root."""
+    user = ServiceUser.current() if owner == 0 else ServiceUser.of_number(owner, _account(owner, directory)[1])
+    if problem := path_problem(directory, user):
+        raise MisleadingPath(f"root does not use {directory}: {problem}")
+
+
+def _nearest(directory: Path) -> Path:
+    """The directory, or else its nearest existing parent."""
+    while not directory.exists():
+        directory = directory.parent
+    return directory
 
 
 def _account(owner: int, directory: Path) -> tuple[str | None, int]:
@@ -110,5 +134,5 @@ def _account(owner: int, directory: Path) -> tuple[str | None, int]:
     try:
         entry = pwd.getpwuid(owner)
     except KeyError:
-        return None, directory.stat().st_gid
+        return None, _nearest(directory).stat().st_gid
     return entry.pw_name, entry.pw_gid

@@ -14,7 +14,7 @@ import click
 from xksproxy.cli.block_target import find_state_directory
 from xksproxy.cli.config_option import config_option
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
-from xksproxy.cli.privilege import become_owner
+from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.server import reload_verdict
 from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
 
@@ -42,7 +42,8 @@ def reload_configuration(config_file: Path) -> None:
         print_error("no proxy runs on this machine with this configuration; nothing was done")
         sys.exit(COULD_NOT_RUN)
     for runtime, master in proxies.items():
-        _reload(runtime, master)
+        with acting_as_owner(runtime):
+            _reload(runtime, master)
 
 
 def _proxies(config_file: Path) -> dict[Path, int]:

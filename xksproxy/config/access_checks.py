@@ -5,10 +5,12 @@ import os
 import pwd
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xksproxy.config.access_list import CHANGE, acl_problem
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX
 from xksproxy.config.model import Config, Hsm
 from xksproxy.config.secret import SecretReference, access_problem
@@ -45,6 +47,27 @@ def access_problems(config_file: Path, config: Config, user: ServiceUser) -> Ite
     for trusted in _trusted(config_file, config):
         for file in (trusted, *_files_in(trusted)):
             yield from _problems(file, user, seen)
+
+
+def path_problem(path: Path, user: ServiceUser) -> str | None:
+    """Who besides root and a user can lead a path to another directory, by a link or a rename, or None.
+
+    All directories above it count, and all links. Of the directory itself the owner counts. If it does not exist,
+    nobody else may be able to make it.
+    """
+    places: list[tuple[Path, os.stat_result]] = []
+    exists = False
+    with suppress(OSError, ValueError):
+        places.extend(_places(path))  # keeps those before an error
+        exists = True
+    for number, (place, status) in enumerate(places, 1):
+        if exists and number == len(places):
+            problem = _owner_problem(status, user)
+        else:
+            problem = _problem(place, status, user, within=number < len(places))
+        if problem is not None:
+            return f"{place}: {problem}"
+    return None
 
 
 def _trusted(config_file: Path, config: Config) -> Iterator[_Trusted]:
@@ -101,9 +124,9 @@ def _problems(trusted: _Trusted, user: ServiceUser, seen: set[Path]) -> Iterator
         seen.add(place)
         last = place == places[-1][0]
         if last and trusted.secret and stat.S_ISREG(status.st_mode):
-            problem = access_problem(status, user)
+            problem = access_problem(place, status, user)
         elif trusted.written:
-            problem = _problem_of_logs(status.st_mode)
+            problem = _problem_of_logs(status, user)
         else:
             problem = _problem(place, status, user, within=not last)
         if problem is not None:
@@ -113,9 +136,8 @@ def _problems(trusted: _Trusted, user: ServiceUser, seen: set[Path]) -> Iterator
 def _problem(place: Path, status: os.stat_result, user: ServiceUser, *, within: bool) -> str | None:
     """Why somebody else can change a place; ``within`` is a directory above a file."""
     mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid not in (0, user.uid):
-        owner = _user_name(status.st_uid)
-        return f"it belongs to {owner}, who can change it; expected root or {_user_name(user.uid)}, the proxy's user"
+    if problem := _owner_problem(status, user):
+        return problem
     if stat.S_ISLNK(status.st_mode) or (within and mode & stat.S_ISVTX):
         return None
     if not mode & (stat.S_IWOTH | stat.S_IWGRP) or _is_read_only(place):
@@ -124,11 +146,24 @@ def _problem(place: Path, status: os.stat_result, user: ServiceUser, *, within: 
         return _open_to_all(mode)
     if status.st_gid not in (0, *user.groups):
         return f"its mode is {mode:04o}, so the group {_group_name(status.st_gid)} can change it; use chmod g-w"
-    return None
+    return acl_problem(place, CHANGE, user)
 
 
-def _problem_of_logs(mode: int) -> str | None:
-    """Why anybody could replace the log in a directory, for example by a link to another file of the service."""
+def _owner_problem(status: os.stat_result, user: ServiceUser) -> str | None:
+    if status.st_uid in (0, user.uid):
+        return None
+    owner = _user_name(status.st_uid)
+    return f"it belongs to {owner}, who can change it; expected root or {_user_name(user.uid)}, the proxy's user"
+
+
+def _problem_of_logs(status: os.stat_result, user: ServiceUser) -> str | None:
+    """Why anybody could replace the log in a directory, for example by a link to another file of the service.
+
+    Root writes in directories of root alone, because a link there may lead to any file.
+    """
+    if user.uid == 0 and (problem := _owner_problem(status, user)):
+        return problem
+    mode = status.st_mode
     open_to_all = mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not stat.S_ISLNK(mode)
     return _open_to_all(stat.S_IMODE(mode)) if open_to_all else None
 

@@ -183,8 +183,8 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
         if path is not None:
             yield from _file_problems(f"server.tls.{key}", path)
     if is_regular_file(tls.private_key):
-        user = ServiceUser.current()
-        if problem := access_problem(Path(tls.private_key).stat(), None if user.uid == 0 else user):
+        file, user = Path(tls.private_key), ServiceUser.current()
+        if problem := access_problem(file, file.stat(), None if user.uid == 0 else user):
             yield f"server.tls.private_key: {tls.private_key}: {problem}"
     if (tls.client_ca is None) != (not tls.client_names):
         yield "server.tls: client_ca and client_names go together; set both or neither"

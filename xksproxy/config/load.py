@@ -12,10 +12,12 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 from msgspec.structs import replace
 
+from xksproxy.config.access_list import READ, acl_problem
 from xksproxy.config.errors import ConfigError, ConfigUnreadable
 from xksproxy.config.model import Audit, Config, Hsm, KeyStore, Tls
 from xksproxy.config.regular_file import FileRefused, RegularFile, read_regular_file, text_of
 from xksproxy.config.secret import SecretReference
+from xksproxy.config.service_user import ServiceUser
 from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
 
 _MAXIMUM_BYTES: Final = 64 * 1024 * 1024
@@ -54,8 +56,9 @@ def load_config(path: Path) -> Config:
     for at, value in (("state.directory", config.state.directory), ("audit.file", config.audit.file or "")):
         if "\0" in value:
             raise ConfigError([f"{path}: {at}: a path cannot have a NUL character"])
+    config = _with_absolute_paths(config, path.absolute().parent)
     _refuse_readable_secrets(path, stat.S_IMODE(file.status.st_mode), config)
-    return _with_absolute_paths(config, path.absolute().parent)
+    return config
 
 
 def load_tables(path: Path) -> dict[str, Any]:
@@ -155,10 +158,14 @@ def _choices(place: str) -> tuple[str, ...]:
 
 def _refuse_readable_secrets(path: Path, mode: int, config: Config) -> None:
     inline = [f"hsm[{index}].pin" for index, hsm in enumerate(config.hsm) if isinstance(hsm.pin, str)]
-    if inline and mode & stat.S_IRWXO:
+    if not inline:
+        return
+    problem = f"its mode is {mode:04o}, so others can read it" if mode & stat.S_IRWXO else None
+    problem = problem or acl_problem(path, READ, ServiceUser.of_state_directory(Path(config.state.directory)))
+    if problem:
         raise ConfigError(
             [
-                f"{path}: {place}: a secret is inline in a file of mode {mode:04o}, which others can read;"
+                f"{path}: {place}: a secret is inline in this file: {problem};"
                 ' use { file = "…" }, { env = "…" } or { credential = "…" }'
                 for place in inline
             ],

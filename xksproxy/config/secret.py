@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from xksproxy.config.access_list import READ, acl_problem
 from xksproxy.config.regular_file import FileRefused, NotRegular, named_errors, read_regular_file, text_of
 from xksproxy.config.service_user import ServiceUser
 
@@ -169,23 +170,26 @@ def read_private_file(path: Path, maximum_bytes: int = MAXIMUM_SECRET_BYTES) -> 
     """The text of a file that holds a secret.
 
     The file belongs to root or to the user of this process. Its mode is 0600 or 0400, or else 0640 or 0440 with a group
-    of this process, as Kubernetes makes it. Root may read the files of every service, so owner and group of a file that
-    root reads are checked by :mod:`xksproxy.config.access_checks`.
+    of this process, as Kubernetes makes it. No ACL lets others read it. Root may read the files of every service, so
+    owner, group and ACL of a file that root reads are checked by :mod:`xksproxy.config.access_checks`.
 
     Raises:
         SecretError: it cannot be read, is not a regular file, is too long, is not plain text, or others can reach it.
     """
     text, status = _read_text(path, maximum_bytes)
     user = ServiceUser.current()
-    if problem := access_problem(status, None if user.uid == 0 else user):
+    if problem := access_problem(path, status, None if user.uid == 0 else user):
         raise SecretError(f"{path}: {problem}")
     if not text.strip():
         raise SecretError(f"{path}: it is empty")
     return text
 
 
-def access_problem(status: os.stat_result, user: ServiceUser | None) -> str | None:
-    """Why a file with this owner and mode must not hold a secret of a user, or None. Without a user the mode counts."""
+def access_problem(file: Path, status: os.stat_result, user: ServiceUser | None) -> str | None:
+    """Why a file with this owner, mode and ACL must not hold a secret of a user, or None.
+
+    Without a user the mode alone counts.
+    """
     mode = stat.S_IMODE(status.st_mode)
     if mode & _NEVER:
         return f"its mode is {mode:04o}; it holds a secret, so make it 0600"
@@ -198,7 +202,7 @@ def access_problem(status: os.stat_result, user: ServiceUser | None) -> str | No
             f"its mode is {mode:04o}, so group {status.st_gid} can read it, which is not a group of user {user.uid};"
             " it holds a secret, so make it 0600"
         )
-    return None
+    return acl_problem(file, READ, user)
 
 
 def write_private_file(path: Path, text: str) -> None:

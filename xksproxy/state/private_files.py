@@ -11,8 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from xksproxy.config.access_list import CHANGE, acl_problem
+from xksproxy.config.service_user import ServiceUser
+
 PARTIAL_SUFFIX: Final = ".partial"
 """The end of the names of temporary files. Those of killed writers may be removed."""
+
+MAXIMUM_BYTES: Final = 64 * 1024 * 1024
+"""The most that a file may have to be read or written. 100,000 blocks with long names and reasons have half as many."""
 
 _SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -74,9 +80,11 @@ def open_file(name: str, flags: int, directory: int) -> int:
 
 
 def read_file(name: str, directory: int) -> bytes:
-    """The content of a file; it raises as :func:`open_file` does."""
+    """The content of a file; it raises as :func:`open_file` does, and OSError if it has too many bytes."""
     with os.fdopen(open_file(name, os.O_RDONLY, directory), "rb") as file:
-        return file.read()
+        size = os.fstat(file.fileno()).st_size
+        _require_size(name, size)
+        return file.read(size)
 
 
 def replace_file_of(name: str, content: bytes, directory: int, *, sync_directory: bool = True) -> None:
@@ -115,6 +123,7 @@ def replace_files_of(contents: Mapping[str, bytes], directory: int) -> None:
 
 def _write_partial(name: str, content: bytes, directory: int, sync: Callable[[int], None]) -> str:
     """Write a file beside the one that it is to replace, and return its name."""
+    _require_size(name, len(content))
     partial = f".{name[:100]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=directory)
     try:
@@ -164,6 +173,11 @@ def _open(name: str, flags: int, directory: int) -> int:
         raise
 
 
+def _require_size(name: str, size: int) -> None:
+    if size > MAXIMUM_BYTES:
+        raise OSError(errno.EFBIG, f"{name} has {size} bytes; at most {MAXIMUM_BYTES} are read and written")
+
+
 def _is_link(name: str, directory: int) -> bool:
     try:
         return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
@@ -178,7 +192,7 @@ def _require_private_file(descriptor: int, name: str) -> None:
     if status.st_uid != os.geteuid():
         owner, expected = user_name(status.st_uid), user_name(os.geteuid())
         raise UnsafeFile(f"{name} belongs to {owner}, expected {expected}; change its owner if you trust its content")
-    _require_not_writable_by_others(status.st_mode, name, "0600")
+    _require_not_writable_by_others(descriptor, status.st_mode, name, "0600")
 
 
 def _require_private_directory(descriptor: int, name: str) -> None:
@@ -187,12 +201,15 @@ def _require_private_directory(descriptor: int, name: str) -> None:
     if status.st_uid not in (0, os.geteuid()):
         expected = user_name(os.geteuid())
         raise UnsafeFile(f"the directory {name} belongs to {user_name(status.st_uid)}, expected {expected}")
-    _require_not_writable_by_others(status.st_mode, name, "0700")
+    _require_not_writable_by_others(descriptor, status.st_mode, name, "0700")
 
 
-def _require_not_writable_by_others(mode: int, name: str, expected: str) -> None:
+def _require_not_writable_by_others(descriptor: int, mode: int, name: str, expected: str) -> None:
     if mode & stat.S_IWOTH:
         raise UnsafeFile(f"others can write to {name}: its mode is {mode & 0o7777:04o}; make it {expected}")
+    # The mode of the group is the mask of an ACL. Without it an ACL gives nothing, which saves a system call.
+    if mode & stat.S_IWGRP and (problem := acl_problem(descriptor, CHANGE, ServiceUser.current())):
+        raise UnsafeFile(f"{name}: {problem}")
 
 
 def user_name(user_id: int) -> str:

@@ -7,13 +7,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from xksproxy.config.secret import Secret
 from xksproxy.telemetry.lines import json_line
 
 CHECKPOINT: Final = "checkpoint"
 """The ``message`` of a checkpoint line."""
+
+MAXIMUM_LINE_BYTES: Final = 1024 * 1024
+"""The longest line that is verified. Commands and requests cannot make such lines."""
 
 _MAC: Final = re.compile(rb',"mac":"(?P<mac>[0-9a-f]{64})"\}')
 _MAC_BYTES: Final = len(b',"mac":""}') + 64
@@ -77,12 +80,16 @@ class Beginnings:
 
     def __init__(self) -> None:
         self._waiting: dict[int, bytes] = {}
+        self._too_long: list[int] = []
         self.incomplete: list[str] = []
         """The beginnings of lines that followed."""
 
     def add(self, number: int, line: bytes) -> None:
         """Note a line that is none of a chain, by its number in the file."""
-        self._waiting[number] = line
+        if len(line) > MAXIMUM_LINE_BYTES:
+            self._too_long.append(number)
+        else:
+            self._waiting[number] = line
 
     def complete(self, number: int, line: bytes) -> None:
         """Note a line of a chain, which may be what others began."""
@@ -94,6 +101,20 @@ class Beginnings:
         """Those that no line followed, with their numbers."""
         for at in self._waiting:
             yield at, "not a line of a chain: it was changed or inserted"
+        for at in self._too_long:
+            yield at, f"damaged: it has more than {MAXIMUM_LINE_BYTES} bytes"
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file. Of one with more than ``MAXIMUM_LINE_BYTES`` it yields the beginning, which is longer too.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    while part := file.readline(MAXIMUM_LINE_BYTES + 1):
+        yield part
+        while len(part) > MAXIMUM_LINE_BYTES and not part.endswith(b"\n"):
+            part = file.readline(MAXIMUM_LINE_BYTES + 1)
 
 
 def verify_lines(lines: Iterable[bytes], key: Secret) -> Verification:
@@ -150,7 +171,7 @@ def _check(fields: Mapping[str, Any], text: bytes, mac: str, key: bytes, verific
 def parse_line(line: bytes) -> tuple[dict[str, Any], bytes, str] | None:
     """The members of a line, the text that its HMAC covers, and the HMAC."""
     match = _MAC.fullmatch(line[-_MAC_BYTES:])
-    if match is None:
+    if match is None or len(line) > MAXIMUM_LINE_BYTES:
         return None
     text = line[:-_MAC_BYTES] + b"}"
     try:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from access_lists import let
 from msgspec.structs import replace
 
 from xksproxy.config import access_checks
-from xksproxy.config.access_checks import access_problems
+from xksproxy.config.access_checks import access_problems, path_problem
 from xksproxy.config.model import Audit, Config
 from xksproxy.config.secret import SecretReference
 from xksproxy.config.service_user import ServiceUser
@@ -93,6 +94,25 @@ def test_a_credential_that_others_can_reach_is_refused(problems: Callable[..., l
     (problem,) = problems()
 
     assert problem.startswith(f"keystore[0].credentials: {credential}: its mode is 0644; it holds a secret")
+
+
+_SECRETS = ("server-key.pem", "pin", "audit-key", "credentials/one.toml")
+
+
+@pytest.mark.parametrize("name", [*_PLACES, "credentials/one.toml"])
+@pytest.mark.parametrize("named", ["user", "group"])
+def test_what_an_acl_lets_others_read_or_change_is_refused(
+    problems: Callable[..., list[str]], tmp_path: Path, name: str, named: str
+) -> None:
+    (credential,) = (tmp_path / "credentials").iterdir()
+    credential.rename(credential.with_name("one.toml"))
+    path = tmp_path / name
+    let(path, 4 if name in _SECRETS else 7, **{named: 54321})
+
+    (problem,) = problems()
+
+    verb = "read" if name in _SECRETS else "change"
+    assert problem.endswith(f": {path}: its ACL lets {named} 54321 {verb} it; remove the ACL with setfacl -b")
 
 
 def test_a_directory_above_that_everyone_can_change_is_reported_once(
@@ -225,6 +245,44 @@ def test_only_a_directory_of_the_audit_log_that_everyone_can_change_is_refused(
     assert found == (
         [f"audit.file: {logs}: its mode is {mode:04o}, so everyone can change it; use chmod go-w"] * refused
     )
+
+
+@needs_root
+@pytest.mark.parametrize(("user", "refused"), [(_ROOT, True), (_SERVICE, False)])
+def test_root_writes_no_log_in_a_directory_of_another_user(
+    whole: Config, tmp_path: Path, user: ServiceUser, *, refused: bool
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    os.chown(logs, 54321, 0)
+    config = replace(whole, audit=replace(whole.audit, file=str(logs / "audit.log")))
+
+    found = list(access_problems(tmp_path / "xksproxy.toml", config, user))
+
+    assert [problem.startswith(f"audit.file: {logs}: it belongs to user 54321") for problem in found] == [
+        True
+    ] * refused
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o755])
+def test_a_directory_that_somebody_else_could_make_first_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    user = ServiceUser.current()
+
+    missing = path_problem(tmp_path / "state" / "below", user)
+
+    assert (missing is None) == (mode == 0o755)
+    assert missing is None or missing.startswith(f"{tmp_path}: its mode is {mode:04o}, so everyone can change it")
+    (tmp_path / "state" / "below").mkdir(parents=True)
+    assert (path_problem(tmp_path / "state" / "below", user) is None) == (mode != 0o777)
+
+
+@needs_root
+def test_a_directory_of_another_user_at_the_end_of_a_path_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 54321, 54321)
+
+    assert str(path_problem(tmp_path, _ROOT)).startswith(f"{tmp_path}: it belongs to user 54321")
+    assert path_problem(tmp_path, ServiceUser(54321, frozenset())) is None
 
 
 def test_the_state_directory_follows_its_own_rule_where_the_audit_log_is_in_it(whole: Config, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from access_lists import let
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.load import load_config
@@ -296,6 +297,19 @@ def test_an_inline_pin_is_refused_in_a_file_open_to_others_and_is_not_repeated(
 
     assert problem.startswith(f"{path}: hsm[0].pin: ")
     assert f"{mode:04o}" in problem
+    assert _PIN not in problem
+
+
+def test_an_inline_pin_is_refused_in_a_file_that_an_acl_lets_others_read(
+    minimal: str, written: Callable[..., Path]
+) -> None:
+    path = written(minimal.replace('{ file = "pin" }', f'"{_PIN}"'), 0o600)
+    let(path, 4, user=54321)
+
+    (problem,) = _problems(path)
+
+    assert problem.startswith(f"{path}: hsm[0].pin: ")
+    assert "its ACL lets user 54321 read it" in problem
     assert _PIN not in problem
 
 

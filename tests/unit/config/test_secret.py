@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from access_lists import let
 
 from xksproxy.config import secret
 from xksproxy.config.held_secrets import copy_pins, hold_secrets, pin_files, refresh_pins
@@ -108,8 +109,10 @@ def _status(uid: int, gid: int, mode: int) -> os.stat_result:
 
 @pytest.mark.parametrize("uid", [0, 1000])
 @pytest.mark.parametrize(("gid", "mode"), [(3000, 0o600), (3000, 0o400), (2000, 0o440), (1000, 0o640)])
-def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone(uid: int, gid: int, mode: int) -> None:
-    assert access_problem(_status(uid, gid, mode), _USER) is None
+def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone(
+    put: Callable[..., Path], uid: int, gid: int, mode: int
+) -> None:
+    assert access_problem(put(), _status(uid, gid, mode), _USER) is None
 
 
 @pytest.mark.parametrize(
@@ -120,8 +123,18 @@ def test_a_secret_belongs_to_root_or_the_service_and_is_read_by_its_groups_alone
         (0, 3000, 0o440, "group 3000 can read it"),
     ],
 )
-def test_a_secret_of_another_user_or_group_is_refused(uid: int, gid: int, mode: int, problem: str) -> None:
-    assert problem in str(access_problem(_status(uid, gid, mode), _USER))
+def test_a_secret_of_another_user_or_group_is_refused(
+    put: Callable[..., Path], uid: int, gid: int, mode: int, problem: str
+) -> None:
+    assert problem in str(access_problem(put(), _status(uid, gid, mode), _USER))
+
+
+def test_a_secret_that_an_acl_lets_others_read_is_refused(put: Callable[..., Path]) -> None:
+    path = put()
+    os.chown(path, -1, os.getegid())
+    let(path, 4, user=54321)
+
+    assert "its ACL lets user 54321 read it" in str(access_problem(path, path.stat(), ServiceUser.current()))
 
 
 def test_a_missing_file_or_a_directory_is_refused(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from access_lists import let
 
-from xksproxy.state import state_file
+from xksproxy.state import private_files, state_file
+from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.state_file import StateFile, StateUnusable, file_lock, replace_file
 
@@ -562,6 +565,64 @@ def test_a_directory_that_others_can_write_is_refused(table: Callable[[], Shared
 
     with pytest.raises(StateUnusable, match="others can write"):
         table().update("a", one_more)
+
+
+@pytest.mark.parametrize("name", [".", "table.json", "manifest", "manifest/table.json"])
+def test_what_an_acl_lets_another_user_change_is_refused(
+    table: Callable[[], SharedTable[Count]], path: Path, name: str
+) -> None:
+    table().update("a", one_more)
+    let(path.parent / name, 6, user=54321)
+
+    with pytest.raises(StateUnusable, match="its ACL lets user 54321 change it"):
+        table().update("a", one_more)
+
+
+@pytest.mark.parametrize("name", ["table.json", "manifest/table.json"])
+def test_a_file_that_is_too_large_is_refused_with_its_size_before_it_is_read(
+    table: Callable[[], SharedTable[Count]], path: Path, name: str
+) -> None:
+    table().update("a", one_more)
+    os.truncate(path.parent / name, 400_000_000)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(StateUnusable) as refused:
+            table().refresh()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert f"{path.parent / name}: table.json has 400000000 bytes; at most 67108864" in str(refused.value)
+    assert peak < 1_000_000
+
+
+def test_a_change_that_could_not_be_read_again_is_refused(
+    table: Callable[[], SharedTable[Count]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table().update("a", one_more)
+    before = path.read_bytes()
+    monkeypatch.setattr(private_files, "MAXIMUM_BYTES", 200)
+
+    with pytest.raises(StateUnusable, match="at most 200 are read and written"):
+        table().update("b" * 200, one_more)
+
+    assert path.read_bytes() == before
+    assert set(path.parent.iterdir()) == {path, path.with_suffix(".lock"), path.parent / "manifest"}
+
+
+def test_a_hundred_thousand_blocks_are_kept(tmp_path: Path) -> None:
+    name, reason = "k" * 122, "r" * 200
+    blocks = {f"{name}{number:06}": {"since": 1.5, "reason": reason} for number in range(100_000)}
+    table = block_table(tmp_path, "dev")
+    StateFile(tmp_path, table.path.name).write({"entries": blocks})
+
+    table.update("one more", lambda _: Block(2.5, "incident"))
+
+    again = block_table(tmp_path, "dev")
+    again.refresh()
+    assert len(again.entries()) == 100_001
+    assert table.path.stat().st_size < private_files.MAXIMUM_BYTES * 2 / 3
 
 
 @pytest.mark.parametrize("together", [False, True])

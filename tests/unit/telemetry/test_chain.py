@@ -1,5 +1,6 @@
 """Chained audit lines: every change of a log is detected, and nothing else is reported."""
 
+import io
 import json
 from itertools import permutations
 
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xksproxy.config.secret import Secret
-from xksproxy.telemetry.chain import CHECKPOINT, Chain, Verification, verify_lines
+from xksproxy.telemetry.chain import CHECKPOINT, MAXIMUM_LINE_BYTES, Chain, Verification, lines_of, verify_lines
+from xksproxy.telemetry.chain_copy import verify_copy
 
 KEY = Secret("k" * 64)
 
@@ -43,6 +45,30 @@ def test_every_single_changed_bit_shows() -> None:
         changed[bit // 8] ^= 1 << bit % 8
         if changed[bit // 8] not in b"\r\n":
             assert check([lines[0], bytes(changed), lines[2]]).problems != []
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_line_that_is_too_long_is_damaged_and_kept_only_in_part(end: bytes) -> None:
+    lines = chain_of("a", "b")
+    file = io.BytesIO(lines[0] + b"\n" + b"x" * (3 * MAXIMUM_LINE_BYTES) + b"\n" + lines[1] + end)
+
+    read = list(lines_of(file))
+
+    assert [len(line) for line in read] == [len(lines[0]) + 1, MAXIMUM_LINE_BYTES + 1, len(lines[1]) + len(end)]
+    assert verify_lines(read, KEY).problems == [f"line 2: damaged: it has more than {MAXIMUM_LINE_BYTES} bytes"]
+    copied = verify_copy([("copy", read)], KEY)
+    assert copied.problems == [f"copy, line 2: damaged: it has more than {MAXIMUM_LINE_BYTES} bytes"]
+
+
+@pytest.mark.parametrize("length", [MAXIMUM_LINE_BYTES, MAXIMUM_LINE_BYTES + 1])
+def test_only_a_line_of_the_greatest_length_can_be_one_of_a_chain(length: int) -> None:
+    chain = Chain(KEY)
+    line = chain.next_line({"message": "a" * (length - len(Chain(KEY).next_line({"message": ""})))}).encode()
+    assert len(line) == length
+
+    verification = verify_lines(lines_of(io.BytesIO(line + b"\n")), KEY)
+
+    assert (verification.problems == []) == (length == MAXIMUM_LINE_BYTES)
 
 
 @pytest.mark.parametrize("gone", range(4))
