@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from commands import run_command
@@ -23,6 +24,8 @@ from server_support import (
     workers,
 )
 from support import Proxy, eventually, lines_with, metrics_text
+
+from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 
 pytestmark = pytest.mark.slow
 
@@ -167,8 +170,9 @@ def test_fingerprints_of_a_first_start_are_a_condition_only_if_they_take_long(
 
 
 def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: OwnProxy) -> None:
-    def edit(text: str) -> str:
-        return text.replace('id = "demo-key"', 'id = "unrecorded-key"\n\n[[keystore.keys]]\nid = "demo-key"', 1)
+    def exposing(key_id: str) -> Callable[[str], str]:
+        added = f'id = "{key_id}"\n\n[[keystore.keys]]\nid = "demo-key"'
+        return lambda text: text.replace('id = "demo-key"', added, 1)
 
     def unrecorded(proxy: Proxy) -> list[str]:
         found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
@@ -176,16 +180,19 @@ def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: Ow
             item["text"] for item in found if item["cause"] == "key-unrecorded" and "unrecorded-key" in item["text"]
         ]
 
-    first = own_proxy.start("first", edit=edit)
+    first = own_proxy.start("first", edit=exposing("unrecorded-key"))
+    table = version_table(first.environment.directory / "state", "dev")
+    table.update(OF_ALL_KEYS, lambda _: VersionRecord(1, highest=10))  # as after `state accept`
     for command in ("create", "rotate"):
         options = ("--keystore", "dev", "--config", first.environment.config)
         run_command("keys", command, "unrecorded-key", *options).check_returncode()
     eventually(lambda: "key-missing" not in {cause for _, cause, _, _ in causes(first)})
     assert unrecorded(first) == []
 
-    second = own_proxy.start("second", edit=edit)  # which has another state directory
+    for name, key_id in (("second", "unrecorded-key"), ("third", "unrecorded-*")):
+        other = own_proxy.start(name, edit=exposing(key_id))  # which has another state directory
 
-    assert "unrecorded-key.v2" in eventually(lambda: unrecorded(second))[0]
+        assert "unrecorded-key.v11" in eventually(partial(unrecorded, other))[0]
 
 
 def test_of_two_key_stores_with_one_label_the_one_near_its_own_maximum_has_the_condition(own_proxy: OwnProxy) -> None:

@@ -28,6 +28,9 @@ class KeyProblems:
     restricted: tuple[str, ...] = ()
     """Keys that could encrypt and decrypt, and may no longer decrypt, or no longer encrypt although they have to."""
 
+    unrecorded: tuple[str, ...] = ()
+    """Later versions of keys than this machine has a record of, as after a loss of its state."""
+
     @property
     def refused(self) -> frozenset[str]:
         """The keys that the HSM has and that are not used on it, or not for all that they have to do."""
@@ -49,14 +52,17 @@ class KeyComparison:
         named: Callable[[], Iterable[str]],
         *,
         encrypts: Callable[[str], bool],
+        unrecorded: Callable[[str], bool],
         revision: Callable[[], object],
     ) -> None:
         """``exposes`` says whether the key store exposes a label; ``named`` returns the labels that it needs.
 
-        ``encrypts`` says whether the key of a label has to encrypt: a former version need not. ``revision`` changes
-        when ``named`` or ``encrypts`` may return something else.
+        ``encrypts`` says whether the key of a label has to encrypt: a former version need not. ``unrecorded`` says
+        whether an exposed label is that of a later version than there is a record of. ``revision`` changes when
+        ``named``, ``encrypts`` or ``unrecorded`` may return something else.
         """
         self._encrypts = encrypts
+        self._unrecorded = unrecorded
         self._revision = revision
         self._instances = instances
         self._identity = identity
@@ -106,6 +112,7 @@ class KeyComparison:
                     _sorted(missing),
                     _sorted(ambiguous),
                     _sorted(filter(self._identity.could_do_both, exposed & self._restricted(instance))),
+                    _sorted(filter(self._unrecorded, exposed & instance.keys.labels)),
                 )
             else:
                 yield KeyProblems(instance, _sorted(refused))
