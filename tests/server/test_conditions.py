@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 from commands import run_command
@@ -30,9 +31,14 @@ from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 pytestmark = pytest.mark.slow
 
 
+def status(proxy: Proxy) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(ask_admin(proxy, "/status").content)
+    return document
+
+
 def causes(proxy: Proxy) -> set[tuple[str, str, str, str]]:
     """Severity, cause, key store and HSM of each condition in `/status`."""
-    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+    found = status(proxy)["conditions"]
     return {(item["severity"], item["cause"], item["keystore"], item["hsm"]) for item in found}
 
 
@@ -95,6 +101,8 @@ def test_each_report_has_the_condition(
     eventually(lambda: expected in in_metrics(proxy))
     eventually(lambda: health(proxy), says)
     eventually(lambda: ask_admin(proxy, "/readyz").status, 503 if expected[0] == "UNAVAILABLE" else 200)
+    (store,) = [item for item in status(proxy)["keystores"] if item["name"] == "dev"]
+    assert (store["state"] == "UNAVAILABLE") == (says == {"UNAVAILABLE"})
     assert lines_with(proxy.log, " condition ", f'cause="{expected[1]}"')
     shown = run_command("status", "--config", proxy.environment.config)
     assert shown.returncode == 1
@@ -175,7 +183,7 @@ def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: Ow
         return lambda text: text.replace('id = "demo-key"', added, 1)
 
     def unrecorded(proxy: Proxy) -> list[str]:
-        found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+        found = status(proxy)["conditions"]
         return [
             item["text"] for item in found if item["cause"] == "key-unrecorded" and "unrecorded-key" in item["text"]
         ]

@@ -116,6 +116,11 @@ class KeyVersions:
         record = self._records.get(key.id)
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
 
+    def is_verified(self, key: ExternalKey, number: int) -> bool:
+        """Whether a rotation has verified a version on every HSM of this machine."""
+        record = self._records.get(key.id)
+        return record is not None and number in record.proven
+
     def is_unrecorded(self, key: ExternalKey, label: str) -> bool:
         """Whether a label is that of a later version, by the naming rule, than the last one of which there is a record.
 

@@ -28,6 +28,9 @@ class KeyProblems:
     restricted: tuple[str, ...] = ()
     """Keys that could encrypt and decrypt, and may no longer decrypt, or no longer encrypt although they have to."""
 
+    not_listed_yet: frozenset[str] = frozenset()
+    """Keys that were not needed before the last listing, and are not in it."""
+
     unrecorded: tuple[str, ...] = ()
     """Later versions of keys than this machine has a record of, as after a loss of its state."""
 
@@ -103,15 +106,15 @@ class KeyComparison:
             if instance.listing.listed:
                 ambiguous = exposed & instance.keys.ambiguous
                 differing = {label for label in exposed if self._differs(label, instance.keys.check_values)}
-                missing = {
-                    label for label in needed - instance.keys.labels if self._is_listed_since_needed(label, instance)
-                }
+                absent = needed - instance.keys.labels
+                missing = {label for label in absent if self._is_listed_since_needed(label, instance)}
                 yield KeyProblems(
                     instance,
                     _sorted({*differing, *refused} - ambiguous),
                     _sorted(missing),
                     _sorted(ambiguous),
                     _sorted(filter(self._identity.could_do_both, exposed & self._restricted(instance))),
+                    frozenset(absent - missing),
                     _sorted(filter(self._unrecorded, exposed & instance.keys.labels)),
                 )
             else:
