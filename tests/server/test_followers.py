@@ -113,6 +113,17 @@ def test_a_retired_credential_whose_file_comes_back_is_refused_until_it_is_reins
     eventually(lambda: on_every_worker(mine, encrypt), {200})
 
 
+def test_workers_whose_record_was_removed_a_moment_ago_are_waited_for(mine: Proxy) -> None:
+    state = mine.environment.directory / "state"
+    for path in (state, state / "manifest"):
+        (path / "services.json").unlink()
+
+    done = run(mine, "block", "--key", "demo-key")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(named(mine))
+
+
 def test_a_worker_that_does_not_follow_is_named(mine: Proxy) -> None:
     stopped = min(workers(mine))
     os.kill(stopped, signal.SIGSTOP)
