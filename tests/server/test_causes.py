@@ -196,6 +196,16 @@ STATES = {
 """What the status says of a key that is refused; it says ENABLED of others."""
 
 
+def with_extra(hsm: Hsm, check_interval_s: int) -> Callable[[str], str]:
+    """Exposes the key `extra` of an HSM that is checked, and its keys listed, so often."""
+
+    def edit(text: str) -> str:
+        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
+        return on(hsm.faulty, text, f"check_interval_s = {check_interval_s}")
+
+    return edit
+
+
 def state_of_extra(proxy: Proxy) -> str:
     """The state of the key `extra` in the status."""
     (store,) = [
@@ -213,11 +223,7 @@ def test_the_condition_of_an_hsm_begins_with_its_cause_and_ends_with_its_repair(
     hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
     hsm.put(RIGHT)
 
-    def edit(text: str) -> str:
-        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
-        return on(hsm.faulty, text, "check_interval_s = 1")
-
-    proxy = own_proxy.start(edit=edit)
+    proxy = own_proxy.start(edit=with_extra(hsm, check_interval_s=1))
     eventually(lambda: texts(proxy, cause), [])
 
     eventually(lambda: state_of_extra(proxy), "ENABLED")
@@ -270,11 +276,7 @@ def test_a_former_version_that_may_no_longer_encrypt_is_no_condition_and_one_tha
     hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
     hsm.put(RIGHT)
 
-    def edit(text: str) -> str:
-        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
-        return on(hsm.faulty, text, "check_interval_s = 1")
-
-    proxy = own_proxy.start(edit=edit)
+    proxy = own_proxy.start(edit=with_extra(hsm, check_interval_s=1))
     command(proxy, "keys", "rotate", "extra", "--keystore", "dev")
     hsm.put(RIGHT, lacks="not encrypting")
     change_key(hsm.faulty, hsm.pin, "demo-key", None)
@@ -310,11 +312,7 @@ def test_the_status_does_not_miss_a_key_that_a_rotation_has_just_made(
     hsm = Hsm(make_faulty(), (own_proxy.environment.directory / "pin").read_text().strip())
     hsm.put(RIGHT)
 
-    def edit(text: str) -> str:
-        text = text.replace("[[keystore.keys]]", '[[keystore.keys]]\nid = "extra"\n\n[[keystore.keys]]', 1)
-        return on(hsm.faulty, text, "check_interval_s = 50")
-
-    proxy = own_proxy.start(edit=edit)
+    proxy = own_proxy.start(edit=with_extra(hsm, check_interval_s=50))
     eventually(lambda: state_of_extra(proxy), "ENABLED")
 
     command(proxy, "keys", "rotate", "extra", "--keystore", "dev")
