@@ -6,6 +6,8 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import pytest
 from commands import run_command
@@ -24,12 +26,19 @@ from server_support import (
 )
 from support import Proxy, eventually, lines_with, metrics_text
 
+from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
+
 pytestmark = pytest.mark.slow
+
+
+def status(proxy: Proxy) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(ask_admin(proxy, "/status").content)
+    return document
 
 
 def causes(proxy: Proxy) -> set[tuple[str, str, str, str]]:
     """Severity, cause, key store and HSM of each condition in `/status`."""
-    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+    found = status(proxy)["conditions"]
     return {(item["severity"], item["cause"], item["keystore"], item["hsm"]) for item in found}
 
 
@@ -92,6 +101,8 @@ def test_each_report_has_the_condition(
     eventually(lambda: expected in in_metrics(proxy))
     eventually(lambda: health(proxy), says)
     eventually(lambda: ask_admin(proxy, "/readyz").status, 503 if expected[0] == "UNAVAILABLE" else 200)
+    (store,) = [item for item in status(proxy)["keystores"] if item["name"] == "dev"]
+    assert (store["state"] == "UNAVAILABLE") == (says == {"UNAVAILABLE"})
     assert lines_with(proxy.log, " condition ", f'cause="{expected[1]}"')
     shown = run_command("status", "--config", proxy.environment.config)
     assert shown.returncode == 1
@@ -167,25 +178,29 @@ def test_fingerprints_of_a_first_start_are_a_condition_only_if_they_take_long(
 
 
 def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: OwnProxy) -> None:
-    def edit(text: str) -> str:
-        return text.replace('id = "demo-key"', 'id = "unrecorded-key"\n\n[[keystore.keys]]\nid = "demo-key"', 1)
+    def exposing(key_id: str) -> Callable[[str], str]:
+        added = f'id = "{key_id}"\n\n[[keystore.keys]]\nid = "demo-key"'
+        return lambda text: text.replace('id = "demo-key"', added, 1)
 
     def unrecorded(proxy: Proxy) -> list[str]:
-        found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+        found = status(proxy)["conditions"]
         return [
             item["text"] for item in found if item["cause"] == "key-unrecorded" and "unrecorded-key" in item["text"]
         ]
 
-    first = own_proxy.start("first", edit=edit)
+    first = own_proxy.start("first", edit=exposing("unrecorded-key"))
+    table = version_table(first.environment.directory / "state", "dev")
+    table.update(OF_ALL_KEYS, lambda _: VersionRecord(1, highest=10))  # as after `state accept`
     for command in ("create", "rotate"):
         options = ("--keystore", "dev", "--config", first.environment.config)
         run_command("keys", command, "unrecorded-key", *options).check_returncode()
     eventually(lambda: "key-missing" not in {cause for _, cause, _, _ in causes(first)})
     assert unrecorded(first) == []
 
-    second = own_proxy.start("second", edit=edit)  # which has another state directory
+    for name, key_id in (("second", "unrecorded-key"), ("third", "unrecorded-*")):
+        other = own_proxy.start(name, edit=exposing(key_id))  # which has another state directory
 
-    assert "unrecorded-key.v2" in eventually(lambda: unrecorded(second))[0]
+        assert "unrecorded-key.v11" in eventually(partial(unrecorded, other))[0]
 
 
 def test_of_two_key_stores_with_one_label_the_one_near_its_own_maximum_has_the_condition(own_proxy: OwnProxy) -> None:

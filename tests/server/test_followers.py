@@ -1,6 +1,7 @@
 """Commands that change the state report which workers follow."""
 
 import os
+import shutil
 import signal
 import subprocess
 
@@ -22,6 +23,7 @@ from server_support import (
 from support import Proxy, eventually
 
 from xksproxy.config.credentials import load_credentials, save_credential
+from xksproxy.server.followers import proxies_of
 from xksproxy.sigv4.keyring import generate_credential
 
 
@@ -41,6 +43,11 @@ def on_every_worker(proxy: Proxy, ask: bytes) -> set[int]:
         with wire:
             statuses.add(wire.ask(ask).status)
     return statuses
+
+
+def ask(proxy: Proxy, request: bytes) -> int:
+    with Wire(proxy) as wire:
+        return wire.ask(request).status
 
 
 def named(proxy: Proxy) -> str:
@@ -113,6 +120,17 @@ def test_a_retired_credential_whose_file_comes_back_is_refused_until_it_is_reins
     eventually(lambda: on_every_worker(mine, encrypt), {200})
 
 
+def test_workers_whose_record_was_removed_a_moment_ago_are_waited_for(mine: Proxy) -> None:
+    state = mine.environment.directory / "state"
+    for path in (state, state / "manifest"):
+        (path / "services.json").unlink()
+
+    done = run(mine, "block", "--key", "demo-key")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(named(mine))
+
+
 def test_a_worker_that_does_not_follow_is_named(mine: Proxy) -> None:
     stopped = min(workers(mine))
     os.kill(stopped, signal.SIGSTOP)
@@ -123,7 +141,19 @@ def test_a_worker_that_does_not_follow_is_named(mine: Proxy) -> None:
 
     assert done.returncode == 1
     assert "is blocked on this machine" in done.stdout
-    assert f"1 of 2 workers do not follow it: process {stopped}\n" in done.stderr
+    assert f"1 of 2 workers do not confirm that they follow it: process {stopped}\n" in done.stderr
+
+
+def test_workers_that_follow_and_cannot_say_so_are_not_called_behind(mine: Proxy) -> None:
+    encrypt = signed_post(mine, key_path("encrypt"), encrypt_body(b"text"))
+    (runtime,) = proxies_of(mine.environment.directory / "state")
+    shutil.rmtree(runtime)
+
+    done = run(mine, "block")
+
+    assert done.returncode == 1
+    assert "2 of 2 workers do not confirm that they follow it: process " in done.stderr
+    assert {ask(mine, encrypt) for _ in range(6)} == {400}
 
 
 @pytest.mark.parametrize(

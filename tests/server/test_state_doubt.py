@@ -95,6 +95,16 @@ def assert_nothing_is_opened_by_a_command(machine: Machine) -> None:
     assert machine.command("state", "check").returncode == 1
 
 
+def assert_the_status_says_so(machine: Machine) -> None:
+    shown = machine.command("status")
+    assert shown.returncode == 1
+    assert machine.knows in shown.stdout
+    assert "xksproxy state accept" in shown.stdout
+    stores = json.loads(machine.command("status", "--json").stdout)["keystores"]
+    assert {store["state"] for store in stores} == {"UNAVAILABLE"}
+    assert {key["state"] for store in stores for key in store["keys"] if key["id"] == machine.key} == {"UNAVAILABLE"}
+
+
 @pytest.mark.parametrize("witness", ["audit", "token"])
 @pytest.mark.parametrize("how", ["an older copy", "lost"])
 def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_nothing_before(
@@ -134,10 +144,7 @@ def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_noth
         # A worker knows of the doubt before its HSM serves, so each worker may need a moment more.
         eventually(lambda: {caller.decrypt(key, sealed).status for _ in range(12)}, {200})
         assert refused_encrypt(caller, key)
-    shown = machine.command("status")
-    assert shown.returncode == 1
-    assert machine.knows in shown.stdout
-    assert "xksproxy state accept" in shown.stdout
+    assert_the_status_says_so(machine)
     assert machine.command("state", "accept").returncode == 2  # while it runs
     machine.stop()
 

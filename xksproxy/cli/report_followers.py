@@ -10,7 +10,7 @@ from xksproxy.state.state_file import StateUnusable
 
 
 def report_followers(state_directory: Path, follows: Callable[[Worker], bool], *, quiet: bool = False) -> None:
-    """Wait until every worker follows, and print that. Exit with code 1 and name the workers that do not.
+    """Wait until every worker follows, and print that. Exit with code 1 and name the workers that do not say so.
 
     With ``quiet``, success prints nothing.
     """
@@ -22,7 +22,7 @@ def report_followers(state_directory: Path, follows: Callable[[Worker], bool], *
     if found.behind:
         count = len(found.behind) + len(found.following)
         print_error(
-            f"the change is recorded, but {len(found.behind)} of {count} workers do not follow it:"
+            f"the change is recorded, but {len(found.behind)} of {count} workers do not confirm that they follow it:"
             f" process {', '.join(map(str, found.behind))}",
             "see the log and `xksproxy status` for the reason; to stop all use of the keys now, stop the proxy",
         )

@@ -6,6 +6,7 @@ from typing import Self
 
 from xksproxy.config import model
 from xksproxy.config.credentials import StoredCredential
+from xksproxy.config.key_names import split_version_label
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.keystore.versions import KeyVersions
@@ -74,6 +75,13 @@ class KeyStore:
         """The external key whose primary version has a label; None if there is none."""
         key = self.keys.key_of_label(label)
         return key if key is not None and self.versions.is_primary(key, label) else None
+
+    def is_unrecorded(self, label: str) -> bool:
+        """Whether a label is that of a later version of an exposed key than this machine has a record of."""
+        if split_version_label(label) is None:  # to find the key takes longer
+            return False
+        key = self.keys.key_of_label(label)
+        return key is not None and self.versions.is_unrecorded(key, label)
 
     def credentials_used(self) -> Mapping[str, float]:
         """The time of last use on this machine by access key id, in seconds since 1970, precise to one minute.

@@ -52,6 +52,11 @@ class KeyVersions:
         """The revision of the record that is in force."""
         return self._records.revision
 
+    @property
+    def was_read(self) -> bool:
+        """Whether the record was ever readable."""
+        return self._was_read
+
     def primary(self, key: ExternalKey) -> KeyVersion:
         """Return the version that encrypts. Until the first rotation this is the first version.
 
@@ -111,18 +116,21 @@ class KeyVersions:
         record = self._records.get(key.id)
         return number == key.first_version or (record is not None and number in (record.primary, *record.proven))
 
-    def after_recorded(self, key: ExternalKey, count: int) -> Iterator[str]:
-        """The labels of the ``count`` versions after the last one of which there is a record.
+    def is_verified(self, key: ExternalKey, number: int) -> bool:
+        """Whether a rotation has verified a version on every HSM of this machine."""
+        record = self._records.get(key.id)
+        return record is not None and number in record.proven
 
-        None while the record was never readable: which versions it has is not known then, and none of them encrypts.
+    def is_unrecorded(self, key: ExternalKey, label: str) -> bool:
+        """Whether a label is that of a later version, by the naming rule, than the last one of which there is a record.
+
+        No label is while the record was never readable: none of the versions encrypts then.
         """
-        if not self._was_read:
-            return
+        number = None if key.listed_versions or not self._was_read else key.version_of(label)
+        if number is None:
+            return False
         record = self._records.get(key.id) or VersionRecord(key.first_version)
-        last = max(record.primary, record.pending or 0, record.highest, *record.proven, *record.disabled)
-        for number in range(last + 1, last + 1 + count):
-            if label := key.label_of(number):
-                yield label
+        return number > max(record.primary, record.pending or 0, record.highest, *record.proven, *record.disabled)
 
 
 def version_problems(at: str, keys: Iterable[ExternalKey], records: SharedTable[VersionRecord]) -> Iterator[str]:

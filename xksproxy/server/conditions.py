@@ -52,6 +52,13 @@ class Condition(msgspec.Struct, frozen=True, order=True):
     text: str
 
     @property
+    def concerns_every_store(self) -> bool:
+        """Whether Encrypt requests of every key store are refused, or soon will be."""
+        # Without the runtime directory, requests are answered.
+        of_machine = not self.keystore and not self.hsm and self.cause is not Cause.RUNTIME
+        return of_machine and self.severity is Severity.UNAVAILABLE
+
+    @property
     def subject(self) -> tuple[str, ...]:
         """Severity, cause, key store and HSM. They identify the condition while its text changes."""
         return (self.severity.value, self.cause.value, self.keystore, self.hsm)

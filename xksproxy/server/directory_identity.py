@@ -1,5 +1,7 @@
 """Whether a directory is still the one that was there before."""
 
+import os
+import weakref
 from pathlib import Path
 
 from xksproxy.state.private_files import make_directory
@@ -7,13 +9,16 @@ from xksproxy.state.state_file import MANIFEST
 
 
 class DirectoryIdentity:
-    """Device and inode of a directory, as they were when it was first seen. Links in its path are followed."""
+    """A directory as it was when it was first seen. Links in its path are followed.
+
+    It is kept open. Otherwise a directory that is made after its removal could get the same inode.
+    """
 
     def __init__(self, directory: Path, if_lost: str = "the directory is lost") -> None:
         """``if_lost`` says what has happened if it is lost."""
         self._directory = directory
         self._if_lost = if_lost
-        self._first = self._inode()
+        self._descriptor = self._open()
 
     @property
     def problem(self) -> str:
@@ -23,15 +28,21 @@ class DirectoryIdentity:
     @property
     def is_lost(self) -> bool:
         """Whether the directory was removed, moved away, or replaced by another one. It asks the file system."""
-        self._first = self._first or self._inode()
-        return self._first is not None and self._inode() != self._first
-
-    def _inode(self) -> tuple[int, int] | None:
+        if self._descriptor is None:
+            self._descriptor = self._open()
+            return False
         try:
-            found = self._directory.stat()
+            return not os.path.samestat(os.fstat(self._descriptor), self._directory.stat())
+        except OSError:
+            return True
+
+    def _open(self) -> int | None:
+        try:
+            descriptor = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
 
 class StateIdentity(DirectoryIdentity):

@@ -25,7 +25,6 @@ _MOST_CONDITIONS: Final = 200
 _SLOW_FINGERPRINTS_SECONDS: Final = 5.0
 """The fingerprints of new keys are made within a second or two of the first start. A longer time is a condition."""
 _LOOKED_AT_ANYWAY: Final = 20
-_LOOKED_AT_AFTER_RECORDED: Final = 3
 
 
 class ConditionFinder:
@@ -157,7 +156,11 @@ def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: froze
         yield Condition(Severity.UNAVAILABLE, Cause.STATE, store.name, "", service.state.problem)
     if text := why_not_served(fleet, elsewhere):
         yield Condition(Severity.UNAVAILABLE, Cause.NO_HSM, store.name, "", text)
-    for item in fleet.key_problems():
+    problems = fleet.key_problems()
+    if unrecorded := sorted({label for item in problems for label in item.unrecorded}):
+        text = "the token has later versions than this machine has a record of, so an older one encrypts"
+        yield Condition(Severity.DEGRADED, Cause.KEY_UNRECORDED, store.name, "", f"{text}: {_named(unrecorded)}")
+    for item in problems:
         for cause, labels, text in (
             (Cause.KEY_DIFFERS, item.differing, "keys that are not those on record are refused"),
             (Cause.KEY_MISSING, item.missing, "keys are not on the token"),
@@ -167,7 +170,6 @@ def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: froze
             if labels:
                 yield Condition(Severity.DEGRADED, cause, store.name, item.instance.id, f"{text}: {_named(labels)}")
     yield from _credentials_and_quota(service)
-    yield from _unrecorded_versions(service)
     blocks = store.blocks.in_force
     if whole := blocks.get(WHOLE_STORE):
         text = f"the key store is blocked: {whole.reason or 'no reason given'}"
@@ -191,23 +193,6 @@ def _credentials_and_quota(service: Service) -> Iterator[Condition]:
     if quota is not None and quota.problem:
         text = f"each worker counts the quota for itself: {quota.problem}"
         yield Condition(Severity.DEGRADED, Cause.RUNTIME_FULL, store.name, "", text)
-
-
-def _unrecorded_versions(service: Service) -> Iterator[Condition]:
-    """Later versions than this machine knows, as after a loss of its state. A token rarely has many of them."""
-    store, instances = service.store, service.fleet.instances
-    found = [
-        label
-        for key in store.keys.named_keys()
-        if not key.listed_versions
-        for label in store.versions.after_recorded(key, _LOOKED_AT_AFTER_RECORDED)
-        if any(label in instance.keys.labels for instance in instances)
-    ]
-    if found:
-        text = (
-            f"the token has later versions than this machine has a record of, so an older one encrypts: {_named(found)}"
-        )
-        yield Condition(Severity.DEGRADED, Cause.KEY_UNRECORDED, store.name, "", text)
 
 
 def why_not_served(fleet: Fleet, elsewhere: frozenset[str]) -> str:

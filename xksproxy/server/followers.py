@@ -21,6 +21,8 @@ from xksproxy.state.state_file import StateFile, StateUnusable
 _FOLLOW_SECONDS: Final = 10.0
 _LOCK_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
+_RECORDING_SECONDS: Final = 1.5
+"""A proxy that runs and is not recorded records itself sooner."""
 
 
 class RunningProxy(msgspec.Struct, frozen=True):
@@ -133,6 +135,7 @@ def wait_for_workers(
     Raises:
         StateUnusable: the record of running proxies cannot be read.
     """
+    _wait_for_record(state_directory)
     return _wait(lambda: proxies_of(state_directory), follows, seconds)
 
 
@@ -145,10 +148,17 @@ def wait_for_workers_of(
 
 def is_in_use(state_directory: Path) -> bool:
     """Whether a proxy that runs uses a state directory, as far as its record of them can be read."""
+    _wait_for_record(state_directory)
     try:
         return bool(proxies_of(state_directory))
     except StateUnusable:  # what is lost may be the record
         return False
+
+
+def _wait_for_record(state_directory: Path) -> None:
+    """Let the proxies record themselves that run, if there is no record: it may have been lost a moment ago."""
+    if not os.path.lexists(proxy_table(state_directory).path):
+        time.sleep(_RECORDING_SECONDS)
 
 
 def proxies_of(state_directory: Path) -> dict[Path, int]:

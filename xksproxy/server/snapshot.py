@@ -172,8 +172,9 @@ def _build_service(
         store.keys.has_label,
         lambda: _needed_labels(store, state.fingerprints),
         encrypts=lambda label: store.key_of_primary(label) is not None,
+        unrecorded=store.is_unrecorded,
         share=Share(table.name, table.weight),
-        revision=lambda: state.versions.revision,
+        revision=lambda: (state.versions.revision, state.versions.was_read),
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
     fleet.require_fingerprints(_primary_labels(store))

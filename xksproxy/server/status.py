@@ -12,11 +12,11 @@ import msgspec
 
 from xksproxy import __version__
 from xksproxy.hsm.fleet.key_comparison import KeyProblems
-from xksproxy.hsm.instance.instance import State
 from xksproxy.keystore.key_map import ExternalKey
 from xksproxy.keystore.store import KeyStore
 from xksproxy.server.accepted_files import AcceptedState
 from xksproxy.server.conditions import Severity
+from xksproxy.server.hsm_documents import hsm_documents
 from xksproxy.server.snapshot import Service, Snapshot
 from xksproxy.server.worker_status import Refusal, WorkerStatus
 from xksproxy.spec.errors import XksError
@@ -32,6 +32,7 @@ _MAXIMUM_KEYS_OF_ALL: Final = 2000
 _MOST_COMPARISONS: Final = 20_000
 """With more pairs of a key store and a label on a token, the keys of key stores are left out."""
 
+_ENABLED: Final = "ENABLED"
 _RECENT_SECONDS: Final = 900.0
 _MAXIMUM_REASONS: Final = 50
 
@@ -78,7 +79,7 @@ def status_document(source: StatusSource, keystore: str | None = None) -> dict[s
         "configuration": None if source.accepted is None else _accepted(source.accepted),
         "certificate": {"name": snapshot.certificate.name, "expires": _time(snapshot.certificate.expires)},
         "workers": [_worker(worker) for worker in workers],
-        "hsms": _hsms(workers),
+        "hsms": hsm_documents(workers),
         "keystore_count": len(snapshot.services),
         "keystores_left_out": 0 if keystore is not None else len(snapshot.services) - len(keystores),
         "keystores": keystores,
@@ -139,38 +140,18 @@ def _conditions(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
 
 
 def _keystore_states(workers: Sequence[WorkerStatus]) -> dict[str, str]:
-    """DEGRADED or UNAVAILABLE, the worst that a worker reports, by key store. Other key stores are OK."""
-    states: dict[str, str] = {}
-    for severity in reversed(Severity):
-        for worker in workers:
-            states |= {item.keystore: severity.value for item in worker.conditions if item.severity is severity}
-    return states
+    """DEGRADED or UNAVAILABLE, the worst that workers report, by key store; under ``""`` that of all, if it has one."""
+    found = [item for worker in workers for item in worker.conditions if item.keystore or item.concerns_every_store]
+    return {
+        item.keystore: item.severity.value
+        for severity in reversed(Severity)
+        for item in found
+        if item.severity is severity
+    }
 
 
-def _hsms(workers: Sequence[WorkerStatus]) -> list[dict[str, Any]]:
-    """Each HSM, with the worst state that a worker reports."""
-    by_id: dict[str, list[Any]] = {}
-    for worker in workers:
-        for hsm in worker.hsms:
-            by_id.setdefault(hsm.id, []).append(hsm)
-    documents = []
-    for hsm_id, seen in by_id.items():
-        worst = next((hsm for hsm in seen if hsm.state != State.SERVING.value), seen[0])
-        documents.append(
-            {
-                "id": hsm_id,
-                "state": worst.state,
-                "reason": worst.reason,
-                "vendor": next((hsm.vendor for hsm in seen if hsm.vendor), ""),
-                "model": next((hsm.model for hsm in seen if hsm.model), ""),
-                "workers_served": sum(hsm.state == State.SERVING.value for hsm in seen),
-                "workers": len(seen),
-                "sessions": sum(hsm.sessions for hsm in seen),
-                "calls": sum(hsm.calls for hsm in seen),
-                "stuck_sessions": sum(hsm.stuck for hsm in seen),
-            }
-        )
-    return documents
+def _state_of(service: Service, states: Mapping[str, str]) -> str:
+    return states.get("") or states.get(service.store.name, "OK")
 
 
 def _keystore(
@@ -182,11 +163,12 @@ def _keystore(
         if holder := service.store.keys.key_of_label(label):
             keys.setdefault(holder.id, holder)
     problems = service.fleet.key_problems()
+    is_served = _state_of(service, states) != Severity.UNAVAILABLE
     return {
         **_summary(service, states),
         "credentials": _credentials(service.store),
         "key_count": len(keys),
-        "keys": [_key(service, key, problems, usage) for key in list(keys.values())[:most_keys]],
+        "keys": [_key(service, key, problems, usage, is_served=is_served) for key in list(keys.values())[:most_keys]],
     }
 
 
@@ -195,7 +177,7 @@ def _summary(service: Service, states: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": service.store.name,
         "uri_path_prefix": service.store.uri_path_prefix,
-        "state": states.get(service.store.name, "OK"),
+        "state": _state_of(service, states),
         "blocked": _block(service, WHOLE_STORE),
         "hsms": [instance.id for instance in service.fleet.instances],
         "credentials": [],
@@ -216,14 +198,20 @@ def _credentials(store: KeyStore) -> list[dict[str, str | None]]:
     ]
 
 
-def _key(service: Service, key: ExternalKey, problems: Sequence[KeyProblems], usage: UsageBook) -> dict[str, Any]:
+def _key(
+    service: Service, key: ExternalKey, problems: Sequence[KeyProblems], usage: UsageBook, *, is_served: bool
+) -> dict[str, Any]:
+    """A key. ``is_served`` says whether its key store is not UNAVAILABLE."""
     try:
         version = service.store.versions.primary(key)
         encryptions = usage.read(version.label).encryptions
     except (XksError, StateUnusable) as error:
         return {"id": key.id, "state": f"unusable: {error}"}
     block = _block(service, key.id)
-    state = "DISABLED" if key.disabled else _state_on_tokens(version.label, problems)
+    is_verified = service.store.versions.is_verified(key, version.number)
+    state = "DISABLED" if key.disabled else _state_on_tokens(version.label, problems, is_verified=is_verified)
+    if state == _ENABLED and not is_served:
+        state = Severity.UNAVAILABLE.value
     return {
         "id": key.id,
         "state": "BLOCKED" if block else state,
@@ -235,8 +223,11 @@ def _key(service: Service, key: ExternalKey, problems: Sequence[KeyProblems], us
     }
 
 
-def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
-    """ENABLED if an HSM of the key store answers requests with the key; otherwise why none does."""
+def _state_on_tokens(label: str, problems: Sequence[KeyProblems], *, is_verified: bool) -> str:
+    """ENABLED if an HSM of the key store has the key for requests; otherwise why none does.
+
+    ``is_verified`` says whether a rotation found the key on each HSM, which a listing from before cannot show.
+    """
     refusals = []
     for item in problems:
         if label in item.ambiguous:
@@ -245,8 +236,8 @@ def _state_on_tokens(label: str, problems: Sequence[KeyProblems]) -> str:
             refusals.append(f"the key on {item.instance.id} is not the one on record")
         elif label in item.restricted:
             refusals.append(f"the key on {item.instance.id} may no longer encrypt or decrypt")
-        elif label in item.instance.keys.labels:
-            return "ENABLED"
+        elif label in item.instance.keys.labels or (is_verified and label in item.not_listed_yet):
+            return _ENABLED
     return f"refused: {'; '.join(refusals)}" if refusals else "not seen on a token"
 
 

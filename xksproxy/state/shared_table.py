@@ -144,15 +144,14 @@ class SharedTable(Generic[Entry]):
         self._seen = _MISSING if is_missing else (entries, max(self._file.revision, 0), signature)
 
     def _read(self) -> tuple[dict[str, Entry], Document]:
-        document = self._file.read()
-        if document is None:
+        found = self._file.read_as(self._entries_of)
+        if found is None:
             return {}, {"entries": {}}
-        if "format" not in document or not isinstance(document["format"], int):
-            document = {"entries": document}
-        try:
-            return convert(document.get("entries"), dict[str, self._type]), document  # type: ignore[name-defined]
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise StateUnusable(f"{self.path}: {error}") from error
+        entries, document = found
+        return entries, _with_entries(document)
+
+    def _entries_of(self, document: Document) -> dict[str, Entry]:
+        return convert(_with_entries(document).get("entries"), dict[str, self._type])  # type: ignore[name-defined]
 
     def _record_if_older(self) -> None:
         """Record a change that a writer without room could not record. The caller holds the lock."""
@@ -164,3 +163,8 @@ class SharedTable(Generic[Entry]):
         """Record a file that an older release, or a killed process, has left without a record."""
         with suppress(StateUnusable), self._file.locked(self._lock_seconds):
             self._file.record()
+
+
+def _with_entries(document: Document) -> Document:
+    """A document with its entries under ``entries``. A release without a format number wrote nothing else."""
+    return document if isinstance(document.get("format"), int) else {"entries": document}

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -151,24 +151,39 @@ class StateFile:
             StateUnusable: the file cannot be read.
             StateWentBack: it was deleted, or is an older copy.
         """
+        found = self.read_as(lambda document: document)
+        return None if found is None else found[1]
+
+    def read_as(self, converted: Callable[[Document], Content]) -> tuple[Content, Document] | None:
+        """What ``converted`` makes of the object in the file, and the object. None if the file has never existed.
+
+        Raises:
+            StateUnusable: the file cannot be read or converted.
+            StateWentBack: it was deleted, or is an older copy.
+        """
         # The manifest first: a writer changes it last.
         recorded = self.recorded()
         known = max(self._revision, -1 if recorded is None else recorded)
         try:
             with opened_directory(self._root, *self._below) as directory:
-                content = read_file(self.name, directory)
+                encoded = read_file(self.name, directory)
         except FileNotFoundError:
             if known >= 0:
                 raise StateWentBack(f"{self.path}: it was deleted; restore it") from None
             return None
         except OSError as error:
             raise StateUnusable(f"{self.path}: {error.strerror}") from error
-        document = _decode(self.path, content, dict[str, Any])
+        document = _decode(self.path, encoded, dict[str, Any])
         revision = self._revision_of(document)
         if revision < known:
             raise StateWentBack(f"{self.path}: it is an older copy, revision {revision} of {known}; restore the newest")
+        try:
+            content = converted(document)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise StateUnusable(f"{self.path}: {error}") from error
+        # Only now: a damaged document must not make the right one look older.
         self._revision = max(self._revision, revision)
-        return document
+        return content, document
 
     def write(self, document: Mapping[str, Any]) -> None:
         """Replace the file by the next revision. The caller holds the lock and has read the file under it.

@@ -53,7 +53,7 @@ class StateNumber:
         """
         signature = self._file.signature()
         if signature is None or signature != self._signature:
-            self._file.read()
+            self._file.read_as(_record_of)
             self._signature = signature
 
     def read(self) -> tuple[int, NumberRecord] | None:
@@ -62,8 +62,8 @@ class StateNumber:
         Raises:
             StateUnusable: the file cannot be read, was deleted, or is an older copy.
         """
-        document = self._file.read()
-        return None if document is None else (self._file.revision, self._converted(document))
+        found = self._file.read_as(_record_of)
+        return None if found is None else (self._file.revision, found[0])
 
     def advance(self) -> tuple[int, NumberRecord]:
         """Raise the number by one, and return it.
@@ -73,17 +73,14 @@ class StateNumber:
         """
         now = time.time()
         with self._file.locked(_LOCK_SECONDS):
-            document = self._file.read()
-            record = NumberRecord(new_id(), now) if document is None else self._converted(document)
+            record, document = self._file.read_as(_record_of) or (NumberRecord(new_id(), now), {})
             record = msgspec.structs.replace(record, at=now)
-            self._file.write({**(document or {}), **msgspec.to_builtins(record)})
+            self._file.write({**document, **msgspec.to_builtins(record)})
         return self._file.revision, record
 
-    def _converted(self, document: Document) -> NumberRecord:
-        try:
-            return convert(document, NumberRecord)
-        except msgspec.MsgspecError as error:
-            raise StateUnusable(f"{self._file.path}: {error}") from error
+
+def _record_of(document: Document) -> NumberRecord:
+    return convert(document, NumberRecord)
 
 
 def manifest_problem(state_directory: Path) -> str:

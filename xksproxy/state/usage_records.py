@@ -72,7 +72,7 @@ class UsageRecords:
 
     def has(self, label: str) -> bool:
         """Whether a label has a record (StateUnusable if that is not known)."""
-        return self._file(label).read() is not None
+        return self._file(label).read_as(_usage_of) is not None
 
     def begin(self, label: str) -> None:
         """Record that a key is new, and has made no encryption, unless the label has a record.
@@ -82,7 +82,7 @@ class UsageRecords:
         """
         file = self._file(label)
         with file.locked(_LOCK_SECONDS):
-            if file.read() is None:
+            if file.read_as(_usage_of) is None:
                 file.write(msgspec.to_builtins(KeyUsage(label)))
 
     def read_all(self) -> Iterator[KeyUsage]:
@@ -206,16 +206,14 @@ class UsageRecords:
 
     def _read(self, file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:
         """The record, and the document with it. A record with fewer than ``reserved`` encryptions was replaced."""
-        document = file.read()
-        if document is None:
-            return KeyUsage(label, unrecorded_encryptions(self._directory)), {}
-        try:
-            usage = convert(document, KeyUsage)
-        except msgspec.MsgspecError as error:
-            raise StateUnusable(f"{file.path}: {error}") from error
-        if usage.encryptions < reserved:
-            raise StateUnusable(f"{file.path}: it was replaced, and its count is lost; restore the file")
-        return usage, document
+
+        def converted(document: Document) -> KeyUsage:
+            usage = _usage_of(document)
+            if usage.encryptions < reserved:
+                raise StateUnusable(f"{file.path}: it was replaced, and its count is lost; restore the file")
+            return usage
+
+        return file.read_as(converted) or (KeyUsage(label, unrecorded_encryptions(self._directory)), {})
 
     @staticmethod
     def _record_names(directory: Path) -> Iterator[str]:
@@ -226,6 +224,10 @@ class UsageRecords:
 
     def _file_named(self, name: str) -> StateFile:
         return self._files.setdefault(name, StateFile(self._directory, f"{_DIRECTORY}/{name}"))
+
+
+def _usage_of(document: Document) -> KeyUsage:
+    return convert(document, KeyUsage)
 
 
 def _first_block(encryptions: int, remaining: int) -> int:

@@ -46,6 +46,11 @@ class Store:
         (problems,) = self._fleet.key_problems()
         return problems.missing
 
+    @property
+    def not_listed_yet(self) -> frozenset[str]:
+        (problems,) = self._fleet.key_problems()
+        return problems.not_listed_yet
+
 
 @pytest.fixture
 async def store(make_faulty: Callable[..., FaultyHsm], modules: Modules, tmp_path: Path) -> AsyncIterator[Store]:
@@ -62,9 +67,11 @@ async def test_a_key_that_a_rotation_made_since_the_listing_is_not_missing(store
     store.need("made by a rotation")
 
     assert store.missing == ()
+    assert store.not_listed_yet == {"made by a rotation"}
 
     await listed(store)
     assert store.missing == ()
+    assert store.not_listed_yet == set()
 
 
 async def test_a_key_that_a_later_listing_does_not_have_is_missing(store: Store) -> None:

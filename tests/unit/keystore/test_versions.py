@@ -135,13 +135,14 @@ def test_while_the_records_were_never_readable_nothing_encrypts_or_decrypts(
         with pytest.raises(InternalException, match="cannot read the versions"):
             running.of_ciphertext(key, of_ciphertext)
     assert not running.is_on_record(key, 2)
-    assert list(running.after_recorded(key, 2)) == []
+    assert not running.is_unrecorded(key, "foo.v3")
 
     file.write_bytes(sound)
     running.refresh()
 
     assert running.primary(key) == V2
-    assert list(running.after_recorded(key, 2)) == ["foo.v3", "foo.v4"]
+    labels = ("foo", "foo.v2", "foo.v3", "foo.v13", "bar.v3")
+    assert [label for label in labels if running.is_unrecorded(key, label)] == ["foo.v3", "foo.v13"]
 
 
 def test_a_state_directory_that_is_a_file_cannot_be_read(tmp_path: Path, key: ExternalKey) -> None:

@@ -403,6 +403,24 @@ def test_a_running_process_refuses_it_and_keeps_what_it_knew(
     assert (path.read_bytes() if path.is_file() else None) == left
 
 
+@pytest.mark.parametrize("entries", ["null", "[]", '{"a":{"number":"1"}}', "[" * 900 + "]" * 900])
+def test_after_damaged_entries_of_a_later_revision_the_right_file_is_no_older_copy(
+    table: Callable[[], SharedTable[Count]], path: Path, entries: str
+) -> None:
+    running = table()
+    running.update("a", one_more)
+    right = path.read_bytes()
+    path.write_text(f'{{"format":1,"revision":99999,"entries":{entries}}}')
+    for use in (running.refresh, lambda: running.update("a", one_more)):
+        with pytest.raises(StateUnusable, match=r"table\.json"):
+            use()
+
+    path.write_bytes(right)
+
+    running.refresh()
+    assert running.update("a", one_more) == Count(2)
+
+
 def test_a_lost_record_is_written_again(table: Callable[[], SharedTable[Count]], path: Path) -> None:
     table().update("a", one_more)
     record = path.parent / "manifest" / path.name

@@ -517,6 +517,22 @@ def test_a_lost_count_is_not_started_again_by_any_process(
             count(process, 1)
 
 
+@pytest.mark.parametrize("damage", ['"encryptions":"1"', '"encryptions":1'])
+def test_after_a_damaged_count_of_a_later_revision_the_right_one_is_no_older_copy(
+    book: UsageBook, clock: Clock, record: Path, damage: str
+) -> None:
+    count(book, 40)
+    right = record.read_bytes()
+    record.write_text(f'{{"format":1,"revision":99999,"label":"demo",{damage}}}')
+    with pytest.raises(StateUnusable, match=RECORD):
+        count(book, 200)
+
+    record.write_bytes(right)
+
+    clock.now += 100
+    count(book, 200)
+
+
 @pytest.mark.parametrize("how", ["removed", "with its directory", "an older copy"])
 def test_nothing_is_returned_to_a_lost_count(book: UsageBook, clock: Clock, record: Path, how: str) -> None:
     count(book, 18)

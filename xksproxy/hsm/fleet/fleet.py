@@ -75,20 +75,28 @@ class Fleet:
         named: Callable[[], Iterable[str]] = tuple,
         *,
         encrypts: Callable[[str], bool] = lambda _label: True,
+        unrecorded: Callable[[str], bool] = lambda _label: False,
         share: Share = OWN_SHARE,
         revision: Callable[[], object] = lambda: None,
     ) -> None:
         """``exposes`` says whether the key store exposes a label; only such labels count as missing.
 
         ``named`` returns the labels that the key store needs on each HSM, whether or not another one has them.
-        ``encrypts`` says whether the key of a label has to encrypt. ``revision`` changes when there may be new keys.
+        ``encrypts`` says whether the key of a label has to encrypt, ``unrecorded`` whether a label is that of a later
+        version than there is a record of. ``revision`` changes when there may be new keys.
         """
         self.share = share
         """The key store's part of each HSM."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
         self._comparison = KeyComparison(
-            self._instances, self._identity, exposes, named, encrypts=encrypts, revision=revision
+            self._instances,
+            self._identity,
+            exposes,
+            named,
+            encrypts=encrypts,
+            unrecorded=unrecorded,
+            revision=revision,
         )
         self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
         self._required: tuple[str, ...] = ()

@@ -28,6 +28,12 @@ class KeyProblems:
     restricted: tuple[str, ...] = ()
     """Keys that could encrypt and decrypt, and may no longer decrypt, or no longer encrypt although they have to."""
 
+    not_listed_yet: frozenset[str] = frozenset()
+    """Keys that were not needed before the last listing, and are not in it."""
+
+    unrecorded: tuple[str, ...] = ()
+    """Later versions of keys than this machine has a record of, as after a loss of its state."""
+
     @property
     def refused(self) -> frozenset[str]:
         """The keys that the HSM has and that are not used on it, or not for all that they have to do."""
@@ -49,14 +55,17 @@ class KeyComparison:
         named: Callable[[], Iterable[str]],
         *,
         encrypts: Callable[[str], bool],
+        unrecorded: Callable[[str], bool],
         revision: Callable[[], object],
     ) -> None:
         """``exposes`` says whether the key store exposes a label; ``named`` returns the labels that it needs.
 
-        ``encrypts`` says whether the key of a label has to encrypt: a former version need not. ``revision`` changes
-        when ``named`` or ``encrypts`` may return something else.
+        ``encrypts`` says whether the key of a label has to encrypt: a former version need not. ``unrecorded`` says
+        whether an exposed label is that of a later version than there is a record of. ``revision`` changes when
+        ``named``, ``encrypts`` or ``unrecorded`` may return something else.
         """
         self._encrypts = encrypts
+        self._unrecorded = unrecorded
         self._revision = revision
         self._instances = instances
         self._identity = identity
@@ -97,15 +106,16 @@ class KeyComparison:
             if instance.listing.listed:
                 ambiguous = exposed & instance.keys.ambiguous
                 differing = {label for label in exposed if self._differs(label, instance.keys.check_values)}
-                missing = {
-                    label for label in needed - instance.keys.labels if self._is_listed_since_needed(label, instance)
-                }
+                absent = needed - instance.keys.labels
+                missing = {label for label in absent if self._is_listed_since_needed(label, instance)}
                 yield KeyProblems(
                     instance,
                     _sorted({*differing, *refused} - ambiguous),
                     _sorted(missing),
                     _sorted(ambiguous),
                     _sorted(filter(self._identity.could_do_both, exposed & self._restricted(instance))),
+                    frozenset(absent - missing),
+                    _sorted(filter(self._unrecorded, exposed & instance.keys.labels)),
                 )
             else:
                 yield KeyProblems(instance, _sorted(refused))
