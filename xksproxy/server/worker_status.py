@@ -135,7 +135,8 @@ def newest_revisions(directory: Path, state_directory: str) -> Mapping[str, int]
     """The highest revision of each file of a state directory that workers of a runtime directory have published."""
     newest: dict[str, int] = {}
     for path in directory.glob(f"{_IN_FORCE}*"):
-        found = read_in_force(directory, int(path.name.removeprefix(_IN_FORCE)))
+        pid = path.name.removeprefix(_IN_FORCE)
+        found = read_in_force(directory, int(pid)) if pid.isdecimal() else None
         if found is not None and found.state_directory == state_directory:
             for name, revision in found.revisions.items():
                 newest[name] = max(revision, newest.get(name, 0))

@@ -18,11 +18,12 @@ Result = TypeVar("Result")
 
 
 def keep_reserve(state_directory: Path) -> None:
-    """Make the file if it is missing. Without room for it nothing happens, so call it again from time to time."""
+    """Make the file if it is missing, and if as much room is left beside it. Call it again from time to time."""
     with suppress(OSError), opened_directory(state_directory) as directory:
         descriptor = os.open(_NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
-            if os.fstat(descriptor).st_size < _BYTES:
+            free = os.fstatvfs(descriptor)
+            if os.fstat(descriptor).st_size < _BYTES and free.f_bavail * free.f_frsize >= 2 * _BYTES:
                 os.posix_fallocate(descriptor, 0, _BYTES)
         except OSError:
             os.ftruncate(descriptor, 0)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support import small_file_system
 
 from xksproxy.state import directory_check as module
 from xksproxy.state.directory_check import StateDirectoryCheck
@@ -83,3 +84,23 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_stays(tm
 
     assert not old.exists()
     assert new.exists()
+
+
+def test_the_reserve_leaves_the_room_that_others_need(clock: Clock) -> None:
+    with small_file_system(size=1 << 20) as disk:
+        state = disk / "state"
+        state.mkdir(0o700)
+        check = StateDirectoryCheck(state)
+        check.refresh()
+        (state / "reserve").unlink()
+        filler, room = disk / "filler", os.statvfs(disk)
+        filler.write_bytes(bytes(room.f_bavail * room.f_frsize - (256 << 10)))
+        for _ in range(3):
+            clock.now += 10
+            check.refresh()
+            assert check.problem == ""
+
+        filler.unlink()
+        clock.now += 10
+        check.refresh()
+        assert (state / "reserve").stat().st_size > 0
