@@ -22,6 +22,7 @@ from xksproxy.config.credentials import save_credential
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Hsm
 from xksproxy.config.pins import read_pin
+from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.modules import Modules
@@ -172,13 +173,19 @@ def connection(hsm: Hsm, modules: Modules) -> Connection:
 
 
 @pytest.fixture
-def session(connection: Connection, hsm: Hsm) -> Iterator[HsmSession]:
-    """An HSM session of this process. The keys of :func:`unique_label` are destroyed at the end.
+def session(connection: Connection, hsm: Hsm, site: Site) -> Iterator[HsmSession]:
+    """An HSM session of this process. The keys of :func:`unique_label` are destroyed at the end, and not missed.
 
     Some are ambiguous or restricted on purpose, and would make the HSM DEGRADED for the tests after.
     """
     made = HsmSession(connection)
     yield made
+    for keystore in ("dev", "other"):
+        records = FingerprintRecords(site.environment.directory / "state", keystore)
+        records.refresh()
+        for label in [label for label in records.expected() if label.startswith(_TEST_LABEL)]:
+            if (known := records.get(label)) is not None:
+                records.replace(label, known, msgspec.structs.replace(known, removed=True))
     binding = made._session
     for key in binding.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}):
         if key[Attribute.LABEL].startswith(_TEST_LABEL):

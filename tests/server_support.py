@@ -486,6 +486,11 @@ def lines_of_signals(proxy: Proxy, name: str) -> list[str]:
     return [line for line in proxy.log.read_text().splitlines() if "signal ignored" in line and name in line]
 
 
+def copy_state(state: Path, copy: Path) -> None:
+    """Copy a state directory that is in use, without what others make and remove meanwhile."""
+    shutil.copytree(state, copy, ignore=shutil.ignore_patterns(".*", "audit"))
+
+
 def workers(proxy: Proxy) -> set[int]:
     """The process ids of the workers."""
     return children(proxy.process.pid)

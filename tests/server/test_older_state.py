@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 from commands import run_command
-from server_support import OwnProxy, Wire, encrypt_body, key_path, on_each_worker, signed_post, stop, workers
+from server_support import (
+    OwnProxy,
+    Wire,
+    copy_state,
+    encrypt_body,
+    key_path,
+    on_each_worker,
+    signed_post,
+    stop,
+    workers,
+)
 from support import Proxy, eventually, lines_with, serve
 
 pytestmark = pytest.mark.slow
@@ -87,7 +97,7 @@ def test_a_worker_that_starts_later_accepts_no_older_state(
 ) -> None:
     proxy = own_proxy.start()
     assert answers(proxy) == {200}
-    shutil.copytree(state_of(proxy), tmp_path / "old")
+    copy_state(state_of(proxy), tmp_path / "old")
     assert command(proxy, "block", "--key", "demo-key", "--keystore", "dev") == 0
     assert answers(proxy) == {400}
 
@@ -103,7 +113,7 @@ def test_counts_that_go_back_are_noticed_by_a_worker_that_starts_later(own_proxy
     proxy = own_proxy.start()
     state = state_of(proxy)
     eventually((state / "number.json").exists)
-    shutil.copytree(state, tmp_path / "old")
+    copy_state(state, tmp_path / "old")
     assert command(proxy, "block", "--key", "impotent-key", "--keystore", "dev") == 0
     before = (tmp_path / "old" / "number.json").read_text()
     eventually(lambda: (state / "number.json").read_text() != before)
@@ -121,7 +131,7 @@ def test_counts_that_go_back_are_noticed_by_a_worker_that_starts_later(own_proxy
 def test_a_change_that_workers_refuse_is_not_reported_as_followed(own_proxy: OwnProxy, tmp_path: Path) -> None:
     proxy = own_proxy.start()
     assert command(proxy, "block", "--key", "impotent-key", "--keystore", "dev") == 0
-    shutil.copytree(state_of(proxy), tmp_path / "old")
+    copy_state(state_of(proxy), tmp_path / "old")
     block = ("block", "--key", "demo-key", "--keystore", "dev")
     assert command(proxy, *block) == 0
     assert command(proxy, "unblock", *block[1:]) == 0
