@@ -192,7 +192,9 @@ def make_records(directory: Path) -> Path:
     refusal = Refusal(_NOW, "dev", "Encrypt", "demo-key", "InternalException", "message", "127.0.0.1")
     status = WorkerStatus(1, _NOW, _NOW, 0, True, (hsm,), (refusal,))
     (directory / "status").write_bytes(encode_json(status))
-    (directory / "in-force").write_bytes(encode_json(InForce("state", {"blocks-dev.json": 3}, {"dev": ("AKEXAMPLE",)})))
+    (directory / "in-force").write_bytes(
+        encode_json(InForce("state", {"blocks-dev.json": 3}, (), {"dev": ("AKEXAMPLE",)}))
+    )
     mark_doubt(directory, "an older copy")
     decide(directory, Verdict("request", ("a problem",)))
     return directory

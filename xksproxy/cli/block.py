@@ -16,7 +16,7 @@ from xksproxy.cli.pasted import ID, KEY_ID
 from xksproxy.cli.privilege import become_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
-from xksproxy.server.followers import holds
+from xksproxy.server.followers import holds, known_to_workers
 from xksproxy.state.blocks import WHOLE_STORE, Block, block_table
 from xksproxy.state.reserve import with_reserve
 from xksproxy.state.state_file import StateUnusable
@@ -66,6 +66,7 @@ def block(
         sys.exit(FOUND_SOMETHING_WRONG)
     become_owner(target.state_directory)
     table = block_table(target.state_directory, target.keystore)
+    table.expect_revision(known_to_workers(target.state_directory, table.path.name))
     entry = Block(time.time(), reason)
     before: list[Block | None] = []
 
@@ -118,6 +119,7 @@ def unblock(
     become_owner(target.state_directory)
     require_newest(target.state_directory, target.config)
     table = block_table(target.state_directory, target.keystore)
+    table.expect_revision(known_to_workers(target.state_directory, table.path.name))
     name = WHOLE_STORE if key_id is None else key_id
     removed: list[Block | None] = []
 

@@ -21,10 +21,11 @@ from xksproxy.config.credentials import read_credential_file, read_credentials, 
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import reinstate_credential, retire_credential
-from xksproxy.server.followers import refuses
+from xksproxy.server.followers import known_to_workers, refuses
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.known_credentials import KnownCredentials
+from xksproxy.state.retired_credentials import FILE_NAME as RETIRED
 from xksproxy.state.retired_credentials import mark_retired, unmark_retired
 from xksproxy.state.state_file import StateUnusable
 
@@ -176,7 +177,7 @@ def reinstate(config_file: Path, keystore_name: str | None, access_key_id: str) 
     path = reinstate_credential(Path(store.credentials), access_key_id)
     if state.exists():
         with acting_as_owner(state):
-            unmark_retired(state, store.name, access_key_id)
+            unmark_retired(state, store.name, access_key_id, known_to_workers(state, RETIRED))
     _expect(config, store, access_key_id, read_credential_file(path))
     _record(config, store, "credential reinstated", access_key_id, before="retired", after="valid")
     print_line(f"reinstated {access_key_id}; running workers accept it within three seconds")
@@ -191,7 +192,7 @@ def _mark(config: Config, store: KeyStore, access_key_id: str) -> None:
         return
     try:
         with acting_as_owner(state):
-            mark_retired(state, store.name, access_key_id)
+            mark_retired(state, store.name, access_key_id, known_to_workers(state, RETIRED))
     except StateUnusable as error:
         print_error(f"{access_key_id} is retired, but it is accepted again if its file comes back: {error}")
 

@@ -21,7 +21,7 @@ from xksproxy.rotation.disable import disable_version, enable_version
 from xksproxy.rotation.errors import RotationRefused
 from xksproxy.rotation.key_inventory import KeyInventory, fingerprint_from_text, fingerprint_to_text
 from xksproxy.rotation.rotate import Distribution, PreparedVersion, Rotation, VersionFingerprint
-from xksproxy.server.followers import holds
+from xksproxy.server.followers import holds, known_to_workers
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.private_files import make_directory
 from xksproxy.state.shared_table import SharedTable
@@ -140,7 +140,7 @@ def disable(
     store = choose_keystore(config, keystore_name)
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
-    table = version_table(state, store.name)
+    table = _versions(state, store)
     before = _read(table, key)
     disable_version(key, number, table, UsageBook(state), recent_days=days, force=force)
     what = {"keystore": store.name, "key_id": key_id, "version": number, "forced": force}
@@ -166,7 +166,7 @@ def enable(config_file: Path, keystore_name: str | None, key_id: str, number: in
     key = _resolve(config, store, key_id)
     state = Path(config.state.directory)
     require_no_doubt(config)
-    table = version_table(state, store.name)
+    table = _versions(state, store)
     before = _read(table, key)
     if not enable_version(key, number, table):
         raise RotationRefused(f"version {number} of {key_id} is not disabled on this machine")
@@ -203,7 +203,7 @@ def _record(config: Config, message: str, change: tuple[VersionRecord, VersionRe
 
 
 def _report_followers(state: Path, store: KeyStore, *, quiet: bool = False) -> None:
-    table = version_table(state, store.name)
+    table = _versions(state, store)
     table.refresh()
     report_followers(state, holds(table), quiet=quiet)
 
@@ -213,6 +213,12 @@ def _resolve(config: Config, store: KeyStore, key_id: str) -> ExternalKey:
         return KeyMap(store.keys, config.server.fleet_size).resolve(key_id)
     except KeyNotFoundException:
         raise RotationRefused(f"the key store {store.name} exposes no external key {key_id}") from None
+
+
+def _versions(state: Path, store: KeyStore) -> SharedTable[VersionRecord]:
+    table = version_table(state, store.name)
+    table.expect_revision(known_to_workers(state, table.path.name))
+    return table
 
 
 def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBook) -> Rotation:
@@ -228,7 +234,7 @@ def _rotation(config: Config, store: KeyStore, key: ExternalKey, usage: UsageBoo
         key,
         KeyMap(store.keys, config.server.fleet_size),
         KeyInventory(sessions, print_progress, created),
-        version_table(state, store.name),
+        _versions(state, store),
         FingerprintRecords(state, store.name),
         usage=usage,
     )

@@ -14,7 +14,14 @@ from typing import Any, Final
 
 import msgspec
 
-from xksproxy.server.worker_status import InForce, WorkerStatus, published_pids, read_in_force, read_status
+from xksproxy.server.worker_status import (
+    InForce,
+    WorkerStatus,
+    newest_revisions,
+    published_pids,
+    read_in_force,
+    read_status,
+)
 from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.state_file import StateFile, StateUnusable
 
@@ -177,6 +184,18 @@ def proxies_of(state_directory: Path) -> dict[Path, int]:
     }
 
 
+def known_to_workers(state_directory: Path, name: str) -> int:
+    """The highest revision of a state file that the workers which run have had; 0 if none is known.
+
+    A command must not change an older file: its change would get a revision that the workers know, or a later one, and
+    they would take the older entries with it.
+    """
+    known = [0]
+    with suppress(StateUnusable):
+        known += [newest_revisions(runtime).get(name, 0) for runtime in proxies_of(state_directory)]
+    return max(known)
+
+
 def holds(table: SharedTable[Any]) -> Callable[[Worker], bool]:
     """Whether a worker holds the present revision of a table, or a later one that is in the file.
 
@@ -189,7 +208,7 @@ def holds(table: SharedTable[Any]) -> Callable[[Worker], bool]:
         if held > table.revision:
             with suppress(StateUnusable):
                 table.refresh()
-        return revision <= held <= table.revision
+        return name not in worker.in_force.refused and revision <= held <= table.revision
 
     return follows
 

@@ -69,6 +69,7 @@ class Services:
             ConfigError: credentials or certificates cannot be read, and ``accepted`` is None.
         """
         self._reading_since: float | None = None
+        self._master = os.getppid()
         self._state = state = Path(config.state.directory)
         self._registration = Registration(state, runtime)
         self._identity = identity or StateIdentity(state)
@@ -189,8 +190,9 @@ class Services:
 
     def register(self) -> None:
         """Let commands find this proxy by its state directory. It writes a file: call it on a thread."""
-        with suppress(StateUnusable):  # which the check of the directory reports
-            self._registration.keep(os.getppid())
+        if (master := os.getppid()) == self._master:  # otherwise this process leaves, as its master has ended
+            with suppress(StateUnusable):  # which the check of the directory reports
+                self._registration.keep(master)
 
     def _follow_credentials(self) -> None:
         with self._replacing:
@@ -296,6 +298,11 @@ class Services:
             return {}
         number = self._state_doubt.number.newest
         return {**self._states.revisions(), **({NUMBER: number} if number > 0 else {})}
+
+    @property
+    def refused_state(self) -> tuple[str, ...]:
+        """The state files that are refused, so that the last known state is in force."""
+        return tuple(self._states.refused())
 
     @property
     def revisions_generation(self) -> int:

@@ -1,11 +1,11 @@
 """The state of key stores, as a worker has read it. It outlives snapshots, so known blocks are never forgotten."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.keystore.blocks import BlockChange, Blocks
@@ -53,6 +53,8 @@ class StateTables:
         ``known`` has revisions that files are known to have had, as :meth:`revisions` of another worker returned them.
         """
         self._known = known
+        self._tables: dict[str, SharedTable[Any]] = {}
+        """Those of blocks and versions, by the names of their files."""
         self._directory = directory
         self._lost = lost
         self._states: dict[str, StoreState] = {}
@@ -88,6 +90,7 @@ class StateTables:
 
     def _expecting(self, table: SharedTable[Entry]) -> SharedTable[Entry]:
         table.expect_revision(self._known.get(table.path.name, 0))
+        self._tables[table.path.name] = table
         return table
 
     def refresh(self) -> list[tuple[str, BlockChange]]:
@@ -133,20 +136,22 @@ class StateTables:
         self._uses.flush()
 
     def revisions(self) -> Mapping[str, int]:
-        """The revisions that are in force, by the names of the files.
+        """The highest revisions that the files are known to have had, by their names; unknown ones are left out."""
+        known = {name: table.known_revision for name, table in list(self._tables.items())}
+        known[RETIRED] = self.retired.known_revision
+        return {name: revision for name, revision in known.items() if revision > 0}
 
-        Files that were never written are left out, and those that it refuses, because it follows no change of them.
-        """
-        of_all = 0 if self._blocks_of_all.problem else self._blocks_of_all.revision
-        retired = 0 if self.retired.problem else self.retired.revision
-        found = {"blocks.json": of_all, RETIRED: retired} | {
-            name: revision
-            for keystore, state in list(self._states.items())
-            for name, revision in zip(
-                (f"blocks-{keystore}.json", f"versions-{keystore}.json"), _followed(state), strict=True
-            )
-        }
-        return {name: revision for name, revision in found.items() if revision > 0}
+    def refused(self) -> Iterator[str]:
+        """The names of the files that this worker refuses, so that it follows no change of them."""
+        if self._blocks_of_all.problem:
+            yield "blocks.json"
+        if self.retired.problem:
+            yield RETIRED
+        for keystore, state in list(self._states.items()):
+            if state.blocks.problem:
+                yield f"blocks-{keystore}.json"
+            if state.versions.problem:
+                yield f"versions-{keystore}.json"
 
 
 def _followed(state: StoreState) -> tuple[int, int]:

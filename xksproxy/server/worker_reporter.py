@@ -77,7 +77,9 @@ class WorkerReporter:
         self._file.publish(
             self.status(),
             (services.snapshot.loaded_at, services.revisions_generation),
-            lambda: InForce(services.state_directory, services.revisions, services.accepted_credentials),
+            lambda: InForce(
+                services.state_directory, services.revisions, services.refused_state, services.accepted_credentials
+            ),
         )
 
     def _report_conditions(self, metrics: Metrics) -> None:

@@ -81,7 +81,10 @@ class InForce(msgspec.Struct, frozen=True):
     """The directory of these files."""
 
     revisions: Mapping[str, int] = {}
-    """The revisions of state files that are in force, by the names of the files. 0 is left out."""
+    """The highest revisions that state files are known to have had, by the names of the files. 0 is left out."""
+
+    refused: tuple[str, ...] = ()
+    """The files that the worker refuses. It follows no change of them, whatever their revision."""
 
     credentials: Mapping[str, tuple[str, ...]] = {}
     """The access key ids that are accepted, by key store."""
@@ -131,13 +134,16 @@ def read_in_force(directory: Path, pid: int) -> InForce | None:
     return None
 
 
-def newest_revisions(directory: Path, state_directory: str) -> Mapping[str, int]:
-    """The highest revision of each file of a state directory that workers of a runtime directory have published."""
+def newest_revisions(directory: Path, state_directory: str | None = None) -> Mapping[str, int]:
+    """The highest revision of each state file that workers of a runtime directory have published.
+
+    ``state_directory`` leaves out workers that use another one.
+    """
     newest: dict[str, int] = {}
     for path in directory.glob(f"{_IN_FORCE}*"):
         pid = path.name.removeprefix(_IN_FORCE)
         found = read_in_force(directory, int(pid)) if pid.isdecimal() else None
-        if found is not None and found.state_directory == state_directory:
+        if found is not None and state_directory in (None, found.state_directory):
             for name, revision in found.revisions.items():
                 newest[name] = max(revision, newest.get(name, 0))
     return newest

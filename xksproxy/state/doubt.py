@@ -12,7 +12,7 @@ from xksproxy.state.state_file import StateUnusable, read_json, replace_file
 
 FILE_NAME: Final = "doubt.json"
 HOW_TO_SETTLE: Final = (
-    "stop the proxy; put the newest copy of the whole directory back, or merge a backup with xksproxy state restore"
+    "stop the proxy; put the newest copy of the whole directory in the place of this one, or merge a backup with xksproxy state restore"
     " FILE, or, if there is neither, xksproxy state accept"
 )
 

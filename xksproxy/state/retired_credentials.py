@@ -30,8 +30,7 @@ class RetiredCredentials:
 
     def __init__(self, state_directory: Path, least: int = 0) -> None:
         """``least`` is a revision that the file is known to have had."""
-        self._table = SharedTable(state_directory, FILE_NAME, RetiredCredential)
-        self._table.expect_revision(least)
+        self._table = _table(state_directory, least)
         self.problem = ""
         """Why the file cannot be read. Empty if it can be read."""
         self._was_read = False
@@ -41,6 +40,11 @@ class RetiredCredentials:
     def revision(self) -> int:
         """Changes with the answers of :meth:`accepts`. -1 until the file was read."""
         return self._table.revision if self._was_read else -1
+
+    @property
+    def known_revision(self) -> int:
+        """The highest revision that the file is known to have had; 0 if none is known."""
+        return self._table.known_revision
 
     def refresh(self) -> None:
         """Read the file again. If it cannot be read, what is known stays; each reason is logged once."""
@@ -62,16 +66,22 @@ class RetiredCredentials:
         return self._was_read and not self.has(keystore, access_key_id)
 
 
-def mark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
-    """Record that a credential was retired (StateUnusable if that fails)."""
-    table = SharedTable(state_directory, FILE_NAME, RetiredCredential)
-    table.update(_name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time()))
+def mark_retired(state_directory: Path, keystore: str, access_key_id: str, least: int = 0) -> None:
+    """Record a retired credential (StateUnusable if that fails). ``least`` is a revision that the file has had."""
+    _table(state_directory, least).update(
+        _name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time())
+    )
 
 
-def unmark_retired(state_directory: Path, keystore: str, access_key_id: str) -> None:
-    """Remove the record of a retired credential (StateUnusable if that fails)."""
+def unmark_retired(state_directory: Path, keystore: str, access_key_id: str, least: int = 0) -> None:
+    """Remove the record of a retired credential; see :func:`mark_retired`."""
+    _table(state_directory, least).update(_name(keystore, access_key_id), lambda _: None)
+
+
+def _table(state_directory: Path, least: int) -> SharedTable[RetiredCredential]:
     table = SharedTable(state_directory, FILE_NAME, RetiredCredential)
-    table.update(_name(keystore, access_key_id), lambda _: None)
+    table.expect_revision(least)
+    return table
 
 
 def _name(keystore: str, access_key_id: str) -> str:

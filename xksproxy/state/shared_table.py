@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from xksproxy.decoding import convert
-from xksproxy.state.state_file import Document, StateFile, StateUnusable
+from xksproxy.state.state_file import Document, StateFile, StateUnusable, StateWentBack
 
 _LOCK_SECONDS: Final = 1.0
 
@@ -49,6 +49,11 @@ class SharedTable(Generic[Entry]):
         """The revision of the entries that this process last read."""
         return self._seen[1]
 
+    @property
+    def known_revision(self) -> int:
+        """The highest revision that the file is known to have had, also if it is refused now; 0 if none is known."""
+        return max(self._file.revision, 0)
+
     def get(self, name: str) -> Entry | None:
         """The entry as this process last read it."""
         return self.entries().get(name)
@@ -81,6 +86,11 @@ class SharedTable(Generic[Entry]):
             return
         if signature is None or signature != self._seen[2]:
             entries, _ = self._read()
+            before, revision, _ = self._seen
+            if 0 < self._file.revision == revision and entries != before:
+                raise StateWentBack(
+                    f"{self.path}: its revision is still {revision}, and its entries are others; restore the newest"
+                )
             if signature is not None and self._file.recorded() is None:
                 self._record()
             self._take(entries, signature)

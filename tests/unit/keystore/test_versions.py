@@ -175,7 +175,8 @@ def test_records_that_become_unreadable_stay_what_they_were(
             running.of_ciphertext(key, b"")
 
     tmp_path.mkdir(exist_ok=True)
-    file.write_bytes(sound.replace(b'"primary":2', b'"primary":33'))
+    newer = sound.replace(b'"revision":1', b'"revision":2')
+    file.write_bytes(newer.replace(b'"primary":2', b'"primary":33'))
     running.refresh()
     assert running.primary(key).number == 33
 

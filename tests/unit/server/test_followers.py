@@ -21,7 +21,7 @@ from xksproxy.server.followers import (
     register,
     wait_for_workers,
 )
-from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus
+from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus, newest_revisions
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.state_file import StateUnusable
 
@@ -160,3 +160,24 @@ def test_a_copy_of_the_state_directory_does_not_wait_for_workers_of_the_original
         assert wait_for_workers(state, lambda _: False, 0) == Following((), (11,))
     finally:
         os.close(descriptor)
+
+
+def test_the_revisions_that_workers_know_are_the_highest_of_all_and_leave_out_files_that_are_not_complete(
+    tmp_path: Path,
+) -> None:
+    publish(tmp_path, 11, InForce("state", {"blocks-a.json": 6, "blocks-b.json": 1}, refused=("blocks-a.json",)))
+    publish(tmp_path, 12, InForce("state", {"blocks-a.json": 7}))
+    publish(tmp_path, 13, InForce("another", {"blocks-a.json": 8}))
+    (tmp_path / "in-force-14.partial").write_bytes(b"")
+    (tmp_path / "in-force-15").write_bytes(b"nonsense")
+
+    assert newest_revisions(tmp_path, "state") == {"blocks-a.json": 7, "blocks-b.json": 1}
+    assert newest_revisions(tmp_path)["blocks-a.json"] == 8
+
+
+def test_a_worker_that_refuses_the_file_does_not_follow(tmp_path: Path, runtime: Path) -> None:
+    table = block_table(tmp_path, "a")
+    table.update("key", lambda _: Block(0, "incident"))
+    publish(runtime, 11, InForce(revisions={"blocks-a.json": 1}, refused=("blocks-a.json",)))
+
+    assert wait_for_workers(tmp_path, holds(table), 0) == Following((), (11,))
