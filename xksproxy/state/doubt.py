@@ -12,8 +12,8 @@ from xksproxy.state.state_file import StateUnusable, read_json, replace_file
 
 FILE_NAME: Final = "doubt.json"
 HOW_TO_SETTLE: Final = (
-    "stop the proxy; put the newest copy of the whole directory in the place of this one, or merge a backup with xksproxy state restore"
-    " FILE, or, if there is neither, xksproxy state accept"
+    "stop the proxy; put the newest copy of the whole directory in the place of this one, or merge a backup with"
+    " xksproxy state restore FILE, or, if there is neither, xksproxy state accept"
 )
 
 
