@@ -190,9 +190,16 @@ def known_to_workers(state_directory: Path, name: str) -> int:
     A command must not change an older file: its change would get a revision that the workers know, or a later one, and
     they would take the older entries with it.
     """
+
+    def is_same(path: str) -> bool:
+        try:
+            return Path(path).samefile(state_directory)
+        except OSError:
+            return False
+
     known = [0]
     with suppress(StateUnusable):
-        known += [newest_revisions(runtime).get(name, 0) for runtime in proxies_of(state_directory)]
+        known += [newest_revisions(runtime, is_same).get(name, 0) for runtime in proxies_of(state_directory)]
     return max(known)
 
 

@@ -212,7 +212,7 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def _note_revisions(self) -> None:
         directory = self.accepted.config.state.directory
         known = self._known_revisions.setdefault(directory, {})
-        for name, revision in worker_status.newest_revisions(self.runtime, directory).items():
+        for name, revision in worker_status.newest_revisions(self.runtime, lambda path: path == directory).items():
             known[name] = max(revision, known.get(name, 0))
 
     def known_revisions(self) -> Mapping[str, int]:

@@ -134,16 +134,16 @@ def read_in_force(directory: Path, pid: int) -> InForce | None:
     return None
 
 
-def newest_revisions(directory: Path, state_directory: str | None = None) -> Mapping[str, int]:
+def newest_revisions(directory: Path, is_same: Callable[[str], bool]) -> Mapping[str, int]:
     """The highest revision of each state file that workers of a runtime directory have published.
 
-    ``state_directory`` leaves out workers that use another one.
+    ``is_same`` says whether a path is that of the state directory; workers that leave may use another one.
     """
     newest: dict[str, int] = {}
     for path in directory.glob(f"{_IN_FORCE}*"):
         pid = path.name.removeprefix(_IN_FORCE)
         found = read_in_force(directory, int(pid)) if pid.isdecimal() else None
-        if found is not None and state_directory in (None, found.state_directory):
+        if found is not None and is_same(found.state_directory):
             for name, revision in found.revisions.items():
                 newest[name] = max(revision, newest.get(name, 0))
     return newest

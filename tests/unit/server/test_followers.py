@@ -15,6 +15,7 @@ from xksproxy.server.followers import (
     Following,
     Registration,
     holds,
+    known_to_workers,
     proxies_of,
     proxy_table,
     refuses,
@@ -171,8 +172,16 @@ def test_the_revisions_that_workers_know_are_the_highest_of_all_and_leave_out_fi
     (tmp_path / "in-force-14.partial").write_bytes(b"")
     (tmp_path / "in-force-15").write_bytes(b"nonsense")
 
-    assert newest_revisions(tmp_path, "state") == {"blocks-a.json": 7, "blocks-b.json": 1}
-    assert newest_revisions(tmp_path)["blocks-a.json"] == 8
+    assert newest_revisions(tmp_path, "state".__eq__) == {"blocks-a.json": 7, "blocks-b.json": 1}
+
+
+def test_a_command_knows_what_the_workers_of_its_state_directory_know(tmp_path: Path, runtime: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    publish(runtime, 11, InForce(str(tmp_path / "link"), {"blocks-a.json": 6}))
+    publish(runtime, 12, InForce(str(tmp_path.parent), {"blocks-a.json": 9}))
+
+    assert known_to_workers(tmp_path, "blocks-a.json") == 6
+    assert known_to_workers(tmp_path, "blocks-b.json") == 0
 
 
 def test_a_worker_that_refuses_the_file_does_not_follow(tmp_path: Path, runtime: Path) -> None:
