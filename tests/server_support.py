@@ -521,6 +521,20 @@ def on_each_worker(proxy: Proxy, connect: Callable[[], Made]) -> list[Made]:
     return made
 
 
+def on_every_worker(proxy: Proxy, ask: bytes) -> set[int]:
+    """The statuses of one request to each worker, over connections that are made before."""
+    statuses = set()
+    for wire in on_each_worker(proxy, lambda: Wire(proxy)):
+        with wire:
+            statuses.add(wire.ask(ask).status)
+    return statuses
+
+
+def encrypt_on_every_worker(proxy: Proxy) -> set[int]:
+    """The statuses of an Encrypt with `demo-key` in each worker."""
+    return on_every_worker(proxy, signed_post(proxy, key_path("encrypt"), encrypt_body(b"text")))
+
+
 def _stands_still(pid: int) -> bool:
     """Whether a process, each of its threads, has stopped."""
     try:

@@ -13,7 +13,7 @@ from server_support import (
     ask_admin,
     encrypt_body,
     key_path,
-    on_each_worker,
+    on_every_worker,
     request,
     signed,
     signed_post,
@@ -34,15 +34,6 @@ def run(proxy: Proxy, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def mine(own_proxy: OwnProxy) -> Proxy:
     return own_proxy.start()
-
-
-def on_every_worker(proxy: Proxy, ask: bytes) -> set[int]:
-    """The statuses of one request to each worker, over connections that are made before."""
-    statuses = set()
-    for wire in on_each_worker(proxy, lambda: Wire(proxy)):
-        with wire:
-            statuses.add(wire.ask(ask).status)
-    return statuses
 
 
 def ask(proxy: Proxy, request: bytes) -> int:

@@ -7,18 +7,8 @@ import subprocess
 from pathlib import Path
 
 from commands import run_command
-from server_support import OwnProxy, Wire, encrypt_body, key_path, on_each_worker, signed_post, workers
-from support import Proxy, eventually, small_file_system
-
-
-def statuses(proxy: Proxy) -> set[int]:
-    """The statuses of an Encrypt in each worker."""
-    encrypt = signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))
-    found = set()
-    for wire in on_each_worker(proxy, lambda: Wire(proxy)):
-        with wire:
-            found.add(wire.ask(encrypt).status)
-    return found
+from server_support import OwnProxy, encrypt_on_every_worker, workers
+from support import eventually, small_file_system
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -28,13 +18,13 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_block_of_all_key_stores_needs_no_configuration(own_proxy: OwnProxy) -> None:
     proxy = own_proxy.start()
     state = proxy.environment.directory / "state"
-    assert statuses(proxy) == {200}
+    assert encrypt_on_every_worker(proxy) == {200}
 
     done = run("block", "--state", state, "--all", "--reason", "incident 4711")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("each key store is blocked on this machine\n")
-    assert statuses(proxy) == {400}
+    assert encrypt_on_every_worker(proxy) == {400}
     shown = run("status", "--json", "--config", proxy.environment.config)
     assert shown.returncode == 1
     blocked = {item["keystore"] for item in json.loads(shown.stdout)["conditions"] if item["cause"] == "blocked"}
@@ -43,10 +33,10 @@ def test_a_block_of_all_key_stores_needs_no_configuration(own_proxy: OwnProxy) -
     for pid in old:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: len(workers(proxy) - old), 2)
-    eventually(lambda: statuses(proxy), {400})
+    eventually(lambda: encrypt_on_every_worker(proxy), {400})
 
     assert run("unblock", "--all", "--config", proxy.environment.config).returncode == 0
-    assert statuses(proxy) == {200}
+    assert encrypt_on_every_worker(proxy) == {200}
     assert run("unblock", "--all", "--config", proxy.environment.config).returncode == 1
     assert run("block", "--all", "--keystore", "dev", "--config", proxy.environment.config).returncode == 2
 
@@ -71,7 +61,7 @@ def test_a_block_is_written_on_a_full_disk(own_proxy: OwnProxy) -> None:
         done = run("block", "--keystore", "dev", "--key", "demo-key", "--config", proxy.environment.config)
 
         assert (done.returncode, done.stderr) == (0, "")
-        assert statuses(proxy) == {400}
+        assert encrypt_on_every_worker(proxy) == {400}
         fill(disk)
         refused = run("block", "--all", "--config", proxy.environment.config)
         assert refused.returncode == 2

@@ -11,30 +11,10 @@ from pathlib import Path
 
 import pytest
 from commands import run_command
-from server_support import (
-    OwnProxy,
-    Wire,
-    copy_state,
-    encrypt_body,
-    key_path,
-    on_each_worker,
-    signed_post,
-    stop,
-    workers,
-)
+from server_support import OwnProxy, copy_state, encrypt_on_every_worker, stop, workers
 from support import Proxy, eventually, lines_with, serve
 
 pytestmark = pytest.mark.slow
-
-
-def answers(proxy: Proxy) -> set[int]:
-    """The statuses of an Encrypt with the blocked key in each worker."""
-    encrypt = signed_post(proxy, key_path("encrypt"), encrypt_body(b"text"))
-    found = set()
-    for wire in on_each_worker(proxy, lambda: Wire(proxy)):
-        with wire:
-            found.add(wire.ask(encrypt).status)
-    return found
 
 
 def command(proxy: Proxy, *arguments: str) -> int:
@@ -103,10 +83,10 @@ def test_a_worker_that_starts_later_accepts_no_older_state(
     noticed: bool,
 ) -> None:
     proxy = own_proxy.start()
-    assert answers(proxy) == {200}
+    assert encrypt_on_every_worker(proxy) == {200}
     copy_state(state_of(proxy), tmp_path / "old")
     assert command(proxy, "block", "--key", "demo-key", "--keystore", "dev") == 0
-    assert answers(proxy) == {400}
+    assert encrypt_on_every_worker(proxy) == {400}
 
     damage(state_of(proxy), tmp_path / "old")
     if noticed:
@@ -115,7 +95,7 @@ def test_a_worker_that_starts_later_accepts_no_older_state(
     renew(proxy)
 
     for _ in range(3):
-        assert 200 not in eventually(lambda: answers(proxy))
+        assert 200 not in eventually(lambda: encrypt_on_every_worker(proxy))
     assert causes(proxy) & {"state-unusable", "state-in-doubt"}
 
 
@@ -127,14 +107,14 @@ def test_counts_that_go_back_are_noticed_by_a_worker_that_starts_later(own_proxy
     assert command(proxy, "block", "--key", "impotent-key", "--keystore", "dev") == 0
     before = (tmp_path / "old" / "number.json").read_text()
     eventually(lambda: (state / "number.json").read_text() != before)
-    assert answers(proxy) == {200}
+    assert encrypt_on_every_worker(proxy) == {200}
 
     put_back(state, tmp_path / "old")
 
     eventually(lambda: "state-in-doubt" in causes(proxy))
-    eventually(lambda: answers(proxy), {500})
+    eventually(lambda: encrypt_on_every_worker(proxy), {500})
     kill_workers(proxy)
-    eventually(lambda: answers(proxy), {500})
+    eventually(lambda: encrypt_on_every_worker(proxy), {500})
     assert "state-in-doubt" in causes(proxy)
 
 
@@ -152,7 +132,7 @@ def test_a_command_never_changes_an_older_file_than_the_workers_know(
     assert command(proxy, "block", "--key", "impotent-key", "--keystore", "dev") == 2
 
     for _ in range(3):
-        assert 200 not in answers(proxy)
+        assert 200 not in encrypt_on_every_worker(proxy)
 
 
 def test_a_change_that_workers_refuse_is_not_reported_as_followed(own_proxy: OwnProxy, tmp_path: Path) -> None:
@@ -166,7 +146,7 @@ def test_a_change_that_workers_refuse_is_not_reported_as_followed(own_proxy: Own
 
     assert command(proxy, *block) != 0
 
-    eventually(lambda: 200 not in answers(proxy))
+    eventually(lambda: 200 not in encrypt_on_every_worker(proxy))
 
 
 def test_a_manifest_that_is_lost_while_the_proxy_is_stopped_puts_the_directory_in_doubt(own_proxy: OwnProxy) -> None:
@@ -183,7 +163,7 @@ def test_a_manifest_that_is_lost_while_the_proxy_is_stopped_puts_the_directory_i
     again = replace(proxy, process=process)
 
     eventually(lambda: "state-in-doubt" in causes(again))
-    eventually(lambda: answers(again), {500})
+    eventually(lambda: encrypt_on_every_worker(again), {500})
 
 
 def test_a_manifest_that_is_lost_while_the_proxy_runs_is_a_condition(own_proxy: OwnProxy) -> None:
@@ -191,4 +171,4 @@ def test_a_manifest_that_is_lost_while_the_proxy_runs_is_a_condition(own_proxy: 
     shutil.rmtree(state_of(proxy) / "manifest")
 
     eventually(lambda: "state-unusable" in causes(proxy))
-    eventually(lambda: answers(proxy), {500})
+    eventually(lambda: encrypt_on_every_worker(proxy), {500})

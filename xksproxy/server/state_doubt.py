@@ -1,15 +1,10 @@
 """Whether the state directory may be older than it was, as one worker sees it."""
 
-import logging
-from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
-from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt, read_doubt
+from xksproxy.state.doubt import begin_doubt, read_doubt
 from xksproxy.state.state_file import StateUnusable, StateWentBack
 from xksproxy.state.state_number import StateNumber
-
-_log: Final = logging.getLogger(__name__)
 
 
 class StateDoubt:
@@ -33,16 +28,9 @@ class StateDoubt:
         try:
             self.number.follow()
         except StateWentBack as error:
-            self._note_went_back(str(error))
+            if not self._went_back:
+                what = "files of the state directory were removed or replaced by older ones while the proxy ran"
+                self._went_back = begin_doubt(self._directory, f"{what}: {error}")
         except StateUnusable:
             pass  # what needs the file reports it
         self._marked = read_doubt(self._directory)
-
-    def _note_went_back(self, problem: str) -> None:
-        if self._went_back:
-            return
-        reason = f"files of the state directory were removed or replaced by older ones while the proxy ran: {problem}"
-        self._went_back = f"{reason}; {HOW_TO_SETTLE}"
-        _log.error("state directory in doubt", extra={"fields": {"reason": self._went_back}})
-        with suppress(StateUnusable):  # then every worker notices it by itself
-            mark_doubt(self._directory, reason)

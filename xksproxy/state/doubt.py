@@ -1,5 +1,6 @@
 """The mark that a state directory is in doubt: something outside knows of a newer one."""
 
+import logging
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ import msgspec
 
 from xksproxy.encoding import encode_json
 from xksproxy.state.state_file import StateUnusable, read_json, replace_file
+
+_log: Final = logging.getLogger(__name__)
 
 FILE_NAME: Final = "doubt.json"
 HOW_TO_SETTLE: Final = (
@@ -36,6 +39,15 @@ def read_doubt(state_directory: Path) -> str:
     except StateUnusable as error:
         return str(error)
     return "" if doubt is None else f"{doubt.reason}; {HOW_TO_SETTLE}"
+
+
+def begin_doubt(state_directory: Path, reason: str) -> str:
+    """Log and mark that a directory is in doubt, if the mark can be written. Returns what :func:`read_doubt` would."""
+    text = f"{reason}; {HOW_TO_SETTLE}"
+    _log.error("state directory in doubt", extra={"fields": {"reason": text}})
+    with suppress(StateUnusable):  # then each worker notices it by itself
+        mark_doubt(state_directory, reason)
+    return text
 
 
 def mark_doubt(state_directory: Path, reason: str) -> None:

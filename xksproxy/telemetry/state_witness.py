@@ -47,7 +47,7 @@ def doubt_of(state_directory: Path, log: Path | None) -> str:
     """Why a state directory is in doubt; empty if it is not. ``log`` is its witness."""
     if marked := read_doubt(state_directory):
         return marked
-    reason = manifest_problem(state_directory) or ("" if log is None else _compare(state_directory, log))
+    reason = _reason(state_directory, log)
     return f"{reason}; {HOW_TO_SETTLE}" if reason else ""
 
 
@@ -58,10 +58,8 @@ def note_doubt(config: Config) -> None:
         StateUnusable: the mark cannot be written.
     """
     directory, log = Path(config.state.directory), witness_file(config)
-    if not read_doubt(directory):
-        reason = manifest_problem(directory) or ("" if log is None else _compare(directory, log))
-        if reason:
-            mark_doubt(directory, reason)
+    if not read_doubt(directory) and (reason := _reason(directory, log)):
+        mark_doubt(directory, reason)
     if reason := read_doubt(directory):
         _log.error("state directory in doubt", extra={"fields": {"reason": reason}})
 
@@ -128,7 +126,10 @@ class WitnessLines:
         return changed != before
 
 
-def _compare(state_directory: Path, log: Path) -> str:
+def _reason(state_directory: Path, log: Path | None) -> str:
+    """Why a directory is in doubt, by itself or by what its witness knows."""
+    if (reason := manifest_problem(state_directory)) or log is None:
+        return reason
     path = str(state_directory.resolve())
     return contradiction(state_directory, lambda state_id: _newest(log, path, state_id), f"the audit log {log}")
 

@@ -6,7 +6,6 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -18,7 +17,7 @@ from xksproxy.encoding import encode_json
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
-from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt
+from xksproxy.state.doubt import begin_doubt
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.state_number import StateNumber
 from xksproxy.state.witness import Witness, contradiction
@@ -151,12 +150,8 @@ class TokenWitness:
     def _judge(self, token: "_Token", records: Sequence["Record"]) -> None:
         """Compare the directory with what was read on a token, and mark it if it is older."""
         reason = doubt_by_token(self._directory, token.instance.id, records)
-        if not reason or self.doubt:
-            return
-        self.doubt = f"{reason}; {HOW_TO_SETTLE}"
-        _log.error("state directory in doubt", extra={"fields": {"reason": self.doubt}})
-        with suppress(StateUnusable):  # then every worker finds it on the token
-            mark_doubt(self._directory, reason)
+        if reason and not self.doubt:
+            self.doubt = begin_doubt(self._directory, reason)
 
 
 class Record(NamedTuple):
