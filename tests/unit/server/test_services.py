@@ -23,6 +23,7 @@ from xksproxy.hsm.instance.instance import Instance
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.server import refused_files
 from xksproxy.server import services as module
+from xksproxy.server.followers import proxy_table
 from xksproxy.server.services import Services
 from xksproxy.server.state_tables import StateTables
 from xksproxy.sigv4.keyring import generate_credential
@@ -294,3 +295,17 @@ def test_a_module_is_not_initialised_again_while_another_of_its_hsms_connects(
 
     assert not missing.may_reinitialize(missing)
     assert connecting.may_reinitialize(connecting)
+
+
+def test_a_worker_whose_master_has_ended_does_not_record_another_one(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Path(config.state.directory)
+    services = Services(config, directory / "run")
+    services.register()
+    before = proxy_table(directory).path.read_bytes()
+    monkeypatch.setattr("os.getppid", lambda: 1)
+
+    services.register()
+
+    assert proxy_table(directory).path.read_bytes() == before

@@ -669,3 +669,16 @@ def test_a_reader_between_the_steps_of_a_change_does_not_alter_its_revision(
     assert StateFile(tmp_path, "file.json").read() == {"a": 2, "format": 1, "revision": 2}
     file.write({"a": 3})
     assert json.loads((tmp_path / "file.json").read_text())["revision"] == 3
+
+
+def test_the_revision_that_was_read_with_other_entries_is_refused(
+    table: Callable[[], SharedTable[Count]], path: Path
+) -> None:
+    running = table()
+    running.update("a", lambda _: Count(7))
+    path.write_bytes(path.read_bytes().replace(b'"number":7', b'"number":8'))
+
+    with pytest.raises(StateUnusable, match=r"its revision is still 1, and its entries are others"):
+        running.refresh()
+
+    assert running.get("a") == Count(7)
