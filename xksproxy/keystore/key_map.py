@@ -119,6 +119,8 @@ class KeyMap:
         }
         self._patterns = tuple((compile_pattern(key.id), key) for key in keys if is_pattern(key.id))
         self._by_label = dict(self._named_labels())
+        self._by_stem = {key.label: key for key in reversed(self._named.values()) if not key.listed_versions}
+        """Keys to whose later versions the naming rule applies, by the label with which those begin."""
         self._matched: dict[str, ExternalKey] = {}
         """The keys that patterns expose, for the ids that were requested recently."""
 
@@ -192,8 +194,9 @@ class KeyMap:
         if split is None:
             return None
         stem = split[0]
+        # Another key may list versions and have the same first one. Its list says nothing of the others.
         # Only a legal id recurses, so the maximum length of an id limits the depth.
-        key = self.key_of_label(stem) if is_key_id(stem) else self._by_label.get(stem)
+        key = self._by_stem.get(stem) or (self.key_of_label(stem) if is_key_id(stem) else self._by_label.get(stem))
         return key if key is not None and key.version_of(label) else None
 
     def _by_pattern(self, key_id: str) -> ExternalKey | None:

@@ -130,6 +130,7 @@ def test_a_label_that_is_by_its_name_a_version_of_another_key_is_refused(keys: t
 
 @given(st.lists(_KEYS, min_size=1, max_size=5, unique_by=lambda key: key.id))
 @example([Key(id="*"), Key(id="a", label="p/a.v2")])
+@example([Key(id="b", label="a"), Key(id="a", versions={1: "a"}), Key(id="*"), Key(id="a.v2.v3")])
 def test_a_label_is_refused_exactly_if_another_exposed_key_has_it_as_a_version(
     keys: list[Key],
 ) -> None:

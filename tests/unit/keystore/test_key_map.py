@@ -28,10 +28,13 @@ _LABELS = st.builds(
     "".join, st.tuples(st.sampled_from(["a", "b", "p/a"]), st.sampled_from(["", ".v2"]), st.sampled_from(["", ".v3"]))
 )
 _LABEL_IDS = _LABELS.filter(lambda label: "/" not in label)
+_VERSIONS = st.dictionaries(st.integers(1, 3), _LABELS, min_size=1, max_size=2).filter(
+    lambda versions: len({*versions.values()}) == len(versions)  # otherwise it is refused
+)
 _KEYS = (
     st.builds(Key, id=_LABEL_IDS)
     | st.builds(Key, id=_LABEL_IDS, label=_LABELS)
-    | st.builds(Key, id=_LABEL_IDS, versions=st.dictionaries(st.integers(1, 3), _LABELS, min_size=1, max_size=2))
+    | st.builds(Key, id=_LABEL_IDS, versions=_VERSIONS)
     | st.builds(Key, id=st.sampled_from(["*", "a*", "?", "a.v?", "*.v3"]))
 )
 

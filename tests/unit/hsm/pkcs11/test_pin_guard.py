@@ -272,10 +272,10 @@ def test_forgetting_repairs_a_record_that_cannot_be_read(guard: PinGuard, tmp_pa
 
 
 def test_the_pin_is_not_in_the_record(guard: PinGuard, tmp_path: Path) -> None:
-    refuse(guard, Secret("4711-secret"))
+    refuse(guard, Secret("4711x-secret"))
 
     for file in filter(Path.is_file, (tmp_path / "state").rglob("*")):
-        assert b"4711" not in file.read_bytes()
+        assert b"4711x" not in file.read_bytes()
         assert file.stat().st_mode & 0o077 == 0
 
 
