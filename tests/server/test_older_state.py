@@ -14,6 +14,9 @@ from commands import run_command
 from server_support import OwnProxy, copy_state, encrypt_on_every_worker, stop, workers
 from support import Proxy, eventually, lines_with, serve
 
+from xksproxy.server.followers import proxies_of
+from xksproxy.server.worker_status import newest_revisions
+
 pytestmark = pytest.mark.slow
 
 
@@ -97,6 +100,31 @@ def test_a_worker_that_starts_later_accepts_no_older_state(
     for _ in range(3):
         assert 200 not in eventually(lambda: encrypt_on_every_worker(proxy))
     assert causes(proxy) & {"state-unusable", "state-in-doubt"}
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+@pytest.mark.parametrize("name", ["usage/key-demo-key.json", "keys-dev.json"])
+def test_a_worker_that_starts_later_never_counts_or_identifies_a_key_anew(
+    own_proxy: OwnProxy, name: str, *, noticed: bool
+) -> None:
+    proxy = own_proxy.start()
+    assert encrypt_on_every_worker(proxy) == {200}
+    (runtime,) = proxies_of(state_of(proxy))
+    eventually(lambda: name in newest_revisions(runtime, lambda _: True))
+
+    (state_of(proxy) / "manifest" / name).unlink()
+    (state_of(proxy) / name).unlink()
+    if noticed:
+        eventually(lambda: causes(proxy) & {"state-unusable"})
+    kill_workers(proxy)
+
+    for _ in range(3):
+        assert eventually(lambda: encrypt_on_every_worker(proxy)) == {500}
+    eventually(lambda: "state-unusable" in causes(proxy))
+    assert stop(proxy) == 0
+    own_proxy.adopt(process := serve(proxy.environment.config, proxy.log))
+    again = replace(proxy, process=process)
+    eventually(lambda: encrypt_on_every_worker(again), {500})
 
 
 def test_counts_that_go_back_are_noticed_by_a_worker_that_starts_later(own_proxy: OwnProxy, tmp_path: Path) -> None:

@@ -211,9 +211,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def _note_revisions(self) -> None:
         directory = self.accepted.config.state.directory
-        known = self._known_revisions.setdefault(directory, {})
-        for name, revision in worker_status.newest_revisions(self.runtime, lambda path: path == directory).items():
-            known[name] = max(revision, known.get(name, 0))
+        published = worker_status.newest_revisions(self.runtime, directory.__eq__)
+        worker_status.raise_to(self._known_revisions.setdefault(directory, {}), published)
 
     def known_revisions(self) -> Mapping[str, int]:
         """The revisions that state files have had while this service ran, so that a new worker accepts none older."""

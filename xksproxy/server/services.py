@@ -74,7 +74,7 @@ class Services:
         self._registration = Registration(state, runtime)
         self._identity = identity or StateIdentity(state)
         self._lost = self._identity.problem
-        self.usage = UsageBook(state, lambda: self._unanswered)
+        self.usage = UsageBook(state, lambda: self._unanswered, known)
         self._state_check = StateDirectoryCheck(state)
         self._state_doubt = StateDoubt(state, known.get(NUMBER, -1))
         if not self._lost:
@@ -298,6 +298,16 @@ class Services:
             return {}
         number = self._state_doubt.number.newest
         return {**self._states.revisions(), **({NUMBER: number} if number > 0 else {})}
+
+    @property
+    def record_revisions(self) -> Mapping[str, int]:
+        """The revisions of fingerprints and counts that this worker has seen; none of another directory."""
+        return {} if self._lost else {**self._states.fingerprint_revisions, **self.usage.revisions}
+
+    @property
+    def records_generation(self) -> tuple[int, int]:
+        """Another value after each change of :attr:`record_revisions`."""
+        return self._states.fingerprints_generation, self.usage.generation
 
     @property
     def refused_state(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -66,7 +67,11 @@ class StateTables:
         self._troubled: set[str] = set()
         self._changed: set[str] = set()
         self.generation = 0
-        """Grows when a revision may have changed."""
+        """Grows when a revision in :meth:`revisions` may have changed."""
+        self.fingerprint_revisions: dict[str, int] = {}
+        """The highest revisions that the files of fingerprints are known to have had, by their names."""
+        self.fingerprints_generation = 0
+        """Grows when one of them has changed."""
 
     def of(self, keystore: str) -> StoreState:
         """Return the state of a key store. It is read on first use, and stays the same object afterwards."""
@@ -81,12 +86,19 @@ class StateTables:
             state = self._states[keystore] = StoreState(
                 Blocks(blocks, self._blocks_of_all, unread=unread),
                 KeyVersions(versions, unread=unread),
-                FingerprintRecords(self._directory, keystore, expect_missing=True),
+                FingerprintRecords(self._directory, keystore, expect_missing=True, known=self._known),
                 CredentialUses(self._directory, keystore, self._uses),
             )
             if not unread:
-                state.fingerprints.refresh()
+                self._refresh_fingerprints(state)
         return state
+
+    def _refresh_fingerprints(self, state: StoreState) -> None:
+        records = state.fingerprints
+        records.refresh()
+        if records.known_revision > self.fingerprint_revisions.get(records.file_name, 0):
+            self.fingerprint_revisions[records.file_name] = records.known_revision
+            self.fingerprints_generation += 1
 
     def _expecting(self, table: SharedTable[Entry]) -> SharedTable[Entry]:
         table.expect_revision(self._known.get(table.path.name, 0))
@@ -111,7 +123,7 @@ class StateTables:
         guarded(self.retired.refresh)
         self.generation += bool(changed_for_all) or before != [_followed(state) for _, state in due]
         for _, state in due:
-            guarded(state.fingerprints.refresh)
+            guarded(partial(self._refresh_fingerprints, state))
         self._troubled = {keystore for keystore, state in due if state.problem}
         self._changed |= names
         return changes

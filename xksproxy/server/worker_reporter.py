@@ -17,7 +17,7 @@ from xksproxy.server.find_conditions import ConditionFinder
 from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.services import Services
-from xksproxy.server.worker_status import HsmStatus, InForce, StatusFile, WorkerStatus
+from xksproxy.server.worker_status import Changing, HsmStatus, InForce, RecordRevisions, StatusFile, WorkerStatus
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
@@ -76,9 +76,15 @@ class WorkerReporter:
         services = self._services
         self._file.publish(
             self.status(),
-            (services.snapshot.loaded_at, services.revisions_generation),
-            lambda: InForce(
-                services.state_directory, services.revisions, services.refused_state, services.accepted_credentials
+            Changing(
+                (services.snapshot.loaded_at, services.revisions_generation),
+                lambda: InForce(
+                    services.state_directory, services.revisions, services.refused_state, services.accepted_credentials
+                ),
+            ),
+            Changing(
+                services.records_generation,
+                lambda: RecordRevisions(services.state_directory, services.record_revisions),
             ),
         )
 

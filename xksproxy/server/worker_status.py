@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,6 +21,12 @@ _CAPACITY: Final = 128 * 1024
 _IN_FORCE: Final = "in-force-"
 _IN_FORCE_CAPACITY: Final = 64 * 1024
 """Enough for a thousand credentials."""
+
+_RECORDS: Final = "records-"
+_RECORDS_CAPACITY: Final = 64 * 1024
+"""Enough for a thousand keys."""
+
+Content = TypeVar("Content")
 
 
 class HsmStatus(msgspec.Struct, frozen=True):
@@ -90,27 +96,57 @@ class InForce(msgspec.Struct, frozen=True):
     """The access key ids that are accepted, by key store."""
 
 
+class RecordRevisions(msgspec.Struct, frozen=True):
+    """Which state files a worker has seen that no command changes. It grows with the number of keys in use."""
+
+    state_directory: str = ""
+    """The directory of these files."""
+
+    revisions: Mapping[str, int] = {}
+    """The highest revisions that they are known to have had, by their paths in the directory. 0 is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """What is published only if it has changed."""
+
+    state: object
+    """Another value after each change."""
+
+    content: Callable[[], InForce | RecordRevisions]
+
+
 class StatusFile:
-    """The files in which a worker publishes its status and what is in force."""
+    """The files in which a worker publishes its status, what is in force, and the records that it has seen."""
 
     def __init__(self, directory: Path, pid: int) -> None:
         self._file = PublishedFile(_path(directory, pid), _CAPACITY)
-        self._in_force_file = PublishedFile(_in_force_path(directory, pid), _IN_FORCE_CAPACITY)
-        self._in_force: object = None
+        self._in_force = _ChangingFile(PublishedFile(_in_force_path(directory, pid), _IN_FORCE_CAPACITY))
+        self._records = _ChangingFile(PublishedFile(_records_path(directory, pid), _RECORDS_CAPACITY))
         self.problem = ""
         """Why the last status could not be written; empty if it could."""
 
-    def publish(self, worker: WorkerStatus, state: object, in_force: Callable[[], InForce]) -> None:
-        """Write the status; call it on a thread. ``in_force`` is written too if ``state`` has changed."""
+    def publish(self, worker: WorkerStatus, in_force: Changing, records: Changing) -> None:
+        """Write the status, and the rest where it has changed; call it on a thread."""
         try:
-            if state != self._in_force or not self._in_force_file.in_place:
-                self._in_force_file.write(encode_json(in_force()))
-                self._in_force = state
+            self._in_force.publish(in_force)
+            self._records.publish(records)
             self._file.write(encode_json(worker))
         except OSError as error:
             self.problem = error.strerror or str(error)
         else:
             self.problem = ""
+
+
+class _ChangingFile:
+    def __init__(self, file: PublishedFile) -> None:
+        self._file = file
+        self._state: object = None
+
+    def publish(self, published: Changing) -> None:
+        if published.state != self._state or not self._file.in_place:
+            self._file.write(encode_json(published.content()))
+            self._state = published.state
 
 
 def collect(directory: Path) -> list[WorkerStatus]:
@@ -122,31 +158,34 @@ def collect(directory: Path) -> list[WorkerStatus]:
 
 def read_status(directory: Path, pid: int) -> WorkerStatus | None:
     """The status that a worker has published, however old; None if there is none."""
-    with suppress(OSError, Unreadable, msgspec.MsgspecError):
-        return decode_json(read_published(_path(directory, pid)), WorkerStatus)
-    return None
+    return _read(_path(directory, pid), WorkerStatus)
 
 
 def read_in_force(directory: Path, pid: int) -> InForce | None:
     """What a worker has published of that; None if it has published nothing."""
-    with suppress(OSError, Unreadable, msgspec.MsgspecError):
-        return decode_json(read_published(_in_force_path(directory, pid)), InForce)
-    return None
+    return _read(_in_force_path(directory, pid), InForce)
 
 
-def newest_revisions(directory: Path, is_same: Callable[[str], bool]) -> Mapping[str, int]:
+def newest_revisions(directory: Path, is_same: Callable[[str], bool]) -> dict[str, int]:
     """The highest revision of each state file that workers of a runtime directory have published.
 
     ``is_same`` says whether a path is that of the state directory; workers that leave may use another one.
     """
     newest: dict[str, int] = {}
-    for path in directory.glob(f"{_IN_FORCE}*"):
-        pid = path.name.removeprefix(_IN_FORCE)
-        found = read_in_force(directory, int(pid)) if pid.isdecimal() else None
-        if found is not None and is_same(found.state_directory):
-            for name, revision in found.revisions.items():
-                newest[name] = max(revision, newest.get(name, 0))
+    kinds: tuple[tuple[str, type[InForce | RecordRevisions]], ...] = (_IN_FORCE, InForce), (_RECORDS, RecordRevisions)
+    for prefix, content_type in kinds:
+        for path in directory.glob(f"{prefix}*"):
+            is_whole = path.name.removeprefix(prefix).isdecimal()
+            found = _read(path, content_type) if is_whole else None
+            if found is not None and is_same(found.state_directory):
+                raise_to(newest, found.revisions)
     return newest
+
+
+def raise_to(newest: dict[str, int], revisions: Mapping[str, int]) -> None:
+    """Raise each revision in ``newest`` to that in ``revisions``, if this one is higher."""
+    for name, revision in revisions.items():
+        newest[name] = max(revision, newest.get(name, 0))
 
 
 def published_pids(directory: Path) -> list[int]:
@@ -159,6 +198,14 @@ def forget(directory: Path, pid: int) -> None:
     """Remove the files of a worker that has ended."""
     _path(directory, pid).unlink(missing_ok=True)
     _in_force_path(directory, pid).unlink(missing_ok=True)
+    _records_path(directory, pid).unlink(missing_ok=True)
+
+
+def _read(path: Path, content_type: type[Content]) -> Content | None:
+    """The content of a published file; None if it has none that can be read."""
+    with suppress(OSError, Unreadable, msgspec.MsgspecError):
+        return decode_json(read_published(path), content_type)
+    return None
 
 
 def _path(directory: Path, pid: int) -> Path:
@@ -167,3 +214,7 @@ def _path(directory: Path, pid: int) -> Path:
 
 def _in_force_path(directory: Path, pid: int) -> Path:
     return directory / f"{_IN_FORCE}{pid}"
+
+
+def _records_path(directory: Path, pid: int) -> Path:
+    return directory / f"{_RECORDS}{pid}"

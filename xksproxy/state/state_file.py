@@ -169,14 +169,14 @@ class StateFile:
                 encoded = read_file(self.name, directory)
         except FileNotFoundError:
             if known >= 0:
-                raise StateWentBack(f"{self.path}: it was deleted; restore it") from None
+                raise self._went_back("it was deleted; restore it", recorded) from None
             return None
         except OSError as error:
             raise StateUnusable(f"{self.path}: {error.strerror}") from error
         document = _decode(self.path, encoded, dict[str, Any])
         revision = self._revision_of(document)
         if revision < known:
-            raise StateWentBack(f"{self.path}: it is an older copy, revision {revision} of {known}; restore the newest")
+            raise self._went_back(f"it is an older copy, revision {revision} of {known}; restore the newest", recorded)
         try:
             content = converted(document)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -184,6 +184,13 @@ class StateFile:
         # Only now: a damaged document must not make the right one look older.
         self._revision = max(self._revision, revision)
         return content, document
+
+    def _went_back(self, how: str, recorded: int | None) -> StateWentBack:
+        """The error. If the record went back too, it is made anew, so that the next process refuses the file too."""
+        if self._revision > (-1 if recorded is None else recorded):
+            with suppress(StateUnusable):
+                self.record()
+        return StateWentBack(f"{self.path}: {how}")
 
     def write(self, document: Mapping[str, Any]) -> None:
         """Replace the file by the next revision. The caller holds the lock and has read the file under it.

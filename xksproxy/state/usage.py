@@ -4,10 +4,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from xksproxy.state.reservation import LimitReached, Reservation
@@ -29,15 +30,33 @@ class UsageBook:
     has been named by its label and by its CKA_ID has one record; see ``names``.
     """
 
-    def __init__(self, state_directory: Path, unanswered: Callable[[], str] = str) -> None:
-        """``unanswered`` returns why no call should wait for the directory; empty if nothing is known against it."""
+    def __init__(
+        self,
+        state_directory: Path,
+        unanswered: Callable[[], str] = str,
+        known: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """``unanswered`` returns why no call should wait for the directory; empty if nothing is known against it.
+
+        ``known`` has the revisions that records have had while the proxy ran.
+        """
         self._unanswered = unanswered
-        self.names = UsageNames(state_directory)
-        self.records = UsageRecords(state_directory)
+        self.names = UsageNames(state_directory, known)
+        self.records = UsageRecords(state_directory, known)
         self.directory = state_directory
         self._lock = threading.Lock()
         self._reservations: dict[str, Reservation] = {}
         self._decrypted_at: dict[str, float] = {}
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """The highest revisions that the files are known to have had, by their paths in the state directory."""
+        return {**self.names.revisions, **self.records.revisions}
+
+    @property
+    def generation(self) -> int:
+        """Grows when one of them has changed."""
+        return self.records.generation + sum(self.names.revisions.values())
 
     def read(self, label: str) -> KeyUsage:
         """The record of a label.

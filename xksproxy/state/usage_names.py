@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
 from xksproxy.state.shared_table import SharedTable
+
+_FILE_NAME: Final = "usage-names.json"
 
 
 class UsageName(msgspec.Struct, frozen=True):
@@ -21,11 +25,19 @@ class UsageNames:
     the key is first used under that name.
     """
 
-    def __init__(self, state_directory: Path) -> None:
-        self._table = SharedTable(state_directory, "usage-names.json", UsageName)
+    def __init__(self, state_directory: Path, known: Mapping[str, int] = MappingProxyType({})) -> None:
+        """``known`` has a revision that the file is known to have had, by its name."""
+        self._table = SharedTable(state_directory, _FILE_NAME, UsageName)
+        self._table.expect_revision(known.get(_FILE_NAME, 0))
         self._known: dict[str, str] = {}
         self._others_of: tuple[Mapping[str, UsageName], Mapping[str, Sequence[str]]] = {}, {}
         """Entries of the file, and by the names under which they are counted."""
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """The highest revision that the file is known to have had, by its name; empty if it has never existed."""
+        revision = self._table.known_revision
+        return {_FILE_NAME: revision} if revision else {}
 
     def of(self, name: str) -> str:
         """The name under which encryptions are counted. The first use of a name reads the file.

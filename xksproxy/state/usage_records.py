@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final
 from urllib.parse import quote
 
@@ -51,7 +52,8 @@ class KeyUsage(msgspec.Struct, frozen=True):
 class UsageRecords:
     """The records of a state directory. Methods wait for the disk, and for other processes where they write."""
 
-    def __init__(self, state_directory: Path) -> None:
+    def __init__(self, state_directory: Path, known: Mapping[str, int] = MappingProxyType({})) -> None:
+        """``known`` has revisions that records are known to have had, as :attr:`revisions` of another process."""
         self._directory = state_directory
         self._files: dict[str, StateFile] = {}
         self._checked_at = -math.inf
@@ -61,6 +63,18 @@ class UsageRecords:
         self._problems: dict[str, str] = {}
         self.problem = ""
         """Why encryptions under a key cannot be counted. Empty if all records can be read."""
+        self.generation = 0
+        """Grows when a revision may have changed."""
+        for path, revision in known.items():
+            directory, _, name = path.partition("/")
+            if directory == _DIRECTORY:
+                self._file_named(name).note_written(revision)
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """The highest revision of each record that this process has seen, by its path in the state directory."""
+        files = [(name, file.revision) for name, file in list(self._files.items())]
+        return {f"{_DIRECTORY}/{name}": revision for name, revision in files if revision > 0}
 
     def read(self, label: str) -> KeyUsage:
         """The record of a label.
@@ -83,7 +97,7 @@ class UsageRecords:
         file = self._file(label)
         with file.locked(_LOCK_SECONDS):
             if file.read_as(_usage_of) is None:
-                file.write(msgspec.to_builtins(KeyUsage(label)))
+                self._write(file, {}, KeyUsage(label))
 
     def read_all(self) -> Iterator[KeyUsage]:
         """All records, in no particular order. Those that have not changed since they were read are not read again.
@@ -147,7 +161,7 @@ class UsageRecords:
                     block = max(block, _first_block(usage.encryptions, remaining))
             times = {} if ahead else {"last_encrypted": time.time()}
             counted = _later(usage, encryptions=usage.encryptions + block, **times)
-            file.write({**document, **msgspec.to_builtins(counted)})
+            self._write(file, document, counted)
         if maximum is not None:
             # A process that begins to use a key warns even if another one did before.
             before = usage.encryptions if reserved else 0
@@ -180,12 +194,13 @@ class UsageRecords:
         file = self._file(label)
         with file.locked(_LOCK_SECONDS):
             usage, document = self._read(file, label, reserved)
-            changed = _later(usage, encryptions=usage.encryptions, **times)
-            file.write({**document, **msgspec.to_builtins(changed)})
+            self._write(file, document, _later(usage, encryptions=usage.encryptions, **times))
 
     def _check_some(self) -> None:
         if not self._unchecked:
-            self._unchecked = list(self._record_names(self._directory / MANIFEST / _DIRECTORY))
+            # Those without a record too: both may have been removed.
+            seen = {name for name, file in list(self._files.items()) if file.revision >= 0}
+            self._unchecked = [*seen.union(self._record_names(self._directory / MANIFEST / _DIRECTORY))]
         now, self._unchecked = self._unchecked[:_CHECKED_AT_ONCE], self._unchecked[_CHECKED_AT_ONCE:]
         for name in {*now, *self._problems}:
             try:
@@ -202,6 +217,7 @@ class UsageRecords:
         known = self._looked_at.get(name)
         if known is None or signature is None or known[0] != signature:
             known = self._looked_at[name] = signature, self._read(file, "")[0]
+            self.generation += 1
         return known[1]
 
     def _read(self, file: StateFile, label: str, reserved: int = 0) -> tuple[KeyUsage, Document]:
@@ -214,6 +230,10 @@ class UsageRecords:
             return usage
 
         return file.read_as(converted) or (KeyUsage(label, unrecorded_encryptions(self._directory)), {})
+
+    def _write(self, file: StateFile, document: Document, usage: KeyUsage) -> None:
+        file.write({**document, **msgspec.to_builtins(usage)})
+        self.generation += 1
 
     @staticmethod
     def _record_names(directory: Path) -> Iterator[str]:

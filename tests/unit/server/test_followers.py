@@ -22,7 +22,7 @@ from xksproxy.server.followers import (
     register,
     wait_for_workers,
 )
-from xksproxy.server.worker_status import InForce, StatusFile, WorkerStatus, newest_revisions
+from xksproxy.server.worker_status import Changing, InForce, RecordRevisions, StatusFile, WorkerStatus, newest_revisions
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.state_file import StateUnusable
 
@@ -32,7 +32,8 @@ NOTHING = InForce()
 
 def publish(directory: Path, pid: int, in_force: InForce = NOTHING) -> None:
     worker = WorkerStatus(pid, 1.0, 1.0, 0, ready=True, hsms=(), refusals=())
-    StatusFile(directory, pid).publish(worker, 1, lambda: in_force)
+    records = RecordRevisions(in_force.state_directory, {"usage/key-a.json": pid})
+    StatusFile(directory, pid).publish(worker, Changing(1, lambda: in_force), Changing(1, lambda: records))
 
 
 @pytest.fixture
@@ -172,7 +173,11 @@ def test_the_revisions_that_workers_know_are_the_highest_of_all_and_leave_out_fi
     (tmp_path / "in-force-14.partial").write_bytes(b"")
     (tmp_path / "in-force-15").write_bytes(b"nonsense")
 
-    assert newest_revisions(tmp_path, "state".__eq__) == {"blocks-a.json": 7, "blocks-b.json": 1}
+    assert newest_revisions(tmp_path, "state".__eq__) == {
+        "blocks-a.json": 7,
+        "blocks-b.json": 1,
+        "usage/key-a.json": 12,
+    }
 
 
 def test_a_command_knows_what_the_workers_of_its_state_directory_know(tmp_path: Path, runtime: Path) -> None:

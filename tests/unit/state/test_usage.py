@@ -802,3 +802,54 @@ def test_after_an_accepted_loss_a_key_without_a_record_is_full_and_one_that_is_m
     again.begin("new")
 
     assert again.read("new").encryptions == 16
+
+
+def test_a_process_that_starts_later_refuses_a_record_that_was_removed_with_that_in_the_manifest(
+    book: UsageBook, record: Path, tmp_path: Path
+) -> None:
+    count(book, 1)
+    known = book.revisions
+    record.unlink()
+    (tmp_path / "manifest" / "usage" / RECORD).unlink()
+
+    later = UsageBook(tmp_path, known=known)
+
+    later.records.check()
+    assert "it was deleted" in later.records.problem
+    with pytest.raises(StateUnusable, match="it was deleted"):
+        later.count_encryption("demo", None)
+
+
+def test_a_record_in_the_manifest_that_went_back_with_the_file_is_made_anew_by_who_knows_better(
+    book: UsageBook, record: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "manifest" / "usage" / RECORD
+    count(book, 1)
+    older = record.read_bytes(), manifest.read_bytes()
+    count(book, 16)
+    known = StateFile(tmp_path, f"usage/{RECORD}").recorded()
+    record.write_bytes(older[0])
+    manifest.write_bytes(older[1])
+
+    book.records.check()
+
+    assert "an older copy" in book.records.problem
+    assert StateFile(tmp_path, f"usage/{RECORD}").recorded() == known
+    with pytest.raises(StateUnusable, match="an older copy"):
+        UsageBook(tmp_path).count_encryption("demo", None)
+
+
+def test_what_has_been_seen_changes_with_its_generation(book: UsageBook) -> None:
+    seen = {book.generation: book.revisions}
+    for step in (
+        lambda: count(book, 1),
+        lambda: count(book, 16),
+        lambda: book.names.join("other", "demo"),
+        lambda: book.begin("new"),
+        lambda: book.records.set_times("demo", last_decrypted=time.time()),
+    ):
+        before = book.revisions
+        step()
+        assert book.revisions != before
+        assert book.generation not in seen
+        seen[book.generation] = book.revisions

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from xksproxy.hsm.errors import TokenUnavailable
 from xksproxy.hsm.keys import KeyFingerprint
@@ -17,9 +18,20 @@ class FingerprintRecords:
     for a file lock and for the disk: call them on a thread.
     """
 
-    def __init__(self, state_directory: Path, keystore: str, *, expect_missing: bool = False) -> None:
-        """``expect_missing``: see :meth:`SharedTable.expect_missing`."""
+    def __init__(
+        self,
+        state_directory: Path,
+        keystore: str,
+        *,
+        expect_missing: bool = False,
+        known: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """``expect_missing``: see :meth:`SharedTable.expect_missing`.
+
+        ``known`` has a revision that the file is known to have had, by its name.
+        """
         self._table = SharedTable(state_directory, f"keys-{keystore}.json", KeyFingerprint)
+        self._table.expect_revision(known.get(self.file_name, 0))
         if expect_missing:
             self._table.expect_missing()
         self.problem = ""
@@ -34,9 +46,19 @@ class FingerprintRecords:
         return (label for label, fingerprint in self._table.entries().items() if not fingerprint.removed)
 
     @property
+    def file_name(self) -> str:
+        """The name of the file."""
+        return self._table.path.name
+
+    @property
     def revision(self) -> int:
         """The revision of the file, as this worker last read it."""
         return self._table.revision
+
+    @property
+    def known_revision(self) -> int:
+        """The highest revision that the file is known to have had; 0 if none is known."""
+        return self._table.known_revision
 
     def refresh(self) -> None:
         """Read what other processes have recorded. If the file cannot be read, the records stay as they were."""
