@@ -27,12 +27,12 @@ Phase = Callable[[SoakProxy, float], Awaitable[None]]
 
 
 async def overload(proxy: SoakProxy, rate: float) -> None:
-    """Slow HSMs, and then as many further requests as make it more than they can do."""
+    """Slow HSMs, and as many further requests as make it more than they can do; a few, if it is more without them."""
     proxy.tolerated = _OVERLOADED
     for hsm in proxy.hsms:
         hsm.tell("C_Encrypt delay 50", "C_Decrypt delay 50")
     sessions = sum(hsm.hsm.sessions for hsm in proxy.hsms) * len(proxy.workers())
-    await proxy.load(PHASE_SECONDS, max(0.0, sessions / 0.05 - rate))
+    await proxy.load(PHASE_SECONDS, max(1.0, sessions / 0.05 - rate))
     for hsm in proxy.hsms:
         hsm.tell()
     assert proxy.all_serve(), "an HSM left service because it was slow"

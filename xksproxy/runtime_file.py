@@ -6,6 +6,10 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+MAXIMUM_BYTES: Final = 64 * 1024 * 1024
+"""The maximum of what is read from a file. No process writes as much."""
 
 
 def replace_runtime_file(path: Path, content: bytes) -> None:
@@ -38,6 +42,13 @@ def open_runtime_file(path: Path) -> int:
 
 
 def read_runtime_file(path: Path) -> bytes:
-    """The content of a file; it raises as :func:`open_runtime_file` does."""
+    """The content of a file.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or has more than 64 MiB.
+    """
     with os.fdopen(open_runtime_file(path), "rb") as file:
-        return file.read()
+        content = file.read(MAXIMUM_BYTES + 1)
+    if len(content) > MAXIMUM_BYTES:
+        raise OSError(errno.EFBIG, f"{path} has more than {MAXIMUM_BYTES} bytes")
+    return content

@@ -1,6 +1,7 @@
 """`xksproxy state`, by the steps of its page."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -78,6 +79,20 @@ def test_a_backup_is_private_and_replaces_no_file(spawn: Callable[..., Any], tmp
     (tmp_path / "backup.json").write_text("{}")
     assert spawn("state", "restore", *options, tmp_path / "backup.json").code == 2
     assert spawn("state", "restore", "--state", tmp_path / "missing", tmp_path / "backup.json").code == 2
+
+
+def test_a_backup_that_is_no_regular_file_or_too_large_is_refused_at_once(
+    spawn: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir(0o700)
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**34)
+
+    for name, reason in (("pipe", "named pipe"), ("large", "more than"), ("/dev/zero", "a device"), ("no", "No such")):
+        done = spawn("state", "restore", "--state", tmp_path / "state", tmp_path / name)
+        assert done.code == 2
+        assert reason in done.err
 
 
 def test_check_names_what_is_lost(spawn: Callable[..., Any], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xksproxy.runtime_file import read_runtime_file, replace_runtime_file
+from xksproxy.runtime_file import MAXIMUM_BYTES, read_runtime_file, replace_runtime_file
 
 
 def test_writers_at_the_same_moment_leave_one_whole_file(tmp_path: Path) -> None:
@@ -39,3 +39,15 @@ def test_a_pipe_or_a_link_in_its_place_is_refused_at_once(tmp_path: Path) -> Non
     for name in ("pipe", "link"):
         with pytest.raises(OSError, match=name):
             read_runtime_file(tmp_path / name)
+
+
+def test_a_file_with_more_than_any_process_writes_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(MAXIMUM_BYTES)
+    assert len(read_runtime_file(tmp_path / "file")) == MAXIMUM_BYTES
+
+    with (tmp_path / "file").open("ab") as file:
+        file.write(b"x")
+
+    with pytest.raises(OSError, match="more than 67108864 bytes"):
+        read_runtime_file(tmp_path / "file")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -15,6 +15,7 @@ from xksproxy.cli.doubt import find_doubt
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.cli.record_event import record_event
+from xksproxy.config.regular_file import FileRefused, read_regular_file
 from xksproxy.config.secret import write_private_file
 from xksproxy.decoding import decode_json
 from xksproxy.encoding import encode_json
@@ -28,6 +29,9 @@ from xksproxy.state.backup import (
     restore_backup,
     take_backup,
 )
+
+_MOST_BYTES: Final = 512 * 1024 * 1024
+"""Of a backup. That of 10,000 key stores is a tenth of it."""
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,7 +182,9 @@ def _report_lost(lost: list[str], what: str) -> None:
 def read_backup(file: Path) -> Backup:
     """The backup in a file (click.UsageError if it has none)."""
     try:
-        saved = decode_json(file.read_bytes(), Backup)
+        saved = decode_json(read_regular_file(file, _MOST_BYTES).content, Backup)
+    except FileRefused as error:
+        raise click.UsageError(str(error)) from None
     except msgspec.MsgspecError as error:
         raise click.UsageError(f"{file} is not a backup of `xksproxy state backup`: {error}") from None
     if saved.format != FORMAT:

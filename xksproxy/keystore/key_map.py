@@ -117,6 +117,8 @@ class KeyMap:
             for key in keys
             if not is_pattern(key.id)
         }
+        self.lists_versions = any(key.versions for key in keys)
+        """Whether the versions of a key are listed, so that their labels may be any."""
         self._patterns = tuple((compile_pattern(key.id), key) for key in keys if is_pattern(key.id))
         self._by_label = dict(self._named_labels())
         self._by_stem = {key.label: key for key in reversed(self._named.values()) if not key.listed_versions}

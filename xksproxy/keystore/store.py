@@ -71,6 +71,15 @@ class KeyStore:
             tuple(access_key_id for access_key_id in ids if records.retired.has(table.name, access_key_id)),
         )
 
+    def exposes(self, label: str) -> bool:
+        """Whether a label is that of a version of an external key that was not abandoned. Nothing needs those."""
+        if not self.keys.has_label(label):
+            return False
+        if split_version_label(label) is None and not self.keys.lists_versions:  # to find the key takes longer
+            return True
+        key = self.keys.key_of_label(label)
+        return key is None or not self.versions.is_abandoned(key, label)
+
     def key_of_primary(self, label: str) -> ExternalKey | None:
         """The external key whose primary version has a label; None if there is none."""
         key = self.keys.key_of_label(label)

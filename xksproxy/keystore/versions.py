@@ -121,6 +121,11 @@ class KeyVersions:
         record = self._records.get(key.id)
         return record is not None and number in record.proven
 
+    def is_abandoned(self, key: ExternalKey, label: str) -> bool:
+        """Whether a label is that of a version that was prepared and given up before it encrypted."""
+        record = self._records.get(key.id)
+        return record is not None and key.version_of(label) in record.abandoned
+
     def is_unrecorded(self, key: ExternalKey, label: str) -> bool:
         """Whether a label is that of a later version, by the naming rule, than the last one of which there is a record.
 

@@ -169,7 +169,7 @@ def _build_service(
     fleet = Fleet(
         held_by,
         state.fingerprints,
-        store.keys.has_label,
+        store.exposes,
         lambda: _needed_labels(store, state.fingerprints),
         encrypts=lambda label: store.key_of_primary(label) is not None,
         unrecorded=store.is_unrecorded,

@@ -195,10 +195,11 @@ def published_pids(directory: Path) -> list[int]:
 
 
 def forget(directory: Path, pid: int) -> None:
-    """Remove the files of a worker that has ended."""
-    _path(directory, pid).unlink(missing_ok=True)
-    _in_force_path(directory, pid).unlink(missing_ok=True)
-    _records_path(directory, pid).unlink(missing_ok=True)
+    """Remove the files of a worker that has ended, also those that it had not finished."""
+    for path in (_path(directory, pid), _in_force_path(directory, pid), _records_path(directory, pid)):
+        path.unlink(missing_ok=True)
+    for path in directory.glob(f"*-{pid}.*partial"):
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path, content_type: type[Content]) -> Content | None:

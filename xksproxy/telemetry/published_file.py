@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xksproxy.runtime_file import open_runtime_file
+from xksproxy.runtime_file import MAXIMUM_BYTES, open_runtime_file
 
 _HEADER: Final = struct.Struct("<QII")  # sequence number, length of the content, CRC-32 of number and content
 _SLOTS: Final = 2
@@ -106,7 +106,7 @@ def _latest(descriptor: int, slot: int) -> bytes | None:
         if len(data) == _HEADER.size:
             headers.append((*_HEADER.unpack(data), number * slot + _HEADER.size))
     for sequence, length, checksum, position in sorted(headers, reverse=True):
-        if sequence and length <= slot - _HEADER.size:
+        if sequence and length <= min(slot - _HEADER.size, MAXIMUM_BYTES):
             content = os.pread(descriptor, length, position)
             if len(content) == length and _checksum(sequence, content) == checksum:
                 return content

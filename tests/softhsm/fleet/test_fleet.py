@@ -555,6 +555,20 @@ async def test_an_hsm_that_cannot_answer_in_the_time_that_is_left_is_not_tried_a
         assert fleet.instances[1].load == 0
 
 
+async def test_an_hsm_whose_slow_calls_are_long_ago_is_tried_after_another_was_busy_and_one_call_shows_that_it_is_fast(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """A soak found 38 requests refused: one HSM began to hang, and the other one had recovered 2 s before."""
+    a, b = make_faulty(), make_faulty()
+    async with fleet_of(modules, a, b) as fleet:
+        await round_trip(fleet)
+        let_the_first_fail(fleet, HsmBusy("the queue is full"), second_seconds=3600.0)
+        fleet.instances[1]._pool.calls.latency._sampled_at -= 1.1
+
+        assert await fleet.encrypt(TokenKey("demo-key"), b"text", b"", deadline())
+        assert len(await encrypt_in_parallel(fleet, "demo-key")) == 12
+
+
 async def test_after_an_error_all_requests_go_to_an_hsm_whose_calls_were_slow_before(
     make_faulty: Faulty, modules: Modules
 ) -> None:

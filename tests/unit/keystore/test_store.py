@@ -12,6 +12,7 @@ from xksproxy.keystore.store import KeyStore, StoreRecords
 from xksproxy.server.state_tables import StateTables
 from xksproxy.sigv4.keyring import generate_credential
 from xksproxy.state.retired_credentials import mark_retired
+from xksproxy.state.versions import VersionRecord, version_table
 
 
 @pytest.fixture
@@ -25,11 +26,11 @@ STORED = [StoredCredential(generate_credential(), Path("a.toml"), datetime.now(U
 FIRST, SECOND = (stored.credential.access_key_id for stored in STORED)
 
 
-def build(state: Path) -> KeyStore:
+def build(state: Path, *keys: Key) -> KeyStore:
     tables = StateTables(state)
     of_store = tables.of("s")
     records = StoreRecords(of_store.versions, of_store.blocks, of_store.credential_uses, tables.retired)
-    table = Table(name="s", uri_path_prefix="", hsms=(), credentials="-", keys=(Key(id="k"),))
+    table = Table(name="s", uri_path_prefix="", hsms=(), credentials="-", keys=keys or (Key(id="k"),))
     return KeyStore.build(table, 1, STORED, records)
 
 
@@ -51,3 +52,14 @@ def test_no_credential_is_accepted_or_called_retired_while_the_record_cannot_be_
 
     assert (FIRST in store.keyring, SECOND in store.keyring) == (False, False)
     assert store.refused_credentials == ()
+
+
+@pytest.mark.parametrize("key", [Key(id="k"), Key(id="k", versions={1: "k", 2: "k.v2", 3: "other"})])
+def test_versions_are_exposed_but_those_that_were_abandoned(state: Path, key: Key) -> None:
+    third = key.versions.get(3, "k.v3")
+    assert all(map(build(state, key).exposes, ("k", "k.v2", third)))
+    version_table(state, "s").update("k", lambda _: VersionRecord(2, proven=(2,), highest=3, abandoned=(3,)))
+
+    store = build(state, key)
+
+    assert [label for label in ("k", "k.v2", third, "x") if store.exposes(label)] == ["k", "k.v2"]

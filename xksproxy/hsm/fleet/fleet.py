@@ -256,7 +256,8 @@ class Fleet:
             used.add(instance.id)
             # After a failure it is tried even if its last calls were slow: it may be faster again.
             only_busy = isinstance(failure, HsmBusy) and not isinstance(failure, HsmThrottled)
-            if only_busy and instance.expected_seconds(self.share, calls) > deadline.remaining():
+            is_slow = only_busy and not instance.may_be_faster
+            if is_slow and instance.expected_seconds(self.share, calls) > deadline.remaining():
                 continue
             others_left = len(self._instances) > 1 and self._choose(label, used) is not None
             budget = self._budget(instance, calls, deadline) if others_left else deadline

@@ -199,6 +199,11 @@ class Instance:
         """The expected seconds of a request of ``calls`` calls, one after another."""
         return self._pool.expected_seconds(share, calls)
 
+    @property
+    def may_be_faster(self) -> bool:
+        """Whether a call is worth a try although the last ones were slow: it would be the first for a second."""
+        return self._pool.may_be_faster
+
     def likely_seconds(self, share: Share) -> float:
         """The expected seconds of the next call, at least as long as the oldest running call has taken."""
         return max(self._pool.expected_seconds(share), self._pool.calls.running_seconds)

@@ -14,8 +14,8 @@ _LEAST_SECONDS: Final = 0.0001
 class Latency:
     """A moving average of the time of a call inside the module, in seconds. Belongs to the event loop.
 
-    After 1 s without new samples it halves every 2 s. So if it causes calls to be refused, some are soon made again
-    and measured.
+    After 1 s without new samples it halves every 2 s, and the next sample replaces it. So if it causes calls to be
+    refused, some are soon made again and measured, and one of them is enough to show that the HSM is faster.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Latency:
 
     def add(self, seconds: float) -> None:
         """Add a sample."""
-        present = self.seconds()
+        present = 0.0 if self.is_old else self.seconds()
         self._average = seconds if present == 0 else present + _WEIGHT * (seconds - present)
         self._sampled_at = time.monotonic()
 
@@ -33,6 +33,11 @@ class Latency:
         idle = time.monotonic() - self._sampled_at - _FRESH_SECONDS
         average = self._average if idle <= 0 else self._average * 0.5 ** (idle / _HALF_LIFE_SECONDS)
         return average if average > _LEAST_SECONDS else 0.0
+
+    @property
+    def is_old(self) -> bool:
+        """Whether no sample was added in the last second."""
+        return time.monotonic() - self._sampled_at > _FRESH_SECONDS
 
     @property
     def stuck_after(self) -> float:

@@ -87,6 +87,10 @@ class OutstandingCalls:
         each, running = self._seconds_and_running(sessions)
         return self._waiting_seconds(sessions, each, running, share, 0.0) + self._needed_seconds(calls, each)
 
+    def may_be_faster(self, sessions: int) -> bool:
+        """Whether the duration of a call is an old one and a session is idle, so that a call is worth a try."""
+        return self.latency.is_old and self._calls_left < sessions
+
     def reserve(self, sessions: int, calls: int, remaining: float, share: Share) -> float | None:
         """The seconds from the first call of a request to its answer; None if it cannot be answered in ``remaining``.
 

@@ -150,6 +150,11 @@ class SessionPool:
         """The expected seconds of a request of ``calls`` calls, one after another, including the time in the queue."""
         return self.calls.expected_seconds(self._counted_sessions, calls, share)
 
+    @property
+    def may_be_faster(self) -> bool:
+        """See :meth:`OutstandingCalls.may_be_faster`."""
+        return self.calls.may_be_faster(self._counted_sessions)
+
     async def submit(self, work: Operation[Result], deadline: Deadline, share: Share = OWN_SHARE) -> Result:
         """Run ``work`` on a session. It is repeated after a lost session or a transient error of the device.
 

@@ -48,6 +48,17 @@ def test_it_is_forgotten_when_no_call_is_made(clock: Clock) -> None:
     assert latency.seconds() == 0
 
 
+def test_the_first_call_after_a_second_replaces_it(clock: Clock) -> None:
+    latency = Latency()
+    latency.add(0.4)
+    clock.now += 0.9
+    latency.add(0.001)
+    assert latency.seconds() == pytest.approx(0.35, rel=0.01)
+    clock.now += 1.1
+    latency.add(0.001)
+    assert latency.seconds() == 0.001
+
+
 def test_a_call_is_stuck_after_eight_times_as_long_and_never_below_a_second(clock: Clock) -> None:
     latency = Latency()
     latency.add(0.01)

@@ -78,3 +78,12 @@ def test_a_request_is_accepted_only_if_it_can_be_answered_in_the_remaining_time(
 
 def test_a_request_that_finds_an_idle_session_is_tried_however_slow_the_hsm_was(calls: OutstandingCalls) -> None:
     assert calls.reserve(2, 1, 1, ONE) == pytest.approx(EACH, abs=1)
+
+
+def test_a_call_is_worth_a_try_if_the_last_one_is_long_ago_and_a_session_is_idle(calls: Any) -> None:
+    assert not calls.may_be_faster(2)
+    calls.latency._sampled_at -= 1.1
+    add(calls, 0)
+    assert calls.may_be_faster(2)
+    add(calls, 0)
+    assert not calls.may_be_faster(2)
