@@ -77,4 +77,4 @@ def _records(session: HsmSession) -> list[Record]:
 
 def _doubt_by(state_directory: Path, records: Iterable[tuple[str, list[Record]]]) -> str:
     doubts = (doubt_by_token(state_directory, hsm_id, found) for hsm_id, found in records)
-    return next((f"{doubt}; {HOW_TO_SETTLE}" for doubt in doubts if doubt), "")
+    return next((f"{doubt.reason}; {HOW_TO_SETTLE}" for doubt in doubts if doubt), "")

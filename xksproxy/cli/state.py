@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from xksproxy.cli.doubt import find_doubt
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.cli.record_event import record_event
+from xksproxy.config.model import Config
 from xksproxy.config.regular_file import FileRefused, read_regular_file
 from xksproxy.config.secret import write_private_file
 from xksproxy.decoding import decode_json
@@ -29,6 +31,8 @@ from xksproxy.state.backup import (
     restore_backup,
     take_backup,
 )
+from xksproxy.state.state_file import StateUnusable
+from xksproxy.telemetry.state_witness import note_doubt
 
 _MOST_BYTES: Final = 512 * 1024 * 1024
 """Of a backup. That of 10,000 key stores is a tenth of it."""
@@ -92,9 +96,11 @@ def restore(config_file: Path | None, state_directory: Path | None, file: Path, 
     Example:
       xksproxy state restore state-backup.json
     """
-    directory = _target(config_file, state_directory).state_directory
+    target = _target(config_file, state_directory)
+    directory = target.state_directory
     saved = read_backup(file)
     _require_stopped(directory)
+    _note_doubt(target.config)
     lost = restore_backup(directory, saved, rate, time.time())
     taken_at = datetime.fromtimestamp(saved.taken_at, UTC).isoformat(timespec="seconds")
     record_event(directory, "state restored", backup_of=taken_at, lost=lost)
@@ -119,8 +125,10 @@ def accept(config_file: Path | None, state_directory: Path | None, rate: float) 
     Example:
       xksproxy state accept
     """
-    directory = _target(config_file, state_directory).state_directory
+    target = _target(config_file, state_directory)
+    directory = target.state_directory
     _require_stopped(directory)
+    _note_doubt(target.config)
     lost = accept_directory(directory, rate, time.time())
     record_event(directory, "state accepted", lost=lost)
     print_line(f"{directory} is accepted as it is")
@@ -170,6 +178,13 @@ def _require_stopped(directory: Path) -> None:
     if is_in_use(directory):
         print_error("a proxy uses the state directory", "stop it first: systemctl stop xksproxy")
         sys.exit(COULD_NOT_RUN)
+
+
+def _note_doubt(config: Config | None) -> None:
+    """Note what the audit log knows, if no proxy has since the directory was lost: all of that is settled now."""
+    if config is not None:
+        with suppress(StateUnusable):  # which is reported where the directory is written
+            note_doubt(config)
 
 
 def _report_lost(lost: list[str], what: str) -> None:

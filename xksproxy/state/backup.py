@@ -15,7 +15,7 @@ from xksproxy.config.model import MAXIMUM_ENCRYPTIONS
 from xksproxy.decoding import convert, decode_json
 from xksproxy.state.blocks import Block
 from xksproxy.state.credential_uses import CredentialUse
-from xksproxy.state.doubt import remove_doubt
+from xksproxy.state.doubt import remove_doubt, settled_at
 from xksproxy.state.private_files import opened_directory, read_file
 from xksproxy.state.retired_credentials import RetiredCredential
 from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
@@ -53,6 +53,7 @@ class _Doubt(msgspec.Struct, frozen=True):
     """What may have happened since the backup."""
 
     now: float
+    settled_at: float
     encryptions: int
     """So many encryptions may have been made with each key."""
 
@@ -92,7 +93,7 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
             _check_content(name, backup.files[name])
         except msgspec.MsgspecError as error:
             raise StateUnusable(f"the backup is damaged: {name}: {error}") from None
-    doubt = _Doubt(now, round(encryptions_per_second * (now - backup.taken_at)) + 1)
+    doubt = _Doubt(now, settled_at(state_directory, now), round(encryptions_per_second * (now - backup.taken_at)) + 1)
     names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
     stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
     lost = []
@@ -192,7 +193,7 @@ def _uses(name: str, saved: Document, current: Document, doubt: _Doubt) -> Docum
 
 def _number(_: str, saved: Document, current: Document, doubt: _Doubt) -> Document:
     before = max(saved.get("unrecorded", 0), current.get("unrecorded", 0))
-    return settled({**saved, **current, "unrecorded": before}, doubt.now, doubt.encryptions)
+    return settled({**saved, **current, "unrecorded": before}, doubt.now, doubt.settled_at, doubt.encryptions)
 
 
 def _usage(name: str, saved: Document, current: Document, doubt: _Doubt) -> Document:

@@ -31,6 +31,9 @@ class Doubt(msgspec.Struct, frozen=True):
     since: float
     """Unix time in seconds."""
 
+    witness_at: float = 0.0
+    """When what is known outside of the directory was changed. It may be in the future, if the clock was ahead."""
+
 
 def read_doubt(state_directory: Path) -> str:
     """Why the directory is in doubt, also if the mark itself cannot be read; empty if it is not."""
@@ -41,19 +44,27 @@ def read_doubt(state_directory: Path) -> str:
     return "" if doubt is None else f"{doubt.reason}; {HOW_TO_SETTLE}"
 
 
-def begin_doubt(state_directory: Path, reason: str) -> str:
+def begin_doubt(state_directory: Path, reason: str, witness_at: float = 0.0) -> str:
     """Log and mark that a directory is in doubt, if the mark can be written. Returns what :func:`read_doubt` would."""
     text = f"{reason}; {HOW_TO_SETTLE}"
     _log.error("state directory in doubt", extra={"fields": {"reason": text}})
     with suppress(StateUnusable):  # then each worker notices it by itself
-        mark_doubt(state_directory, reason)
+        mark_doubt(state_directory, reason, witness_at)
     return text
 
 
-def mark_doubt(state_directory: Path, reason: str) -> None:
+def mark_doubt(state_directory: Path, reason: str, witness_at: float = 0.0) -> None:
     """Mark the directory, unless it is marked (StateUnusable if that fails)."""
     if not read_doubt(state_directory):
-        replace_file(state_directory / FILE_NAME, encode_json(Doubt(reason, time.time())))
+        replace_file(state_directory / FILE_NAME, encode_json(Doubt(reason, time.time(), witness_at)))
+
+
+def settled_at(state_directory: Path, now: float) -> float:
+    """The time from which on a directory counts that is settled ``now``: no earlier than what its witness knows."""
+    with suppress(StateUnusable):
+        doubt = read_json(state_directory / FILE_NAME, Doubt)
+        return now if doubt is None else max(now, doubt.witness_at)
+    return now
 
 
 def remove_doubt(state_directory: Path) -> None:

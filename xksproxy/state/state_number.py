@@ -104,10 +104,13 @@ def unrecorded_encryptions(state_directory: Path) -> int:
     return 0 if found is None else found[1].unrecorded
 
 
-def settled(document: dict[str, Any], now: float, unrecorded: int) -> Document:
-    """The document of a directory that was restored at ``now``. Each key without a record has ``unrecorded`` more."""
+def settled(document: dict[str, Any], now: float, settled_at: float, unrecorded: int) -> Document:
+    """The document of a directory that was restored ``now``, so that what was known before ``settled_at`` is settled.
+
+    Each key without a record has ``unrecorded`` more.
+    """
     count = document["unrecorded"] + unrecorded
-    return {**document, "id": new_id(), "at": now, "settled_at": now, "unrecorded": count}
+    return {**document, "id": new_id(), "at": now, "settled_at": settled_at, "unrecorded": count}
 
 
 def new_id() -> str:

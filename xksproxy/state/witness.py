@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,8 +22,21 @@ class Witness(msgspec.Struct, frozen=True):
     state_directory: str
 
 
-def contradiction(state_directory: Path, newest: Callable[[str], Witness | None], source: str) -> str:
-    """Say why a directory is not the newest of which ``source`` knows; empty if it is.
+class Contradiction(NamedTuple):
+    """Why a directory is not the newest."""
+
+    reason: str = ""
+    """Empty if it may be the newest."""
+
+    witness_at: float = 0.0
+    """When the newest one of which the source knows was changed, in Unix time by the clock of then."""
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+
+def contradiction(state_directory: Path, newest: Callable[[str], Witness | None], source: str) -> Contradiction:
+    """Say why a directory is not the newest of which ``source`` knows, if it is not.
 
     ``newest`` returns what is known of the directory with an id, or else of the directory at this place. The id is
     empty if the directory has none.
@@ -33,13 +47,14 @@ def contradiction(state_directory: Path, newest: Callable[[str], Witness | None]
         witness = newest("" if before is None else before[1].id)
         found = number.read()  # again: a proxy that runs may have raised it before it told the witness
     except StateUnusable as error:
-        return str(error)
+        return Contradiction(str(error))
     difference = "" if witness is None or _is_settled(witness, found) else _difference(witness, found)
     if witness is None or not difference:
-        return ""
+        return Contradiction()
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(witness.state_at))
     knows = f"{source} knows number {witness.state_number} of {at}"
-    return f"the state directory {state_directory.resolve()} {difference} {knows}"
+    reason = f"the state directory {state_directory.resolve()} {difference} {knows}"
+    return Contradiction(reason, witness.state_at)
 
 
 def _difference(witness: Witness, found: tuple[int, NumberRecord] | None) -> str:

@@ -18,7 +18,7 @@ from xksproxy.decoding import convert
 from xksproxy.state.doubt import HOW_TO_SETTLE, mark_doubt, read_doubt
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.state_number import StateNumber, manifest_problem
-from xksproxy.state.witness import Witness, contradiction
+from xksproxy.state.witness import Contradiction, Witness, contradiction
 
 _log: Final = logging.getLogger(__name__)
 MESSAGE: Final = "state"
@@ -47,8 +47,8 @@ def doubt_of(state_directory: Path, log: Path | None) -> str:
     """Why a state directory is in doubt; empty if it is not. ``log`` is its witness."""
     if marked := read_doubt(state_directory):
         return marked
-    reason = _reason(state_directory, log)
-    return f"{reason}; {HOW_TO_SETTLE}" if reason else ""
+    found = _contradiction(state_directory, log)
+    return f"{found.reason}; {HOW_TO_SETTLE}" if found else ""
 
 
 def note_doubt(config: Config) -> None:
@@ -58,8 +58,8 @@ def note_doubt(config: Config) -> None:
         StateUnusable: the mark cannot be written.
     """
     directory, log = Path(config.state.directory), witness_file(config)
-    if not read_doubt(directory) and (reason := _reason(directory, log)):
-        mark_doubt(directory, reason)
+    if not read_doubt(directory) and (found := _contradiction(directory, log)):
+        mark_doubt(directory, *found)
     if reason := read_doubt(directory):
         _log.error("state directory in doubt", extra={"fields": {"reason": reason}})
 
@@ -126,10 +126,10 @@ class WitnessLines:
         return changed != before
 
 
-def _reason(state_directory: Path, log: Path | None) -> str:
+def _contradiction(state_directory: Path, log: Path | None) -> Contradiction:
     """Why a directory is in doubt, by itself or by what its witness knows."""
     if (reason := manifest_problem(state_directory)) or log is None:
-        return reason
+        return Contradiction(reason)
     path = str(state_directory.resolve())
     return contradiction(state_directory, lambda state_id: _newest(log, path, state_id), f"the audit log {log}")
 

@@ -300,6 +300,7 @@ def test_two_machines_of_one_name_are_in_no_doubt_once_each_has_its_object(
     machine.state.rename(tmp_path / "state-of-1")
     other = Machine(tmp_path, session, clock)
     assert "has no number" in other.witness.doubt
+    (other.state / "doubt.json").unlink()
     accept_directory(other.state, 10, START - 1)  # by the clock of the second, the first has written since
     other.begin()
     assert "is another one" in other.witness.doubt

@@ -5,16 +5,21 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from xksproxy.config.model import Audit
+from xksproxy.hsm.instance.token_witness import Record, doubt_by_token, place_of
 from xksproxy.state.backup import accept_directory, restore_backup, take_backup
 from xksproxy.state.doubt import mark_doubt, read_doubt
 from xksproxy.state.reservation import LimitReached
+from xksproxy.state.state_number import StateNumber
 from xksproxy.state.usage import UsageBook
+from xksproxy.state.witness import Witness
 from xksproxy.telemetry.audit import AuditLog
-from xksproxy.telemetry.state_witness import MESSAGE, WitnessLines, doubt_of
+from xksproxy.telemetry.state_witness import MESSAGE, WitnessLines, doubt_of, note_doubt
 
 
 class Machine:
@@ -55,6 +60,18 @@ class Machine:
     def lose(self) -> None:
         shutil.rmtree(self.state)
         self.state.mkdir(0o700)
+
+    @property
+    def state_id(self) -> str:
+        found = StateNumber(self.state).read()
+        assert found is not None
+        return found[1].id
+
+    @property
+    def config(self) -> Any:
+        """As much of a configuration as names the witness."""
+        state = SimpleNamespace(directory=str(self.state), witness=None)
+        return SimpleNamespace(state=state, audit=Audit(file=str(self.log)))
 
     @property
     def doubt(self) -> str:
@@ -218,6 +235,35 @@ def test_a_clock_that_was_behind_hides_no_older_copy_of_a_settled_directory(
 
     machine.put_the_copy_back()
 
+    assert "is an older copy" in machine.doubt
+
+
+@pytest.mark.parametrize("settle", [restore, accept])
+@pytest.mark.parametrize("by", ["audit log", "token"])
+def test_a_clock_that_was_ahead_before_a_loss_keeps_no_directory_in_doubt(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, settle: Callable[[Machine], None], by: str
+) -> None:
+    ahead = time.time() + 60 * 86_400
+    with monkeypatch.context() as patch:
+        patch.setattr("xksproxy.state.state_number.time.time", lambda: ahead)
+        machine.change()
+    known = Witness(machine.state_id, 1, ahead, place_of(machine.state))
+    machine.lose()
+    if by == "token":
+        mark_doubt(machine.state, *doubt_by_token(machine.state, "hsm", [Record(1, known)]))
+    else:
+        note_doubt(machine.config)
+    assert machine.doubt
+
+    settle(machine)
+
+    assert machine.doubt == ""
+    assert not doubt_by_token(machine.state, "hsm", [Record(1, known)])
+    machine.restart()
+    assert machine.change()
+    machine.keep_a_copy()
+    assert machine.change()
+    machine.put_the_copy_back()
     assert "is an older copy" in machine.doubt
 
 

@@ -20,7 +20,7 @@ from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.state.doubt import begin_doubt
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.state_number import StateNumber
-from xksproxy.state.witness import Witness, contradiction
+from xksproxy.state.witness import Contradiction, Witness, contradiction
 
 _log: Final = logging.getLogger(__name__)
 
@@ -149,9 +149,9 @@ class TokenWitness:
 
     def _judge(self, token: "_Token", records: Sequence["Record"]) -> None:
         """Compare the directory with what was read on a token, and mark it if it is older."""
-        reason = doubt_by_token(self._directory, token.instance.id, records)
-        if reason and not self.doubt:
-            self.doubt = begin_doubt(self._directory, reason)
+        found = doubt_by_token(self._directory, token.instance.id, records)
+        if found and not self.doubt:
+            self.doubt = begin_doubt(self._directory, *found)
 
 
 class Record(NamedTuple):
@@ -187,8 +187,8 @@ def read_records(session: HsmSession) -> list[Record]:
     return [Record(handle, _decoded(value)) for handle, value in session.data_objects(LABEL).read().items()]
 
 
-def doubt_by_token(state_directory: Path, hsm_id: str, records: Iterable[Record]) -> str:
-    """Why a state directory is in doubt by what a token knows of it; empty if it is not. The disk is read last.
+def doubt_by_token(state_directory: Path, hsm_id: str, records: Iterable[Record]) -> Contradiction:
+    """Why a state directory is in doubt by what a token knows of it, if it is. The disk is read last.
 
     What the token knows of the directory with this id counts. If it knows nothing of it, that of this machine and path
     counts.
