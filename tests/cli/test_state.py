@@ -4,13 +4,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from server_support import OwnProxy, Wire, encrypt_body, key_path, signed_post, stop
-from support import Proxy, serve, wait_for_port, wait_until_serving
+from support import Proxy, eventually, serve, wait_for_port, wait_until_serving, with_free_ports
+
+from xksproxy.server.followers import wait_for_workers
 
 PAGE = Path(__file__).parents[2] / "docs" / "state.md"
 
@@ -19,6 +22,19 @@ PAGE = Path(__file__).parents[2] / "docs" / "state.md"
 def own_proxy(environment: Any, tmp_path: Path) -> Any:
     with OwnProxy(environment, tmp_path) as made:
         yield made
+
+
+@contextmanager
+def running(config: Path, log: Path) -> Iterator[None]:
+    """A proxy that may have no HSM."""
+    process = serve(config, log)
+    state = config.with_name("state")
+    try:
+        eventually(lambda: wait_for_workers(state, lambda _: True, 0).following)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def encrypts(proxy: Proxy, key_id: str) -> int:
@@ -107,20 +123,22 @@ def test_check_names_what_is_lost(spawn: Callable[..., Any], tmp_path: Path) -> 
     assert "blocks.json: it was deleted" in done.err
 
 
+@pytest.mark.parametrize("runs", [False, True])
 def test_nothing_is_opened_while_no_token_that_is_a_witness_can_be_read(
-    environment: Any, spawn: Callable[..., Any], tmp_path: Path
+    environment: Any, spawn: Callable[..., Any], tmp_path: Path, *, runs: bool
 ) -> None:
     home = tmp_path / "dev"
     shutil.copytree(environment.directory, home, ignore=shutil.ignore_patterns("tokens", "log", "state", "*.partial"))
     config = home / "xksproxy.toml"
-    text = config.read_text().replace('directory = "state"', 'directory = "state"\nwitness = "token"')
+    text = with_free_ports(config.read_text()).replace('directory = "state"', 'directory = "state"\nwitness = "token"')
     config.write_text(text.replace('token = "', 'token = "not-there-'))
     (home / "state").mkdir(0o700)
     block = ("--keystore", "dev", "--config", config)
     assert spawn("block", *block).code == 0
 
-    refused = spawn("unblock", *block)
-    checked = spawn("state", "check", "--config", config)
+    with running(config, tmp_path / "log") if runs else nullcontext():
+        refused = spawn("unblock", *block)
+        checked = spawn("state", "check", "--config", config)
     config.write_text(text)
     opened = spawn("unblock", *block)
 

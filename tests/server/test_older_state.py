@@ -37,7 +37,8 @@ def state_of(proxy: Proxy) -> Path:
 
 def remove_all(state: Path, _: Path) -> None:
     for path in state.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # Workers replace files meanwhile.
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def put_back(state: Path, old: Path) -> None:

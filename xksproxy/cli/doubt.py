@@ -11,7 +11,7 @@ from xksproxy.hsm.instance.live_check import LiveCheck, check_each
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.token_witness import Record, doubt_by_token, read_records
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
-from xksproxy.server.followers import is_in_use
+from xksproxy.server.followers import has_compared
 from xksproxy.state.doubt import HOW_TO_SETTLE, StateInDoubt
 from xksproxy.telemetry.state_witness import doubt_of, witness_file
 
@@ -48,10 +48,10 @@ def require_no_doubt_by(config: Config, sessions: Mapping[str, HsmSession]) -> N
 def find_doubt(state_directory: Path, config: Config | None) -> str:
     """Why a state directory is in doubt; empty if it is not. ``config`` names its witnesses, if it can be used.
 
-    A proxy that runs has compared the directory with the tokens. If none does, this logs in to read them.
+    If no proxy that runs has compared the directory with the tokens, this logs in to read them.
     """
     doubt = doubt_of(state_directory, None if config is None else witness_file(config))
-    if doubt or config is None or config.state.witness != "token" or is_in_use(state_directory):
+    if doubt or config is None or config.state.witness != "token" or has_compared(state_directory):
         return doubt
     checks = list(check_each(config.hsm, state_directory, config.server.workers, print_progress))
     if all(live.session is None for live in checks):

@@ -162,6 +162,16 @@ def is_in_use(state_directory: Path) -> bool:
         return False
 
 
+def has_compared(state_directory: Path) -> bool:
+    """Whether a worker that runs has compared a state directory with the tokens that are its witnesses."""
+    try:
+        proxies = proxies_of(state_directory)
+    except StateUnusable:
+        return False
+    workers = (_read(runtime, pid) for runtime, master in proxies.items() for pid in _workers(runtime, master))
+    return any(worker is not None and not worker.in_force.witness_unread for worker in workers)
+
+
 def _wait_for_record(state_directory: Path) -> None:
     """Let the proxies record themselves that run, if there is no record: it may have been lost a moment ago."""
     if not os.path.lexists(proxy_table(state_directory).path):

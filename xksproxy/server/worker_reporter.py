@@ -77,10 +77,8 @@ class WorkerReporter:
         self._file.publish(
             self.status(),
             Changing(
-                (services.snapshot.loaded_at, services.revisions_generation),
-                lambda: InForce(
-                    services.state_directory, services.revisions, services.refused_state, services.accepted_credentials
-                ),
+                (services.snapshot.loaded_at, services.revisions_generation, services.token_witness.unread),
+                lambda: _in_force(services),
             ),
             Changing(
                 services.records_generation,
@@ -127,6 +125,16 @@ class WorkerReporter:
             configuration=self._services.number,
             memory_problem=self._memory_problem,
         )
+
+
+def _in_force(services: Services) -> InForce:
+    return InForce(
+        services.state_directory,
+        services.revisions,
+        services.refused_state,
+        services.accepted_credentials,
+        services.token_witness.unread,
+    )
 
 
 def _hsm_status(instance: Instance) -> HsmStatus:

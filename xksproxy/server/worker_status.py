@@ -95,6 +95,9 @@ class InForce(msgspec.Struct, frozen=True):
     credentials: Mapping[str, tuple[str, ...]] = {}
     """The access key ids that are accepted, by key store."""
 
+    witness_unread: bool = False
+    """Whether the tokens are witnesses of the state directory, and none was read yet."""
+
 
 class RecordRevisions(msgspec.Struct, frozen=True):
     """Which state files a worker has seen that no command changes. It grows with the number of keys in use."""
