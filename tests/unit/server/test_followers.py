@@ -22,7 +22,15 @@ from xksproxy.server.followers import (
     register,
     wait_for_workers,
 )
-from xksproxy.server.worker_status import Changing, InForce, RecordRevisions, StatusFile, WorkerStatus, newest_revisions
+from xksproxy.server.worker_status import (
+    Changing,
+    InForce,
+    RecordRevisions,
+    StatusFile,
+    WorkerStatus,
+    forget,
+    newest_revisions,
+)
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.state_file import StateUnusable
 
@@ -195,3 +203,15 @@ def test_a_worker_that_refuses_the_file_does_not_follow(tmp_path: Path, runtime:
     publish(runtime, 11, InForce(revisions={"blocks-a.json": 1}, refused=("blocks-a.json",)))
 
     assert wait_for_workers(tmp_path, holds(table), 0) == Following((), (11,))
+
+
+def test_nothing_of_a_worker_that_has_ended_stays_and_all_of_the_others(tmp_path: Path) -> None:
+    for pid in (12, 123):
+        publish(tmp_path, pid)
+        for name in (f"worker-{pid}.status", f"in-force-{pid}", f"records-{pid}", f"metrics-{pid}.worker"):
+            (tmp_path / f"{name}.partial").touch()
+
+    forget(tmp_path, 12)
+
+    assert {path.name for path in tmp_path.iterdir() if "123" not in path.name} == set()
+    assert len(list(tmp_path.iterdir())) == 7
