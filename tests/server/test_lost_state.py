@@ -73,13 +73,13 @@ class Machine:
 
     def follow(self) -> None:
         for _ in range(3):
-            self.services.usage.records._checked_at = -1e9
+            self.services.state.usage.records._checked_at = -1e9
             self.services.refresh_state()
 
     @property
     def problem(self) -> str:
         """Why Encrypt requests of the key store are refused."""
-        return self.services.problem or self.services._states.of("dev").problem
+        return self.services.state.problem or self.services.state.tables.of("dev").problem
 
     def happens(self, event: str) -> None:
         match event:
@@ -103,8 +103,8 @@ class Machine:
         with pytest.raises((InvalidStateException, InternalException)):
             store.versions.of_ciphertext(rotated, b"")
         with pytest.raises((LimitReached, StateUnusable)):
-            self.services.usage.count_encryption(ROTATED + ".v2", MAXIMUM)
-        fingerprints = self.services._states.of("dev").fingerprints
+            self.services.state.usage.count_encryption(ROTATED + ".v2", MAXIMUM)
+        fingerprints = self.services.state.tables.of("dev").fingerprints
         with suppress(TokenUnavailable):
             assert fingerprints.propose(ROTATED, OTHER) == FINGERPRINT
 
@@ -205,10 +205,10 @@ def move_away_and_make_anew(state: Path) -> None:
 
 
 def test_the_use_of_a_credential_is_not_written_to_another_directory_that_was_not_noticed_yet(machine: Machine) -> None:
-    machine.services._states._uses.mark_used("dev", "AKID")
+    machine.services.state.tables._uses.mark_used("dev", "AKID")
     move_away_and_make_anew(machine.state)
 
-    machine.services.flush_uses()
+    machine.services.state.flush_uses()
 
     assert not (machine.state / "credential-uses.json").exists()
 

@@ -118,7 +118,9 @@ class Admin:
         services = self._services
         labels = {label for instance in services.instances for label in instance.keys.labels}
         accepted = read_accepted_state(self._directory)
-        source = StatusSource(services.snapshot, self._workers(), labels, services.usage, self._fleet_size, accepted)
+        source = StatusSource(
+            services.snapshot, self._workers(), labels, services.state.usage, self._fleet_size, accepted
+        )
         latency = [] if self._runtime.problem else self._recorder.metrics.latency()
         return {**status_document(source, keystore), "latency": latency}
 

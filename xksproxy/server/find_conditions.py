@@ -72,7 +72,7 @@ class ConditionFinder:
         return tuple(sorted(found, key=_worst_first)[:_MOST_CONDITIONS])
 
     def _look_at_stores(self, elsewhere: frozenset[str]) -> None:
-        nearly_used = self._services.usage.nearly_used(_NEARLY_USED)
+        nearly_used = self._services.state.usage.nearly_used(_NEARLY_USED)
         services = self._services.snapshot.services
         changed = self._services.take_changed_stores()
         due = {*changed, *self._of_stores, *self._round.next(services)}
@@ -98,11 +98,11 @@ def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:
 
 
 def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Iterator[Condition]:
-    if services.doubt:
-        yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.doubt)
-    if services.problem not in ("", services.doubt):
-        yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.problem)
-    if problem := services.token_witness.problem:
+    if services.state.doubt:
+        yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.state.doubt)
+    if services.state.problem not in ("", services.state.doubt):
+        yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.state.problem)
+    if problem := services.state.token_witness.problem:
         text = f"no token is a witness of the state directory, so a loss may stay unnoticed: {problem}"
         yield _condition(Severity.DEGRADED, Cause.STATE_WITNESS, text)
     if recorder.problem:

@@ -122,9 +122,9 @@ def witness_lines(config: Config, services: Services) -> WitnessLines:
     """What raises the number of the state directory, by which an older copy is noticed, and makes lines of it."""
     return WitnessLines(
         Path(config.state.directory),
-        lambda: services.life_cycle_changes,
-        lambda: services.lost or services.token_witness.unread,
-        services.state_number,
+        lambda: services.state.life_cycle_changes,
+        lambda: services.state.lost or services.state.token_witness.unread,
+        services.state.number,
     )
 
 
@@ -135,4 +135,4 @@ def has_witness(config: Config) -> bool:
 
 def keep_on_tokens(services: Services, newest: Witness | None) -> None:
     """Let the tokens know the number of the state directory, if they are its witnesses."""
-    services.token_witness.keep(newest, services.life_cycle_changes)
+    services.state.token_witness.keep(newest, services.state.life_cycle_changes)

@@ -15,11 +15,11 @@ def machine_info(services: Services) -> MachineInfo:
     """The state of this machine. It reads files: call it on a thread."""
     snapshot = services.snapshot
     stores = [service.store for service in snapshot.services.values()]
-    usages = _usages(services.usage)
+    usages = _usages(services.state.usage)
     index = KeyIndex(stores)
     examined = usages[: index.most_names]
     return MachineInfo(
-        keys=[count for usage in examined for count in key_counts(usage, services.usage, index)],
+        keys=[count for usage in examined for count in key_counts(usage, services.state.usage, index)],
         credentials=tuple(_credentials(stores)),
         certificate_name=snapshot.certificate.name,
         certificate_expiry=snapshot.certificate.expires,

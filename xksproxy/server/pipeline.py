@@ -122,7 +122,7 @@ class Pipeline:
                 encryption = decode(EncryptRequest, body)
                 record.metadata = received_metadata(body)
                 access = service.access_for(path, identity, encryption.request_metadata, record.vpc_endpoint_id)
-                self._services.require_state()
+                self._services.state.require_newest()
                 return await encrypt(encryption, path.key_id, access, deadline)
             case Operation.DECRYPT:
                 decryption = decode(DecryptRequest, body)
@@ -137,7 +137,7 @@ class Pipeline:
             case Operation.GET_HEALTH_STATUS:
                 decode(GetHealthStatusRequest, body)
                 record.metadata = received_metadata(body)
-                problem = self._services.problem or service.state.problem
+                problem = self._services.state.problem or service.state.problem
                 return get_health_status(service.access.engine, self._settings.fleet_size, problem)
 
 

@@ -44,7 +44,7 @@ class Readiness:
         return None if prefix is None else self._is_up() and self._serves(snapshot.services[prefix])
 
     def _is_up(self) -> bool:
-        return not (self._refuses() or self._services.problem)
+        return not (self._refuses() or self._services.state.problem)
 
     def _serves(self, service: Service) -> bool:
         return service.ready or any(hsm.id in self._elsewhere() for hsm in service.fleet.instances)

@@ -14,7 +14,7 @@ _MOST_KEYS: Final = 32
 
 def reserve_ahead(services: Services) -> None:
     """Reserve encryptions for the primary versions used in the last hour, at most 32. Call it on a thread."""
-    usage = services.usage
+    usage = services.state.usage
     with suppress(StateUnusable):  # which the requests report
         if not (records := usage.records.recent(_RECENT_SECONDS, _MOST_KEYS)):
             return

@@ -183,7 +183,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         for each in plain:
             await each.start()
         freed = FreedMemory(lambda: len(table), give_back)
-        regular = (recorder.metrics.publish, recorder.audit.sync, services.flush_uses, freed.follow)
+        regular = (recorder.metrics.publish, recorder.audit.sync, services.state.flush_uses, freed.follow)
         more_often = (
             partial(_follow_state, services, recorder, life_cycle),
             partial(_report, reporter, standby),
@@ -203,7 +203,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         recorder.close()
         life_cycle.close()
         service.log.write_sums()
-        services.return_counts()
+        services.state.return_counts()
         _leave(0)
 
     async def _beat(
@@ -327,5 +327,5 @@ async def _start(services: Services) -> None:
 
 def _prepare_state(services: Services) -> None:
     """Write what must be in the state directory before the first request, if the disk is not too slow."""
-    guarded(services.register)
+    guarded(services.state.register)
     guarded(partial(reserve_ahead, services))

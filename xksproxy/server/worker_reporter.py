@@ -73,18 +73,26 @@ class WorkerReporter:
         for instance in self._services.instances:
             self._report_hsm(metrics, instance)
         self._report_conditions(metrics)
-        services = self._services
+        state, loaded_at = self._services.state, self._services.snapshot.loaded_at
         self._file.publish(
             self.status(),
-            Changing(
-                (services.snapshot.loaded_at, services.revisions_generation, services.token_witness.unread),
-                lambda: _in_force(services),
-            ),
-            Changing(
-                services.records_generation,
-                lambda: RecordRevisions(services.state_directory, services.record_revisions),
-            ),
+            Changing((loaded_at, state.revisions_generation, state.token_witness.unread), self._in_force),
+            Changing(state.records_generation, self._record_revisions),
         )
+
+    def _in_force(self) -> InForce:
+        services, state = self._services, self._services.state
+        return InForce(
+            str(state.directory),
+            state.revisions,
+            state.refused,
+            services.accepted_credentials,
+            state.token_witness.unread,
+        )
+
+    def _record_revisions(self) -> RecordRevisions:
+        state = self._services.state
+        return RecordRevisions(str(state.directory), state.record_revisions)
 
     def _report_conditions(self, metrics: Metrics) -> None:
         """Find the conditions, and log each that is new or has ended."""
@@ -125,16 +133,6 @@ class WorkerReporter:
             configuration=self._services.number,
             memory_problem=self._memory_problem,
         )
-
-
-def _in_force(services: Services) -> InForce:
-    return InForce(
-        services.state_directory,
-        services.revisions,
-        services.refused_state,
-        services.accepted_credentials,
-        services.token_witness.unread,
-    )
 
 
 def _hsm_status(instance: Instance) -> HsmStatus:

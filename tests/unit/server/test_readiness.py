@@ -28,7 +28,8 @@ def readiness(
         for name, is_ready in stores.items()
     }
     services = SimpleNamespace(
-        problem=problem, snapshot=SimpleNamespace(services=found, prefixes={name: name for name in found})
+        state=SimpleNamespace(problem=problem),
+        snapshot=SimpleNamespace(services=found, prefixes={name: name for name in found}),
     )
     return Readiness(
         Health(ready_when=when), cast(Services, services), refuses=lambda: refuses, elsewhere=lambda: elsewhere

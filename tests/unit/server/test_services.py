@@ -227,7 +227,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_problem(config: Config, t
     services = Services(replace(config, state=State(directory=str(tmp_path / "no-directory"))), tmp_path / "run")
     services.refresh_state()
 
-    assert "no-directory" in services.problem
+    assert "no-directory" in services.state.problem
 
 
 def test_a_changed_pin_reaches_the_instances_and_one_that_cannot_be_read_leaves_the_old(
@@ -302,10 +302,10 @@ def test_a_worker_whose_master_has_ended_does_not_record_another_one(
 ) -> None:
     directory = Path(config.state.directory)
     services = Services(config, directory / "run")
-    services.register()
+    services.state.register()
     before = proxy_table(directory).path.read_bytes()
     monkeypatch.setattr("os.getppid", lambda: 1)
 
-    services.register()
+    services.state.register()
 
     assert proxy_table(directory).path.read_bytes() == before
