@@ -42,7 +42,8 @@ def test_workers_that_must_be_replaced_are_replaced_when_the_command_returns(
     done = _reload(spawn, proxy)
 
     assert done.code == 0, done.err
-    assert wait_until_serving(config, proxy.process) - before
+    after = wait_until_serving(config, proxy.process) - before
+    assert done.text == f"the configuration is in use: process {', '.join(map(str, after))}\n"
 
 
 def test_a_configuration_that_the_service_refuses_fails_with_its_reason(

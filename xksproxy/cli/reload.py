@@ -4,7 +4,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_erro
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.server import reload_verdict
 from xksproxy.server.followers import is_running, proxies_of, wait_for_workers_of
+from xksproxy.server.worker_status import read_status
 
 DECISION_SECONDS: Final = 45.0
 """The maximum time for the decision of the master. systemd ends a reload after TimeoutStartSec."""
@@ -77,7 +78,13 @@ def _reload(runtime: Path, master: int) -> None:
     if followers.behind:
         print_error(f"process {', '.join(map(str, followers.behind))} do not use the configuration; the log says why")
         sys.exit(FOUND_SOMETHING_WRONG)
-    print_line(f"the configuration is in use: process {', '.join(map(str, followers.following))}")
+    print_line(f"the configuration is in use: process {', '.join(map(str, _staying(runtime, followers.following)))}")
+
+
+def _staying(runtime: Path, pids: Sequence[int]) -> Sequence[int]:
+    """Those of some workers that are not being replaced; all if none stays."""
+    read = {pid: read_status(runtime, pid) for pid in pids}
+    return [pid for pid, status in read.items() if status is None or not status.leaving] or pids
 
 
 @contextmanager

@@ -193,8 +193,7 @@ class XksWorker(GunicornUVLoopWebWorker):
         take = partial(self.app.handover.take, self.app.policies)
         reloading = Reloading(take, self.wsgi, services, recorder.metrics, directory)
         await self._beat(services, recorder, reporter, reloading, service.log)
-        # A worker that is replaced counts as one that has followed the reload.
-        reporter.follow_reload(reload_verdict.requested(directory))
+        reporter.leave(reload_verdict.requested(directory))
         await self._drain(pipeline, service, listener, plain, drain_seconds(config))
         for step in steps:
             step.cancel()

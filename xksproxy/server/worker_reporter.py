@@ -53,10 +53,15 @@ class WorkerReporter:
         self._returns: dict[str, int] = {}
         self._file = StatusFile(directory, os.getpid())
         self._reload = ""
+        self._leaving = False
 
     def follow_reload(self, request: str) -> None:
         """Note that this worker has followed a request for a reload."""
         self._reload = request
+
+    def leave(self, request: str) -> None:
+        """Note that this worker ends. It counts as one that has followed a request for a reload."""
+        self._reload, self._leaving = request, True
 
     def report(self) -> None:
         """Set the gauges and write the status file; call it on a thread."""
@@ -131,6 +136,7 @@ class WorkerReporter:
             reload=self._reload,
             clock_offset=self._recorder.clock.offset(time.monotonic()),
             configuration=self._services.number,
+            leaving=self._leaving,
             memory_problem=self._memory_problem,
         )
 

@@ -76,6 +76,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     configuration: int = 0
     """The number of the configuration that it uses."""
+    leaving: bool = False
+    """Whether it ends, and only serves the connections that it has."""
+
     memory_problem: str = ""
     """Why the memory of the worker is not locked; empty if it is."""
 
