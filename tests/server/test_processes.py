@@ -258,8 +258,10 @@ def test_a_worker_for_which_the_token_has_no_session_fails_nothing(
     eventually(lambda: health_on_connections(proxy, 24) <= {"ACTIVE", "DEGRADED"})
     (owner,) = {int(line) for line in Path(f"{faulty.control}.owner").read_text().split()}
 
+    proxy.process.send_signal(signal.SIGSTOP)  # or the next worker could be the first to take the session
     os.kill(owner, signal.SIGKILL)
     eventually(lambda: lines_with(proxy.log, "worker accepts connections"))
+    proxy.process.send_signal(signal.SIGCONT)
     eventually(lambda: owner not in workers(proxy) and len(workers(proxy)) == 3)
     eventually(lambda: len(lines_with(proxy.log, "worker has no HSM session")) >= 3)
     eventually(lambda: health_on_connections(proxy, 24) <= {"ACTIVE", "DEGRADED"})
