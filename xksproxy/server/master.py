@@ -70,8 +70,8 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         """Gives the configuration that was accepted last to workers that were forked before."""
         self._numbers = count(1)
         self._disk = DiskCalls()
-        self._following: Future[tuple[Accepted, UsableFiles | None]] | None = None
-        """What reads the files that have changed."""
+        self._following: Future[tuple[Accepted, UsableFiles | None, dict[str, int]]] | None = None
+        """What reads the files that have changed, and what the workers know of the state directory."""
         self._accepted_files = AcceptedFiles(config_file)
         self.accepted, self._watch = self._load("", None)
         """What workers start with."""
@@ -187,22 +187,26 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
     def follow_files(self) -> None:
         """Say whether the files differ from what was accepted.
 
-        Keep the credentials and certificates that are usable, for workers that start while they are not.
+        Keep the credentials and certificates that are usable, for workers that start while they are not; and what the
+        workers know of the state directory, for those that start when the runtime directory is gone.
         """
         if self._following is not None:
             if not self._following.done():
                 return
-            before, files = self._following.result()
+            before, files, revisions = self._following.result()
+            self._keep_revisions(before.config.state.directory, revisions)
             if files is not None and self.accepted is before:
                 self.accepted = replace(before, files=files)
                 if self._in_use is before:
                     self._in_use = self.accepted
         self._following = self._disk.later(partial(self._look_at_files, self._watch, self.accepted))
 
-    def _look_at_files(self, watch: FileWatch, accepted: Accepted) -> tuple[Accepted, UsableFiles | None]:
+    def _look_at_files(
+        self, watch: FileWatch, accepted: Accepted
+    ) -> tuple[Accepted, UsableFiles | None, dict[str, int]]:
         """Compare the files with what was accepted, and return those that have changed and can be used."""
         self._accepted_files.follow(accepted, self.runtime)
-        return accepted, _changed_files(watch, accepted)
+        return accepted, _changed_files(watch, accepted), self._published_revisions(accepted.config.state.directory)
 
     def before_fork(self) -> None:
         """Let the thread of the disk end, so that a fork has no lock that it holds."""
@@ -211,8 +215,13 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
 
     def _note_revisions(self) -> None:
         directory = self.accepted.config.state.directory
-        published = worker_status.newest_revisions(self.runtime, directory.__eq__)
-        worker_status.raise_to(self._known_revisions.setdefault(directory, {}), published)
+        self._keep_revisions(directory, self._published_revisions(directory))
+
+    def _published_revisions(self, directory: str) -> dict[str, int]:
+        return worker_status.newest_revisions(self.runtime, directory.__eq__)
+
+    def _keep_revisions(self, directory: str, revisions: Mapping[str, int]) -> None:
+        worker_status.raise_to(self._known_revisions.setdefault(directory, {}), revisions)
 
     def known_revisions(self) -> Mapping[str, int]:
         """The revisions that state files have had while this service ran, so that a new worker accepts none older."""

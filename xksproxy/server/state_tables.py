@@ -60,7 +60,7 @@ class StateTables:
         self._lost = lost
         self._states: dict[str, StoreState] = {}
         self._uses = UseRecord(directory)
-        self.retired = RetiredCredentials(directory, known.get(RETIRED, 0))
+        self.retired = RetiredCredentials(directory, known.get(RETIRED, 0), unread=lost())
         self._blocks_of_all = Blocks(self._expecting(block_table(directory, None)), unread=lost())
         self._changes = DirectoryChanges((directory,))
         self._round = RoundRobin(_LOOKED_AT_ANYWAY)

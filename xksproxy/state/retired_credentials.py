@@ -28,13 +28,17 @@ class RetiredCredentials:
     Until a process has read the file, it accepts no credential (fail closed).
     """
 
-    def __init__(self, state_directory: Path, least: int = 0) -> None:
-        """``least`` is a revision that the file is known to have had."""
+    def __init__(self, state_directory: Path, least: int = 0, *, unread: str = "") -> None:
+        """Read the file, unless ``unread`` is the reason why it must not be read now.
+
+        ``least`` is a revision that it is known to have had.
+        """
         self._table = _table(state_directory, least)
-        self.problem = ""
+        self.problem = unread
         """Why the file cannot be read. Empty if it can be read."""
         self._was_read = False
-        self.refresh()
+        if not unread:
+            self.refresh()
 
     @property
     def revision(self) -> int:

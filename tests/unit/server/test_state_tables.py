@@ -109,3 +109,10 @@ def test_a_directory_that_is_replaced_is_read_again(state: Path) -> None:
     tables.refresh()
 
     assert _revisions(tables) == [1, 1, 1]
+
+
+def test_no_credential_is_accepted_by_a_worker_that_starts_while_the_directory_is_lost(state: Path) -> None:
+    tables = StateTables(state, lambda: "the directory is lost")
+
+    assert not tables.retired.accepts("s", "A")
+    assert tables.retired.problem == "the directory is lost"
