@@ -32,12 +32,13 @@ def open_runtime_file(path: Path) -> int:
     """Open a file for reading, and return the descriptor. It never waits, as a named pipe without a writer would.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, is no regular file, or belongs to another user than this one and root.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, f"{path} is not a regular file")
+        raise OSError(errno.EINVAL, f"{path} is not a regular file, or belongs to another user")
     return descriptor
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import run_command
 from server_support import OwnProxy, copy_state, encrypt_on_every_worker, stop, workers
-from support import Proxy, eventually, lines_with, serve
+from support import Proxy, eventually, lines_with, serve, wait_until_serving
 
 from xksproxy.server.followers import proxies_of
 from xksproxy.server.worker_status import newest_revisions
@@ -162,6 +162,42 @@ def test_a_command_never_changes_an_older_file_than_the_workers_know(
 
     for _ in range(3):
         assert 200 not in encrypt_on_every_worker(proxy)
+
+
+def test_commands_find_the_proxy_although_the_record_of_an_earlier_run_was_put_back(
+    own_proxy: OwnProxy, tmp_path: Path
+) -> None:
+    proxy = own_proxy.start()
+    assert command(proxy, "block", "--key", "encrypt-only-key", "--keystore", "dev") == 0
+    assert stop(proxy) == 0
+    copy_state(state_of(proxy), tmp_path / "old")
+    own_proxy.adopt(process := serve(proxy.environment.config, proxy.log))
+    again = replace(proxy, process=process)
+    wait_until_serving(proxy.environment.config, process)
+    assert command(again, "block", "--key", "demo-key", "--keystore", "dev") == 0
+
+    put_back(state_of(again), tmp_path / "old")
+    assert command(again, "block", "--key", "impotent-key", "--keystore", "dev") == 2
+    put_back(state_of(again), tmp_path / "old")
+    assert command(again, "state", "accept") == 2
+
+    assert 200 not in encrypt_on_every_worker(again)
+
+
+def test_a_worker_that_starts_later_accepts_no_older_state_after_the_runtime_directory_was_removed(
+    own_proxy: OwnProxy,
+) -> None:
+    proxy = own_proxy.start()
+    (runtime,) = proxies_of(state_of(proxy))
+    assert command(proxy, "block", "--key", "demo-key", "--keystore", "dev") == 0
+    time.sleep(5)  # until the master knows what the workers have published
+
+    shutil.rmtree(runtime)
+    remove_with_its_record(state_of(proxy), Path())
+    kill_workers(proxy)
+
+    for _ in range(3):
+        assert 200 not in eventually(lambda: encrypt_on_every_worker(proxy))
 
 
 def test_a_change_that_workers_refuse_is_not_reported_as_followed(own_proxy: OwnProxy, tmp_path: Path) -> None:

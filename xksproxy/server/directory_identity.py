@@ -1,7 +1,9 @@
 """Whether a directory is still the one that was there before."""
 
+import fcntl
 import os
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from xksproxy.state.private_files import make_directory
@@ -61,8 +63,39 @@ class StateIdentity(DirectoryIdentity):
         )
         make_directory(directory / MANIFEST)
         self._manifest = DirectoryIdentity(directory / MANIFEST)
+        self._lock_manifest(directory / MANIFEST)
 
     @property
     def is_lost(self) -> bool:
         """The same for the manifest too, without which a file that is missing would count as never written."""
         return super().is_lost or self._manifest.is_lost
+
+    def _lock_manifest(self, manifest: Path) -> None:
+        """Lock it as long as this process or a child of it runs; see :func:`is_in_use_by_proxy`."""
+        with suppress(OSError):  # then only the record of proxies tells commands
+            descriptor = os.open(manifest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def is_in_use_by_proxy(state_directory: Path) -> bool:
+    """Whether a proxy that runs has locked a state directory, as far as its file system tells."""
+    try:
+        descriptor = os.open(state_directory / MANIFEST, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Whether another process holds the lock of an open directory."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without such locks
+        return False
+    return False

@@ -3,7 +3,6 @@
 Workers publish the revisions that they hold in their status files. The state directory records where the files are.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from xksproxy.server.directory_identity import is_in_use_by_proxy, is_locked
 from xksproxy.server.worker_status import (
     InForce,
     WorkerStatus,
@@ -46,7 +46,8 @@ class RunningProxy(msgspec.Struct, frozen=True):
 
     def is_running(self, runtime: Path) -> bool:
         """Whether it runs: its processes lock the runtime directory, or that was removed and the master is there."""
-        return is_running(runtime) or (self.started != 0 and _start_of(self.master) == self.started)
+        is_there = _may_be_ours(runtime) and is_running(runtime)
+        return is_there or (self.started != 0 and _start_of(self.master) == self.started)
 
     def uses(self, state_directory: Path) -> bool:
         """Whether this proxy uses a directory. The directory may have been restored in place, with another inode."""
@@ -143,7 +144,10 @@ def wait_for_workers(
         StateUnusable: the record of running proxies cannot be read.
     """
     _wait_for_record(state_directory)
-    return _wait(lambda: proxies_of(state_directory), follows, seconds)
+    found = _wait(lambda: proxies_of(state_directory), follows, seconds)
+    if found == Following((), ()) and not proxies_of(state_directory) and is_in_use_by_proxy(state_directory):
+        raise StateUnusable(f"{proxy_table(state_directory).path}: a proxy runs that is not on record")
+    return found
 
 
 def wait_for_workers_of(
@@ -154,10 +158,10 @@ def wait_for_workers_of(
 
 
 def is_in_use(state_directory: Path) -> bool:
-    """Whether a proxy that runs uses a state directory, as far as its record of them can be read."""
+    """Whether a proxy that runs uses a state directory: it has locked it, or is on record."""
     _wait_for_record(state_directory)
     try:
-        return bool(proxies_of(state_directory))
+        return is_in_use_by_proxy(state_directory) or bool(proxies_of(state_directory))
     except StateUnusable:  # what is lost may be the record
         return False
 
@@ -173,8 +177,11 @@ def has_compared(state_directory: Path) -> bool:
 
 
 def _wait_for_record(state_directory: Path) -> None:
-    """Let the proxies record themselves that run, if there is no record: it may have been lost a moment ago."""
-    if not os.path.lexists(proxy_table(state_directory).path):
+    """Let the proxies that run record themselves: the record may have been lost, or become older, a moment ago."""
+    with suppress(StateUnusable):
+        if proxies_of(state_directory):
+            return
+    if is_in_use_by_proxy(state_directory) or not os.path.lexists(proxy_table(state_directory).path):
         time.sleep(_RECORDING_SECONDS)
 
 
@@ -208,6 +215,7 @@ def known_to_workers(state_directory: Path, name: str) -> int:
             return False
 
     known = [0]
+    _wait_for_record(state_directory)
     with suppress(StateUnusable):
         known += [newest_revisions(runtime, is_same).get(name, 0) for runtime in proxies_of(state_directory)]
     return max(known)
@@ -268,19 +276,24 @@ def _inode(directory: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def _may_be_ours(runtime: Path) -> bool:
+    """Whether a directory belongs to this user or root. Another user may make one of the name of one that is gone."""
+    try:
+        return runtime.lstat().st_uid in (0, os.geteuid())
+    except OSError:
+        return False
+
+
 def is_running(runtime: Path) -> bool:
     """Whether a process holds the lock of the directory, as the master and the workers do while they run."""
     try:
         descriptor = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return is_locked(descriptor)
     finally:
         os.close(descriptor)
-    return False
 
 
 def _workers(runtime: Path, master: int) -> list[int]:

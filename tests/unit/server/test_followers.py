@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from xksproxy.server import followers as module
+from xksproxy.server.directory_identity import StateIdentity
 from xksproxy.server.followers import (
     Following,
     Registration,
     holds,
+    is_in_use,
     known_to_workers,
     proxies_of,
     proxy_table,
@@ -215,3 +218,42 @@ def test_nothing_of_a_worker_that_has_ended_stays_and_all_of_the_others(tmp_path
 
     assert {path.name for path in tmp_path.iterdir() if "123" not in path.name} == set()
     assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_a_file_in_place_of_the_runtime_directory_of_a_proxy_that_has_ended_is_no_proxy(
+    tmp_path: Path, runtime: Path
+) -> None:
+    assert proxies_of(tmp_path) == {runtime: _NO_SUCH_MASTER}
+    runtime.rmdir()
+    runtime.write_text("")
+
+    assert proxies_of(tmp_path) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of another user")
+def test_a_runtime_directory_that_another_user_made_is_no_proxy_and_nobody_learns_revisions_from_it(
+    tmp_path: Path, runtime: Path
+) -> None:
+    publish(runtime, 11, InForce(str(tmp_path), {"blocks-a.json": 6}))
+    assert known_to_workers(tmp_path, "blocks-a.json") == 6
+
+    for path in (runtime / "in-force-11", runtime / "records-11", runtime):
+        os.chown(path, 65533, 65533)
+
+        assert newest_revisions(runtime, str(tmp_path).__eq__).get("blocks-a.json", 0) == 0
+    assert proxies_of(tmp_path) == {}
+
+
+def test_a_proxy_that_runs_and_is_not_on_record_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RECORDING_SECONDS", 0)
+    register(tmp_path, tmp_path / "of an earlier run", _NO_SUCH_MASTER)
+    assert not is_in_use(tmp_path)
+    identity = StateIdentity(tmp_path)
+
+    assert is_in_use(tmp_path)
+    with pytest.raises(StateUnusable, match="not on record"):
+        wait_for_workers(tmp_path, lambda _: True, 0)
+
+    del identity
+    assert not is_in_use(tmp_path)
+    assert wait_for_workers(tmp_path, lambda _: True, 0) == Following((), ())
