@@ -79,7 +79,7 @@ def write_together(documents: Mapping["StateFile", Mapping[str, Any]]) -> None:
     """
     path = next(iter(documents)).path
     revisions = {file: file.next_revision for file in documents}
-    contents = {file.path.name: _encode(document, revisions[file]) for file, document in documents.items()}
+    contents = {file.path.name: file.encoded(document, revisions[file]) for file, document in documents.items()}
     with _unusable(path), opened_directory(path.parent) as directory:
         replace_files_of(contents, directory)
     for file, revision in revisions.items():
@@ -200,7 +200,7 @@ class StateFile:
         """
         revision = self.next_revision
         with _unusable(self.path), opened_directory(self._root, *self._below, create=True) as directory:
-            replace_file_of(self.name, _encode(document, revision), directory)
+            replace_file_of(self.name, self.encoded(document, revision), directory)
         self.note_written(revision)
         try:
             self.record()
@@ -268,11 +268,13 @@ class StateFile:
             return 0
         if form != FORMAT or not isinstance(revision, int):
             raise StateUnusable(f"{self.path}: its format is {form}, expected {FORMAT}; a later release wrote it")
+        if (named := document.get("file", self._relative)) != self._relative:
+            raise StateUnusable(f"{self.path}: it is a copy of {named}; restore the right file")
         return revision
 
-
-def _encode(document: Mapping[str, Any], revision: int) -> bytes:
-    return encode_json({**document, "format": FORMAT, "revision": revision})
+    def encoded(self, document: Mapping[str, Any], revision: int) -> bytes:
+        """The content of the file with a document. Its name is in it, so that it cannot pass for another file."""
+        return encode_json({**document, "file": self._relative, "format": FORMAT, "revision": revision})
 
 
 def _decode(path: Path, content: bytes, content_type: type[Content]) -> Content:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -284,8 +285,9 @@ def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(
     with path.open("rb") as before:
         table().update("a", one_more)
 
-        assert json.loads(before.read()) == {"entries": {"a": {"number": 1}}, "format": 1, "revision": 1}
-    assert json.loads(path.read_bytes()) == {"entries": {"a": {"number": 2}}, "format": 1, "revision": 2}
+        expected = {"entries": {"a": {"number": 1}}, "file": path.name, "format": 1, "revision": 1}
+        assert json.loads(before.read()) == expected
+    assert json.loads(path.read_bytes()) == {**expected, "entries": {"a": {"number": 2}}, "revision": 2}
     modes = {file.name: file.stat().st_mode & 0o777 for file in [path.parent, *path.parent.iterdir()]}
     assert modes == {"state": 0o700, "manifest": 0o700, "table.json": 0o600, "table.lock": 0o600}
 
@@ -521,7 +523,8 @@ def test_fields_of_a_later_release_are_kept(path: Path) -> None:
     SharedTable(path.parent, path.name, Known).update("a", lambda entry: Known(entry.number + 10 if entry else 0))
 
     entries["a"]["number"] = 11
-    assert json.loads(path.read_bytes()) == {"format": 1, "revision": 6, "entries": entries, "later": {"x": 6}}
+    known = {"file": path.name, "format": 1, "revision": 6}
+    assert json.loads(path.read_bytes()) == {**known, "entries": entries, "later": {"x": 6}}
 
 
 # --- A lock that cannot be had, and hostile names
@@ -666,7 +669,7 @@ def test_a_reader_between_the_steps_of_a_change_does_not_alter_its_revision(
         else:
             file.write({"a": 2})
 
-    assert StateFile(tmp_path, "file.json").read() == {"a": 2, "format": 1, "revision": 2}
+    assert StateFile(tmp_path, "file.json").read() == {"a": 2, "file": "file.json", "format": 1, "revision": 2}
     file.write({"a": 3})
     assert json.loads((tmp_path / "file.json").read_text())["revision"] == 3
 
@@ -682,3 +685,17 @@ def test_the_revision_that_was_read_with_other_entries_is_refused(
         running.refresh()
 
     assert running.get("a") == Count(7)
+
+
+def test_a_copy_of_another_file_is_refused_although_it_has_a_higher_revision(tmp_path: Path) -> None:
+    own, other = (SharedTable(tmp_path, name, Count) for name in ("own.json", "other.json"))
+    own.update("a", one_more)
+    for _ in range(3):
+        other.update("b", one_more)
+
+    shutil.copy2(other.path, own.path)
+
+    for table in (own, SharedTable(tmp_path, "own.json", Count)):
+        with pytest.raises(StateUnusable, match=r"it is a copy of other\.json"):
+            table.refresh()
+    assert own.get("a") == Count(1)
