@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -39,7 +39,7 @@ _LOCK_SECONDS: Final = 5.0
 class Backup(msgspec.Struct, frozen=True):
     """The content of the state files of one machine."""
 
-    taken_at: float
+    taken_at: Annotated[float, msgspec.Meta(ge=0)]
     """Unix time in seconds."""
 
     machine: str
@@ -115,8 +115,9 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
 def accept_directory(state_directory: Path, encryptions_per_second: float, now: float) -> list[str]:
     """Settle a doubt without a backup: what the directory has counts as a backup of the time of its number.
 
-    Without a number, as after a loss, each key counts as full that has a record, or that is found without one. So each
-    key has to be rotated. It returns the names of the files that are lost. No proxy may run.
+    Without a number, as after a loss, or with one of a later time than ``now``, each key counts as full that has a
+    record, or that is found without one. So each key has to be rotated. It returns the names of the files that are
+    lost. No proxy may run.
 
     Raises:
         StateUnusable: a file cannot be written. It can be repeated.
@@ -125,7 +126,9 @@ def accept_directory(state_directory: Path, encryptions_per_second: float, now: 
         found = StateNumber(state_directory).read()
     except StateUnusable:
         found = None
-    at, rate = (now - 1, MAXIMUM_ENCRYPTIONS) if found is None else (min(found[1].at, now), encryptions_per_second)
+    at, rate = now - 1, float(MAXIMUM_ENCRYPTIONS)
+    if found is not None and found[1].at <= now:
+        at, rate = found[1].at, encryptions_per_second
     there = {name: _readable(state_directory, name) for name in file_names(state_directory)}
     files = {name: _normal(name, document) for name, document in there.items() if document is not None}
     return restore_backup(state_directory, Backup(at, platform.node(), files), rate, now)
@@ -166,6 +169,9 @@ def _versions(name: str, saved: Document, current: Document, doubt: _Doubt) -> D
         merged = {**before, **after}
         for field in ("proven", "extractable", "disabled", "abandoned"):
             merged[field] = sorted({*before.get(field, ()), *after.get(field, ())})
+        # A directory that began anew may have had a disabled version as primary, because it did not know of that.
+        primaries = [record["primary"] for record in (after, before) if record]
+        merged["primary"] = next((number for number in primaries if number not in merged["disabled"]), primaries[0])
         merged["disabled"] = [number for number in merged["disabled"] if number != merged["primary"]]
         merged["highest"] = max(before.get("highest", 0), after.get("highest", 0))
         entries[key_id] = merged
@@ -250,7 +256,9 @@ def _check_content(name: str, document: Document) -> None:
 
 
 def _merge_of(name: str) -> _Merge | None:
-    """How a file is merged; None if it is not part of a backup."""
+    """How a file is merged; None if it is not part of a backup, as what would be in another directory."""
+    if "/" in name.removeprefix("usage/") or "\0" in name:
+        return None
     return next((merge for pattern, merge in _KINDS.items() if fnmatchcase(name, pattern)), None)
 
 
@@ -270,7 +278,7 @@ def _readable(root: Path, name: str) -> Document | None:
         _check_content(name, document)
     except (OSError, msgspec.MsgspecError):
         return None
-    return document
+    return document if document.get("file", name) == name else None
 
 
 def _revision(document: Document) -> int:

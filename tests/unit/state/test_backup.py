@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from xksproxy.hsm.keys import KeyFingerprint
-from xksproxy.state.backup import Backup, problems_of, restore_backup, take_backup
+from xksproxy.state.backup import Backup, accept_directory, problems_of, restore_backup, take_backup
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.credential_uses import UseRecord
 from xksproxy.state.retired_credentials import RetiredCredentials, mark_retired
 from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_number import StateNumber
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 
@@ -159,6 +160,39 @@ def test_a_file_that_was_made_after_the_backup_and_is_lost_is_named(state: Path)
     assert restore(state, backup) == ["usage/key-new.json"]
 
     assert counted(state, "new") >= 100 * RATE
+
+
+def test_a_disabled_version_stays_disabled_although_a_directory_that_began_anew_had_it_as_primary(state: Path) -> None:
+    backup = take_backup(state)
+    lost(state)
+    for number in range(3, 8):
+        version_table(state, "s").update("k", lambda _, number=number: VersionRecord(1, highest=number))
+
+    restore(state, backup)
+
+    versions = version_table(state, "s")
+    versions.refresh()
+    record = versions.get("k")
+    assert record
+    assert (record.primary, record.disabled) == (2, (1,))
+
+
+@pytest.mark.parametrize("name", ["blocks-x/../../evil.json", "usage/key-a/../../../evil.json", "blocks-\0.json"])
+def test_a_file_of_another_directory_in_a_backup_is_not_restored(state: Path, name: str) -> None:
+    backup = take_backup(state)
+    backup.files[name] = {"entries": {}, "label": "", "format": 1, "revision": 1}
+
+    restore(state, backup)
+
+    assert not [*state.parent.rglob("evil*")]
+
+
+def test_keys_are_full_after_an_accepted_directory_has_a_number_of_a_later_time(state: Path) -> None:
+    _, number = StateNumber(state).advance()
+
+    accept_directory(state, RATE, number.at - 60)
+
+    assert counted(state) >= 2**32
 
 
 def test_a_backup_of_the_future_is_refused(state: Path) -> None:
