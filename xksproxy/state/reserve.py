@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from xksproxy.state.private_files import opened_directory
+from xksproxy.state.private_files import open_file, opened_directory
 from xksproxy.state.state_file import StateUnusable
 
 _NAME: Final = "reserve"
@@ -18,17 +18,27 @@ Result = TypeVar("Result")
 
 
 def keep_reserve(state_directory: Path) -> None:
-    """Make the file if it is missing, and if as much room is left beside it. Call it again from time to time."""
+    """Make the file if it is missing, and if as much room is left beside it. Call it again from time to time.
+
+    What has another name too is another file, and stays as it is.
+    """
     with suppress(OSError), opened_directory(state_directory) as directory:
-        descriptor = os.open(_NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        descriptor = open_file(_NAME, os.O_WRONLY | os.O_CREAT, directory)
         try:
-            free = os.fstatvfs(descriptor)
-            if os.fstat(descriptor).st_size < _BYTES and free.f_bavail * free.f_frsize >= 2 * _BYTES:
-                os.posix_fallocate(descriptor, 0, _BYTES)
-        except OSError:
-            os.ftruncate(descriptor, 0)
+            if os.fstat(descriptor).st_nlink == 1:
+                _fill(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _fill(descriptor: int) -> None:
+    free = os.fstatvfs(descriptor)
+    if os.fstat(descriptor).st_size >= _BYTES or free.f_bavail * free.f_frsize < 2 * _BYTES:
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, _BYTES)
+    except OSError:
+        os.ftruncate(descriptor, 0)
 
 
 def with_reserve(state_directory: Path, write: Callable[[], Result]) -> Result:
