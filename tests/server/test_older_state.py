@@ -142,6 +142,8 @@ def test_counts_that_go_back_are_noticed_by_a_worker_that_starts_later(own_proxy
 
     eventually(lambda: "state-in-doubt" in causes(proxy))
     eventually(lambda: encrypt_on_every_worker(proxy), {500})
+    (state / "doubt.json").unlink()
+    eventually((state / "doubt.json").exists)
     kill_workers(proxy)
     eventually(lambda: encrypt_on_every_worker(proxy), {500})
     assert "state-in-doubt" in causes(proxy)

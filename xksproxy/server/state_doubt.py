@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from xksproxy.state.doubt import begin_doubt, read_doubt
+from xksproxy.state.doubt import Doubt, begin_doubt, keep_doubt, read_doubt, text_of
 from xksproxy.state.state_file import StateUnusable, StateWentBack
 from xksproxy.state.state_number import StateNumber
 
 
 class StateDoubt:
-    """Follows the mark of a doubt, and sets it if the number of the directory goes back while the proxy runs."""
+    """Follows the mark of a doubt, and sets it if the number of the directory goes back while the proxy runs.
+
+    A doubt is settled while no proxy runs. So a mark that vanishes is set again.
+    """
 
     def __init__(self, state_directory: Path, least_number: int) -> None:
         """``least_number`` is a number that the directory has had while the proxy ran; -1 if none is known."""
@@ -16,6 +19,8 @@ class StateDoubt:
         """The number of the directory."""
         self._directory = state_directory
         self._marked = ""
+        self._mark: Doubt | None = None
+        """The mark that was read last."""
         self._went_back = ""
 
     @property
@@ -33,4 +38,5 @@ class StateDoubt:
                 self._went_back = begin_doubt(self._directory, f"{what}: {error}")
         except StateUnusable:
             pass  # what needs the file reports it
-        self._marked = read_doubt(self._directory)
+        self._mark = keep_doubt(self._directory, self._mark)
+        self._marked = read_doubt(self._directory) or ("" if self._mark is None else text_of(self._mark))

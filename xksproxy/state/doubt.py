@@ -41,7 +41,23 @@ def read_doubt(state_directory: Path) -> str:
         doubt = read_json(state_directory / FILE_NAME, Doubt)
     except StateUnusable as error:
         return str(error)
-    return "" if doubt is None else f"{doubt.reason}; {HOW_TO_SETTLE}"
+    return "" if doubt is None else text_of(doubt)
+
+
+def text_of(doubt: Doubt) -> str:
+    """The reason of a doubt, and how to settle it."""
+    return f"{doubt.reason}; {HOW_TO_SETTLE}"
+
+
+def keep_doubt(state_directory: Path, known: Doubt | None) -> Doubt | None:
+    """Return the mark of a directory, or else ``known``, which was read before: then the mark is set again."""
+    with suppress(StateUnusable):
+        found = read_json(state_directory / FILE_NAME, Doubt)
+        if found is not None:
+            return found
+        if known is not None:
+            replace_file(state_directory / FILE_NAME, encode_json(known))
+    return known
 
 
 def begin_doubt(state_directory: Path, reason: str, witness_at: float = 0.0) -> str:

@@ -84,7 +84,7 @@ def _record_of(document: Document) -> NumberRecord:
 
 
 def manifest_problem(state_directory: Path) -> str:
-    """Why the manifest is not the one that the directory had: it lacks the record of the number. Empty if it has it.
+    """Why the manifest or the number is not the one that the directory had; empty if both may be.
 
     Without the manifest, a file that is missing would count as never written. The first number may lack its record,
     if its writer was killed.
@@ -93,8 +93,8 @@ def manifest_problem(state_directory: Path) -> str:
     try:
         if file.read() is None or file.revision <= 1 or file.recorded() is not None:
             return ""
-    except StateUnusable:
-        return ""
+    except StateUnusable as error:
+        return str(error)
     return f"the {MANIFEST} of the state directory {state_directory} was lost, so other files may be missing too"
 
 

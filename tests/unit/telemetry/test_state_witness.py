@@ -107,6 +107,16 @@ def test_an_older_copy_is_in_doubt(machine: Machine) -> None:
     assert "xksproxy state restore" in machine.doubt
 
 
+def test_a_number_that_is_older_than_its_record_is_in_doubt_without_a_witness(machine: Machine) -> None:
+    machine.change()
+    machine.keep_a_copy()
+    machine.change()
+
+    shutil.copy2(machine.copy / "number.json", machine.state / "number.json")
+
+    assert "is an older copy, revision 1 of 2" in doubt_of(machine.state, None)
+
+
 def test_an_older_copy_that_has_reached_the_same_number_is_in_doubt(machine: Machine) -> None:
     machine.change()
     machine.keep_a_copy()
