@@ -141,6 +141,21 @@ def test_retire_refuses_and_then_obeys(run: Callable[..., Any], config: Path) ->
     assert f"{old}.toml.retired" in forced.text
 
 
+def test_retire_says_by_its_exit_code_that_the_machine_does_not_remember_it(
+    run: Callable[..., Any], config: Path
+) -> None:
+    (old,) = _credentials(config)
+    run("credentials", "create")
+    (config.parent / "state").mkdir(mode=0o700)
+    (config.parent / "state" / "retired-credentials.json").mkdir()
+
+    done = run("credentials", "retire", old, "--force")
+
+    assert done.code == 1
+    assert "it is accepted again if its file comes back" in done.err
+    assert old not in _credentials(config)
+
+
 def test_an_unreadable_record_stops_with_exit_code_2(run: Callable[..., Any], config: Path) -> None:
     (old,) = _credentials(config)
     run("credentials", "create")

@@ -317,3 +317,17 @@ def test_credentials_that_belong_to_root_are_changed_and_read_by_the_service(con
     assert {user for name, (user, _) in owners(config.parent).items() if name.startswith("state")} == {OWNER}
     events = [json.loads(path.read_text()) for path in sorted((config.parent / "state" / "audit").glob("*.json"))]
     assert [event["message"] for event in events] == ["credential created", "credential retired"]
+
+
+def test_no_credential_is_retired_where_the_state_directory_belongs_to_another_user(config: Path) -> None:
+    credentials = config.parent / "credentials"
+    (created,) = as_user(0, ("credentials", "create", "--json", "--config", config))
+    os.chown(config.parent / "state", STRANGER, STRANGER)
+    before = sorted(credentials.iterdir())
+
+    (done,) = as_user(
+        0, ("credentials", "retire", "--force", json.loads(created.out)["access_key_id"], "--config", config)
+    )
+
+    assert done.code == 2, done
+    assert sorted(credentials.iterdir()) == before

@@ -1,5 +1,6 @@
 """``xksproxy credentials``: create, list and retire the SigV4 credentials of a key store."""
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.doubt import require_no_doubt
-from xksproxy.cli.output import print_error, print_json, print_line
+from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import acting_as_owner, become_owner, share_with_owner
 from xksproxy.cli.record_event import record_event
@@ -144,9 +145,11 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     """
     config, store = _open(config_file, keystore_name)
     uses = _UsesOfService(Path(config.state.directory), store.name)
+    with acting_as_owner(Path(config.state.directory)):
+        pass  # whoever cannot act as its owner learns that before anything is changed
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
     _expect(config, store, access_key_id, None)
-    _mark(config, store, access_key_id)
+    is_marked = _mark(config, store, access_key_id)
     _record(config, store, "credential retired", access_key_id, before="valid", after="retired", forced=force)
     print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
@@ -155,6 +158,8 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     with acting_as_owner(Path(config.state.directory)):
         report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
+    if not is_marked:
+        sys.exit(FOUND_SOMETHING_WRONG)
 
 
 @credentials.command()
@@ -185,16 +190,21 @@ def reinstate(config_file: Path, keystore_name: str | None, access_key_id: str) 
     _print_other_machines(config, f"run it on the other {_others(config)} too")
 
 
-def _mark(config: Config, store: KeyStore, access_key_id: str) -> None:
-    """Remember that a credential is retired. If that fails, the credential is retired nevertheless."""
+def _mark(config: Config, store: KeyStore, access_key_id: str) -> bool:
+    """Remember that a credential is retired, and return whether that worked. The credential is retired anyway.
+
+    Before the first start there is no state directory, and :func:`record_event` says so.
+    """
     state = Path(config.state.directory)
     if not state.exists():
-        return
+        return True
     try:
         with acting_as_owner(state):
             mark_retired(state, store.name, access_key_id, known_to_workers(state, RETIRED))
     except StateUnusable as error:
         print_error(f"{access_key_id} is retired, but it is accepted again if its file comes back: {error}")
+        return False
+    return True
 
 
 def _expect(config: Config, store: KeyStore, access_key_id: str, credential: Credential | None) -> None:
