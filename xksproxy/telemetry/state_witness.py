@@ -31,6 +31,7 @@ _MOST_BYTES: Final = 256 * 1024 * 1024
 """So much of the end of the log is searched. A busy proxy writes a line about its state more often."""
 
 _CHUNK_BYTES: Final = 1024 * 1024
+_LONGEST_LINE_BYTES: Final = 64 * 1024
 _CONSOLE_LINE: Final = re.compile(rb"(?P<time>\S+) state  (?P<fields>.*)")
 _CONSOLE_FIELD: Final = re.compile(rb'(?P<name>state_\w+)=(?P<value>"(?:[^"\\]|\\.)*"|[0-9.]+)')
 _MARKS: Final = (b'"message":"state"', b" state  pid=")
@@ -162,7 +163,7 @@ def _newest_first(log: Path) -> list[Path]:
 
 
 def _lines_backwards(path: Path, most_bytes: int) -> Iterator[bytes]:
-    """The lines of the last ``most_bytes`` of a file, the last one first."""
+    """The lines of the last ``most_bytes`` of a file, the last one first. Of a line that is too long, only a part."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         start, rest = max(0, end - most_bytes), b""
@@ -171,6 +172,8 @@ def _lines_backwards(path: Path, most_bytes: int) -> Iterator[bytes]:
             file.seek(begin)
             *lines, rest = reversed((file.read(end - begin) + rest).split(b"\n"))
             yield from lines
+            if len(rest) > _LONGEST_LINE_BYTES:  # no line of the log, but zeros after a power failure
+                rest = b""
             end = begin
         yield rest
 

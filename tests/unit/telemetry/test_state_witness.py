@@ -18,6 +18,7 @@ from xksproxy.state.reservation import LimitReached
 from xksproxy.state.state_number import StateNumber
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.witness import Witness
+from xksproxy.telemetry import state_witness
 from xksproxy.telemetry.audit import AuditLog
 from xksproxy.telemetry.state_witness import MESSAGE, WitnessLines, doubt_of, note_doubt
 
@@ -189,6 +190,30 @@ def test_what_a_client_sends_is_no_witness(machine: Machine) -> None:
     audit.close()
 
     assert machine.doubt == ""
+
+
+def test_zeros_after_a_power_failure_hide_no_line_and_are_not_collected(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.change()
+    machine.keep_a_copy()
+    machine.change()
+    with machine.log.open("ab") as file:
+        file.truncate(file.tell() + 5 * 1024 * 1024)
+    longest = 0
+
+    def measured(line: bytes) -> Witness | None:
+        nonlocal longest
+        longest = max(longest, len(line))
+        return parsed(line)
+
+    parsed = state_witness._parsed
+    monkeypatch.setattr(state_witness, "_parsed", measured)
+    monkeypatch.setattr(state_witness, "_MARKS", (b"",))
+    machine.put_the_copy_back()
+
+    assert "is an older copy" in machine.doubt
+    assert longest < 2 * 1024 * 1024
 
 
 def test_half_a_line_at_the_end_is_passed_over(machine: Machine) -> None:
