@@ -1,6 +1,6 @@
 """Damage files of every kind many times, and read them: ``python -m benchmarks.mutations [COUNT]``.
 
-The test suite does the same 200 times for each kind of file. An answer is a file that is read, or a message.
+The test suite does the same 2,000 times for most kinds of file. An answer is a file that is read, or a message.
 """
 
 import os

@@ -52,6 +52,9 @@ _KEY: Final = Secret("k" * 64)
 _RESTORED: Final = 16
 """A backup is restored over one in so many damaged files, because that takes long."""
 
+_FEW: Final = 200
+"""Examples of each file; there are many, and one thing reads most of them."""
+
 _NOW: Final = 1_900_000_000.0
 
 
@@ -221,15 +224,15 @@ _LINE: Final = json.dumps(
     }
 )
 RECORDS: Final = (
-    *(Kind(f"state {name}", f"states/{_slug(name)}/{name}", partial(_read_state, name)) for name in _READERS),
-    Kind("backup", "backup.json", _read_backup),
-    Kind("event", f"spool/audit/{_EVENT}", _read_spool),
+    *(Kind(f"state {name}", f"states/{_slug(name)}/{name}", partial(_read_state, name), _FEW) for name in _READERS),
+    Kind("backup", "backup.json", _read_backup, _FEW),
+    Kind("event", f"spool/audit/{_EVENT}", _read_spool, _FEW),
     Kind("audit log", "audit.log", _verify),
-    Kind("line of a log", "line.json", _explain),
-    Kind("file of the KMS console", "console.json", _read_console_json),
-    Kind("status of a worker", "status", partial(_published, read_status, "worker-1.status")),
-    Kind("what is in force", "in-force", partial(_published, read_in_force, "in-force-1")),
-    Kind("doubt", "doubt.json", _read_doubt),
-    Kind("verdict of a reload", "reload-verdict", _read_verdict),
+    Kind("line of a log", "line.json", _explain, _FEW),
+    Kind("file of the KMS console", "console.json", _read_console_json, _FEW),
+    Kind("status of a worker", "status", partial(_published, read_status, "worker-1.status"), _FEW),
+    Kind("what is in force", "in-force", partial(_published, read_in_force, "in-force-1"), _FEW),
+    Kind("doubt", "doubt.json", _read_doubt, _FEW),
+    Kind("verdict of a reload", "reload-verdict", _read_verdict, _FEW),
 )
 """The kinds of files that the proxy writes, and that commands read."""

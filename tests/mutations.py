@@ -13,10 +13,11 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding
 from importing_support import SETTINGS
 from msgspec.structs import replace
+from mutated_values import other_values
 from xksproxy_tools.development import certificates
 
 from xksproxy.authorization.policies import load_policies
-from xksproxy.cli.config_check import load_checked, problems_of
+from xksproxy.cli.config_check import load_checked, policy_warnings, problems_of, witness_warnings
 from xksproxy.config.certificate_checks import certificate_findings, certificate_problems
 from xksproxy.config.client_ca_checks import client_ca_findings
 from xksproxy.config.credentials import read_credentials, save_credential
@@ -28,7 +29,7 @@ from xksproxy.config.secret import SecretError, SecretReference, read_secret
 from xksproxy.importing.plan import make_plan
 from xksproxy.importing.render import render_config
 from xksproxy.importing.settings import SettingsError, read_settings
-from xksproxy.server.tls import build_context, certificate_info
+from xksproxy.server.tls import build_context, certificate_info, verification_findings
 from xksproxy.sigv4.keyring import generate_credential
 
 _CONFIG: Final = """\
@@ -72,6 +73,15 @@ checkpoint_interval_s = 60
 
 [state]
 directory = "state"
+
+[health]
+listen = "127.0.0.1:8081"
+
+[logging]
+level = "info"
+
+[tracing]
+endpoint = "http://127.0.0.1:4318"
 """
 _POLICY: Final = '@id("first")\npermit (principal, action == Xks::Action::"Encrypt", resource);\n'
 _SNIPPETS: Final = (
@@ -88,11 +98,12 @@ _PARTS: Final = rb"(?<=[\n,:\[{])"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name in a directory of files, and what reads it and returns the problems."""
+    """A kind of file: its name in a directory of files, what reads it and returns the problems, and how often."""
 
     name: str
     file: str
     read: Callable[[Path], tuple[str, ...]]
+    examples: int = 2000
 
 
 def make_files(directory: Path) -> Path:
@@ -105,7 +116,8 @@ def make_files(directory: Path) -> Path:
     for name, content in {
         "xksproxy.toml": _CONFIG.encode(),
         "policy.cedar": _POLICY.encode(),
-        "server.pem": certificate,
+        "roots.pem": authority.certificate.public_bytes(Encoding.PEM),
+        "server.pem": certificate + authority.certificate.public_bytes(Encoding.PEM),
         "server-key.pem": key,
         "client-ca.pem": certificates.create_authority("Clients").certificate.public_bytes(Encoding.PEM),
         "pin": b"1234\n",
@@ -118,7 +130,9 @@ def make_files(directory: Path) -> Path:
 
 
 def mutated(original: bytes, random: Random) -> bytes:
-    """A file with one to four damages: bytes changed, removed, put in, moved or repeated, or its end cut off."""
+    """A file with other values, or with one to four damages of its bytes: changed, removed, inserted or moved."""
+    if random.random() < 0.5:
+        return other_values(original, random)
     content = original
     for _ in range(random.randint(1, 4)):
         start = random.randint(0, len(content))
@@ -160,6 +174,8 @@ def _read_config(path: Path) -> tuple[str, ...]:
         problems += [finding.text for finding in inspect_config(config) if finding.serious]
         if not problems:
             load_checked(path)
+            problems += [finding.text for finding in verification_findings(config.server.tls) if finding.serious]
+            assert all((*policy_warnings(config), *witness_warnings(config)))
     return tuple(problems)
 
 
@@ -174,6 +190,8 @@ def _read_policy(path: Path) -> tuple[str, ...]:
     problems: list[str] = []
     with _refusals(problems):
         load_policies([str(path)])
+        config = load_config(path.with_name("xksproxy.toml"))
+        assert all(policy_warnings(config))
     return tuple(problems)
 
 
@@ -184,13 +202,11 @@ def _read_tls(directory: Path, **names: Path) -> tuple[str, ...]:
     )
     problems = list(certificate_problems(tls))
     findings = [*certificate_findings(tls, datetime.now(UTC)), *client_ca_findings(tls, datetime.now(UTC))]
-    refused: list[str] = []
     if not problems:
-        with _refusals(refused):
+        with _refusals(problems):
             build_context(tls)
             certificate_info(tls)
-    # What does not load has a reason.
-    assert problems or not refused, refused
+            findings += verification_findings(tls)
     return tuple(problems + [finding.text for finding in findings if finding.serious])
 
 
@@ -212,12 +228,15 @@ def _tls_kind(key: str, path: Path) -> tuple[str, ...]:
     return _read_tls(path.parent, **{key: path})
 
 
+_FEW: Final = 200
+"""Examples of a kind of which others of the same code have more."""
+
 KINDS: Final = (
     Kind("configuration", "xksproxy.toml", _read_config),
     Kind("credential", "credentials/credential.toml", _read_credential),
     Kind("policy", "policy.cedar", _read_policy),
     Kind("certificate", "server.pem", partial(_tls_kind, "certificate")),
-    Kind("CA for clients", "client-ca.pem", partial(_tls_kind, "client_ca")),
+    Kind("CA for clients", "client-ca.pem", partial(_tls_kind, "client_ca"), _FEW),
     Kind("private key", "server-key.pem", partial(_tls_kind, "private_key")),
     Kind("PIN", "pin", _read_pin),
     Kind("settings", "settings.toml", _read_settings),

@@ -104,6 +104,15 @@ def test_a_wrong_name_of_a_key_is_a_problem_with_its_place(
     assert re.search(rf"{re.escape(str(copy))}: keystore\[0\]\.keys\[0\]\S* {re.escape(reason)}", done.err), done.err
 
 
+def test_a_key_store_with_a_name_that_no_file_can_have_is_named(run: Callable[..., Any], copy: Path) -> None:
+    _change(copy, 'name = "dev"', r'name = "\u0000"')
+
+    done = run("check-config", "--config", copy)
+
+    assert done.code == 1
+    assert "keystore[0].name: expected 1 to 64 characters" in done.err
+
+
 def test_a_client_ca_that_does_not_load_is_found(run: Callable[..., Any], copy: Path) -> None:
     _change(copy, "[server.tls]", '[server.tls]\nclient_ca = "pin"\nclient_names = ["name"]')
 

@@ -92,8 +92,8 @@ def _version_problems(config: Config, problems: Sequence[str]) -> Iterator[str]:
     """Report what does not fit the recorded versions. ``problems`` are those of the configuration alone."""
     state = Path(config.state.directory)
     for index, store in enumerate(config.keystore):
-        if any(problem.startswith(f"keystore[{index}].keys") for problem in problems):
-            continue  # names of its keys may not be valid
+        if any(problem.startswith((f"keystore[{index}].name", f"keystore[{index}].keys")) for problem in problems):
+            continue  # no file and no key may have such a name
         records = version_table(state, store.name)
         records.expect_missing()
         # With an unreadable record, workers refuse Encrypt and still serve Decrypt. So this is not a problem here.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,8 @@ from xksproxy.config.regular_file import FileRefused
 _EXPIRY_WARNING: Final = timedelta(days=14)
 _LIFETIME_DIVISOR: Final = 4
 """A certificate expires soon if less than a quarter of its lifetime, and less than 14 days, are left."""
+_LATEST: Final = datetime.max.replace(tzinfo=UTC) - timedelta(seconds=1)
+"""A certificate that does not expire ends in the last second of the year 9999 (RFC 5280, 4.1.2.5)."""
 _RSA_BITS: Final = 2048
 _DEVELOPMENT: Final = "localhost"
 _ENDPOINT_NAME: Final = re.compile(
@@ -73,8 +76,14 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
     at = "server.tls.certificate"
     try:
         chain = read_certificates(Path(tls.certificate))
+    except FileRefused:
+        return
+    try:
         own_names, purposes = dns_names(chain[0]), _purposes(chain[0])
-    except (FileRefused, ValueError):
+    except ValueError:
+        yield Finding.warning(
+            f"{at}: {name_of(chain[0])} has extensions that cannot be read; expected a certificate as the CA issued it"
+        )
         return
     if _public_key(chain[0]) is None:  # which certificate_problems reports
         return
@@ -147,7 +156,7 @@ def _path_findings(at: str, chain: Sequence[x509.Certificate], now: datetime) ->
     """What is wrong with the certificates after the server's, if a client needs them."""
     roots = system_roots()
     for certificate in chain[1:]:
-        after = max(now, certificate.not_valid_after_utc + timedelta(seconds=1))
+        after = max(now, min(certificate.not_valid_after_utc, _LATEST) + timedelta(seconds=1))
         others = [other for other in chain if other != certificate]
         if not has_valid_path(others, roots, now) or (after > now and not has_valid_path(others, roots, after)):
             yield from _date_findings(at, certificate, now)
@@ -232,9 +241,11 @@ def _encoded(public_key: PublicKeyTypes) -> bytes:
 
 def name_of(certificate: x509.Certificate) -> str:
     """The common name, or else a DNS name. Characters that are not printable ASCII are replaced."""
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    text = str(names[0].value) if names else next(iter(dns_names(certificate)), "without a name")
-    return re.sub(r"[^ -~]", "?", text)
+    names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if not names:
+        with suppress(ValueError):
+            names = [*dns_names(certificate)]
+    return re.sub(r"[^ -~]", "?", names[0] if names else "without a name")
 
 
 def _issuer_name(certificate: x509.Certificate) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from xksproxy.config.regular_file import FileRefused, read_regular_file
 
@@ -26,7 +26,7 @@ def system_roots() -> tuple[x509.Certificate, ...]:
         # Some roots are older than the rules of today.
         warnings.simplefilter("ignore")
         for block in re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", content, re.DOTALL):
-            with suppress(ValueError):
+            with suppress(ValueError, x509.InvalidVersion):
                 roots.append(x509.load_pem_x509_certificate(block))
     return tuple(roots)
 
@@ -45,7 +45,7 @@ def issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the key of one certificate signed another."""
     try:
         issued.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
 

@@ -1,6 +1,7 @@
 """Certificates and private keys in PEM, and what is wrong with a file that cannot be loaded."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,12 @@ _NOT_BASE64_LINE: Final = re.compile(r"^[ \t\r]*$|(?P<character>[^\t\n\r -~])", 
 
 _DER_SEQUENCE: Final = b"\x30"
 _CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+_DAMAGED: Final = (ValueError, TypeError, x509.InvalidVersion)
+"""What `cryptography` raises for a damaged certificate: TypeError for a name of a wrong ASN.1 type."""
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
-    """All certificates of a file, in their order.
+    """All certificates of a file, in their order. Their extensions may be damaged.
 
     Raises:
         FileRefused: the file cannot be read or a certificate in it cannot be loaded.
@@ -33,8 +36,8 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     if not _CERTIFICATE_LABELS.intersection(blocks):
         raise FileRefused(f"{path}: it holds no certificate in PEM{_instead(blocks)}")
     try:
-        return x509.load_pem_x509_certificates(content)
-    except ValueError:
+        return _load_certificates(content)
+    except _DAMAGED:
         raise FileRefused(f"{path}: {_damaged_certificate(content)}") from None
 
 
@@ -116,12 +119,24 @@ def _instead(blocks: list[str]) -> str:
     return f"; it holds a {blocks[0]}" if blocks else ""
 
 
+def _load_certificates(content: bytes) -> list[x509.Certificate]:
+    """Load certificates, and read the fields that `cryptography` does not read before they are used."""
+    with warnings.catch_warnings():
+        # A warning would show a line of this program's code.
+        warnings.simplefilter("ignore")
+        certificates = x509.load_pem_x509_certificates(content)
+        for certificate in certificates:
+            for field in ("version", "issuer", "subject", "not_valid_before_utc", "not_valid_after_utc"):
+                getattr(certificate, field)
+    return certificates
+
+
 def _damaged_certificate(content: bytes) -> str:
     """Which certificate of a file cannot be loaded."""
     parts = re.split(rb"(?=-----BEGIN )", content)
     for number, part in enumerate((part for part in parts if part.startswith(b"-----BEGIN ")), 1):
         try:
-            x509.load_pem_x509_certificate(part)
-        except ValueError:
+            _load_certificates(part)
+        except _DAMAGED:
             return f"certificate number {number} is damaged and cannot be read"
     return "its certificates cannot be read"

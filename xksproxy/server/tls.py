@@ -1,5 +1,6 @@
 """TLS for KMS: versions, cipher suites, and the check of clients (requirements R-TLS-*)."""
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from xksproxy.config.certificate_checks import dns_names, warn_from
+from xksproxy.config.certificate_checks import certified_names, warn_from
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
 from xksproxy.config.pem_files import read_certificates
+from xksproxy.config.regular_file import FileRefused
 from xksproxy.server.http.service import Client, ConnectionRefused
 from xksproxy.server.trial_handshake import (
     handshake_problem,
@@ -29,7 +30,15 @@ _TLS_1_2_SUITES: Final = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA
 _NEGOTIABLE: Final = frozenset(
     {*_TLS_1_2_SUITES.split(":"), "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"},
 )
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_*-]{1,63}(\.[a-z0-9_*-]{1,63})*")
+"""What a client can ask for. A certificate may contain any other text."""
 _OPENSSL_CONFIGURATION: Final = "check this machine's openssl.cnf and the variable OPENSSL_CONF"
+
+
+_REASONS: Final = {
+    "CA_MD_TOO_WEAK": "a certificate is signed with a hash that is too weak, such as SHA-1 (CA_MD_TOO_WEAK)",
+    "INVALID_CERTIFICATE": "an extension of a certificate is damaged (INVALID_CERTIFICATE)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +58,9 @@ def certificate_info(tls: Tls) -> CertificateInfo:
         ConfigError: it cannot be read.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"server.tls.certificate: {_reason(error)}"]) from None
+        certificate = read_certificates(Path(tls.certificate))[0]
+    except FileRefused as error:
+        raise ConfigError([f"server.tls.certificate: {error}"]) from None
     names = [str(item.value) for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     end, warning = certificate.not_valid_after_utc, warn_from(certificate)
     return CertificateInfo(names[0] if names else "", end.timestamp(), warning.timestamp())
@@ -82,11 +91,10 @@ def verification_findings(tls: Tls) -> Iterator[Finding]:
     Raises:
         ConfigError: the certificate or its key does not load.
     """
-    chain = read_certificates(Path(tls.certificate))
-    name = next(iter(dns_names(chain[0])), None)
+    name = next(filter(_HOST_NAME.fullmatch, certified_names(tls)), None)
     if name is None:
         return
-    issuer = chain[-1].public_bytes(serialization.Encoding.PEM)
+    issuer = read_certificates(Path(tls.certificate))[-1].public_bytes(serialization.Encoding.PEM)
     if problem := verification_problem(_own_context(tls), issuer, name.replace("*.", "a.", 1)):
         yield Finding.problem(f"server.tls.certificate: clients refuse it or its chain: {problem}")
 
@@ -101,7 +109,11 @@ def _own_context(tls: Tls) -> ssl.SSLContext:
         # A password callback, so that an encrypted key is an error and not a prompt.
         context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: b"")
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise ConfigError([f"server.tls: certificate and private_key do not load: {_reason(error)}"]) from None
+        problem = (
+            f"server.tls: {tls.certificate} with {tls.private_key} does not load: {_reason(error)};"
+            " expected certificates and a key that this machine's OpenSSL accepts"
+        )
+        raise ConfigError([problem]) from None
     return context
 
 
@@ -180,5 +192,5 @@ def _common_names(certificate: Mapping[str, Any]) -> list[str]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return error.reason or "not in PEM format, or the key does not fit the certificate"
+        return _REASONS.get(error.reason, error.reason) or "not in PEM format, or the key does not fit the certificate"
     return getattr(error, "strerror", None) or str(error)

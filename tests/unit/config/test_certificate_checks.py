@@ -343,6 +343,92 @@ def test_a_damaged_certificate_is_named_as_what_it_is(
     assert reason in problem
 
 
+def _write_der(tmp_path: Path, *changes: tuple[bytes, bytes], certificate: x509.Certificate) -> None:
+    """Write a certificate in which some bytes are others."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    for old, new in changes:
+        assert old in der
+        der = der.replace(old, new, 1)
+    (tmp_path / "server.pem").write_text(ssl.DER_cert_to_PEM_cert(der))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x44"),
+        (b"\x0c\x0cIntermediate", b"\x00\x0cIntermediate"),
+        (b"\x0c\x0fxks.", b"\x03\x0fxks."),
+        (b"\x0c\x0fxks.", b"\x0c\x0f\xff\xff\xff\xff"),
+    ],
+    ids=["version", "issuer", "type of the subject", "subject"],
+)
+def test_a_certificate_with_a_damaged_field_is_named(
+    tls: Callable[..., Tls], tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    made = tls(_certificate())
+    _write_der(tmp_path, (old, new), certificate=_certificate())
+
+    assert list(certificate_problems(made)) == [
+        f"server.tls.certificate: {made.certificate}: certificate number 1 is damaged and cannot be read"
+    ]
+    assert list(certificate_findings(made, _NOW)) == []
+
+
+@pytest.mark.parametrize(("name", "shown"), [(_HOST, _HOST), ("", "without a name")])
+def test_a_certificate_with_damaged_extensions_is_a_warning(
+    tls: Callable[..., Tls], tmp_path: Path, name: str, shown: str
+) -> None:
+    made = tls(_certificate())
+    builder = _bare(None, x509.SubjectAlternativeName([x509.DNSName(_HOST)]))
+    named = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
+    builder._subject_name = x509.Name(named)
+    certificate = builder.sign(_INTERMEDIATE, hashes.SHA256())
+    _write_der(tmp_path, (b"\x82\x0fxks.", b"\x82\x7fxks."), certificate=certificate)
+
+    (finding,) = certificate_findings(made, _NOW)
+
+    assert not finding.serious
+    assert f"{shown} has extensions that cannot be read" in finding.text
+
+
+def test_a_name_that_breaks_a_rule_of_x509_is_no_warning_of_python(tls: Callable[..., Tls], tmp_path: Path) -> None:
+    made = tls(_certificate())
+    country = b"\x06\x03\x55\x04\x06"
+    _write_der(tmp_path, (b"\x06\x03\x55\x04\x03", country), certificate=_certificate())
+
+    assert list(certificate_problems(made)) == []
+    assert not any("cannot be read" in finding.text for finding in certificate_findings(made, _NOW))
+
+
+@pytest.mark.usefixtures("trusted_root")
+def test_a_chain_that_never_expires_has_no_findings(tls: Callable[..., Tls]) -> None:
+    days = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - (_NOW - timedelta(1))) / timedelta(1)
+
+    assert list(certificate_findings(tls(_certificate(days=days), _intermediate(days=days)), _NOW)) == []
+
+
+def test_an_issuer_whose_key_cannot_be_read_did_not_issue(tls: Callable[..., Tls], tmp_path: Path) -> None:
+    made = tls(_certificate())
+    leaf = (tmp_path / "server.pem").read_bytes()
+    ec_key = bytes.fromhex("06072a8648ce3d0201")
+    _write_der(tmp_path, (ec_key, ec_key[:-1] + b"\x7f"), certificate=_intermediate())
+    (tmp_path / "server.pem").write_bytes(leaf + (tmp_path / "server.pem").read_bytes())
+
+    (text,) = _texts(made)
+
+    assert "certificate number 2, Intermediate, did not issue number 1" in text
+
+
+def test_a_root_of_this_machine_that_cannot_be_read_is_passed_over(
+    tls: Callable[..., Tls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_der(tmp_path, (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x44"), certificate=_root())
+    (tmp_path / "server.pem").rename(tmp_path / "roots.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+
+    assert _texts(tls(_certificate(), _intermediate())) == []
+
+
 _ONLY_BASE64 = "between its BEGIN and END lines PEM has lines of Base64 only"
 
 

@@ -33,11 +33,15 @@ except ConfigError as error:
 """
 
 
-def _write(directory: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Tls:
+def _write(
+    directory: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *extensions: x509.ExtensionType
+) -> Tls:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(1))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
     certificate, private_key = directory / "server.pem", directory / "key.pem"
     certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     private_key.write_bytes(
@@ -191,6 +195,29 @@ def test_the_chain_is_verified_as_a_client_does(
 
     assert [finding.serious for finding in found] == ([] if reason is None else [True])
     assert reason is None or reason in found[0].text
+
+
+@pytest.mark.parametrize("host", ["a\0b.example.com", ".example.com", "a..example.com", "a." * 140 + "com", "a b"])
+def test_a_name_that_no_client_asks_for_is_left_to_another_check(tmp_path: Path, host: str) -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName(host)])
+
+    assert list(verification_findings(_write(tmp_path, ec.generate_private_key(ec.SECP256R1()), names))) == []
+
+
+def test_what_openssl_does_not_load_is_named_with_its_files(tmp_path: Path) -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("xks.example.com")])
+    tls = _write(tmp_path, ec.generate_private_key(ec.SECP256R1()), names)
+    der = ssl.PEM_cert_to_DER_cert(Path(tls.certificate).read_text())
+    damaged = der.replace(b"\x82\x0fxks.", b"\x82\x7fxks.", 1)
+    Path(tls.certificate).write_text(ssl.DER_cert_to_PEM_cert(damaged))
+
+    with pytest.raises(ConfigError) as raised:
+        build_context(tls)
+
+    assert str(raised.value) == (
+        f"server.tls: {tls.certificate} with {tls.private_key} does not load: an extension of a certificate is damaged"
+        " (INVALID_CERTIFICATE); expected certificates and a key that this machine's OpenSSL accepts"
+    )
 
 
 def test_a_certificate_without_a_dns_name_is_left_to_another_check(tmp_path: Path) -> None:
