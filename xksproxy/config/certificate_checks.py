@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xksproxy.config.certificate_paths import has_valid_path, issued_by, system_roots
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
-from xksproxy.config.pem_files import read_certificates, read_private_key
+from xksproxy.config.pem_files import UNREADABLE, read_certificates, read_private_key
 from xksproxy.config.regular_file import FileRefused
 
 _EXPIRY_WARNING: Final = timedelta(days=14)
@@ -80,7 +80,7 @@ def certificate_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
         return
     try:
         own_names, purposes = dns_names(chain[0]), _purposes(chain[0])
-    except ValueError:
+    except UNREADABLE:
         yield Finding.warning(
             f"{at}: {name_of(chain[0])} has extensions that cannot be read; expected a certificate as the CA issued it"
         )
@@ -117,7 +117,7 @@ def certified_names(tls: Tls) -> tuple[str, ...]:
     """The DNS names of the server's certificate, in lower case. Empty if the certificate cannot be read."""
     try:
         return dns_names(read_certificates(Path(tls.certificate))[0])
-    except (FileRefused, ValueError):
+    except (FileRefused, *UNREADABLE):
         return ()
 
 
@@ -128,7 +128,7 @@ def covers(names: Sequence[str], host: str) -> bool:
 
 
 def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The DNS names in subjectAltName, in lower case (ValueError if they cannot be read)."""
+    """The DNS names in subjectAltName, in lower case (one of UNREADABLE if they cannot be read)."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -243,7 +243,7 @@ def name_of(certificate: x509.Certificate) -> str:
     """The common name, or else a DNS name. Characters that are not printable ASCII are replaced."""
     names = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if not names:
-        with suppress(ValueError):
+        with suppress(*UNREADABLE):
             names = [*dns_names(certificate)]
     return re.sub(r"[^ -~]", "?", names[0] if names else "without a name")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from xksproxy.config.pem_files import UNREADABLE
 from xksproxy.config.regular_file import FileRefused, read_regular_file
 
 
@@ -26,7 +27,7 @@ def system_roots() -> tuple[x509.Certificate, ...]:
         # Some roots are older than the rules of today.
         warnings.simplefilter("ignore")
         for block in re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", content, re.DOTALL):
-            with suppress(ValueError, x509.InvalidVersion):
+            with suppress(*UNREADABLE):
                 roots.append(x509.load_pem_x509_certificate(block))
     return tuple(roots)
 
@@ -45,7 +46,7 @@ def issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the key of one certificate signed another."""
     try:
         issued.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, *UNREADABLE):
         return False
     return True
 

@@ -11,7 +11,7 @@ from xksproxy.config.certificate_checks import day_of, name_of
 from xksproxy.config.certificate_paths import issued_by
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Tls
-from xksproxy.config.pem_files import read_certificates
+from xksproxy.config.pem_files import UNREADABLE, read_certificates
 from xksproxy.config.regular_file import FileRefused
 
 _AT = "server.tls.client_ca"
@@ -24,7 +24,7 @@ def client_ca_findings(tls: Tls, now: datetime) -> Iterator[Finding]:
         return
     try:
         authorities = read_certificates(Path(tls.client_ca))
-    except (FileRefused, ValueError):
+    except FileRefused:
         return
     reasons = {authority: _reason(authority, authorities, tls.client_names, now) for authority in authorities}
     for authority, reason in reasons.items():
@@ -67,7 +67,7 @@ def _own_reason(authority: x509.Certificate, below: int, names: Sequence[str], n
         return f"is not valid before {authority.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
     try:
         extensions = authority.extensions
-    except ValueError:
+    except UNREADABLE:
         return "has extensions that cannot be read"
     if not _may_issue(authority) and not (authority.issuer == authority.subject and below == 0):
         return "is not a CA, so it issues no client certificate; expected the CA that issues those of KMS"

@@ -21,8 +21,11 @@ _NOT_BASE64_LINE: Final = re.compile(r"^[ \t\r]*$|(?P<character>[^\t\n\r -~])", 
 
 _DER_SEQUENCE: Final = b"\x30"
 _CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
-_DAMAGED: Final = (ValueError, TypeError, x509.InvalidVersion)
-"""What `cryptography` raises for a damaged certificate: TypeError for a name of a wrong ASN.1 type."""
+UNREADABLE: Final = (
+    *(ValueError, TypeError),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What `cryptography` raises for a field of a certificate that it cannot read: TypeError for a name of another type."""
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
@@ -37,7 +40,7 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
         raise FileRefused(f"{path}: it holds no certificate in PEM{_instead(blocks)}")
     try:
         return _load_certificates(content)
-    except _DAMAGED:
+    except UNREADABLE:
         raise FileRefused(f"{path}: {_damaged_certificate(content)}") from None
 
 
@@ -137,6 +140,6 @@ def _damaged_certificate(content: bytes) -> str:
     for number, part in enumerate((part for part in parts if part.startswith(b"-----BEGIN ")), 1):
         try:
             _load_certificates(part)
-        except _DAMAGED:
+        except UNREADABLE:
             return f"certificate number {number} is damaged and cannot be read"
     return "its certificates cannot be read"

@@ -374,16 +374,30 @@ def test_a_certificate_with_a_damaged_field_is_named(
     assert list(certificate_findings(made, _NOW)) == []
 
 
-@pytest.mark.parametrize(("name", "shown"), [(_HOST, _HOST), ("", "without a name")])
-def test_a_certificate_with_damaged_extensions_is_a_warning(
-    tls: Callable[..., Tls], tmp_path: Path, name: str, shown: str
+_LENGTH, _EDI_PARTY = b"\x82\x7fxks.", b"\xa5\x0fxks."
+_TWICE = b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x11"  # extendedKeyUsage, subjectAltName
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "damage"),
+    [
+        (_HOST, _HOST, (b"\x82\x0fxks.", _LENGTH)),
+        ("", "without a name", (b"\x82\x0fxks.", _LENGTH)),
+        (_HOST, _HOST, (b"\x82\x0fxks.", _EDI_PARTY)),
+        (_HOST, _HOST, _TWICE),
+    ],
+    ids=["length", "without a name", "kind of name", "twice"],
+)
+def test_a_certificate_with_extensions_that_cannot_be_read_is_a_warning(
+    tls: Callable[..., Tls], tmp_path: Path, name: str, shown: str, damage: tuple[bytes, bytes]
 ) -> None:
     made = tls(_certificate())
-    builder = _bare(None, x509.SubjectAlternativeName([x509.DNSName(_HOST)]))
+    purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    builder = _bare(None, x509.SubjectAlternativeName([x509.DNSName(_HOST)]), purpose)
     named = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
     builder._subject_name = x509.Name(named)
     certificate = builder.sign(_INTERMEDIATE, hashes.SHA256())
-    _write_der(tmp_path, (b"\x82\x0fxks.", b"\x82\x7fxks."), certificate=certificate)
+    _write_der(tmp_path, damage, certificate=certificate)
 
     (finding,) = certificate_findings(made, _NOW)
 

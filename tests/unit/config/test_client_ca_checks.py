@@ -164,3 +164,15 @@ def test_a_self_signed_certificate_of_a_client_is_valid_for_that_client(tmp_path
 
     assert list(client_ca_findings(tls, datetime.now(UTC))) == []
     assert _connects(tls, client, tmp_path)
+
+
+def test_a_ca_with_an_extension_twice_is_named(tmp_path: Path) -> None:
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    der = _Authority("Root", (_CA, usage)).certificate.public_bytes(serialization.Encoding.DER)
+    path = tmp_path / "ca.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(der.replace(b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x13")))
+    tls = Tls(certificate="", private_key="", client_ca=str(path), client_names=(_KMS,))
+
+    texts = [finding.text for finding in client_ca_findings(tls, datetime.now(UTC))]
+
+    assert "Root has extensions that cannot be read" in texts[0]
