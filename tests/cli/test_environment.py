@@ -1,11 +1,13 @@
 """Wherever a command runs, it answers with exit code 0, 1 or 2, and never with a traceback."""
 
+import errno
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,6 +82,20 @@ def _variables(**values: str | None) -> Callable[[], None]:
     return change
 
 
+def _no_threads() -> None:
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threading._start_new_thread = start  # type: ignore[attr-defined]
+
+
+def _no_processes() -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    os.fork = fork
+
+
 @dataclass(frozen=True)
 class _Case:
     change: Callable[[], None]
@@ -97,6 +113,8 @@ _CASES = {
     "removed working directory": _Case(_leave_removed_directory, "the working directory was removed"),
     "few open files": _Case(_limited(resource.RLIMIT_NOFILE, 12), "may have 12 open files; expected at least 64"),
     "no file sizes": _Case(_limited(resource.RLIMIT_FSIZE, 0), "ulimit -f"),
+    "no threads": _Case(_no_threads, "cannot start the "),
+    "no processes": _Case(_no_processes, "ulimit -u"),
     "no home": _Case(_variables(HOME=None, TMPDIR="/no/such/directory", PATH=None)),
     "dumb terminal": _Case(_variables(TERM="dumb", COLUMNS="1", LINES="0", NO_COLOR="1")),
     "strange terminal": _Case(_variables(TERM="", COLUMNS="-5", LINES="x")),

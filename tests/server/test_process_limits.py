@@ -108,3 +108,38 @@ def test_signals_that_nobody_asked_for_do_not_end_a_worker(own_proxy: OwnProxy) 
     proxy.process.send_signal(signal.SIGHUP)
     eventually(lambda: len(lines_with(proxy.log, "configuration in place")) == len(before))
     assert workers(proxy) == before
+
+
+_NO_FORK = """
+import errno, os
+from pathlib import Path
+fork = os.fork
+def refuse_or_fork():
+    if Path(os.environ["NO_FORK"]).exists():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = refuse_or_fork
+"""
+
+
+@pytest.mark.slow
+def test_the_service_goes_on_while_no_process_can_be_started(
+    own_proxy: OwnProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = tmp_path / "refusal"
+    (tmp_path / "sitecustomize.py").write_text(_NO_FORK)
+    monkeypatch.setenv("NO_FORK", str(refusal))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    proxy = own_proxy.start(forked=False)
+    before = workers(proxy)
+    refusal.touch()
+
+    os.kill(min(before), signal.SIGKILL)
+
+    eventually(lambda: lines_with(proxy.log, "worker cannot be started"))
+    assert_serving(proxy)
+    assert workers(proxy) == before - {min(before)}
+    refusal.unlink()
+    eventually(lambda: len(workers(proxy)) == len(before))
+    assert "Traceback" not in proxy.log.read_text()
+    assert stop(proxy) == 0

@@ -23,6 +23,7 @@ from xksproxy.cli.privilege import MisleadingPath, WrongUser, denied_hint
 from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
+from xksproxy.exhaustion import exhaustion
 from xksproxy.hsm.abandonable_thread import is_left_inside
 from xksproxy.hsm.errors import HsmError
 from xksproxy.rotation.errors import RotationRefused
@@ -31,6 +32,7 @@ from xksproxy.state.state_file import StateUnusable
 _TRACEBACK_VARIABLE: Final = "XKSPROXY_TRACEBACK"
 _LIMITS: Final = {
     errno.EFBIG: ("raise the limit of file sizes: ulimit -f, or LimitFSIZE= in the systemd unit",),
+    errno.EAGAIN: ("raise the limit of processes: ulimit -u, or TasksMax= in the systemd unit",),
     errno.EMFILE: ("raise the limit of open files: ulimit -n, or LimitNOFILE= in the systemd unit",),
 }
 """What to do about errors that the limits of a process cause."""
@@ -102,9 +104,10 @@ def _run() -> NoReturn:
         print_error(f"the state directory cannot be used: {error}")
     except OSError as error:
         print_error(*_explained(error))
-    except MemoryError:
-        print_error("not enough memory: raise the limit, such as ulimit -v or MemoryMax= in the systemd unit")
     except Exception as error:
+        if reason := exhaustion(error):
+            print_error(reason)
+            sys.exit(COULD_NOT_RUN)
         if _TRACEBACK_VARIABLE in os.environ:
             raise
         *_, frame = traceback.extract_tb(error.__traceback__)

@@ -11,6 +11,7 @@ from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import config_option
 from xksproxy.cli.open_files import require_open_files
 from xksproxy.cli.output import print_error
+from xksproxy.cli.thread_limit import require_threads
 from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.listener_checks import trial_findings
@@ -46,6 +47,7 @@ def serve(config_file: Path) -> None:
     if config.server.core_dumps:
         permit_core_dumps()
     _require_listeners(config_file, config)
+    require_threads(config)
     application.run()
 
 

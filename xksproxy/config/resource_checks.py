@@ -9,6 +9,9 @@ from typing import Final
 from xksproxy.config.findings import Finding
 from xksproxy.config.model import Config
 
+THREADS_BESIDE_SESSIONS: Final = 8
+"""Threads of a worker that serves, without those of its HSM sessions."""
+
 FILES_BESIDE_CONNECTIONS: Final = 400
 """Open files that a worker needs beside its connections: plain listeners, HSMs, state, logs."""
 
@@ -17,6 +20,10 @@ _MASTER_BYTES: Final = 60 * _MEBIBYTE
 _WORKER_BYTES: Final = 90 * _MEBIBYTE
 _CONNECTION_BYTES: Final = 100 * 2**10
 """A TLS connection and what it may have sent. With 1,000 of them, a worker stays below 150 MiB."""
+
+_ADDRESS_BYTES: Final = 512 * _MEBIBYTE
+_THREAD_ADDRESS_BYTES: Final = 72 * _MEBIBYTE
+"""A thread reserves a stack of 8 MiB, and the C library 64 MiB for what it allocates; hardly anything of it is used."""
 
 _STATE_BYTES: Final = 64 * _MEBIBYTE
 """State files are replaced one after another. This is many times what those of 2,000 keys need."""
@@ -34,6 +41,7 @@ def resource_findings(config: Config) -> Iterator[Finding]:
     """Warnings about limits below what the configuration may use, each with the number that would do."""
     yield from open_files_findings(config.server.max_connections)
     yield from _memory_findings(config)
+    yield from _address_findings(config)
     yield from _disk_findings(config)
 
 
@@ -57,6 +65,18 @@ def _memory_findings(config: Config) -> Iterator[Finding]:
             f"server.workers: {server.workers} workers with {server.max_connections} connections each may use"
             f" {_mebibytes(needed)} of memory, and the limit of the control group is {_mebibytes(limit)}; raise it to"
             f" {_mebibytes(needed)}, or lower workers or max_connections"
+        )
+
+
+def _address_findings(config: Config) -> Iterator[Finding]:
+    sessions = sum(hsm.sessions for hsm in config.hsm)
+    needed = _ADDRESS_BYTES + (THREADS_BESIDE_SESSIONS + sessions) * _THREAD_ADDRESS_BYTES
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        yield Finding.warning(
+            f"hsm: a worker with so many sessions may reserve {_mebibytes(needed)} of address space, and this process"
+            f" may have {_mebibytes(limit)}; remove the limit (ulimit -v), and limit the memory by MemoryMax= in the"
+            " systemd unit"
         )
 
 

@@ -22,14 +22,22 @@ class DiskCalls:
         self._thread: threading.Thread | None = None
 
     def later(self, call: Callable[[], Result]) -> "Future[Result]":
-        """Make a call when those before it have returned."""
+        """Make a call when those before it have returned. It fails at once if no thread can be started."""
         future: Future[Result] = Future()
         with self._lock:
             self._waiting.append((call, future))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="disk calls", daemon=True)
-                self._thread.start()
+                self._start()
         return future
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="disk calls", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._waiting.pop()[1].set_exception(error)
+        else:
+            self._thread = thread
 
     def wait(self, call: Callable[[], Result], seconds: float) -> Result:
         """Make a call, and return its result, or raise its exception.

@@ -21,6 +21,7 @@ from xksproxy.config.changes import changed_names
 from xksproxy.config.check import listeners_of
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
+from xksproxy.exhaustion import exhaustion
 from xksproxy.server import reload_problem, reload_verdict, worker_status
 from xksproxy.server.accepted import Accepted, UsableFiles
 from xksproxy.server.accepted_files import AcceptedFiles
@@ -193,13 +194,20 @@ class ProxyApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ships
         if self._following is not None:
             if not self._following.done():
                 return
-            before, files, revisions = self._following.result()
-            self._keep_revisions(before.config.state.directory, revisions)
-            if files is not None and self.accepted is before:
-                self.accepted = replace(before, files=files)
-                if self._in_use is before:
-                    self._in_use = self.accepted
+            if error := self._following.exception():
+                reason = exhaustion(error) or f"unexpected {type(error).__name__}"
+                _log.error("files cannot be compared", extra={"fields": {"reason": reason}})
+            else:
+                before, files, revisions = self._following.result()
+                self._keep_revisions(before.config.state.directory, revisions)
+                self._use_files(before, files)
         self._following = self._disk.later(partial(self._look_at_files, self._watch, self.accepted))
+
+    def _use_files(self, before: Accepted, files: UsableFiles | None) -> None:
+        if files is not None and self.accepted is before:
+            self.accepted = replace(before, files=files)
+            if self._in_use is before:
+                self._in_use = self.accepted
 
     def _look_at_files(
         self, watch: FileWatch, accepted: Accepted

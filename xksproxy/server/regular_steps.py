@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from xksproxy.exhaustion import exhaustion
+
 _log: Final = logging.getLogger(__name__)
 _PAUSE_SECONDS: Final = 1.0
 
@@ -15,8 +17,12 @@ async def regularly(step: Callable[[], Awaitable[object]], seconds: float) -> No
     while True:
         try:
             await step()
-        except Exception:  # noqa: BLE001 - the loop must go on, whatever it is
-            _log.exception("unexpected failure of a regular task")
+        except Exception as error:  # noqa: BLE001 - the loop must go on, whatever it is
+            if reason := exhaustion(error):
+                _log.error("a regular task cannot run", extra={"fields": {"reason": reason}})
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                _log.exception("unexpected failure of a regular task")
         await asyncio.sleep(seconds)
 
 

@@ -55,18 +55,26 @@ def _parents() -> Iterator[Path]:
         yield Path(systemd)
     if os.access(_MEMORY, os.W_OK | os.X_OK):
         yield _MEMORY
-    yield Path(tempfile.gettempdir())
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:
+        return
+    yield Path(temporary)
 
 
 def _make_in(parents: Iterator[Path]) -> Path:
-    problem: OSError | None = None
+    problems: list[str] = []
     for parent in parents:
         _remove_abandoned(parent)
         try:
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         except OSError as error:
-            problem = error
-    raise problem or FileNotFoundError(tempfile.gettempdir())
+            problems.append(str(error))
+    reason = "; ".join(problems) or f"{_MEMORY} and the directories for temporary files are missing or read-only"
+    raise OSError(
+        f"the workers have no place for a runtime directory: {reason}; mount {_MEMORY}, or set RUNTIME_DIRECTORY or"
+        " TMPDIR to a directory that this user can write"
+    )
 
 
 def _remove_abandoned(parent: Path) -> None:

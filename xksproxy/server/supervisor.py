@@ -19,6 +19,7 @@ from xksproxy.server.replacement import Verdict, assess, served, without_hsm
 _log: Final = logging.getLogger(__name__)
 _EARLY_DEATH_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 10.0
+_NO_PROCESS_SECONDS: Final = 1.0
 _HEARTBEAT_FRESH_SECONDS: Final = 5.0
 _IGNORED_SIGNALS: Final = frozenset(
     {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH},
@@ -129,7 +130,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
             elif not stale:
                 self._retire(min(active, key=lambda pid: self.WORKERS[pid].age))
         elif (len(active) < self.num_workers or (stale and successors_serve)) and self._may_spawn():
-            self.spawn_worker()
+            try:
+                self.spawn_worker()
+            except OSError as error:
+                self._put_off_the_next_worker(error)
+                return
             if len(active) + 1 < self.num_workers:
                 self.manage_workers()
 
@@ -152,6 +157,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
                 return False
             serve = serve and verdict is Verdict.SERVES
         return serve
+
+    def _put_off_the_next_worker(self, error: OSError) -> None:
+        """Try again later. The master is what the workers that serve depend on, so it stays."""
+        self._next_spawn_at = time.monotonic() + _NO_PROCESS_SECONDS
+        reason = f"{error.strerror or error}; see the limits of processes (ulimit -u, TasksMax=), memory and open files"
+        _log.error("worker cannot be started", extra={"fields": {"reason": reason}})
 
     def _may_spawn(self) -> bool:
         return time.monotonic() >= self._next_spawn_at

@@ -18,6 +18,7 @@ from gunicorn.workers import base
 
 from xksproxy.config.check import has_admin, read_audit_key
 from xksproxy.config.resource_checks import FILES_BESIDE_CONNECTIONS
+from xksproxy.exhaustion import exhaustion
 from xksproxy.server import reload_problem, reload_verdict, respond
 from xksproxy.server.accepted import Accepted
 from xksproxy.server.admin import Admin
@@ -106,8 +107,11 @@ class XksWorker(GunicornUVLoopWebWorker):
         self.booted = True
         try:
             await self._serve(self.app.accepted)
-        except Exception:  # noqa: BLE001 - whatever it is
-            _log.exception("worker failed")
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            if reason := exhaustion(error):
+                _log.error("worker failed", extra={"fields": {"reason": reason}})
+            else:
+                _log.exception("worker failed")
             time.sleep(_FAILED_START_SECONDS)  # noqa: ASYNC251 - nothing else runs any more
             _leave(1)
 

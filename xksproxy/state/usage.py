@@ -106,8 +106,9 @@ class UsageBook:
             now = time.monotonic()
             refill = is_reserved and not reservation.refilling and reservation.needs_refill(now)
             reservation.refilling = reservation.refilling or refill
-        if refill:
-            threading.Thread(target=self._refill, args=(label, reservation, maximum), daemon=True).start()
+        if refill and not _try_to_start(self._refill, label, reservation, maximum):
+            with self._lock:
+                reservation.refilling = False  # the next encryption tries again
         return is_reserved
 
     def reserve_ahead(self, label: str, maximum: int) -> None:
@@ -129,7 +130,7 @@ class UsageBook:
         now = time.monotonic()
         if now - self._decrypted_at.get(label, -_DECRYPTION_SECONDS) >= _DECRYPTION_SECONDS:
             self._decrypted_at[label] = now
-            threading.Thread(target=self._write_decryption_time, args=(label,), daemon=True).start()
+            _try_to_start(self._write_decryption_time, label)  # or again after a minute
 
     def nearly_used(self, share: float) -> dict[str, int]:
         """The counts of which this process has seen that they reach this share of a maximum, by label.
@@ -196,3 +197,12 @@ class UsageBook:
     def _write_decryption_time(self, label: str) -> None:
         with suppress(StateUnusable):
             self.records.set_times(self.names.of(label), last_decrypted=time.time())
+
+
+def _try_to_start(target: Callable[..., object], *arguments: object) -> bool:
+    """Run something on a thread. False if the system starts no more threads, which is no reason to fail a request."""
+    try:
+        threading.Thread(target=target, args=arguments, daemon=True).start()
+    except RuntimeError:
+        return False
+    return True

@@ -34,7 +34,8 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine that has enough of everything; the directory of its control groups."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (100_000, 100_000))
+    limits = {resource.RLIMIT_NOFILE: 100_000}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits.get(which, -1),) * 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * GIBIBYTE))
     monkeypatch.setattr(resource_checks, "_OWN_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(resource_checks, "_CGROUPS", tmp_path / "cgroups")
@@ -85,6 +86,19 @@ def test_a_low_memory_limit_is_a_warning_with_the_number_that_would_do(
 
     assert len(texts) == warned
     assert all("may use 811 MiB" in text and "is 512 MiB; raise it to 811 MiB" in text for text in texts)
+
+
+@pytest.mark.parametrize(("mebibytes", "warned"), [(1375, True), (1376, False), (None, False)])
+def test_a_low_limit_of_address_space_is_a_warning(
+    config: Config, monkeypatch: pytest.MonkeyPatch, mebibytes: int | None, warned: bool
+) -> None:
+    limit = -1 if mebibytes is None else mebibytes * 2**20
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit if which == resource.RLIMIT_AS else -1, -1))
+
+    found = list(resource_findings(config))
+
+    assert [finding.serious for finding in found] == ([False] if warned else [])
+    assert not warned or "may reserve 1376 MiB of address space, and this process may have 1375 MiB" in found[0].text
 
 
 def test_a_disk_with_little_room_is_a_warning_with_the_number_that_would_do(

@@ -37,6 +37,22 @@ def test_a_call_that_hangs_is_given_up_and_those_after_it_are_made_in_order_when
     assert made == [1, 2]
 
 
+def test_without_a_thread_a_call_fails_at_once_and_a_later_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, made = DiskCalls(), list[int]()
+
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "_start_new_thread", start)
+        with pytest.raises(RuntimeError):
+            calls.wait(lambda: made.append(1), PATIENCE_SECONDS)
+        calls.settle(PATIENCE_SECONDS)
+
+    assert calls.wait(lambda: 2, PATIENCE_SECONDS) == 2
+    assert made == []
+
+
 def test_no_thread_is_left_when_the_calls_are_settled() -> None:
     calls = DiskCalls()
     for _ in range(50):

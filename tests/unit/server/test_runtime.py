@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from xksproxy.server import runtime
 
 _PROGRAM = """
 import sys, time
@@ -64,3 +67,19 @@ def test_where_no_directory_can_be_made_another_place_is_used(start: object, tmp
     assert directory.exists()
     assert directory.parent != tmp_path
     process.communicate("\n")
+
+
+def test_where_there_is_no_place_at_all_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setattr(runtime, "_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+
+    with pytest.raises(OSError, match=r"none and the directories for temporary files are missing.* set RUNTIME_DIREC"):
+        runtime.make_runtime_directory()
+
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "missing"))
+    with pytest.raises(OSError, match=r"No such file or directory: '.*missing/xksproxy-.*; mount "):
+        runtime.make_runtime_directory()

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import eventually
 
 from xksproxy.state import reservation, usage, usage_records
 from xksproxy.state.backup import accept_directory
@@ -853,3 +854,24 @@ def test_what_has_been_seen_changes_with_its_generation(book: UsageBook) -> None
         assert book.revisions != before
         assert book.generation not in seen
         seen[book.generation] = book.revisions
+
+
+def test_without_a_thread_no_request_fails_and_the_next_one_tries_again(tmp_path: Path) -> None:
+    """On real threads: their limit is reached, and then it is not."""
+
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    book = UsageBook(tmp_path)
+    book.count_encryption("demo", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "_start_new_thread", start)
+        while not book._reservations["demo"].needs_refill(time.monotonic()):
+            assert book.count_if_reserved("demo", None)
+        assert book.count_if_reserved("demo", None)
+        book.record_decryption("demo")
+    before = book._reservations["demo"].total
+
+    assert book.count_if_reserved("demo", None)
+
+    eventually(lambda: book._reservations["demo"].total > before)

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from xksproxy.config.model import Hsm
 from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret, SecretError
+from xksproxy.exhaustion import exhaustion
 from xksproxy.hsm.errors import (
     GeneratorFailed,
     HsmError,
@@ -201,10 +202,13 @@ class Connector:
             except HsmError as error:
                 self._failed(error)
             except Exception as error:  # noqa: BLE001 - without its connector an HSM would never serve again
-                _log.exception("unexpected failure while connecting to an HSM", extra={"fields": {"hsm": self._hsm.id}})
-                self._failed(TokenUnavailable(f"unexpected {type(error).__name__} while connecting"))
+                self._failed(TokenUnavailable(exhaustion(error) or self._unexpected(error)))
             finally:
                 self._attempt = None
+
+    def _unexpected(self, error: Exception) -> str:
+        _log.exception("unexpected failure while connecting to an HSM", extra={"fields": {"hsm": self._hsm.id}})
+        return f"unexpected {type(error).__name__} while connecting"
 
     def _wait_for_work(self) -> bool:
         with self._condition:
