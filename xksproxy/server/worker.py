@@ -326,6 +326,8 @@ async def _start(services: Services) -> None:
     prepared = asyncio.create_task(asyncio.to_thread(_prepare_state, services))
     await services.tried(_FIRST_CONNECT_SECONDS)
     await asyncio.wait({prepared}, timeout=_PREPARE_SECONDS)
+    if prepared.done():
+        prepared.result()  # it raises if there was no thread for it
 
 
 def _prepare_state(services: Services) -> None:
