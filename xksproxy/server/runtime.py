@@ -48,6 +48,11 @@ class RuntimeCheck(DirectoryIdentity):
             " other service use its directory",
         )
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is lost; also if it was gone already when this process started."""
+        return super().is_lost or self._descriptor is None
+
 
 def _parents() -> Iterator[Path]:
     """The directories in which it may be made, the best one first."""

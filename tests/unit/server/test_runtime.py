@@ -83,3 +83,13 @@ def test_where_there_is_no_place_at_all_it_says_what_to_do(tmp_path: Path, monke
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "missing"))
     with pytest.raises(OSError, match=r"No such file or directory: '.*missing/xksproxy-.*; mount "):
         runtime.make_runtime_directory()
+
+
+def test_a_worker_that_starts_after_its_removal_notices_that(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    assert runtime.RuntimeCheck(directory).problem == ""
+
+    directory.rmdir()
+
+    assert "was removed while the proxy runs" in runtime.RuntimeCheck(directory).problem
