@@ -142,6 +142,17 @@ def test_no_other_metadata_that_parses_opens_a_ciphertext(
                 assert_rejected(caller, key_id, replace(sealed[version], ctm=metadata(other, encoding)))
 
 
+@pytest.mark.parametrize("named", [metadata(2), metadata(9), b"\xf9\x00"])
+def test_a_key_that_may_not_decrypt_says_so_whatever_version_the_metadata_names(
+    caller: Caller, versions: tuple[str, dict[int, SealedMessage]], named: bytes
+) -> None:
+    """The ciphertext of a rotated key, sent to a key that has no such version (R-ERR-1)."""
+    _, sealed = versions
+
+    for key_id in ("encrypt-only-key", "impotent-key"):
+        assert_refused(caller.decrypt(key_id, replace(sealed[2], ctm=named)), 400, "InvalidKeyUsageException")
+
+
 def test_metadata_moved_into_the_aad_is_an_invalid_ciphertext(
     caller: Caller, versions: tuple[str, dict[int, SealedMessage]]
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Self
 
 from xksproxy.aead.aad import AadEncoding
 from xksproxy.deadline import Deadline
+from xksproxy.hsm.errors import KeyRefusesUse
 from xksproxy.hsm.keys import TokenKey
 from xksproxy.keystore.blocks import Blocks
 from xksproxy.keystore.key_map import ExternalKey, KeyMap
@@ -88,15 +89,33 @@ class KeyAccess:
 
         Raises:
             InvalidCiphertextException: the metadata does not name a version that exists.
+            InvalidKeyUsageException: the same, and the key may not decrypt: that is checked before the ciphertext.
             InvalidStateException: the version is disabled.
             XksError: the search failed.
         """
+        try:
+            return await self._version_of(key, metadata, deadline)
+        except InvalidCiphertextException:
+            await self._require_decryption(key, deadline)
+            raise
+
+    async def _version_of(
+        self, key: ExternalKey, metadata: bytes, deadline: Deadline
+    ) -> tuple[KeyVersion, AadEncoding]:
         version, encoding = self.versions.of_ciphertext(key, metadata)
         _record_version(version)
         is_known = self.versions.is_on_record(key, version.number) or self.engine.has_seen(version.label)
         if not is_known and not await self.search.exists(key.id, version.label, deadline):
             raise InvalidCiphertextException(f"No HSM has version {version.number} of the external key")
         return version, encoding
+
+    async def _require_decryption(self, key: ExternalKey, deadline: Deadline) -> None:
+        """Require that the primary version may decrypt, as its attributes on an HSM say."""
+        label = self.versions.primary(key).label
+        with hsm_errors_translated():
+            description = await self.engine.describe_key(label, deadline)
+            if not (description.is_aes_256 and description.can_decrypt):
+                raise KeyRefusesUse(f"the key {label} may not decrypt")
 
 
 def _record_version(version: KeyVersion) -> None:
