@@ -125,6 +125,7 @@ def test_a_worker_that_starts_later_never_counts_or_identifies_a_key_anew(
     assert stop(proxy) == 0
     own_proxy.adopt(process := serve(proxy.environment.config, proxy.log))
     again = replace(proxy, process=process)
+    eventually(lambda: "state-unusable" in causes(again))
     eventually(lambda: encrypt_on_every_worker(again), {500})
 
 
