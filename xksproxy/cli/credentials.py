@@ -83,6 +83,7 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
       xksproxy credentials create --keystore payments
     """
     config, store = _open(config_file, keystore_name)
+    _require_owner(config)
     directory = Path(store.credentials)
     directory.mkdir(mode=0o700, exist_ok=True)
     credential = generate_credential()
@@ -145,8 +146,7 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     """
     config, store = _open(config_file, keystore_name)
     uses = _UsesOfService(Path(config.state.directory), store.name)
-    with acting_as_owner(Path(config.state.directory)):
-        pass  # whoever cannot act as its owner learns that before anything is changed
+    _require_owner(config)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
     _expect(config, store, access_key_id, None)
     is_marked = _mark(config, store, access_key_id)
@@ -188,6 +188,12 @@ def reinstate(config_file: Path, keystore_name: str | None, access_key_id: str) 
     print_line(f"reinstated {access_key_id}; running workers accept it within three seconds")
     print_line(f"  {path}")
     _print_other_machines(config, f"run it on the other {_others(config)} too")
+
+
+def _require_owner(config: Config) -> None:
+    """Let whoever cannot act as the owner of the state directory learn that before anything is changed."""
+    with acting_as_owner(Path(config.state.directory)):
+        pass
 
 
 def _mark(config: Config, store: KeyStore, access_key_id: str) -> bool:
