@@ -414,7 +414,7 @@ class OwnProxy:
         """
         directory = self.directory / name
         shutil.copytree(
-            self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+            self.environment.directory, directory, ignore=shutil.ignore_patterns("tokens", "log", "audit", "*.partial")
         )
         port = free_port()
         text = (directory / "xksproxy.toml").read_text()

@@ -22,7 +22,7 @@ from xksproxy.config.load import load_config
 def copy(environment: DevEnvironment, tmp_path: Path) -> Path:
     """A copy of the tests' configuration and its files, for changes."""
     shutil.copytree(
-        environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+        environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "audit", "*.partial")
     )
     config = tmp_path / "dev" / "xksproxy.toml"
     config.write_text(with_free_ports(config.read_text()))
@@ -221,7 +221,9 @@ class TestLive:
 
         def check(keys: str, *options: str, edit: Callable[[str], str] = str) -> Any:
             shutil.copytree(
-                environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+                environment.directory,
+                tmp_path / "dev",
+                ignore=shutil.ignore_patterns("tokens", "log", "audit", "*.partial"),
             )
             config = tmp_path / "dev" / "xksproxy.toml"
             text = config.read_text().partition("[[keystore.keys]]")[0].replace("[[keystore]]", f"[[keystore]]\n{keys}")

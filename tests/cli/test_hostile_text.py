@@ -57,7 +57,7 @@ def test_what_is_printable_stays(text: str) -> None:
 def copy(environment: DevEnvironment, tmp_path: Path) -> Path:
     """A configuration to change."""
     directory = tmp_path / "copy"
-    ignored = shutil.ignore_patterns("tokens", "log", "*.partial")
+    ignored = shutil.ignore_patterns("tokens", "log", "audit", "*.partial")
     shutil.copytree(environment.directory, directory, symlinks=True, ignore=ignored)
     return directory / environment.config.name
 

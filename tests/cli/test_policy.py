@@ -30,7 +30,7 @@ Run = Callable[..., Any]
 def directory(environment: DevEnvironment, tmp_path: Path) -> Path:
     """The environment of the tests with policies."""
     shutil.copytree(
-        environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "*.partial")
+        environment.directory, tmp_path / "dev", ignore=shutil.ignore_patterns("tokens", "log", "audit", "*.partial")
     )
     (tmp_path / "dev" / "policies").mkdir()
     (tmp_path / "dev" / "policies" / "p.cedar").write_text(_POLICIES)

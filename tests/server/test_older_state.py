@@ -45,8 +45,15 @@ def put_back(state: Path, old: Path) -> None:
     shutil.copytree(old, state, dirs_exist_ok=True)
 
 
+def remove_manifest(state: Path) -> None:
+    """Remove it at once: workers write to it meanwhile."""
+    gone = state.with_name("manifest-that-was-removed")
+    (state / "manifest").rename(gone)
+    shutil.rmtree(gone)
+
+
 def remove_with_the_records(state: Path, _: Path) -> None:
-    shutil.rmtree(state / "manifest")
+    remove_manifest(state)
     (state / "blocks-dev.json").unlink()
 
 
@@ -236,7 +243,7 @@ def test_a_manifest_that_is_lost_while_the_proxy_is_stopped_puts_the_directory_i
 
 def test_a_manifest_that_is_lost_while_the_proxy_runs_is_a_condition(own_proxy: OwnProxy) -> None:
     proxy = own_proxy.start()
-    shutil.rmtree(state_of(proxy) / "manifest")
+    remove_manifest(state_of(proxy))
 
     eventually(lambda: "state-unusable" in causes(proxy))
     eventually(lambda: encrypt_on_every_worker(proxy), {500})
