@@ -80,22 +80,21 @@ class StateIdentity(DirectoryIdentity):
 
 def is_in_use_by_proxy(state_directory: Path) -> bool:
     """Whether a proxy that runs has locked a state directory, as far as its file system tells."""
+    return is_locked(state_directory / MANIFEST)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether another process holds the lock of a directory. No link is followed to it."""
     try:
-        descriptor = os.open(state_directory / MANIFEST, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
-    try:
-        return is_locked(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def is_locked(descriptor: int) -> bool:
-    """Whether another process holds the lock of an open directory."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # a file system without such locks
         return False
+    finally:
+        os.close(descriptor)
     return False

@@ -286,14 +286,7 @@ def _may_be_ours(runtime: Path) -> bool:
 
 def is_running(runtime: Path) -> bool:
     """Whether a process holds the lock of the directory, as the master and the workers do while they run."""
-    try:
-        descriptor = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return is_locked(descriptor)
-    finally:
-        os.close(descriptor)
+    return is_locked(runtime)
 
 
 def _workers(runtime: Path, master: int) -> list[int]:
