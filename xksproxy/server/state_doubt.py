@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from xksproxy.state.doubt import Doubt, begin_doubt, keep_doubt, read_doubt, text_of
+from xksproxy.state.doubt import Doubt, begin_doubt, keep_doubt, text_of
 from xksproxy.state.state_file import StateUnusable, StateWentBack
 from xksproxy.state.state_number import StateNumber
 
@@ -38,5 +38,9 @@ class StateDoubt:
                 self._went_back = begin_doubt(self._directory, f"{what}: {error}")
         except StateUnusable:
             pass  # what needs the file reports it
-        self._mark = keep_doubt(self._directory, self._mark)
-        self._marked = read_doubt(self._directory) or ("" if self._mark is None else text_of(self._mark))
+        try:
+            self._mark = keep_doubt(self._directory, self._mark)
+        except StateUnusable as error:
+            self._marked = str(error)
+        else:
+            self._marked = "" if self._mark is None else text_of(self._mark)

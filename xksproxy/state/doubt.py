@@ -50,14 +50,16 @@ def text_of(doubt: Doubt) -> str:
 
 
 def keep_doubt(state_directory: Path, known: Doubt | None) -> Doubt | None:
-    """Return the mark of a directory, or else ``known``, which was read before: then the mark is set again."""
-    with suppress(StateUnusable):
-        found = read_json(state_directory / FILE_NAME, Doubt)
-        if found is not None:
-            return found
-        if known is not None:
+    """Return the mark of a directory, or else ``known``, which was read before: then the mark is set again.
+
+    Raises:
+        StateUnusable: the mark cannot be read.
+    """
+    found = read_json(state_directory / FILE_NAME, Doubt)
+    if found is None and known is not None:
+        with suppress(StateUnusable):  # it is tried again
             replace_file(state_directory / FILE_NAME, encode_json(known))
-    return known
+    return found or known
 
 
 def begin_doubt(state_directory: Path, reason: str, witness_at: float = 0.0) -> str:
