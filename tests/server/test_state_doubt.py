@@ -206,7 +206,7 @@ def test_a_token_that_keeps_no_witness_goes_on_serving(
         assert found[0] == "state-without-witness"
         assert "softhsm: it cannot be written: C_CreateObject: CKR_TEMPLATE_INCONSISTENT" in found[1]
         eventually(lambda: lines_with(proxy.log, "token is no witness of the state"))
-    assert health(proxy) == {"ACTIVE"}
+    eventually(lambda: health(proxy), {"ACTIVE"})
     with roaming_caller(proxy, request_metadata) as caller:
         assert {caller.encrypt("demo-key", b"x").status for _ in range(20)} == {200}
     assert len(conditions_of(proxy)) == (0 if fault == "hang" else 1)
