@@ -30,7 +30,7 @@ from xksproxy.server.reload_verdict import Verdict, decide, wait_for_verdict
 from xksproxy.server.worker_status import HsmStatus, InForce, Refusal, WorkerStatus, read_in_force, read_status
 from xksproxy.sigv4.keyring import Credential
 from xksproxy.state.audit_spool import AuditSpool
-from xksproxy.state.backup import problems_of, restore_backup, take_backup
+from xksproxy.state.backup import BackupRefused, problems_of, restore_backup, take_backup
 from xksproxy.state.blocks import block_table
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.doubt import mark_doubt, read_doubt
@@ -110,13 +110,15 @@ def _read_backup(path: Path) -> tuple[str, ...]:
     state.mkdir()
     try:
         restore_backup(state, read_backup(path), 1.0, _NOW)
-    except (click.UsageError, StateUnusable) as error:
+    except click.UsageError as error:
         return (str(error),)
+    except BackupRefused as error:  # to which the command adds the name of the file
+        return (f"{path}: {error}",)
     return ()
 
 
 def _read_spool(path: Path) -> tuple[str, ...]:
-    return () if all(AuditSpool(path.parents[1]).entries().values()) else ("an event cannot be read",)
+    return () if all(AuditSpool(path.parents[1]).entries().values()) else (_UNREADABLE,)
 
 
 def _verify(path: Path) -> tuple[str, ...]:
@@ -154,16 +156,16 @@ def _published(read: Callable[[Path, int], Any], name: str, path: Path) -> tuple
     result = read(path.parent, 1)
     path.with_name(name).write_bytes(content)
     read(path.parent, 1)
-    return () if result is not None else ("it cannot be read",)
+    return () if result is not None else (_UNREADABLE,)
 
 
 def _read_doubt(path: Path) -> tuple[str, ...]:
-    return () if read_doubt(path.parent).startswith("an older copy") else ("it cannot be read",)
+    return () if read_doubt(path.parent).startswith("an older copy") else (_UNREADABLE,)
 
 
 def _read_verdict(path: Path) -> tuple[str, ...]:
     reload_problem.read(path.parent)
-    return () if wait_for_verdict(path.parent, "request", 0) else ("there is none",)
+    return () if wait_for_verdict(path.parent, "request", 0) else (_UNREADABLE,)
 
 
 def make_records(directory: Path) -> Path:
@@ -223,16 +225,19 @@ _LINE: Final = json.dumps(
         },
     }
 )
+_UNREADABLE: Final = "it cannot be read"
+"""The problem of a file that no person names, and whose reader goes on without it."""
+
 RECORDS: Final = (
     *(Kind(f"state {name}", f"states/{_slug(name)}/{name}", partial(_read_state, name), _FEW) for name in _READERS),
     Kind("backup", "backup.json", _read_backup, _FEW),
-    Kind("event", f"spool/audit/{_EVENT}", _read_spool, _FEW),
-    Kind("audit log", "audit.log", _verify),
-    Kind("line of a log", "line.json", _explain, _FEW),
+    Kind("event", f"spool/audit/{_EVENT}", _read_spool, _FEW, _UNREADABLE),
+    Kind("audit log", "audit.log", _verify, place=r"line \d+: |chain [0-9a-f]+[: ]"),
+    Kind("line of a log", "line.json", _explain, _FEW, r".*--[a-z]+"),
     Kind("file of the KMS console", "console.json", _read_console_json, _FEW),
-    Kind("status of a worker", "status", partial(_published, read_status, "worker-1.status"), _FEW),
-    Kind("what is in force", "in-force", partial(_published, read_in_force, "in-force-1"), _FEW),
-    Kind("doubt", "doubt.json", _read_doubt, _FEW),
-    Kind("verdict of a reload", "reload-verdict", _read_verdict, _FEW),
+    Kind("status of a worker", "status", partial(_published, read_status, "worker-1.status"), _FEW, _UNREADABLE),
+    Kind("what is in force", "in-force", partial(_published, read_in_force, "in-force-1"), _FEW, _UNREADABLE),
+    Kind("doubt", "doubt.json", _read_doubt, _FEW, _UNREADABLE),
+    Kind("verdict of a reload", "reload-verdict", _read_verdict, _FEW, _UNREADABLE),
 )
 """The kinds of files that the proxy writes, and that commands read."""

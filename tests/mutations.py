@@ -98,12 +98,18 @@ _PARTS: Final = rb"(?<=[\n,:\[{])"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name in a directory of files, what reads it and returns the problems, and how often."""
+    """A kind of file: its name in a directory of files, and what reads it and returns the problems."""
 
     name: str
     file: str
     read: Callable[[Path], tuple[str, ...]]
     examples: int = 2000
+    place: str = ""
+    """A pattern for what a problem names, if that is not the file: a key of the configuration, an option, a line."""
+
+    def is_named_in(self, problem: str) -> bool:
+        """Whether a problem says where it is."""
+        return Path(self.file).name in problem or bool(self.place and re.match(self.place, problem))
 
 
 def make_files(directory: Path) -> Path:
@@ -231,13 +237,17 @@ def _tls_kind(key: str, path: Path) -> tuple[str, ...]:
 _FEW: Final = 200
 """Examples of a kind of which others of the same code have more."""
 
+_CONFIGURATION_KEY: Final = (
+    r"(server|hsm|keystore|admin|audit|state|health|logging|tracing)(\[\d+\])?(\.[a-z_]+(\[\d+\])?)+: "
+)
+
 KINDS: Final = (
-    Kind("configuration", "xksproxy.toml", _read_config),
+    Kind("configuration", "xksproxy.toml", _read_config, place=_CONFIGURATION_KEY),
     Kind("credential", "credentials/credential.toml", _read_credential),
     Kind("policy", "policy.cedar", _read_policy),
-    Kind("certificate", "server.pem", partial(_tls_kind, "certificate")),
-    Kind("CA for clients", "client-ca.pem", partial(_tls_kind, "client_ca"), _FEW),
-    Kind("private key", "server-key.pem", partial(_tls_kind, "private_key")),
+    Kind("certificate", "server.pem", partial(_tls_kind, "certificate"), place=_CONFIGURATION_KEY),
+    Kind("CA for clients", "client-ca.pem", partial(_tls_kind, "client_ca"), _FEW, _CONFIGURATION_KEY),
+    Kind("private key", "server-key.pem", partial(_tls_kind, "private_key"), place=_CONFIGURATION_KEY),
     Kind("PIN", "pin", _read_pin),
     Kind("settings", "settings.toml", _read_settings),
 )

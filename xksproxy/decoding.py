@@ -25,8 +25,10 @@ def decode_json(content: bytes, content_type: type[Content]) -> Content:
     decoder: msgspec.json.Decoder[Content] = _decoder(cast(Hashable, content_type))
     try:
         return decoder.decode(content)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(str(error)) from None
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"it is not UTF-8 text ({error.reason})") from None
+    except RecursionError:
+        raise msgspec.DecodeError("it is nested too deeply") from None
 
 
 def convert(document: Any, content_type: type[Content]) -> Content:

@@ -50,6 +50,7 @@ def test_a_mutated_file_is_read_or_refused_with_its_name(files: Path, kind: Kind
                 problems = kind.read(path)
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {content!r}") from error
-            assert all(problem and "Error" not in problem.partition(":")[0] for problem in problems), problems
+            assert all("Error" not in problem.partition(":")[0] for problem in problems), problems
+            assert all(map(kind.is_named_in, problems)), problems
     finally:
         path.write_bytes(original)

@@ -111,6 +111,17 @@ def test_a_backup_that_is_no_regular_file_or_too_large_is_refused_at_once(
         assert reason in done.err
 
 
+def test_a_damaged_backup_is_refused_with_the_name_of_its_file(spawn: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(0o700)
+    backup = tmp_path / "backup.json"
+    backup.write_text('{"taken_at": 1, "machine": "m", "files": {"blocks-dev.json": {"entries": 7}}}')
+
+    done = spawn("state", "restore", "--state", tmp_path / "state", backup)
+
+    assert done.code == 2
+    assert f"{backup}: the backup is damaged: blocks-dev.json: Expected `object`" in done.err
+
+
 def test_check_names_what_is_lost(spawn: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(0o700)
     assert spawn("block", "--state", tmp_path / "state", "--all").code == 0

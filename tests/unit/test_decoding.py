@@ -69,3 +69,12 @@ def test_what_is_of_another_type_is_refused() -> None:
 def test_whatever_is_not_of_the_type_is_one_kind_of_error(content: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):
         decode_json(content, dict[str, str])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b'{"y": "\xc6\x41"}', "it is not UTF-8 text"), (b"[" * 50_000, "it is nested too deeply")],
+)
+def test_a_refusal_says_in_plain_words_what_is_wrong(content: bytes, expected: str) -> None:
+    with pytest.raises(msgspec.DecodeError, match=expected):
+        decode_json(content, dict[str, str] if content.startswith(b"{") else list)

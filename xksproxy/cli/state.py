@@ -26,6 +26,7 @@ from xksproxy.state.backup import (
     FORMAT,
     MOST_PER_SECOND,
     Backup,
+    BackupRefused,
     accept_directory,
     problems_of,
     restore_backup,
@@ -101,7 +102,10 @@ def restore(config_file: Path | None, state_directory: Path | None, file: Path, 
     saved = read_backup(file)
     _require_stopped(directory)
     _note_doubt(target.config)
-    lost = restore_backup(directory, saved, rate, time.time())
+    try:
+        lost = restore_backup(directory, saved, rate, time.time())
+    except BackupRefused as error:
+        raise click.UsageError(f"{file}: {error}") from None
     taken_at = datetime.fromtimestamp(saved.taken_at, UTC).isoformat(timespec="seconds")
     record_event(directory, "state restored", backup_of=taken_at, lost=lost)
     print_line(f"{directory} has the backup of {taken_at}, of {saved.machine}, and what was there")

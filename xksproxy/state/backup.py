@@ -36,6 +36,10 @@ _SKIPPED_VERSIONS: Final = 10
 _LOCK_SECONDS: Final = 5.0
 
 
+class BackupRefused(StateUnusable):
+    """The backup is damaged, or of the future. Nothing was changed."""
+
+
 class Backup(msgspec.Struct, frozen=True):
     """The content of the state files of one machine."""
 
@@ -81,18 +85,18 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
     the backup, and the numbers of versions that may have been made since are not used again. No proxy may run.
 
     Raises:
-        StateUnusable: the backup is of the future or damaged, or a file cannot be written. The restoration can be
-            repeated.
+        BackupRefused: the backup is of the future or damaged.
+        StateUnusable: a file cannot be written. The restoration can be repeated.
     """
     if now < backup.taken_at:
-        raise StateUnusable(
+        raise BackupRefused(
             "the backup was taken at a later time than it is by the clock of this machine; set the clock"
         )
     for name in filter(_merge_of, backup.files):
         try:
             _check_content(name, backup.files[name])
         except msgspec.MsgspecError as error:
-            raise StateUnusable(f"the backup is damaged: {name}: {error}") from None
+            raise BackupRefused(f"the backup is damaged: {name}: {error}") from None
     doubt = _Doubt(now, settled_at(state_directory, now), round(encryptions_per_second * (now - backup.taken_at)) + 1)
     names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
     stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
