@@ -15,7 +15,7 @@ from pkcs11 import Attribute, ObjectClass
 from support import eventually
 
 from xksproxy.encoding import encode_json
-from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.errors import HsmError, TokenUnavailable
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.instance.token_witness import LABEL, Record, TokenWitness, place_of, read_records
 from xksproxy.hsm.pkcs11.connection import Connection
@@ -47,6 +47,16 @@ class Hsm:
         work(self.session)
 
 
+class Failing:
+    """A session that finds no data objects, because the token fails."""
+
+    def __init__(self, working: HsmSession, error: Exception = CryptokiError("C_FindObjectsInit", 6)) -> None:  # noqa: B008
+        self.working, self._error = working, error
+
+    def data_objects(self, _: str) -> Any:
+        raise self._error
+
+
 class Machine:
     """A state directory, and a process that uses it."""
 
@@ -75,7 +85,7 @@ class Machine:
     def follow(self) -> None:
         self.lines.take()
         self.witness.keep(self.lines.newest, self.changes)
-        eventually(lambda: not any(token.writing for token in self.witness._tokens))
+        eventually(lambda: not any(token.is_in_use for token in self.witness._tokens))
 
     def pass_time(self, seconds: float) -> None:
         self._clock.now += seconds
@@ -181,6 +191,42 @@ def test_the_number_is_not_raised_before_a_token_was_read(machine: Machine) -> N
     assert machine.lines.take() is None
     machine.hsm.connect()
     assert machine.lines.take() is not None
+
+
+def test_a_token_whose_reading_failed_in_passing_is_read_again_before_the_number_is_raised(machine: Machine) -> None:
+    machine.change()
+    shutil.copytree(machine.state, machine.copy)
+    for _ in range(2):
+        machine.pass_time(60)
+        machine.change()
+    machine.put_the_copy_back()
+    machine.hsm.session = Failing(machine.hsm.session)  # type: ignore[assignment]
+    machine.begin()
+    for _ in range(5):
+        machine.change()
+    assert machine.lines.newest is None
+    assert "it cannot be read: C_FindObjectsInit: CKR_FUNCTION_FAILED" in machine.witness.problem
+
+    machine.hsm.session = machine.hsm.session.working  # type: ignore[attr-defined]
+    machine.pass_time(10)
+    machine.change()
+
+    assert machine.witness.problem == ""
+    assert "it has number 1, but the token" in machine.witness.doubt
+
+
+@pytest.mark.parametrize("error", [CryptokiError("C_FindObjectsInit", 6), HsmError("it keeps none")])
+def test_a_token_that_is_never_read_stops_the_number_for_less_than_a_minute(machine: Machine, error: Exception) -> None:
+    working = machine.hsm.session
+    machine.hsm.session = Failing(working, error)  # type: ignore[assignment]
+    machine.begin()
+    numbered = []
+    for _ in range(5):
+        machine.change()
+        numbered.append(machine.lines.newest is not None)
+        machine.pass_time(10)
+
+    assert numbered == ([False, False, False, False, True] if isinstance(error, CryptokiError) else [True] * 5)
 
 
 def test_the_newest_directory_is_in_no_doubt(machine: Machine) -> None:
@@ -347,30 +393,6 @@ def test_a_token_that_refuses_data_objects_is_named_and_serves(
     assert machine.witness.doubt == ""
     assert machine.lines.newest is not None
     assert [record.message for record in caplog.records] == ["token is no witness of the state"]
-
-
-def test_a_token_that_cannot_be_read_is_named_and_compared_at_the_next_write(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise CryptokiError("C_FindObjectsInit", 0x6)
-
-    machine.change()
-    shutil.copytree(machine.state, machine.copy)
-    machine.pass_time(60)
-    for _ in range(2):
-        machine.change()
-        machine.pass_time(60)
-    machine.put_the_copy_back()
-    with monkeypatch.context() as patch:
-        patch.setattr(machine.hsm.session._cryptoki, "find_objects", fail)
-        machine.begin()
-    assert machine.witness.problem == "softhsm: it cannot be read: C_FindObjectsInit: CKR_FUNCTION_FAILED"
-    assert machine.witness.doubt == ""
-
-    machine.change()
-
-    assert "it has number 2, but the token of HSM softhsm" in machine.witness.doubt
 
 
 def test_a_module_that_keeps_no_data_objects_is_not_asked(machine: Machine) -> None:

@@ -33,6 +33,12 @@ _LEAST_SECONDS: Final = 60.0
 _COUNTS_SECONDS: Final = 3600.0
 """The pause before a write if only counts of encryptions have changed."""
 
+_REREAD_SECONDS: Final = 10.0
+"""The pause before a token that could not be read is read again."""
+
+_MOST_READS: Final = 5
+"""After so many readings that fail, a token counts as one that refuses to be read."""
+
 _MOST_OBJECTS: Final = 64
 """A token with so many of these objects, of machines that are gone, gets no further one."""
 
@@ -83,33 +89,54 @@ class TokenWitness:
     def keep(self, newest: Witness | None, changes: object) -> None:
         """Write the newest number to the tokens that lack it, if the last write is long enough ago.
 
-        ``changes`` is another value after a change that may not wait as long as a change of counts. It waits for
-        nothing.
+        A token whose reading failed is read again before. ``changes`` is another value after a change that may not wait
+        as long as a change of counts. It waits for nothing.
         """
-        if newest is None or self.doubt:
-            return
         for token in self._tokens:
-            if token.instance.serving and token.is_due(newest, changes):
-                token.tried_at, token.writing = time.monotonic(), True
-                write = partial(self._write, token, newest, changes)
-                threading.Thread(target=write, name=f"{token.instance.id}-witness", daemon=True).start()
+            if not token.instance.serving or token.is_in_use:
+                continue
+            if token.is_due_for_reading():
+                self._begin(token, partial(self._read_again, token))
+            elif newest is not None and not self.doubt and token.is_due(newest, changes):
+                self._begin(token, partial(self._write, token, newest, changes))
+
+    def _begin(self, token: "_Token", use: Callable[[], None]) -> None:
+        """Use a token on a thread."""
+        token.tried_at, token.is_in_use = time.monotonic(), True
+        threading.Thread(target=self._run, args=(token, use), name=f"{token.instance.id}-witness", daemon=True).start()
+
+    def _run(self, token: "_Token", use: Callable[[], None]) -> None:
+        try:
+            use()
+        except Exception:  # noqa: BLE001 - the token must be used again later
+            _log.exception("unexpected failure while a token was used as a witness")
+        finally:
+            token.is_in_use = False
 
     def _read(self, token: "_Token", session: HsmSession) -> None:
+        """Read a token that is connected."""
         try:
             self._judge(token, read_records(session))
-        except (HsmError, CryptokiError) as error:
+        except CryptokiError as error:
+            token.note_failed_read(error)
+        except HsmError as error:
+            token.note_read()
             token.note_problem(f"it cannot be read: {error}")
-        token.was_read = True
+        else:
+            token.note_read()
+
+    def _read_again(self, token: "_Token") -> None:
+        """Read a token in a session of its own, because the failure may have passed."""
+        try:
+            token.instance.on_own_session(partial(self._read, token))
+        except HsmError as error:
+            token.note_failed_read(error)
 
     def _write(self, token: "_Token", newest: Witness, changes: object) -> None:
         try:
             token.instance.on_own_session(partial(self._replace, token, newest, changes))
         except (HsmError, CryptokiError, StateUnusable) as error:
             token.note_problem(f"it cannot be written: {error}")
-        except Exception:  # noqa: BLE001 - the token must be written later
-            _log.exception("unexpected failure while writing the state to a token")
-        finally:
-            token.writing = False
 
     def _replace(self, token: "_Token", newest: Witness, changes: object, session: HsmSession) -> None:
         """Make an object with the newest number, then remove those that it replaces. At no moment is there none."""
@@ -218,20 +245,42 @@ class _Token:
         self.instance = instance
         self.problem = ""
         """Why it is no witness now. Empty if it is one, as far as known."""
-        self.was_read = False
-        """Whether it was read, or refused that."""
-        self.writing = False
+        self.is_in_use = False
+        """Whether a thread reads or writes it."""
         self.tried_at = -math.inf
-        """When it was written last, or was tried to be, on the monotonic clock."""
+        """When such a thread began last, on the monotonic clock."""
+        self._was_read = False
+        self._failed_reads = 0
         self._written: Witness | None = None
         self._changes: object = None
 
+    @property
+    def was_read(self) -> bool:
+        """Whether it was read, or refuses that."""
+        return self._was_read or self._failed_reads >= _MOST_READS
+
+    def is_due_for_reading(self) -> bool:
+        """Whether it should be read again, because that failed."""
+        failed = self._failed_reads > 0 and not self.was_read
+        return failed and time.monotonic() - self.tried_at >= _REREAD_SECONDS
+
     def is_due(self, newest: Witness, changes: object) -> bool:
         """Whether it should be written now."""
-        if self.writing or newest == self._written:
+        if newest == self._written:
             return False
         pause = _COUNTS_SECONDS if changes == self._changes and not self.problem else _LEAST_SECONDS
         return time.monotonic() - self.tried_at >= pause
+
+    def note_read(self) -> None:
+        """Note that it was read, so that it can be written."""
+        if not self._was_read and self._failed_reads:
+            self.problem, self.tried_at = "", -math.inf
+        self._was_read = True
+
+    def note_failed_read(self, error: Exception) -> None:
+        """Note that it could not be read."""
+        self._failed_reads += 1
+        self.note_problem(f"it cannot be read: {error}")
 
     def note_written(self, newest: Witness, changes: object) -> None:
         """Note that it knows this number, or a higher one."""
