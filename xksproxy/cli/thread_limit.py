@@ -1,8 +1,8 @@
 """Whether the system lets the workers have their threads."""
 
+import _thread
 import os
 import sys
-import threading
 from typing import Final
 
 from xksproxy.cli.output import COULD_NOT_RUN, print_error
@@ -44,7 +44,12 @@ def may_start(count: int) -> bool:
 
 
 def _start(count: int) -> None:
-    threading.stack_size(_STACK_BYTES)
-    end = threading.Event()
+    """Start threads that wait for ever.
+
+    ``Thread.start`` would wait for ever for a thread that has no memory to say that it runs. These need none.
+    """
+    _thread.stack_size(_STACK_BYTES)
+    locked = _thread.allocate_lock()
+    locked.acquire()
     for _ in range(count):
-        threading.Thread(target=end.wait, daemon=True).start()
+        _thread.start_new_thread(locked.acquire, ())
