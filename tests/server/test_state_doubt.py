@@ -15,7 +15,7 @@ from server_support import Caller, OwnProxy, ask_admin, audit_lines, copy_state,
 from support import Proxy, eventually, lines_with, serve, wait_for_port, wait_until_serving
 
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.instance.token_witness import place_of, read_records
+from xksproxy.hsm.instance.witness_records import place_of, read_records
 
 
 class Machine:

@@ -9,7 +9,7 @@ from xksproxy.config.model import Config
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.instance.live_check import LiveCheck, check_each
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.instance.token_witness import Record, doubt_by_token, read_records
+from xksproxy.hsm.instance.witness_records import Record, doubt_by_token, read_records
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.server.followers import has_compared
 from xksproxy.state.doubt import HOW_TO_SETTLE, StateInDoubt

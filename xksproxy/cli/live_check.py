@@ -12,7 +12,7 @@ from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.fleet.fingerprint_records import FingerprintRecords
 from xksproxy.hsm.instance.live_check import LiveCheck, check_each
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.instance.token_witness import read_records
+from xksproxy.hsm.instance.witness_records import read_records
 from xksproxy.hsm.keys import KeyDescription
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.presets import quirks_of

@@ -17,7 +17,8 @@ from support import eventually
 from xksproxy.encoding import encode_json
 from xksproxy.hsm.errors import HsmError, TokenUnavailable
 from xksproxy.hsm.instance.session import HsmSession
-from xksproxy.hsm.instance.token_witness import LABEL, Record, TokenWitness, place_of, read_records
+from xksproxy.hsm.instance.token_witness import TokenWitness
+from xksproxy.hsm.instance.witness_records import LABEL, Record, place_of, read_records
 from xksproxy.hsm.pkcs11.connection import Connection
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.state.backup import accept_directory
@@ -111,6 +112,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=START)
     times = SimpleNamespace(time=lambda: clock.now, monotonic=lambda: clock.now)
     monkeypatch.setattr("xksproxy.hsm.instance.token_witness.time", times)
+    monkeypatch.setattr("xksproxy.hsm.instance.witness_records.time", times)
     monkeypatch.setattr("xksproxy.state.state_number.time", times)
     return clock
 
@@ -291,7 +293,7 @@ def test_machines_that_share_a_token_do_not_take_each_other_for_themselves(
     for _ in range(3):
         machine.change()
         machine.pass_time(60)
-    monkeypatch.setattr("xksproxy.hsm.instance.token_witness.platform.node", lambda: "machine-2")
+    monkeypatch.setattr("xksproxy.hsm.instance.witness_records.platform.node", lambda: "machine-2")
     machine.state.rename(tmp_path / "state-of-1")  # the path is the same on each machine
     other = Machine(tmp_path, session, clock)
     assert other.witness.doubt == ""
@@ -310,7 +312,7 @@ def test_a_directory_that_was_moved_to_another_machine_is_the_same(
     shutil.copytree(machine.state, machine.copy)
     machine.pass_time(60)
     machine.change()
-    monkeypatch.setattr("xksproxy.hsm.instance.token_witness.platform.node", lambda: "machine-2")
+    monkeypatch.setattr("xksproxy.hsm.instance.witness_records.platform.node", lambda: "machine-2")
 
     machine.begin()
     assert machine.witness.doubt == ""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from xksproxy.config.model import Audit
-from xksproxy.hsm.instance.token_witness import Record, doubt_by_token, place_of
+from xksproxy.hsm.instance.witness_records import Record, doubt_by_token, place_of
 from xksproxy.state.backup import accept_directory, restore_backup, take_backup
 from xksproxy.state.doubt import mark_doubt, read_doubt
 from xksproxy.state.reservation import LimitReached
