@@ -238,7 +238,7 @@ _FEW: Final = 200
 """Examples of a kind of which others of the same code have more."""
 
 _CONFIGURATION_KEY: Final = (
-    r"(server|hsm|keystore|admin|audit|state|health|logging|tracing)(\[\d+\])?(\.[a-z_]+(\[\d+\])?)+: "
+    r"(server|hsm|keystore|admin|audit|state|health|logging|tracing)(\[\d+\])?(\.[a-z_]+(\[\d+\])?)*: "
 )
 
 KINDS: Final = (
