@@ -217,7 +217,7 @@ def _pasted_hint(text: str) -> str:
 
 
 def _state_problems(directory: Path) -> Iterator[str]:
-    # Path.exists() raises if a name is too long.
+    # Path.exists() raises if a directory above may not be searched.
     exists = os.path.exists(directory)  # noqa: PTH110
     existing = directory if exists else directory.parent
     if exists and not directory.is_dir():

@@ -23,6 +23,9 @@ from xksproxy.config.toml_problems import REPEATED_TABLES, toml_problem
 _MAXIMUM_BYTES: Final = 64 * 1024 * 1024
 """Of the configuration file. 10,000 key stores with some keys each need a few MiB."""
 
+_MOST_BYTES_OF_A_PATH: Final = 4095
+_MOST_BYTES_OF_A_NAME: Final = 255
+
 _HEADER: Final = re.compile(r"\s*\[(\[\s*(?P<row>[\w-]+)\s*\]\]|\s*(?P<table>[\w-]+)\s*\]|.*)\s*(#.*)?")
 _INDEX: Final = re.compile(r"\[[^]]*\]")
 
@@ -53,12 +56,25 @@ def load_config(path: Path) -> Config:
         raise ConfigError([f"{path}: {_readable(str(error))}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: its values are nested too deeply"]) from None
-    for at, value in (("state.directory", config.state.directory), ("audit.file", config.audit.file or "")):
-        if "\0" in value:
-            raise ConfigError([f"{path}: {at}: a path cannot have a NUL character"])
     config = _with_absolute_paths(config, path.absolute().parent)
+    for at, value in (("state.directory", config.state.directory), ("audit.file", config.audit.file or "")):
+        if problem := _path_problem(value):
+            raise ConfigError([f"{path}: {at}: {problem}"])
     _refuse_readable_secrets(path, stat.S_IMODE(file.status.st_mode), config)
     return config
+
+
+def _path_problem(path: str) -> str:
+    """Why nothing can have this path; empty if something can."""
+    if "\0" in path:
+        return "a path cannot have a NUL character"
+    encoded = path.encode(errors="surrogatepass")
+    if len(encoded) > _MOST_BYTES_OF_A_PATH:
+        return f"a path can have {_MOST_BYTES_OF_A_PATH} bytes at most; this one has {len(encoded)}"
+    longest = max(map(len, encoded.split(b"/")))
+    if longest > _MOST_BYTES_OF_A_NAME:
+        return f"a name in a path can have {_MOST_BYTES_OF_A_NAME} bytes at most; one has {longest}"
+    return ""
 
 
 def load_tables(path: Path) -> dict[str, Any]:

@@ -412,3 +412,19 @@ def test_a_path_with_a_nul_is_refused_by_its_key(
         load_config(written(f'{minimal}\n[{table}]\n{key} = "a\\u0000b"\n'))
 
     assert f"{table}.{key}: a path cannot have a NUL" in refused.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("ä" * 128, "a name in a path can have 255 bytes at most; one has 256"),
+        ("/a" * 2048, "a path can have 4095 bytes at most; this one has 4096"),
+    ],
+    ids=["name", "path"],
+)
+def test_a_path_that_is_too_long_is_refused_by_its_key(
+    minimal: str, written: Callable[..., Path], value: str, expected: str
+) -> None:
+    for table, key in (("state", "directory"), ("audit", "file")):
+        with pytest.raises(ConfigError, match=f"{table}\\.{key}: {expected}"):
+            load_config(written(f'{minimal}\n[{table}]\n{key} = "{value}"\n'))
