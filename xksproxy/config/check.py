@@ -97,7 +97,7 @@ def read_audit_key(audit: Audit) -> Secret | None:
     return read_secret(audit.key) if audit.chain and audit.key is not None else None
 
 
-def require_usable_files(config: Config, load: Callable[[Path], Sequence[Credential]]) -> None:
+def require_usable_files(config: Config, load: Callable[[str], Sequence[Credential]]) -> None:
     """Check the files that can change while the configuration does not: credentials and TLS.
 
     ``load`` returns the credentials of a directory, and raises as :func:`load_credentials` does.

@@ -17,8 +17,12 @@ _WRITABLE_BY_OTHERS: Final = stat.S_IWOTH
 _WRITABLE_BY_GROUP: Final = stat.S_IWGRP
 
 
+def _load(directory: str) -> Sequence[Credential]:
+    return load_credentials(Path(directory))
+
+
 def credential_problems(
-    stores: Sequence[KeyStore], load: Callable[[Path], Sequence[Credential]] = load_credentials
+    stores: Sequence[KeyStore], load: Callable[[str], Sequence[Credential]] = _load
 ) -> Iterator[str]:
     """The problems of the credentials. Each starts with the path of the configuration key.
 
@@ -29,7 +33,7 @@ def credential_problems(
     for index, store in enumerate(stores):
         at = f"keystore[{index}].credentials"
         try:
-            credentials = load(Path(store.credentials))
+            credentials = load(store.credentials)
         except ConfigError as error:
             yield from (f"{at}: {problem}" for problem in error.problems)
             continue

@@ -85,6 +85,10 @@ class KeyStore:
         key = self.keys.key_of_label(label)
         return key if key is not None and self.versions.is_primary(key, label) else None
 
+    def encrypts_with(self, label: str) -> bool:
+        """Whether a label is that of a primary version."""
+        return self.key_of_primary(label) is not None
+
     def is_unrecorded(self, label: str) -> bool:
         """Whether a label is that of a later version of an exposed key than this machine has a record of."""
         if split_version_label(label) is None:  # to find the key takes longer

@@ -52,10 +52,9 @@ class KeyVersions:
         """The revision of the record that is in force."""
         return self._records.revision
 
-    @property
-    def was_read(self) -> bool:
-        """Whether the record was ever readable."""
-        return self._was_read
+    def as_of(self) -> object:
+        """Another value when the record was read for the first time, or has changed."""
+        return self.revision, self._was_read
 
     def primary(self, key: ExternalKey) -> KeyVersion:
         """Return the version that encrypts. Until the first rotation this is the first version.

@@ -27,19 +27,20 @@ class CredentialDirectory:
     stored: tuple[StoredCredential, ...]
 
     @classmethod
-    def read(cls, directory: Path, before: Self | None) -> Self:
+    def read(cls, directory: str, before: Self | None) -> Self:
         """Read a directory. If its files have the same metadata as ``before``, they are not read again.
 
         Raises:
             ConfigError: its credentials cannot be used.
         """
-        signature = directory_signature(str(directory), CREDENTIAL_SUFFIX)  # before the files are read
+        signature = directory_signature(directory, CREDENTIAL_SUFFIX)  # before the files are read
         if before is not None and before.signature == signature:
             return before
-        return cls(signature, read_credentials(directory))
+        return cls(signature, read_credentials(Path(directory)))
 
 
-StoredCredentials = Mapping[Path, CredentialDirectory]
+StoredCredentials = Mapping[str, CredentialDirectory]
+"""Directories of credentials by their paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,9 @@ class UsableFiles:
             ConfigError: one cannot be used. It has all problems.
         """
         known = {} if before is None else before.credentials
-        read: dict[Path, CredentialDirectory] = {}
+        read: dict[str, CredentialDirectory] = {}
 
-        def load(directory: Path) -> tuple[Credential, ...]:
+        def load(directory: str) -> tuple[Credential, ...]:
             if directory not in read:
                 read[directory] = CredentialDirectory.read(directory, known.get(directory))
             return tuple(stored.credential for stored in read[directory].stored)

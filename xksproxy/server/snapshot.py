@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -136,7 +136,7 @@ def build_snapshot(
     services = {}
     for table in config.keystore:
         loaded = _policies(table, foundations.policies, policies or {})
-        credentials = files.credentials[Path(table.credentials)]
+        credentials = files.credentials[table.credentials]
         # Equal data make equal key stores.
         inputs = table, config.server.fleet_size, foundations.states.retired.revision, credentials.signature, loaded
         service = former.get(table.uri_path_prefix)
@@ -170,11 +170,11 @@ def _build_service(
         held_by,
         state.fingerprints,
         store.exposes,
-        lambda: _needed_labels(store, state.fingerprints),
-        encrypts=lambda label: store.key_of_primary(label) is not None,
+        partial(_needed_labels, store, state.fingerprints),
+        encrypts=store.encrypts_with,
         unrecorded=store.is_unrecorded,
         share=Share(table.name, table.weight),
-        revision=lambda: (state.versions.revision, state.versions.was_read),
+        revision=state.versions.as_of,
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
     fleet.require_fingerprints(_primary_labels(store))

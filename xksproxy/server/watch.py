@@ -1,6 +1,7 @@
 """Detecting that credentials, PINs or certificates have changed on disk, as commands and ACME clients change them."""
 
 import os
+from hashlib import blake2b
 from typing import Final
 
 from xksproxy.config.credentials import CREDENTIAL_SUFFIX
@@ -11,7 +12,8 @@ from xksproxy.state.directory_changes import DirectoryChanges
 
 _LOOKED_AT_ANYWAY: Final = 4
 
-Signature = tuple[object, ...]
+Signature = bytes
+"""A digest of metadata, which takes a fraction of its memory: there is one for each directory of credentials."""
 
 
 class FileWatch:
@@ -69,8 +71,8 @@ def file_signature(path: str) -> Signature:
     try:
         status = os.stat(path)  # noqa: PTH116 - many are looked at
     except (OSError, ValueError) as error:
-        return (str(error),)
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size
+        return _digest(str(error))
+    return _digest(status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size)
 
 
 def directory_signature(directory: str, suffix: str) -> Signature:
@@ -78,5 +80,9 @@ def directory_signature(directory: str, suffix: str) -> Signature:
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(suffix))  # noqa: PTH208 - many are read
     except (OSError, ValueError) as error:
-        return (str(error),)
-    return tuple((name, file_signature(f"{directory}/{name}")) for name in names)
+        return _digest(str(error))
+    return _digest(*((name, file_signature(f"{directory}/{name}")) for name in names))
+
+
+def _digest(*metadata: object) -> Signature:
+    return blake2b(repr(metadata).encode(), digest_size=16).digest()

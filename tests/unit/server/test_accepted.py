@@ -51,14 +51,14 @@ def test_only_directories_that_have_changed_are_read_again(config: Config, monke
     after = UsableFiles.read(config, before)
 
     assert set(read) == {a}
-    assert after.credentials[b] is before.credentials[b]
-    assert [len(files.credentials[a].stored) for files in (before, after)] == [1, 2]
+    assert after.credentials[str(b)] is before.credentials[str(b)]
+    assert [len(files.credentials[str(a)].stored) for files in (before, after)] == [1, 2]
 
 
 def test_a_credential_that_is_replaced_by_one_of_the_same_size_is_read(config: Config) -> None:
     a, _ = _directories(config)
     before = UsableFiles.read(config)
-    (old,) = before.credentials[a].stored
+    (old,) = before.credentials[str(a)].stored
     times = old.path.stat()
     new = Credential(old.credential.access_key_id, generate_credential().secret_access_key)
     old.path.unlink()
@@ -66,7 +66,7 @@ def test_a_credential_that_is_replaced_by_one_of_the_same_size_is_read(config: C
 
     after = UsableFiles.read(config, before)
 
-    assert [stored.credential for stored in after.credentials[a].stored] == [new]
+    assert [stored.credential for stored in after.credentials[str(a)].stored] == [new]
 
 
 def test_each_directory_that_cannot_be_used_is_named(config: Config) -> None:
@@ -88,7 +88,7 @@ def test_one_access_key_id_with_two_secrets_is_refused_although_one_directory_wa
     """R-AUTH-5."""
     a, b = _directories(config)
     before = UsableFiles.read(config)
-    (of_a,) = before.credentials[a].stored
+    (of_a,) = before.credentials[str(a)].stored
     save_credential(b, Credential(of_a.credential.access_key_id, generate_credential().secret_access_key))
 
     with pytest.raises(ConfigError, match="has another secret in the key store a"):

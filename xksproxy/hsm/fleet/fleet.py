@@ -89,6 +89,7 @@ class Fleet:
         """The key store's part of each HSM."""
         self._instances: Sequence[Instance] = tuple(instances)
         self._identity = KeyIdentity(records, self._instances)
+        self._revision = revision
         self._comparison = KeyComparison(
             self._instances,
             self._identity,
@@ -98,10 +99,14 @@ class Fleet:
             unrecorded=unrecorded,
             revision=revision,
         )
-        self._searches = KeySearches(self._instances, lambda: (self._identity.revision, revision()))
+        self._searches = KeySearches(self._instances, self._as_of)
         self._required: tuple[str, ...] = ()
         self._fingerprinting: asyncio.Task[None] | None = None
         self._fingerprinting_since = 0.0
+
+    def _as_of(self) -> object:
+        """Another value when there may be new keys."""
+        return self._identity.revision, self._revision()
 
     @property
     def instances(self) -> Sequence[Instance]:

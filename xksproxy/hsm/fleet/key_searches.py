@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -43,7 +44,11 @@ class KeySearches:
         self._missing: dict[str, tuple[float, HsmError]] = {}
         self._missing_as_of: object = None
         self._allowance = SearchAllowance()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @cached_property
+    def _locks(self) -> WeakValueDictionary[str, asyncio.Lock]:
+        """By label. Most key stores never search, and this takes 700 bytes."""
+        return WeakValueDictionary()
 
     def forget_missing(self) -> None:
         """Let the next request for each key search for it. May be called on any thread."""
