@@ -9,6 +9,7 @@
  *     FUNCTION delay MILLISECONDS [count=N] [rate=P]    sleep before the call
  *     FUNCTION hang               [count=N] [rate=P]    do not return while the rule stands
  *     FUNCTION return CK_RV       [count=N] [rate=P]    do not call, return this instead (hexadecimal)
+ *     FUNCTION fail CK_RV         [count=N] [rate=P]    call, and return this nevertheless (C_Encrypt, C_Decrypt; hexadecimal)
  *     FUNCTION corrupt            [count=N] [rate=P]    change a bit of what it returns (C_Encrypt, C_Decrypt)
  *     FUNCTION segfault                                 crash the process and forget all rules
  *     iv zero                     demand a zeroed 12-byte IV in C_EncryptInit and write one of its own (CloudHSM)
@@ -91,7 +92,7 @@ enum index {
     DECRYPT_INIT = 33, DECRYPT, GENERATE_KEY = 58, GENERATE_RANDOM = 64
 };
 
-enum action { DELAY, HANG, RETURN, CORRUPT, SEGFAULT };
+enum action { DELAY, HANG, RETURN, FAIL, CORRUPT, SEGFAULT };
 struct rule {
     char function[32];
     enum action action;
@@ -152,9 +153,10 @@ static void read_rules(FILE *file) {
         strcpy(rule->function, function);
         rule->action = !strcmp(action, "delay") ? DELAY : !strcmp(action, "hang") ? HANG
                      : !strcmp(action, "return")  ? RETURN
+                     : !strcmp(action, "fail")    ? FAIL
                      : !strcmp(action, "corrupt") ? CORRUPT
                                                   : SEGFAULT;
-        rule->value = strtoul(argument, NULL, rule->action == RETURN ? 16 : 10);
+        rule->value = strtoul(argument, NULL, rule->action == RETURN || rule->action == FAIL ? 16 : 10);
         char *count = strstr(line, "count="), *rate = strstr(line, "rate=");
         rule->left = count ? strtol(count + 6, NULL, 10) : -1;
         rule->rate = rate ? strtod(rate + 5, NULL) : 1.0;
@@ -219,10 +221,12 @@ static void note_call(const char *function) {
 }
 
 static __thread int corrupt_output;
+static __thread CK_RV failure; /* after the call; CKR_OK: none */
 
 /* CKR_OK: go on with the call. */
 static CK_RV before(const char *function) {
     corrupt_output = 0;
+    failure = CKR_OK;
     pthread_mutex_lock(&lock);
     refresh();
     int drop = drop_wanted;
@@ -243,6 +247,7 @@ static CK_RV before(const char *function) {
     case DELAY: wait_ms(rule.value); return CKR_OK;
     case HANG: while (still_hanging(function)) wait_ms(5); return CKR_OK;
     case RETURN: return rule.value;
+    case FAIL: failure = rule.value; return CKR_OK;
     case CORRUPT: corrupt_output = 1; return CKR_OK;
     case SEGFAULT: /* one process only, of those that share the rules: the one that takes them away */
         if (unlink(control_path) == 0) *(volatile int *)0 = 0;
@@ -432,6 +437,7 @@ static CK_RV encrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     CK_ULONG room = *output_length;
     rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[ENCRYPT])(session, data, length,
                                                                                                   output, output_length);
+    if (failure != CKR_OK) return failure;
     if (rv == CKR_OK && corrupt_output && output && *output_length) output[0] ^= 1;
     if (rv != CKR_OK || iv_mode != IV_APPEND || !output) return rv;
     if (room < *output_length + sizeof appended_iv) return CKR_GENERAL_ERROR;
@@ -447,6 +453,7 @@ static CK_RV decrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     if (rv != CKR_OK) return rv;
     rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[DECRYPT])(session, data, length,
                                                                                                   output, output_length);
+    if (failure != CKR_OK) return failure;
     if (rv == CKR_OK && corrupt_output && output && *output_length) output[0] ^= 1;
     return rv;
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fault_support import FaultyHsm, is_quiet, until
+from fault_support import FaultyHsm, change_key, is_quiet, until
 from support import PATIENCE_SECONDS
 
 from xksproxy.config.pins import read_pin
@@ -464,10 +464,36 @@ async def test_any_changed_part_is_a_rejected_ciphertext_natively_too(
         with pytest.raises(CiphertextRejected):
             await decrypt(instance, Sealed(parts["iv"], parts["ciphertext"], parts["tag"]), aad=parts["aad"])
 
-        assert in_python == {"decrypt": 1, "gcm_encrypt": 1, "gcm_decrypt": 1}  # judged; and the self-test
+        # Tried once more; and the self-test.
+        assert in_python == {"decrypt": 1, "gcm_encrypt": 1, "gcm_decrypt": 2}
         in_python.clear()
         assert await decrypt(instance, sealed) == b"text"
         assert not in_python
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_a_failure_in_passing_that_could_mean_a_wrong_tag_rejects_no_ciphertext(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], native: bool
+) -> None:
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        sealed = await (allow_native(instance, in_python) if native else encrypt(instance))
+        faulty.tell("C_Decrypt fail 0x5 count=1")
+
+        assert await decrypt(instance, sealed) == b"text"
+
+
+async def test_such_a_failure_does_not_make_a_key_another_one(make_faulty: Faulty, modules: Modules) -> None:
+    """The canary of a key without a check value is decrypted once more, too."""
+    faulty, label = make_faulty(), "silent"
+    pin = read_pin(faulty.hsm)
+    assert pin
+    change_key(faulty, pin.reveal(), label, os.urandom(32), silent=True)
+    async with serving(faulty, modules) as instance:
+        fingerprint = await instance.call(lambda session: session.make_fingerprint(label), later())
+        faulty.tell("C_Decrypt fail 0x5 count=1")
+
+        assert await encrypt(instance, label=label, fingerprint=fingerprint)
 
 
 def verified() -> VerifiedEncryption:
@@ -499,8 +525,10 @@ async def test_a_verified_encryption_in_python_comes_to_the_same(
         assert await decrypt(instance, sealed) == b"text"
 
 
-@pytest.mark.parametrize("native", [True, False])
-@pytest.mark.parametrize("rule", ["C_Encrypt corrupt count=1", "C_Decrypt corrupt count=1"])
+@pytest.mark.parametrize(
+    ("native", "rule"),
+    [(True, "C_Decrypt corrupt count=1"), (False, "C_Decrypt corrupt count=1"), (False, "C_Encrypt corrupt count=1")],
+)
 async def test_an_output_that_does_not_decrypt_to_the_plaintext_is_never_an_answer(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], native: bool, rule: str
 ) -> None:
@@ -513,6 +541,21 @@ async def test_an_output_that_does_not_decrypt_to_the_plaintext_is_never_an_answ
 
         with pytest.raises(CiphertextWrong):
             await instance.call(verified(), later())
+
+
+@pytest.mark.parametrize("rule", ["C_Encrypt corrupt count=1", "C_Decrypt fail 0x5 count=1"])
+async def test_after_a_trial_decrypt_that_fails_natively_the_encryption_is_made_anew(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], rule: str
+) -> None:
+    """The output may be damaged, or the device failed in passing."""
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        await allow_native(instance, in_python)
+        faulty.tell(rule)
+
+        sealed, _ = await instance.call(verified(), later())
+
+        assert await decrypt(instance, sealed) == b"text"
 
 
 @pytest.mark.parametrize("function", ["C_DecryptInit", "C_Decrypt"])

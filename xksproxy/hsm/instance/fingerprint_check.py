@@ -6,7 +6,7 @@ from xksproxy.hsm.errors import CiphertextRejected, KeyDiffers
 from xksproxy.hsm.instance.gcm_calls import GcmCalls
 from xksproxy.hsm.instance.key_table import KnownKey
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
-from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
+from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified, decrypt_confirmed
 from xksproxy.hsm.pkcs11.quirks import Quirks
 
 
@@ -50,10 +50,11 @@ class FingerprintCheck:
         return True
 
     def _decrypt_canary(self, key: int, canary: Sealed) -> None:
-        try:
+        def decrypt() -> bytes:
             with self._errors_classified:
-                self._gcm_calls.decrypt(key, canary, b"")
-        except (CiphertextRejected, Ambiguous) as error:
-            if isinstance(error, Ambiguous):
-                self._require_self_test(error)
+                return self._gcm_calls.decrypt(key, canary, b"")
+
+        try:
+            decrypt_confirmed(decrypt, self._require_self_test)
+        except CiphertextRejected as error:
             raise KeyDiffers("it does not decrypt what the key that was first used under the name encrypted") from error

@@ -6,7 +6,7 @@ from typing import ClassVar, Final, TypeVar
 
 from xksproxy.aead.cdiv import integrity_value_after
 from xksproxy.hsm._native import Call
-from xksproxy.hsm.errors import CiphertextRejected, CiphertextWrong
+from xksproxy.hsm.errors import CiphertextRejected, CiphertextWrong, TokenUnavailable
 from xksproxy.hsm.instance.session import HsmSession
 from xksproxy.hsm.keys import KeyFingerprint, Sealed
 from xksproxy.hsm.pkcs11.classification import Ambiguous
@@ -98,9 +98,8 @@ class VerifiedEncryption:
             opened = session.decrypt(self.label, sealed, encryption.aad, self.fingerprint)
         except CiphertextRejected as error:
             raise CiphertextWrong(f"the HSM does not decrypt its own output: {error}") from error
-        except Ambiguous as error:  # from the trial decrypt of a native call
-            session.require_self_test(error)
-            raise CiphertextWrong(f"the HSM does not decrypt its own output: {error}") from error
+        except Ambiguous as error:  # from the trial decrypt of a native call, whose output is lost
+            raise TokenUnavailable(f"the trial decrypt failed: {error}") from error
         if not hmac.compare_digest(opened, encryption.plaintext):
             raise CiphertextWrong(OUTPUT_DIFFERS)
         return sealed, integrity_value

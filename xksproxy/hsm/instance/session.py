@@ -7,7 +7,6 @@ from typing import Any, Final, TypeVar
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import (
-    CiphertextRejected,
     EncryptionsSpent,
     HsmError,
     KeyAmbiguous,
@@ -22,7 +21,7 @@ from xksproxy.hsm.instance.key_table import KeyTable
 from xksproxy.hsm.instance.openssl import sha256_address
 from xksproxy.hsm.instance.self_test import SelfTest
 from xksproxy.hsm.keys import KeyDescription, KeyFingerprint, Sealed
-from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified
+from xksproxy.hsm.pkcs11.classification import Ambiguous, ErrorsClassified, decrypt_confirmed
 from xksproxy.hsm.pkcs11.connection import Connection, close_session
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.data_objects import DataObjects
@@ -164,13 +163,13 @@ class HsmSession:
         Raises:
             CiphertextRejected, and what :meth:`encrypt` raises
         """
-        try:
+
+        def decrypt() -> bytes:
             return self._with_key(
                 label, _can_decrypt, fingerprint, lambda key: self._gcm_calls.decrypt(key, sealed, aad)
             )
-        except Ambiguous as error:
-            self.require_self_test(error)
-            raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
+
+        return decrypt_confirmed(decrypt, self.require_self_test)
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.

@@ -1,7 +1,8 @@
 """Converts return values to the exceptions of their error classes."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from xksproxy.hsm.errors import (
     CiphertextRejected,
@@ -15,6 +16,8 @@ from xksproxy.hsm.pkcs11 import return_values
 from xksproxy.hsm.pkcs11.cryptoki import CryptokiError
 from xksproxy.hsm.pkcs11.quirks import Quirks
 from xksproxy.hsm.pkcs11.return_values import ErrorClass
+
+Result = TypeVar("Result")
 
 
 class HandleStale(HsmError):
@@ -35,6 +38,24 @@ _EXCEPTIONS: Final[Mapping[ErrorClass, type[HsmError]]] = {
     ErrorClass.SESSION_LOST: SessionLost,
     ErrorClass.TOKEN_UNAVAILABLE: TokenUnavailable,
 }
+
+
+def decrypt_confirmed(decrypt: Callable[[], Result], require_self_test: Callable[[Ambiguous], None]) -> Result:
+    """Decrypt, and once more after an ambiguous failure, because a device may fail in passing.
+
+    ``require_self_test`` raises unless the session works.
+
+    Raises:
+        CiphertextRejected: the tag is wrong.
+        HsmError: the HSM fails.
+    """
+    with suppress(Ambiguous):
+        return decrypt()
+    try:
+        return decrypt()
+    except Ambiguous as error:
+        require_self_test(error)
+        raise CiphertextRejected(f"{error}, and the session passes its self-test") from error
 
 
 class ErrorsClassified:
