@@ -29,6 +29,7 @@ from xksproxy.hsm.errors import (
     HsmBusy,
     HsmError,
     KeyDiffers,
+    KeyRefusesUse,
     SessionLost,
     SettingsMismatch,
     TokenUnavailable,
@@ -293,6 +294,41 @@ async def test_a_handle_that_has_come_to_mean_another_key_is_used_no_longer_than
         assert await decrypt(instance, sealed) == b"text"  # which the other key may not
 
 
+def reuse_handle(instance: Instance, label: str) -> None:
+    """Let the handle of demo-key be that of another key, as after a module has given it to another object."""
+    keys = session_of(instance)._keys
+    key = keys._known["demo-key"]
+    (key.handle,) = keys.search(label)
+    assert key.number is not None
+    keys.allow_key("demo-key", key.number, None, encrypt=True)
+
+
+async def test_a_ciphertext_that_is_refused_because_the_handle_means_another_key_is_decrypted_with_the_right_one(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str]
+) -> None:
+    faulty = make_faulty()
+    pin = read_pin(faulty.hsm)
+    assert pin
+    change_key(faulty, pin.reveal(), "other", os.urandom(32))
+    async with serving(faulty, modules) as instance:
+        sealed = await allow_native(instance, in_python)
+        reuse_handle(instance, "other")
+
+        assert await decrypt(instance, sealed) == b"text"
+
+
+async def test_a_use_that_is_refused_because_the_handle_means_another_key_is_refused_once(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str]
+) -> None:
+    async with serving(make_faulty(), modules) as instance:
+        sealed = await allow_native(instance, in_python)
+        reuse_handle(instance, "encrypt-only-key")
+
+        with pytest.raises(KeyRefusesUse):
+            await decrypt(instance, sealed)
+        assert await decrypt(instance, sealed) == b"text"
+
+
 async def test_a_key_that_is_looked_for_anew_is_pythons_first(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:
@@ -466,6 +502,7 @@ async def test_any_changed_part_is_a_rejected_ciphertext_natively_too(
 
         # Tried once more; and the self-test.
         assert in_python == {"decrypt": 1, "gcm_encrypt": 1, "gcm_decrypt": 2}
+        assert await decrypt(instance, sealed) == b"text"
         in_python.clear()
         assert await decrypt(instance, sealed) == b"text"
         assert not in_python

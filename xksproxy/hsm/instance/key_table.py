@@ -1,5 +1,6 @@
 """The key handles of one session: found by the keys' names, kept, and checked again."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -109,7 +110,18 @@ class KeyTable:
     def forget(self, label: str) -> None:
         """Drop the handle, so that the next use searches for the key."""
         key = self._known.pop(label, None)
-        if key is not None and key.number is not None:
+        if key is not None:
+            self._revoke(key)
+
+    def doubt(self, label: str) -> None:
+        """Let the next use of a key read its attributes again, and let it decrypt its canary again."""
+        key = self._known.get(label)
+        if key is not None:
+            key.checked_at, key.verified_by = -math.inf, None
+            self._revoke(key)
+
+    def _revoke(self, key: KnownKey) -> None:
+        if key.number is not None:
             self._native_session.revoke_key(key.number)
 
     def allow_key(self, label: str, number: int, fingerprint: object, *, encrypt: bool) -> None:

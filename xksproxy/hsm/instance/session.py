@@ -10,6 +10,7 @@ from xksproxy.hsm.errors import (
     EncryptionsSpent,
     HsmError,
     KeyAmbiguous,
+    KeyRefusesUse,
     NotCounted,
     SessionLost,
     TokenUnavailable,
@@ -169,7 +170,7 @@ class HsmSession:
                 label, _can_decrypt, fingerprint, lambda key: self._gcm_calls.decrypt(key, sealed, aad)
             )
 
-        return decrypt_confirmed(decrypt, self.require_self_test)
+        return decrypt_confirmed(decrypt, self.require_self_test, lambda: self._keys.doubt(label))
 
     def describe_key(self, label: str) -> KeyDescription:
         """Type, size and usages of a key, read from the token now.
@@ -294,7 +295,11 @@ class HsmSession:
             with self._errors_classified:
                 return operation(key.handle)
 
-        return self._keys.retry_stale(label, attempt)
+        try:
+            return self._keys.retry_stale(label, attempt)
+        except KeyRefusesUse:  # perhaps the handle belongs to another object now
+            self._keys.doubt(label)
+            raise
 
     def _require_token(self) -> None:
         """Require that the token is present and logged in: otherwise a search finds nothing, as for a missing key."""

@@ -40,17 +40,22 @@ _EXCEPTIONS: Final[Mapping[ErrorClass, type[HsmError]]] = {
 }
 
 
-def decrypt_confirmed(decrypt: Callable[[], Result], require_self_test: Callable[[Ambiguous], None]) -> Result:
-    """Decrypt, and once more after an ambiguous failure, because a device may fail in passing.
+def decrypt_confirmed(
+    decrypt: Callable[[], Result],
+    require_self_test: Callable[[Ambiguous], None],
+    doubt: Callable[[], None] = lambda: None,
+) -> Result:
+    """Decrypt, and once more if it fails like a wrong tag. The device may have failed in passing, or have another key.
 
-    ``require_self_test`` raises unless the session works.
+    ``doubt`` is called before the second attempt. ``require_self_test`` raises unless the session works.
 
     Raises:
         CiphertextRejected: the tag is wrong.
         HsmError: the HSM fails.
     """
-    with suppress(Ambiguous):
+    with suppress(Ambiguous, CiphertextRejected):
         return decrypt()
+    doubt()
     try:
         return decrypt()
     except Ambiguous as error:
