@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -19,24 +20,31 @@ class ProcessEnvironment:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._held: list[Mapping[str, str]] = []
+        self._held: dict[object, tuple[Mapping[str, str], float]] = {}
+        """The variables of each holder, and the monotonic time until which others wait for it."""
 
     @contextmanager
     def holding(self, variables: Mapping[str, str]) -> Iterator[None]:
         """Set variables, and keep their values during the block.
 
-        First waits, at most 5 s, while another thread holds another value of one of them.
+        First waits while another thread holds another value of one of them, but for none that has held it for 5 s.
         """
+        holder = object()
         with self._changed:
-            self._changed.wait_for(lambda: not any(_differ(variables, held) for held in self._held), _TURN_SECONDS)
+            while (seconds := self._seconds_to_wait(variables)) > 0:
+                self._changed.wait(seconds)
             os.environ.update(variables)
-            self._held.append(variables)
+            self._held[holder] = (variables, time.monotonic() + _TURN_SECONDS)
         try:
             yield
         finally:
             with self._changed:
-                self._held.remove(variables)
+                del self._held[holder]
                 self._changed.notify_all()
+
+    def _seconds_to_wait(self, variables: Mapping[str, str]) -> float:
+        ends = [end for held, end in self._held.values() if _differ(variables, held)]
+        return max(ends, default=0) - time.monotonic()
 
 
 def _differ(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

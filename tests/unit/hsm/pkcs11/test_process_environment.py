@@ -16,6 +16,18 @@ def _variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "")
 
 
+class _Noted(threading.Condition):
+    """Notes how long it is waited for."""
+
+    def __init__(self, waited: list[float | None]) -> None:
+        super().__init__()
+        self._waited = waited
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._waited.append(timeout)
+        return super().wait(timeout)
+
+
 @contextmanager
 def held_by_another_thread(environment: ProcessEnvironment, value: str) -> Iterator[threading.Event]:
     """Until the event that is given is set, or the end."""
@@ -55,6 +67,21 @@ def test_variables_that_do_not_differ_are_set_at_once(
     with held_by_another_thread(environment, "a") as leave, environment.holding(variables):
         assert not leave.is_set()
         assert os.environ[NAME] == "a"
+
+
+def test_a_holder_that_does_not_end_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is loaded and then initialised, each with its variables."""
+    monkeypatch.setattr(process_environment, "_TURN_SECONDS", 0.1)
+    environment = ProcessEnvironment()
+    waited: list[float | None] = []
+    monkeypatch.setattr(environment, "_changed", _Noted(waited))
+    with held_by_another_thread(environment, "a"):
+        with environment.holding({NAME: "b"}):
+            assert waited
+        waited.clear()
+
+        with environment.holding({NAME: "b"}):
+            assert not waited
 
 
 def test_a_holder_that_does_not_end_holds_up_another_for_a_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
