@@ -10,6 +10,7 @@
  *     FUNCTION hang               [count=N] [rate=P]    do not return while the rule stands
  *     FUNCTION return CK_RV       [count=N] [rate=P]    do not call, return this instead (hexadecimal)
  *     FUNCTION fail CK_RV         [count=N] [rate=P]    call, and return this nevertheless (C_Encrypt, C_Decrypt; hexadecimal)
+ *     FUNCTION spoil CK_RV        [count=N] [rate=P]    the same, and change the data and the AAD that it was given
  *     FUNCTION corrupt            [count=N] [rate=P]    change a bit of what it returns (C_Encrypt, C_Decrypt)
  *     FUNCTION segfault                                 crash the process and forget all rules
  *     iv zero                     demand a zeroed 12-byte IV in C_EncryptInit and write one of its own (CloudHSM)
@@ -92,7 +93,7 @@ enum index {
     DECRYPT_INIT = 33, DECRYPT, GENERATE_KEY = 58, GENERATE_RANDOM = 64
 };
 
-enum action { DELAY, HANG, RETURN, FAIL, CORRUPT, SEGFAULT };
+enum action { DELAY, HANG, RETURN, FAIL, SPOIL, CORRUPT, SEGFAULT };
 struct rule {
     char function[32];
     enum action action;
@@ -154,9 +155,10 @@ static void read_rules(FILE *file) {
         rule->action = !strcmp(action, "delay") ? DELAY : !strcmp(action, "hang") ? HANG
                      : !strcmp(action, "return")  ? RETURN
                      : !strcmp(action, "fail")    ? FAIL
+                     : !strcmp(action, "spoil")   ? SPOIL
                      : !strcmp(action, "corrupt") ? CORRUPT
                                                   : SEGFAULT;
-        rule->value = strtoul(argument, NULL, rule->action == RETURN || rule->action == FAIL ? 16 : 10);
+        rule->value = strtoul(argument, NULL, rule->action >= RETURN && rule->action <= SPOIL ? 16 : 10);
         char *count = strstr(line, "count="), *rate = strstr(line, "rate=");
         rule->left = count ? strtol(count + 6, NULL, 10) : -1;
         rule->rate = rate ? strtod(rate + 5, NULL) : 1.0;
@@ -220,12 +222,13 @@ static void note_call(const char *function) {
     }
 }
 
-static __thread int corrupt_output;
+static __thread int corrupt_output, spoil_input;
+static __thread struct gcm_params *given_parameters;
 static __thread CK_RV failure; /* after the call; CKR_OK: none */
 
 /* CKR_OK: go on with the call. */
 static CK_RV before(const char *function) {
-    corrupt_output = 0;
+    corrupt_output = spoil_input = 0;
     failure = CKR_OK;
     pthread_mutex_lock(&lock);
     refresh();
@@ -247,6 +250,7 @@ static CK_RV before(const char *function) {
     case DELAY: wait_ms(rule.value); return CKR_OK;
     case HANG: while (still_hanging(function)) wait_ms(5); return CKR_OK;
     case RETURN: return rule.value;
+    case SPOIL: spoil_input = 1; /* fall through */
     case FAIL: failure = rule.value; return CKR_OK;
     case CORRUPT: corrupt_output = 1; return CKR_OK;
     case SEGFAULT: /* one process only, of those that share the rules: the one that takes them away */
@@ -414,6 +418,7 @@ static __thread CK_BYTE appended_iv[16];
 static CK_RV encrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULONG key) {
     CK_RV rv = before("C_EncryptInit");
     if (rv != CKR_OK) return rv;
+    given_parameters = mechanism->parameter;
     if (mechanism->mechanism != CKM_AES_GCM || iv_mode == IV_CALLER) return real_encrypt_init(session, mechanism, key);
     struct gcm_params *given = mechanism->parameter;
     if (iv_mode == IV_ZERO) {
@@ -437,6 +442,10 @@ static CK_RV encrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     CK_ULONG room = *output_length;
     rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[ENCRYPT])(session, data, length,
                                                                                                   output, output_length);
+    if (spoil_input) {
+        for (CK_ULONG i = 0; i < length; i++) data[i] ^= 1;
+        for (CK_ULONG i = 0; i < given_parameters->aad_length; i++) given_parameters->aad[i] ^= 1;
+    }
     if (failure != CKR_OK) return failure;
     if (rv == CKR_OK && corrupt_output && output && *output_length) output[0] ^= 1;
     if (rv != CKR_OK || iv_mode != IV_APPEND || !output) return rv;
@@ -446,6 +455,7 @@ static CK_RV encrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     return rv;
 }
 static CK_RV decrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULONG key) {
+    given_parameters = mechanism->parameter;
     FORWARD(DECRYPT_INIT, "C_DecryptInit", (CK_ULONG, struct mechanism *, CK_ULONG), session, mechanism, key);
 }
 static CK_RV decrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *output, CK_ULONG *output_length) {
@@ -453,6 +463,10 @@ static CK_RV decrypt(CK_ULONG session, CK_BYTE *data, CK_ULONG length, CK_BYTE *
     if (rv != CKR_OK) return rv;
     rv = ((CK_RV(*)(CK_ULONG, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *))real->function[DECRYPT])(session, data, length,
                                                                                                   output, output_length);
+    if (spoil_input) {
+        for (CK_ULONG i = 0; i < length; i++) data[i] ^= 1;
+        for (CK_ULONG i = 0; i < given_parameters->aad_length; i++) given_parameters->aad[i] ^= 1;
+    }
     if (failure != CKR_OK) return failure;
     if (rv == CKR_OK && corrupt_output && output && *output_length) output[0] ^= 1;
     return rv;

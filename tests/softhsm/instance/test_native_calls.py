@@ -595,6 +595,42 @@ async def test_after_a_trial_decrypt_that_fails_natively_the_encryption_is_made_
         assert await decrypt(instance, sealed) == b"text"
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("rule", ["C_Encrypt spoil 0x30 count=1", "C_Encrypt spoil 0x0 count=1"])
+async def test_a_module_that_changes_what_it_is_given_changes_nothing_of_the_next_attempt(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], native: bool, rule: str
+) -> None:
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        if native:
+            await allow_native(instance, in_python)
+        faulty.tell(rule)
+        plain = await encrypt(instance)
+        faulty.tell(rule)
+
+        checked, integrity_value = await instance.call(verified(), later())
+
+        assert await decrypt(instance, plain) == await decrypt(instance, checked) == b"text"
+        assert integrity_value == hashlib.sha256(b"prefix" + checked.iv + checked.ciphertext + checked.tag).digest()
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("rule", ["C_Decrypt spoil 0x30 count=1", "C_Decrypt spoil 0x0 count=1"])
+async def test_a_module_that_changes_the_ciphertext_of_the_trial_decrypt_changes_no_answer(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], native: bool, rule: str
+) -> None:
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        if native:
+            await allow_native(instance, in_python)
+        faulty.tell(rule)
+
+        sealed, integrity_value = await instance.call(verified(), later())
+
+        assert await decrypt(instance, sealed) == b"text"
+        assert integrity_value == hashlib.sha256(b"prefix" + sealed.iv + sealed.ciphertext + sealed.tag).digest()
+
+
 @pytest.mark.parametrize("function", ["C_DecryptInit", "C_Decrypt"])
 async def test_a_session_that_is_lost_in_the_trial_decrypt_makes_the_encryption_anew(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str], function: str

@@ -90,8 +90,7 @@ static PyObject *set_integrity_prefix(PyObject *self, PyObject *argument) {
     Py_RETURN_NONE;
 }
 
-/* A buffer that may hold a plaintext is cleared before it is given back. */
-static void clear_and_free(unsigned char *buffer, size_t length) {
+void clear_and_free(unsigned char *buffer, size_t length) {
     if (buffer == NULL) return;
     explicit_bzero(buffer, length);
     free(buffer);

@@ -133,6 +133,9 @@ PyObject *offer_function_list(PyObject *module, PyObject *address);
 PyObject *claim_bucket(PyObject *module, PyObject *arguments);
 PyObject *take_token(PyObject *module, PyObject *arguments);
 
+/* Free a buffer that may hold a plaintext. */
+void clear_and_free(unsigned char *buffer, size_t length);
+
 /* CLOCK_MONOTONIC in seconds, the same as Python's time.monotonic. */
 double monotonic(void);
 

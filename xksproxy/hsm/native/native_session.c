@@ -76,10 +76,18 @@ static bool plausible(const Call *call, CK_ULONG output_length) {
     return output_length == call->data_length + TAG_BYTES && memcmp(call->iv, zeros, IV_BYTES) != 0;
 }
 
-static bool run(NativeSession *native, Call *call, const Key *key) {
+/* Copy AAD and data for the module, which may write to what it gets; the caller's are needed for another attempt. */
+static unsigned char *copied(unsigned char *copy, const Call *call, const void *data, size_t length) {
+    memcpy(copy, call->aad, call->aad_length);
+    memcpy(copy + call->aad_length, data, length);
+    return copy + call->aad_length;
+}
+
+static bool run(NativeSession *native, Call *call, const Key *key, unsigned char *copy) {
+    unsigned char *data = copied(copy, call, call->data, call->data_length);
     GcmParameters parameters = {
         call->iv, call->iv_length, 8 * call->iv_length,
-        call->aad, call->aad_length, TAG_BITS,
+        copy, call->aad_length, TAG_BITS,
     };
     Mechanism mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
     call->attempted = true;
@@ -91,7 +99,7 @@ static bool run(NativeSession *native, Call *call, const Key *key) {
     }
     CK_ULONG length = call->output_capacity;
     RunFunction crypt = call->encrypt ? native->encrypt : native->decrypt;
-    call->return_value = crypt(native->session, call->data, call->data_length, call->output, &length);
+    call->return_value = crypt(native->session, data, call->data_length, call->output, &length);
     if (call->return_value != CKR_OK) {
         call->failed = call->encrypt ? ENCRYPT : DECRYPT;
         return false;
@@ -109,15 +117,16 @@ static bool equal(const unsigned char *one, const unsigned char *other, size_t l
 
 /*
  * Compute the integrity value of an output, and then decrypt the same output (R-CDIV-6): an output that is corrupted after it
- * was hashed does not decrypt. The module gets a copy of the IV, because it may write to it.
+ * was hashed does not decrypt. The module gets copies.
  */
-static bool verify(NativeSession *native, Call *call, const Key *key) {
+static bool verify(NativeSession *native, Call *call, const Key *key, unsigned char *copy) {
     memcpy(call->hashed + call->prefix_length, call->iv, IV_BYTES);
     size_t hashed_length = call->prefix_length + IV_BYTES + call->output_length;
     if (native->sha256(call->hashed, hashed_length, call->integrity_value) == NULL) return false;
     unsigned char iv[IV_BYTES];
     memcpy(iv, call->iv, IV_BYTES);
-    GcmParameters parameters = {iv, IV_BYTES, 8 * IV_BYTES, call->aad, call->aad_length, TAG_BITS};
+    unsigned char *output = copied(copy, call, call->output, call->output_length);
+    GcmParameters parameters = {iv, IV_BYTES, 8 * IV_BYTES, copy, call->aad_length, TAG_BITS};
     Mechanism mechanism = {CKM_AES_GCM, &parameters, sizeof parameters};
     call->return_value = native->decrypt_init(native->session, &mechanism, key->handle);
     if (call->return_value != CKR_OK) {
@@ -126,7 +135,7 @@ static bool verify(NativeSession *native, Call *call, const Key *key) {
     }
     CK_ULONG length = call->output_capacity;
     call->return_value = native->decrypt(
-        native->session, call->output, call->output_length, call->decrypted, &length);
+        native->session, output, call->output_length, call->decrypted, &length);
     if (call->return_value != CKR_OK) {
         call->failed = DECRYPT;
         return false;
@@ -141,11 +150,17 @@ bool native_session_run(NativeSession *native, Call *call) {
     size_t text = call->data_length - (call->encrypt ? 0 : TAG_BYTES);
     if (native->maximum_data_bytes > 0 && text > native->maximum_data_bytes) return false;
     if (call->hashed != NULL && native->sha256 == NULL) return false;
-    if (!module_lock_enter(native->module_lock, native->generation)) return false;
-    bool made = (!call->encrypt || draw_iv(native, call)) && run(native, call, key) &&
-                (call->hashed == NULL || verify(native, call, key));
-    if (!made) call->output_length = 0;
-    module_lock_leave(native->module_lock);
+    size_t copy_length = call->aad_length + call->output_capacity;
+    unsigned char *copy = malloc(copy_length);
+    if (copy == NULL) return false;
+    bool made = false;
+    if (module_lock_enter(native->module_lock, native->generation)) {
+        made = (!call->encrypt || draw_iv(native, call)) && run(native, call, key, copy) &&
+               (call->hashed == NULL || verify(native, call, key, copy));
+        if (!made) call->output_length = 0;
+        module_lock_leave(native->module_lock);
+    }
+    clear_and_free(copy, copy_length);
     return made;
 }
 

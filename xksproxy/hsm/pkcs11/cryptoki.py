@@ -296,16 +296,17 @@ class Cryptoki:
 
         Returns the output (ciphertext, 16-byte tag and what the module appends) and the IV buffer after the call, since
         some modules write their own IV into it. C_Encrypt is called once with a large enough buffer: a size query costs
-        a round trip, and NSS answers it wrongly.
+        a round trip, and NSS answers it wrongly. The module gets a copy of each buffer, because it may write to it.
 
         Raises:
             CryptokiError: either call fails. Then the session must not be used again.
         """
         mechanism, _parameters, iv_buffer, _aad = _gcm_mechanism(iv, aad)
         _check("C_EncryptInit", self._encrypt_init(session, byref(mechanism), key))
+        data = create_string_buffer(plaintext, len(plaintext))
         output = create_string_buffer(len(plaintext) + _TAG_BYTES + _SLACK_BYTES)
         length = c_ulong(sizeof(output))
-        _check("C_Encrypt", self._encrypt(session, plaintext, len(plaintext), output, byref(length)))
+        _check("C_Encrypt", self._encrypt(session, data, len(plaintext), output, byref(length)))
         return output.raw[: length.value], iv_buffer.raw
 
     def gcm_decrypt(self, session: int, key: int, *, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
@@ -316,9 +317,10 @@ class Cryptoki:
         """
         mechanism, _parameters, _iv, _aad = _gcm_mechanism(iv, aad)
         _check("C_DecryptInit", self._decrypt_init(session, byref(mechanism), key))
+        data = create_string_buffer(sealed, len(sealed))
         output = create_string_buffer(len(sealed) + _SLACK_BYTES)
         length = c_ulong(sizeof(output))
-        _check("C_Decrypt", self._decrypt(session, sealed, len(sealed), output, byref(length)))
+        _check("C_Decrypt", self._decrypt(session, data, len(sealed), output, byref(length)))
         return output.raw[: length.value]
 
 
