@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 from pkcs11 import Attribute, KeyType, ObjectClass
 from support import make_environment
 
+from xksproxy.config.model import Hsm
 from xksproxy.config.object_names import ObjectName
+from xksproxy.config.pins import read_pin
 from xksproxy.hsm.errors import (
     CiphertextRejected,
     CiphertextWrong,
@@ -77,6 +79,31 @@ def test_a_session_works_on_after_a_rejected_ciphertext(session: HsmSession) -> 
         session.decrypt("demo-key", sealed, b"other aad")
 
     assert session.decrypt("demo-key", sealed, b"") == b"text"
+
+
+def test_a_key_is_not_missing_if_another_thread_logs_in_again_after_the_search(
+    session: HsmSession, connection: Connection, hsm: Hsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pin = read_pin(hsm)
+    assert pin
+    find = session._cryptoki.find_objects
+
+    def log_in_again() -> None:
+        if not session.logged_in():
+            connection.log_in(connection.checked_pin(pin))
+
+    def found(number: int, template: Mapping[int, bytes]) -> list[int]:
+        handles = find(number, template)
+        log_in_again()
+        return handles
+
+    monkeypatch.setattr(session._cryptoki, "find_objects", found)
+    connection.cryptoki.log_out(connection.anchor.handle)
+    try:
+        with pytest.raises(SessionLost):
+            session.encrypt("demo-key", b"text", b"")
+    finally:
+        log_in_again()
 
 
 def test_an_ambiguous_failure_with_a_failing_self_test_is_the_tokens_fault(

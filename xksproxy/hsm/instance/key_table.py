@@ -185,6 +185,7 @@ class KeyTable:
         return None
 
     def _searched(self, label: str) -> KnownKey:
+        self._require_token()  # afterwards it would not show that another thread has logged in meanwhile
         found = [(handle, self._describe(handle)) for handle in self.search(label)]
         # A module may find other objects than it was asked for. They must not be used.
         found = [(handle, description) for handle, description in found if label in description.names]
