@@ -1,5 +1,6 @@
 """Wherever a command runs, it answers with exit code 0, 1 or 2, and never with a traceback."""
 
+import _thread
 import errno
 import os
 import re
@@ -86,7 +87,7 @@ def _no_threads() -> None:
     def start(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    threading._start_new_thread = start  # type: ignore[attr-defined]
+    threading._start_new_thread = _thread.start_new_thread = start  # type: ignore[attr-defined]
 
 
 def _no_processes() -> None:

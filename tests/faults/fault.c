@@ -14,6 +14,7 @@
  *     FUNCTION corrupt            [count=N] [rate=P]    change a bit of what it returns (C_Encrypt, C_Decrypt)
  *     FUNCTION segfault                                 crash the process and forget all rules
  *     iv zero                     demand a zeroed 12-byte IV in C_EncryptInit and write one of its own (CloudHSM)
+ *     iv change                   change the IV that it was given, and use that
  *     iv append                   demand an empty IV, use a 16-byte one of its own and append it to the output (Luna)
  *     absent                      report no token
  *     sessions N                  open at most N sessions in a process (CKR_SESSION_COUNT)
@@ -110,7 +111,7 @@ static struct rule rules[MAXIMUM_RULES];
 static int rule_count, swapped, hidden, one_process, absent, drop_wanted, random_constant;
 static CK_ULONG slot_shift, extra_flags, failing_attribute, stopping_attribute;
 static long maximum_sessions, open_sessions;
-static enum { IV_CALLER, IV_ZERO, IV_APPEND } iv_mode;
+static enum { IV_CALLER, IV_CHANGE, IV_ZERO, IV_APPEND } iv_mode;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int seed = 1;
 
@@ -147,7 +148,10 @@ static void read_rules(FILE *file) {
             continue;
         }
         if (!strcmp(function, "iv")) {
-            iv_mode = !strcmp(action, "zero") ? IV_ZERO : !strcmp(action, "append") ? IV_APPEND : IV_CALLER;
+            iv_mode = !strcmp(action, "zero")     ? IV_ZERO
+                      : !strcmp(action, "append") ? IV_APPEND
+                      : !strcmp(action, "change") ? IV_CHANGE
+                                                  : IV_CALLER;
             continue;
         }
         struct rule *rule = &rules[rule_count++];
@@ -421,6 +425,10 @@ static CK_RV encrypt_init(CK_ULONG session, struct mechanism *mechanism, CK_ULON
     given_parameters = mechanism->parameter;
     if (mechanism->mechanism != CKM_AES_GCM || iv_mode == IV_CALLER) return real_encrypt_init(session, mechanism, key);
     struct gcm_params *given = mechanism->parameter;
+    if (iv_mode == IV_CHANGE) {
+        given->iv[0] ^= 1;
+        return real_encrypt_init(session, mechanism, key);
+    }
     if (iv_mode == IV_ZERO) {
         static const CK_BYTE zero[12];
         if (given->iv_length != 12 || memcmp(given->iv, zero, 12)) return CKR_MECHANISM_PARAM_INVALID;

@@ -290,7 +290,8 @@ async def _follow_state(services: Services, recorder: Recorder, life_cycle: Life
         recorder.record_block(keystore, change)
     for instance in services.instances:
         life_cycle.follow_hsm(instance)
-    await life_cycle.follow()
+    with services.state.reading():
+        await life_cycle.follow()
 
 
 async def _report(reporter: WorkerReporter, standby: Standby) -> None:

@@ -490,6 +490,7 @@ async def test_ivs_that_the_hsm_makes_come_back_and_decrypt(
     [
         ("", "written-back"),
         ("", "appended"),
+        ("iv change", "caller"),
         ("iv zero", "caller"),
         ("iv append", "caller"),
         ("iv append", "written-back"),

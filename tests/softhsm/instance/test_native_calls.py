@@ -780,6 +780,22 @@ async def test_two_attempts_in_python_are_two(
     assert encryptions(modules) == before + 2
 
 
+@pytest.mark.parametrize("native", [True, False])
+async def test_a_module_that_begins_to_change_the_iv_that_it_is_given_encrypts_nothing_more(
+    make_faulty: Faulty, modules: Modules, in_python: Counter[str], native: bool
+) -> None:
+    """Nobody knows with which IV it has encrypted, and whether that was used before."""
+    faulty = make_faulty()
+    async with serving(faulty, modules) as instance:
+        await (allow_native(instance, in_python) if native else encrypt(instance))
+        faulty.tell("iv change")
+
+        with pytest.raises(SettingsMismatch, match="changed the IV"):
+            await encrypt(instance)
+
+        await until(lambda: not instance.serving)
+
+
 async def test_an_native_attempt_with_an_impossible_outcome_is_counted_too(
     make_faulty: Faulty, modules: Modules, in_python: Counter[str]
 ) -> None:

@@ -155,7 +155,7 @@ def test_the_codes_of_a_wrong_tag_mean_something_else_outside_of_decrypt(
 
 
 def test_output_of_a_wrong_length_is_refused(session: HsmSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session._cryptoki, "gcm_encrypt", lambda *_, **__: (bytes(20), b"x" * 12))
+    monkeypatch.setattr(session._cryptoki, "gcm_encrypt", lambda *_, iv, **__: (bytes(20), iv))
 
     with pytest.raises(SettingsMismatch, match="20 bytes"):
         session.encrypt("demo-key", b"text!", b"")

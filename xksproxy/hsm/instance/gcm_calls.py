@@ -59,6 +59,8 @@ class GcmCalls:
         self._seconds = time.monotonic() - began
         if self._quirks.iv == "appended":
             output, iv = output[:-_APPENDED_IV_BYTES], output[-_APPENDED_IV_BYTES:]
+        if self._quirks.iv == "caller" and iv != given:
+            raise SettingsMismatch("an encryption changed the IV that it was given; check the setting iv")
         if not any(iv):
             raise SettingsMismatch("an encryption used an empty or all-zero IV; check the setting iv")
         if len(output) != len(plaintext) + _TAG_BYTES:

@@ -57,23 +57,30 @@ static Key *allowed_key(NativeSession *native, const Call *call) {
     return permitted && key->fingerprint == call->fingerprint && key->until > monotonic() ? key : NULL;
 }
 
+/* The IV that was taken last. */
+static const unsigned char *last_iv(const NativeSession *native) {
+    return native->ivs + IV_BYTES * (native->iv_next - 1);
+}
+
 /* Set the IV of an encryption: the next IV that was drawn in advance, or zeros that the HSM replaces. False if none is left. */
 static bool draw_iv(NativeSession *native, Call *call) {
     if (native->hsm_writes_iv) {
         memset(call->iv, 0, IV_BYTES);
     } else {
         if (native->iv_next == native->iv_count) return false;
-        memcpy(call->iv, native->ivs + IV_BYTES * native->iv_next++, IV_BYTES);
+        native->iv_next++;
+        memcpy(call->iv, last_iv(native), IV_BYTES);
     }
     call->iv_length = IV_BYTES;
     return true;
 }
 
 /* Whether length and IV are correct; if not, Python makes the call again and reports what is wrong. */
-static bool plausible(const Call *call, CK_ULONG output_length) {
+static bool plausible(const NativeSession *native, const Call *call, CK_ULONG output_length) {
     static const unsigned char zeros[IV_BYTES];
     if (!call->encrypt) return output_length == call->data_length - TAG_BYTES;
-    return output_length == call->data_length + TAG_BYTES && memcmp(call->iv, zeros, IV_BYTES) != 0;
+    if (output_length != call->data_length + TAG_BYTES || memcmp(call->iv, zeros, IV_BYTES) == 0) return false;
+    return native->hsm_writes_iv || memcmp(call->iv, last_iv(native), IV_BYTES) == 0;
 }
 
 /* Copy AAD and data for the module, which may write to what it gets; the caller's are needed for another attempt. */
@@ -104,7 +111,7 @@ static bool run(NativeSession *native, Call *call, const Key *key, unsigned char
         call->failed = call->encrypt ? ENCRYPT : DECRYPT;
         return false;
     }
-    if (!plausible(call, length)) return false;
+    if (!plausible(native, call, length)) return false;
     call->output_length = length;
     return true;
 }
