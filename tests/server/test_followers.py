@@ -82,6 +82,23 @@ def test_a_retired_credential_is_refused_by_every_worker_when_the_command_return
     assert on_every_worker(mine, encrypt) == {401}
 
 
+def test_a_credential_is_retired_while_the_certificate_cannot_be_used(mine: Proxy) -> None:
+    credentials, tls = mine.environment.directory / "credentials", mine.environment.directory / "tls"
+    save_credential(credentials, generate_credential())
+    certificate = tls / "server.pem"
+    certificate.write_text("no certificate")
+    text = f"server.tls: {certificate} with {tls / 'server-key.pem'} does not load"
+    eventually(lambda: text in ask_admin(mine, "/status").content.decode())
+    path, body = key_path("encrypt"), encrypt_body(b"text")
+    encrypt = request("POST", path, signed(mine, path, body), body)
+
+    done = run(mine, "credentials", "retire", mine.credential.access_key_id, "--force")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert on_every_worker(mine, encrypt) == {401}
+    assert text in ask_admin(mine, "/status").content.decode()
+
+
 def test_a_retired_credential_whose_file_comes_back_is_refused_until_it_is_reinstated(mine: Proxy) -> None:
     directory = mine.environment.directory / "credentials"
     credential = generate_credential()

@@ -163,25 +163,37 @@ class Services:
         with self._replacing:
             watch, config, accepted = self._watch, self._config, self._accepted
         retired_revision = self.state.tables.retired.revision
-        if not (watch.changed() or self._refused.again() or retired_revision != self._retired_revision):
+        was_retired = retired_revision != self._retired_revision
+        if not (watch.changed() or self._refused.again() or was_retired):
             return
         try:
-            files = UsableFiles.read(config, self._files)
-            refresh_pins(self._built_with)
-            snapshot = self._build(config, accepted, files, self._snapshot)
-        except (ConfigError, SecretError) as error:
-            self._note_refused_files(error)
-            return
+            files = self._changed_files(config)
+            if files is None and not was_retired:
+                return
+            # What was retired is refused at once, also while other files cannot be used.
+            snapshot = self._build(config, accepted, files or self._files, self._snapshot)
         except Exception as error:  # noqa: BLE001 - the old snapshot must stay in use
             if self._refused.note((str(error),)):
                 _log.exception("changed credentials or certificates refused")
             return
-        self._refused, self._retired_revision = RefusedFiles(), retired_revision
         with self._replacing:
             if self._watch is not watch:  # SIGHUP came first, and has read the files too
                 return
-            self._snapshot, self._files = snapshot, files
-        _log.info("changed credentials or certificates in place")
+            self._snapshot, self._files = snapshot, files or self._files
+        self._retired_revision = retired_revision
+        if files is not None:
+            self._refused = RefusedFiles()
+            _log.info("changed credentials or certificates in place")
+
+    def _changed_files(self, config: Config) -> UsableFiles | None:
+        """The present credentials and certificates, or None if they cannot be used, which is noted."""
+        try:
+            files = UsableFiles.read(config, self._files)
+            refresh_pins(self._built_with)
+        except (ConfigError, SecretError) as error:
+            self._note_refused_files(error)
+            return None
+        return files
 
     def _note_refused_files(self, error: ConfigError | SecretError) -> None:
         problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]

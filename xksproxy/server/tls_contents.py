@@ -1,6 +1,7 @@
 """The content of the files of ``[server.tls]``, so that a context can be built when the files have changed."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,15 +36,30 @@ class TlsContents:
     def as_files(self, tls: Tls) -> Iterator[Tls]:
         """The settings with paths at which this process, and no other, finds this content. It is in memory only.
 
-        Python's ssl loads a private key from a path only.
+        Python's ssl loads a private key from a path only. A ConfigError that leaves the block names the paths of
+        ``tls``, because those of the content mean nothing to an operator, and change with each try.
         """
         with ExitStack() as stack:
-            yield replace(
+            content = replace(
                 tls,
                 certificate=stack.enter_context(memory_file(self.certificate)),
                 private_key=stack.enter_context(memory_file(self.private_key)),
                 client_ca=None if self.client_ca is None else stack.enter_context(memory_file(self.client_ca)),
             )
+            try:
+                yield content
+            except ConfigError as error:
+                raise ConfigError([_with_paths_of(tls, content, problem) for problem in error.problems]) from None
+
+
+def _with_paths_of(tls: Tls, content: Tls, text: str) -> str:
+    """A text about ``content`` with the paths of ``tls``."""
+    paths = {
+        str(content.certificate): str(tls.certificate),
+        str(content.private_key): str(tls.private_key),
+        str(content.client_ca): str(tls.client_ca),
+    }
+    return re.sub(r"/proc/self/fd/\d+", lambda found: paths.get(found[0], found[0]), text)
 
 
 def _content(name: str, path: str) -> bytes:

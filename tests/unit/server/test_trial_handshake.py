@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
 from xksproxy.server.tls import build_context, verification_findings
-from xksproxy.server.tls_contents import memory_file
+from xksproxy.server.tls_contents import TlsContents, memory_file
 from xksproxy.server.trial_handshake import mutual_handshake_problem, self_signed
 
 _TRY = """
@@ -211,13 +211,16 @@ def test_what_openssl_does_not_load_is_named_with_its_files(tmp_path: Path) -> N
     damaged = der.replace(b"\x82\x0fxks.", b"\x82\x7fxks.", 1)
     Path(tls.certificate).write_text(ssl.DER_cert_to_PEM_cert(damaged))
 
-    with pytest.raises(ConfigError) as raised:
-        build_context(tls)
-
-    assert str(raised.value) == (
+    reason = (
         f"server.tls: {tls.certificate} with {tls.private_key} does not load: an extension of a certificate is damaged"
         " (INVALID_CERTIFICATE); expected certificates and a key that this machine's OpenSSL accepts"
     )
+    with pytest.raises(ConfigError) as raised:
+        build_context(tls)
+    assert str(raised.value) == reason
+    with pytest.raises(ConfigError) as raised, TlsContents.read(tls).as_files(tls) as in_memory:
+        build_context(in_memory)
+    assert str(raised.value) == reason
 
 
 def test_a_certificate_without_a_dns_name_is_left_to_another_check(tmp_path: Path) -> None:
