@@ -122,6 +122,16 @@ def test_a_damaged_backup_is_refused_with_the_name_of_its_file(spawn: Callable[.
     assert f"{backup}: the backup is damaged: blocks-dev.json: Expected `object`" in done.err
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf"])
+def test_a_number_that_is_not_finite_is_refused(spawn: Callable[..., Any], tmp_path: Path, rate: str) -> None:
+    (tmp_path / "state").mkdir(0o700)
+
+    done = spawn("state", "accept", "--state", tmp_path / "state", "--encryptions-per-second", rate)
+
+    assert done.code == 2
+    assert f"Invalid value for '--encryptions-per-second': {rate} is not a finite number." in done.err
+
+
 def test_check_names_what_is_lost(spawn: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(0o700)
     assert spawn("block", "--state", tmp_path / "state", "--all").code == 0

@@ -12,6 +12,7 @@ import click
 
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.doubt import require_no_doubt
+from xksproxy.cli.finite_range import FiniteRange
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
 from xksproxy.cli.privilege import acting_as_owner, become_owner, share_with_owner
@@ -128,7 +129,7 @@ def list_credentials(config_file: Path, keystore_name: str | None, *, as_json: b
 @click.option(
     "--within",
     "days",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=1,
     show_default=True,
     help="The days without use that are required.",

@@ -9,6 +9,7 @@ import msgspec
 from xksproxy.cli.config_check import load_checked
 from xksproxy.cli.config_option import choose_keystore, config_option, keystore_option
 from xksproxy.cli.doubt import require_no_doubt, require_no_doubt_by, require_no_known_doubt
+from xksproxy.cli.finite_range import FiniteRange
 from xksproxy.cli.output import print_json, print_line, print_progress
 from xksproxy.cli.pasted import KEY_ID
 from xksproxy.cli.record_event import record_event
@@ -39,7 +40,7 @@ _version_argument = click.argument("number", metavar="VERSION", type=click.IntRa
 @config_option
 @keystore_option
 @_id_argument
-@click.option("--wait", type=click.FloatRange(0), default=60, show_default=True, help="Seconds for HSMs to replicate.")
+@click.option("--wait", type=FiniteRange(0), default=60, show_default=True, help="Seconds for HSMs to replicate.")
 @click.option("--copy-with", metavar="LABEL", help="Copy the key in wrapped form, with this wrapping key of all HSMs.")
 @click.option(
     "--version", "wanted", type=click.IntRange(min=1), help="Use this existing version, for example to go back."
@@ -122,7 +123,7 @@ def rotate(
 @keystore_option
 @_id_argument
 @_version_argument
-@click.option("--recent", "days", type=click.FloatRange(0), default=30, show_default=True, help="Days that are recent.")
+@click.option("--recent", "days", type=FiniteRange(0), default=30, show_default=True, help="Days that are recent.")
 @click.option("--force", is_flag=True, help="Disable it although it was used recently: its data cannot be decrypted.")
 def disable(
     config_file: Path, keystore_name: str | None, key_id: str, number: int, days: float, *, force: bool

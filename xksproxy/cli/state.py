@@ -13,6 +13,7 @@ import msgspec
 
 from xksproxy.cli.block_target import STATE_OPTIONS, BlockTarget, find_target
 from xksproxy.cli.doubt import find_doubt
+from xksproxy.cli.finite_range import FiniteRange
 from xksproxy.cli.output import COULD_NOT_RUN, FOUND_SOMETHING_WRONG, print_error, print_line
 from xksproxy.cli.privilege import acting_as_owner, become_owner
 from xksproxy.cli.record_event import record_event
@@ -48,7 +49,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 _rate_option = click.option(
     "--encryptions-per-second",
     "rate",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=MOST_PER_SECOND,
     show_default=True,
     help="Each count is raised by so many for each second since then.",

@@ -20,7 +20,7 @@ import msgspec
 from xksproxy.decoding import decode_json
 from xksproxy.encoding import encode_json
 from xksproxy.state.private_files import open_file, opened_directory, read_file, replace_file_of, user_name
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateUnusable, UnixTime
 
 _log: Final = logging.getLogger(__name__)
 _DIRECTORY: Final = "audit"
@@ -33,7 +33,7 @@ _MOST_ENTRIES: Final = 10_000
 class AuditEntry(msgspec.Struct, frozen=True):
     """One event."""
 
-    at: float
+    at: UnixTime
     """Unix time in seconds."""
 
     message: str

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -18,7 +18,7 @@ from xksproxy.state.credential_uses import CredentialUse
 from xksproxy.state.doubt import remove_doubt, settled_at
 from xksproxy.state.private_files import opened_directory, read_file
 from xksproxy.state.retired_credentials import RetiredCredential
-from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, UnixTime
 from xksproxy.state.state_number import FILE_NAME as NUMBER_FILE
 from xksproxy.state.state_number import NumberRecord, StateNumber, settled
 from xksproxy.state.usage_names import UsageName
@@ -43,7 +43,7 @@ class BackupRefused(StateUnusable):
 class Backup(msgspec.Struct, frozen=True):
     """The content of the state files of one machine."""
 
-    taken_at: Annotated[float, msgspec.Meta(ge=0)]
+    taken_at: UnixTime
     """Unix time in seconds."""
 
     machine: str

@@ -5,12 +5,13 @@ from pathlib import Path
 import msgspec
 
 from xksproxy.state.shared_table import SharedTable
+from xksproxy.state.state_file import UnixTime
 
 
 class Block(msgspec.Struct, frozen=True):
     """One block: since when, and the reason."""
 
-    since: float
+    since: UnixTime
     """Unix time in seconds."""
 
     reason: str = ""

@@ -10,7 +10,7 @@ import msgspec
 
 from xksproxy.state.audit_spool import leave_event
 from xksproxy.state.shared_table import SharedTable
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateUnusable, UnixTime
 
 _log: Final = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _PAUSE_FACTOR: Final = 20.0
 class CredentialUse(msgspec.Struct, frozen=True):
     """The record of one credential."""
 
-    last_used: float
+    last_used: UnixTime
     """Unix time in seconds of the last request with a valid signature by this credential."""
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.encoding import encode_json
-from xksproxy.state.state_file import StateUnusable, read_json, replace_file
+from xksproxy.state.state_file import StateUnusable, UnixTime, read_json, replace_file
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ class Doubt(msgspec.Struct, frozen=True):
     """Why the directory is in doubt."""
 
     reason: str
-    since: float
+    since: UnixTime
     """Unix time in seconds."""
 
-    witness_at: float = 0.0
+    witness_at: UnixTime = 0.0
     """When what is known outside of the directory was changed. It may be in the future, if the clock was ahead."""
 
 

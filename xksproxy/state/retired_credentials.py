@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from xksproxy.state.shared_table import SharedTable
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateUnusable, UnixTime
 
 _log: Final = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ FILE_NAME: Final = "retired-credentials.json"
 class RetiredCredential(msgspec.Struct, frozen=True):
     """The record of one credential."""
 
-    since: float
+    since: UnixTime
     """Unix time in seconds."""
 
 

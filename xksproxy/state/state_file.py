@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ MANIFEST: Final = "manifest"
 """The directory that records the existence and the revision of each state file."""
 
 _POLL_SECONDS: Final = 0.01
+
+UnixTime: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
+"""A time in a file, in seconds. A year above 9999 cannot be shown, so a file that has one is damaged."""
 
 Content = TypeVar("Content")
 Document = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from xksproxy.decoding import convert
-from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, UnixTime
 
 FILE_NAME: Final = "number.json"
 _LOCK_SECONDS: Final = 1.0
@@ -20,10 +20,10 @@ class NumberRecord(msgspec.Struct, frozen=True):
     id: str
     """Random, made with the directory. A directory that is restored gets another one."""
 
-    at: float
+    at: UnixTime
     """When the number was raised last, in Unix time in seconds."""
 
-    settled_at: float = 0.0
+    settled_at: UnixTime = 0.0
     """When the directory was restored or accepted. What was known of it before does not count any more."""
 
     unrecorded: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -16,7 +16,7 @@ import msgspec
 
 from xksproxy.decoding import convert
 from xksproxy.state.reservation import LimitReached
-from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, write_together
+from xksproxy.state.state_file import MANIFEST, Document, StateFile, StateUnusable, UnixTime, write_together
 from xksproxy.state.state_number import unrecorded_encryptions
 
 _log: Final = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class KeyUsage(msgspec.Struct, frozen=True):
     encryptions: Annotated[int, msgspec.Meta(ge=0)] = 0
     """C_Encrypt calls that were made, plus those that running processes have reserved."""
 
-    last_encrypted: float | None = None
-    last_decrypted: float | None = None
+    last_encrypted: UnixTime | None = None
+    last_decrypted: UnixTime | None = None
 
 
 class UsageRecords:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateUnusable, UnixTime
 from xksproxy.state.state_number import NumberRecord, StateNumber
 
 
@@ -16,7 +16,7 @@ class Witness(msgspec.Struct, frozen=True):
 
     state_id: str
     state_number: int
-    state_at: float
+    state_at: UnixTime
     """When the number was raised, in Unix time in seconds."""
 
     state_directory: str

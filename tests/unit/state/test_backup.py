@@ -229,3 +229,12 @@ def test_a_damaged_backup_is_refused_before_anything_is_changed(state: Path, ent
             restore(state, backup)
 
         assert {path: path.read_bytes() for path in state.rglob("*.json")} == before
+
+
+@pytest.mark.parametrize("time", [-1.0, 253_402_300_800.0, 1e300])
+def test_a_backup_with_a_time_that_cannot_be_shown_is_refused(state: Path, time: float) -> None:
+    good = take_backup(state)
+    block = {"format": 1, "entries": {"": {"since": time}}}
+
+    with pytest.raises(StateUnusable, match=r"the backup is damaged: blocks-s\.json: "):
+        restore(state, Backup(good.taken_at, "machine", {**good.files, "blocks-s.json": block}))
