@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -212,6 +213,38 @@ def test_a_link_in_place_of_a_directory_does_not_lead_root_into_a_directory_of_r
     assert owners(victim) == before
 
 
+@pytest.mark.parametrize("setting", ["state", "credentials"])
+def test_a_configuration_of_the_owner_does_not_let_root_load_its_module_or_write_in_a_directory_of_root(
+    config: Path, setting: str
+) -> None:
+    with tempfile.TemporaryDirectory() as root_s:
+        text = re.sub(r'module = ".*"', f'module = "{root_s}/none.so"', config.read_text())
+        text = text.replace(f'"{config.parent / setting}"', f'"{root_s}"').replace(f'"{setting}"', f'"{root_s}"')
+        config.write_text(text.replace("[state]\n", '[state]\nwitness = "token"\n'))
+        commands = {
+            "credentials": [("credentials", "create"), ("credentials", "reinstate", "X")],
+            "state": [("unblock",), ("state", "check"), ("keys", "list")],
+        }
+
+        for done in as_user(0, *((*command, "--config", config) for command in commands[setting])):
+            assert done.code == 2
+            assert f"the configuration file: {config.parent}: it belongs to user nobody" in done.err
+        assert not list(Path(root_s).iterdir())
+
+
+def test_a_module_of_one_user_is_not_loaded_as_another_one(config: Path) -> None:
+    state = config.parent / "state"
+    config.write_text(config.read_text().replace("[state]\n", '[state]\nwitness = "token"\n'))
+    os.chown(config.parent, 0, 0)
+    config.parent.chmod(0o755)
+    os.chown(state, STRANGER, STRANGER)
+
+    for done in as_user(0, ("unblock", "--config", config), ("state", "check", "--config", config)):
+        assert done.code == 2
+        assert "the configuration cannot be used" in done.err
+        assert f"{config}: it belongs to user nobody, who can change it" in done.err
+
+
 def test_a_link_of_a_stranger_does_not_lead_root_even_to_a_directory_of_the_owner(config: Path) -> None:
     os.chown(config.parent, 0, 0)
     _replace_by_link(config.parent / "state", config.parent / "state.real", STRANGER)
@@ -301,7 +334,7 @@ def test_credentials_that_belong_to_root_are_changed_and_read_by_the_service(con
     directory = config.parent / "credentials"
     os.chown(config.parent, 0, OWNER)
     config.parent.chmod(0o755)
-    for path in (directory, *directory.iterdir()):
+    for path in (config, directory, *directory.iterdir()):
         os.chown(path, 0, OWNER)
         path.chmod(0o750 if path.is_dir() else 0o640)
 

@@ -15,7 +15,7 @@ from xksproxy.cli.doubt import require_no_doubt
 from xksproxy.cli.finite_range import FiniteRange
 from xksproxy.cli.output import FOUND_SOMETHING_WRONG, print_error, print_json, print_line
 from xksproxy.cli.pasted import ID
-from xksproxy.cli.privilege import acting_as_owner, become_owner, share_with_owner
+from xksproxy.cli.privilege import acting_as_owner, become_owner, require_configuration_of_root, share_with_owner
 from xksproxy.cli.record_event import record_event
 from xksproxy.cli.report_followers import report_followers
 from xksproxy.cli.table import print_table
@@ -233,6 +233,7 @@ def _open(config_file: Path, keystore_name: str | None) -> tuple[Config, KeyStor
     config = load_config(config_file)
     store = choose_keystore(config, keystore_name)
     become_owner(Path(store.credentials))
+    require_configuration_of_root(config_file, Path(store.credentials))
     return config, store
 
 

@@ -4,8 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import click
+
 from xksproxy.cli.output import print_progress
+from xksproxy.config.access_checks import access_problems
+from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
+from xksproxy.config.service_user import ServiceUser
 from xksproxy.hsm.errors import HsmError
 from xksproxy.hsm.instance.live_check import LiveCheck, check_each
 from xksproxy.hsm.instance.session import HsmSession
@@ -53,11 +58,23 @@ def find_doubt(state_directory: Path, config: Config | None) -> str:
     doubt = doubt_of(state_directory, None if config is None else witness_file(config))
     if doubt or config is None or config.state.witness != "token" or has_compared(state_directory):
         return doubt
+    _require_trusted_modules(config)
     checks = list(check_each(config.hsm, state_directory, config.server.workers, print_progress))
     if all(live.session is None for live in checks):
         failures = "; ".join(f"{live.hsm.id}: {live.failure}" for live in checks)
         return f"no token can be read, and they are witnesses of the state directory: {failures}"
     return _doubt_by(state_directory, _records_of_each(checks))
+
+
+def _require_trusted_modules(config: Config) -> None:
+    """Refuse a configuration that others can change, before modules that it names are loaded as this user.
+
+    Raises:
+        ConfigError: somebody besides root and this user can change it, or a file that it names.
+    """
+    path = click.get_current_context().params["config_file"]
+    if problems := list(access_problems(path, config, ServiceUser.current())):
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
 
 
 def _records_of_each(checks: Iterable[LiveCheck]) -> Iterator[tuple[str, list[Record]]]:

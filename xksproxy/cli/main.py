@@ -19,7 +19,7 @@ from xksproxy.cli.output import (
     prepare_streams,
     print_error,
 )
-from xksproxy.cli.privilege import MisleadingPath, WrongUser, denied_hint
+from xksproxy.cli.privilege import MisleadingConfiguration, MisleadingPath, WrongUser, denied_hint
 from xksproxy.cli.record_event import note_user
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.secret import SecretError
@@ -91,7 +91,7 @@ def _run() -> NoReturn:
     prepare_streams()
     try:
         cli()
-    except (MisleadingPath, WrongUser) as error:
+    except (MisleadingConfiguration, MisleadingPath, WrongUser) as error:
         print_error(str(error), error.hint)
     except ConfigError as error:
         print_error("the configuration cannot be used:", *error.problems, *denied_hint(error.problems))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from xksproxy.config.access_checks import path_problem
+from xksproxy.config.access_checks import configuration_problem, path_problem
 from xksproxy.config.service_user import ServiceUser
 from xksproxy.state.private_files import user_name
 from xksproxy.state.state_file import MANIFEST
@@ -29,6 +29,12 @@ class MisleadingPath(Exception):
     """Somebody besides root and the owner of a directory can make its path lead to another directory."""
 
     hint: Final = "let every directory and link of the path belong to root, or to the owner of the directory at its end"
+
+
+class MisleadingConfiguration(Exception):
+    """Somebody besides root can change the configuration by which root would act."""
+
+    hint: Final = "let the configuration belong to root, and every directory above it"
 
 
 def denied_hint(problems: Sequence[str]) -> tuple[str, ...]:
@@ -96,6 +102,18 @@ def acting_as_owner(directory: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(own_group)
         os.setgroups(groups)
+
+
+def require_configuration_of_root(config_file: Path, directory: Path) -> None:
+    """Refuse to stay root, because root owns a directory, by a configuration that somebody else can change.
+
+    It could name any directory of root.
+
+    Raises:
+        MisleadingConfiguration: this user is root, and somebody else can change the configuration.
+    """
+    if os.geteuid() == 0 and (problem := configuration_problem(config_file, ServiceUser.current())):
+        raise MisleadingConfiguration(f"root does not use {directory}, which belongs to root: {problem}")
 
 
 def share_with_owner(secret: Path, directory: Path) -> None:

@@ -49,6 +49,11 @@ def access_problems(config_file: Path, config: Config, user: ServiceUser) -> Ite
             yield from _problems(file, user, seen)
 
 
+def configuration_problem(config_file: Path, user: ServiceUser) -> str | None:
+    """Who besides root and a user can change a configuration file, or None; None also if it does not exist."""
+    return next(_problems(_Trusted("the configuration file", config_file), user, set()), None)
+
+
 def path_problem(path: Path, user: ServiceUser) -> str | None:
     """Who besides root and a user can lead a path to another directory, by a link or a rename, or None.
 
