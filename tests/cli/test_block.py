@@ -1,6 +1,9 @@
 """`xksproxy block` and `unblock`, while no proxy runs."""
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +38,16 @@ def test_unblocking_a_key_store_names_the_keys_that_stay_blocked(run: Callable[.
     assert "still blocked: demo-key" in refused.err
     assert run("unblock", *options, "--key", "demo-key").code == 0
     assert "still blocked" not in run("unblock", *options).err
+
+
+def test_a_block_is_in_the_audit_log_although_its_result_cannot_be_printed(config: Path) -> None:
+    program = (sys.executable, "-m", "xksproxy", "block", "--config", config, "--keystore", "dev")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (2, "xksproxy: standard output: No space left on device\n")
+    (event,) = (config.parent / "state" / "audit").glob("*.json")
+    assert json.loads(event.read_text())["message"] == "block set"
 
 
 def test_a_key_store_of_a_large_configuration_with_a_mistake_is_blocked(run: Callable[..., Any], config: Path) -> None:

@@ -84,15 +84,11 @@ def block(
             "to stop it in AWS: aws kms disconnect-custom-key-store --custom-key-store-id ID",
         )
         sys.exit(COULD_NOT_RUN)
-    print_line(f"{_description(target, key_id)} is blocked on this machine")
-    if key_id is not None and target.exposes(key_id) is None:
-        print_line(f"the configuration cannot be used, so it was not checked that the key store exposes {key_id}")
-    if target.machines > 1:
-        print_line(f"this machine is one of {target.machines}: run the command on the others too")
-    print_line("AWS services can continue to use data keys that they have in memory")
     try:
+        # Before anything is printed, which fails if standard output was closed by its reader.
         _record(target, key_id, "block set", before[-1], after)
     finally:
+        _print_blocked(target, key_id)
         report_followers(target.state_directory, holds(table))
 
 
@@ -149,6 +145,15 @@ def _target(
     if all_stores and (keystore_name, key_id) != (None, None):
         raise click.UsageError("--all stands for all key stores; leave out --keystore and --key")
     return find_target(config_file, state_directory, keystore_name, all_stores=all_stores)
+
+
+def _print_blocked(target: BlockTarget, key_id: str | None) -> None:
+    print_line(f"{_description(target, key_id)} is blocked on this machine")
+    if key_id is not None and target.exposes(key_id) is None:
+        print_line(f"the configuration cannot be used, so it was not checked that the key store exposes {key_id}")
+    if target.machines > 1:
+        print_line(f"this machine is one of {target.machines}: run the command on the others too")
+    print_line("AWS services can continue to use data keys that they have in memory")
 
 
 def _remaining(blocks: Mapping[str, Block], removed: str) -> tuple[str, ...]:
