@@ -283,3 +283,20 @@ def test_a_deleted_block_stays_in_force_in_real_workers_and_in_those_that_replac
     assert ask_admin(proxy, "/readyz/dev").status == 503
     found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
     assert any("it was deleted; restore it" in item["text"] for item in found)
+
+
+def test_a_retirement_that_is_recorded_in_another_directory_than_that_of_the_workers_is_no_success(
+    own_proxy: OwnProxy,
+) -> None:
+    proxy = own_proxy.start()
+    config, state = proxy.environment.config, proxy.environment.directory / "state"
+    save_credential(proxy.environment.directory / "credentials", generate_credential())
+    move_away_and_make_anew(state)
+    eventually(lambda: ask_admin(proxy, "/readyz/dev").status, 503)
+
+    retired = ("retire", proxy.credential.access_key_id, "--force")
+    done = run_command("credentials", *retired, "--keystore", "dev", "--config", config)
+
+    assert done.returncode == 1
+    assert "2 of 2 workers do not confirm that they follow it" in done.stderr
+    assert encrypts(proxy) == 401

@@ -23,7 +23,7 @@ from xksproxy.config.credentials import read_credential_file, read_credentials, 
 from xksproxy.config.load import load_config
 from xksproxy.config.model import Config, KeyStore
 from xksproxy.rotation.credentials import reinstate_credential, retire_credential
-from xksproxy.server.followers import known_to_workers, refuses
+from xksproxy.server.followers import Worker, holds, known_to_workers, refuses
 from xksproxy.sigv4.keyring import Credential, generate_credential
 from xksproxy.state.credential_uses import CredentialUses
 from xksproxy.state.known_credentials import KnownCredentials
@@ -150,16 +150,20 @@ def retire(config_file: Path, keystore_name: str | None, access_key_id: str, day
     _require_owner(config)
     path = retire_credential(Path(store.credentials), access_key_id, uses, within_days=days, force=force)
     _expect(config, store, access_key_id, None)
-    is_marked = _mark(config, store, access_key_id)
+    recorded = _mark(config, store, access_key_id)
     _record(config, store, "credential retired", access_key_id, before="valid", after="retired", forced=force)
     print_line(f"retired {access_key_id}; its requests are answered with 401")
     print_line(f"  {path}")
     print_line(f"to undo this: xksproxy credentials reinstate {access_key_id} --keystore {store.name}")
     print_line("the file contains the secret, so delete it when you no longer need it")
     with acting_as_owner(Path(config.state.directory)):
-        report_followers(Path(config.state.directory), refuses(store.name, access_key_id))
+        refused = refuses(store.name, access_key_id)
+        # A worker may use another directory than the one in which it is recorded, after a removal.
+        report_followers(
+            Path(config.state.directory), lambda worker: refused(worker) and (recorded is None or recorded(worker))
+        )
     _print_other_machines(config, f"run it on the other {_others(config)} too; each records only its own requests")
-    if not is_marked:
+    if recorded is None:
         sys.exit(FOUND_SOMETHING_WRONG)
 
 
@@ -197,21 +201,20 @@ def _require_owner(config: Config) -> None:
         pass
 
 
-def _mark(config: Config, store: KeyStore, access_key_id: str) -> bool:
-    """Remember that a credential is retired, and return whether that worked. The credential is retired anyway.
+def _mark(config: Config, store: KeyStore, access_key_id: str) -> Callable[[Worker], bool] | None:
+    """Remember that a credential is retired, and return what tells whether a worker knows it; None if that failed.
 
     Before the first start there is no state directory, and :func:`record_event` says so.
     """
     state = Path(config.state.directory)
     if not state.exists():
-        return True
+        return lambda _: True
     try:
         with acting_as_owner(state):
-            mark_retired(state, store.name, access_key_id, known_to_workers(state, RETIRED))
+            return holds(mark_retired(state, store.name, access_key_id, known_to_workers(state, RETIRED)))
     except StateUnusable as error:
         print_error(f"{access_key_id} is retired, but it is accepted again if its file comes back: {error}")
-        return False
-    return True
+        return None
 
 
 def _expect(config: Config, store: KeyStore, access_key_id: str, credential: Credential | None) -> None:

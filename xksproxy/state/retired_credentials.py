@@ -70,11 +70,17 @@ class RetiredCredentials:
         return self._was_read and not self.has(keystore, access_key_id)
 
 
-def mark_retired(state_directory: Path, keystore: str, access_key_id: str, least: int = 0) -> None:
-    """Record a retired credential (StateUnusable if that fails). ``least`` is a revision that the file has had."""
-    _table(state_directory, least).update(
-        _name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time())
-    )
+def mark_retired(
+    state_directory: Path, keystore: str, access_key_id: str, least: int = 0
+) -> SharedTable[RetiredCredential]:
+    """Record a retired credential, and return the table with it. ``least`` is a revision that the file has had.
+
+    Raises:
+        StateUnusable: it cannot be recorded.
+    """
+    table = _table(state_directory, least)
+    table.update(_name(keystore, access_key_id), lambda known: known or RetiredCredential(time.time()))
+    return table
 
 
 def unmark_retired(state_directory: Path, keystore: str, access_key_id: str, least: int = 0) -> None:
