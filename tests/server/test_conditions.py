@@ -22,6 +22,7 @@ from server_support import (
     on,
     request,
     signed,
+    wait_for_every_worker,
     workers,
 )
 from support import Proxy, eventually, lines_with, metrics_text
@@ -233,3 +234,9 @@ maximum_encryptions = 40
     assert encrypt_often("/dev") == 200
     eventually(lambda: len(lines_with(proxy.log, " condition ", 'cause="key-limit"')) > 0)
     assert limited() == {"small"}
+
+    old = workers(proxy)  # their successors know it before they are asked to encrypt
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: len(wait_for_every_worker(proxy) - old), 2)
+    eventually(limited, {"small"})

@@ -155,6 +155,7 @@ def test_a_directory_that_was_put_back_or_lost_is_settled_by_hand_and_opens_noth
     assert machine.conditions() == []
     with roaming_caller(machine.proxy, request_metadata) as caller:
         if how == "lost":
+            eventually(lambda: "key-limit" in {cause for cause, _ in causes_and_texts(machine.proxy)})
             answer = caller.encrypt(key, b"x")
             assert (answer.status, answer.body["errorName"]) == (400, "InvalidStateException")
             machine.command("keys", "rotate", key).check_returncode()
@@ -177,10 +178,14 @@ def test_without_a_witness_the_directory_begins_anew(own_proxy: OwnProxy) -> Non
     assert "state_number" not in (proxy.environment.directory / "audit.log").read_text()
 
 
+def causes_and_texts(proxy: Proxy) -> list[tuple[str, str]]:
+    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
+    return [(item["cause"], item["text"]) for item in found]
+
+
 def conditions_of(proxy: Proxy) -> list[tuple[str, str]]:
     """Those about the state directory: the token is a copy that may have keys of other tests."""
-    found = json.loads(ask_admin(proxy, "/status").content)["conditions"]
-    return [(item["cause"], item["text"]) for item in found if item["cause"].startswith("state-")]
+    return [(cause, text) for cause, text in causes_and_texts(proxy) if cause.startswith("state-")]
 
 
 @pytest.mark.slow

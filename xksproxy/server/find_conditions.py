@@ -17,7 +17,7 @@ from xksproxy.server.snapshot import Service
 from xksproxy.server.worker_count import WorkerCount
 from xksproxy.state.blocks import WHOLE_STORE
 
-_NEARLY_USED: Final = 0.8
+NEARLY_USED: Final = 0.8
 _MOST_NAMES: Final = 5
 """The maximum number of keys that one condition names."""
 
@@ -72,7 +72,7 @@ class ConditionFinder:
         return tuple(sorted(found, key=_worst_first)[:_MOST_CONDITIONS])
 
     def _look_at_stores(self, elsewhere: frozenset[str]) -> None:
-        nearly_used = self._services.state.usage.nearly_used(_NEARLY_USED)
+        nearly_used = self._services.state.usage.nearly_used(NEARLY_USED)
         services = self._services.snapshot.services
         changed = self._services.take_changed_stores()
         due = {*changed, *self._of_stores, *self._round.next(services)}
@@ -179,7 +179,7 @@ def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: froze
     if limited := [
         key.id
         for label, count in nearly_used.items()
-        if (key := store.key_of_primary(label)) is not None and count >= _NEARLY_USED * key.maximum_encryptions
+        if (key := store.key_of_primary(label)) is not None and count >= NEARLY_USED * key.maximum_encryptions
     ]:
         text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
         yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)

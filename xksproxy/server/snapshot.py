@@ -177,7 +177,7 @@ def _build_service(
         revision=state.versions.as_of,
     )
     access = KeyAccess(store.keys, store.versions, store.blocks, VersionSearch(fleet), fleet, foundations.usage)
-    fleet.require_fingerprints(_primary_labels(store))
+    fleet.require_fingerprints(primary_labels(store))
     quota = foundations.quotas.of(table)
     return Service(store, access, fleet, state, quota, Authorizer.build(table, policies))
 
@@ -199,15 +199,15 @@ def fixed_settings(config: Config) -> tuple[object, ...]:
 
 
 def _needed_labels(store: KeyStore, records: FingerprintRecords) -> Iterator[str]:
-    """:func:`_primary_labels`, and those of keys that only a pattern exposes, if they were used."""
-    yield from _primary_labels(store)
+    """:func:`primary_labels`, and those of keys that only a pattern exposes, if they were used."""
+    yield from primary_labels(store)
     for label in records.expected():
         key = store.key_of_primary(label)
         if key is not None and not key.disabled:
             yield label
 
 
-def _primary_labels(store: KeyStore) -> Iterator[str]:
+def primary_labels(store: KeyStore) -> Iterator[str]:
     """The labels of the keys that the configuration names and that are not disabled.
 
     A key whose primary version is unknown is left out.

@@ -40,7 +40,7 @@ from xksproxy.server.readiness import Readiness
 from xksproxy.server.record import Recorder
 from xksproxy.server.regular_steps import once_a_second, regularly
 from xksproxy.server.reloading import Reloading
-from xksproxy.server.reserve_ahead import reserve_ahead
+from xksproxy.server.reserve_ahead import note_nearly_used, reserve_ahead
 from xksproxy.server.runtime import RuntimeCheck
 from xksproxy.server.services import Services
 from xksproxy.server.shutdown import CLOSE_SECONDS, drain_seconds, service_stops
@@ -335,3 +335,4 @@ def _prepare_state(services: Services) -> None:
     """Write what must be in the state directory before the first request, if the disk is not too slow."""
     guarded(services.state.register)
     guarded(partial(reserve_ahead, services))
+    guarded(partial(note_nearly_used, services))

@@ -81,7 +81,7 @@ class Reservation:
         self.unused += size
         self.total += size
         self.top = top
-        self._note(top, maximum)
+        self.note(top, maximum)
         self._block, self.refusal = max(block, size), None
         self._reserved_at = self._recorded_at = now
 
@@ -90,7 +90,7 @@ class Reservation:
         # The time after the wait for the lock, so that waiting threads do not each wait for as long.
         self.refusal, self._refused_at, self._refused_maximum = refusal, time.monotonic(), maximum
         if isinstance(refusal, LimitReached):
-            self._note(maximum or 0, maximum)
+            self.note(maximum or 0, maximum)
 
     def recent_refusal(self, maximum: int | None) -> Exception | None:
         """The refusal of the last second, if it is one for this maximum too."""
@@ -122,7 +122,8 @@ class Reservation:
         """Note that the time of last use is written now."""
         self._recorded_at = time.monotonic()
 
-    def _note(self, reached: int, maximum: int | None) -> None:
+    def note(self, reached: int, maximum: int | None) -> None:
+        """Note a count that the record has reached, and a maximum."""
         self.reached = max(self.reached, reached)
         if maximum is not None and (self.lowest_maximum is None or maximum < self.lowest_maximum):
             self.lowest_maximum = maximum

@@ -132,6 +132,11 @@ class UsageBook:
             self._decrypted_at[label] = now
             _try_to_start(self._write_decryption_time, label)  # or again after a minute
 
+    def note_reached(self, label: str, encryptions: int, maximum: int) -> None:
+        """Note the count on the record of a label, of which :meth:`nearly_used` knows nothing before it is used."""
+        with self._lock:
+            self._reservations.setdefault(label, Reservation()).note(encryptions, maximum)
+
     def nearly_used(self, share: float) -> dict[str, int]:
         """The counts of which this process has seen that they reach this share of a maximum, by label.
 
