@@ -60,7 +60,7 @@ class PublishedFile:
         partial = self._path.with_name(f"{self._path.name}.partial")
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, _SLOTS * (_HEADER.size + self._capacity))
+            os.posix_fallocate(descriptor, 0, self._size)
             self._put(descriptor, content)
             partial.rename(self._path)
         except OSError:
@@ -74,11 +74,17 @@ class PublishedFile:
 
     @property
     def in_place(self) -> bool:
-        """Whether the file is still at its path."""
+        """Whether the file is still at its path, with its size: readers find the slots by it."""
         try:
-            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+            found = self._path.stat()
+            is_same = self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), found)
         except OSError:
             return False
+        return is_same and found.st_size == self._size
+
+    @property
+    def _size(self) -> int:
+        return _SLOTS * (_HEADER.size + self._capacity)
 
 
 def read_published(path: Path) -> bytes:

@@ -62,6 +62,19 @@ def test_after_its_file_was_removed_or_replaced_the_next_content_is_found(tmp_pa
     assert read_published(path) == b"third"
 
 
+@pytest.mark.parametrize("content", [b"", b"x" * 10, b"x" * 1000])
+def test_after_its_file_was_overwritten_with_another_size_the_next_content_is_found(
+    tmp_path: Path, content: bytes
+) -> None:
+    file = PublishedFile(tmp_path / "file", 100)
+    file.write(b"first")
+    (tmp_path / "file").write_bytes(content)
+
+    for next_one in (b"second", b"third"):
+        file.write(next_one)
+        assert read_published(tmp_path / "file") == next_one
+
+
 def test_half_of_a_content_is_never_read(tmp_path: Path) -> None:
     """Whatever part of the latest slot is lost, the content before it is whole."""
     path = tmp_path / "file"
