@@ -16,6 +16,7 @@ from xksproxy_tools.development.environment import DevEnvironment
 
 from xksproxy.cli.config_check import load_checked
 from xksproxy.config.load import load_config
+from xksproxy.state.blocks import Block, block_table
 
 
 @pytest.fixture
@@ -150,6 +151,21 @@ def test_warnings_are_printed_and_leave_the_exit_code_at_0(run: Callable[..., An
     (line,) = done.err.splitlines()
     assert line.startswith(f"xksproxy: warning: {copy}: keystore[0].credentials: the mode of ")
     assert (facts["ok"], len(facts["warnings"])) == (True, 1)
+
+
+def test_blocks_of_a_key_store_that_has_another_name_now_are_a_warning(run: Callable[..., Any], copy: Path) -> None:
+    state = copy.parent / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(0o700)
+    for name, keys in (("dev", ["a"]), ("former", ["a"]), ("unblocked", [])):
+        block_table(state, name).merge(dict.fromkeys(["x", *keys], Block(1.0)), lambda _, block: block)
+        block_table(state, name).update("x", lambda _: None)
+
+    done = run("check-config", "--config", copy)
+
+    assert done.code == 0
+    assert "blocks-former.json is of a key store former, which the configuration does not name" in done.err
+    assert done.err.count("state.directory: ") == 1
 
 
 def test_a_witness_that_no_token_can_be_is_a_warning(run: Callable[..., Any], copy: Path) -> None:

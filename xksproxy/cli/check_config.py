@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from xksproxy.cli.config_check import policy_warnings, problems_of, witness_warnings
+from xksproxy.cli.config_check import policy_warnings, problems_of, state_warnings, witness_warnings
 from xksproxy.cli.config_option import config_option, load_as_owner
 from xksproxy.cli.live_check import HsmResult, KeyResult, check_live
 from xksproxy.cli.output import (
@@ -69,7 +69,7 @@ def check_config(config_file: Path, *, live: bool, as_json: bool) -> None:
     warnings += [f"{config_file}: {secret}" for secret in secrets_of_service(config)]
     if problems:
         _refuse(problems, warnings, FOUND_SOMETHING_WRONG, as_json=as_json)
-    more = (*policy_warnings(config), *witness_warnings(config))
+    more = (*policy_warnings(config), *witness_warnings(config), *state_warnings(config))
     warnings += [f"{config_file}: {warning}" for warning in more]
     results = check_live(config, print_progress) if live else None
     ok = results is None or all(result.ok for result in results)

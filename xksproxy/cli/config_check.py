@@ -21,7 +21,7 @@ from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
 from xksproxy.server.tls import build_context
-from xksproxy.state.state_file import StateUnusable
+from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.versions import version_table
 
 
@@ -117,6 +117,19 @@ def witness_warnings(config: Config) -> Iterator[str]:
     """Report a witness of the state directory that no token can be, by the presets."""
     if config.state.witness == "token" and not any(quirks_of(hsm).data_objects for hsm in config.hsm):
         yield 'state.witness: "token" has no effect: by their presets, no HSM keeps data objects'
+
+
+def state_warnings(config: Config) -> Iterator[str]:
+    """Report what the state directory has of a key store that the configuration does not name, as after a new name."""
+    directory, names = Path(config.state.directory), {store.name for store in config.keystore}
+    for path in sorted([*directory.glob("blocks-*.json"), *directory.glob("versions-*.json")]):
+        kind, _, name = path.stem.partition("-")
+        with suppress(StateUnusable):
+            if name not in names and (StateFile(directory, path.name).read() or {}).get("entries"):
+                yield (
+                    f"state.directory: {path.name} is of a key store {name}, which the configuration does not name; if"
+                    f" it has another name now, its {kind} are not in force"
+                )
 
 
 def policy_warnings(config: Config) -> Iterator[str]:
