@@ -35,7 +35,7 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
     ),
     hsm.KeyDiffers: (
         xks.InternalException,
-        "The HSMs hold different keys under the label of this external key; check the proxy's log",
+        "An HSM holds another key than was first used under the label of this external key; check the proxy's log",
     ),
     hsm.DataTooLarge: (xks.UnsupportedOperationException, "The data is larger than the HSM accepts in one call"),
     hsm.TooManySearches: (

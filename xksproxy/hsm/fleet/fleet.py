@@ -314,7 +314,10 @@ class Fleet:
     def _final_error(self, failure: HsmError | None) -> HsmError:
         """The error of a request that no instance answered. A key counts as missing only if every instance serves."""
         if failure is None and any(instance.serving for instance in self._instances):
-            return KeyDiffers("no HSM in service has the key that was first used under this label")
+            return KeyDiffers(
+                "no HSM in service has the key that was first used under this label; if it was replaced on purpose, see"
+                " xksproxy keys accept"
+            )
         if failure is None:
             reasons = "; ".join(f"{item.id}: {item.reason or item.state.value}" for item in self._instances)
             return TokenUnavailable(f"no HSM serves this key ({reasons})")

@@ -132,7 +132,9 @@ class Instance:
 
     @property
     def _slowness(self) -> str:
-        return too_slow_to_verify(self.call_seconds, self.deadline_seconds)
+        # After a pause, the average is that of one call.
+        usual = min(self.call_seconds, self._pool.calls.latency.usual)
+        return too_slow_to_verify(usual, self.deadline_seconds)
 
     @property
     def keys(self) -> TokenKeys:

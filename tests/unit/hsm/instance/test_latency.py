@@ -66,3 +66,16 @@ def test_a_call_is_stuck_after_eight_times_as_long_and_never_below_a_second(cloc
     latency.add(3)
     assert latency.stuck_after == pytest.approx(8 * latency.seconds())
     assert latency.stuck_after > 3
+
+
+def test_one_slow_call_is_not_the_usual(clock: Clock) -> None:
+    latency = Latency()
+    latency.add(0.4)
+    latency.add(0.4)
+    assert latency.usual == 0
+    latency.add(0.4)
+    assert latency.usual == 0.4
+    for seconds, usual in ((0.001, 0.4), (0.001, 0.001), (0.4, 0.001), (0.4, 0.4)):
+        clock.now += 5
+        latency.add(seconds)
+        assert latency.usual == usual
