@@ -35,6 +35,9 @@ _SKIPPED_VERSIONS: Final = 10
 
 _LOCK_SECONDS: Final = 5.0
 
+_MOST_NAME_BYTES: Final = 255
+"""Of a file, on Linux."""
+
 
 class BackupRefused(StateUnusable):
     """The backup is damaged, or of the future. Nothing was changed."""
@@ -100,8 +103,14 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
     doubt = _Doubt(now, settled_at(state_directory, now), round(encryptions_per_second * (now - backup.taken_at)) + 1)
     names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
     stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
+    written = sorted(names | {NUMBER_FILE} | {f"versions-{store}.json" for store in stores})
+    longest = max(len(part.encode(errors="surrogatepass")) for name in written for part in name.split("/"))
+    if longest > _MOST_NAME_BYTES:
+        raise BackupRefused(
+            f"the backup is damaged: the name of a file has {longest} bytes; expected at most {_MOST_NAME_BYTES}"
+        )
     lost = []
-    for name in sorted(names | {NUMBER_FILE} | {f"versions-{store}.json" for store in stores}):
+    for name in written:
         merge = _merge_of(name)
         assert merge is not None  # noqa: S101 - file_names and the filter above give only such names
         file = StateFile(state_directory, name)

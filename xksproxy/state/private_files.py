@@ -124,7 +124,7 @@ def replace_files_of(contents: Mapping[str, bytes], directory: int) -> None:
 def _write_partial(name: str, content: bytes, directory: int, sync: Callable[[int], None]) -> str:
     """Write a file beside the one that it is to replace, and return its name."""
     _require_size(name, len(content))
-    partial = f".{name[:100]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+    partial = f".{name[:50]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=directory)
     try:
         with os.fdopen(descriptor, "wb") as file:

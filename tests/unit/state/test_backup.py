@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xksproxy.hsm.keys import KeyFingerprint
-from xksproxy.state.backup import Backup, accept_directory, problems_of, restore_backup, take_backup
+from xksproxy.state.backup import Backup, BackupRefused, accept_directory, problems_of, restore_backup, take_backup
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.credential_uses import UseRecord
 from xksproxy.state.retired_credentials import RetiredCredentials, mark_retired
@@ -238,3 +238,24 @@ def test_a_backup_with_a_time_that_cannot_be_shown_is_refused(state: Path, time:
 
     with pytest.raises(StateUnusable, match=r"the backup is damaged: blocks-s\.json: "):
         restore(state, Backup(good.taken_at, "machine", {**good.files, "blocks-s.json": block}))
+
+
+@pytest.mark.parametrize("name", ["blocks-" + "a" * 244 + ".json", "keys-" + "ä" * 122 + ".json"], ids=["own", "made"])
+def test_a_name_that_no_file_can_have_is_refused_before_anything_is_changed(state: Path, name: str) -> None:
+    """The second one fits, but not that of the versions of the same key store."""
+    backup = take_backup(state)
+    before = {path: path.read_bytes() for path in state.rglob("*.json")}
+
+    with pytest.raises(BackupRefused, match=r"the name of a file has 25[68] bytes; expected at most 255"):
+        restore(state, Backup(backup.taken_at, "machine", {**backup.files, name: {"entries": {}, "format": 1}}))
+
+    assert {path: path.read_bytes() for path in state.rglob("*.json")} == before
+
+
+def test_the_longest_name_of_a_file_is_restored(state: Path) -> None:
+    backup = take_backup(state)
+    name = "blocks-" + "ä" * 121 + "a.json"
+
+    restore(state, Backup(backup.taken_at, "machine", {**backup.files, name: {"entries": {}, "format": 1}}))
+
+    assert (state / name).exists()
