@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from fault_support import FaultyHsm, change_key, is_quiet, until, with_second_token
 
+from xksproxy.config.object_names import ObjectName
 from xksproxy.config.pins import read_pin
 from xksproxy.config.secret import Secret
 from xksproxy.deadline import Deadline
@@ -417,6 +418,39 @@ async def test_keys_are_found_where_one_attribute_cannot_be_read(
         description = await instance.call(lambda session: session.describe_key("demo-key"), later())
 
         assert (description.is_aes_256, description.can_encrypt, description.can_decrypt) == (True, True, True)
+
+
+@pytest.mark.parametrize("kind", ["3", "100", "104", "105", "161"])
+async def test_a_key_is_not_described_without_an_attribute_that_could_not_be_read(
+    make_faulty: Faulty, modules: Modules, kind: str
+) -> None:
+    """Otherwise a token that fails for a moment would make it a key of another name or type, or with fewer usages."""
+    faulty = make_faulty()
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        faulty.tell(f"attribute fail {kind}")
+        for read in (HsmSession.read_key, HsmSession.describe_key):
+            with pytest.raises(TokenUnavailable, match="C_GetAttributeValue: CKR_FUNCTION_FAILED"):
+                await instance.call(lambda session, read=read: read(session, "demo-key"), later())  # type: ignore[misc]
+
+
+async def test_a_key_that_is_named_by_its_id_is_not_missing_if_that_cannot_be_read(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    faulty = make_faulty()
+    name = str(ObjectName(None, b"\x0a\x1b"))
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: is_quiet(instance))
+        await instance.call(
+            lambda session: session.create_key(name, bits=256, encrypt=True, decrypt=True, default_label="by-id"),
+            later(),
+        )
+        faulty.tell("attribute fail 102")
+        for read in (HsmSession.read_key, HsmSession.describe_key):
+            with pytest.raises(TokenUnavailable, match="C_GetAttributeValue: CKR_FUNCTION_FAILED"):
+                await instance.call(lambda session, read=read: read(session, name), later())  # type: ignore[misc]
+
+        assert (await instance.call(lambda session: session.describe_key("by-id"), later())).is_aes_256
 
 
 async def test_a_module_without_a_generator_serves_with_the_systems(make_faulty: Faulty, modules: Modules) -> None:

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from xksproxy.config.object_names import ObjectName
 from xksproxy.hsm._native import NativeSession
 from xksproxy.hsm.errors import KeyAmbiguous, KeyMissing, KeyRefusesUse, SessionLost
 from xksproxy.hsm.keys import KeyDescription
-from xksproxy.hsm.pkcs11.attributes import KEY_ATTRIBUTES, KEY_CLASSES, describe, key_template
+from xksproxy.hsm.pkcs11.attributes import KEY_ATTRIBUTES, KEY_CLASSES, describe, has_attribute, key_template
 from xksproxy.hsm.pkcs11.classification import ErrorsClassified, HandleStale
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki
 from xksproxy.hsm.pkcs11.quirks import Quirks
@@ -91,7 +92,7 @@ class KeyTable:
         if key is None:
             key = self._known[label] = self._hinted(label) or self._searched(label)
         elif now - key.checked_at > (_RECHECK_SECONDS if known_for is None else known_for):
-            key.description = self._describe(key.handle)
+            key.description = self._describe(key.handle, label)
             key.checked_at = now
             if label not in key.description.names:
                 raise HandleStale("the handle belongs to another object now")
@@ -179,14 +180,14 @@ class KeyTable:
         if handle is None:
             return None
         with suppress(HandleStale):
-            description = self._describe(handle)
+            description = self._describe(handle, label)
             if label in description.names:
                 return KnownKey(handle, description, time.monotonic())
         return None
 
     def _searched(self, label: str) -> KnownKey:
         self._require_token()  # afterwards it would not show that another thread has logged in meanwhile
-        found = [(handle, self._describe(handle)) for handle in self.search(label)]
+        found = [(handle, self._describe(handle, label)) for handle in self.search(label)]
         # A module may find other objects than it was asked for. They must not be used.
         found = [(handle, description) for handle, description in found if label in description.names]
         if len(found) > 1:
@@ -198,6 +199,8 @@ class KeyTable:
         handle, description = found[0]
         return KnownKey(handle, description, time.monotonic())
 
-    def _describe(self, handle: int) -> KeyDescription:
+    def _describe(self, handle: int, label: str = "") -> KeyDescription:
+        """Read the attributes of a key that has a name. Without a name, it may seem to have no CKA_ID."""
+        has = partial(has_attribute, has_id=ObjectName.parse(label).object_id is not None)
         with self._errors_classified:
-            return describe(self._cryptoki.read_attributes(self._session, handle, KEY_ATTRIBUTES))
+            return describe(self._cryptoki.read_attributes(self._session, handle, KEY_ATTRIBUTES, has))

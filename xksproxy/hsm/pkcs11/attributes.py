@@ -13,14 +13,16 @@ _CKA_LABEL: Final = 0x003
 _CKA_CHECK_VALUE: Final = 0x090
 _CKA_KEY_TYPE: Final = 0x100
 _CKA_ID: Final = 0x102
+_CKA_ENCRYPT: Final = 0x104
+_CKA_DECRYPT: Final = 0x105
 _CKA_MODULUS: Final = 0x120
 _CKA_VALUE_LEN: Final = 0x161
 _CKA_SENSITIVE: Final = 0x103
 _CKA_EXTRACTABLE: Final = 0x162
 
 _USAGES: Final[Mapping[int, str]] = {
-    0x104: "ENCRYPT",
-    0x105: "DECRYPT",
+    _CKA_ENCRYPT: "ENCRYPT",
+    _CKA_DECRYPT: "DECRYPT",
     0x108: "SIGN",
     0x10A: "VERIFY",
     0x106: "WRAP",
@@ -75,6 +77,18 @@ def key_template(key_class: int, name: ObjectName) -> dict[int, bytes]:
     if name.object_id is not None:
         template[_CKA_ID] = name.object_id
     return template
+
+
+def has_attribute(kind: int, read: Mapping[int, bytes], *, has_id: bool = False) -> bool:
+    """Whether a key with the attributes that were read before, in the order of ``KEY_ATTRIBUTES``, has another one.
+
+    If it has, and the module fails to read it, the key must not be described without it: it would seem to have another
+    name or fewer usages. Modules that lack the others may fail at them. ``has_id``: the key was found by its CKA_ID.
+    """
+    if kind in (_CKA_CLASS, _CKA_LABEL, _CKA_KEY_TYPE):
+        return True
+    is_aes = (_number(read, _CKA_CLASS), _number(read, _CKA_KEY_TYPE)) == (_CKO_SECRET_KEY, _CKK_AES)
+    return (kind == _CKA_ID and has_id) or (is_aes and kind in (_CKA_VALUE_LEN, _CKA_ENCRYPT, _CKA_DECRYPT))
 
 
 def describe(attributes: Mapping[int, bytes]) -> KeyDescription:

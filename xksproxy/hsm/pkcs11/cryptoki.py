@@ -230,32 +230,42 @@ class Cryptoki:
         """C_DestroyObject. This cannot be undone."""
         _check("C_DestroyObject", self._destroy_object(session, object_handle))
 
-    def read_attributes(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
+    def read_attributes(
+        self,
+        session: int,
+        object_handle: int,
+        kinds: Sequence[int],
+        has: Callable[[int, Mapping[int, bytes]], bool] = lambda _kind, _values: False,
+    ) -> dict[int, bytes]:
         """The values of the attributes that the object has and does not hide.
 
         If the module does not answer for all attributes at once, each is read separately: some modules stop at unknown
-        attributes, or leave the rest of the template unchanged.
+        attributes, leave the rest of the template unchanged, or fail at an attribute that they do not have. ``has`` is
+        called with a kind that fails and the values that were read before, and says whether such an object has it.
 
         Raises:
-            CryptokiError: the object cannot be read.
+            CryptokiError: the object cannot be read, or not an attribute that it has.
         """
         try:
             return self._read_together(session, object_handle, kinds)
         except CryptokiError as error:
             if error.return_value in return_values.OBJECT_CANNOT_BE_READ:
                 raise
-            values = self._read_one_by_one(session, object_handle, kinds)
+            values = self._read_one_by_one(session, object_handle, kinds, has)
             if not values:
                 raise
             return values
 
-    def _read_one_by_one(self, session: int, object_handle: int, kinds: Sequence[int]) -> dict[int, bytes]:
+    def _read_one_by_one(
+        self, session: int, object_handle: int, kinds: Sequence[int], has: Callable[[int, Mapping[int, bytes]], bool]
+    ) -> dict[int, bytes]:
         values: dict[int, bytes] = {}
         for kind in kinds:
             try:
                 values |= self._read_together(session, object_handle, (kind,))
             except CryptokiError as error:
-                if error.return_value in return_values.OBJECT_CANNOT_BE_READ:
+                unknown = error.return_value == return_values.ATTRIBUTE_TYPE_INVALID
+                if error.return_value in return_values.OBJECT_CANNOT_BE_READ or (not unknown and has(kind, values)):
                     raise
         return values
 
