@@ -121,6 +121,8 @@ class KeyMap:
         """Whether the versions of a key are listed, so that their labels may be any."""
         self._patterns = tuple((compile_pattern(key.id), key) for key in keys if is_pattern(key.id))
         self._by_label = dict(self._named_labels())
+        self.reserved_labels = frozenset(name for name, key in self._by_label.items() if key.version_of(name) is None)
+        """Labels with which the names of later versions begin, and that name no version themselves."""
         self._by_stem = {key.label: key for key in reversed(self._named.values()) if not key.listed_versions}
         """Keys to whose later versions the naming rule applies, by the label with which those begin."""
         self._matched: dict[str, ExternalKey] = {}

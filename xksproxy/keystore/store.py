@@ -73,7 +73,7 @@ class KeyStore:
 
     def exposes(self, label: str) -> bool:
         """Whether a label is that of a version of an external key that was not abandoned. Nothing needs those."""
-        if not self.keys.has_label(label):
+        if label in self.keys.reserved_labels or not self.keys.has_label(label):
             return False
         if split_version_label(label) is None and not self.keys.lists_versions:  # to find the key takes longer
             return True

@@ -8,6 +8,7 @@ import pytest
 from xksproxy.config.credentials import StoredCredential
 from xksproxy.config.model import Key
 from xksproxy.config.model import KeyStore as Table
+from xksproxy.config.object_names import ObjectName
 from xksproxy.keystore.store import KeyStore, StoreRecords
 from xksproxy.server.state_tables import StateTables
 from xksproxy.sigv4.keyring import generate_credential
@@ -63,3 +64,14 @@ def test_versions_are_exposed_but_those_that_were_abandoned(state: Path, key: Ke
     store = build(state, key)
 
     assert [label for label in ("k", "k.v2", third, "x") if store.exposes(label)] == ["k", "k.v2"]
+
+
+@pytest.mark.parametrize("label", [None, "stem"])
+def test_a_label_that_is_not_the_name_of_a_key_with_a_cka_id_is_not_exposed(state: Path, label: str | None) -> None:
+    """So nothing is said of other keys on the token that have this label."""
+    key = Key(id="stem", label=label, object_id="0a1b")
+    name = str(ObjectName(label, b"\x0a\x1b"))
+
+    store = build(state, key, Key(id="*"))
+
+    assert [item for item in (name, "stem", "stem.v2", "other") if store.exposes(item)] == [name, "stem.v2", "other"]
