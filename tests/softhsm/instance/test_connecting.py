@@ -453,6 +453,24 @@ async def test_a_key_that_is_named_by_its_id_is_not_missing_if_that_cannot_be_re
         assert (await instance.call(lambda session: session.describe_key("by-id"), later())).is_aes_256
 
 
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ("C_OpenSession return 0x31", "no session: CKR_DEVICE_MEMORY"),
+        ("C_OpenSession return 0x201", "no session: CKR_TOKEN_RESOURCE_EXCEEDED"),
+        ("C_OpenSession return 0x80000b1", "no session: CK_RV 0x080000b1"),
+        ("C_GenerateKey return 0x30", "the token makes no AES key: CKR_DEVICE_ERROR"),
+    ],
+)
+async def test_a_reason_has_the_name_of_the_return_value(
+    make_faulty: Faulty, modules: Modules, rule: str, name: str
+) -> None:
+    faulty = make_faulty()
+    faulty.tell(rule)
+    async with started(modules, faulty) as (instance,):
+        await until(lambda: name in instance.reason)
+
+
 async def test_a_module_without_a_generator_serves_with_the_systems(make_faulty: Faulty, modules: Modules) -> None:
     faulty = make_faulty(iv_source="system")
     faulty.tell("missing C_GenerateRandom")

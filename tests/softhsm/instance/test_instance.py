@@ -243,7 +243,18 @@ async def test_an_absent_token_is_out_of_service_with_the_reason(hsm: Hsm, modul
     async with started(absent, modules) as instance:
         await until(lambda: instance.state is State.DOWN)
 
-        assert "0 tokens fit" in instance.reason
+        assert "0 tokens fit 'no such token'; expected one; the module has: serial '" in instance.reason
+        assert f"(label '{hsm.token}', " in instance.reason
+        assert "label ''" not in instance.reason  # that of a slot with a token that was never initialised
+
+
+async def test_a_module_without_any_token_says_so(make_faulty: Faulty, modules: Modules) -> None:
+    faulty = make_faulty()
+    faulty.tell("absent")
+    async with started(faulty.hsm, modules) as instance:
+        await until(lambda: instance.state is State.DOWN)
+
+        assert instance.reason.startswith(f"0 tokens fit '{faulty.hsm.token}'; expected one; the module has none")
 
 
 async def test_all_sessions_dropped_by_the_hsm_heal_within_the_next_call(make_faulty: Faulty, modules: Modules) -> None:

@@ -1,22 +1,27 @@
 """One PKCS#11 module of this process: loaded and initialised once for all HSMs that use it."""
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from pkcs11 import TokenFlag
 from pkcs11 import exceptions as binding
 from pkcs11._pkcs11 import lib as _BindingLibrary  # noqa: N812 - the binding gives its class a lower-case name
 
 from xksproxy.config.token_names import TokenName
 from xksproxy.hsm import _native
 from xksproxy.hsm.errors import ModuleStuck, TokenUnavailable
+from xksproxy.hsm.pkcs11 import return_values
 from xksproxy.hsm.pkcs11.cryptoki import Cryptoki, CryptokiError
 from xksproxy.hsm.pkcs11.module_lock import ModuleLock
 from xksproxy.hsm.pkcs11.process_environment import ProcessEnvironment
 
 _log: Final = logging.getLogger(__name__)
+_MOST_NAMED: Final = 8
+_UNMAPPED: Final = re.compile(r"Unmapped error code (0x[0-9a-f]+)")
 
 
 class _Library(_BindingLibrary):
@@ -118,25 +123,30 @@ class Module:
         Raises:
             TokenUnavailable: no token, or more than one, matches the name.
         """
-        found, unreadable = self._found(name)
+        tokens, unreadable = self._readable_tokens()
+        found = _fitting(tokens, name)
         if len(found) == 1:
             return found[0]
         text = f"{len(found)} tokens fit {name}; expected one"
         if found:
-            text += f": {'; '.join(sorted(_distinction(token) for token in found))}; set serial of [[hsm]]"
+            text += f": {_distinctions(found)}; set serial of [[hsm]]"
+        elif usable := [token for token in tokens if token.flags & TokenFlag.TOKEN_INITIALIZED]:
+            text += f"; the module has: {_distinctions(usable)}"
+        else:
+            text += "; the module has none"
         if unreadable:
             text += f"; not readable: {', '.join(unreadable)}"
         raise TokenUnavailable(text)
 
     def tokens(self, name: TokenName) -> list[Any]:
         """All tokens that a name fits, as objects of the binding (TokenUnavailable if they cannot be listed)."""
-        return self._found(name)[0]
+        return _fitting(self._readable_tokens()[0], name)
 
-    def _found(self, name: TokenName) -> tuple[list[Any], list[str]]:
-        """The tokens that a name fits, and the slots whose token cannot be read."""
+    def _readable_tokens(self) -> tuple[list[Any], list[str]]:
+        """The tokens of the module, and the slots whose token cannot be read."""
         calls = self.cryptoki.calls_inside
         assert self._library is not None  # noqa: S101 - set with cryptoki
-        found: list[Any] = []
+        tokens: list[Any] = []
         unreadable: list[str] = []
         try:
             with calls.entered("C_GetSlotList"):
@@ -146,15 +156,12 @@ class Module:
         for slot in slots:
             try:
                 with calls.entered("C_GetTokenInfo"):
-                    token = slot.get_token()
+                    tokens.append(slot.get_token())
             except (binding.TokenNotPresent, binding.TokenNotRecognised):
                 continue
             except (binding.PKCS11Error, UnicodeDecodeError) as error:
                 unreadable.append(self._skip(slot.slot_id, text_of(error)))
-                continue
-            if name.fits(slot_id=slot.slot_id, **attributes_of(token)):
-                found.append(token)
-        return found, unreadable
+        return tokens, unreadable
 
     def _skip(self, slot: int, reason: str) -> str:
         if self._skipped.get(slot) != reason:
@@ -184,6 +191,17 @@ def attributes_of(token: Any) -> dict[str, str]:
     }
 
 
+def _fitting(tokens: list[Any], name: TokenName) -> list[Any]:
+    return [token for token in tokens if name.fits(slot_id=token.slot.slot_id, **attributes_of(token))]
+
+
+def _distinctions(tokens: list[Any]) -> str:
+    """What tells the first tokens of a list apart. An HSM may have hundreds, and the text is a line of the log."""
+    texts = sorted(_distinction(token) for token in tokens)
+    more = len(texts) - _MOST_NAMED
+    return "; ".join(texts[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
 def _distinction(token: Any) -> str:
     attributes = attributes_of(token)
     return (
@@ -193,5 +211,8 @@ def _distinction(token: Any) -> str:
 
 
 def text_of(error: Exception) -> str:
-    """The exception's text, or the name of its class: most exceptions of the binding have no text."""
-    return str(error) or type(error).__name__
+    """The exception's text. The binding's exceptions have none, or a number: then the name of the return value."""
+    text = str(error)
+    if unmapped := _UNMAPPED.fullmatch(text):
+        return return_values.name(int(unmapped[1], 16))
+    return text or return_values.name_of_class(type(error).__name__)

@@ -78,6 +78,8 @@ NAMES: Final[Mapping[int, str]] = {
 }
 """The return values of PKCS#11 v3.0, section 3.7, that are used here."""
 
+_BY_CLASS_NAME: Final = {name.removeprefix("CKR_").replace("_", "").lower(): name for name in NAMES.values()}
+
 OBJECT_CANNOT_BE_READ: Final = frozenset({0x030, 0x031, 0x032, 0x060, 0x082, 0x090, 0x0B0, 0x0B3, 0x0E0, 0x101, 0x190})
 """Return values of C_GetAttributeValue after which it is useless to read single attributes."""
 
@@ -123,6 +125,11 @@ _IN_DECRYPT: Final[Mapping[int, ErrorClass]] = {
 def name(return_value: int) -> str:
     """The name of a return value, or its number if it has no name (vendor-defined values)."""
     return NAMES.get(return_value, f"CK_RV 0x{return_value:08x}")
+
+
+def name_of_class(class_name: str) -> str:
+    """The name of the return value for an exception class of python-pkcs11, or the class name if there is none."""
+    return _BY_CLASS_NAME.get(class_name.lower(), class_name)
 
 
 def number(code: str) -> int:
