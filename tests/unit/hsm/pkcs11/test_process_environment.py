@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -90,3 +91,24 @@ def test_a_holder_that_does_not_end_holds_up_another_for_a_time_only(monkeypatch
     with held_by_another_thread(environment, "a") as leave, environment.holding({NAME: "b"}):
         assert not leave.is_set()
         assert os.environ[NAME] == "b"
+
+
+def test_two_that_a_holder_has_held_up_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If they went on at the same time, one could read the value of the other."""
+    monkeypatch.setattr(process_environment, "_TURN_SECONDS", 2)
+    environment = ProcessEnvironment()
+    seen: list[tuple[str, str]] = []
+
+    def read_late(value: str) -> None:
+        with environment.holding({NAME: value}):
+            time.sleep(0.2)
+            seen.append((value, os.environ[NAME]))
+
+    with held_by_another_thread(environment, "a"):
+        threads = [threading.Thread(target=read_late, args=value) for value in "bc"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+
+    assert sorted(seen) == [("b", "b"), ("c", "c")]
