@@ -17,7 +17,7 @@
  *     iv change                   change the IV that it was given, and use that
  *     iv append                   demand an empty IV, use a 16-byte one of its own and append it to the output (Luna)
  *     absent                      report no token
- *     sessions N                  open at most N sessions in a process (CKR_SESSION_COUNT)
+ *     sessions N [CK_RV]          open at most N sessions in a process (CKR_SESSION_COUNT, or another value, hexadecimal)
  *     shift N                     number the slots from N on; other numbers are invalid
  *     swap                        the first two slots have each other's number
  *     hide                        the token of the first slot is not present
@@ -109,6 +109,7 @@ static struct timespec control_time;
 static ino_t control_inode;
 static struct rule rules[MAXIMUM_RULES];
 static int rule_count, swapped, hidden, one_process, absent, drop_wanted, random_constant;
+static CK_RV no_room;
 static CK_ULONG slot_shift, extra_flags, failing_attribute, stopping_attribute;
 static long maximum_sessions, open_sessions;
 static enum { IV_CALLER, IV_CHANGE, IV_ZERO, IV_APPEND } iv_mode;
@@ -119,6 +120,7 @@ static void forget_rules(void) {
     rule_count = swapped = hidden = one_process = absent = random_constant = 0;
     slot_shift = extra_flags = failing_attribute = stopping_attribute = 0;
     maximum_sessions = -1;
+    no_room = CKR_SESSION_COUNT;
     token_label[0] = noted[0] = 0;
     iv_mode = IV_CALLER;
 }
@@ -135,7 +137,11 @@ static void read_rules(FILE *file) {
         if (!strcmp(function, "one")) { one_process = 1; continue; }
         if (!strcmp(function, "drop")) { drop_wanted = 1; continue; }
         if (sscanf(line, "%31s %31s %63s", function, action, argument) < 2 || rule_count == MAXIMUM_RULES) continue;
-        if (!strcmp(function, "sessions")) { maximum_sessions = strtol(action, NULL, 10); continue; }
+        if (!strcmp(function, "sessions")) {
+            maximum_sessions = strtol(action, NULL, 10);
+            if (*argument) no_room = strtoul(argument, NULL, 16);
+            continue;
+        }
         if (!strcmp(function, "note")) { strcpy(noted, action); continue; }
         if (!strcmp(function, "label")) { strcpy(token_label, action); continue; }
         if (!strcmp(function, "shift")) { slot_shift = strtoul(action, NULL, 10); continue; }
@@ -346,7 +352,7 @@ static CK_RV open_session(CK_ULONG slot, CK_ULONG flags, void *application, void
     if (rv != CKR_OK) return rv;
     if (one_process && !owns_sessions()) return CKR_SESSION_COUNT;
     if (maximum_sessions >= 0 && __atomic_load_n(&open_sessions, __ATOMIC_SEQ_CST) >= maximum_sessions) {
-        return CKR_SESSION_COUNT;
+        return no_room;
     }
     rv = ((CK_RV(*)(CK_ULONG, CK_ULONG, void *, void *, CK_ULONG *))real->function[OPEN_SESSION])(
         real_slot(slot, &(int){0}), flags, application, notify, session);

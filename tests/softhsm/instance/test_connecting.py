@@ -313,6 +313,36 @@ async def test_with_fewer_sessions_than_configured_every_call_is_answered_and_he
         await until(lambda: instance.sessions == (4 if given > 1 else instance.sessions))
 
 
+@pytest.mark.parametrize("code", ["2", "31", "b4", "201"])
+async def test_every_return_value_that_means_no_room_is_a_shortage(
+    make_faulty: Faulty, modules: Modules, code: str
+) -> None:
+    faulty = make_faulty()
+    faulty.tell(f"sessions 3 {code}")
+    async with started(modules, faulty, sessions=4) as (instance,):
+        await until(lambda: instance.serving and "the token gives no more" in health_of(instance).reason)
+        await round_trip(instance)
+
+
+async def test_a_session_that_fails_to_open_costs_the_others_nothing_and_is_tried_again_after_growing_pauses(
+    make_faulty: Faulty, modules: Modules
+) -> None:
+    """Some tokens that have no room for a session say no more than that they fail."""
+    faulty = make_faulty()
+    faulty.tell("sessions 3 30")
+    async with started(modules, faulty, sessions=4) as (instance,):
+        await until(lambda: instance.serving and instance.sessions == 2)
+        module_lock = modules.module(faulty.hsm).module_lock
+        generation = module_lock.generation
+        await until(lambda: instance._connector._pauses > 4)
+
+        assert (instance.sessions, instance.returns, module_lock.generation) == (2, 1, generation)
+        assert "2 of 4 sessions: no session: CKR_DEVICE_ERROR" in health_of(instance).reason
+        await round_trip(instance)
+        faulty.tell()
+        await until(lambda: instance.sessions == 4)
+
+
 # The token is found by what it is
 
 

@@ -98,6 +98,9 @@ class Connector:
         self._stopping = False
         self._not_before = 0.0
         self._failures = 0
+        """Attempts in a row that did not get as far as a connection that works. The module may need C_Initialize."""
+        self._pauses = 0
+        """Attempts in a row that failed, also those that only did not open all sessions."""
         self._attempt: tuple[str, float] | None = None
         self._own_since: float | None = None
         self._connection: Connection | None = None
@@ -243,6 +246,7 @@ class Connector:
             self._test_settings(connection)
         self._failures, self.failure = 0, None
         self._open_sessions(connection)
+        self._pauses = 0
 
     def _disconnect(self) -> None:
         self._modules.disconnect(self._hsm)
@@ -362,13 +366,14 @@ class Connector:
             self._test_wanted = True
             self._not_before = time.monotonic() + self._backoff()
             self._failures += 1
+            self._pauses += 1
         self._on_change()
 
     def _backoff(self) -> float:
         """The pause: at most 0.1 s after the first failure, doubling up to 5 s, with jitter; 30 s for an operator."""
         if isinstance(self.failure, _NEEDS_OPERATOR):
             return _OPERATOR_BACKOFF_SECONDS
-        longest = min(_MAXIMUM_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10))
+        longest = min(_MAXIMUM_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._pauses, 10))
         return float(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     def _reinitialize(self) -> None:

@@ -21,12 +21,15 @@ from xksproxy.hsm.pkcs11.quirks import Quirks
 from xksproxy.hsm.pkcs11.structures import CK_TOKEN_INFO
 from xksproxy.state.usage import UsageBook
 
-_NO_ROOM: Final = (
-    binding.SessionCount,
-    binding.DeviceMemory,
-    binding.HostMemory,
+_NO_ROOM: Final = frozenset(
+    {
+        "CKR_HOST_MEMORY",
+        "CKR_DEVICE_MEMORY",
+        "CKR_SESSION_COUNT",
+        "CKR_SESSION_PARALLEL_NOT_SUPPORTED",
+        "CKR_TOKEN_RESOURCE_EXCEEDED",
+    }
 )
-_NO_ROOM_TEXT: Final = ("0x201", "0xb4")
 _NOT_REPORTED: Final = frozenset({0, c_ulong(-1).value})
 """CK_EFFECTIVELY_INFINITE and CK_UNAVAILABLE_INFORMATION."""
 
@@ -227,8 +230,8 @@ class Connection:
         except CryptokiError as error:
             raise TokenUnavailable(f"no session: {error}") from error
         except binding.PKCS11Error as error:
-            no_room = isinstance(error, _NO_ROOM) or str(error).lower().endswith(_NO_ROOM_TEXT)
-            raise (NoRoomForSession if no_room else TokenUnavailable)(f"no session: {text_of(error)}") from error
+            text = text_of(error)
+            raise (NoRoomForSession if text in _NO_ROOM else TokenUnavailable)(f"no session: {text}") from error
 
     def _token_info(self) -> CK_TOKEN_INFO:
         try:

@@ -211,8 +211,10 @@ def _distinction(token: Any) -> str:
 
 
 def text_of(error: Exception) -> str:
-    """The exception's text. The binding's exceptions have none, or a number: then the name of the return value."""
+    """The exception's text. If it says no more than a return value, as most of the binding do, the name of that."""
     text = str(error)
+    if text.startswith("Parallel not supported"):
+        return return_values.name(return_values.SESSION_PARALLEL_NOT_SUPPORTED)
     if unmapped := _UNMAPPED.fullmatch(text):
         return return_values.name(int(unmapped[1], 16))
     return text or return_values.name_of_class(type(error).__name__)
