@@ -1,5 +1,6 @@
 """Encryptions of one key that a process has put on record before it makes them."""
 
+import math
 import threading
 import time
 from typing import Final
@@ -29,6 +30,7 @@ class Reservation:
 
     __slots__ = (
         "_block",
+        "_granted",
         "_recorded_at",
         "_refused_at",
         "_refused_maximum",
@@ -39,7 +41,6 @@ class Reservation:
         "reached",
         "refilling",
         "refusal",
-        "top",
         "total",
         "unused",
     )
@@ -47,8 +48,6 @@ class Reservation:
     def __init__(self) -> None:
         self.unused = 0
         """Reserved encryptions that were not made yet."""
-        self.top = 0
-        """The count on record after the last block was reserved."""
         self.lowest_maximum: int | None = None
         """The lowest maximum so far. Key stores that share a label may each have another one."""
         self.reached = 0
@@ -63,6 +62,8 @@ class Reservation:
         """Whether a thread reserves the next block, or will."""
         self.mutex = threading.Lock()
         """Held while a block is reserved, so that two threads do not both reserve one."""
+        self._granted = 0.0
+        """The maximum under which the last block was reserved: the count on record was not above it."""
         self._block = 0
         self._reserved_at = 0.0
         self._recorded_at = 0.0
@@ -70,8 +71,11 @@ class Reservation:
         self._refused_maximum: int | None = None
 
     def take(self, maximum: int | None) -> bool:
-        """Use one reserved encryption, and return whether there was one below the maximum, which may have changed."""
-        allowed = self.unused > 0 and (maximum is None or self.top - self.unused < maximum)
+        """Use one reserved encryption, and return whether there was one that this maximum allows.
+
+        Of a lower maximum than that of the block, the record has to be asked: other processes may have made as many.
+        """
+        allowed = self.unused > 0 and (maximum is None or maximum >= self._granted)
         if allowed:
             self.unused -= 1
         return allowed
@@ -80,7 +84,7 @@ class Reservation:
         """Add the ``size`` encryptions that were reserved for a block. ``top`` is the count on record with them."""
         self.unused += size
         self.total += size
-        self.top = top
+        self._granted = math.inf if maximum is None else maximum
         self.note(top, maximum)
         self._block, self.refusal = max(block, size), None
         self._reserved_at = self._recorded_at = now

@@ -565,15 +565,31 @@ def test_encryptions_that_are_reserved_obey_a_lowered_maximum(book: UsageBook, c
     count(book, 400)
     assert on_record(book) > 1000
 
-    for maximum in (100, 400):
+    for maximum in (100, 400, 410):
         clock.now += 1
         assert not book.count_if_reserved("demo", maximum)
         with pytest.raises(LimitReached):
             book.count_encryption("demo", maximum)
 
-    count(book, 10, maximum=410)
-    with pytest.raises(LimitReached):
-        book.count_encryption("demo", 410)
+    assert book.count_if_reserved("demo", None)
+
+
+def test_two_processes_together_obey_a_lowered_maximum(book: UsageBook, clock: Clock) -> None:
+    other = UsageBook(book.directory)
+    count(book, 200, maximum=2**32)
+    count(other, 200, maximum=2**32)
+
+    for process in (book, other):
+        with pytest.raises(LimitReached):
+            count(process, 21, maximum=420)
+
+
+def test_what_is_reserved_is_used_under_a_lowered_maximum_that_the_record_has_not_reached(
+    book: UsageBook, clock: Clock
+) -> None:
+    count(book, 20, maximum=2**32)
+
+    count(book, 200, maximum=400)
 
 
 def test_of_two_key_stores_with_one_label_each_has_its_own_maximum(book: UsageBook, clock: Clock) -> None:
