@@ -139,7 +139,7 @@ def accept(config_file: Path | None, state_directory: Path | None, rate: float) 
     print_line(f"{directory} is accepted as it is")
     print_line("set the blocks again, and disable the versions, that it lacks: see the audit log")
     print_line("rotate each key that `xksproxy status` names: xksproxy keys rotate ID")
-    _report_lost(lost, "it is lost")
+    _report_lost(lost, "its newest content is lost")
 
 
 @state.command()

@@ -100,7 +100,8 @@ def restore_backup(state_directory: Path, backup: Backup, encryptions_per_second
             _check_content(name, backup.files[name])
         except msgspec.MsgspecError as error:
             raise BackupRefused(f"the backup is damaged: {name}: {error}") from None
-    doubt = _Doubt(now, settled_at(state_directory, now), round(encryptions_per_second * (now - backup.taken_at)) + 1)
+    settled = settled_at(state_directory, now)  # later than now if the clock was ahead before, or is behind
+    doubt = _Doubt(now, settled, round(encryptions_per_second * (settled - backup.taken_at)) + 1)
     names = {*file_names(state_directory), *filter(_merge_of, backup.files)}
     stores = {name.removesuffix(".json").partition("-")[2] for name in names if name.startswith(("keys-", "versions-"))}
     written = sorted(names | {NUMBER_FILE} | {f"versions-{store}.json" for store in stores})
@@ -129,8 +130,8 @@ def accept_directory(state_directory: Path, encryptions_per_second: float, now: 
     """Settle a doubt without a backup: what the directory has counts as a backup of the time of its number.
 
     Without a number, as after a loss, or with one of a later time than ``now``, each key counts as full that has a
-    record, or that is found without one. So each key has to be rotated. It returns the names of the files that are
-    lost. No proxy may run.
+    record, or that is found without one. So each key has to be rotated. A key whose count is lost, or older than was
+    recorded, counts as full anyway. It returns the names of the files that are lost or older. No proxy may run.
 
     Raises:
         StateUnusable: a file cannot be written. It can be repeated.
@@ -144,7 +145,11 @@ def accept_directory(state_directory: Path, encryptions_per_second: float, now: 
         at, rate = found[1].at, encryptions_per_second
     there = {name: _readable(state_directory, name) for name in file_names(state_directory)}
     files = {name: _normal(name, document) for name, document in there.items() if document is not None}
-    return restore_backup(state_directory, Backup(at, platform.node(), files), rate, now)
+    lost = [name for name, problem in problems_of(state_directory) if problem]
+    # What is there of these is not of the time of the number, and a count may have been any.
+    files |= {name: {"encryptions": MAXIMUM_ENCRYPTIONS} for name in lost if name.startswith("usage/")}
+    restore_backup(state_directory, Backup(at, platform.node(), files), rate, now)
+    return lost
 
 
 def file_names(state_directory: Path) -> list[str]:
@@ -188,6 +193,8 @@ def _versions(name: str, saved: Document, current: Document, doubt: _Doubt) -> D
         merged["disabled"] = [number for number in merged["disabled"] if number != merged["primary"]]
         merged["highest"] = max(before.get("highest", 0), after.get("highest", 0))
         entries[key_id] = merged
+        if key_id != OF_ALL_KEYS:  # which has the numbers that an earlier restoration skipped
+            known.append(merged["highest"])
         known += [merged["primary"], merged.get("pending") or 0, *merged["proven"], *merged["disabled"]]
     highest = min(max(known, default=0) + _SKIPPED_VERSIONS, MAXIMUM_VERSION)
     marked = entries.get(OF_ALL_KEYS, {"primary": 1})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.state.backup import Backup, BackupRefused, accept_directory, problems_of, restore_backup, take_backup
 from xksproxy.state.blocks import Block, block_table
 from xksproxy.state.credential_uses import UseRecord
+from xksproxy.state.doubt import mark_doubt
 from xksproxy.state.retired_credentials import RetiredCredentials, mark_retired
 from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.state_file import StateUnusable
@@ -162,6 +164,20 @@ def test_a_file_that_was_made_after_the_backup_and_is_lost_is_named(state: Path)
     assert counted(state, "new") >= 100 * RATE
 
 
+def test_a_number_that_was_given_up_counts_as_one_that_was_used(state: Path) -> None:
+    version_table(state, "s").update("k", lambda _: VersionRecord(1, highest=30, abandoned=(30,)))
+    backup = take_backup(state)
+
+    for _ in range(2):
+        restore(state, backup)
+
+    table = version_table(state, "s")
+    table.refresh()
+    of_all = table.get(OF_ALL_KEYS)
+    assert of_all
+    assert of_all.highest == 40
+
+
 def test_a_disabled_version_stays_disabled_although_a_directory_that_began_anew_had_it_as_primary(state: Path) -> None:
     backup = take_backup(state)
     lost(state)
@@ -193,6 +209,33 @@ def test_keys_are_full_after_an_accepted_directory_has_a_number_of_a_later_time(
     accept_directory(state, RATE, number.at - 60)
 
     assert counted(state) >= 2**32
+
+
+@pytest.mark.parametrize("what", ["missing", "damaged", "older"])
+def test_a_key_whose_count_is_lost_is_full_after_the_directory_is_accepted(state: Path, what: str) -> None:
+    record = state / "usage" / "key-k.json"
+    older = record.read_bytes()
+    for label in ("k", "other"):
+        UsageBook(state).count_encryption(label, None)
+    StateNumber(state).advance()
+    record.unlink()
+    if what != "missing":
+        record.write_bytes(older if what == "older" else b"{")
+
+    assert accept_directory(state, RATE, time.time() + 1) == ["usage/key-k.json"]
+
+    assert counted(state) >= 2**32
+    assert counted(state, "other") < 2**32
+
+
+def test_counts_are_raised_by_the_time_that_the_witness_knows_although_the_clock_is_behind(state: Path) -> None:
+    backup = take_backup(state)
+    lost(state)
+    mark_doubt(state, "lost", backup.taken_at + 10_000)
+
+    restore(state, backup)
+
+    assert counted(state) >= 10_000 * RATE
 
 
 def test_a_backup_of_the_future_is_refused(state: Path) -> None:
