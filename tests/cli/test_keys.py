@@ -242,7 +242,7 @@ def test_show_refuses_what_is_missing_ambiguous_or_not_exposed(
 def test_create_makes_no_key_while_another_command_makes_one(
     spawn: Callable[..., Any], wide: tuple[str, ...], home: DevEnvironment
 ) -> None:
-    with file_lock(home.directory / "state" / "rotate-wide.json", 1.0):
+    with file_lock(home.directory / "state" / "rotate.json", 1.0):
         done = spawn("keys", "create", "new-at-once", *wide)
 
     assert done.code == 2

@@ -1,6 +1,7 @@
 """`xksproxy keys rotate` and related commands on real tokens, each in a separate process."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,6 +28,20 @@ from xksproxy.hsm.keys import Sealed
 from xksproxy.state.usage import UsageBook
 config = load_config(Path(sys.argv[1]))
 sessions = open_sessions(config.hsm, Path(config.state.directory), UsageBook(Path(config.state.directory)))
+"""
+
+_SLOW_KEY_MAKING = """
+import sys, time
+from xksproxy.hsm.instance import session
+make = session.generate_aes_key
+def make_slowly(*arguments, name, **more):
+    if name is not None:
+        print("making the key", flush=True)
+        time.sleep(3)
+    return make(*arguments, name=name, **more)
+session.generate_aes_key = make_slowly
+from xksproxy.cli.main import main
+main()
 """
 
 
@@ -229,6 +244,30 @@ def test_unreadable_state_is_refused_and_kept(
     assert done.err.startswith(f"xksproxy: the state directory cannot be used: {path}: ")
     assert path.read_text() == "{"
     assert on_tokens(home, "print(len(sessions['softhsm'].list_keys()))") == "4\n"
+
+
+def test_two_key_stores_with_one_label_do_not_make_two_keys_of_it_at_once(
+    spawn: Callable[..., Any], home: DevEnvironment
+) -> None:
+    text = home.config.read_text()
+    store = text[text.index("[[keystore]]") : text.index("[state]")]
+    other = store.replace('name = "dev"', 'name = "other"').replace('"/dev"', '"/other"')
+    home.config.write_text(text.replace("[state]", f"{other}[state]", 1))
+    first = subprocess.Popen(
+        [sys.executable, "-c", _SLOW_KEY_MAKING, "keys", "rotate", "demo-key", "--keystore", "dev"],
+        env={**os.environ, "XKSPROXY_CONFIG": str(home.config)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout
+    assert first.stdout.readline() == "making the key\n"
+
+    second = spawn("keys", "rotate", "demo-key", "--keystore", "other", "--config", home.config)
+
+    first.communicate(timeout=60)
+    assert (first.returncode, second.code) == (0, 2)
+    assert "another process holds its lock" in second.err
+    assert spawn("keys", "rotate", "demo-key", "--keystore", "other", "--config", home.config).code == 0
 
 
 def test_two_rotations_at_once_do_not_mix(home: DevEnvironment) -> None:

@@ -24,7 +24,7 @@ from xksproxy.keystore.key_map import ExternalKey, KeyMap
 from xksproxy.spec.errors import KeyNotFoundException
 from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.versions import version_table
+from xksproxy.state.versions import KEY_MAKING, version_table
 
 _LOCK_SECONDS = 5.0
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -163,8 +163,7 @@ def create(config_file: Path, keystore_name: str | None, hsm_id: str | None, key
         )
         sys.exit(FOUND_SOMETHING_WRONG)
     try:
-        # The lock of rotations: otherwise two commands at once find no key, and make two.
-        with file_lock(Path(config.state.directory) / f"rotate-{store.name}.json", _LOCK_SECONDS):
+        with file_lock(Path(config.state.directory) / KEY_MAKING, _LOCK_SECONDS):
             session.create_key(
                 key.name,
                 bits=256,

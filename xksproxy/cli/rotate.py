@@ -28,7 +28,7 @@ from xksproxy.state.private_files import make_directory
 from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.state_file import file_lock
 from xksproxy.state.usage import UsageBook
-from xksproxy.state.versions import VersionRecord, version_table
+from xksproxy.state.versions import KEY_MAKING, VersionRecord, version_table
 
 _LOCK_SECONDS = 0.5
 
@@ -91,7 +91,7 @@ def rotate(
     if prepare + activate + abandon > 1:
         raise click.UsageError("give only one of --prepare, --activate and --abandon")
     try:
-        with file_lock(state / f"rotate-{store.name}.json", _LOCK_SECONDS):
+        with file_lock(state / KEY_MAKING, _LOCK_SECONDS):
             rotation = _rotation(config, store, key, usage)
             before = rotation.record()
             if abandon:

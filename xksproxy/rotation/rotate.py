@@ -50,7 +50,7 @@ class PreparedVersion:
 
 
 class Rotation:
-    """The rotation of one external key. The caller must hold the rotation lock of the key store."""
+    """The rotation of one external key. The caller must hold the lock :data:`KEY_MAKING`."""
 
     def __init__(
         self,

@@ -38,6 +38,12 @@ class VersionRecord(msgspec.Struct, frozen=True):
 OF_ALL_KEYS = ""
 """The entry whose ``highest`` is that of every key of the key store. No external key has this id."""
 
+KEY_MAKING = "rotate.json"
+"""The name of the lock of all that makes keys: otherwise two commands at once find no key, and make two.
+
+It is one for all key stores, because two of them may have keys of one label on one token.
+"""
+
 
 def version_table(state_directory: Path, keystore: str) -> SharedTable[VersionRecord]:
     """The records of a key store, by external key id."""
