@@ -172,6 +172,20 @@ def test_of_several_machines_each_prepares_before_one_activates(
     assert shown(spawn, home)[2]["maximum_encryptions"] == 2**31
 
 
+def test_who_abandons_a_version_is_told_to_keep_its_key_while_another_machine_may_encrypt_with_it(
+    rotate: Callable[..., Any], home: DevEnvironment
+) -> None:
+    rotate("--prepare")
+    alone = rotate("--abandon")
+    home.config.write_text(home.config.read_text().replace("workers = 2", "workers = 2\nfleet_size = 2"))
+    rotate()
+    among_others = rotate("--abandon")
+
+    assert "you can remove that" in alone.text
+    assert "keep its key unless no other machine has activated it" in among_others.text
+    assert "you can remove" not in among_others.text
+
+
 def test_nothing_is_activated_that_was_not_prepared(
     rotate: Callable[..., Any], spawn: Callable[..., Any], home: DevEnvironment
 ) -> None:

@@ -186,7 +186,9 @@ def _abandon(config: Config, store: KeyStore, rotation: Rotation, key_id: str, *
         print_json({"version": number, "primary": before.primary})
         return
     print_line(f"version {number} of {key_id} is abandoned; version {before.primary} is still primary")
-    if is_new:
+    if is_new and config.server.fleet_size > 1:
+        print_line("keep its key unless no other machine has activated it: abandon it on every machine first")
+    elif is_new:
         print_line("no data is encrypted under its key, so you can remove that with the vendor's tools")
     else:
         print_line("it may have been primary before: keep its key, which decrypts what it has encrypted")
