@@ -71,6 +71,13 @@ def remove_state(proxy: Proxy) -> None:
     (proxy.environment.directory / "state").rename(proxy.environment.directory / "elsewhere")
 
 
+def damage(name: str) -> Callable[[Proxy], None]:
+    def damage_file(proxy: Proxy) -> None:
+        (proxy.environment.directory / "state" / name).write_text("{")
+
+    return damage_file
+
+
 def block_key(proxy: Proxy) -> None:
     done = run_command("block", "--keystore", "dev", "--key", "demo-key", "--config", proxy.environment.config)
     done.check_returncode()
@@ -82,6 +89,8 @@ def block_key(proxy: Proxy) -> None:
         (add_absent_key, None, ("DEGRADED", "key-missing", "dev", "softhsm"), {"DEGRADED"}),
         (only_demo_key, expose_credential, ("DEGRADED", "files-refused", "", ""), {"ACTIVE"}),
         (only_demo_key, block_key, ("DEGRADED", "blocked", "dev", ""), {"ACTIVE"}),
+        (only_demo_key, damage("fingerprints.json"), ("DEGRADED", "state-unusable", "", ""), {"ACTIVE"}),
+        (only_demo_key, damage("usage-names.json"), ("DEGRADED", "state-unusable", "", ""), {"ACTIVE"}),
         (only_demo_key, remove_state, ("UNAVAILABLE", "state-unusable", "", ""), {"UNAVAILABLE"}),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",

@@ -97,14 +97,21 @@ def _worst_first(condition: Condition) -> tuple[bool, str, str, Condition]:
     return condition.severity is not Severity.UNAVAILABLE, condition.keystore, condition.hsm, condition
 
 
-def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Iterator[Condition]:
+def _state(services: Services) -> Iterator[Condition]:
     if services.state.doubt:
         yield _condition(Severity.UNAVAILABLE, Cause.STATE_DOUBT, services.state.doubt)
     if services.state.problem not in ("", services.state.doubt):
         yield _condition(Severity.UNAVAILABLE, Cause.STATE, services.state.problem)
+    if problem := services.state.first_use_problem:
+        text = f"keys that were never used on this machine are refused: {problem}"
+        yield _condition(Severity.DEGRADED, Cause.STATE, text)
     if problem := services.state.token_witness.problem:
         text = f"no token is a witness of the state directory, so a loss may stay unnoticed: {problem}"
         yield _condition(Severity.DEGRADED, Cause.STATE_WITNESS, text)
+
+
+def _machine(services: Services, recorder: Recorder, reload_problem: str) -> Iterator[Condition]:
+    yield from _state(services)
     if recorder.problem:
         yield _condition(Severity.UNAVAILABLE, Cause.AUDIT, recorder.problem)
     elif recorder.audit.problem:

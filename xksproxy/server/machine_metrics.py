@@ -8,7 +8,7 @@ from xksproxy.server.services import Services
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.usage import UsageBook
 from xksproxy.state.usage_records import KeyUsage
-from xksproxy.telemetry.collectors import CredentialInfo, MachineInfo
+from xksproxy.telemetry.collectors import CredentialInfo, KeyCount, MachineInfo
 
 
 def machine_info(services: Services) -> MachineInfo:
@@ -19,7 +19,7 @@ def machine_info(services: Services) -> MachineInfo:
     index = KeyIndex(stores)
     examined = usages[: index.most_names]
     return MachineInfo(
-        keys=[count for usage in examined for count in key_counts(usage, services.state.usage, index)],
+        keys=_counts(examined, services.state.usage, index),
         credentials=tuple(_credentials(stores)),
         certificate_name=snapshot.certificate.name,
         certificate_expiry=snapshot.certificate.expires,
@@ -31,6 +31,14 @@ def _usages(usage: UsageBook) -> list[KeyUsage]:
     """All records, the busiest first; none if they cannot be read."""
     try:
         return sorted(usage.records.read_all(), key=lambda record: -record.encryptions)
+    except StateUnusable:
+        return []
+
+
+def _counts(usages: Iterable[KeyUsage], book: UsageBook, index: KeyIndex) -> list[KeyCount]:
+    """The versions that the records count; none if the other names of keys cannot be read."""
+    try:
+        return [count for usage in usages for count in key_counts(usage, book, index)]
     except StateUnusable:
         return []
 

@@ -16,6 +16,7 @@ from xksproxy.server.state_doubt import StateDoubt
 from xksproxy.server.state_tables import StateTables, guarded
 from xksproxy.spec.errors import InternalException
 from xksproxy.state.directory_check import StateDirectoryCheck
+from xksproxy.state.first_use_files import FirstUseFiles
 from xksproxy.state.state_file import StateUnusable
 from xksproxy.state.state_number import FILE_NAME as NUMBER
 from xksproxy.state.state_number import StateNumber
@@ -50,6 +51,7 @@ class WorkerState:
         self._lost = self._identity.problem
         self.usage = UsageBook(directory, lambda: self._unanswered, known)
         self._check = StateDirectoryCheck(directory)
+        self._first_use = FirstUseFiles(directory, known)
         self._doubt = StateDoubt(directory, known.get(NUMBER, -1))
         if not self._lost:
             self._doubt.follow()
@@ -83,6 +85,7 @@ class WorkerState:
         guarded(self._doubt.follow)
         guarded(self.usage.records.check)
         guarded(self._check.refresh)
+        guarded(self._first_use.refresh)
         return changes
 
     def flush_uses(self) -> None:
@@ -131,6 +134,11 @@ class WorkerState:
             self.tables.retired.problem,
         )
         return next(filter(None, problems), self.doubt)
+
+    @property
+    def first_use_problem(self) -> str:
+        """Why keys that were never used on this machine are refused; empty if they are not."""
+        return self._first_use.problem
 
     @property
     def doubt(self) -> str:
