@@ -49,6 +49,10 @@ class TokenUnavailable(HsmError):
     discards_session = True
 
 
+class RecordsUnusable(TokenUnavailable):
+    """The record of key fingerprints cannot be used, so it is not known whether the key is the right one."""
+
+
 class LoginRefused(TokenUnavailable):
     """The token refused the PIN. It is not tried again, because tokens lock after a few wrong ones."""
 

@@ -45,6 +45,10 @@ _TRANSLATION: Final[Mapping[type[hsm.HsmError], tuple[type[xks.XksError], str]]]
     hsm.HsmBusy: (xks.ThrottlingException, "All HSM sessions are busy; the request could not be served in time"),
     hsm.DeadlinePassed: (xks.DependencyTimeoutException, "The HSM did not answer in time"),
     hsm.SessionLost: (xks.InternalException, "The HSM session was lost; check the HSM and its connection"),
+    hsm.RecordsUnusable: (
+        xks.InternalException,
+        "The proxy cannot read which key is the right one; check the state directory of the proxy",
+    ),
     hsm.LoginRefused: (xks.InternalException, "The HSM refuses the proxy's log-in; check the PIN in its configuration"),
     hsm.TokenUnavailable: (xks.InternalException, "The HSM is unavailable; check the HSM and the proxy's log"),
 }

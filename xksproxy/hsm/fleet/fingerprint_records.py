@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from xksproxy.hsm.errors import TokenUnavailable
+from xksproxy.hsm.errors import RecordsUnusable
 from xksproxy.hsm.keys import KeyFingerprint
 from xksproxy.state.shared_table import SharedTable
 from xksproxy.state.state_file import StateUnusable
@@ -73,7 +73,7 @@ class FingerprintRecords:
         """Record a fingerprint, unless the label has one on record. Returns the one on record.
 
         Raises:
-            TokenUnavailable: the state directory cannot be used, so nothing may be encrypted under the key.
+            RecordsUnusable: the state directory cannot be used, so nothing may be encrypted under the key.
         """
         return self.propose_all({label: fingerprint}).get(label, fingerprint)
 
@@ -97,4 +97,4 @@ def _failures_translated() -> Iterator[None]:
     try:
         yield
     except StateUnusable as error:
-        raise TokenUnavailable(f"the record of key fingerprints cannot be used: {error}") from error
+        raise RecordsUnusable(f"the record of key fingerprints cannot be used: {error}") from error
