@@ -27,6 +27,7 @@ from server_support import (
 )
 from support import Proxy, eventually, lines_with, metrics_text
 
+from xksproxy.state.usage import UsageBook
 from xksproxy.state.versions import OF_ALL_KEYS, VersionRecord, version_table
 
 pytestmark = pytest.mark.slow
@@ -211,6 +212,22 @@ def test_versions_that_a_lost_state_directory_knew_are_a_condition(own_proxy: Ow
         other = own_proxy.start(name, edit=exposing(key_id))  # which has another state directory
 
         assert "unrecorded-key.v11" in eventually(partial(unrecorded, other))[0]
+
+
+@pytest.mark.parametrize("exposed", ["demo-key", "demo-*"])
+def test_a_reload_that_lowers_a_maximum_reports_the_key_before_it_is_used(own_proxy: OwnProxy, exposed: str) -> None:
+    def edit(text: str) -> str:
+        return only_demo_key(text).replace('id = "demo-key"', f'id = "{exposed}"\nmaximum_encryptions = 10000', 1)
+
+    proxy = own_proxy.start(edit=edit)
+    UsageBook(proxy.environment.directory / "state").records.add("demo-key", 900, None, 0)
+    config = proxy.environment.config
+    assert "key-limit" not in {cause for _, cause, _, _ in causes(proxy)}
+
+    config.write_text(config.read_text().replace("10000", "1000"))
+    run_command("reload", "--config", config).check_returncode()
+
+    eventually(lambda: ("DEGRADED", "key-limit", "dev", "") in causes(proxy))
 
 
 def test_of_two_key_stores_with_one_label_the_one_near_its_own_maximum_has_the_condition(own_proxy: OwnProxy) -> None:

@@ -7,14 +7,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Config
 from xksproxy.server.accepted import Accepted
+from xksproxy.server.reserve_ahead import note_nearly_used
 from xksproxy.server.services import Services
 from xksproxy.server.snapshot import fixed_settings
+from xksproxy.server.state_tables import guarded
 from xksproxy.telemetry.metrics import Metrics
 
 _log: Final = logging.getLogger(__name__)
@@ -74,6 +77,7 @@ class Reloading:
             if fixed_settings(accepted.config) != self._fixed_settings:
                 return None
             self._services.replace_snapshot(accepted.config, accepted)
+            guarded(partial(note_nearly_used, self._services))  # a maximum may be lower
             return accepted
 
 
