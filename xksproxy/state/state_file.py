@@ -22,8 +22,8 @@ MANIFEST: Final = "manifest"
 
 _POLL_SECONDS: Final = 0.01
 
-UnixTime: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]
-"""A time in a file, in seconds. A year above 9999 cannot be shown, so a file that has one is damaged."""
+UnixTime: TypeAlias = Annotated[float, msgspec.Meta(ge=-62_135_596_800, lt=253_402_300_800)]
+"""A time in a file, in seconds, of the years 1 to 9999. A file with another one, which cannot be shown, is damaged."""
 
 Content = TypeVar("Content")
 Document = dict[str, Any]

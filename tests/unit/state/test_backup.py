@@ -274,7 +274,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_changed(state: Path, ent
         assert {path: path.read_bytes() for path in state.rglob("*.json")} == before
 
 
-@pytest.mark.parametrize("time", [-1.0, 253_402_300_800.0, 1e300])
+@pytest.mark.parametrize("time", [-62_135_596_801.0, 253_402_300_800.0, 1e300])
 def test_a_backup_with_a_time_that_cannot_be_shown_is_refused(state: Path, time: float) -> None:
     good = take_backup(state)
     block = {"format": 1, "entries": {"": {"since": time}}}
@@ -302,3 +302,12 @@ def test_the_longest_name_of_a_file_is_restored(state: Path) -> None:
     restore(state, Backup(backup.taken_at, "machine", {**backup.files, name: {"entries": {}, "format": 1}}))
 
     assert (state / name).exists()
+
+
+def test_a_block_of_a_time_before_1970_is_in_force(state: Path) -> None:
+    """Until NTP sets the clock, a machine without a battery may be there."""
+    block_table(state, "s").update("k", lambda _: Block(-86_400.0))
+
+    table = block_table(state, "s")
+    table.refresh()
+    assert table.entries()["k"] == Block(-86_400.0)
