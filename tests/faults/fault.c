@@ -232,6 +232,15 @@ static void note_call(const char *function) {
     }
 }
 
+/* Call with the lock held. */
+static void drop_sessions(void) {
+    CK_ULONG slots[16], count = 16;
+    drop_wanted = 0;
+    if (!((CK_RV(*)(CK_BYTE, CK_ULONG *, CK_ULONG *))real->function[GET_SLOT_LIST])(1, slots, &count))
+        for (CK_ULONG i = 0; i < count; i++) ((CK_RV(*)(CK_ULONG))real->function[CLOSE_ALL_SESSIONS])(slots[i]);
+    __atomic_store_n(&open_sessions, 0, __ATOMIC_SEQ_CST);
+}
+
 static __thread int corrupt_output, spoil_input;
 static __thread struct gcm_params *given_parameters;
 static __thread CK_RV failure; /* after the call; CKR_OK: none */
@@ -242,19 +251,11 @@ static CK_RV before(const char *function) {
     failure = CKR_OK;
     pthread_mutex_lock(&lock);
     refresh();
-    int drop = drop_wanted;
-    drop_wanted = 0;
+    if (drop_wanted) drop_sessions(); /* before another thread makes a call under the new rules */
     note_call(function);
     struct rule *found = match(function), rule = {0};
     if (found) rule = *found;
     pthread_mutex_unlock(&lock);
-    if (drop) {
-        CK_ULONG slots[16], count = 16;
-        if (!((CK_RV(*)(CK_BYTE, CK_ULONG *, CK_ULONG *))real->function[GET_SLOT_LIST])(1, slots, &count))
-            for (CK_ULONG i = 0; i < count; i++)
-                ((CK_RV(*)(CK_ULONG))real->function[CLOSE_ALL_SESSIONS])(slots[i]);
-        __atomic_store_n(&open_sessions, 0, __ATOMIC_SEQ_CST);
-    }
     if (!found) return CKR_OK;
     switch (rule.action) {
     case DELAY: wait_ms(rule.value); return CKR_OK;
