@@ -8,6 +8,7 @@ from typing import Final
 
 from xksproxy.hsm.fleet.fleet import Fleet
 from xksproxy.hsm.instance.instance import Instance
+from xksproxy.keystore.store import KeyStore
 from xksproxy.server.conditions import Cause, Condition, Severity
 from xksproxy.server.record import Recorder
 from xksproxy.server.round_robin import RoundRobin
@@ -183,13 +184,20 @@ def _keystore(service: Service, nearly_used: Mapping[str, int], elsewhere: froze
         yield Condition(Severity.UNAVAILABLE, Cause.BLOCKED, store.name, "", text)
     elif blocks:
         yield Condition(Severity.DEGRADED, Cause.BLOCKED, store.name, "", f"keys are blocked: {_named(blocks)}")
-    if limited := [
-        key.id
-        for label, count in nearly_used.items()
-        if (key := store.key_of_primary(label)) is not None and count >= NEARLY_USED * key.maximum_encryptions
-    ]:
-        text = f"keys have made 80 % of their maximum number of encryptions or more; rotate them: {_named(limited)}"
-        yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", text)
+    yield from limit_conditions(store, nearly_used)
+
+
+def limit_conditions(store: KeyStore, nearly_used: Mapping[str, int]) -> Iterator[Condition]:
+    """Keys near or at their maximum number of encryptions. ``nearly_used`` has the counts on record by label."""
+    counts = [(key, count) for label, count in nearly_used.items() if (key := store.key_of_primary(label)) is not None]
+    full = [key.id for key, count in counts if count >= key.maximum_encryptions]
+    near = [key.id for key, count in counts if NEARLY_USED * key.maximum_encryptions <= count < key.maximum_encryptions]
+    for keys, text in (
+        (full, "keys have reached their maximum number of encryptions, and Encrypt is refused or soon will be"),
+        (near, "keys have made 80 % of their maximum number of encryptions or more"),
+    ):
+        if keys:
+            yield Condition(Severity.DEGRADED, Cause.KEY_LIMIT, store.name, "", f"{text}; rotate them: {_named(keys)}")
 
 
 def _credentials_and_quota(service: Service) -> Iterator[Condition]:
