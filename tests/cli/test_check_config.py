@@ -44,6 +44,33 @@ def test_a_good_configuration_is_ok(run: Callable[..., Any], copy: Path) -> None
     assert "HSMs: softhsm" in done.text
 
 
+@pytest.mark.parametrize(
+    ("file", "damage", "reason"),
+    [
+        ("server.pem", lambda pem: b"\xef\xbb\xbf" + pem, "it begins with a byte-order mark"),
+        ("server.pem", lambda pem: pem + b"#" * 1024 * 1024, "it has more than 1048576 bytes"),
+        (
+            "server.pem",
+            lambda pem: pem.replace(b" CERT", b" TRUSTED CERT"),
+            "it holds no certificate in PEM",
+        ),
+        ("server-key.pem", lambda pem: pem + b"#" * 65536, "it has more than 65536 bytes"),
+    ],
+    ids=["byte-order mark", "large", "trusted", "large key"],
+)
+def test_what_openssl_loads_and_the_service_refuses_is_a_problem(
+    run: Callable[..., Any], copy: Path, file: str, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    path = copy.parent / "tls" / file
+    path.write_bytes(damage(path.read_bytes()))
+
+    checked, served = run("check-config", "--config", copy), run_apart("serve", "--config", copy)
+
+    assert (checked.code, served.code) == (1, 2)
+    assert f"{path}: {reason}" in checked.err
+    assert f"{path}: {reason}" in served.err
+
+
 def test_json_has_the_same_result(run: Callable[..., Any], copy: Path) -> None:
     done = run("check-config", "--config", copy, "--json")
 

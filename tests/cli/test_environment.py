@@ -239,6 +239,25 @@ def test_without_a_provider_of_openssl_commands_that_need_none_work(
     assert not re.search("Traceback|unexpected", done.stderr)
 
 
+@pytest.mark.parametrize("name", ["check-config", "serve"])
+def test_where_openssl_demands_fips_and_has_none_the_settings_of_openssl_are_named(
+    config: Path, tmp_path: Path, name: str
+) -> None:
+    cnf = tmp_path / "openssl.cnf"
+    cnf.write_text("openssl_conf = o\n[o]\nalg_section = a\n[a]\ndefault_properties = fips=yes\n")
+    done = subprocess.run(
+        [*program(None), name],
+        env={**os.environ, "OPENSSL_CONF": str(cnf), "XKSPROXY_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "check this machine's openssl.cnf and the variable OPENSSL_CONF" in done.stderr
+    assert not re.search("Traceback|unexpected", done.stderr)
+
+
 @pytest.fixture(scope="module")
 def moved_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that moves the clock of the process into which it is loaded."""

@@ -30,6 +30,10 @@ from xksproxy.rotation.errors import RotationRefused
 from xksproxy.state.state_file import StateUnusable
 
 _TRACEBACK_VARIABLE: Final = "XKSPROXY_TRACEBACK"
+_OPENSSL_HINT: Final = "check this machine's openssl.cnf and the variable OPENSSL_CONF"
+_OPENSSL_ERRORS: Final = frozenset({"InternalError", "UnsupportedDigestmodError"})
+"""What `cryptography` and `hashlib` raise where openssl.cnf demands FIPS and there is no FIPS provider."""
+
 _LIMITS: Final = {
     errno.EFBIG: ("raise the limit of file sizes: ulimit -f, or LimitFSIZE= in the systemd unit",),
     errno.EAGAIN: ("raise the limit of processes: ulimit -u, or TasksMax= in the systemd unit",),
@@ -79,12 +83,21 @@ def _explained(error: OSError) -> tuple[str, ...]:
     if error.filename:
         return f"{error.filename}: {error.strerror}", *limit
     if "ssl" in sys.modules and isinstance(error, sys.modules["ssl"].SSLError):
-        return (f"OpenSSL cannot be used: {error}", "check this machine's openssl.cnf and the variable OPENSSL_CONF")
+        return (f"OpenSSL cannot be used: {error}", _OPENSSL_HINT)
     try:
         Path.cwd()
     except FileNotFoundError:
         return ("the working directory was removed; change to another one",)
     return error.strerror or str(error), *limit
+
+
+def _causes_in_machine(error: Exception) -> tuple[str, ...]:
+    """What is wrong with this machine; empty if the error has another cause."""
+    if reason := exhaustion(error):
+        return (reason,)
+    if type(error).__name__ in _OPENSSL_ERRORS:
+        return "OpenSSL cannot be used: it refuses algorithms that the proxy needs", _OPENSSL_HINT
+    return ()
 
 
 def _run() -> NoReturn:
@@ -105,8 +118,8 @@ def _run() -> NoReturn:
     except OSError as error:
         print_error(*_explained(error))
     except Exception as error:
-        if reason := exhaustion(error):
-            print_error(reason)
+        if causes := _causes_in_machine(error):
+            print_error(*causes)
             sys.exit(COULD_NOT_RUN)
         if _TRACEBACK_VARIABLE in os.environ:
             raise

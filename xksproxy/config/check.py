@@ -192,6 +192,8 @@ def _tls_problems(tls: Tls) -> Iterator[str]:
         problem = pasted_problem(name)
         if name.upper().startswith("CN="):
             problem = f'it is compared with the common name alone; write "{name[3:].partition(",")[0]}"'
+        elif "*" in name:
+            problem = "it is compared as it is, without wildcards; expected a whole common name"
         if problem:
             yield f"server.tls.client_names[{index}]: {name}: {problem}"
 

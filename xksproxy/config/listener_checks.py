@@ -117,7 +117,7 @@ def _unreachable(address: IpAddress) -> str:
         return "a multicast address"
     if isinstance(address, ipaddress.IPv4Address):
         return "a reserved address" if address.is_reserved else ""
-    return "a link-local address, which needs a zone" if address.is_link_local else ""
+    return "a link-local address, whose zone cannot be written here" if address.is_link_local else ""
 
 
 def _overlap(here: frozenset[IpAddress], there: frozenset[IpAddress]) -> bool:

@@ -20,6 +20,8 @@ _NOT_BASE64_LINE: Final = re.compile(r"^[ \t\r]*$|(?P<character>[^\t\n\r -~])", 
 """A blank line, or a character that is no part of Base64 lines. OpenSSL refuses them, and `cryptography` skips them."""
 
 _DER_SEQUENCE: Final = b"\x30"
+_PKCS12: Final = re.compile(rb"\x30(?:[\x00-\x80]|[\x81-\x84].{1,4}?)\x02\x01\x03\x30", re.DOTALL)
+"""A sequence that begins with the version 3 of PKCS#12, and then has a sequence."""
 _CERTIFICATE_LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 UNREADABLE: Final = (
     *(ValueError, TypeError),
@@ -71,6 +73,9 @@ def _blocks(path: Path, content: bytes, what: str, convert: str) -> list[str]:
         FileRefused: the file is not PEM; or a block is indented, is cut off, has text after its first or last line, or
             contains a blank line or a character that is not ASCII.
     """
+    if _PKCS12.match(content):
+        options = "-nokeys" if what == "certificate" else "-nocerts -nodes"
+        raise FileRefused(f"{path}: it is PKCS#12; convert it to PEM with: openssl pkcs12 {options}")
     if content.startswith(_DER_SEQUENCE) and b"-----BEGIN" not in content:
         raise FileRefused(f"{path}: it is in DER; convert it to PEM with: {convert}")
     text = text_of(path, content)

@@ -20,6 +20,7 @@ MAXIMUM_SECRET_BYTES: Final = 64 * 1024
 MAXIMUM_PIN_BYTES: Final = 4096
 _NEVER: Final = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 _PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.partial")
+_CREDENTIAL_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[^/\0]{1,255}")
 _LEFTOVER_SECONDS: Final = 60.0
 """No writer needs more time."""
 
@@ -124,8 +125,11 @@ def read_source(reference: SecretReference, maximum_bytes: int = MAXIMUM_SECRET_
     if reference.credential is None:
         path = Path(reference.file or "")
         return checked_secret(read_private_file(path, maximum_bytes), str(path))
+    if not _CREDENTIAL_NAME.fullmatch(reference.credential):
+        # Owner and mode of a systemd credential are not checked, so no other file may pass for one.
+        raise SecretError(f"{reference.credential}: expected the name of a systemd credential, which is no path")
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if directory is None:
+    if not directory:
         raise SecretOfService(
             f"CREDENTIALS_DIRECTORY is not set: systemd gives the credential {reference.credential} to the service only"
         )
@@ -139,7 +143,7 @@ def source_file(reference: SecretReference) -> Path | None:
     if reference.file is not None:
         return Path(reference.file)
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if reference.credential is None or directory is None:
+    if reference.credential is None or not directory:
         return None
     return Path(directory, reference.credential)
 

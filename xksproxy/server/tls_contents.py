@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from xksproxy.config.errors import ConfigError
 from xksproxy.config.model import Tls
+from xksproxy.config.regular_file import MAXIMUM_FILE_BYTES, FileRefused, read_regular_file
+from xksproxy.config.secret import MAXIMUM_SECRET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class TlsContents:
             ConfigError: one cannot be read.
         """
         ca = None if tls.client_ca is None else _content("client_ca", tls.client_ca)
-        return cls(_content("certificate", tls.certificate), _content("private_key", tls.private_key), ca)
+        private_key = _content("private_key", tls.private_key, MAXIMUM_SECRET_BYTES)
+        return cls(_content("certificate", tls.certificate), private_key, ca)
 
     @contextmanager
     def as_files(self, tls: Tls) -> Iterator[Tls]:
@@ -62,11 +65,11 @@ def _with_paths_of(tls: Tls, content: Tls, text: str) -> str:
     return re.sub(r"/proc/self/fd/\d+", lambda found: paths.get(found[0], found[0]), text)
 
 
-def _content(name: str, path: str) -> bytes:
+def _content(name: str, path: str, maximum_bytes: int = MAXIMUM_FILE_BYTES) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"server.tls.{name}: {getattr(error, 'strerror', None) or error}"]) from None
+        return read_regular_file(Path(path), maximum_bytes).content
+    except FileRefused as error:
+        raise ConfigError([f"server.tls.{name}: {error}"]) from None
 
 
 @contextmanager

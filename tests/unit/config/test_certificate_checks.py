@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec.structs import replace
 
@@ -327,6 +328,12 @@ def test_must_staple_is_a_warning(tls: Callable[..., Tls]) -> None:
         (lambda pem: pem.replace(b"-\n", b"--\n", 1), "line 1 does not end after -----BEGIN CERTIFICATE-----"),
         (lambda pem: pem.replace(b"MII", b"AII"), "certificate number 1 is damaged"),
         (lambda pem: x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER), "openssl x509"),
+        (
+            lambda pem: pkcs12.serialize_key_and_certificates(
+                None, None, None, [x509.load_pem_x509_certificate(pem)], serialization.NoEncryption()
+            ),
+            "it is PKCS#12; convert it to PEM with: openssl pkcs12 -nokeys",
+        ),
         (lambda pem: pem.replace(b" CERTIFICATE", b" PRIVATE KEY"), "no certificate in PEM; it holds a PRIVATE KEY"),
     ],
 )

@@ -426,12 +426,14 @@ def test_a_pasted_url_arn_or_path_is_named(sound: Config) -> None:
 
     store = _store(sound, name="payments ")
     subject = _tls(sound, client_ca=sound.server.tls.certificate, client_names=("CN=cks.kms.amazonaws.com,O=Amazon",))
+    wildcard = _tls(sound, client_ca=sound.server.tls.certificate, client_names=("*.amazonaws.com",))
     home = _tls(sound, certificate="/etc/~/server.pem")
     quoted = _tls(sound, certificate='/etc/"server.pem"')
 
     for config, problem in (
         (store, 'a-z 0-9 - . _, got payments ; it has a blank at its beginning or end; write "payments"'),
         (subject, 'it is compared with the common name alone; write "cks.kms.amazonaws.com"'),
+        (wildcard, "*.amazonaws.com: it is compared as it is, without wildcards; expected a whole common name"),
         (home, "no file /etc/~/server.pem; ~ and variables are not replaced"),
         (quoted, 'no file /etc/"server.pem"; it is in quotation marks; write "server.pem"'),
         (whole, "keystore[0].uri_path_prefix: it ends in /kms/xks/v1"),

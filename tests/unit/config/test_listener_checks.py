@@ -73,7 +73,7 @@ def test_of_three_listeners_each_pair_is_compared() -> None:
         ("224.0.0.1:443", "224.0.0.1 is a multicast address"),
         ("[ff02::1]:443", "is a multicast address"),
         ("255.255.255.255:443", "is a reserved address"),
-        ("[fe80::1]:443", "is a link-local address, which needs a zone"),
+        ("[fe80::1]:443", "is a link-local address, whose zone cannot be written here"),
         ("[::ffff:224.0.0.1]:443", "is a multicast address"),
     ],
 )

@@ -294,8 +294,25 @@ def test_a_systemd_credential_is_read_from_the_directory_that_systemd_made(
     assert read_secret(SecretReference(credential="pin")).reveal() == _PIN
 
 
-def test_a_systemd_credential_outside_of_a_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_systemd_credential_leads_to_no_other_file(
+    put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readable_by_all = put(_PIN.encode(), 0o644)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(readable_by_all.parent))
+
+    for name in (str(readable_by_all), f"../{readable_by_all.parent.name}/pin", "./pin", "..", ""):
+        assert "expected the name of a systemd credential, which is no path" in _refusal(
+            SecretReference(credential=name)
+        )
+
+
+@pytest.mark.parametrize("directory", [None, ""])
+def test_a_systemd_credential_outside_of_a_unit_is_refused(
+    monkeypatch: pytest.MonkeyPatch, directory: str | None
+) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    if directory is not None:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", directory)
 
     assert _refusal(SecretReference(credential="pin")).startswith("CREDENTIALS_DIRECTORY is not set")
 
