@@ -174,15 +174,15 @@ class Rotations(RuleBasedStateMachine):
     @rule()
     def rotate(self) -> None:
         """A plain rotation gets to a higher version, whatever was before, after a few refusals at most."""
-        before, used = self.rotation.record().primary, self.removed | self.disabled
+        before = self.rotation.record()
         for _ in range(AGAIN):
             try:
                 self.command(self.rotate_once)
             except (RotationRefused, HsmError):
                 continue
             record = self.rotation.record()
-            assert record.primary > before
-            assert record.primary not in used
+            assert record.primary > before.primary
+            assert record.primary not in self.removed | set(before.disabled)
             return
         raise AssertionError("no rotation got to a new version")
 
