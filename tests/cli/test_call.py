@@ -208,6 +208,7 @@ def test_a_server_of_another_name_is_not_called(call: Run, proxy: Proxy) -> None
 
     assert (done.code, done.out) == (2, b"")
     assert "certificate is not valid for '127.1'" in done.err
+    assert "--ca FILE" not in done.err  # no other CA would help
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`xksproxy credentials` and `xksproxy kms-config`: their output, and the files with secrets."""
 
+import errno
 import json
 import os
 import pty
@@ -66,6 +67,20 @@ def test_create_makes_a_private_file_and_prints_no_secret(run: Callable[..., Any
     assert made in done.text
     assert str(path) in done.text
     _assert_no_secret(config, done.text)
+
+
+def test_a_credential_that_cannot_be_completed_is_not_left_valid(
+    run: Callable[..., Any], config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _credentials(config)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("xksproxy.cli.credentials.share_with_owner", fail)
+
+    assert run("credentials", "create").code == 2
+    assert _credentials(config) == before
 
 
 def test_create_serves_a_key_store_that_has_no_credential_yet(run: Callable[..., Any], config: Path) -> None:

@@ -8,7 +8,7 @@ import ssl
 import sys
 import uuid
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -28,6 +28,8 @@ from xksproxy.spec.pasted import wrapping_problem
 from xksproxy.spec.uri import Operation
 
 _CA_PREFIX = "--cacert "
+_NO_TRUSTED_ISSUER: Final = frozenset({2, 18, 19, 20, 21})
+"""Results of OpenSSL's verification (X509_V_ERR_…) that another CA can change."""
 
 
 @click.group()
@@ -191,7 +193,8 @@ def _send(endpoint: Endpoint, ca: str | None, operation: Operation, body: dict[s
             client.connect()
             return client.call(operation, body, key_id)
     except ssl.SSLCertVerificationError as error:
-        _fail(f"{url}: {error.verify_message}", "name the CA with --ca FILE")
+        hint = ["name the CA with --ca FILE"] if error.verify_code in _NO_TRUSTED_ISSUER else []
+        _fail(f"{url}: {error.verify_message}", *hint)
     except (OSError, http.client.HTTPException, ValueError) as error:
         _fail(f"{url}: {error}")
     except RecursionError:

@@ -89,8 +89,12 @@ def create(config_file: Path, keystore_name: str | None, *, as_json: bool) -> No
     directory.mkdir(mode=0o700, exist_ok=True)
     credential = generate_credential()
     path = save_credential(directory, credential, datetime.now(UTC))
-    share_with_owner(path, Path(config.state.directory))
-    _expect(config, store, credential.access_key_id, credential)
+    try:
+        share_with_owner(path, Path(config.state.directory))
+        _expect(config, store, credential.access_key_id, credential)
+    except Exception:
+        path.unlink(missing_ok=True)  # a credential that nobody was told of must not be valid
+        raise
     _record(config, store, "credential created", credential.access_key_id, before=None, after="valid")
     if as_json:
         print_json({"keystore": store.name, "access_key_id": credential.access_key_id, "file": str(path)})
