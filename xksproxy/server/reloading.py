@@ -77,8 +77,8 @@ class Reloading:
             if fixed_settings(accepted.config) != self._fixed_settings:
                 return None
             self._services.replace_snapshot(accepted.config, accepted)
-            guarded(partial(note_nearly_used, self._services))  # a maximum may be lower
-            return accepted
+        guarded(partial(note_nearly_used, self._services))  # a maximum may be lower
+        return accepted
 
 
 @contextmanager
