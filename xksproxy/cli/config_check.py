@@ -20,7 +20,7 @@ from xksproxy.config.service_user import ServiceUser
 from xksproxy.hsm.pkcs11.presets import quirks_of
 from xksproxy.keystore.key_map import KeyMap
 from xksproxy.keystore.versions import version_problems
-from xksproxy.server.tls import build_context, certificate_info
+from xksproxy.server.accepted import UsableFiles
 from xksproxy.server.tls_contents import TlsContents
 from xksproxy.state.state_file import StateFile, StateUnusable
 from xksproxy.state.versions import version_table
@@ -68,9 +68,7 @@ def problems_of(
     if any(problem.startswith("server.tls") for problem in problems):
         return problems
     try:
-        TlsContents.read(config.server.tls)
-        build_context(config.server.tls)
-        certificate_info(config.server.tls)
+        UsableFiles.of(config, {}, TlsContents.read(config.server.tls))  # as the service does
     except ConfigError as error:
         # OpenSSL reports only the function that failed. The checks of the certificates report why.
         return [*problems, *(list(certificate_problems(config.server.tls)) or error.problems)]
